@@ -1,0 +1,45 @@
+"""Measure features: k-NN, linear, few-shot and retrieval scores, with intervals, on plain numpy arrays.
+
+Importing this package imports neither scikit-learn nor torch; each name below is loaded when first used.
+"""
+
+from importlib import import_module
+from typing import Any
+
+_HOME = {
+    "KNN": "knn",
+    "RBFSVM": "svm",
+    "Interval": "stats",
+    "LinearProbe": "linear",
+    "Selection": "selection",
+    "average_precision": "retrieval",
+    "bootstrap": "stats",
+    "cross": "selection",
+    "draw_shots": "fewshot",
+    "few_shot": "fewshot",
+    "has_positive": "retrieval",
+    "knn_space": "selection",
+    "linear_space": "selection",
+    "map_at_r": "retrieval",
+    "paired": "stats",
+    "precision_at_1": "retrieval",
+    "r_precision": "retrieval",
+    "recall_at_k": "retrieval",
+    "refit": "selection",
+    "retrieval_scores": "retrieval",
+    "scaling": "scalings",
+    "select": "selection",
+    "svm_space": "selection",
+}
+
+__all__ = list(_HOME)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{_HOME[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOME])

@@ -1,0 +1,57 @@
+"""What every probe asks of its arrays, in one place."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import BaseEstimator
+from sklearn.utils import check_array
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+# float32 and float64 are kept, everything else (half precision, uint8 pixels) becomes float32.
+_FORM: dict[str, Any] = {"dtype": (np.float32, np.float64), "ensure_all_finite": False}
+
+
+def check_finite(x: NDArray[Any], name: str = "features") -> None:
+    """Raise a ValueError that names the first rows of `x` (n, d) holding NaN or infinity."""
+    bad = np.flatnonzero(~np.isfinite(x).all(axis=1))
+    if len(bad):
+        first = ", ".join(map(str, bad[:5]))
+        raise ValueError(
+            f"{name} hold NaN or infinity in {len(bad)} of {len(x)} rows (first: {first}); "
+            "expected finite numbers, read these images again or leave them out."
+        )
+
+
+def as_matrix(x: ArrayLike, name: str = "features") -> NDArray[np.floating]:
+    """`x` as a finite float32 or float64 array (n, d)."""
+    matrix = check_array(x, input_name=name, **_FORM)
+    check_finite(matrix, name)
+    return matrix
+
+
+def as_labels(y: ArrayLike, rows: int, name: str = "labels") -> NDArray[Any]:
+    """`y` as an array (rows,) of whatever labels it holds: integers, strings."""
+    labels = np.asarray(y)
+    if labels.shape != (rows,):
+        raise ValueError(f"{name} have shape {labels.shape}, expected ({rows},); give one label per image.")
+    if labels.dtype.kind == "f" and np.isnan(labels).any():
+        raise ValueError(f"{name} hold NaN, expected a class for every image; leave unlabelled images out.")
+    return labels
+
+
+def fit_arrays(estimator: BaseEstimator, x: ArrayLike, y: ArrayLike) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Checked features (n, d) and labels (n,); leaves `n_features_in_` on the estimator."""
+    features, labels = validate_data(estimator, x, y, **_FORM)
+    check_finite(features)
+    check_classification_targets(labels)
+    return features, labels
+
+
+def predict_array(estimator: BaseEstimator, x: ArrayLike) -> NDArray[Any]:
+    """Checked features (n, d) for a fitted estimator."""
+    check_is_fitted(estimator)
+    features = validate_data(estimator, x, reset=False, **_FORM)
+    check_finite(features)
+    return features

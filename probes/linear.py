@@ -1,0 +1,69 @@
+"""Multinomial logistic regression on frozen features."""
+
+import warnings
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from .arrays import fit_arrays, predict_array
+from .scalings import scaling
+
+
+class LinearProbe(ClassifierMixin, BaseEstimator):
+    """L2-regularised multinomial logistic regression by L-BFGS, after one of the `scalings`.
+
+    C: inverse strength of the penalty against the summed loss, as in scikit-learn.
+    tol, max_iter: when L-BFGS stops. At scikit-learn's tol=1e-4 it stops early enough to change scores at C >= 10.
+
+    `converged_` tells whether it met `tol`, `n_iter_` after how many iterations; no warning is raised.
+    """
+
+    def __init__(
+        self, C: float = 1.0, scaling: str = "none", max_iter: int = 1000, tol: float = 1e-5
+    ) -> None:
+        self.C = C
+        self.scaling = scaling
+        self.max_iter = max_iter
+        self.tol = tol
+
+    def fit(self, x: ArrayLike, y: ArrayLike) -> Self:
+        """Features `x` (n, d), labels `y` (n,) of two classes or more."""
+        features, labels = fit_arrays(self, x, y)
+        self.classes_ = np.unique(labels)
+        if len(self.classes_) < 2:
+            raise ValueError(
+                f"labels hold one class, {self.classes_[0]!r}; expected two or more to separate."
+            )
+        # The intercept is free, so centring leaves the optimum where it is. Centred features converge sooner
+        # and, in float32, to the predictions of float64 in half the time.
+        self.scaler_ = make_pipeline(scaling(self.scaling), StandardScaler(with_std=False))
+        self.model_ = LogisticRegression(C=self.C, max_iter=self.max_iter, tol=self.tol)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", ConvergenceWarning)
+            self.model_.fit(self.scaler_.fit_transform(features).astype(np.float32, copy=False), labels)
+        self.n_iter_ = int(self.model_.n_iter_.max())
+        self.converged_ = not any(issubclass(w.category, ConvergenceWarning) for w in caught)
+        for other in (w for w in caught if not issubclass(w.category, ConvergenceWarning)):
+            warnings.warn(other.message, stacklevel=2)
+        return self
+
+    def decision_function(self, x: ArrayLike) -> NDArray[np.floating]:
+        """Logits (n, classes), or (n,) for two classes."""
+        return self.model_.decision_function(self._scaled(x))
+
+    def predict_proba(self, x: ArrayLike) -> NDArray[np.floating]:
+        """Probabilities (n, classes), the classes in the order of `classes_`."""
+        return self.model_.predict_proba(self._scaled(x))
+
+    def predict(self, x: ArrayLike) -> NDArray[Any]:
+        """Labels (n,)."""
+        return self.model_.predict(self._scaled(x))
+
+    def _scaled(self, x: ArrayLike) -> NDArray[np.float32]:
+        return self.scaler_.transform(predict_array(self, x)).astype(np.float32, copy=False)

@@ -1,0 +1,160 @@
+"""The parts that every generator is built from.
+
+Shapes: B batch, L inputs, S keys, H heads, K key-value heads, E channels of a head, D = H * E, N tokens of an image.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+CLASS_PLACE = -1  # the "raster position" of the class token in a rope table
+
+
+def rope_table(grid: tuple[int, int], head_dim: int, base: float, device: torch.device) -> Tensor:
+    """2-D rotary embedding: (1 + N, E/2, 2), cos and sin of each angle, in float32.
+
+    The first half of the angles turns with the row, the second with the column. Row 0 is the class token's and is zero in
+    cos and sin alike, as the official weights of RandAR, ARPG and LlamaGen expect: its rotated query and key vanish.
+    Made anew for each call (it is tiny), so a module holds nothing that a cast to bfloat16 could round.
+    """
+    if head_dim % 4:
+        raise ValueError(f"2-D rotary embedding needs a head dimension divisible by 4, got {head_dim}")
+    half = head_dim // 2
+    frequencies = base ** (-torch.arange(0, half, 2, device=device, dtype=torch.float32) / half)
+    row = torch.arange(grid[0], device=device, dtype=torch.float32)[:, None, None] * frequencies
+    col = torch.arange(grid[1], device=device, dtype=torch.float32)[None, :, None] * frequencies
+    angles = torch.cat(torch.broadcast_tensors(row, col), -1).flatten(0, 1)
+    return F.pad(torch.stack((angles.cos(), angles.sin()), -1), (0, 0, 0, 0, 1, 0))
+
+
+def rope_at(table: Tensor, positions: Tensor) -> Tensor:
+    """The table's rows at raster positions (CLASS_PLACE for the class token): (B, L) -> (B, L, E/2, 2)."""
+    return table[positions + 1]
+
+
+def rotate(x: Tensor, rope: Tensor) -> Tensor:
+    """Rotates adjacent channel pairs, in float32. x: (B, H, L, E); rope: (B, L, E/2, 2)."""
+    cos, sin = rope.unsqueeze(1).unbind(-1)
+    a, b = x.float().unflatten(-1, (-1, 2)).unbind(-1)
+    return torch.stack((a * cos - b * sin, b * cos + a * sin), -1).flatten(-2).type_as(x)
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, causal: bool = False) -> Tensor:
+    """Scaled dot-product attention. q: (B, H, L, E); k, v: (B, K, S, E); mask: bool (L, S), True = seen.
+
+    `causal` without a mask aligns the last query with the last key, so that queries that follow cached keys see them all.
+    """
+    if causal and mask is None and q.shape[2] != k.shape[2]:
+        mask = causal_mask(q.shape[2], k.shape[2], q.device)
+    causal = causal and mask is None
+    return F.scaled_dot_product_attention(
+        q, k, v, attn_mask=mask, is_causal=causal, enable_gqa=q.shape[1] != k.shape[1]
+    )
+
+
+def causal_mask(queries: int, keys: int, device: torch.device) -> Tensor:
+    """(L, S) bool: query i sees keys 0 .. S - L + i."""
+    return torch.ones(queries, keys, dtype=torch.bool, device=device).tril(keys - queries)
+
+
+class KVCache:
+    """Preallocated keys and values of `depth` layers, for `capacity` inputs. An argument, never part of a module.
+
+    `extend` writes after the first `length` entries and returns everything up to there; only `commit` moves `length`, so
+    entries that a step does not commit are overwritten by the next.
+    """
+
+    def __init__(self, depth: int, capacity: int) -> None:
+        self.depth, self.capacity, self.length = depth, capacity, 0
+        self.store: Tensor | None = None
+
+    def extend(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """k, v: (B, K, L, E) -> views (B, K, length + L, E)."""
+        if self.store is None:  # the first keys tell batch, heads, dtype and device
+            batch, heads, _, channels = k.shape
+            self.store = k.new_empty(self.depth, 2, batch, heads, self.capacity, channels)
+        end = self.length + k.shape[2]
+        keys, values = self.store[layer]
+        keys[:, :, self.length : end] = k
+        values[:, :, self.length : end] = v
+        return keys[:, :, :end], values[:, :, :end]
+
+    def commit(self, count: int) -> None:
+        """Keeps the next `count` entries that every layer has written."""
+        self.length += count
+
+
+class SelfAttention(nn.Module):
+    """Multi-head attention with rotary positions; fewer key-value heads than query heads make it grouped-query."""
+
+    def __init__(self, dim: int, num_heads: int, num_kv_heads: int) -> None:
+        super().__init__()
+        self.num_heads, self.num_kv_heads = num_heads, num_kv_heads
+        self.qkv = nn.Linear(dim, (num_heads + 2 * num_kv_heads) * (dim // num_heads), bias=False)
+        self.proj = nn.Linear(dim, dim, bias=False)
+
+    def forward(
+        self,
+        x: Tensor,
+        rope: Tensor,
+        mask: Tensor | None = None,
+        causal: bool = False,
+        cache: KVCache | None = None,
+        layer: int = 0,
+    ) -> Tensor:
+        heads = (self.num_heads, self.num_kv_heads, self.num_kv_heads)
+        q, k, v = self.qkv(x).unflatten(-1, (sum(heads), -1)).transpose(1, 2).split(heads, 1)
+        q, k = rotate(q, rope), rotate(k, rope)
+        if cache is not None:
+            k, v = cache.extend(layer, k, v)
+        return self.proj(attend(q, k, v, mask, causal).transpose(1, 2).flatten(-2))
+
+
+class CrossAttention(nn.Module):
+    """Queries of their own over keys and values that several blocks share (ARPG's second half)."""
+
+    def __init__(self, dim: int, num_heads: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.q = nn.Linear(dim, dim, bias=False)
+        self.proj = nn.Linear(dim, dim, bias=False)
+
+    def forward(self, x: Tensor, rope: Tensor, k: Tensor, v: Tensor, causal: bool = False) -> Tensor:
+        q = rotate(self.q(x).unflatten(-1, (self.num_heads, -1)).transpose(1, 2), rope)
+        return self.proj(attend(q, k, v, causal=causal).transpose(1, 2).flatten(-2))
+
+
+class SwiGLU(nn.Module):
+    """w2(silu(w1 x) * w3 x), without biases."""
+
+    def __init__(self, dim: int, hidden: int) -> None:
+        super().__init__()
+        self.w1 = nn.Linear(dim, hidden, bias=False)
+        self.w3 = nn.Linear(dim, hidden, bias=False)
+        self.w2 = nn.Linear(hidden, dim, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.w2(F.silu(self.w1(x)) * self.w3(x))
+
+
+def ffn_width(dim: int, multiple: int = 256) -> int:
+    """Hidden width of SwiGLU that keeps the size of a plain 4x one: 8/3 of the width, rounded up to the multiple."""
+    return -(-(8 * dim // 3) // multiple) * multiple
+
+
+class Block(nn.Module):
+    """Pre-norm residual block around any attention; dropout acts on what is added to the residual stream."""
+
+    def __init__(self, attn: nn.Module, dim: int, ffn_dim: int, eps: float, dropout: float) -> None:
+        super().__init__()
+        self.norm1 = nn.RMSNorm(dim, eps)
+        self.attn = attn
+        self.norm2 = nn.RMSNorm(dim, eps)
+        self.mlp = SwiGLU(dim, ffn_dim)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor, rope: Tensor, *args: Tensor, **kwargs: object) -> Tensor:
+        x = x + self.dropout(self.attn(self.norm1(x), rope, *args, **kwargs))
+        return x + self.dropout(self.mlp(self.norm2(x)))

@@ -1,0 +1,150 @@
+"""ARPG (arXiv 2503.10568): a first pass over the tokens makes keys and values, a second one asks them about positions.
+
+The first half reads class, x_0, x_1, ... causally and projects its output to one set of keys and values. In the second half
+one query per wanted position (the mask token, turned by the rotary embedding of its target) attends to them, never to another
+query, so any number of positions can be asked at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from .. import orders
+from ..layers import CLASS_PLACE, KVCache, rope_at, rotate
+from .base import Context, Generator, State, Stream
+
+
+class ARPG(Generator):
+    """ARPG with the contract of `Generator`; see there for the arguments. `depth` counts the blocks of each half."""
+
+    contexts = ("causal", "echo", "full", "after")
+    # the official sampler lets the tokens of one step see each other, though training was strictly causal
+    within_step = ("group", "causal")
+    official_names = {
+        "embedding.weight": ("embeddings.weight",),
+        **{
+            f"{ours}.*.{part}.weight": tuple(f"layers.{theirs}.*.{name}.weight" for name in names)
+            for ours, theirs, qkv in (
+                ("blocks", "self_dec", {"attn.qkv": ("attn.to_q", "attn.to_k", "attn.to_v")}),
+                ("cross_blocks", "cross_dec", {"attn.q": ("attn.to_q",)}),
+            )
+            for part, names in {
+                **qkv,
+                "attn.proj": ("attn.proj",),
+                "norm1": ("attn_norm",),
+                "norm2": ("ffn_norm",),
+                "mlp.w1": ("ffn.w1",),
+                "mlp.w2": ("ffn.w2",),
+                "mlp.w3": ("ffn.w3",),
+            }.items()
+        },
+        "kv_norm.weight": ("layers.norm.weight",),
+        "kv.weight": ("layers.to_k.weight", "layers.to_v.weight"),
+        "norm.weight": ("norm.weight",),
+        "head.weight": ("head.weight",),
+    }
+
+    def build(self) -> None:
+        if self.num_kv_heads != self.num_heads:
+            raise ValueError("ARPG has no grouped-query attention: leave num_kv_heads out")
+        # one table: tokens, the mask token, classes, the null class, and a row that official checkpoints hold unused
+        self.embedding = nn.Embedding(self.vocab_size + self.num_classes + 3, self.embed_dim)
+        self.blocks = self.new_blocks(self.self_attention)
+        self.kv_norm = nn.RMSNorm(self.embed_dim, self.norm_eps)
+        self.kv = nn.Linear(self.embed_dim, 2 * self.embed_dim, bias=False)
+        self.cross_blocks = self.new_blocks(self.cross_attention)
+        self.norm = nn.RMSNorm(self.embed_dim, self.norm_eps)
+        self.head = nn.Linear(self.embed_dim, self.vocab_size, bias=False)
+
+    def forward(self, tokens: Tensor, label: Tensor | None, order: Tensor) -> Tensor:
+        table, label = self.rope(tokens.device), self.labels(label, len(tokens))
+        # the last token predicts nothing
+        x, places = self._content(label, orders.gather(tokens, order)[:, :-1], order[:, :-1])
+        rope = rope_at(table, places)
+        for block in self.blocks:
+            x = block(x, rope, causal=True)
+        k, v = self._shared(x, rope)
+        y, target = self._queries(order), rope_at(table, order)
+        for block in self.cross_blocks:
+            y = block(y, target, k, v, causal=True)  # query i sees the class and x_0 .. x_{i-1}
+        return self.head(self.norm(y))
+
+    def hidden(
+        self,
+        tokens: Tensor,
+        label: Tensor | None,
+        order: Tensor,
+        layers: Sequence[int],
+        context: Context = "causal",
+        stream: Stream = "token",
+    ) -> list[Tensor]:
+        self.check_reading(layers, context, stream)
+        table, count = self.rope(tokens.device), order.shape[1]
+        copies = 2 if context == "echo" else 1
+        x, places = self._content(
+            self.labels(label, len(tokens)), orders.gather(tokens, order).repeat(1, copies), order.repeat(1, copies)
+        )
+        rope, states = rope_at(table, places), {}
+        for i, block in enumerate(self.blocks[: max(layers) if stream == "token" else None], 1):
+            x = block(x, rope, causal=context != "full")
+            states[i] = x[:, -count:]
+        if stream == "query":
+            k, v = self._shared(x, rope)
+            causal = context in ("causal", "echo")
+            if causal:
+                k, v = k[:, :, :-1], v[:, :, :-1]  # nobody before the end may see the last token
+            y, target = self._queries(order), rope_at(table, order)
+            for i, block in enumerate(self.cross_blocks[: max(layers)], 1):
+                y = block(y, target, k, v, causal=causal)
+                states[i] = y
+        return [orders.scatter(states[i], order) for i in layers]
+
+    def start(
+        self,
+        label: Tensor,
+        tokens: Tensor | None = None,
+        positions: Tensor | None = None,
+        within_step: str | None = None,
+    ) -> State:
+        within_step = self.check_within_step(within_step)
+        if tokens is None or positions is None:
+            tokens = positions = label.new_empty(len(label), 0)
+        x, places = self._content(label, tokens, positions)
+        # the last layer of the cache holds the shared keys and values; the last token decoded is never fed
+        cache = KVCache(self.depth + 1, self.num_tokens)
+        return State(cache, self.rope(label.device), x, places, within_step)
+
+    def step(self, state: State, tokens: Tensor | None, queries: Tensor) -> Tensor:
+        causal = state.within_step == "causal"
+        x, places = state.waiting, state.waiting_at
+        if state.asked is None or tokens is None:
+            causal = True  # class and known tokens are read as in training
+        else:
+            x, places = self.dropout(self.embedding(tokens)), state.asked
+        rope = rope_at(state.table, places)
+        for i, block in enumerate(self.blocks):
+            x = block(x, rope, causal=causal, cache=state.cache, layer=i)
+        k, v = state.cache.extend(self.depth, *self._shared(x, rope))
+        state.cache.commit(x.shape[1])
+        state.asked = queries
+        y, target = self._queries(queries), rope_at(state.table, queries)
+        for block in self.cross_blocks:
+            y = block(y, target, k, v)
+        return self.head(self.norm(y))
+
+    def _content(self, label: Tensor, tokens: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """Class and tokens: (B,), (B, m), (B, m) -> inputs (B, 1 + m, D) and their positions (B, 1 + m)."""
+        ids = torch.cat((label.unsqueeze(1) + (self.vocab_size + 1), tokens), 1)
+        return self.dropout(self.embedding(ids)), nn.functional.pad(positions, (1, 0), value=CLASS_PLACE)
+
+    def _shared(self, x: Tensor, rope: Tensor) -> tuple[Tensor, Tensor]:
+        """The one set of keys (rotated) and values, each (B, H, L, E), that every cross block attends to."""
+        k, v = self.kv(self.kv_norm(x)).unflatten(-1, (2 * self.num_heads, -1)).transpose(1, 2).chunk(2, 1)
+        return rotate(k, rope), v
+
+    def _queries(self, positions: Tensor) -> Tensor:
+        """The mask token's embedding for each position: (B, n) -> (B, n, D)."""
+        return self.embedding.weight[self.vocab_size].expand(*positions.shape, -1)

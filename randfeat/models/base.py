@@ -1,0 +1,213 @@
+"""The contract of a generator: one network that reads and writes the tokens of an image in any order.
+
+Shapes: B images, N = h * w tokens, V vocabulary, D width. Tokens go in by raster position; the logits of a
+teacher-forced forward come out by place in the order; hidden states come out by raster position. A label is a class
+index, `num_classes` for the null class, and None stands for the null class of every image.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from ..layers import Block, CrossAttention, KVCache, SelfAttention, ffn_width, rope_table
+
+Context = Literal["causal", "echo", "full", "after"]
+Stream = Literal["token", "query"]
+
+
+@dataclass
+class State:
+    """What a generator remembers between two sampling steps. It owns the cache; dropping it leaves no trace."""
+
+    cache: KVCache
+    table: Tensor  # the rope table, (1 + N, E/2, 2)
+    waiting: Tensor  # (B, L, D) inputs not fed to the network yet: class and known tokens
+    waiting_at: Tensor  # (B, L) their raster positions
+    within_step: str  # how the tokens that one step decoded see each other
+    asked: Tensor | None = None  # (B, n) raster positions of the last step's logits
+
+
+class Generator(nn.Module, ABC):
+    """Base of every generator. Built from plain keywords, which `config` keeps.
+
+    Args:
+        grid: rows and columns of tokens. Any h x w.
+        vocab_size: size V of the tokenizer's codebook.
+        num_classes: labelled classes; 0 makes a generator that never sees a label.
+        embed_dim: width D.
+        depth: blocks of a stream (ARPG has this many in each of its two halves).
+        num_heads: attention heads. D / num_heads must be divisible by 4.
+        num_kv_heads: key-value heads; fewer than num_heads is grouped-query attention.
+        ffn_dim: hidden width of SwiGLU, by default 8/3 of D rounded up to a multiple of 256.
+        dropout: probability in training, on token embeddings and on what each sub-block adds.
+    """
+
+    # what a model can do, beyond the contract's minimum; asking for more is refused with this list
+    contexts: ClassVar[tuple[str, ...]]
+    # our parameter name -> the official checkpoint's; several are stacked along dimension 0; * stands for a number
+    official_names: ClassVar[dict[str, tuple[str, ...]]]
+    # how the tokens of one sampling step may attend to each other once they are known; the first is the default
+    within_step: ClassVar[tuple[str, ...]]
+
+    def __init__(
+        self,
+        grid: tuple[int, int],
+        vocab_size: int,
+        num_classes: int,
+        embed_dim: int,
+        depth: int,
+        num_heads: int,
+        num_kv_heads: int | None = None,
+        ffn_dim: int | None = None,
+        dropout: float = 0.0,
+        norm_eps: float = 1e-5,
+        rope_base: float = 10000.0,
+    ) -> None:
+        super().__init__()
+        num_kv_heads = num_kv_heads or num_heads
+        ffn_dim = ffn_dim or ffn_width(embed_dim)
+        if embed_dim % num_heads or (embed_dim // num_heads) % 4:
+            raise ValueError(
+                f"embed_dim {embed_dim} over num_heads {num_heads} must be a whole number divisible by 4"
+            )
+        if num_heads % num_kv_heads:
+            raise ValueError(f"num_heads {num_heads} must be a multiple of num_kv_heads {num_kv_heads}")
+        self.config: dict[str, Any] = dict(
+            grid=[*grid],
+            vocab_size=vocab_size,
+            num_classes=num_classes,
+            embed_dim=embed_dim,
+            depth=depth,
+            num_heads=num_heads,
+            num_kv_heads=num_kv_heads,
+            ffn_dim=ffn_dim,
+            dropout=dropout,
+            norm_eps=norm_eps,
+            rope_base=rope_base,
+        )
+        self.grid = (grid[0], grid[1])
+        self.vocab_size, self.num_classes = vocab_size, num_classes
+        self.embed_dim, self.depth = embed_dim, depth
+        self.num_heads, self.num_kv_heads, self.ffn_dim = num_heads, num_kv_heads, ffn_dim
+        self.norm_eps, self.rope_base = norm_eps, rope_base
+        self.dropout = nn.Dropout(dropout)
+        self.build()
+        self.init_weights()
+
+    @property
+    def num_tokens(self) -> int:
+        return self.grid[0] * self.grid[1]
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.parameters()).device
+
+    # what each generator does in its own way -------------------------------------------------------------------
+
+    @abstractmethod
+    def build(self) -> None:
+        """Makes the modules and parameters; `init_weights` fills them."""
+
+    @abstractmethod
+    def forward(self, tokens: Tensor, label: Tensor | None, order: Tensor) -> Tensor:
+        """Teacher-forced logits: tokens (B, N) in raster space, label (B,), order (B, N) -> (B, N, V) in order space.
+
+        Row i predicts the token at `order[:, i]` from the class and the tokens at earlier places only, in training
+        and evaluation alike.
+        """
+
+    @abstractmethod
+    def hidden(
+        self,
+        tokens: Tensor,
+        label: Tensor | None,
+        order: Tensor,
+        layers: Sequence[int],
+        context: Context = "causal",
+        stream: Stream = "token",
+    ) -> list[Tensor]:
+        """States after blocks `layers` (1-based, before the final norm), each (B, N, D) in raster space.
+
+        All N tokens are fed, and nothing deeper than max(layers) runs. context, what a token may see: `causal`, as in
+        training; `echo`, a second reading in the same order after the first; `full`, everything; `after`, one extra
+        query per position once the whole image is read (stream `query` only).
+        """
+
+    @abstractmethod
+    def start(
+        self,
+        label: Tensor,
+        tokens: Tensor | None = None,
+        positions: Tensor | None = None,
+        within_step: str | None = None,
+    ) -> State:
+        """Begins to sample: label (B,), with known tokens (B, m) at raster positions (B, m) if there are any.
+
+        Known tokens are read causally, in the order in which they are given, by the first step. within_step: how the
+        tokens of a later step see each other, one of the class's `within_step`, by default the first.
+        """
+
+    @abstractmethod
+    def step(self, state: State, tokens: Tensor | None, queries: Tensor) -> Tensor:
+        """One sampling step. tokens: (B, m), the values at the positions that the last step asked for, in the same
+        sequence (None in the first step). queries: (B, n), the raster positions to predict next. Returns (B, n, V).
+        """
+
+    # shared by all ---------------------------------------------------------------------------------------------
+
+    def rope(self, device: torch.device) -> Tensor:
+        return rope_table(self.grid, self.embed_dim // self.num_heads, self.rope_base, device)
+
+    def labels(self, label: Tensor | None, batch: int) -> Tensor:
+        """The label of each image, the null class where None is given. (B,)"""
+        if label is None:
+            return torch.full((batch,), self.num_classes, device=self.device)
+        return label
+
+    def check_reading(self, layers: Sequence[int], context: str, stream: str) -> None:
+        """Raises a ValueError that lists what this model can do, if it cannot do this."""
+        if context not in self.contexts:
+            raise ValueError(f"context {context!r} is none of {type(self).__name__}'s: {', '.join(self.contexts)}")
+        if stream not in ("token", "query"):
+            raise ValueError(f"stream {stream!r} is neither token nor query")
+        if context == "after" and stream != "query":
+            raise ValueError("context 'after' has no token stream: its states are those of the extra queries")
+        if not layers or min(layers) < 1 or max(layers) > self.depth:
+            raise ValueError(f"layers are numbered 1 to {self.depth}, got {list(layers)}")
+
+    def check_within_step(self, within_step: str | None) -> str:
+        """The default for None; a ValueError that lists what this model can do, if it cannot do this."""
+        if within_step is not None and within_step not in self.within_step:
+            raise ValueError(
+                f"within_step {within_step!r} is none of {type(self).__name__}'s: {', '.join(self.within_step)}"
+            )
+        return within_step or self.within_step[0]
+
+    def new_blocks(self, attention: Callable[[], nn.Module]) -> nn.ModuleList:
+        """`depth` blocks, each around an attention of its own."""
+        return nn.ModuleList(
+            Block(attention(), self.embed_dim, self.ffn_dim, self.norm_eps, self.dropout.p)
+            for _ in range(self.depth)
+        )
+
+    def self_attention(self) -> SelfAttention:
+        return SelfAttention(self.embed_dim, self.num_heads, self.num_kv_heads)
+
+    def cross_attention(self) -> CrossAttention:
+        return CrossAttention(self.embed_dim, self.num_heads)
+
+    def init_weights(self, generator: torch.Generator | None = None) -> None:
+        """Normal with deviation 0.02 for matrices, ones for norms, and a head of zeros (both papers' recipes)."""
+        for name, parameter in self.named_parameters():
+            if name == "head.weight":
+                nn.init.zeros_(parameter)
+            elif parameter.ndim > 1:
+                nn.init.normal_(parameter, std=0.02, generator=generator)
+            else:
+                nn.init.ones_(parameter)

@@ -1,0 +1,134 @@
+"""RandAR (arXiv 2412.01827): a decoder-only transformer that is told where the next token lies.
+
+The sequence is class, q_0, x_0, q_1, x_1, ... with q_i a position-instruction token (one learned vector, turned by the
+rotary embedding of the position that comes next) and x_i the token at that position. The prediction of x_i is read at q_i.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from .. import orders
+from ..layers import CLASS_PLACE, KVCache, causal_mask, rope_at, rotate
+from .base import Context, Generator, State, Stream
+
+
+class RandAR(Generator):
+    """RandAR with the contract of `Generator`; see there for the arguments."""
+
+    contexts = ("causal", "echo", "full", "after")
+    within_step = ("causal",)
+    official_names = {
+        "instruction": ("pos_instruct_embeddings",),
+        "label_embedding.weight": ("cls_embedding.embedding_table.weight",),
+        "token_embedding.weight": ("tok_embeddings.weight",),
+        "blocks.*.norm1.weight": ("layers.*.attention_norm.weight",),
+        "blocks.*.attn.qkv.weight": ("layers.*.attention.wqkv.weight",),
+        "blocks.*.attn.proj.weight": ("layers.*.attention.wo.weight",),
+        "blocks.*.norm2.weight": ("layers.*.ffn_norm.weight",),
+        "blocks.*.mlp.w1.weight": ("layers.*.feed_forward.w1.weight",),
+        "blocks.*.mlp.w2.weight": ("layers.*.feed_forward.w2.weight",),
+        "blocks.*.mlp.w3.weight": ("layers.*.feed_forward.w3.weight",),
+        "norm.weight": ("norm.weight",),
+        "head.weight": ("output.weight",),
+    }
+
+    def build(self) -> None:
+        self.label_embedding = nn.Embedding(self.num_classes + 1, self.embed_dim)
+        self.token_embedding = nn.Embedding(self.vocab_size, self.embed_dim)
+        self.instruction = nn.Parameter(torch.empty(1, self.embed_dim))
+        self.blocks = self.new_blocks(self.self_attention)
+        self.norm = nn.RMSNorm(self.embed_dim, self.norm_eps)
+        self.head = nn.Linear(self.embed_dim, self.vocab_size, bias=False)
+
+    def forward(self, tokens: Tensor, label: Tensor | None, order: Tensor) -> Tensor:
+        table = self.rope(tokens.device)
+        x, places = self._sequence(table, self.labels(label, len(tokens)), orders.gather(tokens, order), order)
+        x, rope = x[:, :-1], rope_at(table, places[:, :-1])  # the last token predicts nothing
+        for block in self.blocks:
+            x = block(x, rope, causal=True)
+        return self.head(self.norm(x[:, 1::2]))
+
+    def hidden(
+        self,
+        tokens: Tensor,
+        label: Tensor | None,
+        order: Tensor,
+        layers: Sequence[int],
+        context: Context = "causal",
+        stream: Stream = "token",
+    ) -> list[Tensor]:
+        self.check_reading(layers, context, stream)
+        table, read, label = self.rope(tokens.device), orders.gather(tokens, order), self.labels(label, len(tokens))
+        x, places = self._sequence(table, label, read, order)
+        first, mask = x.shape[1], None
+        if context == "echo":
+            again = self._pairs(table, read, order)
+            x, places = torch.cat((x, again[0]), 1), torch.cat((places, again[1]), 1)
+        elif context == "after":
+            x = torch.cat((x, self._instructions(table, order)), 1)
+            places = torch.cat((places, order), 1)
+            # an extra query sees class, image and itself, so its row and column of the causal mask keep the diagonal only
+            mask = causal_mask(x.shape[1], x.shape[1], x.device)
+            mask[first:, first:] = torch.eye(order.shape[1], dtype=torch.bool, device=x.device)
+        if context == "after":
+            wanted = slice(first, None)
+        else:
+            offset = first if context == "echo" else 1
+            wanted = slice(offset + (stream == "token"), None, 2)
+        rope, states = rope_at(table, places), {}
+        for i, block in enumerate(self.blocks[: max(layers)], 1):
+            x = block(x, rope, mask=mask, causal=context != "full")
+            states[i] = x[:, wanted]
+        return [orders.scatter(states[i], order) for i in layers]
+
+    def start(
+        self,
+        label: Tensor,
+        tokens: Tensor | None = None,
+        positions: Tensor | None = None,
+        within_step: str | None = None,
+    ) -> State:
+        within_step = self.check_within_step(within_step)
+        table = self.rope(label.device)
+        if tokens is None or positions is None:
+            tokens = positions = label.new_empty(len(label), 0)
+        x, places = self._sequence(table, label, tokens, positions)
+        return State(KVCache(self.depth, 1 + 2 * self.num_tokens), table, x, places, within_step)
+
+    def step(self, state: State, tokens: Tensor | None, queries: Tensor) -> Tensor:
+        x, places = state.waiting, state.waiting_at
+        if state.asked is not None and tokens is not None:
+            x, places = self._pairs(state.table, tokens, state.asked)
+            x, places = x[:, 1:], places[:, 1:]  # the first q is in the cache and has seen what it should
+        kept = x.shape[1] + 1  # the later queries of this step have not seen its tokens: the next step writes over them
+        x = torch.cat((x, self._instructions(state.table, queries)), 1)
+        rope = rope_at(state.table, torch.cat((places, queries), 1))
+        for i, block in enumerate(self.blocks):
+            x = block(x, rope, causal=True, cache=state.cache, layer=i)
+        state.cache.commit(kept)
+        state.asked = queries
+        return self.head(self.norm(x[:, -queries.shape[1] :]))
+
+    def _instructions(self, table: Tensor, positions: Tensor) -> Tensor:
+        """Position-instruction tokens: the shared vector, head by head, turned to each position. (B, L) -> (B, L, D)."""
+        vector = self.instruction.view(1, self.num_heads, 1, -1).expand(-1, -1, self.num_tokens, -1)
+        everywhere = rotate(vector, table[None, 1:]).transpose(1, 2).flatten(2)[0]
+        return everywhere[positions]
+
+    def _pairs(self, table: Tensor, tokens: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """q_0, x_0, q_1, x_1, ...: tokens and positions (B, m) -> inputs (B, 2m, D) and their positions (B, 2m)."""
+        q = self._instructions(table, positions)
+        x = self.dropout(self.token_embedding(tokens))
+        return torch.stack((q, x), 2).flatten(1, 2), positions.repeat_interleave(2, 1)
+
+    def _sequence(
+        self, table: Tensor, label: Tensor, tokens: Tensor, positions: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The class token followed by the pairs: inputs (B, 1 + 2m, D) and their positions (B, 1 + 2m)."""
+        x, places = self._pairs(table, tokens, positions)
+        x = torch.cat((self.label_embedding(label).unsqueeze(1), x), 1)
+        return x, nn.functional.pad(places, (1, 0), value=CLASS_PLACE)

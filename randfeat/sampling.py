@@ -1,0 +1,156 @@
+"""One decoding loop for every generator: an order per image, tokens per step, guidance per step, known tokens.
+
+An image's seed alone fixes its order and its noise, whatever the batch it is sampled in. Tokens then agree between batches
+in float32 except for near-ties, because matrix products of another size round differently.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from . import orders, seeding
+from .models import Generator
+from .schedules import Guidance, Schedule, tokens_per_step
+
+UNKNOWN = -1  # the value of a token that is not decoded yet
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How to sample.
+
+    steps: network calls; None decodes one token at a time. schedule: see `schedules.tokens_per_step`.
+    temperature: > 0. top_k: keep the k likeliest (0 = all). top_p: keep the smallest set of at least this probability (1 = all).
+    order: an order mode of `orders.MODES`. within_step: see `Generator.start`.
+    """
+
+    steps: int | None = None
+    schedule: Schedule = "cosine-randar"
+    guidance: Guidance = field(default_factory=Guidance)
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    order: str = "random"
+    within_step: str | None = None
+
+    def __post_init__(self) -> None:
+        if not self.temperature > 0:
+            raise ValueError(f"temperature must be above 0, got {self.temperature}; top_k=1 is greedy")
+        if not 0 < self.top_p <= 1:
+            raise ValueError(f"top_p must be in (0, 1], got {self.top_p}")
+        tokens_per_step(self.schedule, 1, self.steps)  # raises for a wrong name or number of steps
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of the loop, as it is seen from outside."""
+
+    tokens: Tensor  # (B, N) in raster space, UNKNOWN where nothing is decoded yet
+    positions: Tensor  # (B, n) raster positions decoded in this step
+    logits: Tensor  # (B, n, V) after guidance
+    raw_logits: Tensor  # (B or 2B, n, V) before it: conditional, then unconditional
+
+
+def filter_logits(logits: Tensor, top_k: int = 0, top_p: float = 1.0) -> Tensor:
+    """Sets to -inf what top-k, then top-p (nucleus) sampling excludes. (..., V) -> (..., V).
+
+    Top-k keeps ties with the k-th value; k <= 0 is off and k > V keeps all. Top-p keeps a token if those likelier than
+    it sum to at most p, so the first is always kept; p >= 1 is off.
+    """
+    if 0 < top_k < logits.shape[-1]:
+        kth = logits.topk(top_k).values[..., -1:]
+        logits = logits.masked_fill(logits < kth, -torch.inf)
+    if top_p < 1:
+        values, places = logits.sort(-1, descending=True)
+        probability = values.softmax(-1)
+        removed = probability.cumsum(-1) - probability > top_p
+        logits = logits.masked_fill(removed.gather(-1, places.argsort(-1)), -torch.inf)
+    return logits
+
+
+def draw(logits: Tensor, noise: Tensor) -> Tensor:
+    """Inverse-CDF draw: logits (..., V) and noise (...) in [0, 1), as `seeding.uniform` makes it -> tokens (...)."""
+    cumulative = logits.float().softmax(-1).cumsum(-1)
+    threshold = noise.unsqueeze(-1) * cumulative[..., -1:]
+    return torch.searchsorted(cumulative, threshold, right=True).squeeze(-1)
+
+
+@torch.no_grad()
+def decode(
+    model: Generator,
+    label: Tensor,
+    seeds: Tensor,
+    sampling: Sampling,
+    order: Tensor | None = None,
+    known: Tensor | None = None,
+) -> Iterator[Step]:
+    """Decodes tokens step by step and yields after each step.
+
+    label: (B,) class indices, num_classes for the null class. seeds: (B,) int64. order: (B, N), else drawn from the seeds
+    by `sampling.order`. known: (B, N) tokens in raster space, UNKNOWN where they are to be decoded; as many are known in
+    each image. The model is used in evaluation mode and given back in the mode it came in.
+    """
+    batch, count, device = len(label), model.num_tokens, model.device
+    label, seeds = label.to(device), seeds.to(device)
+    if order is None:
+        order = orders.make(sampling.order, model.grid, seeding.derive(seeds, 0))
+    orders.validate(order, model.grid)
+    noise = seeding.uniform(seeding.derive(seeds, 1), count)
+    tokens = torch.full((batch, count), UNKNOWN, device=device) if known is None else known.to(device).clone()
+    done = _count_known(tokens)
+    order = orders.known_first(order.to(device).expand(batch, -1), tokens != UNKNOWN)
+
+    guidance = sampling.guidance
+    copies = 1 if guidance.off else 2
+    labels = label if guidance.off else torch.cat((label, torch.full_like(label, model.num_classes)))
+    prefix = order[:, :done].repeat(copies, 1)
+    state = model.start(labels, tokens.repeat(copies, 1).gather(1, prefix), prefix, sampling.within_step)
+    last = None
+    for size in tokens_per_step(sampling.schedule, count - done, sampling.steps) if done < count else ():
+        queries = order[:, done : done + size]
+        training = model.training
+        model.eval()
+        try:
+            raw = model.step(state, last, queries.repeat(copies, 1))
+        finally:
+            model.train(training)
+        logits = raw
+        if not guidance.off:
+            conditional, unconditional = raw.chunk(2)
+            scale = guidance.at(done, size, count)
+            logits = unconditional + scale * (conditional - unconditional)
+        filtered = filter_logits(logits / sampling.temperature, sampling.top_k, sampling.top_p)
+        new = draw(filtered, noise[:, done : done + size])
+        tokens = tokens.scatter(1, queries, new)
+        last, done = new.repeat(copies, 1), done + size
+        yield Step(tokens, queries, logits, raw)
+
+
+def sample(
+    model: Generator,
+    label: Tensor,
+    seeds: Tensor,
+    sampling: Sampling,
+    order: Tensor | None = None,
+    known: Tensor | None = None,
+) -> Tensor:
+    """The tokens that `decode` ends with, (B, N) in raster space. Arguments as there."""
+    tokens = known
+    for step in decode(model, label, seeds, sampling, order, known):
+        tokens = step.tokens
+    assert tokens is not None
+    return tokens
+
+
+def _count_known(tokens: Tensor) -> int:
+    counts = (tokens != UNKNOWN).sum(1)
+    if (counts != counts[0]).any():
+        raise ValueError(
+            f"every image of a batch needs the same number of known tokens, got {counts.unique().tolist()}: "
+            "sample images with different masks in separate batches"
+        )
+    return int(counts[0])

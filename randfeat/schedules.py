@@ -1,0 +1,86 @@
+"""How many tokens each sampling step decodes, and how strong guidance is at it.
+
+Written in double precision on plain numbers: nothing here needs a tensor.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+Schedule = Literal["cosine-randar", "cosine-arpg", "arccos", "linear", "one-by-one"]
+
+
+def tokens_per_step(schedule: Schedule, count: int, steps: int | None = None) -> list[int]:
+    """Tokens decoded at each step; they sum to `count` and none is zero.
+
+    steps: how many are asked for; None, or more than `count`, means `count`. `cosine-randar` always starts with one
+    token (RandAR, arXiv 2412.01827), so it takes two steps where one is asked for. `arccos` and `cosine-arpg` are those
+    of ARPG (arXiv 2503.10568), whose first step may decode several tokens.
+    """
+    if schedule not in get_args(Schedule):
+        raise ValueError(f"unknown schedule {schedule!r}, expected one of {', '.join(get_args(Schedule))}")
+    if steps is not None and steps < 1:
+        raise ValueError(f"sampling takes at least one step, got steps={steps}")
+    steps = count if steps is None or schedule == "one-by-one" else min(steps, count)
+    done, sizes = 0, []
+    while done < count:
+        size = _decoded_after(schedule, len(sizes), steps, count) - done
+        size = min(max(size, 1), count - done)
+        sizes.append(size)
+        done += size
+    return sizes
+
+
+def _decoded_after(schedule: Schedule, step: int, steps: int, count: int) -> int:
+    """Tokens that the schedule wants decoded once step 0, 1, ... has run."""
+    share = (step + 1) / steps
+    if schedule == "cosine-randar":
+        return 1 if step == 0 else math.floor((1 - math.cos(math.pi / 2 * share)) * count + 1)
+    if share >= 1:
+        return count
+    if schedule == "cosine-arpg":
+        return count - max(1, math.floor(count * math.cos(math.pi / 2 * share)))
+    if schedule == "arccos":
+        return count - max(1, math.floor(count * math.acos(share) / (math.pi / 2)))
+    return round(count * share)
+
+
+@dataclass(frozen=True)
+class Guidance:
+    """Classifier-free guidance: logits = uncond + scale * (cond - uncond). A scale of 1 everywhere is off.
+
+    scale: the scale, or with `linear` the one it rises to from `start` (RandAR: from start, `counted` before the step;
+        ARPG: from 1, counted after it, so that the last step uses exactly `scale`).
+    interval: shares of the image already decoded between which guidance acts; outside it is off.
+    """
+
+    scale: float = 1.0
+    schedule: Literal["constant", "linear"] = "constant"
+    start: float = 1.0
+    counted: Literal["before", "after"] = "before"
+    interval: tuple[float, float] = (0.0, 1.0)
+
+    def __post_init__(self) -> None:
+        for name in ("scale", "start"):
+            if not math.isfinite(getattr(self, name)):
+                raise ValueError(f"guidance {name} must be a finite number, got {getattr(self, name)}")
+        if self.schedule not in ("constant", "linear"):
+            raise ValueError(f"guidance schedule must be constant or linear, got {self.schedule!r}")
+        if self.counted not in ("before", "after"):
+            raise ValueError(f"guidance is counted before or after the step, got {self.counted!r}")
+
+    @property
+    def off(self) -> bool:
+        """Whether no step needs the unconditional half of the batch."""
+        return self.scale == 1 and (self.schedule == "constant" or self.start == 1)
+
+    def at(self, done: int, size: int, total: int) -> float:
+        """The scale of a step that decodes `size` of `total` tokens after `done` of them."""
+        if not self.interval[0] <= done / total <= self.interval[1]:
+            return 1.0
+        if self.schedule == "constant":
+            return self.scale
+        counted = done if self.counted == "before" else done + size
+        return self.start + (self.scale - self.start) * counted / total

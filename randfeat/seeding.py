@@ -1,0 +1,50 @@
+"""Randomness as a pure function of seeds.
+
+Every random choice of randfeat (an order, a draw, a dropped label) is computed from integers by a counter-based
+generator in the manner of SplitMix64 (Steele, Lea and Flood, OOPSLA 2014). So a value depends on its own seed alone: not
+on the batch it sits in, on the device, on the number of processes, or on what was drawn before it.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+# 64-bit constants of SplitMix64, written as the signed integers that torch.int64 holds
+_GOLDEN = 0x9E3779B97F4A7C15 - (1 << 64)
+_MIX_1 = 0xBF58476D1CE4E5B9 - (1 << 64)
+_MIX_2 = 0x94D049BB133111EB - (1 << 64)
+
+
+def _shift_right(x: Tensor, bits: int) -> Tensor:
+    """Logical (not sign-extending) right shift of int64."""
+    return (x >> bits) & ((1 << (64 - bits)) - 1)
+
+
+def _mix(x: Tensor) -> Tensor:
+    x = (x ^ _shift_right(x, 30)) * _MIX_1
+    x = (x ^ _shift_right(x, 27)) * _MIX_2
+    return x ^ _shift_right(x, 31)
+
+
+def derive(*parts: int | Tensor) -> Tensor:
+    """One int64 seed from several integers or (broadcasting) integer tensors; the order of the parts matters."""
+    seed = torch.zeros((), dtype=torch.int64)
+    for part in parts:
+        part = torch.as_tensor(part, dtype=torch.int64)
+        seed = _mix(seed.to(part.device) * _MIX_1 + part + _GOLDEN)
+    return seed
+
+
+def bits(seeds: Tensor, count: int) -> Tensor:
+    """`count` pseudo-random int64 values for each seed: (*S,) -> (*S, count)."""
+    counter = torch.arange(1, count + 1, device=seeds.device, dtype=torch.int64)
+    return _mix(_mix(seeds.to(torch.int64)).unsqueeze(-1) + counter * _GOLDEN)
+
+
+def uniform(seeds: Tensor, count: int) -> Tensor:
+    """`count` float32 values in [0, 1 - 2^-22] for each seed: (*S,) -> (*S, count).
+
+    22 bits, so that the product with a float32 total stays below that total: an inverse-CDF draw cannot fall off the end.
+    """
+    return _shift_right(bits(seeds, count), 42).to(torch.float32) * 2.0**-22

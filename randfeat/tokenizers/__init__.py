@@ -1,0 +1,24 @@
+"""The tokenizers, by name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .base import Tokenizer
+from .patch import PatchTokenizer
+
+TOKENIZERS: dict[str, type[Tokenizer]] = {"patch": PatchTokenizer}
+
+__all__ = ["TOKENIZERS", "PatchTokenizer", "Tokenizer", "create", "name_of"]
+
+
+def create(name: str, **config: Any) -> Tokenizer:
+    """A tokenizer by its registered name; `config` are the keywords of its class."""
+    if name not in TOKENIZERS:
+        raise ValueError(f"unknown tokenizer {name!r}, expected one of {', '.join(sorted(TOKENIZERS))}")
+    return TOKENIZERS[name](**config)
+
+
+def name_of(tokenizer: Tokenizer) -> str:
+    """The registered name of a tokenizer's class."""
+    return next(name for name, cls in TOKENIZERS.items() if type(tokenizer) is cls)

@@ -1,0 +1,37 @@
+"""The contract of a tokenizer: images in [0, 1] -> a grid of token indices -> images."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+from torch import Tensor, nn
+
+
+class Tokenizer(nn.Module, ABC):
+    """Base of every tokenizer. Built from plain keywords, which `config` keeps."""
+
+    config: dict[str, Any]
+    vocab_size: int
+    channels: int  # of the images: 1 grey, 3 colour
+    stride: int  # pixels per token, in each direction
+
+    @abstractmethod
+    def encode(self, images: Tensor) -> Tensor:
+        """(B, channels, H, W) in [0, 1], H and W divisible by the stride -> int64 (B, H / stride, W / stride)."""
+
+    @abstractmethod
+    def decode(self, tokens: Tensor) -> Tensor:
+        """int64 (B, h, w) -> images (B, channels, h * stride, w * stride) in [0, 1]."""
+
+    def check_images(self, images: Tensor) -> None:
+        """Raises a ValueError that says what the images should be, unless they fit."""
+        if images.ndim != 4 or images.shape[1] != self.channels:
+            raise ValueError(f"expected images (B, {self.channels}, H, W), got {tuple(images.shape)}")
+        if images.shape[2] % self.stride or images.shape[3] % self.stride:
+            raise ValueError(
+                f"height and width must be divisible by {self.stride}, "
+                f"got {images.shape[2]} x {images.shape[3]}: resize or crop the images"
+            )
+        if not images.is_floating_point():
+            raise ValueError(f"expected floating-point images in [0, 1], got {images.dtype}: divide by 255")

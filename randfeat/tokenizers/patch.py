@@ -1,0 +1,69 @@
+"""Tokens are the nearest of V patches that k-means found. It fits on any images in seconds and needs no network.
+
+With patch 1 it is a palette, as iGPT's (Chen et al., ICML 2020).
+"""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .base import Tokenizer
+
+
+class PatchTokenizer(Tokenizer):
+    """A codebook of p x p patches.
+
+    Args:
+        vocab_size: patches in the codebook.
+        patch: side p of a patch in pixels.
+        channels: of the images; 1 is grey, 3 is colour.
+    """
+
+    codebook: Tensor  # (V, channels * p * p)
+
+    def __init__(self, vocab_size: int, patch: int, channels: int) -> None:
+        super().__init__()
+        self.config = {"vocab_size": vocab_size, "patch": patch, "channels": channels}
+        self.vocab_size, self.stride, self.channels = vocab_size, patch, channels
+        self.register_buffer("codebook", torch.zeros(vocab_size, channels * patch * patch))
+
+    @classmethod
+    def fit(cls, images: Tensor, vocab_size: int, patch: int, seed: int = 0) -> PatchTokenizer:
+        """k-means over the patches of images (B, channels, H, W) in [0, 1].
+
+        The codebook is smaller than asked for where the images have fewer distinct patches.
+        """
+        from sklearn.cluster import KMeans
+
+        tokenizer = cls(vocab_size, patch, images.shape[1])
+        tokenizer.check_images(images)
+        patches = F.unfold(images.float(), patch, stride=patch).transpose(1, 2).flatten(0, 1).cpu().numpy()
+        distinct = np.unique(patches, axis=0)
+        if len(distinct) <= vocab_size:
+            codebook = distinct
+        else:
+            with warnings.catch_warnings():  # its advice for Windows, which changes nothing here
+                warnings.filterwarnings("ignore", "KMeans is known to have a memory leak")
+                codebook = KMeans(vocab_size, n_init=1, random_state=seed).fit(patches).cluster_centers_
+        tokenizer = cls(len(codebook), patch, images.shape[1])
+        tokenizer.codebook.copy_(torch.from_numpy(codebook))
+        return tokenizer
+
+    def encode(self, images: Tensor) -> Tensor:
+        self.check_images(images)
+        h, w = images.shape[2] // self.stride, images.shape[3] // self.stride
+        patches = F.unfold(images.to(self.codebook), self.stride, stride=self.stride).transpose(1, 2)
+        # |patch - code|^2 without the patch's own square, which is the same for every code
+        bias = self.codebook.square().sum(1) / 2
+        chunks = patches.flatten(0, 1).split(1 << 14)  # never (B * h * w, V) at once
+        return torch.cat([(bias - p @ self.codebook.T).argmin(1) for p in chunks]).view(len(images), h, w)
+
+    def decode(self, tokens: Tensor) -> Tensor:
+        h, w = tokens.shape[1:]
+        patches = self.codebook[tokens.flatten(1)].transpose(1, 2)
+        return F.fold(patches, (h * self.stride, w * self.stride), self.stride, stride=self.stride).clamp(0, 1)
