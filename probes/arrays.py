@@ -1,5 +1,8 @@
 """What every probe asks of its arrays, in one place."""
 
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -41,12 +44,31 @@ def as_labels(y: ArrayLike, rows: int, name: str = "labels") -> NDArray[Any]:
     return labels
 
 
+@contextmanager
+def one_image_per_class_is_fine() -> Iterator[None]:
+    """Silence scikit-learn's guess that many classes of few images must be a regression: it is few-shot."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The number of unique classes", UserWarning)
+        yield
+
+
 def fit_arrays(estimator: BaseEstimator, x: ArrayLike, y: ArrayLike) -> tuple[NDArray[Any], NDArray[Any]]:
     """Checked features (n, d) and labels (n,); leaves `n_features_in_` on the estimator."""
     features, labels = validate_data(estimator, x, y, **_FORM)
     check_finite(features)
-    check_classification_targets(labels)
+    with one_image_per_class_is_fine():
+        check_classification_targets(labels)
     return features, labels
+
+
+def two_or_more_classes(labels: NDArray[Any]) -> NDArray[Any]:
+    """The classes of `labels` in sorted order, for a classifier that must separate some."""
+    classes = np.unique(labels)
+    if len(classes) < 2:
+        raise ValueError(
+            f"labels hold one class ({classes[0]}), expected two or more; add images of another."
+        )
+    return classes
 
 
 def predict_array(estimator: BaseEstimator, x: ArrayLike) -> NDArray[Any]:

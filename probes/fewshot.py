@@ -20,26 +20,24 @@ def few_shot(
     seed: int = 0,
     estimator: BaseEstimator | None = None,
 ) -> NDArray[np.bool_]:
-    """Whether each test image is classified right (n_test, draws), each draw fitting on `shots` images per class.
+    """Whether each test image is classified right (n_test, draws), fitting on `shots` images per class.
 
-    The draws depend on `train_y`, `shots` and `seed` only (see `draw_shots`), so two features see the same images:
-    compare them with `paired(a.mean(1), b.mean(1))`, and report `a.mean(0).std()` over draws.
+    The draws depend on `train_y`, `shots` and `seed` only (see `draw_shots`), so two features see the same
+    images: compare them by `paired(a.mean(1), b.mean(1))`, and report `a.mean(0).std()` over draws.
 
     estimator: by default logistic regression on L2-normalised features (Tian et al. 2020, arXiv 2003.11539).
     """
     x, test = as_matrix(train_x, "train features"), as_matrix(test_x, "test features")
     y, truth = as_labels(train_y, len(x), "train labels"), as_labels(test_y, len(test), "test labels")
     if len(unknown := np.setdiff1d(truth, y)):
-        raise ValueError(
-            f"test labels hold classes that train lacks, such as {unknown[0]!r}; leave them out."
-        )
+        raise ValueError(f"test labels hold classes that train lacks, such as {unknown[0]}; leave them out.")
     model = LinearProbe(scaling="l2") if estimator is None else estimator
     right = [clone(model).fit(x[i], y[i]).predict(test) == truth for i in draw_shots(y, shots, draws, seed)]
     return np.stack(right, axis=1)
 
 
 def draw_shots(labels: ArrayLike, shots: int, draws: int, seed: int = 0) -> NDArray[np.intp]:
-    """Rows (draws, classes * shots) of `labels` (n,): per draw, `shots` images of each class, without replacement.
+    """Rows (draws, classes * shots) of `labels` (n,): `shots` different images of each class a draw.
 
     Draw i is the same whatever the number of draws, and a draw of fewer shots is part of one of more.
     """
@@ -50,7 +48,7 @@ def draw_shots(labels: ArrayLike, shots: int, draws: int, seed: int = 0) -> NDAr
     if counts.min() < shots:
         few = classes[counts.argmin()]
         raise ValueError(
-            f"class {few!r} has {counts.min()} images for {shots} shots; ask for fewer or add images."
+            f"class {few} has {counts.min()} images for {shots} shots; ask for fewer or add images."
         )
     members = [np.flatnonzero(y == c) for c in classes]
     return np.stack([_draw(members, shots, np.random.default_rng([seed, i])) for i in range(draws)])

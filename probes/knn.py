@@ -1,6 +1,6 @@
 """The weighted nearest-neighbour classifier that self-supervised features are compared with."""
 
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -24,8 +24,8 @@ class KNN(ClassifierMixin, BaseEstimator):
     `k` is clipped to the size of the bank. Of equally near neighbours the earlier in the bank is taken;
     of classes with equal votes the first in sorted order is predicted.
 
-    As in scikit-learn's own, `predict(None)`, `predict_proba(None)` and `score(None, y)` mean the bank itself,
-    each image predicted from all the others (leave one out).
+    As in scikit-learn's own, `predict(None)`, `predict_proba(None)` and `score(None, y)` mean the bank
+    itself, each image predicted from all the others (leave one out).
     """
 
     def __init__(self, k: int = 20, temperature: float = 0.07, metric: str = "cosine") -> None:
@@ -33,7 +33,7 @@ class KNN(ClassifierMixin, BaseEstimator):
         self.temperature = temperature
         self.metric = metric
 
-    def fit(self, x: ArrayLike, y: ArrayLike) -> Self:
+    def fit(self, x: ArrayLike, y: ArrayLike) -> "KNN":
         """Keep the bank: features `x` (n, d), labels `y` (n,)."""
         if self.k < 1 or self.temperature <= 0:
             raise ValueError(f"k={self.k}, temperature={self.temperature}: expected k >= 1, temperature > 0.")
@@ -66,7 +66,8 @@ class KNN(ClassifierMixin, BaseEstimator):
 
     def predict(self, x: ArrayLike | None) -> NDArray[Any]:
         """Labels (n,)."""
-        return self.classes_[self.predict_proba(x).argmax(axis=1)]
+        best = self.predict_proba(x).argmax(axis=1)
+        return self.classes_[best]
 
     def _shares(self, picked: NDArray[np.intp], costs: NDArray[np.floating]) -> NDArray[np.float64]:
         weights = np.ones(picked.shape)

@@ -1,7 +1,7 @@
 """Multinomial logistic regression on frozen features."""
 
 import warnings
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -11,7 +11,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from .arrays import fit_arrays, predict_array
+from .arrays import fit_arrays, one_image_per_class_is_fine, predict_array, two_or_more_classes
 from .scalings import scaling
 
 
@@ -19,7 +19,8 @@ class LinearProbe(ClassifierMixin, BaseEstimator):
     """L2-regularised multinomial logistic regression by L-BFGS, after one of the `scalings`.
 
     C: inverse strength of the penalty against the summed loss, as in scikit-learn.
-    tol, max_iter: when L-BFGS stops. At scikit-learn's tol=1e-4 it stops early enough to change scores at C >= 10.
+    tol, max_iter: when L-BFGS stops. At scikit-learn's tol of 1e-4 it stops so early that accuracy changes
+    when C is 10 or more.
 
     `converged_` tells whether it met `tol`, `n_iter_` after how many iterations; no warning is raised.
     """
@@ -32,22 +33,18 @@ class LinearProbe(ClassifierMixin, BaseEstimator):
         self.max_iter = max_iter
         self.tol = tol
 
-    def fit(self, x: ArrayLike, y: ArrayLike) -> Self:
+    def fit(self, x: ArrayLike, y: ArrayLike) -> "LinearProbe":
         """Features `x` (n, d), labels `y` (n,) of two classes or more."""
         features, labels = fit_arrays(self, x, y)
-        self.classes_ = np.unique(labels)
-        if len(self.classes_) < 2:
-            raise ValueError(
-                f"labels hold one class, {self.classes_[0]!r}; expected two or more to separate."
-            )
-        # The intercept is free, so centring leaves the optimum where it is. Centred features converge sooner
-        # and, in float32, to the predictions of float64 in half the time.
-        self.scaler_ = make_pipeline(scaling(self.scaling), StandardScaler(with_std=False))
-        self.model_ = LogisticRegression(C=self.C, max_iter=self.max_iter, tol=self.tol)
-        with warnings.catch_warnings(record=True) as caught:
+        self.classes_ = two_or_more_classes(labels)
+        # The intercept is not penalised, so centring leaves the optimum where it is. Centred features
+        # converge sooner and, in float32, to the predictions of float64 in half the time.
+        model = LogisticRegression(C=self.C, max_iter=self.max_iter, tol=self.tol)
+        self.model_ = make_pipeline(scaling(self.scaling), StandardScaler(with_std=False), model)
+        with one_image_per_class_is_fine(), warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", ConvergenceWarning)
-            self.model_.fit(self.scaler_.fit_transform(features).astype(np.float32, copy=False), labels)
-        self.n_iter_ = int(self.model_.n_iter_.max())
+            self.model_.fit(features.astype(np.float32), labels)
+        self.n_iter_ = int(model.n_iter_.max())
         self.converged_ = not any(issubclass(w.category, ConvergenceWarning) for w in caught)
         for other in (w for w in caught if not issubclass(w.category, ConvergenceWarning)):
             warnings.warn(other.message, stacklevel=2)
@@ -55,15 +52,15 @@ class LinearProbe(ClassifierMixin, BaseEstimator):
 
     def decision_function(self, x: ArrayLike) -> NDArray[np.floating]:
         """Logits (n, classes), or (n,) for two classes."""
-        return self.model_.decision_function(self._scaled(x))
+        features = predict_array(self, x)
+        return self.model_.decision_function(features)
 
     def predict_proba(self, x: ArrayLike) -> NDArray[np.floating]:
         """Probabilities (n, classes), the classes in the order of `classes_`."""
-        return self.model_.predict_proba(self._scaled(x))
+        features = predict_array(self, x)
+        return self.model_.predict_proba(features)
 
     def predict(self, x: ArrayLike) -> NDArray[Any]:
         """Labels (n,)."""
-        return self.model_.predict(self._scaled(x))
-
-    def _scaled(self, x: ArrayLike) -> NDArray[np.float32]:
-        return self.scaler_.transform(predict_array(self, x)).astype(np.float32, copy=False)
+        features = predict_array(self, x)
+        return self.model_.predict(features)

@@ -42,7 +42,7 @@ def exclude_self(costs: NDArray[np.floating], rows: slice) -> None:
 
 
 def nearest(costs: NDArray[np.floating], k: int) -> NDArray[np.intp]:
-    """Columns (n, k) of the `k` lowest of `costs` (n, m), lowest first; among equals the lower column first."""
+    """Columns (n, k) of the `k` lowest `costs` (n, m), lowest first; of equals the lower column first."""
     picked = np.argpartition(costs, k - 1, axis=1)[:, :k]
     picked.sort(axis=1)
     cost = np.take_along_axis(costs, picked, axis=1)

@@ -1,6 +1,6 @@
 """Retrieval by exact cosine ranking, one score per query.
 
-The single scores read `relevant` (n, m): whether the i-th nearest image shares the query's label, nearest first.
+The single scores read `relevant` (n, m): whether the i-th nearest image shares the query's label.
 Every row needs at least one True. All scores lie in 0..1.
 """
 
@@ -23,7 +23,7 @@ def retrieval_scores(
     gallery_labels: ArrayLike | None = None,
     ks: Sequence[int] = (1, 5, 10),
 ) -> dict[str, Scores]:
-    """Scores per query under "precision_at_1", "recall_at_{k}", "r_precision", "map_at_r", "average_precision".
+    """Per-query "precision_at_1", "recall_at_{k}", "r_precision", "map_at_r" and "average_precision".
 
     queries: (n, d), gallery: (m, d), both L2-normalised here. No gallery: the queries are searched among
     themselves, each without itself. Among equally near images the earlier in the gallery ranks first.
@@ -73,7 +73,7 @@ def precision_at_1(relevant: Relevant) -> Scores:
 
 def recall_at_k(relevant: Relevant, k: int) -> Scores:
     """1 if any of the `k` nearest is relevant, else 0: the Recall@k of metric learning (CUB, Cars, SOP)."""
-    return relevant[:, :k].any(axis=1).astype(np.float64)
+    return np.asarray(relevant[:, :k].any(axis=1), dtype=np.float64)
 
 
 def r_precision(relevant: Relevant) -> Scores:

@@ -8,8 +8,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, clone
 from sklearn.pipeline import make_pipeline
 
-from .arrays import as_labels
-from .knn import METRICS, KNN
+from .knn import KNN, METRICS
 from .linear import LinearProbe
 from .scalings import SCALINGS, scaling
 from .svm import RBFSVM
@@ -102,7 +101,7 @@ def svm_space(
 def _rows(candidates: Mapping[str, Candidate], labels: ArrayLike) -> NDArray:
     if not candidates:
         raise ValueError("candidates are empty, expected one or more; cross features with a space.")
-    y = as_labels(labels, len(np.asarray(labels)))
+    y = np.asarray(labels)
     for name, (_, x) in candidates.items():
         if len(x) != len(y):
             raise ValueError(f"candidate {name!r} has {len(x)} rows for {len(y)} labels; give all of train.")

@@ -39,7 +39,7 @@ def bootstrap(
     spread inside a group twice, so it errs to the wide side. The same `groups`, `draws` and `seed` draw the
     same images for any scores, which is what `paired` needs.
 
-    The interval is stretched to hold `value` where rounding, or groups of very unequal size, would leave it out.
+    The interval is stretched to hold `value` where rounding, or very unequal groups, would leave it out.
     """
     values = np.asarray(scores, dtype=np.float64)
     if values.ndim != 1 or len(values) == 0:
@@ -75,7 +75,7 @@ def paired(
 
 
 def _by_group(groups: ArrayLike | None, n: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Image numbers (n,) sorted by group, and the sizes of the groups. No groups is one group of everything."""
+    """Image numbers (n,) sorted by group, and the sizes of groups. No groups is one group of everything."""
     if groups is None:
         return np.arange(n), np.array([n])
     ids = np.asarray(groups)

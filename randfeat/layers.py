@@ -13,32 +13,32 @@ CLASS_PLACE = -1  # the "raster position" of the class token in a rope table
 
 
 def rope_table(grid: tuple[int, int], head_dim: int, base: float, device: torch.device) -> Tensor:
-    """2-D rotary embedding: (1 + N, E/2, 2), cos and sin of each angle, in float32.
+    """2-D rotary embedding: (1 + N, E/2) unit complex numbers in single precision, one for each angle.
 
-    The first half of the angles turns with the row, the second with the column. Row 0 is the class token's and is zero in
-    cos and sin alike, as the official weights of RandAR, ARPG and LlamaGen expect: its rotated query and key vanish.
+    The first half of the angles turns with the row, the second with the column. Row 0 is the class token's and is zero
+    (not one), as the official weights of RandAR, ARPG and LlamaGen expect: its rotated query and key vanish.
     Made anew for each call (it is tiny), so a module holds nothing that a cast to bfloat16 could round.
     """
-    if head_dim % 4:
-        raise ValueError(f"2-D rotary embedding needs a head dimension divisible by 4, got {head_dim}")
     half = head_dim // 2
     frequencies = base ** (-torch.arange(0, half, 2, device=device, dtype=torch.float32) / half)
     row = torch.arange(grid[0], device=device, dtype=torch.float32)[:, None, None] * frequencies
     col = torch.arange(grid[1], device=device, dtype=torch.float32)[None, :, None] * frequencies
     angles = torch.cat(torch.broadcast_tensors(row, col), -1).flatten(0, 1)
-    return F.pad(torch.stack((angles.cos(), angles.sin()), -1), (0, 0, 0, 0, 1, 0))
+    return F.pad(torch.polar(torch.ones_like(angles), angles), (0, 0, 1, 0))
 
 
 def rope_at(table: Tensor, positions: Tensor) -> Tensor:
-    """The table's rows at raster positions (CLASS_PLACE for the class token): (B, L) -> (B, L, E/2, 2)."""
+    """The table's rows at raster positions (CLASS_PLACE for the class token): (B, L) -> (B, L, E/2)."""
     return table[positions + 1]
 
 
 def rotate(x: Tensor, rope: Tensor) -> Tensor:
-    """Rotates adjacent channel pairs, in float32. x: (B, H, L, E); rope: (B, L, E/2, 2)."""
-    cos, sin = rope.unsqueeze(1).unbind(-1)
-    a, b = x.float().unflatten(-1, (-1, 2)).unbind(-1)
-    return torch.stack((a * cos - b * sin, b * cos + a * sin), -1).flatten(-2).type_as(x)
+    """Turns adjacent channel pairs, in float32. x: (B, H, L, E); rope: (B, L, E/2).
+
+    As complex numbers: one product instead of four on strided halves, which is several times faster on a CPU.
+    """
+    pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)))
+    return torch.view_as_real(pairs * rope.unsqueeze(1)).flatten(-2).type_as(x)
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, causal: bool = False) -> Tensor:

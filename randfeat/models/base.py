@@ -26,7 +26,7 @@ class State:
     """What a generator remembers between two sampling steps. It owns the cache; dropping it leaves no trace."""
 
     cache: KVCache
-    table: Tensor  # the rope table, (1 + N, E/2, 2)
+    table: Tensor  # the rope table, (1 + N, E/2)
     waiting: Tensor  # (B, L, D) inputs not fed to the network yet: class and known tokens
     waiting_at: Tensor  # (B, L) their raster positions
     within_step: str  # how the tokens that one step decoded see each other

@@ -1,0 +1,178 @@
+"""The training loop: tokens in memory, one process, early stopping on held-out tokens.
+
+What a step sees is a pure function of (seed, epoch, sample): the shuffle, each image's token order and the dropped labels
+are computed, never drawn from a generator that has a state; dropout runs under an RNG seeded for its step and put back after.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from randfeat import orders, seeding
+from randfeat.models import Generator
+
+
+@dataclass(frozen=True)
+class Training:
+    """How to train.
+
+    steps: optimiser steps. batch_size: images a step. order: `random`, a fresh order per image and epoch, or another mode
+    of `orders.MODES` for every image. label_dropout: share of images whose label becomes the null class (1: never seen).
+    warmup: steps of linear warm-up; cosine decay to `final_lr_ratio` of the rate follows. clip: largest global gradient
+    norm. ema: decay of the averaged weights that are validated and kept; 0 keeps the weights themselves.
+    eval_every: steps between validations. patience: validations without a new best before training stops (0: never).
+    """
+
+    steps: int = 1000
+    batch_size: int = 128
+    order: str = "random"
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.05
+    betas: tuple[float, float] = (0.9, 0.95)
+    warmup: int = 100
+    final_lr_ratio: float = 0.05
+    clip: float = 1.0
+    ema: float = 0.0
+    label_dropout: float = 0.1
+    eval_every: int = 100
+    patience: int = 0
+    seed: int = 0
+
+
+@dataclass
+class History:
+    """What was measured: lists of (step, nats per token); the weights kept are those of `best_step`."""
+
+    train: list[tuple[int, float]] = field(default_factory=list)
+    validation: list[tuple[int, float]] = field(default_factory=list)
+    best_step: int = 0
+    best_loss: float = math.inf
+    seconds: float = 0.0
+    stopped: Literal["finished", "no better"] = "finished"
+
+
+@dataclass(frozen=True)
+class Batch:
+    tokens: Tensor  # (B, N) raster space
+    labels: Tensor  # (B,) after label dropout
+    order: Tensor  # (B, N)
+
+
+def batches(tokens: Tensor, labels: Tensor, model: Generator, config: Training) -> Iterator[Batch]:
+    """The batches of all steps, epoch after epoch; an epoch's last, smaller batch is kept."""
+    count, step, epoch = len(tokens), 0, 0
+    while step < config.steps:
+        shuffled = seeding.bits(seeding.derive(config.seed, epoch, 0), count).argsort(stable=True)
+        for rows in shuffled.split(config.batch_size):
+            if step == config.steps:
+                return
+            yield make_batch(tokens, labels, model, config, epoch, rows)
+            step += 1
+        epoch += 1
+
+
+def make_batch(
+    tokens: Tensor, labels: Tensor, model: Generator, config: Training, epoch: int, rows: Tensor
+) -> Batch:
+    """The given rows as epoch `epoch` shows them."""
+    order = orders.make(config.order, model.grid, seeding.derive(config.seed, epoch, 1, rows))
+    dropped = seeding.uniform(seeding.derive(config.seed, epoch, 2, rows), 1)[:, 0] < config.label_dropout
+    label = labels[rows].masked_fill(dropped, model.num_classes)
+    return Batch(*(x.to(model.device) for x in (tokens[rows], label, order)))
+
+
+def loss(model: Generator, batch: Batch) -> Tensor:
+    """Mean negative log-likelihood in nats per token."""
+    logits = model(batch.tokens, batch.labels, batch.order)
+    return F.cross_entropy(logits.flatten(0, 1).float(), orders.gather(batch.tokens, batch.order).flatten())
+
+
+@torch.no_grad()
+def validate(model: Generator, tokens: Tensor, labels: Tensor, config: Training, draws: int = 4) -> float:
+    """Loss on held-out tokens as trained: same kind of order, labels given, `draws` orders an image, always the same."""
+    total = 0.0
+    was_training = model.training
+    model.eval()
+    for epoch in range(draws):
+        for rows in torch.arange(len(tokens)).split(512):
+            fixed = Training(order=config.order, label_dropout=float(config.label_dropout == 1), seed=-1)
+            total += loss(model, make_batch(tokens, labels, model, fixed, epoch, rows)).item() * len(rows)
+    model.train(was_training)
+    return total / (draws * len(tokens))
+
+
+def train(
+    model: Generator,
+    tokens: Tensor,
+    labels: Tensor,
+    validation: tuple[Tensor, Tensor],
+    config: Training,
+    on_step: Callable[[int, float], None] | None = None,
+) -> History:
+    """Trains in place and leaves the model, in evaluation mode, with the weights of the best validation.
+
+    tokens: (n, N) in raster space; labels: (n,) class indices; validation: the same of held-out images.
+    on_step: called with (steps done, loss of the step).
+    """
+    history, began = History(), time.perf_counter()
+    decayed = [p for p in model.parameters() if p.ndim > 1]
+    plain = [p for p in model.parameters() if p.ndim <= 1]
+    optimiser = torch.optim.AdamW(
+        [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}],
+        lr=config.learning_rate,
+        betas=config.betas,
+        fused=True,
+    )
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: learning_rate_factor(step, config))
+    averaged = (
+        torch.optim.swa_utils.AveragedModel(
+            model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(config.ema)
+        )
+        if config.ema
+        else None
+    )
+    judged = averaged.module if averaged else model
+    best: dict[str, Tensor] = {}
+    model.train()
+    for step, batch in enumerate(batches(tokens, labels, model, config), 1):
+        with torch.random.fork_rng():
+            torch.manual_seed(int(seeding.derive(config.seed, step, 3)))
+            value = loss(model, batch)
+        optimiser.zero_grad(set_to_none=True)
+        value.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip)
+        optimiser.step()
+        schedule.step()
+        if averaged:
+            averaged.update_parameters(model)
+        history.train.append((step, value.item()))
+        if on_step:
+            on_step(step, history.train[-1][1])
+        if step % config.eval_every == 0 or step == config.steps:
+            history.validation.append((step, validate(judged, *validation, config)))
+            if history.validation[-1][1] < history.best_loss:
+                history.best_step, history.best_loss = history.validation[-1]
+                best = {name: value.clone() for name, value in judged.state_dict().items()}
+            elif config.patience and step - history.best_step >= config.patience * config.eval_every:
+                history.stopped = "no better"
+                break
+    model.load_state_dict(best)
+    model.eval()
+    history.seconds = time.perf_counter() - began
+    return history
+
+
+def learning_rate_factor(step: int, config: Training) -> float:
+    """Linear warm-up, then a cosine from 1 to `final_lr_ratio`."""
+    if step < config.warmup:
+        return (step + 1) / config.warmup
+    share = (step - config.warmup) / max(1, config.steps - config.warmup)
+    return config.final_lr_ratio + (1 - config.final_lr_ratio) * (1 + math.cos(math.pi * min(share, 1))) / 2

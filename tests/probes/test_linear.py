@@ -1,0 +1,97 @@
+import warnings
+
+import numpy as np
+import pytest
+from randfeat.probes import RBFSVM, LinearProbe, scaling
+from scipy.optimize import minimize
+from scipy.special import log_softmax
+from sklearn.linear_model import LogisticRegression
+
+
+def blobs(n=150, d=6, classes=3, seed=0, spread=1.0):
+    rng = np.random.default_rng(seed)
+    y = rng.integers(classes, size=n)
+    return spread * rng.normal(size=(classes, d))[y] + rng.normal(size=(n, d)), y
+
+
+@pytest.mark.parametrize("C", [0.01, 1.0, 100.0])
+def test_probabilities_minimise_the_penalised_loss(C):
+    x, y = blobs()
+
+    def loss(flat):
+        w, b = flat[:18].reshape(6, 3), flat[18:]
+        return -C * log_softmax(x @ w + b, axis=1)[np.arange(len(y)), y].sum() + (w**2).sum() / 2
+
+    best = minimize(loss, np.zeros(21), options={"gtol": 1e-5}).x
+    expected = np.exp(log_softmax(x @ best[:18].reshape(6, 3) + best[18:], axis=1))
+    np.testing.assert_allclose(LinearProbe(C=C).fit(x, y).predict_proba(x), expected, atol=2e-3)
+
+
+@pytest.mark.parametrize("offset", [0, 100])
+def test_single_precision_predicts_as_double(offset):
+    x, y = blobs(600, d=32, classes=5, spread=0.3)
+    reference = LogisticRegression(C=1.0, tol=1e-8, max_iter=10_000).fit(x[:300], y[:300])
+    ours = LinearProbe(C=1.0).fit(x[:300] + offset, y[:300])
+    assert ours.converged_
+    np.testing.assert_allclose(
+        ours.predict_proba(x[300:] + offset), reference.predict_proba(x[300:]), atol=1e-3
+    )
+
+
+def test_standard_scaling_does_not_see_units():
+    x, y = blobs()
+    units = 10.0 ** np.arange(-3, 3)
+    a, b = LinearProbe(scaling="standard").fit(x, y), LinearProbe(scaling="standard").fit(x * units, y)
+    np.testing.assert_allclose(a.predict_proba(x), b.predict_proba(x * units), atol=1e-3)
+
+
+def test_non_convergence_is_a_state_and_not_a_warning():
+    x, y = blobs()
+    stopped = LinearProbe(max_iter=2).fit(x, y)
+    assert (stopped.converged_, stopped.n_iter_) == (False, 2)
+    finished = LinearProbe().fit(x, y)
+    assert finished.converged_
+    assert 2 < finished.n_iter_ < 1000
+
+
+def test_other_warnings_still_reach_the_caller(monkeypatch):
+    def warns(self, x, y):
+        warnings.warn("something else", UserWarning, stacklevel=2)
+        self.n_iter_ = np.array([1])
+        return self
+
+    monkeypatch.setattr(LogisticRegression, "fit", warns)
+    with pytest.warns(UserWarning, match="something else"):
+        LinearProbe().fit(*blobs())
+
+
+def test_two_classes_have_one_logit_per_image():
+    x, y = blobs(classes=2)
+    model = LinearProbe().fit(x, y)
+    assert ((model.decision_function(x) > 0) == (model.predict(x) == 1)).all()
+
+
+def test_svm_is_that_of_sklearn_whatever_the_scale():
+    from sklearn.svm import SVC
+
+    x, y = blobs(300)
+    reference = SVC(C=3, gamma=2 / (x[:200].var() * 6)).fit(x[:200], y[:200])
+    for scale in (1e-3, 1.0, 1e3):
+        ours = RBFSVM(C=3, width=2).fit(scale * x[:200], y[:200])
+        np.testing.assert_allclose(
+            ours.decision_function(scale * x[200:]), reference.decision_function(x[200:]), atol=1e-6
+        )
+        assert (ours.predict(scale * x[200:]) == reference.predict(x[200:])).all()
+
+
+def test_scalings():
+    x = np.array([[3.0, 4.0, 1.0], [0.0, 0.0, 1.0], [-3.0, 2.0, 1.0]])
+    np.testing.assert_array_equal(scaling("none").fit_transform(x), x)
+    standard = scaling("standard").fit_transform(x)
+    np.testing.assert_allclose(standard.mean(0), 0, atol=1e-12)
+    np.testing.assert_allclose(standard.std(0), [1, 1, 0])
+    np.testing.assert_allclose(scaling("l2").fit_transform(x)[0], np.array([3, 4, 1]) / 26**0.5)
+    np.testing.assert_allclose(scaling("center-l2").fit_transform(x)[0], np.array([3, 2, 0]) / 13**0.5)
+    assert scaling("standard") is not scaling("standard")
+    with pytest.raises(ValueError, match="'max' is unknown, expected one of none, standard, l2, center-l2"):
+        scaling("max")

@@ -1,0 +1,156 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from randfeat.probes import Interval, bootstrap, paired
+
+scores_st = st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=40)
+
+
+@given(scores_st, st.integers(0, 3), st.booleans())
+@settings(max_examples=60, deadline=None)
+def test_value_is_the_mean_inside_the_interval_inside_the_data(scores, seed, grouped):
+    groups = np.arange(len(scores)) // 3 if grouped and len(scores) > 3 else None
+    interval = bootstrap(scores, groups, draws=50, seed=seed)
+    assert interval.value == np.mean(scores)
+    assert interval.n == len(scores)
+    assert interval.low <= interval.value <= interval.high
+    slack = 1e-9 * max(map(abs, scores))
+    assert min(scores) - slack <= interval.low
+    assert interval.high <= max(scores) + slack
+
+
+def test_same_seed_same_interval_other_seed_another():
+    scores = np.random.default_rng(0).random(100)
+    assert bootstrap(scores, seed=1) == bootstrap(scores, seed=1)
+    assert bootstrap(scores, seed=1) != bootstrap(scores, seed=2)
+
+
+def test_ends_are_the_quantiles_of_the_binomial():
+    # The mean of 100 resampled images, 30 of them right, is binomial(100, 0.3) / 100.
+    interval = bootstrap(np.arange(100) < 30, draws=20_000)
+    assert interval.value == 0.3
+    assert interval.low == pytest.approx(0.21, abs=0.011)
+    assert interval.high == pytest.approx(0.39, abs=0.011)
+    narrow = bootstrap(np.arange(100) < 30, draws=20_000, level=0.5)
+    assert narrow.low == pytest.approx(0.27, abs=0.011)
+    assert narrow.high == pytest.approx(0.33, abs=0.011)
+
+
+def test_hierarchical_spread_is_that_of_two_stages():
+    """The variance of a two-stage bootstrap, written out for groups of equal size."""
+    rng = np.random.default_rng(0)
+    groups, size = 30, 8
+    x = rng.normal(size=(groups, 1)) + rng.normal(size=(groups, size))
+    variance = x.mean(1).var() / groups + x.var(1).mean() / (groups * size)
+    interval = bootstrap(x.ravel(), np.repeat(np.arange(groups), size), draws=20_000, level=0.6826894921)
+    assert (interval.high - interval.low) / 2 == pytest.approx(np.sqrt(variance), rel=0.03)
+
+
+def test_alike_images_of_a_group_widen_the_interval():
+    truth = np.repeat(np.arange(20) % 2, 10)
+    plain, grouped = bootstrap(truth), bootstrap(truth, np.repeat(np.arange(20), 10))
+    assert grouped.high - grouped.low > 2 * (plain.high - plain.low)
+
+
+def test_groups_of_one_image_are_no_groups():
+    scores = np.random.default_rng(0).random(200)
+    plain, single = bootstrap(scores, draws=20_000), bootstrap(scores, np.arange(200), draws=20_000)
+    assert (single.low, single.high) == pytest.approx((plain.low, plain.high), abs=2e-3)
+
+
+def test_the_order_of_unequal_groups_does_not_matter():
+    names = np.array(["a", "b", "a", "c", "b", "a", "a"])
+    scores = np.array([1.0, 0, 1, 0, 0, 1, 1])
+    order = np.argsort(names, kind="stable")
+    assert bootstrap(scores, names) == bootstrap(scores[order], names[order])
+
+
+def test_coverage_is_about_the_level():
+    rng = np.random.default_rng(0)
+    intervals = [bootstrap(rng.random(60) < 0.4, draws=300, seed=i) for i in range(400)]
+    covered = np.mean([i.low <= 0.4 <= i.high for i in intervals])
+    assert 0.90 < covered < 0.98
+
+
+def test_coverage_with_groups_needs_the_groups():
+    rng = np.random.default_rng(0)
+    groups = np.repeat(np.arange(30), 8)
+    hits = {"plain": 0, "grouped": 0}
+    for i in range(200):
+        scores = rng.normal(size=30)[groups] + rng.normal(size=240)
+        for name, by in (("plain", None), ("grouped", groups)):
+            interval = bootstrap(scores, by, draws=300, seed=i)
+            hits[name] += interval.low <= 0 <= interval.high
+    assert hits["plain"] < 140
+    assert hits["grouped"] > 180
+
+
+def test_large_inputs_are_resampled_in_blocks(monkeypatch):
+    scores, groups = np.random.default_rng(0).random(50), np.arange(50) // 7
+    whole = bootstrap(scores, groups, draws=5000)
+    monkeypatch.setattr("randfeat.probes.stats._BLOCK", 120)
+    blocks = bootstrap(scores, groups, draws=5000)
+    assert (blocks.low, blocks.high) == pytest.approx((whole.low, whole.high), abs=0.01)
+
+
+@given(scores_st)
+@settings(max_examples=20, deadline=None)
+def test_paired_of_equal_scores_is_exactly_zero(scores):
+    difference = paired(scores, scores, draws=20)
+    assert (difference.value, difference.low, difference.high) == (0, 0, 0)
+    assert not difference.excludes_zero
+
+
+def test_paired_sees_what_unpaired_intervals_hide():
+    easy = np.random.default_rng(0).random(500)
+    a, b = bootstrap(easy), bootstrap(easy + 0.01)
+    assert a.high > b.low
+    difference = paired(easy + 0.01, easy)
+    assert difference.excludes_zero
+    assert difference.value == pytest.approx(0.01)
+    assert paired(easy, easy + 0.01).excludes_zero
+
+
+def test_paired_resamples_as_bootstrap_does():
+    a, b, groups = np.arange(9) % 2, np.arange(9) % 3, np.arange(9) // 2
+    assert paired(a, b, groups, seed=5) == bootstrap(a - b, groups, seed=5)
+
+
+def test_paired_takes_booleans():
+    assert paired([True, False], [False, True], draws=5).value == 0
+
+
+def test_as_dict_is_plain_numbers():
+    fields = bootstrap(np.ones(3, dtype=bool)).as_dict()
+    assert fields == {"value": 1.0, "low": 1.0, "high": 1.0, "n": 3}
+    assert [type(v) for v in fields.values()] == [float, float, float, int]
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "excludes"), [(0.1, 0.2, True), (-2, -1, True), (0, 1, False), (-1, 1, False)]
+)
+def test_excludes_zero(low, high, excludes):
+    assert Interval((low + high) / 2, low, high, 3).excludes_zero is excludes
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"scores": []}, r"shape \(0,\)"),
+        ({"scores": np.ones((3, 2))}, "average repetitions first"),
+        ({"scores": [0.0, np.nan]}, "NaN or infinity"),
+        ({"scores": [0, 1], "groups": [0]}, "one group per score"),
+        ({"scores": [0, 1], "groups": ["a", "a"]}, "leave groups out"),
+        ({"scores": [0, 1], "draws": 0}, "draws >= 1"),
+        ({"scores": [0, 1], "level": 95}, "between 0 and 1"),
+    ],
+)
+def test_bad_input(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        bootstrap(**arguments)
+
+
+def test_paired_needs_the_same_images():
+    with pytest.raises(ValueError, match=r"shapes \(2,\) and \(3,\)"):
+        paired([0, 1], [0, 1, 1])
