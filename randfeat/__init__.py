@@ -1,0 +1,42 @@
+"""Features, samples and likelihoods from random-order autoregressive image generators.
+
+    import randfeat
+    model = randfeat.load("demo/models/randar")
+    model.features(images, "random*4/causal/token/L3/grid4/mean")
+
+Importing this package imports nothing heavy: names are looked up when they are first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .features import FeatureSpec
+    from .index import Index
+    from .pipeline import Pipeline, load
+    from .sampling import Sampling
+    from .schedules import Guidance
+
+__version__ = "0.1.0.dev0"
+__all__ = ["FeatureSpec", "Guidance", "Index", "Pipeline", "Sampling", "load"]
+
+_HOME = {
+    "FeatureSpec": "features",
+    "Guidance": "schedules",
+    "Index": "index",
+    "Pipeline": "pipeline",
+    "Sampling": "sampling",
+    "load": "pipeline",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'randfeat' has no attribute {name!r}")
+    return getattr(import_module(f".{_HOME[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

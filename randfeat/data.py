@@ -1,0 +1,54 @@
+"""Images in: whatever a user holds becomes a float tensor in [0, 1]."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+Picture: TypeAlias = "Image.Image | str | Path"
+Images: TypeAlias = "Tensor | np.ndarray | Picture | Sequence[Picture]"
+MODES = {1: "L", 3: "RGB"}
+
+
+def as_images(images: Images, channels: int, size: tuple[int, int]) -> Tensor:
+    """Images as float32 (B, channels, H, W) in [0, 1].
+
+    images: PIL pictures or paths (one or several; scaled to cover `size`, height and width, with bicubic resampling and
+    cropped at the centre), or an array or tensor, (B, H, W), (B, channels, H, W) or for arrays (B, H, W, channels), of floats
+    in [0, 1] or of uint8, which is taken as it is.
+    """
+    if isinstance(images, (Image.Image, str, Path)):
+        images = [images]
+    if isinstance(images, np.ndarray):
+        if images.ndim == 4 and images.shape[-1] == channels and images.shape[1] != channels:
+            images = images.transpose(0, 3, 1, 2)
+        images = torch.from_numpy(np.ascontiguousarray(images))
+    if isinstance(images, Tensor):
+        images = images.unsqueeze(1) if images.ndim == 3 else images
+        images = images.float() / 255 if images.dtype == torch.uint8 else images.float()
+        if images.numel() and not (0 <= images.min() and images.max() <= 1):
+            raise ValueError(
+                f"image values must lie in [0, 1] (or be uint8), got {images.min():.3g} to {images.max():.3g}"
+            )
+        return images
+    return torch.cat([_as_array(picture, channels, size) for picture in images])
+
+
+def _as_array(picture: Picture, channels: int, size: tuple[int, int]) -> Tensor:
+    if not isinstance(picture, Image.Image):
+        with Image.open(picture) as opened:
+            return _as_array(ImageOps.exif_transpose(opened), channels, size)
+    fitted = ImageOps.fit(picture.convert(MODES[channels]), (size[1], size[0]), Image.Resampling.BICUBIC)
+    return torch.from_numpy(np.array(fitted, dtype=np.float32) / 255).reshape(1, *size, channels).movedim(3, 1)
+
+
+def to_pil(image: Tensor) -> Image.Image:
+    """A tensor (channels, H, W) in [0, 1] as a PIL image, rounded to 8 bits."""
+    array = (image.clamp(0, 1) * 255).round().to(torch.uint8).cpu().movedim(0, -1).numpy()
+    return Image.fromarray(array[..., 0] if array.shape[-1] == 1 else array)

@@ -1,0 +1,77 @@
+"""An exact index of features, with the name of what each row came from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import faiss
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Match:
+    """One found item: its name and its cosine similarity, in [-1, 1]."""
+
+    name: str
+    score: float
+
+
+class Index:
+    """Exact cosine search (faiss `IndexFlatIP` over L2-normalised rows)."""
+
+    def __init__(self, features: np.ndarray, names: Sequence[str]) -> None:
+        """features: (n, F) finite floats; names: n strings, paths for instance."""
+        rows = _normalised(features)
+        if len(rows) != len(names):
+            raise ValueError(f"{len(rows)} features for {len(names)} names")
+        self.names = list(names)
+        self._faiss = faiss.IndexFlatIP(rows.shape[1])
+        self._faiss.add(rows)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def search(self, queries: np.ndarray, k: int = 10) -> list[list[Match]]:
+        """For each of the queries (m, F) its k nearest (all, if there are fewer), best first."""
+        rows = _normalised(queries)
+        if rows.shape[1] != self._faiss.d:
+            raise ValueError(f"the index holds features of {self._faiss.d} numbers, the query has {rows.shape[1]}")
+        if k < 1:
+            raise ValueError(f"k must be at least 1, got {k}")
+        scores, ids = self._faiss.search(rows, min(k, len(self)))
+        return [
+            [Match(self.names[i], float(score)) for i, score in zip(found, near, strict=True)]
+            for found, near in zip(ids, scores, strict=True)
+        ]
+
+    def save(self, directory: str | Path) -> None:
+        """Writes `index.faiss` and `meta.json` into the directory."""
+        directory = Path(directory)
+        directory.mkdir(parents=True, exist_ok=True)
+        faiss.write_index(self._faiss, str(directory / "index.faiss"))
+        (directory / "meta.json").write_text(json.dumps({"metric": "cosine", "names": self.names}), "utf-8")
+
+    @classmethod
+    def load(cls, directory: str | Path) -> Index:
+        """Opens what `save` wrote."""
+        directory = Path(directory)
+        if not (directory / "meta.json").is_file():
+            raise FileNotFoundError(f"{directory} is no index: it has no meta.json")
+        index = cls.__new__(cls)
+        index.names = json.loads((directory / "meta.json").read_text("utf-8"))["names"]
+        index._faiss = faiss.read_index(str(directory / "index.faiss"))
+        return index
+
+
+def _normalised(features: np.ndarray) -> np.ndarray:
+    rows = np.array(features, dtype=np.float32, order="C")
+    if rows.ndim != 2:
+        raise ValueError(f"features must have two dimensions, got shape {rows.shape}")
+    bad = np.flatnonzero(~np.isfinite(rows).all(1))
+    if len(bad):
+        raise ValueError(f"row {bad[0]} (of {len(bad)} rows) has a value that is not finite")
+    faiss.normalize_L2(rows)
+    return rows
