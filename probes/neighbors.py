@@ -56,4 +56,4 @@ def nearest(costs: NDArray[np.floating], k: int) -> NDArray[np.intp]:
 def _blocks(n: int, m: int) -> Iterator[slice]:
     step = max(1, _BLOCK // m)
     for start in range(0, n, step):
-        yield slice(start, min(start + step, n))
+        yield slice(start, start + step)

@@ -52,19 +52,21 @@ def test_euclidean_is_exact_for_bytes():
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, size=(40, 3072), dtype=np.uint8)
     nearly = pixels.copy()
-    nearly[np.arange(40), rng.integers(3072, size=40)] ^= 1
-    assert (KNN(1, metric="euclidean").fit(pixels, np.arange(40)).predict(nearly) == np.arange(40)).all()
+    nearly[np.arange(40), rng.integers(3072, size=40)] ^= 1  # another image at squared distance 1
+    bank = np.concatenate([nearly, pixels])
+    assert (KNN(1, metric="euclidean").fit(bank, np.arange(80)).predict(pixels) == np.arange(40, 80)).all()
 
 
+@pytest.mark.parametrize("k", [1, 5, 1000])
 @pytest.mark.parametrize("metric", ["cosine", "euclidean"])
-def test_leave_one_out_is_fitting_without_each_image(metric):
+def test_leave_one_out_is_fitting_without_each_image(metric, k):
     x, y = data(25)
     x[3] = x[4]  # a duplicate is not the image itself
     keep = ~np.eye(25, dtype=bool)
-    expected = [KNN(5, metric=metric).fit(x[m], y[m]).predict(x[~m])[0] for m in keep]
-    model = KNN(5, metric=metric).fit(x, y)
-    assert (model.predict(None) == expected).all()
-    assert model.score(None, y) == np.mean(np.array(expected) == y)
+    expected = [KNN(k, metric=metric).fit(x[m], y[m]).predict_proba(x[~m])[0] for m in keep]
+    model = KNN(k, metric=metric).fit(x, y)
+    np.testing.assert_allclose(model.predict_proba(None), expected, atol=1e-12)
+    assert model.score(None, y) == np.mean(np.argmax(expected, axis=1) == y)
 
 
 @pytest.mark.parametrize("metric", ["cosine", "euclidean"])

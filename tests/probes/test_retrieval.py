@@ -111,6 +111,10 @@ def test_length_of_a_vector_does_not_matter():
 def test_ties_rank_in_the_order_of_the_gallery():
     scores = scores_of([[1.0]], ["b"], np.ones((4, 1)), ["a", "b", "b", "a"], ks=(1, 2))
     assert (scores["recall_at_1"], scores["recall_at_2"], scores["r_precision"]) == (0, 1, 0.5)
+    labels = np.random.default_rng(0).integers(2, size=500)
+    gallery = np.where(np.arange(500)[:, None] % 3 > 0, [1.0, 0.0], [0.0, 1.0])
+    ranking = np.concatenate([labels[np.arange(500) % 3 > 0], labels[::3]]) == 1
+    assert scores_of([[1.0, 0.0]], [1], gallery, labels)["map_at_r"] == map_at_r(ranking[None])
 
 
 def test_has_positive():

@@ -20,6 +20,12 @@ def test_value_is_the_mean_inside_the_interval_inside_the_data(scores, seed, gro
     assert interval.high <= max(scores) + slack
 
 
+def test_rounding_cannot_push_a_constant_out_of_its_interval():
+    for n in range(2, 60):
+        interval = bootstrap(np.full(n, 0.1), np.arange(n) // 2 if n > 2 else None, draws=20)
+        assert interval.low <= interval.value <= interval.high
+
+
 def test_same_seed_same_interval_other_seed_another():
     scores = np.random.default_rng(0).random(100)
     assert bootstrap(scores, seed=1) == bootstrap(scores, seed=1)
