@@ -1,0 +1,1 @@
+"""Recipes: one commented YAML file per run that can be repeated."""

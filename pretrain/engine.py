@@ -10,7 +10,6 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -25,7 +24,7 @@ class Training:
     """How to train.
 
     steps: optimiser steps. batch_size: images a step. order: `random`, a fresh order per image and epoch, or another mode
-    of `orders.MODES` for every image. label_dropout: share of images whose label becomes the null class (1: never seen).
+    of `orders.MODES` for every image. label_dropout: share of images whose label becomes the null class, for guidance.
     warmup: steps of linear warm-up; cosine decay to `final_lr_ratio` of the rate follows. clip: largest global gradient
     norm. ema: decay of the averaged weights that are validated and kept; 0 keeps the weights themselves.
     eval_every: steps between validations. patience: validations without a new best before training stops (0: never).
@@ -49,14 +48,12 @@ class Training:
 
 @dataclass
 class History:
-    """What was measured: lists of (step, nats per token); the weights kept are those of `best_step`."""
+    """What was measured: lists of (step, nats per token); the weights kept are those of `kept_step`."""
 
     train: list[tuple[int, float]] = field(default_factory=list)
     validation: list[tuple[int, float]] = field(default_factory=list)
-    best_step: int = 0
-    best_loss: float = math.inf
+    kept_step: int = 0
     seconds: float = 0.0
-    stopped: Literal["finished", "no better"] = "finished"
 
 
 @dataclass(frozen=True)
@@ -66,7 +63,7 @@ class Batch:
     order: Tensor  # (B, N)
 
 
-def batches(tokens: Tensor, labels: Tensor, model: Generator, config: Training) -> Iterator[Batch]:
+def batches(tokens: Tensor, labels: Tensor | None, model: Generator, config: Training) -> Iterator[Batch]:
     """The batches of all steps, epoch after epoch; an epoch's last, smaller batch is kept."""
     count, step, epoch = len(tokens), 0, 0
     while step < config.steps:
@@ -80,12 +77,14 @@ def batches(tokens: Tensor, labels: Tensor, model: Generator, config: Training) 
 
 
 def make_batch(
-    tokens: Tensor, labels: Tensor, model: Generator, config: Training, epoch: int, rows: Tensor
+    tokens: Tensor, labels: Tensor | None, model: Generator, config: Training, epoch: int, rows: Tensor
 ) -> Batch:
     """The given rows as epoch `epoch` shows them."""
     order = orders.make(config.order, model.grid, seeding.derive(config.seed, epoch, 1, rows))
-    dropped = seeding.uniform(seeding.derive(config.seed, epoch, 2, rows), 1)[:, 0] < config.label_dropout
-    label = labels[rows].masked_fill(dropped, model.num_classes)
+    label = torch.full_like(rows, model.num_classes)
+    if labels is not None:
+        kept = seeding.uniform(seeding.derive(config.seed, epoch, 2, rows), 1)[:, 0] >= config.label_dropout
+        label = torch.where(kept, labels[rows], label)
     return Batch(*(x.to(model.device) for x in (tokens[rows], label, order)))
 
 
@@ -103,7 +102,7 @@ def validate(model: Generator, tokens: Tensor, labels: Tensor, config: Training,
     model.eval()
     for epoch in range(draws):
         for rows in torch.arange(len(tokens)).split(512):
-            fixed = Training(order=config.order, label_dropout=float(config.label_dropout == 1), seed=-1)
+            fixed = Training(order=config.order, label_dropout=0.0, seed=-1)
             total += loss(model, make_batch(tokens, labels, model, fixed, epoch, rows)).item() * len(rows)
     model.train(was_training)
     return total / (draws * len(tokens))
@@ -112,15 +111,15 @@ def validate(model: Generator, tokens: Tensor, labels: Tensor, config: Training,
 def train(
     model: Generator,
     tokens: Tensor,
-    labels: Tensor,
-    validation: tuple[Tensor, Tensor],
+    labels: Tensor | None,
+    validation: tuple[Tensor, Tensor | None] | None,
     config: Training,
     on_step: Callable[[int, float], None] | None = None,
 ) -> History:
-    """Trains in place and leaves the model, in evaluation mode, with the weights of the best validation.
+    """Trains in place and leaves the model in evaluation mode, with the weights of the best validation.
 
-    tokens: (n, N) in raster space; labels: (n,) class indices; validation: the same of held-out images.
-    on_step: called with (steps done, loss of the step).
+    tokens: (n, N) in raster space; labels: (n,) class indices, or None to train without labels; validation: the same of
+    held-out images, or None to keep the last step's weights. on_step: called with (steps done, loss of the step).
     """
     history, began = History(), time.perf_counter()
     decayed = [p for p in model.parameters() if p.ndim > 1]
@@ -140,7 +139,7 @@ def train(
         else None
     )
     judged = averaged.module if averaged else model
-    best: dict[str, Tensor] = {}
+    best, kept = math.inf, judged.state_dict()
     model.train()
     for step, batch in enumerate(batches(tokens, labels, model, config), 1):
         with torch.random.fork_rng():
@@ -156,15 +155,17 @@ def train(
         history.train.append((step, value.item()))
         if on_step:
             on_step(step, history.train[-1][1])
-        if step % config.eval_every == 0 or step == config.steps:
-            history.validation.append((step, validate(judged, *validation, config)))
-            if history.validation[-1][1] < history.best_loss:
-                history.best_step, history.best_loss = history.validation[-1]
-                best = {name: value.clone() for name, value in judged.state_dict().items()}
-            elif config.patience and step - history.best_step >= config.patience * config.eval_every:
-                history.stopped = "no better"
+        if validation is None:
+            history.kept_step = step
+        elif step % config.eval_every == 0 or step == config.steps:
+            held_out = validate(judged, *validation, config)
+            history.validation.append((step, held_out))
+            if held_out < best:
+                best, history.kept_step = held_out, step
+                kept = {name: value.clone() for name, value in judged.state_dict().items()}
+            elif config.patience and step - history.kept_step >= config.patience * config.eval_every:
                 break
-    model.load_state_dict(best)
+    model.load_state_dict(kept)
     model.eval()
     history.seconds = time.perf_counter() - began
     return history

@@ -1,0 +1,93 @@
+"""What a generator with labels is good for: samples judged by a classifier that never saw them, and likelihood."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator
+from sklearn.neighbors import NearestNeighbors
+from torch import Tensor
+
+from randfeat import Guidance, Pipeline, Sampling, likelihood, sampling
+from randfeat.models import Generator
+
+GUIDANCES = (1.0, 1.5, 2.0, 3.0)
+COVERAGE_NEIGHBOURS = 5  # k of Naeem et al. 2020
+
+
+@dataclass(frozen=True)
+class SampleScores:
+    """For each sample, whether the judge agrees with its label and its distance to the nearest train image over the mean
+    such distance of test images; for each test image, whether a sample lies among its neighbours."""
+
+    agreement: np.ndarray
+    nearest_train_ratio: np.ndarray
+    recall: np.ndarray
+
+
+def with_guidance(scale: float, steps: int | None = None) -> Sampling:
+    return Sampling(steps=steps, guidance=Guidance(scale))
+
+
+def draw_by_class(pipeline: Pipeline, each: int, how: Sampling, seed: int) -> tuple[Tensor, np.ndarray]:
+    """`each` images of every class, (C * each, 1, 8, 8), and their labels."""
+    labels = [label for label in range(pipeline.generator.num_classes) for _ in range(each)]
+    return pipeline.sample(labels, how, seed), np.array(labels)
+
+
+def score_samples(
+    samples: Tensor, labels: np.ndarray, judge: BaseEstimator, train: np.ndarray, real: np.ndarray
+) -> SampleScores:
+    """samples (m, 1, 8, 8) with the labels asked for; judge: a classifier of pixels; train, real: pixels (n, 64)."""
+    pixels = samples.flatten(1).numpy()
+    return SampleScores(
+        judge.predict(pixels) == labels,
+        _nearest(pixels, train) / _nearest(real, train).mean(),
+        coverage(real, pixels),
+    )
+
+
+def coverage(real: np.ndarray, made: np.ndarray, k: int = COVERAGE_NEIGHBOURS) -> np.ndarray:
+    """Whether a made image lies at least as near to each real one as its k-th nearest other real one.
+
+    Coverage of Naeem et al. (arXiv 2002.09797): bool (n,) of real (n, F) and made (m, F).
+    """
+    radius = NearestNeighbors(n_neighbors=k).fit(real).kneighbors()[0][:, -1]
+    return _nearest(real, made) <= radius
+
+
+def _nearest(queries: np.ndarray, bank: np.ndarray) -> np.ndarray:
+    return NearestNeighbors(n_neighbors=1).fit(bank).kneighbors(queries)[0][:, 0]
+
+
+def choose_guidance(
+    pipeline: Pipeline, judge: BaseEstimator, fit: np.ndarray, held_out: np.ndarray, each: int
+) -> dict[float, float]:
+    """For each guidance scale the mean of agreement and recall, against held-out writers of train."""
+    scores = {}
+    for scale in GUIDANCES:
+        samples, labels = draw_by_class(pipeline, each, with_guidance(scale), seed=1_000_000)
+        result = score_samples(samples, labels, judge, fit, held_out)
+        scores[scale] = float((result.agreement.mean() + result.recall.mean()) / 2)
+    return scores
+
+
+def likelihood_curve(model: Generator, tokens: Tensor, labels: np.ndarray, counts: tuple[int, ...]) -> dict[int, np.ndarray]:
+    """Whether the likeliest class is right, (n,) for each number of orders; a larger number includes the smaller one's."""
+    scores = likelihood.class_log_prob(model, tokens, None, max(counts))
+    return {k: (scores[..., :k].mean(-1).argmax(1).numpy() == labels) for k in counts}
+
+
+def watch(pipeline: Pipeline, labels: list[int], how: Sampling, seed: int) -> list[Tensor]:
+    """The canvases of a decode, (C, 1, 8, 8) each, from nothing to everything; a token not decoded yet is mid-grey."""
+    generator, stride = pipeline.generator, pipeline.tokenizer.stride
+    seeds = torch.arange(seed, seed + len(labels))
+    canvases = []
+    for step in sampling.decode(generator, torch.tensor(labels), seeds, how):
+        missing = (step.tokens == sampling.UNKNOWN).unflatten(1, generator.grid)
+        image = pipeline.decode(step.tokens.clamp(min=0))
+        hidden = missing.repeat_interleave(stride, 1).repeat_interleave(stride, 2).unsqueeze(1)
+        canvases.append(image.masked_fill(hidden, 0.5))
+    return canvases

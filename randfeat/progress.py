@@ -1,0 +1,23 @@
+"""Progress of long work: a bar on a terminal, a line now and then in a log."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from tqdm import tqdm
+
+
+def bar(total: int, what: str, unit: str = "it", position: int = 0) -> Any:
+    """A tqdm bar on standard error."""
+    terminal = sys.stderr.isatty()
+    return tqdm(
+        total=total,
+        desc=what,
+        unit=unit,
+        position=position,
+        leave=not terminal or position == 0,
+        mininterval=0.2 if terminal else 20.0,
+        dynamic_ncols=terminal,
+        ascii=not terminal,
+    )

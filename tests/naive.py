@@ -1,0 +1,126 @@
+"""The generators once more, the slow way, as the oracle of the fast one: everything recomputed at every call, no cache,
+explicit masks, explicit softmax, real rotations, double precision. Only the parameters come from the library.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from randfeat.models import Generator
+from torch import Tensor, nn
+
+
+@dataclass
+class Reading:
+    """Of one call, by block: the state at the last token read and the states at the positions asked for."""
+
+    token: list[Tensor]  # (B, D)
+    query: list[Tensor]  # (B, n, D)
+    logits: Tensor  # (B, n, V)
+
+
+def read(
+    model: Generator,
+    label: Tensor,
+    tokens: Tensor,
+    places: Tensor,
+    asked: Tensor,
+    within_step: str = "causal",
+    steps: Sequence[int] = (),
+) -> Reading:
+    """The class, then `tokens` (B, m) at `places` (B, m), then what the model has to say about `asked` (B, n).
+
+    steps: for each token the number of the sampling step that decoded it, which matters where `within_step` does.
+    """
+    return NAIVE[type(model).__name__](copy.deepcopy(model).double(), label, tokens, places, asked, within_step, steps)
+
+
+def randar(model, label, tokens, places, asked, within_step, steps):
+    """class, q, x, q, x, ..., q, q, q under a plain causal mask."""
+    assert within_step == "causal"
+
+    def instruction(at):
+        return turn(model.instruction.view(1, 1, model.num_heads, -1), at, model).flatten(2)
+
+    x, at = [model.label_embedding(label)[:, None]], [torch.full_like(label, -1)[:, None]]
+    for i in range(tokens.shape[1]):
+        x += [instruction(places[:, i : i + 1]), model.token_embedding(tokens[:, i : i + 1])]
+        at += [places[:, i : i + 1]] * 2
+    x, at = torch.cat((*x, instruction(asked)), 1), torch.cat((*at, asked), 1)
+    mask, first = torch.ones(x.shape[1], x.shape[1]).tril().bool(), x.shape[1] - asked.shape[1]
+    states = []
+    for block in model.blocks:
+        x = layer(block, x, lambda h, b=block: self_attention(b.attn, h, at, mask, model))
+        states.append(x)
+    logits = rms_norm(x, model.norm) @ model.head.weight.T
+    return Reading([s[:, first - 1] for s in states], [s[:, first:] for s in states], logits[:, first:])
+
+
+def arpg(model, label, tokens, places, asked, within_step, steps):
+    """class, x, x, x in the first half; the second half asks its keys and values, each position by itself."""
+    x = model.embedding(torch.cat((model.vocab_size + 1 + label[:, None], tokens), 1))
+    at = torch.cat((torch.full_like(label, -1)[:, None], places), 1)
+    mask = torch.ones(x.shape[1], x.shape[1]).tril().bool()
+    if within_step == "group":
+        group = torch.tensor([-1, *steps])
+        mask |= (group[:, None] == group) & (group[:, None] > 0)  # step 0 stands for known tokens
+    token, query = [], []
+    for block in model.blocks:
+        x = layer(block, x, lambda h, b=block: self_attention(b.attn, h, at, mask, model))
+        token.append(x[:, -1])
+    k, v = (rms_norm(x, model.kv_norm) @ model.kv.weight.T).unflatten(-1, (2, model.num_heads, -1)).unbind(2)
+    k, mask = turn(k, at, model), torch.ones(asked.shape[1], x.shape[1]).bool()
+    y = model.embedding.weight[model.vocab_size].expand(*asked.shape, -1)
+    for block in model.cross_blocks:
+
+        def ask(h, attn=block.attn):
+            q = turn((h @ attn.q.weight.T).unflatten(-1, (model.num_heads, -1)), asked, model)
+            return attention(q, k, v, mask) @ attn.proj.weight.T
+
+        y = layer(block, y, ask)
+        query.append(y)
+    return Reading(token, query, rms_norm(y, model.norm) @ model.head.weight.T)
+
+
+NAIVE = {"RandAR": randar, "ARPG": arpg}
+
+# the parts; heads come after positions here: (B, L, H, E) ---------------------------------------------------------
+
+
+def rms_norm(x: Tensor, norm: nn.RMSNorm) -> Tensor:
+    return x / (x.square().mean(-1, keepdim=True) + norm.eps).sqrt() * norm.weight
+
+
+def turn(x: Tensor, at: Tensor, model: Generator) -> Tensor:
+    """2-D rotary embedding by 2 x 2 rotations of adjacent channels; what stands at -1, the class, vanishes."""
+    half = x.shape[-1] // 2
+    frequencies = model.rope_base ** (-torch.arange(0, half, 2).double() / half)
+    row, col = at // model.grid[1], at % model.grid[1]
+    angles = torch.cat((row[..., None] * frequencies, col[..., None] * frequencies), -1)[:, :, None]
+    there = (at >= 0)[:, :, None, None]
+    cos, sin, a, b = angles.cos() * there, angles.sin() * there, x[..., 0::2], x[..., 1::2]
+    return torch.stack((a * cos - b * sin, b * cos + a * sin), -1).flatten(-2)
+
+
+def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
+    """mask: (L, S), True = seen. Several query heads may share a key-value head. Returns (B, L, H * E)."""
+    k, v = (x.repeat_interleave(q.shape[2] // k.shape[2], 2) for x in (k, v))
+    scores = torch.einsum("blhe,bshe->bhls", q, k) / math.sqrt(q.shape[-1])
+    weights = scores.masked_fill(~mask, -torch.inf).softmax(-1)
+    return torch.einsum("bhls,bshe->blhe", weights, v).flatten(2)
+
+
+def self_attention(attn: nn.Module, x: Tensor, at: Tensor, mask: Tensor, model: Generator) -> Tensor:
+    heads = [model.num_heads, model.num_kv_heads, model.num_kv_heads]
+    q, k, v = (x @ attn.qkv.weight.T).unflatten(-1, (sum(heads), -1)).split(heads, 2)
+    return attention(turn(q, at, model), turn(k, at, model), v, mask) @ attn.proj.weight.T
+
+
+def layer(block: nn.Module, x: Tensor, attend) -> Tensor:
+    x = x + attend(rms_norm(x, block.norm1))
+    h = rms_norm(x, block.norm2)
+    return x + (nn.functional.silu(h @ block.mlp.w1.weight.T) * (h @ block.mlp.w3.weight.T)) @ block.mlp.w2.weight.T

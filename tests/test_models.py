@@ -1,0 +1,187 @@
+"""The promises of every generator, over all that are registered: reading."""
+
+import pytest
+import tiny
+import torch
+from naive import read as naive_read
+from randfeat import orders
+from randfeat.layers import Block
+from randfeat.models import MODELS, create, name_of
+
+CONTEXTS = ("causal", "echo", "full", "after")
+READABLE = [(c, s) for c in CONTEXTS for s in ("token", "query") if (c, s) != ("after", "token")]
+
+
+def everything(model, tokens, label, order, context, stream):
+    return torch.stack(model.hidden(tokens, label, order, range(1, model.depth + 1), context, stream))
+
+
+@pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
+def test_a_token_reaches_the_later_logits_and_no_other(model, training):
+    model.train(training)
+    tokens, label, order = tiny.batch(model)
+    logits = model(tokens, label, order)
+    assert logits.shape == (3, model.num_tokens, model.vocab_size)
+    for j in range(model.num_tokens):
+        other = model(tiny.changed(model, tokens, order[:, j : j + 1]), label, order)
+        assert torch.equal(other[:, : j + 1], logits[:, : j + 1])
+        assert (other[:, j + 1 :] != logits[:, j + 1 :]).any(-1).all()
+    assert (model(tokens, (label + 1) % 4, order) != logits).any(-1).all()  # the class reaches them all
+
+
+def test_no_label_is_the_null_class(model):
+    tokens, _, order = tiny.batch(model)
+    null = torch.full((3,), model.num_classes)
+    assert torch.equal(model(tokens, None, order), model(tokens, null, order))
+    assert torch.equal(
+        everything(model, tokens, None, order, "echo", "query"), everything(model, tokens, null, order, "echo", "query")
+    )
+
+
+def test_dropout_acts_in_training_only(build):
+    model = build(dropout=0.5)
+    tokens, label, order = tiny.batch(model)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        read = [model.train(training)(tokens, label, order) for training in (True, True, False, False)]
+    assert not torch.equal(read[0], read[1])
+    assert torch.equal(read[2], read[3])
+
+
+def test_the_head_is_zero_at_first(build):
+    model = create(name_of(build()), **build().config)
+    assert not model(*tiny.batch(model)).any()
+
+
+def test_config_makes_the_same_model(model):
+    again = create(name_of(model), **model.config)
+    again.load_state_dict(model.state_dict())
+    assert again.config == model.config
+    assert torch.equal(again(*tiny.batch(model)), model(*tiny.batch(model)))
+
+
+def test_a_cast_to_bfloat16_keeps_the_rotation_in_single_precision(model):
+    assert not list(model.buffers())  # a table among them would be rounded
+    logits = model(*tiny.batch(model))
+    rounded = model.bfloat16()(*tiny.batch(model))
+    assert rounded.dtype == torch.bfloat16
+    assert model.rope(model.device).dtype == torch.complex64
+    assert (rounded - logits).abs().mean() < 0.03 * logits.std()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (dict(num_heads=3), "embed_dim 16 over num_heads 3 must be a whole number divisible by 4"),
+        (dict(num_heads=8), "embed_dim 16 over num_heads 8"),
+        (dict(num_heads=4, num_kv_heads=3), "num_heads 4 must be a multiple of num_kv_heads 3"),
+    ],
+)
+@pytest.mark.parametrize("name", MODELS)
+def test_impossible_heads_are_refused(name, wrong, message):
+    with pytest.raises(ValueError, match=message):
+        tiny.model(name, **wrong)
+
+
+def test_an_unknown_model_is_refused():
+    with pytest.raises(ValueError, match="unknown model 'maskgit', expected one of arpg, randar"):
+        create("maskgit")
+
+
+# hidden states --------------------------------------------------------------------------------------------------
+
+
+def reaches(model, context, stream):
+    """bool (depth, N, N): whether the state at place i of the order changes with the token at place j, in every image."""
+    tokens, label, order = tiny.batch(model)
+    states = everything(model, tokens, label, order, context, stream)
+    result = torch.empty(model.depth, model.num_tokens, model.num_tokens, dtype=torch.bool)
+    for j in range(model.num_tokens):
+        other = everything(
+            model, tiny.changed(model, tokens, order[:, j : j + 1]), label, order, context, stream
+        )
+        moved = torch.stack([orders.gather(m.any(-1), order) for m in other != states])  # (depth, B, N)
+        assert (moved == moved[:, :1]).all()
+        result[:, :, j] = moved[:, 0]
+    return result
+
+
+@pytest.mark.parametrize(("context", "stream"), READABLE)
+def test_what_a_state_has_seen(model, context, stream):
+    seen = torch.ones(model.num_tokens, model.num_tokens, dtype=torch.bool)
+    if context == "causal":
+        seen = seen.tril(0 if stream == "token" else -1)  # not even its own token, which it is to predict
+    assert (reaches(model, context, stream) == seen).all()
+
+
+@pytest.mark.parametrize(("context", "stream"), [pair for pair in READABLE if pair[0] != "full"])
+def test_states_are_those_of_the_naive_reading(model, context, stream):
+    tokens, label, order = tiny.batch(model)
+    read = orders.gather(tokens, order)
+    states = everything(model, tokens, label, order, context, stream)
+    for i in range(model.num_tokens):  # each place by itself, so a query cannot have seen another one
+        ahead = i if stream == "query" else i + 1
+        past = {"causal": [slice(ahead)], "echo": [slice(None), slice(ahead)], "after": [slice(None)]}[context]
+        was_read, at = (torch.cat([x[:, part] for part in past], 1) for x in (read, order))
+        naive = naive_read(model, label, was_read, at, order[:, i : i + 1])
+        expected = torch.stack([s.reshape(len(tokens), -1) for s in getattr(naive, stream)])
+        actual = states[:, torch.arange(len(tokens)), order[:, i]]
+        torch.testing.assert_close(actual.double(), expected, atol=2e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("stream", ["token", "query"])
+def test_full_context_knows_no_order(model, stream):
+    tokens, label, order = tiny.batch(model)
+    torch.testing.assert_close(
+        everything(model, tokens, label, order, "full", stream),
+        everything(model, tokens, label, order.flip(1), "full", stream),
+        atol=2e-5,
+        rtol=1e-4,
+    )
+
+
+def test_the_last_causal_query_states_give_the_logits(model):
+    tokens, label, order = tiny.batch(model)
+    (state,) = model.hidden(tokens, label, order, [model.depth], "causal", "query")
+    torch.testing.assert_close(
+        orders.gather(model.head(model.norm(state)), order), model(tokens, label, order), atol=2e-5, rtol=1e-4
+    )
+
+
+@pytest.mark.parametrize(("context", "stream"), READABLE)
+def test_layers_come_as_asked_whatever_else_is_asked(model, context, stream):
+    arguments = (*tiny.batch(model),)
+    first, second = everything(model, *arguments, context, stream)
+    for layers, expected in (([1], [first]), ([2], [second]), ((2, 1, 2), [second, first, second])):
+        states = model.hidden(*arguments, layers, context, stream)
+        assert len(states) == len(expected)
+        assert all(torch.equal(a, b) for a, b in zip(states, expected, strict=True))
+
+
+@pytest.mark.parametrize(("context", "stream"), READABLE)
+def test_nothing_deeper_than_asked_for_is_computed(build, context, stream):
+    model = build(depth=4)
+    blocks = [module for module in model.modules() if isinstance(module, Block)]
+    ran = []
+    for module in (*blocks, model.head):
+        module.register_forward_hook(lambda module, *_: ran.append(module))
+    model.hidden(*tiny.batch(model), [1, 2], context, stream)
+    of_the_stream = model.blocks if stream == "token" else blocks[-4:]
+    before = [] if stream == "token" else blocks[:-4]
+    assert ran == [*before, *of_the_stream[:2]]
+
+
+@pytest.mark.parametrize(
+    ("layers", "context", "stream", "message"),
+    [
+        ([0, 1], "causal", "token", r"layers are numbered 1 to 2, got \[0, 1\]"),
+        ([1, 3], "causal", "token", r"layers are numbered 1 to 2, got \[1, 3\]"),
+        ([], "causal", "token", r"got \[\]"),
+        ([1], "sideways", "token", "context 'sideways' is none of .*causal, echo, full, after"),
+        ([1], "causal", "pixels", "stream 'pixels' is neither token nor query"),
+        ([1], "after", "token", "context 'after' has no token stream"),
+    ],
+)
+def test_impossible_readings_are_refused(build, layers, context, stream, message):
+    with pytest.raises(ValueError, match=message):
+        build().hidden(*tiny.batch(build()), layers, context, stream)
