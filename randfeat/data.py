@@ -28,11 +28,13 @@ def as_images(images: Images, channels: int, size: tuple[int, int]) -> Tensor:
     if isinstance(images, np.ndarray):
         if images.ndim == 4 and images.shape[-1] == channels and images.shape[1] != channels:
             images = images.transpose(0, 3, 1, 2)
-        images = torch.from_numpy(np.ascontiguousarray(images))
+        images = torch.from_numpy(np.require(images, requirements=["C", "W"]))  # a copy of a read-only one
     if isinstance(images, Tensor):
+        if images.ndim not in (3, 4):
+            raise ValueError(f"images must be (B, H, W) or (B, {channels}, H, W), got {tuple(images.shape)}")
         images = images.unsqueeze(1) if images.ndim == 3 else images
         images = images.float() / 255 if images.dtype == torch.uint8 else images.float()
-        if images.numel() and not (0 <= images.min() and images.max() <= 1):
+        if images.numel() and not (images.min() >= 0 and images.max() <= 1):
             raise ValueError(
                 f"image values must lie in [0, 1] (or be uint8), got {images.min():.3g} to {images.max():.3g}"
             )
@@ -43,8 +45,9 @@ def as_images(images: Images, channels: int, size: tuple[int, int]) -> Tensor:
 def _as_array(picture: Picture, channels: int, size: tuple[int, int]) -> Tensor:
     if not isinstance(picture, Image.Image):
         with Image.open(picture) as opened:
-            return _as_array(ImageOps.exif_transpose(opened), channels, size)
-    fitted = ImageOps.fit(picture.convert(MODES[channels]), (size[1], size[0]), Image.Resampling.BICUBIC)
+            return _as_array(opened, channels, size)
+    upright = ImageOps.exif_transpose(picture).convert(MODES[channels])
+    fitted = ImageOps.fit(upright, (size[1], size[0]), Image.Resampling.BICUBIC)
     return torch.from_numpy(np.array(fitted, dtype=np.float32) / 255).reshape(1, *size, channels).movedim(3, 1)
 
 

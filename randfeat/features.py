@@ -71,6 +71,8 @@ class FeatureSpec:
             raise ValueError(f"pool {self.pool!r} is none of mean, max, last, none, gridG (such as grid2)")
         if self.merge not in get_args(Merge):
             raise ValueError(f"merge {self.merge!r} is none of {', '.join(get_args(Merge))}")
+        if self.label is not None and self.label < 0:
+            raise ValueError(f"a label is a class index from 0, got {self.label}; None is the null class")
 
     @property
     def passes(self) -> tuple[Pass, ...]:
@@ -82,7 +84,7 @@ class FeatureSpec:
                 raise ValueError(f"order {part!r} is none of {', '.join(orders.MODES)}, random*K, bidirectional")
             if match["mode"] != "random" and match[0] != match["mode"]:
                 raise ValueError(f"order {part!r}: only random takes a count, a seed or per-image")
-            if match["count"] == "0":
+            if match["count"] and not int(match["count"]):
                 raise ValueError(f"order {part!r}: at least one order is read")
             for draw in range(int(match["count"] or 1)):
                 passes.append(Pass(match["mode"], (int(match["seed"] or 0), draw), bool(match["per_image"])))
@@ -128,11 +130,11 @@ def read(
     """
     groups: dict[tuple, list[int]] = defaultdict(list)
     for i, spec in enumerate(specs):
+        if spec.label is not None and spec.label >= model.num_classes:
+            raise ValueError(f"feature spec {spec}: the model has {model.num_classes} classes, counted from 0")
         groups[(spec.passes, spec.context, spec.stream, spec.label)].append(i)
     results: dict[int, list[Tensor]] = defaultdict(list)
-    was_training = model.training
-    model.eval()
-    try:
+    with model.evaluating():
         for (passes, context, stream, label), members in groups.items():
             layers = sorted({layer for i in members for layer in specs[i].layers})
             for chunk in tokens.split(max(1, batch_size // len(passes))):
@@ -150,8 +152,6 @@ def read(
                         for layer in specs[i].layers
                     ]
                     results[i].append(merge(torch.cat(read_out), specs[i].merge).cpu())
-    finally:
-        model.train(was_training)
     return [torch.cat(results[i]) for i in range(len(specs))]
 
 

@@ -76,7 +76,7 @@ class KVCache:
             batch, heads, _, channels = k.shape
             self.store = k.new_empty(self.depth, 2, batch, heads, self.capacity, channels)
         end = self.length + k.shape[2]
-        keys, values = self.store[layer]
+        keys, values = self.store[layer, 0], self.store[layer, 1]
         keys[:, :, self.length : end] = k
         values[:, :, self.length : end] = v
         return keys[:, :, :end], values[:, :, :end]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -20,16 +20,16 @@ def log_prob(
     mode: str = "random",
     seed: int = 0,
     batch_size: int = 512,
+    tick: Callable[[], None] = lambda: None,
 ) -> Tensor:
     """log p(tokens | label) in nats, for each of `count` orders that all images share: (B, N), (B,) -> float32 (B, count).
 
     labels: class indices, None for the null class. mode: of the orders; only `random` has more than one.
+    tick: called after each order, for a progress bar.
     """
     labels = torch.full((len(tokens),), model.num_classes) if labels is None else labels
-    was_training = model.training
-    model.eval()
-    try:
-        columns = []
+    columns = []
+    with model.evaluating():
         for k in range(count):
             order = orders.make(mode, model.grid, seeding.derive(seed, k).to(model.device).view(1))
             parts = []
@@ -40,8 +40,7 @@ def log_prob(
                 picked = logits.log_softmax(-1).gather(-1, orders.gather(chunk, own).unsqueeze(-1))
                 parts.append(picked.sum((1, 2)).cpu())
             columns.append(torch.cat(parts))
-    finally:
-        model.train(was_training)
+            tick()
     return torch.stack(columns, 1)
 
 
@@ -52,6 +51,7 @@ def class_log_prob(
     count: int = 1,
     mode: str = "random",
     seed: int = 0,
+    tick: Callable[[], None] = lambda: None,
 ) -> Tensor:
     """log p(tokens | class) for each class (all by default) on the same orders: (B, N) -> float32 (B, C, count).
 
@@ -65,7 +65,7 @@ def class_log_prob(
         raise ValueError(f"class {wrong[0]} is outside 0..{model.num_classes - 1}")
     return torch.stack(
         [
-            log_prob(model, tokens, torch.full((len(tokens),), label), count, mode, seed)
+            log_prob(model, tokens, torch.full((len(tokens),), label), count, mode, seed, tick=tick)
             for label in classes
         ],
         1,

@@ -82,10 +82,11 @@ def validate(order: Tensor, grid: Grid) -> None:
     outside = (rows < 0) | (rows >= count)
     repeated = torch.zeros_like(outside)
     repeated.scatter_(1, places[:, 1:], sorted_rows[:, 1:] == sorted_rows[:, :-1])
-    for wrong, what in ((outside, f"is outside 0..{count - 1}"), (repeated, "occurs twice")):
-        if wrong.any():
-            row, place = wrong.nonzero()[0].tolist()
-            raise ValueError(f"not a permutation: entry {place} of order {row}, {int(rows[row, place])}, {what}")
+    wrong = (outside | repeated).nonzero()
+    if len(wrong):
+        row, place = wrong[0].tolist()
+        what = f"is outside 0..{count - 1}" if outside[row, place] else "occurs twice"
+        raise ValueError(f"not a permutation: entry {place} of order {row}, {int(rows[row, place])}, {what}")
 
 
 def invert(order: Tensor) -> Tensor:

@@ -161,8 +161,9 @@ def load(directory: str | Path) -> Pipeline:
     try:
         generator = models.create(**config["generator"])
         tokenizer = tokenizers.create(**tokenizer_config)
+        names, training = config["class_names"], config["training"]
     except (KeyError, TypeError) as error:
         raise ValueError(f"{directory / weights.CONFIG} does not describe a model of randfeat: {error}") from None
     weights.load_strict(generator, state)
     weights.load_strict(tokenizer, tokenizer_state)
-    return Pipeline(tokenizer, generator, config["class_names"], config["training"])
+    return Pipeline(tokenizer, generator, names, training)

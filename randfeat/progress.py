@@ -8,15 +8,14 @@ from typing import Any
 from tqdm import tqdm
 
 
-def bar(total: int, what: str, unit: str = "it", position: int = 0) -> Any:
-    """A tqdm bar on standard error."""
+def bar(total: int, what: str, unit: str = "it", line: int = 0) -> Any:
+    """A tqdm bar on standard error; `line` counts bars that stand below each other."""
     terminal = sys.stderr.isatty()
     return tqdm(
         total=total,
         desc=what,
         unit=unit,
-        position=position,
-        leave=not terminal or position == 0,
+        position=line,
         mininterval=0.2 if terminal else 20.0,
         dynamic_ncols=terminal,
         ascii=not terminal,

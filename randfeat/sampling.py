@@ -108,16 +108,13 @@ def decode(
     copies = 1 if guidance.off else 2
     labels = label if guidance.off else torch.cat((label, torch.full_like(label, model.num_classes)))
     prefix = order[:, :done].repeat(copies, 1)
-    state = model.start(labels, tokens.repeat(copies, 1).gather(1, prefix), prefix, sampling.within_step)
+    with model.evaluating():
+        state = model.start(labels, tokens.repeat(copies, 1).gather(1, prefix), prefix, sampling.within_step)
     last = None
     for size in tokens_per_step(sampling.schedule, count - done, sampling.steps) if done < count else ():
         queries = order[:, done : done + size]
-        training = model.training
-        model.eval()
-        try:
+        with model.evaluating():
             raw = model.step(state, last, queries.repeat(copies, 1))
-        finally:
-            model.train(training)
         logits = raw
         if not guidance.off:
             conditional, unconditional = raw.chunk(2)

@@ -70,6 +70,8 @@ class Guidance:
             raise ValueError(f"guidance schedule must be constant or linear, got {self.schedule!r}")
         if self.counted not in ("before", "after"):
             raise ValueError(f"guidance is counted before or after the step, got {self.counted!r}")
+        if not self.interval[0] <= self.interval[1]:
+            raise ValueError(f"guidance interval must be two shares, the lower first, got {self.interval}")
 
     @property
     def off(self) -> bool:

@@ -8,9 +8,14 @@ settings.register_profile("randfeat", deadline=None, derandomize=True)
 settings.load_profile("randfeat")
 
 
+@pytest.fixture(autouse=True)
+def _seeded():
+    torch.manual_seed(0)
+
+
 @pytest.fixture(params=tiny.EVERY, ids=tiny.name)
 def model(request):
-    """Every registered generator, on a square and on another grid, with weights that make every input matter."""
+    """Each registered generator on a square and on another grid, with weights that let every input matter."""
     name, grid, config = request.param
     return tiny.model(name, grid, **config)
 

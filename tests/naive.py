@@ -1,5 +1,7 @@
-"""The generators once more, the slow way, as the oracle of the fast one: everything recomputed at every call, no cache,
-explicit masks, explicit softmax, real rotations, double precision. Only the parameters come from the library.
+"""The generators once more, the slow way, as the oracle of the fast one.
+
+Everything is recomputed at every call: no cache, explicit masks, explicit softmax, real rotations, double
+precision. Only the parameters come from the library.
 """
 
 from __future__ import annotations
@@ -10,8 +12,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from randfeat.models import Generator
 from torch import Tensor, nn
+
+from randfeat.models import Generator
 
 
 @dataclass
@@ -32,11 +35,13 @@ def read(
     within_step: str = "causal",
     steps: Sequence[int] = (),
 ) -> Reading:
-    """The class, then `tokens` (B, m) at `places` (B, m), then what the model has to say about `asked` (B, n).
+    """Reads the class, then `tokens` (B, m) at `places` (B, m), and asks about the positions `asked` (B, n).
 
-    steps: for each token the number of the sampling step that decoded it, which matters where `within_step` does.
+    steps: for each token the sampling step that decoded it, from 1, or 0 if it was known from the start.
     """
-    return NAIVE[type(model).__name__](copy.deepcopy(model).double(), label, tokens, places, asked, within_step, steps)
+    return NAIVE[type(model).__name__](
+        copy.deepcopy(model).double(), label, tokens, places, asked, within_step, steps
+    )
 
 
 def randar(model, label, tokens, places, asked, within_step, steps):
@@ -67,7 +72,7 @@ def arpg(model, label, tokens, places, asked, within_step, steps):
     mask = torch.ones(x.shape[1], x.shape[1]).tril().bool()
     if within_step == "group":
         group = torch.tensor([-1, *steps])
-        mask |= (group[:, None] == group) & (group[:, None] > 0)  # step 0 stands for known tokens
+        mask |= (group[:, None] == group) & (group[:, None] > 0)
     token, query = [], []
     for block in model.blocks:
         x = layer(block, x, lambda h, b=block: self_attention(b.attn, h, at, mask, model))
@@ -88,7 +93,7 @@ def arpg(model, label, tokens, places, asked, within_step, steps):
 
 NAIVE = {"RandAR": randar, "ARPG": arpg}
 
-# the parts; heads come after positions here: (B, L, H, E) ---------------------------------------------------------
+# the parts; heads come after positions here: (B, L, H, E) ---------------------------------------------------
 
 
 def rms_norm(x: Tensor, norm: nn.RMSNorm) -> Tensor:
@@ -96,7 +101,7 @@ def rms_norm(x: Tensor, norm: nn.RMSNorm) -> Tensor:
 
 
 def turn(x: Tensor, at: Tensor, model: Generator) -> Tensor:
-    """2-D rotary embedding by 2 x 2 rotations of adjacent channels; what stands at -1, the class, vanishes."""
+    """2-D rotary embedding by 2 x 2 rotations of adjacent channels; what stands at -1 (the class) is 0."""
     half = x.shape[-1] // 2
     frequencies = model.rope_base ** (-torch.arange(0, half, 2).double() / half)
     row, col = at // model.grid[1], at % model.grid[1]
@@ -123,4 +128,8 @@ def self_attention(attn: nn.Module, x: Tensor, at: Tensor, mask: Tensor, model: 
 def layer(block: nn.Module, x: Tensor, attend) -> Tensor:
     x = x + attend(rms_norm(x, block.norm1))
     h = rms_norm(x, block.norm2)
-    return x + (nn.functional.silu(h @ block.mlp.w1.weight.T) * (h @ block.mlp.w3.weight.T)) @ block.mlp.w2.weight.T
+    return (
+        x
+        + (nn.functional.silu(h @ block.mlp.w1.weight.T) * (h @ block.mlp.w3.weight.T))
+        @ block.mlp.w2.weight.T
+    )

@@ -4,6 +4,7 @@ import pytest
 import tiny
 import torch
 from naive import read as naive_read
+
 from randfeat import orders
 from randfeat.layers import Block
 from randfeat.models import MODELS, create, name_of
@@ -34,7 +35,8 @@ def test_no_label_is_the_null_class(model):
     null = torch.full((3,), model.num_classes)
     assert torch.equal(model(tokens, None, order), model(tokens, null, order))
     assert torch.equal(
-        everything(model, tokens, None, order, "echo", "query"), everything(model, tokens, null, order, "echo", "query")
+        everything(model, tokens, None, order, "echo", "query"),
+        everything(model, tokens, null, order, "echo", "query"),
     )
 
 
@@ -66,7 +68,7 @@ def test_a_cast_to_bfloat16_keeps_the_rotation_in_single_precision(model):
     rounded = model.bfloat16()(*tiny.batch(model))
     assert rounded.dtype == torch.bfloat16
     assert model.rope(model.device).dtype == torch.complex64
-    assert (rounded - logits).abs().mean() < 0.03 * logits.std()
+    assert (rounded - logits).abs().mean() < 0.1 * logits.std()
 
 
 @pytest.mark.parametrize(
@@ -88,11 +90,11 @@ def test_an_unknown_model_is_refused():
         create("maskgit")
 
 
-# hidden states --------------------------------------------------------------------------------------------------
+# hidden states ----------------------------------------------------------------------------------------------
 
 
 def reaches(model, context, stream):
-    """bool (depth, N, N): whether the state at place i of the order changes with the token at place j, in every image."""
+    """bool (depth, N, N): whether the state at place i of the order changes with the token at place j."""
     tokens, label, order = tiny.batch(model)
     states = everything(model, tokens, label, order, context, stream)
     result = torch.empty(model.depth, model.num_tokens, model.num_tokens, dtype=torch.bool)
@@ -121,12 +123,14 @@ def test_states_are_those_of_the_naive_reading(model, context, stream):
     states = everything(model, tokens, label, order, context, stream)
     for i in range(model.num_tokens):  # each place by itself, so a query cannot have seen another one
         ahead = i if stream == "query" else i + 1
-        past = {"causal": [slice(ahead)], "echo": [slice(None), slice(ahead)], "after": [slice(None)]}[context]
+        past = {"causal": [slice(ahead)], "echo": [slice(None), slice(ahead)], "after": [slice(None)]}[
+            context
+        ]
         was_read, at = (torch.cat([x[:, part] for part in past], 1) for x in (read, order))
         naive = naive_read(model, label, was_read, at, order[:, i : i + 1])
         expected = torch.stack([s.reshape(len(tokens), -1) for s in getattr(naive, stream)])
         actual = states[:, torch.arange(len(tokens)), order[:, i]]
-        torch.testing.assert_close(actual.double(), expected, atol=2e-5, rtol=1e-4)
+        torch.testing.assert_close(actual.double(), expected, atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("stream", ["token", "query"])
@@ -135,7 +139,7 @@ def test_full_context_knows_no_order(model, stream):
     torch.testing.assert_close(
         everything(model, tokens, label, order, "full", stream),
         everything(model, tokens, label, order.flip(1), "full", stream),
-        atol=2e-5,
+        atol=1e-5,
         rtol=1e-4,
     )
 
@@ -144,7 +148,7 @@ def test_the_last_causal_query_states_give_the_logits(model):
     tokens, label, order = tiny.batch(model)
     (state,) = model.hidden(tokens, label, order, [model.depth], "causal", "query")
     torch.testing.assert_close(
-        orders.gather(model.head(model.norm(state)), order), model(tokens, label, order), atol=2e-5, rtol=1e-4
+        orders.gather(model.head(model.norm(state)), order), model(tokens, label, order), atol=1e-5, rtol=1e-4
     )
 
 

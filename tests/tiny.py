@@ -5,12 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from randfeat import orders
-from randfeat.models import MODELS, Generator, create
 from torch import Tensor
 
+from randfeat import orders
+from randfeat.models import MODELS, Generator, create
+
 # a newly registered model is tested by being registered
-VARIANTS: list[tuple[str, dict[str, Any]]] = [*((name, {}) for name in MODELS), ("randar", {"num_kv_heads": 1})]
+VARIANTS: list[tuple[str, dict[str, Any]]] = [
+    *((name, {}) for name in MODELS),
+    ("randar", {"num_kv_heads": 1}),
+]
 EVERY = [(name, grid, config) for name, config in VARIANTS for grid in ((3, 3), (2, 4))]
 
 
@@ -21,13 +25,13 @@ def name(variant: tuple) -> str:
 
 
 def model(name: str, grid: tuple[int, int] = (2, 3), seed: int = 0, **config: Any) -> Generator:
-    """In evaluation mode, with weights re-drawn: the zero head and the small matrices of a fresh one tell nothing."""
+    """In evaluation mode, with weights re-drawn: a fresh one's zero head and small matrices tell nothing."""
     small = dict(vocab_size=7, num_classes=3, embed_dim=16, depth=2, num_heads=2, ffn_dim=24)
     made = create(name, grid=grid, **(small | config))
     generator = torch.Generator().manual_seed(seed)
     for parameter in made.parameters():
         noise = torch.randn(parameter.shape, generator=generator)
-        parameter.data = 0.5 * noise if parameter.ndim > 1 else 1 + 0.3 * noise
+        parameter.data = 0.3 * noise if parameter.ndim > 1 else 1 + 0.3 * noise
     return made.eval()
 
 

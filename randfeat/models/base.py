@@ -8,7 +8,8 @@ index, `num_classes` for the null class, and None stands for the null class of e
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -160,6 +161,16 @@ class Generator(nn.Module, ABC):
         """
 
     # shared by all ---------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """Evaluation mode inside, the mode that it came in afterwards, whatever happens."""
+        training = self.training
+        self.eval()
+        try:
+            yield
+        finally:
+            self.train(training)
 
     def rope(self, device: torch.device) -> Tensor:
         return rope_table(self.grid, self.embed_dim // self.num_heads, self.rope_base, device)

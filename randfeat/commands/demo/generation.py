@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -74,9 +75,18 @@ def choose_guidance(
     return scores
 
 
-def likelihood_curve(model: Generator, tokens: Tensor, labels: np.ndarray, counts: tuple[int, ...]) -> dict[int, np.ndarray]:
-    """Whether the likeliest class is right, (n,) for each number of orders; a larger number includes the smaller one's."""
-    scores = likelihood.class_log_prob(model, tokens, None, max(counts))
+def likelihood_curve(
+    model: Generator,
+    tokens: Tensor,
+    labels: np.ndarray,
+    counts: tuple[int, ...],
+    tick: Callable[[], None] = lambda: None,
+) -> dict[int, np.ndarray]:
+    """Whether the likeliest class is right, (n,) for each number of orders; a larger number includes a smaller one's.
+
+    tick is called after each pass over the images, of which there are classes * max(counts).
+    """
+    scores = likelihood.class_log_prob(model, tokens, None, max(counts), tick=tick)
     return {k: (scores[..., :k].mean(-1).argmax(1).numpy() == labels) for k in counts}
 
 

@@ -1,0 +1,319 @@
+"""The demo from end to end: digits in, trained models and everything measured about them out."""
+
+from __future__ import annotations
+
+import dataclasses
+import platform
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from randfeat import Index, Pipeline, Sampling, __version__, load, progress, seeding
+from randfeat.pretrain import Recipe, read_recipe
+from randfeat.probes import Interval, bootstrap, paired
+from randfeat.tokenizers import PatchTokenizer
+
+from . import generation, reading
+from .digits import FIT, TEST, VALIDATION, Digits, load_digits
+from .reading import MEASURES, Plan, Reading, Task
+from .training import train_all
+from .workers import run_all
+
+MODELS = ("randar_free", "raster_free", "randar", "arpg")
+PATCH, CODES = 2, 128
+ORDERS = (
+    "raster", "reversed", "columns", "hierarchical", "bidirectional", "random*1", "random*4", "random*4:per-image"
+)  # fmt: skip
+SOURCES = {
+    "best": "label-free RandAR, best reading",
+    "raster_control": "label-free raster-order control, best reading",
+    "random_weights": "RandAR with random weights, best reading",
+    "pixels": "raw pixels",
+    "pca": "PCA of pixels",
+    "patch_counts": "k-means patch counts",
+}
+
+
+@dataclass(frozen=True)
+class Preset:
+    """How thorough a run is. train_share: of each recipe's steps. test_every: every how many test images are scored by
+    likelihood. samples_each: samples of a class. guidance_each: of a class, for each guidance tried."""
+
+    train_share: float
+    layers: tuple[int, ...]
+    orders: tuple[str, ...]
+    samples_each: int
+    guidance_each: int
+    test_every: int
+    counts: tuple[int, ...] = (1, 2, 4, 8, 16)
+
+
+PRESETS = {
+    "fast": Preset(0.08, (2, 4, 6), ("raster", "bidirectional", "random*4"), 20, 5, 5, (1, 4, 16)),
+    "default": Preset(0.5, (1, 2, 3, 4, 5, 6), ORDERS, 100, 20, 1),
+    "full": Preset(1.0, (1, 2, 3, 4, 5, 6), ORDERS, 100, 50, 1),
+}
+
+
+@dataclass
+class Results:
+    """Everything the report shows. `numbers` is what report.json holds."""
+
+    preset: str
+    digits: Digits
+    models: dict[str, Pipeline] = field(default_factory=dict)
+    readings: dict[str, Reading] = field(default_factory=dict)
+    numbers: dict[str, Any] = field(default_factory=dict)
+    curves: dict[str, dict[int, Interval]] = field(default_factory=dict)
+    pictures: dict[str, Any] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def stage(self, number: int, what: str) -> Iterator[None]:
+        print(f"[{number}/5] {what}", flush=True)
+        began = time.perf_counter()
+        yield
+        self.seconds[what] = round(time.perf_counter() - began, 1)
+
+
+def run(preset_name: str, out: Path) -> Results:
+    """Runs the whole demo; models are left in out/models and kept if they lie there already."""
+    preset, digits = PRESETS[preset_name], load_digits()
+    results = Results(preset_name, digits)
+    train, test = digits.written_by(FIT, VALIDATION), digits.written_by(TEST)
+    task = Task(
+        train.labels.numpy(), torch.isin(train.writers, torch.tensor(VALIDATION)).numpy(), test.labels.numpy()
+    )
+    with results.stage(1, "fitting the tokenizer and training four generators"):
+        tokenizer = PatchTokenizer.fit(digits.written_by(FIT).images, CODES, PATCH)
+        recipes = {name: shortened(read_recipe(f"digits_{name}"), preset.train_share) for name in MODELS}
+        results.models = train_all(recipes, digits, tokenizer, out / "models")
+    with results.stage(2, "reading features in every order mode, and the baselines"):
+        plan = Plan(preset.orders, preset.layers)
+        results.readings = run_all(
+            {
+                "best": partial(read_saved, out / "models" / "randar_free", plan, task),
+                "raster_control": partial(read_saved, out / "models" / "raster_free", plan, task),
+                "random_weights": partial(read_untrained, recipes["randar_free"], tokenizer, plan, task),
+                "baselines": partial(read_baselines, tokenizer, task),
+            }
+        )
+        results.readings.update(results.readings.pop("baselines"))
+        score_readings(results, test)
+    with results.stage(3, "scoring the likelihood of every class"):
+        right = run_all(
+            {
+                name: partial(score_likelihood, out / "models" / name, preset.test_every, preset.counts)
+                for name in ("randar", "arpg")
+            }
+        )
+        compare_likelihood(results, right, test, preset.test_every)
+    with results.stage(4, "sampling, inpainting and judging the samples"):
+        sample_and_judge(results, preset, train, test)
+    with results.stage(5, "indexing the training digits and searching with test digits"):
+        search_index(results, out, train, test, task, plan)
+    return results
+
+
+def shortened(recipe: Recipe, share: float) -> Recipe:
+    """The recipe with a share of its steps."""
+    training = recipe.training
+    steps = round(training.steps * share)
+    return dataclasses.replace(
+        recipe,
+        training=dataclasses.replace(
+            training,
+            steps=steps,
+            warmup=min(training.warmup, steps // 5),
+            eval_every=min(training.eval_every, max(steps // 5, 1)),
+        ),
+    )
+
+
+# jobs that run in a process of their own --------------------------------------------------------------------------
+
+
+def train_then_test(tokenizer: PatchTokenizer) -> tuple[Digits, Tensor]:
+    digits = load_digits()
+    both = digits.written_by(FIT, VALIDATION, TEST)
+    return both, tokenizer.encode(both.images).flatten(1)
+
+
+def read_saved(directory: Path, plan: Plan, task: Task, line: int) -> Reading:
+    pipeline = load(directory)
+    _, tokens = train_then_test(pipeline.tokenizer)  # type: ignore[arg-type]
+    with progress.bar(reading.TICKS, f"reading {directory.name}", "step", line) as bar:
+        return reading.read_generator(pipeline.generator, tokens, task, plan, bar.update)
+
+
+def read_untrained(recipe: Recipe, tokenizer: PatchTokenizer, plan: Plan, task: Task, line: int) -> Reading:
+    _, tokens = train_then_test(tokenizer)
+    grid = tokenizer.encode(load_digits().images[:1]).shape[1:]
+    generator = recipe.build((grid[0], grid[1]), tokenizer.vocab_size, 0).eval()
+    with progress.bar(reading.TICKS, "reading random weights", "step", line) as bar:
+        return reading.read_generator(generator, tokens, task, plan, bar.update)
+
+
+def read_baselines(tokenizer: PatchTokenizer, task: Task, line: int) -> dict[str, Reading]:
+    both, tokens = train_then_test(tokenizer)
+    with progress.bar(4, "baselines", "step", line) as bar:
+        made = {}
+        for name, sources in (
+            ("pixels", {"pixels": both.pixels}),
+            ("pca", reading.pca(both.pixels, task)),
+            ("patch_counts", reading.patch_counts(tokens, tokenizer.vocab_size)),
+        ):
+            made[name] = reading.read_baseline(sources, task)
+            bar.update()
+        svm = reading.read_baseline({"pixels": both.pixels}, task, ("svm",))
+        made["pixels"].scores.update(svm.scores)
+        bar.update()
+    return made
+
+
+def score_likelihood(directory: Path, every: int, counts: tuple[int, ...], line: int) -> dict[int, np.ndarray]:
+    pipeline, test = load(directory), load_digits().written_by(TEST)
+    classes, total = pipeline.generator.num_classes, max(counts)
+    with progress.bar(classes * total, f"likelihood {directory.name}", "pass", line) as bar:
+        tokens = pipeline.encode(test.images[::every])
+        return generation.likelihood_curve(
+            pipeline.generator, tokens, test.labels[::every].numpy(), counts, bar.update
+        )
+
+
+# what is measured ---------------------------------------------------------------------------------------------------
+
+
+def score_readings(results: Results, test: Digits) -> None:
+    groups, numbers = test.writers.numpy(), results.numbers
+    for measure in MEASURES:
+        rows = {}
+        for name, one in results.readings.items():
+            made = one.scores[measure]
+            rows[name] = {"top1": bootstrap(made.right, groups), "chosen": made.chosen, "held_out": made.held_out}
+        best, control = (results.readings[name].scores[measure].right for name in ("best", "raster_control"))
+        rows["best_minus_raster_control"] = {"top1": paired(best, control, groups)}
+        numbers[measure] = rows
+    svm = results.readings["pixels"].scores["svm"]
+    numbers["svm"] = {
+        "pixels": {"top1": bootstrap(svm.right, groups), "chosen": svm.chosen, "held_out": svm.held_out}
+    }
+
+
+def compare_likelihood(
+    results: Results, right: Mapping[str, Mapping[int, np.ndarray]], test: Digits, every: int
+) -> None:
+    groups = test.writers.numpy()[::every]
+    numbers: dict[str, Any] = {}
+    for name, curve in right.items():
+        results.curves[name] = {k: bootstrap(scores, groups) for k, scores in curve.items()}
+        numbers[name] = {f"k{k}": {"top1": interval} for k, interval in results.curves[name].items()}
+    classifiers = {
+        "logistic regression on pixels": results.readings["pixels"].scores["linear"].right,
+        "k-NN on pixels": results.readings["pixels"].scores["knn"].right,
+        "RBF-SVM on pixels": results.readings["pixels"].scores["svm"].right,
+    }
+    most = right["randar"][16]
+    numbers["randar"]["k16_minus_k1"] = {"top1": paired(most, right["randar"][1], groups)}
+    for name, scores in classifiers.items():
+        numbers["randar"][f"k16_minus_{name}"] = {"top1": paired(most, scores[::every], groups)}
+    results.numbers["likelihood"] = numbers
+
+
+def sample_and_judge(results: Results, preset: Preset, train: Digits, test: Digits) -> None:
+    """Samples of every class; the judge is the SVM chosen above, fitted on real digits of train only."""
+    judge = reading.WHOLE["svm"][results.numbers["svm"]["pixels"]["chosen"].rpartition("/")[2]]
+    judge.fit(train.pixels, train.labels.numpy())
+    fit = torch.isin(train.writers, torch.tensor(FIT)).numpy()
+    for name in ("randar", "arpg"):
+        pipeline = results.models[name]
+        by_guidance = generation.choose_guidance(
+            pipeline, judge, train.pixels[fit], train.pixels[~fit], preset.guidance_each
+        )
+        scale = max(by_guidance, key=lambda s: by_guidance[s])
+        how = generation.with_guidance(scale)
+        samples, labels = generation.draw_by_class(pipeline, preset.samples_each, how, seed=0)
+        judged = generation.score_samples(samples, labels, judge, train.pixels, test.pixels)
+        quick = generation.with_guidance(scale, steps=6)
+        in_six, _ = generation.draw_by_class(pipeline, preset.samples_each, quick, seed=0)
+        numbers = {
+            "agreement": bootstrap(judged.agreement),
+            "recall": bootstrap(judged.recall, test.writers.numpy()),
+            "nearest_train_ratio": bootstrap(judged.nearest_train_ratio),
+            "agreement_in_6_steps": bootstrap(
+                generation.score_samples(in_six, labels, judge, train.pixels, test.pixels).agreement
+            ),
+            "guidance": scale,
+            "guidance_tried": {str(s): round(value, 4) for s, value in by_guidance.items()},
+        }
+        results.numbers.setdefault("samples", {})[name] = numbers
+        results.pictures[f"samples_{name}"] = samples.unflatten(0, (-1, preset.samples_each))[:, :16]
+    samples_of = results.numbers["samples"]
+    samples_of.update({k: v for k, v in samples_of["randar"].items() if isinstance(v, Interval)})
+    scale = samples_of["randar"]["guidance"]
+    results.pictures["watch"] = generation.watch(
+        results.models["randar"], list(range(10)), generation.with_guidance(scale), seed=0
+    )
+    rows = seeding.bits(torch.tensor(5), len(test)).argsort()[:12]
+    mask = np.zeros((8, 8), dtype=bool)
+    mask[4:] = True
+    hidden = torch.where(torch.from_numpy(mask), torch.tensor(0.5), test.images[rows])
+    results.pictures["inpainting"] = [test.images[rows], hidden] + [
+        results.models[name].inpaint(test.images[rows], mask, sampling=Sampling(), seed=100 * draw)
+        for name in ("randar", "arpg")
+        for draw in (1, 2)
+    ]
+
+
+def search_index(
+    results: Results, out: Path, train: Digits, test: Digits, task: Task, plan: Plan
+) -> None:
+    model = results.models["randar_free"]
+    tokens = torch.cat((model.encode(train.images), model.encode(test.images)))
+    spec, map_at_r = reading.mean_average_precision(model.generator, tokens, task, plan)
+    results.numbers["retrieval"] = {
+        "best": {"map_at_r": bootstrap(map_at_r, test.writers.numpy()), "chosen": str(spec)}
+    }
+    index = Index(model.features(train.images, spec), [str(i) for i in range(len(train))])
+    index.save(out / "index")
+    rows = seeding.bits(torch.tensor(6), len(test)).argsort()[:8]
+    found = Index.load(out / "index").search(model.features(test.images[rows], spec), 9)
+    results.pictures["neighbours"] = [
+        (test.images[row], train.images[[int(match.name) for match in matches]])
+        for row, matches in zip(rows, found, strict=True)
+    ]
+
+
+def settings(results: Results) -> dict[str, Any]:
+    """What a reader needs to repeat the run."""
+    packages = ("torch", "numpy", "scikit-learn", "faiss-cpu")
+    return {
+        "preset": results.preset,
+        "versions": {
+            "randfeat": __version__,
+            "python": platform.python_version(),
+            **{p: version(p) for p in packages},
+        },
+        "processor": platform.processor() or platform.machine(),
+        "split": {"fit": [w + 1 for w in FIT], "held_out": [w + 1 for w in VALIDATION], "test": [w + 1 for w in TEST]},
+        "tokenizer": {"patch": PATCH, "codes": CODES},
+        "training": {
+            name: {
+                "recipe": model.training_record["recipe"],
+                "parameters": sum(p.numel() for p in model.generator.parameters()),
+                "kept_step": model.training_record["history"]["kept_step"],
+                "seconds": round(model.training_record["history"]["seconds"], 1),
+            }
+            for name, model in results.models.items()
+        },
+        "seconds": results.seconds,
+    }

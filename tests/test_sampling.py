@@ -1,0 +1,300 @@
+"""The promises of every generator, over all that are registered: writing. And the loop's own parts."""
+
+import copy
+from typing import get_args
+
+import pytest
+import tiny
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from naive import read as naive_read
+
+from randfeat import orders, seeding
+from randfeat.models import MODELS
+from randfeat.sampling import UNKNOWN, Sampling, decode, draw, filter_logits, sample
+from randfeat.schedules import Guidance, Schedule, tokens_per_step
+
+SCHEDULES = get_args(Schedule)
+GUIDED = Guidance(3.0, "linear", start=0.5)
+LABEL, SEEDS = torch.tensor([0, 2, 3]), torch.tensor([5, 6, 7])  # 3 is the null class
+
+
+def some_known(model, count):
+    """(3, N) tokens, UNKNOWN but at `count` places, which differ from image to image."""
+    tokens, _, order = tiny.batch(model, seed=9)
+    hidden = order[:, count:]
+    return tokens.scatter(1, hidden, UNKNOWN)
+
+
+# cache = no cache -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("known", [0, 3])
+@pytest.mark.parametrize("guidance", [Guidance(), GUIDED], ids=["plain", "guided"])
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_a_cache_changes_nothing(model, schedule, guidance, known):
+    count = model.num_tokens
+    given = some_known(model, known)
+    for within_step in model.within_step:
+        how = Sampling(3, schedule, guidance, within_step=within_step)
+        steps = list(decode(model, LABEL, SEEDS, how, known=given))
+        assert [s.positions.shape[1] for s in steps] == tokens_per_step(schedule, count - known, 3)
+        label = LABEL if guidance.off else torch.cat((LABEL, torch.full_like(LABEL, model.num_classes)))
+        drawn = orders.random(
+            model.grid, seeding.derive(SEEDS, 0)
+        )  # the order is the seed's, known tokens first
+        order = orders.known_first(drawn, given != UNKNOWN).repeat(len(label) // 3, 1)
+        tokens, number = orders.gather(steps[-1].tokens.repeat(len(label) // 3, 1), order), [0] * known
+        for k, step in enumerate(steps, 1):
+            done, size = len(number), step.positions.shape[1]
+            asked = order[:, done : done + size]
+            assert torch.equal(step.positions, asked[:3])
+            naive = naive_read(
+                model, label, tokens[:, :done], order[:, :done], asked, within_step, number
+            ).logits
+            torch.testing.assert_close(step.raw_logits.double(), naive, atol=3e-5, rtol=1e-4)
+            if not guidance.off:
+                scale = guidance.at(done, size, count)
+                naive = naive[3:] + scale * (naive[:3] - naive[3:])
+            torch.testing.assert_close(step.logits.double(), naive, atol=3e-5, rtol=1e-4)
+            number += [k] * size
+
+
+def test_one_by_one_gives_the_rows_of_the_forward(model):
+    steps = list(decode(model, LABEL, SEEDS, Sampling()))
+    order = torch.cat([step.positions for step in steps], 1)
+    torch.testing.assert_close(
+        torch.cat([step.raw_logits for step in steps], 1),
+        model(steps[-1].tokens, LABEL, order),
+        atol=1e-5,
+        rtol=1e-4,
+    )
+
+
+def test_within_step_is_an_option_of_sampling(model):
+    """The first is the default; each gives logits of its own where a step decodes several tokens."""
+
+    def last(within_step):
+        *_, step = decode(model, LABEL, SEEDS, Sampling(3, "linear", top_k=1, within_step=within_step))
+        return step.raw_logits
+
+    results = [last(option) for option in model.within_step]
+    assert torch.equal(last(None), results[0])
+    assert all(not torch.equal(results[0], other) for other in results[1:])
+    with pytest.raises(ValueError, match=f"within_step 'sideways' is none of .*{model.within_step[0]}"):
+        last("sideways")
+
+
+# no hidden state --------------------------------------------------------------------------------------------
+
+
+def test_sampling_leaves_no_trace(model):
+    fresh, before = copy.deepcopy(model), copy.deepcopy(model.state_dict())
+    batch, how = tiny.batch(model), Sampling(3, guidance=GUIDED)
+    first = sample(model, LABEL, SEEDS, how)
+    logits = model(*batch)
+    second = sample(model, LABEL, SEEDS, how)
+    assert torch.equal(first, second)
+    assert torch.equal(first, sample(copy.deepcopy(fresh), LABEL, SEEDS, how))
+    assert torch.equal(logits, fresh(*batch))
+    assert list(model.state_dict()) == list(before)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_a_failure_in_the_middle_leaves_no_trace(model):
+    fresh, calls = copy.deepcopy(model), 0
+
+    def fail(*_):
+        nonlocal calls
+        calls += 1
+        if calls == 3:
+            raise RuntimeError("out of memory, say")
+
+    hook = model.blocks[-1].register_forward_hook(fail)
+    model.train()
+    with pytest.raises(RuntimeError, match="out of memory"):
+        sample(model, LABEL, SEEDS, Sampling())
+    hook.remove()
+    assert model.training
+    assert model.state_dict().keys() == fresh.state_dict().keys()
+    batch, model = tiny.batch(model), model.eval()
+    assert torch.equal(model(*batch), fresh(*batch))
+    assert torch.equal(sample(model, LABEL, SEEDS, Sampling()), sample(fresh, LABEL, SEEDS, Sampling()))
+
+
+def test_sampling_evaluates_and_gives_the_mode_back(build):
+    model = build(dropout=0.9).train()
+    known, tokens = some_known(model, 2), torch.empty(0)
+    for step in decode(model, LABEL, SEEDS, Sampling(), known=known):
+        assert model.training
+        tokens = step.tokens
+    assert torch.equal(tokens, sample(model.eval(), LABEL, SEEDS, Sampling(), known=known))  # dropout was off
+    assert not model.training
+
+
+# no hidden randomness ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", [Sampling(), Sampling(3, "linear", GUIDED, top_k=5)], ids=["plain", "guided"])
+def test_an_image_is_a_function_of_its_seed(model, how):
+    seeds, label = torch.arange(8), torch.arange(8) % 4
+    everything = sample(model, label, seeds, how)
+    assert len(everything.unique(dim=0)) == 8
+    for company in (torch.tensor([5]), torch.tensor([7, 5, 0]), torch.arange(8).flip(0)):
+        assert torch.equal(sample(model, label[company], seeds[company], how), everything[company])
+
+
+def test_noise_belongs_to_the_place_in_the_order(build):
+    """The i-th token of an image takes the i-th number of its seed, whatever the step that decodes it."""
+    model = build()
+    for how in (Sampling(), Sampling(2, "linear")):
+        steps = list(decode(model, LABEL, SEEDS, how))
+        noise = seeding.uniform(seeding.derive(SEEDS, 1), model.num_tokens)
+        expected = draw(torch.cat([step.logits for step in steps], 1), noise)
+        order = torch.cat([step.positions for step in steps], 1)
+        assert torch.equal(orders.gather(steps[-1].tokens, order), expected)
+
+
+def test_the_global_generator_is_left_alone(model):
+    state = torch.get_rng_state()
+    sample(model, LABEL, SEEDS, Sampling(guidance=GUIDED))
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+# every token once -------------------------------------------------------------------------------------------
+
+
+@given(st.data(), st.sampled_from(sorted(MODELS)), st.sampled_from(SCHEDULES), st.sampled_from(orders.MODES))
+def test_every_token_is_decoded_exactly_once(data, name, schedule, order):
+    grid = data.draw(st.sampled_from([(1, 1), (1, 5), (4, 1), (2, 3)]))
+    model = tiny.model(name, grid, depth=1)
+    known = some_known(model, data.draw(st.integers(0, model.num_tokens)))
+    how = Sampling(data.draw(st.integers(1, model.num_tokens + 3)), schedule, order=order)
+    canvas = known
+    for step in decode(model, LABEL, SEEDS, how, known=known):
+        assert (canvas.gather(1, step.positions) == UNKNOWN).all()  # not before this step
+        canvas = canvas.scatter(1, step.positions, step.tokens.gather(1, step.positions))
+        assert torch.equal(step.tokens, canvas)  # nothing else, and not the known ones
+    assert ((canvas >= 0) & (canvas < model.vocab_size)).all()
+    assert torch.equal(canvas, sample(model, LABEL, SEEDS, how, known=known))
+
+
+def test_an_order_can_be_given(build):
+    model, (_, _, order) = build(), tiny.batch(build())
+    for given_order in (order, order[0]):
+        steps = decode(model, LABEL, SEEDS, Sampling(), given_order)
+        assert torch.equal(torch.cat([s.positions for s in steps], 1), given_order.expand(3, -1))
+
+
+def test_wrong_orders_and_known_tokens_are_refused(build):
+    model, twice = build(), torch.tensor([[0, 1, 2, 3, 4, 5], [0, 1, 2, 3, 4, 0], [0, 0, 0, 0, 0, 0]])
+    with pytest.raises(ValueError, match="entry 5 of order 1, 0, occurs twice"):
+        sample(model, LABEL, SEEDS, Sampling(), twice)
+    known = torch.full((3, 6), UNKNOWN)
+    known[1, 4] = 0
+    with pytest.raises(ValueError, match=r"same number of known tokens, got \[0, 1\]"):
+        sample(model, LABEL, SEEDS, Sampling(), known=known)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (dict(temperature=0), "temperature must be above 0, got 0; top_k=1 is greedy"),
+        (dict(temperature=float("nan")), "temperature must be above 0, got nan"),
+        (dict(top_p=0), r"top_p must be in \(0, 1\], got 0"),
+        (dict(top_p=1.1), r"top_p must be in \(0, 1\], got 1.1"),
+        (dict(schedule="sine"), "unknown schedule 'sine'"),
+        (dict(steps=0), "at least one step"),
+    ],
+)
+def test_wrong_settings_are_refused(wrong, message):
+    with pytest.raises(ValueError, match=message):
+        Sampling(**wrong)
+
+
+# filtering and drawing --------------------------------------------------------------------------------------
+
+# few distinct values, so that ties are common
+LOGITS = arrays("float32", st.integers(1, 8), elements=st.integers(-4, 4).map(lambda i: i / 2)).map(
+    torch.from_numpy
+)
+
+
+@given(LOGITS, st.integers(-1, 10), st.sampled_from([0.15, 0.4, 0.77, 0.95, 1.0]))
+def test_filtering_is_the_slow_one(logits, top_k, top_p):
+    kept = logits.tolist()
+    if top_k > 0:
+        kth = sorted(kept, reverse=True)[:top_k][-1]
+        kept = [x if x >= kth else -torch.inf for x in kept]
+    probability, before = torch.tensor(kept).double().softmax(0).tolist(), 0.0
+    by_probability = sorted(range(len(kept)), key=lambda i: -probability[i])
+    expected = set()
+    for i in by_probability:
+        if probability[i] and (top_p == 1 or before <= top_p):
+            expected.add(i)
+        before += probability[i]
+    actual = filter_logits(logits, top_k, top_p)
+    survived = set(torch.isfinite(actual).nonzero().flatten().tolist())
+    assert torch.equal(actual[torch.isfinite(actual)], logits[torch.isfinite(actual)])
+    # which of equal tokens top-p takes is free, their number is not
+    assert sorted(logits[i].item() for i in survived) == sorted(logits[i].item() for i in expected)
+
+
+def test_filtering_by_hand():
+    logits = torch.tensor([[0.5, 0.3, 0.1, 0.1]]).log()
+
+    def kept(*how):
+        return torch.isfinite(filter_logits(logits, *how)).int().tolist()[0]
+
+    assert kept(0, 1.0) == kept(9, 1.0) == [1, 1, 1, 1]
+    assert kept(1) == [1, 0, 0, 0]
+    assert kept(3) == [1, 1, 1, 1]  # a tie with the third
+    assert kept(0, 0.1) == [1, 0, 0, 0]
+    assert kept(0, 0.6) == [1, 1, 0, 0]  # the one that crosses the line is kept
+    assert kept(2, 0.6) == [1, 0, 0, 0]  # 0.5 of 0.8 is more than 0.6, after top-k
+    # at most p before it: exactly p keeps it
+    assert filter_logits(torch.zeros(2), top_p=0.5).tolist() == [0, 0]
+    assert torch.equal(
+        filter_logits(logits, 2).isfinite(), filter_logits(logits.expand(2, 1, 4), 2)[1].isfinite()
+    )
+
+
+def test_draws_follow_the_distribution():
+    probability = torch.tensor([0.4, 0.0, 0.35, 0.2, 0.05])
+    noise = seeding.uniform(torch.tensor(0), 20_000)
+    tokens = draw(probability.log().expand(len(noise), -1), noise)
+    counts, expected = tokens.bincount(minlength=5), probability * len(noise)
+    present = probability > 0
+    assert counts[1] == 0
+    # chi-square with 3 degrees of freedom: its 99.9 % quantile is 16.3
+    assert ((counts - expected)[present] ** 2 / expected[present]).sum() < 16.3
+
+
+@given(
+    arrays("float32", st.integers(1, 300), elements=st.floats(-100, 100, width=32)),
+    st.data(),
+    st.sampled_from([0.0, 2**-22, 0.5, 1 - 2**-21, 1 - 2**-22])
+    | st.integers(0, 2**22 - 1).map(lambda i: i * 2**-22),
+)
+def test_an_excluded_token_is_never_drawn(logits, data, noise):
+    excluded = data.draw(arrays(bool, len(logits)))
+    excluded[data.draw(st.integers(0, len(logits) - 1))] = False
+    filtered = torch.from_numpy(logits).masked_fill(torch.from_numpy(excluded), -torch.inf)
+    token = int(draw(filtered, torch.tensor(noise)))
+    assert torch.isfinite(filtered[token])
+
+
+def test_top_k_1_is_greedy_at_any_temperature(build):
+    model = build()
+    for step in decode(model, LABEL, SEEDS, Sampling(2, "linear", top_k=1, temperature=100.0)):
+        assert torch.equal(step.tokens.gather(1, step.positions), step.logits.argmax(-1))
+
+
+def test_temperature_divides_the_logits(build):
+    model = build()
+    step = next(decode(model, LABEL, SEEDS, Sampling(1, "linear", temperature=0.5, top_p=0.8)))
+    noise = seeding.uniform(seeding.derive(SEEDS, 1), model.num_tokens)
+    expected = draw(filter_logits(step.logits / 0.5, top_p=0.8), noise)
+    assert torch.equal(step.tokens.gather(1, step.positions), expected)

@@ -1,0 +1,93 @@
+import json
+
+import pytest
+import torch
+
+from randfeat import weights
+
+
+def test_official_names_and_back(build):
+    model, other = build(), build(seed=1)
+    official = weights.to_official(model)
+    weights.load_strict(other, weights.from_official(other, official))
+    assert all(torch.equal(a, b) for a, b in zip(other.parameters(), model.parameters(), strict=True))
+    assert sum(x.numel() for x in official.values()) == sum(x.numel() for x in model.parameters())
+    assert set(official) & set(model.state_dict()) <= {
+        "norm.weight",
+        "head.weight",
+    }  # the others have other names
+
+
+def test_gradients_can_have_official_names_too(build):
+    model = build()
+    zeros = {name: torch.zeros_like(value) for name, value in model.state_dict().items()}
+    named = weights.to_official(model, zeros)
+    assert {name: value.shape for name, value in named.items()} == {
+        name: value.shape for name, value in weights.to_official(model).items()
+    }
+    assert not any(value.any() for value in named.values())
+
+
+def test_weights_of_another_model_are_refused(build):
+    model = build()
+    official = weights.to_official(model)
+    official["freqs_cis"] = official.pop("norm.weight")
+    message = r"1 missing \(norm.weight\), 1 unexpected \(freqs_cis\)"
+    with pytest.raises(ValueError, match=message):
+        weights.from_official(model, official)
+    state = dict(model.state_dict())
+    state["freqs_cis"] = state.pop("norm.weight")
+    with pytest.raises(ValueError, match=message):
+        weights.load_strict(model, state)
+    with pytest.raises(ValueError, match=r"\d+ missing \(.*, .*, .*, \.\.\.\), 0 unexpected \(none\)"):
+        weights.load_strict(model, {})
+
+
+def test_weights_of_another_size_are_refused_and_none_is_loaded(build):
+    model, other = build(), build(vocab_size=8, seed=1)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with pytest.raises(
+        ValueError, match=r"2 weights have the wrong shape: .*head.weight: \(8, 16\) for \(7, 16\)"
+    ):
+        weights.load_strict(model, other.state_dict())
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_what_is_written_is_read(tmp_path):
+    config = {"grid": [2, 3], "names": ["ä", "b"]}
+    tensors = {"a": torch.rand(3, 2).T, "b": torch.rand(4).bfloat16(), "c": torch.tensor(float("nan"))}
+    weights.write(tmp_path, config, tensors)
+    read, state = weights.read(tmp_path)
+    assert read == config
+    assert state.keys() == tensors.keys()
+    for name, value in tensors.items():
+        torch.testing.assert_close(state[name], value, rtol=0, atol=0, equal_nan=True)
+
+
+def test_damaged_directories_are_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"is no model directory: it has no config.json"):
+        weights.read(tmp_path / "missing")
+    weights.write(tmp_path, {}, {"a": torch.rand(100)})
+    whole = (tmp_path / weights.WEIGHTS).read_bytes()
+    for size in (0, 20, len(whole) - 1):
+        (tmp_path / weights.WEIGHTS).write_bytes(whole[:size])
+        with pytest.raises(ValueError, match="is damaged or cut short"):
+            weights.read(tmp_path)
+    (tmp_path / weights.CONFIG).write_text("{")
+    with pytest.raises(ValueError, match="is not valid JSON"):
+        weights.read(tmp_path)
+    (tmp_path / weights.WEIGHTS).unlink()
+    with pytest.raises(FileNotFoundError, match=r"it has no model.safetensors"):
+        weights.read(tmp_path)
+
+
+def test_a_directory_is_replaced_as_a_whole(tmp_path):
+    target = tmp_path / "deep" / "model"
+    for number in range(3):
+        finished = tmp_path / "scratch"
+        finished.mkdir()
+        (finished / f"{number}.json").write_text(json.dumps(number))
+        weights.replace_directory(finished, target)
+        assert [path.name for path in target.iterdir()] == [f"{number}.json"]
+        assert [path.name for path in target.parent.iterdir()] == ["model"]
+        assert not finished.exists()
