@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.exceptions import ConvergenceWarning
+from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -38,9 +39,13 @@ class LinearProbe(ClassifierMixin, BaseEstimator):
         features, labels = fit_arrays(self, x, y)
         self.classes_ = two_or_more_classes(labels)
         # The intercept is not penalised, so centring leaves the optimum where it is. Centred features
-        # converge sooner and, in float32, to the predictions of float64 in half the time.
+        # converge sooner and, in float32, to the predictions of float64 in half the time. With more
+        # features than images the optimum lies in the span of the images: all their principal components
+        # say the same in fewer numbers.
+        wide = features.shape[1] > len(features)
+        centre = PCA(svd_solver="full") if wide else StandardScaler(with_std=False)
         model = LogisticRegression(C=self.C, max_iter=self.max_iter, tol=self.tol)
-        self.model_ = make_pipeline(scaling(self.scaling), StandardScaler(with_std=False), model)
+        self.model_ = make_pipeline(scaling(self.scaling), centre, model)
         with one_image_per_class_is_fine(), warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", ConvergenceWarning)
             self.model_.fit(features.astype(np.float32), labels)

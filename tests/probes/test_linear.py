@@ -95,3 +95,13 @@ def test_scalings():
     assert scaling("standard") is not scaling("standard")
     with pytest.raises(ValueError, match="'max' is unknown, expected one of none, standard, l2, center-l2"):
         scaling("max")
+
+
+def test_more_features_than_images_reach_the_same_optimum():
+    rng = np.random.default_rng(0)
+    labels = np.repeat(np.arange(3), 8)
+    x = rng.normal(size=(24, 60)) + labels[:, None]
+    wide = LinearProbe(C=0.5, tol=1e-7).fit(x, labels)
+    plain = LogisticRegression(C=0.5, tol=1e-8, max_iter=5000).fit(x - x.mean(0), labels)
+    new = rng.normal(size=(50, 60)) + 1
+    np.testing.assert_allclose(wide.decision_function(new), plain.decision_function(new - x.mean(0)), atol=2e-3)

@@ -9,12 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from typing import TypeAlias
 
 import numpy as np
 import torch
-from sklearn.base import BaseEstimator
+from sklearn.base import BaseEstimator, clone
 from sklearn.decomposition import PCA
 from sklearn.linear_model import RidgeClassifier
 from sklearn.pipeline import make_pipeline
@@ -28,7 +27,6 @@ from randfeat.probes import (
     few_shot,
     knn_space,
     linear_space,
-    refit,
     retrieval_scores,
     scaling,
     select,
@@ -36,7 +34,7 @@ from randfeat.probes import (
 )
 
 SHOTS, DRAWS = 5, 20
-MEASURES = ("linear", "knn", "fewshot5")
+MEASURES = ("linear", "knn", "fewshot5", "retrieval")  # three accuracies, and MAP@R of test images among those of train
 Features: TypeAlias = "Mapping[str, np.ndarray]"
 
 
@@ -105,69 +103,80 @@ class Reading:
 
 # searches -------------------------------------------------------------------------------------------------------
 
+
 def ridge(scaling_name: str, alpha: float) -> BaseEstimator:
-    """Ridge regression of the classes: solved in closed form, so it can rank readings and fit fifty few-shot draws."""
+    """Ridge regression of the classes: solved in closed form, so it can rank readings and fit many few-shot draws."""
     return make_pipeline(scaling(scaling_name), RidgeClassifier(alpha))
 
 
+# retrieval has nothing to fit: cosine is its one "estimator"
 QUICK: dict[str, dict[str, BaseEstimator]] = {
     "linear": {"quick": ridge("standard", 100.0)},
     "knn": {"quick": KNN(k=5)},
     "fewshot5": {"quick": ridge("standard", 10.0)},
+    "retrieval": {"cosine": None},
 }
 WHOLE: dict[str, dict[str, BaseEstimator]] = {
-    "linear": linear_space(),
+    "linear": linear_space(("none",), (0.01, 0.1, 1, 10, 100)) | linear_space(("standard",), (0.001, 0.01, 0.1, 1)),
     "knn": knn_space(),
     "fewshot5": {
         f"ridge {name} alpha={alpha:g}": ridge(name, alpha)
         for name in ("none", "standard", "l2")
         for alpha in (100.0, 10.0, 1.0, 0.1)
     },
+    "retrieval": {"cosine": None},
     "svm": svm_space(),
 }
 
 
 def search(measure: str, sources: Features, task: Task, space: Mapping[str, BaseEstimator]) -> dict[str, float]:
-    """Held-out accuracy of every source with every estimator, by "source | estimator"."""
-    if measure != "fewshot5":
-        train = {name: x[: task.split] for name, x in sources.items()}
-        return select(cross(train, space), task.train_y, task.held_out).scores
-    fit, held = ~task.held_out, task.held_out
-    return {
-        f"{source}/{name}": float(
-            few_shot(
-                x[: task.split][fit], task.train_y[fit], x[: task.split][held], task.train_y[held],
-                SHOTS, DRAWS // 2, estimator=estimator,
-            ).mean()
-        )
-        for source, x in sources.items()
-        for name, estimator in space.items()
-    }  # fmt: skip
+    """The held-out score of every source with every estimator, by "source/estimator"."""
+    train = {name: x[: task.split] for name, x in sources.items()}
+    if measure in ("fewshot5", "retrieval"):
+        fit, held = ~task.held_out, task.held_out
+        y, held_y = task.train_y[fit], task.train_y[held]
+        return {
+            f"{source}/{name}": float(right(measure, x[fit], y, x[held], held_y, estimator, DRAWS // 2).mean())
+            for source, x in train.items()
+            for name, estimator in space.items()
+        }
+    return select(cross(train, space), task.train_y, task.held_out).scores
 
 
 def score(measure: str, sources: Features, task: Task, held_out_scores: Mapping[str, float]) -> Score:
     """The best held-out choice, fitted on all of train, on each test image."""
     best = max(held_out_scores, key=lambda name: held_out_scores[name])
-    source, _, estimator_name = best.rpartition("/")
-    estimator, x = WHOLE[measure][estimator_name], sources[source]
-    train, test = x[: task.split], x[task.split :]
+    source, _, name = best.rpartition("/")
+    train, test = sources[source][: task.split], sources[source][task.split :]
+    made = right(measure, train, task.train_y, test, task.test_y, WHOLE[measure][name], DRAWS)
+    return Score(best, held_out_scores[best], made)
+
+
+def right(
+    measure: str,
+    train: np.ndarray,
+    train_y: np.ndarray,
+    test: np.ndarray,
+    test_y: np.ndarray,
+    estimator: BaseEstimator,
+    draws: int,
+) -> np.ndarray:
+    """How right each test image is, in 0..1: float64 (n,)."""
     if measure == "fewshot5":
-        right = few_shot(
-            train, task.train_y, test, task.test_y, SHOTS, DRAWS, estimator=estimator
-        ).mean(1)
+        each = few_shot(train, train_y, test, test_y, SHOTS, draws, estimator=estimator).mean(1)
+    elif measure == "retrieval":
+        each = retrieval_scores(test, test_y, train, train_y)["map_at_r"]
     else:
-        fitted = refit({best: (estimator, train)}, best, task.train_y)
-        right = fitted.predict(test) == task.test_y
-    return Score(best, held_out_scores[best], np.asarray(right, dtype=np.float64))
+        each = clone(estimator).fit(train, train_y).predict(test) == test_y
+    return np.asarray(each, dtype=np.float64)
 
 
 def read_baseline(sources: Features, task: Task, measures: tuple[str, ...] = MEASURES) -> Reading:
     """A baseline with several variants (numbers of PCA components, say), with the whole search."""
     reading = Reading()
     for measure in measures:
-        reading.scores[measure] = score(
-            measure, sources, task, search(measure, sources, task, WHOLE[measure])
-        )
+        held_out_scores = search(measure, sources, task, WHOLE[measure])
+        reading.scores[measure] = score(measure, sources, task, held_out_scores)
     return reading
 
 
@@ -176,18 +185,23 @@ def read_generator(
 ) -> Reading:
     """A generator in every reading of the plan: ranked quickly, then the best with the whole search.
 
-    tokens: (train then test, N). tick is called `ticks` times.
+    tokens: (train then test, N). tick is called TICKS times.
     """
-    reading = Reading()
-    read = partial(read_many, model, tokens)
-    first = read(plan.first())
+    reading, read = Reading(), {}
+
+    def features_of(specs: list[FeatureSpec]) -> dict[str, np.ndarray]:
+        new = [spec for spec in specs if str(spec) not in read]
+        made = features.read(model, tokens, new)
+        read.update({str(spec): x.flatten(1).numpy() for spec, x in zip(new, made, strict=True)})
+        return {str(spec): read[str(spec)] for spec in specs}
+
+    first = features_of(plan.first())
+    tick()
     for measure in MEASURES:
         ranked = search(measure, first, task, QUICK[measure])
         if measure == "linear":
             reading.tried = {name.rpartition("/")[0]: value for name, value in ranked.items()}
-        tick()
-        centre = FeatureSpec.parse(best_of(ranked))
-        nearby = read(plan.around(centre))
+        nearby = features_of(plan.around(FeatureSpec.parse(best_of(ranked))))
         best = best_of(search(measure, nearby, task, QUICK[measure]))
         chosen = {best: nearby[best]}
         reading.scores[measure] = score(measure, chosen, task, search(measure, chosen, task, WHOLE[measure]))
@@ -195,17 +209,12 @@ def read_generator(
     return reading
 
 
-TICKS = 2 * len(MEASURES)
+TICKS = 1 + len(MEASURES)
 
 
 def best_of(scores: Mapping[str, float]) -> str:
     """The source with the best score of those named "source/estimator"."""
     return max(scores, key=lambda name: scores[name]).rpartition("/")[0]
-
-
-def read_many(model: Generator, tokens: torch.Tensor, specs: list[FeatureSpec]) -> dict[str, np.ndarray]:
-    read = features.read(model, tokens, specs)
-    return {str(spec): x.flatten(1).numpy() for spec, x in zip(specs, read, strict=True)}
 
 
 # baselines ------------------------------------------------------------------------------------------------------
@@ -221,22 +230,3 @@ def patch_counts(tokens: torch.Tensor, vocab_size: int) -> dict[str, np.ndarray]
     """How often each patch of the codebook occurs in an image."""
     counts = torch.zeros(len(tokens), vocab_size).scatter_add_(1, tokens, torch.ones(tokens.shape))
     return {"counts": counts.numpy(), "roots": counts.sqrt().numpy()}
-
-
-def mean_average_precision(
-    model: Generator, tokens: torch.Tensor, task: Task, plan: Plan
-) -> tuple[FeatureSpec, np.ndarray]:
-    """The reading with the best MAP@R of held-out images among the rest of train; its MAP@R of each test image in train."""
-    first = read_many(model, tokens, plan.first())
-    centre = FeatureSpec.parse(max(first, key=lambda name: _held_out_map(first[name], task)))
-    nearby = read_many(model, tokens, plan.around(centre))
-    best = max(nearby, key=lambda name: _held_out_map(nearby[name], task))
-    train, test = nearby[best][: task.split], nearby[best][task.split :]
-    return FeatureSpec.parse(best), retrieval_scores(test, task.test_y, train, task.train_y)["map_at_r"]
-
-
-def _held_out_map(x: np.ndarray, task: Task) -> float:
-    held, fit, train = task.held_out, ~task.held_out, x[: task.split]
-    return float(
-        retrieval_scores(train[held], task.train_y[held], train[fit], task.train_y[fit])["map_at_r"].mean()
-    )

@@ -8,6 +8,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from typing import Any
@@ -37,7 +38,8 @@ def run_all(jobs: Mapping[str, Job]) -> dict[str, Any]:
 
 
 def set_up(lock: Any) -> None:
-    """In each worker: one thread, a lock that all bars share, and Ctrl-C left to the parent, which ends its workers."""
+    """In each worker: one thread, a lock that all bars share, and no life of its own: Ctrl-C is left to the parent, which
+    ends its workers, and a worker whose parent was killed ends itself."""
     import torch
     from threadpoolctl import threadpool_limits
 
@@ -45,3 +47,12 @@ def set_up(lock: Any) -> None:
     threadpool_limits(1)
     tqdm.set_lock(lock)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=end_with_parent, daemon=True).start()
+
+
+def end_with_parent() -> None:
+    """Waits until the parent is gone, however it went."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
