@@ -1,7 +1,8 @@
 """The training loop: tokens in memory, one process, early stopping on held-out tokens.
 
-What a step sees is a pure function of (seed, epoch, sample): the shuffle, each image's token order and the dropped labels
-are computed, never drawn from a generator that has a state; dropout runs under an RNG seeded for its step and put back after.
+What a step sees is a pure function of (seed, epoch, sample): the shuffle, each image's token order and the dropped
+labels are computed, never drawn from a generator that has a state; dropout runs under an RNG seeded for its step and
+put back after.
 """
 
 from __future__ import annotations
@@ -23,8 +24,9 @@ from randfeat.models import Generator
 class Training:
     """How to train.
 
-    steps: optimiser steps. batch_size: images a step. order: `random`, a fresh order per image and epoch, or another mode
-    of `orders.MODES` for every image. label_dropout: share of images whose label becomes the null class, for guidance.
+    steps: optimiser steps. batch_size: images a step. order: `random`, a fresh order per image and epoch, or another
+    mode of `orders.MODES` for every image. label_dropout: share of images whose label becomes the null class, for
+    guidance.
     warmup: steps of linear warm-up; cosine decay to `final_lr_ratio` of the rate follows. clip: largest global gradient
     norm. ema: decay of the averaged weights that are validated and kept; 0 keeps the weights themselves.
     eval_every: steps between validations. patience: validations without a new best before training stops (0: never).
@@ -95,16 +97,13 @@ def loss(model: Generator, batch: Batch) -> Tensor:
 
 
 @torch.no_grad()
-def validate(model: Generator, tokens: Tensor, labels: Tensor, config: Training, draws: int = 4) -> float:
-    """Loss on held-out tokens as trained: same kind of order, labels given, `draws` orders an image, always the same."""
-    total = 0.0
-    was_training = model.training
-    model.eval()
-    for epoch in range(draws):
-        for rows in torch.arange(len(tokens)).split(512):
-            fixed = Training(order=config.order, label_dropout=0.0, seed=-1)
-            total += loss(model, make_batch(tokens, labels, model, fixed, epoch, rows)).item() * len(rows)
-    model.train(was_training)
+def validate(model: Generator, tokens: Tensor, labels: Tensor | None, config: Training, draws: int = 4) -> float:
+    """Loss on held-out tokens as trained: same kind of order, labels given, the same `draws` orders an image each time."""
+    fixed, total = Training(order=config.order, label_dropout=0.0, seed=-1), 0.0
+    with model.evaluating():
+        for epoch in range(draws):
+            for rows in torch.arange(len(tokens)).split(512):
+                total += loss(model, make_batch(tokens, labels, model, fixed, epoch, rows)).item() * len(rows)
     return total / (draws * len(tokens))
 
 
@@ -132,9 +131,7 @@ def train(
     )
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: learning_rate_factor(step, config))
     averaged = (
-        torch.optim.swa_utils.AveragedModel(
-            model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(config.ema)
-        )
+        torch.optim.swa_utils.AveragedModel(model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(config.ema))
         if config.ema
         else None
     )

@@ -28,7 +28,9 @@ class Size:
 
 @dataclass(frozen=True)
 class Recipe:
-    """model: a registered name. labels: whether training sees them. size: of the generator. training: how it is trained."""
+    """model: a registered name. labels: whether training sees them. size: of the generator. training: how it is
+    trained.
+    """
 
     model: str
     labels: bool
@@ -49,7 +51,9 @@ class Recipe:
 
 
 def read_recipe(name: str | Path) -> Recipe:
-    """A recipe by its name in `configs/` or by the path of a YAML file. Unknown, missing and ill-typed fields are errors."""
+    """A recipe by its name in `configs/` or by the path of a YAML file. Unknown, missing and ill-typed fields are
+    errors.
+    """
     from jsonargparse import ArgumentError, ArgumentParser
 
     path = Path(name)

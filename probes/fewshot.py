@@ -47,9 +47,7 @@ def draw_shots(labels: ArrayLike, shots: int, draws: int, seed: int = 0) -> NDAr
     classes, counts = np.unique(y, return_counts=True)
     if counts.min() < shots:
         few = classes[counts.argmin()]
-        raise ValueError(
-            f"class {few} has {counts.min()} images for {shots} shots; ask for fewer or add images."
-        )
+        raise ValueError(f"class {few} has {counts.min()} images for {shots} shots; ask for fewer or add images.")
     members = [np.flatnonzero(y == c) for c in classes]
     return np.stack([_draw(members, shots, np.random.default_rng([seed, i])) for i in range(draws)])
 

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.decomposition import PCA
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -26,9 +26,7 @@ class LinearProbe(ClassifierMixin, BaseEstimator):
     `converged_` tells whether it met `tol`, `n_iter_` after how many iterations; no warning is raised.
     """
 
-    def __init__(
-        self, C: float = 1.0, scaling: str = "none", max_iter: int = 1000, tol: float = 1e-5
-    ) -> None:
+    def __init__(self, C: float = 1.0, scaling: str = "none", max_iter: int = 1000, tol: float = 1e-5) -> None:
         self.C = C
         self.scaling = scaling
         self.max_iter = max_iter

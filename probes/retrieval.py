@@ -40,9 +40,7 @@ def retrieval_scores(
     y = as_labels(query_labels, len(x), "query labels")
     bank = x if gallery is None else as_matrix(gallery, "gallery")
     if bank.shape[1] != x.shape[1]:
-        raise ValueError(
-            f"queries have {x.shape[1]} dimensions, the gallery {bank.shape[1]}; use one feature."
-        )
+        raise ValueError(f"queries have {x.shape[1]} dimensions, the gallery {bank.shape[1]}; use one feature.")
     bank_labels = y if gallery_labels is None else as_labels(gallery_labels, len(bank), "gallery labels")
     kept = has_positive(y, gallery_labels)
     if not kept.any():

@@ -34,13 +34,9 @@ def select(candidates: Mapping[str, Candidate], labels: ArrayLike, held_out: Arr
     """
     y, mask = _rows(candidates, labels), np.asarray(held_out)
     if mask.dtype != bool or mask.shape != y.shape:
-        raise ValueError(
-            f"held_out is {mask.dtype} {mask.shape}, expected bool {y.shape}; mark each train image."
-        )
+        raise ValueError(f"held_out is {mask.dtype} {mask.shape}, expected bool {y.shape}; mark each train image.")
     if mask.all() or not mask.any():
-        raise ValueError(
-            f"held_out marks {mask.sum()} of {len(mask)} images; leave some to fit and some to score."
-        )
+        raise ValueError(f"held_out marks {mask.sum()} of {len(mask)} images; leave some to fit and some to score.")
     scores = {
         name: float(clone(estimator).fit(x[~mask], y[~mask]).score(x[mask], y[mask]))
         for name, (estimator, x) in candidates.items()
@@ -56,9 +52,7 @@ def refit(candidates: Mapping[str, Candidate], name: str, labels: ArrayLike) -> 
     return clone(estimator).fit(x, y)
 
 
-def cross(
-    features: Mapping[str, NDArray[np.floating]], space: Mapping[str, BaseEstimator]
-) -> dict[str, Candidate]:
+def cross(features: Mapping[str, NDArray[np.floating]], space: Mapping[str, BaseEstimator]) -> dict[str, Candidate]:
     """Every feature with every estimator, named "feature/estimator"."""
     return {f"{f}/{e}": (estimator, x) for f, x in features.items() for e, estimator in space.items()}
 
@@ -91,10 +85,7 @@ def svm_space(
 ) -> dict[str, BaseEstimator]:
     """Gaussian support vector machines, the smoothest first."""
     return {
-        f"svm {s} C={C:g} width={w:g}": RBFSVM(C=C, width=w, scaling=s)
-        for s in scalings
-        for C in Cs
-        for w in widths
+        f"svm {s} C={C:g} width={w:g}": RBFSVM(C=C, width=w, scaling=s) for s in scalings for C in Cs for w in widths
     }
 
 

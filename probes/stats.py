@@ -43,9 +43,7 @@ def bootstrap(
     """
     values = np.asarray(scores, dtype=np.float64)
     if values.ndim != 1 or len(values) == 0:
-        raise ValueError(
-            f"scores have shape {values.shape}, expected one number per image; average repetitions first."
-        )
+        raise ValueError(f"scores have shape {values.shape}, expected one number per image; average repetitions first.")
     if not np.isfinite(values).all():
         raise ValueError("scores hold NaN or infinity, expected finite numbers; leave unscored images out.")
     if draws < 1 or not 0 < level < 1:
@@ -68,9 +66,7 @@ def paired(
     """The mean of `scores_a - scores_b`, both (n,) over the same images, resampled as in `bootstrap`."""
     a, b = np.asarray(scores_a, dtype=np.float64), np.asarray(scores_b, dtype=np.float64)
     if a.shape != b.shape:
-        raise ValueError(
-            f"scores have shapes {a.shape} and {b.shape}; score both features on the same images."
-        )
+        raise ValueError(f"scores have shapes {a.shape} and {b.shape}; score both features on the same images.")
     return bootstrap(a - b, groups, draws, seed, level)
 
 

@@ -20,8 +20,8 @@ def as_images(images: Images, channels: int, size: tuple[int, int]) -> Tensor:
     """Images as float32 (B, channels, H, W) in [0, 1].
 
     images: PIL pictures or paths (one or several; scaled to cover `size`, height and width, with bicubic resampling and
-    cropped at the centre), or an array or tensor, (B, H, W), (B, channels, H, W) or for arrays (B, H, W, channels), of floats
-    in [0, 1] or of uint8, which is taken as it is.
+    cropped at the centre), or an array or tensor, (B, H, W), (B, channels, H, W) or for arrays (B, H, W, channels),
+    of floats in [0, 1] or of uint8, which is taken as it is.
     """
     if isinstance(images, (Image.Image, str, Path)):
         images = [images]

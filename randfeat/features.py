@@ -38,13 +38,14 @@ class Pass:
 class FeatureSpec:
     """How a feature is read. Immutable, hashable; `str` prints it in the grammar and `parse` reads it back.
 
-    orders: passes joined by `+`: `raster`, `reversed`, `columns`, `hierarchical`, `random*K` (K random orders, the same for
-        every image), `random*K@SEED`, `random*K:per-image` (orders that depend on the image's tokens); `bidirectional` is
-        short for `raster+reversed`.
+    orders: passes joined by `+`: `raster`, `reversed`, `columns`, `hierarchical`, `random*K` (K random orders, the
+        same for every image), `random*K@SEED`, `random*K:per-image` (orders that depend on the image's tokens);
+        `bidirectional` is short for `raster+reversed`.
     context: what a token may see: `causal`, `echo`, `full`, `after` (see `Generator.hidden`).
     stream: `token` or `query`.
     layers: 1-based blocks whose output is read.
-    pool: `mean`, `max`, `last` (the last place of the order), `gridG` (G x G cells, concatenated) or `none` (a dense map).
+    pool: `mean`, `max`, `last` (the last place of the order), `gridG` (G x G cells, concatenated) or `none` (a
+        dense map).
     merge: how passes and layers become one vector, `mean` or `concat`.
     label: class given while reading; None, the default, is the null class.
     """
@@ -120,13 +121,11 @@ class FeatureSpec:
 
 
 @torch.no_grad()
-def read(
-    model: Generator, tokens: Tensor, specs: Sequence[FeatureSpec], batch_size: int = 256
-) -> list[Tensor]:
+def read(model: Generator, tokens: Tensor, specs: Sequence[FeatureSpec], batch_size: int = 256) -> list[Tensor]:
     """Features of tokens (B, N): for each spec float32 on the CPU, (B, F), or (B, F, h, w) where pool is `none`.
 
-    All passes of a batch are one call, and specs that differ only in layers, pool and merge share it. The model is read in
-    evaluation mode and given back in the mode it came in.
+    All passes of a batch are one call, and specs that differ only in layers, pool and merge share it. The model is
+    read in evaluation mode and given back in the mode it came in.
     """
     groups: dict[tuple, list[int]] = defaultdict(list)
     for i, spec in enumerate(specs):

@@ -44,7 +44,8 @@ def rotate(x: Tensor, rope: Tensor) -> Tensor:
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, causal: bool = False) -> Tensor:
     """Scaled dot-product attention. q: (B, H, L, E); k, v: (B, K, S, E); mask: bool (L, S), True = seen.
 
-    `causal` without a mask aligns the last query with the last key, so that queries that follow cached keys see them all.
+    `causal` without a mask aligns the last query with the last key, so that queries that follow cached keys see them
+    all.
     """
     if causal and mask is None and q.shape[2] != k.shape[2]:
         mask = causal_mask(q.shape[2], k.shape[2], q.device)
@@ -62,8 +63,8 @@ def causal_mask(queries: int, keys: int, device: torch.device) -> Tensor:
 class KVCache:
     """Preallocated keys and values of `depth` layers, for `capacity` inputs. An argument, never part of a module.
 
-    `extend` writes after the first `length` entries and returns everything up to there; only `commit` moves `length`, so
-    entries that a step does not commit are overwritten by the next.
+    `extend` writes after the first `length` entries and returns everything up to there; only `commit` moves `length`,
+    so entries that a step does not commit are overwritten by the next.
     """
 
     def __init__(self, depth: int, capacity: int) -> None:

@@ -22,7 +22,8 @@ def log_prob(
     batch_size: int = 512,
     tick: Callable[[], None] = lambda: None,
 ) -> Tensor:
-    """log p(tokens | label) in nats, for each of `count` orders that all images share: (B, N), (B,) -> float32 (B, count).
+    """log p(tokens | label) in nats, for each of `count` orders that all images share: (B, N), (B,) -> float32 (B,
+    count).
 
     labels: class indices, None for the null class. mode: of the orders; only `random` has more than one.
     tick: called after each order, for a progress bar.
@@ -64,9 +65,6 @@ def class_log_prob(
     if wrong:
         raise ValueError(f"class {wrong[0]} is outside 0..{model.num_classes - 1}")
     return torch.stack(
-        [
-            log_prob(model, tokens, torch.full((len(tokens),), label), count, mode, seed, tick=tick)
-            for label in classes
-        ],
+        [log_prob(model, tokens, torch.full((len(tokens),), label), count, mode, seed, tick=tick) for label in classes],
         1,
     )

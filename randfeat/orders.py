@@ -90,7 +90,7 @@ def validate(order: Tensor, grid: Grid) -> None:
 
 
 def invert(order: Tensor) -> Tensor:
-    """The place in the sequence of each raster position: invert(order)[..., order[..., i]] = i. (..., N) -> (..., N)."""
+    """The place of each raster position in the sequence: invert(order)[..., order[..., i]] = i. (..., N)."""
     return order.argsort(-1)
 
 

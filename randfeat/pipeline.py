@@ -11,10 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from . import __version__, data, editing, features, likelihood, models, sampling, tokenizers, weights
+from . import __version__, data, editing, features, likelihood, models, tokenizers, weights
 from .features import FeatureSpec
 from .models import Generator
 from .sampling import Sampling
+from .sampling import sample as draw_tokens
 from .tokenizers import Tokenizer
 
 TOKENIZER = "tokenizer"
@@ -75,13 +76,12 @@ class Pipeline(nn.Module):
         """Features of images as `spec` says: float32 (B, F), or (B, F, h, w) where its pool is `none`."""
         return features.read(self.generator, self.encode(images), [FeatureSpec.parse(spec)])[0].numpy()
 
-    def sample(
-        self, labels: Sequence[int | str | None], sampling: Sampling | None = None, seed: int = 0
-    ) -> Tensor:
-        """One image for each label (index, name, or None): (B, channels, H, W) in [0, 1]. Image i has the seed `seed + i`."""
-        return self.decode(
-            sample_tokens(self.generator, self.label_indices(labels), sampling or Sampling(), seed)
-        )
+    def sample(self, labels: Sequence[int | str | None], sampling: Sampling | None = None, seed: int = 0) -> Tensor:
+        """One image for each label (index, name, or None): (B, channels, H, W) in [0, 1]. Image i has the seed `seed
+        + i`.
+        """
+        seeds = torch.arange(seed, seed + len(labels))
+        return self.decode(draw_tokens(self.generator, self.label_indices(labels), seeds, sampling or Sampling()))
 
     def inpaint(
         self,
@@ -93,8 +93,8 @@ class Pipeline(nn.Module):
     ) -> Tensor:
         """Draws the masked pixels anew, given the others, which come back bit for bit.
 
-        mask: bool (H, W), True where to paint; a token with one masked pixel is drawn anew as a whole, its unmasked pixels
-        are pasted back. Returns (B, channels, H, W) in [0, 1].
+        mask: bool (H, W), True where to paint; a token with one masked pixel is drawn anew as a whole, its unmasked
+        pixels are pasted back. Returns (B, channels, H, W) in [0, 1].
         """
         pixels = data.as_images(images, self.tokenizer.channels, self.image_size).to(self.generator.device)
         mask = torch.as_tensor(mask, dtype=torch.bool, device=pixels.device)
@@ -147,10 +147,6 @@ class Pipeline(nn.Module):
             weights.write(finished, config, self.generator.state_dict())
             weights.write(finished / TOKENIZER, tokenizer, self.tokenizer.state_dict())
             weights.replace_directory(finished, directory)
-
-
-def sample_tokens(generator: Generator, label: Tensor, how: Sampling, seed: int) -> Tensor:
-    return sampling.sample(generator, label, torch.arange(seed, seed + len(label)), how)
 
 
 def load(directory: str | Path) -> Pipeline:

@@ -1,7 +1,7 @@
 """One decoding loop for every generator: an order per image, tokens per step, guidance per step, known tokens.
 
-An image's seed alone fixes its order and its noise, whatever the batch it is sampled in. Tokens then agree between batches
-in float32 except for near-ties, because matrix products of another size round differently.
+An image's seed alone fixes its order and its noise, whatever the batch it is sampled in. Tokens then agree between
+batches in float32 except for near-ties, because matrix products of another size round differently.
 """
 
 from __future__ import annotations
@@ -24,8 +24,11 @@ class Sampling:
     """How to sample.
 
     steps: network calls; None decodes one token at a time. schedule: see `schedules.tokens_per_step`.
-    temperature: > 0. top_k: keep the k likeliest (0 = all). top_p: keep the smallest set of at least this probability (1 = all).
+    temperature: > 0. top_k: keep the k likeliest (0 = all). top_p: keep the likeliest that sum to this (1 = all).
     order: an order mode of `orders.MODES`. within_step: see `Generator.start`.
+    sweeps: how often the finished image is gone over again (block Gibbs sampling): half of its tokens are drawn anew
+    given the others, then the other half. ARPG predicts the first tokens of an image without knowing where they lie,
+    and on a small grid such a bad start shows; one sweep mends most of it.
     """
 
     steps: int | None = None
@@ -36,12 +39,15 @@ class Sampling:
     top_p: float = 1.0
     order: str = "random"
     within_step: str | None = None
+    sweeps: int = 0
 
     def __post_init__(self) -> None:
         if not self.temperature > 0:
             raise ValueError(f"temperature must be above 0, got {self.temperature}; top_k=1 is greedy")
         if not 0 < self.top_p <= 1:
             raise ValueError(f"top_p must be in (0, 1], got {self.top_p}")
+        if self.sweeps < 0:
+            raise ValueError(f"sweeps must be 0 or more, got {self.sweeps}")
         tokens_per_step(self.schedule, 1, self.steps)  # raises for a wrong name or number of steps
 
 
@@ -90,9 +96,9 @@ def decode(
 ) -> Iterator[Step]:
     """Decodes tokens step by step and yields after each step.
 
-    label: (B,) class indices, num_classes for the null class. seeds: (B,) int64. order: (B, N), else drawn from the seeds
-    by `sampling.order`. known: (B, N) tokens in raster space, UNKNOWN where they are to be decoded; as many are known in
-    each image. The model is used in evaluation mode and given back in the mode it came in.
+    label: (B,) class indices, num_classes for the null class. seeds: (B,) int64. order: (B, N), else drawn from the
+    seeds by `sampling.order`. known: (B, N) tokens in raster space, UNKNOWN where they are to be decoded; as many are
+    known in each image. The model is used in evaluation mode and given back in the mode it came in.
     """
     batch, count, device = len(label), model.num_tokens, model.device
     label, seeds = label.to(device), seeds.to(device)
@@ -111,7 +117,7 @@ def decode(
     with model.evaluating():
         state = model.start(labels, tokens.repeat(copies, 1).gather(1, prefix), prefix, sampling.within_step)
     last = None
-    for size in tokens_per_step(sampling.schedule, count - done, sampling.steps) if done < count else ():
+    for size in tokens_per_step(sampling.schedule, count - done, sampling.steps):
         queries = order[:, done : done + size]
         with model.evaluating():
             raw = model.step(state, last, queries.repeat(copies, 1))
@@ -135,11 +141,22 @@ def sample(
     order: Tensor | None = None,
     known: Tensor | None = None,
 ) -> Tensor:
-    """The tokens that `decode` ends with, (B, N) in raster space. Arguments as there."""
-    tokens = known
-    for step in decode(model, label, seeds, sampling, order, known):
+    """The finished tokens, (B, N) in raster space: what `decode` ends with, gone over again `sampling.sweeps` times.
+
+    Arguments as in `decode`.
+    """
+    unknown = torch.full((len(label), model.num_tokens), UNKNOWN, device=model.device)
+    tokens = unknown if known is None else known.to(model.device)
+    drawn = tokens == UNKNOWN
+    for step in decode(model, label, seeds, sampling, order, tokens):
         tokens = step.tokens
-    assert tokens is not None
+    for sweep in range(sampling.sweeps):
+        again = seeding.derive(seeds.to(model.device), 2, sweep)
+        redraw = orders.known_first(orders.random(model.grid, again), drawn)[:, : int(drawn[0].sum())]
+        for number, half in enumerate(redraw.tensor_split(2, 1)):
+            hidden = tokens.scatter(1, half, UNKNOWN)
+            for step in decode(model, label, seeding.derive(again, number), sampling, None, hidden):
+                tokens = step.tokens
     return tokens
 
 

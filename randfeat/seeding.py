@@ -1,8 +1,8 @@
 """Randomness as a pure function of seeds.
 
 Every random choice of randfeat (an order, a draw, a dropped label) is computed from integers by a counter-based
-generator in the manner of SplitMix64 (Steele, Lea and Flood, OOPSLA 2014). So a value depends on its own seed alone: not
-on the batch it sits in, on the device, on the number of processes, or on what was drawn before it.
+generator in the manner of SplitMix64 (Steele, Lea and Flood, OOPSLA 2014). So a value depends on its own seed alone:
+not on the batch it sits in, on the device, on the number of processes, or on what was drawn before it.
 """
 
 from __future__ import annotations
@@ -45,6 +45,7 @@ def bits(seeds: Tensor, count: int) -> Tensor:
 def uniform(seeds: Tensor, count: int) -> Tensor:
     """`count` float32 values in [0, 1 - 2^-22] for each seed: (*S,) -> (*S, count).
 
-    22 bits, so that the product with a float32 total stays below that total: an inverse-CDF draw cannot fall off the end.
+    22 bits, so that the product with a float32 total stays below that total: an inverse-CDF draw cannot fall off the
+    end.
     """
     return _shift_right(bits(seeds, count), 42).to(torch.float32) * 2.0**-22

@@ -25,3 +25,16 @@ def build(request):
     """The same generators as a function of the grid (and any other keyword)."""
     name, config = request.param
     return lambda grid=(2, 3), **more: tiny.model(name, grid, **(config | more))
+
+
+@pytest.fixture(scope="session")
+def demo(tmp_path_factory):
+    """The folder that a very short demo leaves, as the README's `demo`."""
+    from randfeat.commands.demo import report, study
+    from randfeat.commands.demo.reading import Plan
+
+    plan = Plan(("raster", "random*2"), (6,), ("query",), ("causal", "after"), ("mean", "grid4"), ("mean",))
+    tiny_preset = study.Preset(0.01, plan, samples_each=8, guidance_each=2, test_every=40, counts=(1, 16))
+    out = tmp_path_factory.mktemp("run") / "demo"
+    report.write(study.run("tiny", tiny_preset, out), out)
+    return out

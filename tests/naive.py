@@ -39,9 +39,7 @@ def read(
 
     steps: for each token the sampling step that decoded it, from 1, or 0 if it was known from the start.
     """
-    return NAIVE[type(model).__name__](
-        copy.deepcopy(model).double(), label, tokens, places, asked, within_step, steps
-    )
+    return NAIVE[type(model).__name__](copy.deepcopy(model).double(), label, tokens, places, asked, within_step, steps)
 
 
 def randar(model, label, tokens, places, asked, within_step, steps):
@@ -128,8 +126,4 @@ def self_attention(attn: nn.Module, x: Tensor, at: Tensor, mask: Tensor, model: 
 def layer(block: nn.Module, x: Tensor, attend) -> Tensor:
     x = x + attend(rms_norm(x, block.norm1))
     h = rms_norm(x, block.norm2)
-    return (
-        x
-        + (nn.functional.silu(h @ block.mlp.w1.weight.T) * (h @ block.mlp.w3.weight.T))
-        @ block.mlp.w2.weight.T
-    )
+    return x + (nn.functional.silu(h @ block.mlp.w1.weight.T) * (h @ block.mlp.w3.weight.T)) @ block.mlp.w2.weight.T

@@ -30,9 +30,7 @@ def test_pasting_keeps_every_other_pixel(mask):
 
 def test_known_tokens_come_back_and_matter(model):
     tokens, label, order = tiny.batch(model, 3)
-    known = torch.zeros_like(tokens, dtype=torch.bool).scatter(
-        1, order[:, :4], True
-    )  # other places in each image
+    known = torch.zeros_like(tokens, dtype=torch.bool).scatter(1, order[:, :4], True)  # other places in each image
     seeds = torch.arange(3)
     made = complete(model, tokens, known, label, seeds, Sampling())
     assert torch.equal(made[known], tokens[known])

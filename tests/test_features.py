@@ -10,9 +10,7 @@ from randfeat.features import FeatureSpec, pass_order, read
 # specs ------------------------------------------------------------------------------------------------------
 
 NUMBERS = st.integers(1, 99)
-PASSES = st.sampled_from(
-    ["raster", "reversed", "columns", "hierarchical", "random", "random:per-image"]
-) | st.builds(
+PASSES = st.sampled_from(["raster", "reversed", "columns", "hierarchical", "random", "random:per-image"]) | st.builds(
     "random*{}{}{}".format,
     NUMBERS,
     st.just("") | NUMBERS.map("@{}".format),
@@ -135,9 +133,7 @@ def test_passes_and_layers_are_merged(model):
     for k in range(2):
         order = orders.random(model.grid, seeding.derive(7, k)).expand(3, -1)  # the same for every image
         readings += [state.mean(1) for state in model.hidden(tokens, None, order, [2, 1])]
-    read_out = torch.stack(
-        [readings[0], readings[2], readings[1], readings[3]]
-    )  # layer by layer, then pass by pass
+    read_out = torch.stack([readings[0], readings[2], readings[1], readings[3]])  # layer by layer, then pass by pass
     mean = one(model, tokens, "random*2@7/causal/token/L2,L1/mean/mean")
     torch.testing.assert_close(mean, read_out.mean(0), atol=1e-5, rtol=1e-5)
     joined = one(model, tokens, "random*2@7/causal/token/L2,L1/mean/concat")
@@ -198,9 +194,7 @@ def test_several_specs_share_calls_and_change_nothing(model, monkeypatch):
 
 def test_a_label_is_read_only_if_asked_for(model):
     tokens, order = tiny.batch(model)[0], orders.raster(model.grid).expand(3, -1)
-    unlabelled, labelled = (
-        one(model, tokens, f"raster/causal/token/L2/mean/mean{label}") for label in ("", "/label1")
-    )
+    unlabelled, labelled = (one(model, tokens, f"raster/causal/token/L2/mean/mean{label}") for label in ("", "/label1"))
     for label, features in ((model.num_classes, unlabelled), (1, labelled)):
         (state,) = model.hidden(tokens, torch.full((3,), label), order, [2])
         assert torch.equal(features, state.mean(1))

@@ -40,9 +40,7 @@ NOT_BUILT = {
 
 def cases() -> list[Any]:
     marks = {True: [pytest.mark.xfail(strict=True, reason="not built yet")], False: []}
-    return [
-        pytest.param(c["case"], id=c["case"], marks=marks[(c["family"], c["kind"]) in NOT_BUILT]) for c in CASES
-    ]
+    return [pytest.param(c["case"], id=c["case"], marks=marks[(c["family"], c["kind"]) in NOT_BUILT]) for c in CASES]
 
 
 @needs_golden
@@ -176,9 +174,7 @@ def official_sampling(case: dict[str, Any]) -> sampling.Sampling:
 def run_generate(case: dict[str, Any], tensors: dict[str, Tensor]) -> None:
     model, label = build(case, tensors), tensors["in.cond"]
     order = tensors.get("in.order", tensors.get("in.token_order")).expand(len(label), -1)
-    steps = list(
-        sampling.decode(model, label, torch.zeros_like(label), official_sampling(case), order.contiguous())
-    )
+    steps = list(sampling.decode(model, label, torch.zeros_like(label), official_sampling(case), order.contiguous()))
     assert [step.positions.shape[1] for step in steps] == tensors["out.tokens_per_step"].tolist()
     assert torch.equal(steps[-1].tokens, tensors["out.indices"])
     assert torch.equal(orders.gather(steps[-1].tokens, order), tensors["out.indices_in_order"])

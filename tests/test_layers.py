@@ -56,8 +56,7 @@ def test_scores_depend_on_the_displacement_alone():
 
     def score(at_q, at_k):
         return (
-            rotate(q, rope_at(table, torch.tensor([[at_q]])))
-            * rotate(k, rope_at(table, torch.tensor([[at_k]])))
+            rotate(q, rope_at(table, torch.tensor([[at_q]]))) * rotate(k, rope_at(table, torch.tensor([[at_k]])))
         ).sum()
 
     torch.testing.assert_close(score(0, 5), score(10, 15), atol=1e-5, rtol=1e-5)

@@ -99,9 +99,7 @@ def reaches(model, context, stream):
     states = everything(model, tokens, label, order, context, stream)
     result = torch.empty(model.depth, model.num_tokens, model.num_tokens, dtype=torch.bool)
     for j in range(model.num_tokens):
-        other = everything(
-            model, tiny.changed(model, tokens, order[:, j : j + 1]), label, order, context, stream
-        )
+        other = everything(model, tiny.changed(model, tokens, order[:, j : j + 1]), label, order, context, stream)
         moved = torch.stack([orders.gather(m.any(-1), order) for m in other != states])  # (depth, B, N)
         assert (moved == moved[:, :1]).all()
         result[:, :, j] = moved[:, 0]
@@ -123,9 +121,7 @@ def test_states_are_those_of_the_naive_reading(model, context, stream):
     states = everything(model, tokens, label, order, context, stream)
     for i in range(model.num_tokens):  # each place by itself, so a query cannot have seen another one
         ahead = i if stream == "query" else i + 1
-        past = {"causal": [slice(ahead)], "echo": [slice(None), slice(ahead)], "after": [slice(None)]}[
-            context
-        ]
+        past = {"causal": [slice(ahead)], "echo": [slice(None), slice(ahead)], "after": [slice(None)]}[context]
         was_read, at = (torch.cat([x[:, part] for part in past], 1) for x in (read, order))
         naive = naive_read(model, label, was_read, at, order[:, i : i + 1])
         expected = torch.stack([s.reshape(len(tokens), -1) for s in getattr(naive, stream)])

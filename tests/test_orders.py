@@ -36,9 +36,7 @@ def test_a_random_order_is_a_function_of_its_seed_alone(seeds):
     assert torch.equal(orders.random((3, 4), seeds.view(-1, 1)), together.unsqueeze(1))
 
 
-@pytest.mark.parametrize(
-    "make", [orders.random, lambda grid, seeds: orders.hierarchical(grid, seeds)[:, 1:] - 1]
-)
+@pytest.mark.parametrize("make", [orders.random, lambda grid, seeds: orders.hierarchical(grid, seeds)[:, 1:] - 1])
 def test_random_orders_are_uniform(make):
     """Chi-square over the 24 permutations of 4; its 99.9 % quantile with 23 degrees of freedom is 49.7."""
     made = make((1, 4), torch.arange(24_000)) if make is orders.random else make((2, 2), torch.arange(24_000))

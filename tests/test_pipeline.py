@@ -83,9 +83,7 @@ def test_wrong_labels_are_refused(pipeline):
 
 
 def test_classify_is_the_mean_over_orders(pipeline):
-    expected = likelihood.class_log_prob(
-        pipeline.generator, pipeline.encode(ANY_IMAGES), None, 5, seed=2
-    ).mean(2)
+    expected = likelihood.class_log_prob(pipeline.generator, pipeline.encode(ANY_IMAGES), None, 5, seed=2).mean(2)
     assert torch.equal(pipeline.classify(ANY_IMAGES, orders=5, seed=2), expected)
     assert expected.shape == (2, 3)
 
@@ -209,7 +207,5 @@ def test_what_is_no_model_is_refused(tmp_path):
             load(path)
     make().save(tmp_path / "model")
     (tmp_path / "model" / "tokenizer" / weights.WEIGHTS).unlink()
-    with pytest.raises(
-        FileNotFoundError, match=r"tokenizer is no model directory: it has no model.safetensors"
-    ):
+    with pytest.raises(FileNotFoundError, match=r"tokenizer is no model directory: it has no model.safetensors"):
         load(tmp_path / "model")

@@ -42,18 +42,14 @@ def test_a_cache_changes_nothing(model, schedule, guidance, known):
         steps = list(decode(model, LABEL, SEEDS, how, known=given))
         assert [s.positions.shape[1] for s in steps] == tokens_per_step(schedule, count - known, 3)
         label = LABEL if guidance.off else torch.cat((LABEL, torch.full_like(LABEL, model.num_classes)))
-        drawn = orders.random(
-            model.grid, seeding.derive(SEEDS, 0)
-        )  # the order is the seed's, known tokens first
+        drawn = orders.random(model.grid, seeding.derive(SEEDS, 0))  # the order is the seed's, known tokens first
         order = orders.known_first(drawn, given != UNKNOWN).repeat(len(label) // 3, 1)
         tokens, number = orders.gather(steps[-1].tokens.repeat(len(label) // 3, 1), order), [0] * known
         for k, step in enumerate(steps, 1):
             done, size = len(number), step.positions.shape[1]
             asked = order[:, done : done + size]
             assert torch.equal(step.positions, asked[:3])
-            naive = naive_read(
-                model, label, tokens[:, :done], order[:, :done], asked, within_step, number
-            ).logits
+            naive = naive_read(model, label, tokens[:, :done], order[:, :done], asked, within_step, number).logits
             torch.testing.assert_close(step.raw_logits.double(), naive, atol=3e-5, rtol=1e-4)
             if not guidance.off:
                 scale = guidance.at(done, size, count)
@@ -217,9 +213,7 @@ def test_wrong_settings_are_refused(wrong, message):
 # filtering and drawing --------------------------------------------------------------------------------------
 
 # few distinct values, so that ties are common
-LOGITS = arrays("float32", st.integers(1, 8), elements=st.integers(-4, 4).map(lambda i: i / 2)).map(
-    torch.from_numpy
-)
+LOGITS = arrays("float32", st.integers(1, 8), elements=st.integers(-4, 4).map(lambda i: i / 2)).map(torch.from_numpy)
 
 
 @given(LOGITS, st.integers(-1, 10), st.sampled_from([0.15, 0.4, 0.77, 0.95, 1.0]))
@@ -256,9 +250,7 @@ def test_filtering_by_hand():
     assert kept(2, 0.6) == [1, 0, 0, 0]  # 0.5 of 0.8 is more than 0.6, after top-k
     # at most p before it: exactly p keeps it
     assert filter_logits(torch.zeros(2), top_p=0.5).tolist() == [0, 0]
-    assert torch.equal(
-        filter_logits(logits, 2).isfinite(), filter_logits(logits.expand(2, 1, 4), 2)[1].isfinite()
-    )
+    assert torch.equal(filter_logits(logits, 2).isfinite(), filter_logits(logits.expand(2, 1, 4), 2)[1].isfinite())
 
 
 def test_draws_follow_the_distribution():
@@ -275,8 +267,7 @@ def test_draws_follow_the_distribution():
 @given(
     arrays("float32", st.integers(1, 300), elements=st.floats(-100, 100, width=32)),
     st.data(),
-    st.sampled_from([0.0, 2**-22, 0.5, 1 - 2**-21, 1 - 2**-22])
-    | st.integers(0, 2**22 - 1).map(lambda i: i * 2**-22),
+    st.sampled_from([0.0, 2**-22, 0.5, 1 - 2**-21, 1 - 2**-22]) | st.integers(0, 2**22 - 1).map(lambda i: i * 2**-22),
 )
 def test_an_excluded_token_is_never_drawn(logits, data, noise):
     excluded = data.draw(arrays(bool, len(logits)))

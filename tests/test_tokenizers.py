@@ -65,9 +65,7 @@ def test_more_codes_fit_better():
         tokenizer = PatchTokenizer.fit(images, vocab_size, 2)
         errors.append((tokenizer.decode(tokenizer.encode(images)) - images).square().mean().item())
     assert errors == sorted(errors, reverse=True)
-    assert errors[0] == pytest.approx(
-        patches(images, 2).var((0, 1), correction=0).mean().item()
-    )  # one code: the mean
+    assert errors[0] == pytest.approx(patches(images, 2).var((0, 1), correction=0).mean().item())  # one code: the mean
 
 
 def test_fitting_is_a_function_of_images_and_seed():

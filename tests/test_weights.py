@@ -46,9 +46,7 @@ def test_weights_of_another_model_are_refused(build):
 def test_weights_of_another_size_are_refused_and_none_is_loaded(build):
     model, other = build(), build(vocab_size=8, seed=1)
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    with pytest.raises(
-        ValueError, match=r"2 weights have the wrong shape: .*head.weight: \(8, 16\) for \(7, 16\)"
-    ):
+    with pytest.raises(ValueError, match=r"2 weights have the wrong shape: .*head.weight: \(8, 16\) for \(7, 16\)"):
         weights.load_strict(model, other.state_dict())
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 

@@ -1,13 +1,14 @@
 """ARPG (arXiv 2503.10568): a first pass over the tokens makes keys and values, a second one asks them about positions.
 
-The first half reads class, x_0, x_1, ... causally and projects its output to one set of keys and values. In the second half
-one query per wanted position (the mask token, turned by the rotary embedding of its target) attends to them, never to another
-query, so any number of positions can be asked at once.
+The first half reads class, x_0, x_1, ... causally and projects its output to one set of keys and values. In the
+second half one query per wanted position (the mask token, turned by the rotary embedding of its target) attends to
+them, never to another query, so any number of positions can be asked at once.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +24,7 @@ class ARPG(Generator):
     contexts = ("causal", "echo", "full", "after")
     # the official sampler lets the tokens of one step see each other, though training was strictly causal
     within_step = ("group", "causal")
-    official_names = {
+    official_names: ClassVar = {
         "embedding.weight": ("embeddings.weight",),
         **{
             f"{ours}.*.{part}.weight": tuple(f"layers.{theirs}.*.{name}.weight" for name in names)
@@ -60,6 +61,7 @@ class ARPG(Generator):
         self.head = nn.Linear(self.embed_dim, self.vocab_size, bias=False)
 
     def forward(self, tokens: Tensor, label: Tensor | None, order: Tensor) -> Tensor:
+        self.check_order(order)
         table, label = self.rope(tokens.device), self.labels(label, len(tokens))
         # the last token predicts nothing
         x, places = self._content(label, orders.gather(tokens, order)[:, :-1], order[:, :-1])
@@ -82,6 +84,7 @@ class ARPG(Generator):
         stream: Stream = "token",
     ) -> list[Tensor]:
         self.check_reading(layers, context, stream)
+        self.check_order(order)
         table, count = self.rope(tokens.device), order.shape[1]
         copies = 2 if context == "echo" else 1
         x, places = self._content(
@@ -112,7 +115,7 @@ class ARPG(Generator):
         within_step = self.check_within_step(within_step)
         if tokens is None or positions is None:
             tokens = positions = label.new_empty(len(label), 0)
-        x, places = self._content(label, tokens, positions)
+        x, places = self._content(self.labels(label, len(label)), tokens, positions)
         # the last layer of the cache holds the shared keys and values; the last token decoded is never fed
         cache = KVCache(self.depth + 1, self.num_tokens)
         return State(cache, self.rope(label.device), x, places, within_step)

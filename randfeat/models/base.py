@@ -16,6 +16,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
+from .. import orders
 from ..layers import Block, CrossAttention, KVCache, SelfAttention, ffn_width, rope_table
 
 Context = Literal["causal", "echo", "full", "after"]
@@ -74,9 +75,7 @@ class Generator(nn.Module, ABC):
         num_kv_heads = num_kv_heads or num_heads
         ffn_dim = ffn_dim or ffn_width(embed_dim)
         if embed_dim % num_heads or (embed_dim // num_heads) % 4:
-            raise ValueError(
-                f"embed_dim {embed_dim} over num_heads {num_heads} must be a whole number divisible by 4"
-            )
+            raise ValueError(f"embed_dim {embed_dim} over num_heads {num_heads} must be a whole number divisible by 4")
         if num_heads % num_kv_heads:
             raise ValueError(f"num_heads {num_heads} must be a multiple of num_kv_heads {num_kv_heads}")
         self.config: dict[str, Any] = dict(
@@ -176,10 +175,21 @@ class Generator(nn.Module, ABC):
         return rope_table(self.grid, self.embed_dim // self.num_heads, self.rope_base, device)
 
     def labels(self, label: Tensor | None, batch: int) -> Tensor:
-        """The label of each image, the null class where None is given. (B,)"""
+        """The label of each image, the null class where None is given. (B,)
+
+        Labels are checked on the CPU only, as orders are: elsewhere the device would have to stop for the answer.
+        """
         if label is None:
             return torch.full((batch,), self.num_classes, device=self.device)
+        if label.device.type == "cpu" and ((label < 0) | (label > self.num_classes)).any():
+            wrong = label[(label < 0) | (label > self.num_classes)][0]
+            raise ValueError(f"label {int(wrong)} is outside 0..{self.num_classes}, whose last is the null class")
         return label
+
+    def check_order(self, order: Tensor) -> None:
+        """Raises a ValueError for what is no permutation; on the CPU only, see `labels`."""
+        if order.device.type == "cpu":
+            orders.validate(order, self.grid)
 
     def check_reading(self, layers: Sequence[int], context: str, stream: str) -> None:
         """Raises a ValueError that lists what this model can do, if it cannot do this."""
@@ -203,8 +213,7 @@ class Generator(nn.Module, ABC):
     def new_blocks(self, attention: Callable[[], nn.Module]) -> nn.ModuleList:
         """`depth` blocks, each around an attention of its own."""
         return nn.ModuleList(
-            Block(attention(), self.embed_dim, self.ffn_dim, self.norm_eps, self.dropout.p)
-            for _ in range(self.depth)
+            Block(attention(), self.embed_dim, self.ffn_dim, self.norm_eps, self.dropout.p) for _ in range(self.depth)
         )
 
     def self_attention(self) -> SelfAttention:

@@ -1,12 +1,14 @@
 """RandAR (arXiv 2412.01827): a decoder-only transformer that is told where the next token lies.
 
 The sequence is class, q_0, x_0, q_1, x_1, ... with q_i a position-instruction token (one learned vector, turned by the
-rotary embedding of the position that comes next) and x_i the token at that position. The prediction of x_i is read at q_i.
+rotary embedding of the position that comes next) and x_i the token at that position. The prediction of x_i is read at
+q_i.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +23,7 @@ class RandAR(Generator):
 
     contexts = ("causal", "echo", "full", "after")
     within_step = ("causal",)
-    official_names = {
+    official_names: ClassVar = {
         "instruction": ("pos_instruct_embeddings",),
         "label_embedding.weight": ("cls_embedding.embedding_table.weight",),
         "token_embedding.weight": ("tok_embeddings.weight",),
@@ -45,6 +47,7 @@ class RandAR(Generator):
         self.head = nn.Linear(self.embed_dim, self.vocab_size, bias=False)
 
     def forward(self, tokens: Tensor, label: Tensor | None, order: Tensor) -> Tensor:
+        self.check_order(order)
         table = self.rope(tokens.device)
         x, places = self._sequence(table, self.labels(label, len(tokens)), orders.gather(tokens, order), order)
         x, rope = x[:, :-1], rope_at(table, places[:, :-1])  # the last token predicts nothing
@@ -62,6 +65,7 @@ class RandAR(Generator):
         stream: Stream = "token",
     ) -> list[Tensor]:
         self.check_reading(layers, context, stream)
+        self.check_order(order)
         table, read, label = self.rope(tokens.device), orders.gather(tokens, order), self.labels(label, len(tokens))
         x, places = self._sequence(table, label, read, order)
         first, mask = x.shape[1], None
@@ -71,7 +75,8 @@ class RandAR(Generator):
         elif context == "after":
             x = torch.cat((x, self._instructions(table, order)), 1)
             places = torch.cat((places, order), 1)
-            # an extra query sees class, image and itself, so its row and column of the causal mask keep the diagonal only
+            # an extra query sees class, image and itself, so its row and column of the causal mask keep the diagonal
+            # only
             mask = causal_mask(x.shape[1], x.shape[1], x.device)
             mask[first:, first:] = torch.eye(order.shape[1], dtype=torch.bool, device=x.device)
         if context == "after":
@@ -96,7 +101,7 @@ class RandAR(Generator):
         table = self.rope(label.device)
         if tokens is None or positions is None:
             tokens = positions = label.new_empty(len(label), 0)
-        x, places = self._sequence(table, label, tokens, positions)
+        x, places = self._sequence(table, self.labels(label, len(label)), tokens, positions)
         return State(KVCache(self.depth, 1 + 2 * self.num_tokens), table, x, places, within_step)
 
     def step(self, state: State, tokens: Tensor | None, queries: Tensor) -> Tensor:
@@ -114,7 +119,7 @@ class RandAR(Generator):
         return self.head(self.norm(x[:, -queries.shape[1] :]))
 
     def _instructions(self, table: Tensor, positions: Tensor) -> Tensor:
-        """Position-instruction tokens: the shared vector, head by head, turned to each position. (B, L) -> (B, L, D)."""
+        """Position-instruction tokens: the shared vector, each head turned to the position. (B, L) -> (B, L, D)."""
         vector = self.instruction.view(1, self.num_heads, 1, -1).expand(-1, -1, self.num_tokens, -1)
         everywhere = rotate(vector, table[None, 1:]).transpose(1, 2).flatten(2)[0]
         return everywhere[positions]
@@ -125,9 +130,7 @@ class RandAR(Generator):
         x = self.dropout(self.token_embedding(tokens))
         return torch.stack((q, x), 2).flatten(1, 2), positions.repeat_interleave(2, 1)
 
-    def _sequence(
-        self, table: Tensor, label: Tensor, tokens: Tensor, positions: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def _sequence(self, table: Tensor, label: Tensor, tokens: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
         """The class token followed by the pairs: inputs (B, 1 + 2m, D) and their positions (B, 1 + 2m)."""
         x, places = self._pairs(table, tokens, positions)
         x = torch.cat((self.label_embedding(label).unsqueeze(1), x), 1)

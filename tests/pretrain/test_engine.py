@@ -91,9 +91,7 @@ def test_an_image_is_shown_as_a_function_of_seed_epoch_and_row():
 @pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
 def test_a_share_of_the_labels_is_dropped(share):
     tokens, labels = data(4000)
-    batch = make_batch(
-        tokens, labels, tiny.model("arpg"), Training(label_dropout=share), 0, torch.arange(4000)
-    )
+    batch = make_batch(tokens, labels, tiny.model("arpg"), Training(label_dropout=share), 0, torch.arange(4000))
     dropped = batch.labels == 3
     assert abs(dropped.double().mean() - share) <= 4 * math.sqrt(share * (1 - share) / 4000)
     assert torch.equal(batch.labels[~dropped], labels[~dropped])
@@ -131,9 +129,7 @@ def test_validation_is_as_trained_and_always_the_same(build, labelled):
     assert model.training
     assert validate(model, tokens, labels, replace(QUICK, seed=5, batch_size=3, label_dropout=0.9)) == value
     raster = validate(model, tokens, labels, replace(QUICK, order="raster"))
-    assert raster == pytest.approx(
-        -likelihood.log_prob(model, tokens, labels, mode="raster").mean().item() / 6
-    )
+    assert raster == pytest.approx(-likelihood.log_prob(model, tokens, labels, mode="raster").mean().item() / 6)
     assert raster != value
 
 

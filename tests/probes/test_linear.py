@@ -33,9 +33,7 @@ def test_single_precision_predicts_as_double(offset):
     reference = LogisticRegression(C=1.0, tol=1e-8, max_iter=10_000).fit(x[:300], y[:300])
     ours = LinearProbe(C=1.0).fit(x[:300] + offset, y[:300])
     assert ours.converged_
-    np.testing.assert_allclose(
-        ours.predict_proba(x[300:] + offset), reference.predict_proba(x[300:]), atol=1e-3
-    )
+    np.testing.assert_allclose(ours.predict_proba(x[300:] + offset), reference.predict_proba(x[300:]), atol=1e-3)
 
 
 def test_standard_scaling_does_not_see_units():

@@ -133,9 +133,7 @@ def test_as_dict_is_plain_numbers():
     assert [type(v) for v in fields.values()] == [float, float, float, int]
 
 
-@pytest.mark.parametrize(
-    ("low", "high", "excludes"), [(0.1, 0.2, True), (-2, -1, True), (0, 1, False), (-1, 1, False)]
-)
+@pytest.mark.parametrize(("low", "high", "excludes"), [(0.1, 0.2, True), (-2, -1, True), (0, 1, False), (-1, 1, False)])
 def test_excludes_zero(low, high, excludes):
     assert Interval((low + high) / 2, low, high, 3).excludes_zero is excludes
 

@@ -1,7 +1,7 @@
 """The handwritten digits that ship with scikit-learn, split by writer.
 
-1,797 real scans of 8 x 8 pixels in 17 grey levels (UCI "Optical Recognition of Handwritten Digits", test part). Samples of one
-writer are contiguous; the borders are those that the scikit-learn MOOC gives ("Sample grouping").
+1,797 real scans of 8 x 8 pixels in 17 grey levels (UCI "Optical Recognition of Handwritten Digits", test part).
+Samples of one writer are contiguous; the borders are those that the scikit-learn MOOC gives ("Sample grouping").
 """
 
 from __future__ import annotations

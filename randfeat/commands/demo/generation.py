@@ -14,22 +14,18 @@ from torch import Tensor
 from randfeat import Guidance, Pipeline, Sampling, likelihood, sampling
 from randfeat.models import Generator
 
-GUIDANCES = (1.0, 1.5, 2.0, 3.0)
+GUIDANCES, SWEEPS = (1.0, 1.5, 2.0, 3.0), (0, 1)
 COVERAGE_NEIGHBOURS = 5  # k of Naeem et al. 2020
 
 
 @dataclass(frozen=True)
 class SampleScores:
-    """For each sample, whether the judge agrees with its label and its distance to the nearest train image over the mean
-    such distance of test images; for each test image, whether a sample lies among its neighbours."""
+    """For each sample, whether the judge agrees with its label and its distance to the nearest train image over the
+    mean such distance of test images; for each test image, whether a sample lies among its neighbours."""
 
     agreement: np.ndarray
     nearest_train_ratio: np.ndarray
     recall: np.ndarray
-
-
-def with_guidance(scale: float, steps: int | None = None) -> Sampling:
-    return Sampling(steps=steps, guidance=Guidance(scale))
 
 
 def draw_by_class(pipeline: Pipeline, each: int, how: Sampling, seed: int) -> tuple[Tensor, np.ndarray]:
@@ -63,16 +59,21 @@ def _nearest(queries: np.ndarray, bank: np.ndarray) -> np.ndarray:
     return NearestNeighbors(n_neighbors=1).fit(bank).kneighbors(queries)[0][:, 0]
 
 
-def choose_guidance(
+def choose_sampling(
     pipeline: Pipeline, judge: BaseEstimator, fit: np.ndarray, held_out: np.ndarray, each: int
-) -> dict[float, float]:
-    """For each guidance scale the mean of agreement and recall, against held-out writers of train."""
+) -> tuple[Sampling, dict[str, float]]:
+    """The best guidance and number of sweeps by the mean of agreement and recall, against held-out writers of train.
+
+    Also that mean of everything tried.
+    """
+    tried = [Sampling(guidance=Guidance(scale), sweeps=sweeps) for sweeps in SWEEPS for scale in GUIDANCES]
     scores = {}
-    for scale in GUIDANCES:
-        samples, labels = draw_by_class(pipeline, each, with_guidance(scale), seed=1_000_000)
+    for how in tried:
+        samples, labels = draw_by_class(pipeline, each, how, seed=1_000_000)
         result = score_samples(samples, labels, judge, fit, held_out)
-        scores[scale] = float((result.agreement.mean() + result.recall.mean()) / 2)
-    return scores
+        scores[how] = float((result.agreement.mean() + result.recall.mean()) / 2)
+    named = {f"guidance {how.guidance.scale:g}, sweeps {how.sweeps}": score for how, score in scores.items()}
+    return max(scores, key=lambda how: scores[how]), named
 
 
 def likelihood_curve(

@@ -41,9 +41,7 @@ def gif(frames: Sequence[Image.Image], milliseconds: int = 180, rest: int = 1500
     """A GIF that loops and rests on its last frame."""
     buffer = io.BytesIO()
     times = [milliseconds] * (len(frames) - 1) + [rest]
-    frames[0].save(
-        buffer, "GIF", save_all=True, append_images=list(frames[1:]), duration=times, loop=0, disposal=1
-    )
+    frames[0].save(buffer, "GIF", save_all=True, append_images=list(frames[1:]), duration=times, loop=0, disposal=1)
     return buffer.getvalue()
 
 
@@ -67,7 +65,9 @@ def heat_maps(maps: Mapping[str, Mapping[str, Mapping[int, float]]]) -> bytes:
         ax.set_yticks(range(grid.shape[0]), list(rows))
         middle = (min(values) + max(values)) / 2
         for (r, c), value in np.ndenumerate(grid):
-            ax.text(c, r, f"{value:.2f}"[1:], ha="center", va="center", fontsize=7, color="w" if value < middle else "k")
+            ax.text(
+                c, r, f"{value:.2f}"[1:], ha="center", va="center", fontsize=7, color="w" if value < middle else "k"
+            )
     figure.colorbar(image, ax=axes, shrink=0.8, label="held-out linear accuracy")
     return plot(figure)
 
@@ -107,4 +107,14 @@ def accuracy_over_orders(
     ax.set(xlabel="orders K", ylabel="accuracy on test writers")
     ax.legend(fontsize=7)
     ax.grid(alpha=0.3)
+    return plot(figure)
+
+
+def overview(panels: Sequence[tuple[str, Image.Image]]) -> bytes:
+    """Four titled pictures, two by two: the one that is shared."""
+    figure = Figure(figsize=(11, 6.2), layout="constrained")
+    for ax, (title, picture) in zip(figure.subplots(2, 2).flat, panels, strict=True):
+        ax.imshow(picture, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+        ax.set_title(title, fontsize=10, loc="left")
+        ax.axis("off")
     return plot(figure)

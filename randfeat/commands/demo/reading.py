@@ -1,8 +1,8 @@
 """Which reading of a generator makes the best features, and how good are simple baselines?
 
-Everything is chosen by fitting on the first seven writers and scoring on the eighth and ninth; then it is fitted anew on all
-nine and scored once on the last five. Readings are first ranked with one quick estimator each; the winner, like every baseline,
-then gets the whole search over scaling, C and k.
+Everything is chosen by fitting on the first seven writers and scoring on the eighth and ninth; then it is fitted anew
+on all nine and scored once on the last five. Readings are first ranked with one quick estimator each; the winner,
+like every baseline, then gets the whole search over scaling, C and k.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ Features: TypeAlias = "Mapping[str, np.ndarray]"
 
 @dataclass(frozen=True)
 class Plan:
-    """The readings that are tried, one factor at a time. All orders with all layers and streams, then around the best of
-    these every context, pool and merge."""
+    """The readings that are tried, one factor at a time. All orders with all layers and streams, then around the best
+    of these every context, pool and merge."""
 
     orders: tuple[str, ...]
     layers: tuple[int, ...]

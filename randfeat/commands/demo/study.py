@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from randfeat import Index, Pipeline, Sampling, __version__, load, progress, seeding
+from randfeat import Guidance, Index, Pipeline, Sampling, __version__, load, progress, seeding
 from randfeat.pretrain import Recipe, read_recipe
 from randfeat.probes import Interval, bootstrap, paired
 from randfeat.tokenizers import PatchTokenizer
@@ -58,9 +58,7 @@ class Preset:
 
 
 PLAN = Plan(ORDERS, (1, 2, 3, 4, 5, 6))
-QUICK_PLAN = Plan(
-    ("raster", "bidirectional", "random*2"), (3, 6), contexts=("causal", "full"), pools=("mean", "grid4")
-)
+QUICK_PLAN = Plan(("raster", "bidirectional", "random*2"), (3, 6), contexts=("causal", "full"), pools=("mean", "grid4"))
 PRESETS = {
     "fast": Preset(0.1, QUICK_PLAN, samples_each=20, guidance_each=5, test_every=5, counts=(1, 4, 16)),
     "default": Preset(0.4, PLAN, samples_each=100, guidance_each=20, test_every=1),
@@ -89,14 +87,12 @@ class Results:
         self.seconds[what] = round(time.perf_counter() - began, 1)
 
 
-def run(preset_name: str, out: Path) -> Results:
+def run(preset_name: str, preset: Preset, out: Path) -> Results:
     """Runs the whole demo; models are left in out/models and kept if they lie there already."""
-    preset, digits = PRESETS[preset_name], load_digits()
+    digits = load_digits()
     results = Results(preset_name, digits)
     train, test = digits.written_by(FIT, VALIDATION), digits.written_by(TEST)
-    task = Task(
-        train.labels.numpy(), torch.isin(train.writers, torch.tensor(VALIDATION)).numpy(), test.labels.numpy()
-    )
+    task = Task(train.labels.numpy(), torch.isin(train.writers, torch.tensor(VALIDATION)).numpy(), test.labels.numpy())
     with results.stage(1, "fitting the tokenizer and training four generators"):
         tokenizer = PatchTokenizer.fit(digits.written_by(FIT).images, CODES, PATCH)
         recipes = {name: shortened(read_recipe(f"digits_{name}"), preset.train_share) for name in MODELS}
@@ -188,9 +184,7 @@ def score_likelihood(directory: Path, every: int, counts: tuple[int, ...], line:
     classes, total = pipeline.generator.num_classes, max(counts)
     with progress.bar(classes * total, f"likelihood {directory.name}", "pass", line) as bar:
         tokens = pipeline.encode(test.images[::every])
-        return generation.likelihood_curve(
-            pipeline.generator, tokens, test.labels[::every].numpy(), counts, bar.update
-        )
+        return generation.likelihood_curve(pipeline.generator, tokens, test.labels[::every].numpy(), counts, bar.update)
 
 
 # what is measured ---------------------------------------------------------------------------------------------------
@@ -237,33 +231,33 @@ def sample_and_judge(results: Results, preset: Preset, train: Digits, test: Digi
     fit = torch.isin(train.writers, torch.tensor(FIT)).numpy()
     for name in ("randar", "arpg"):
         pipeline = results.models[name]
-        by_guidance = generation.choose_guidance(
+        how, tried = generation.choose_sampling(
             pipeline, judge, train.pixels[fit], train.pixels[~fit], preset.guidance_each
         )
-        scale = max(by_guidance, key=lambda s: by_guidance[s])
-        how = generation.with_guidance(scale)
-        samples, labels = generation.draw_by_class(pipeline, preset.samples_each, how, seed=0)
-        judged = generation.score_samples(samples, labels, judge, train.pixels, test.pixels)
-        quick = generation.with_guidance(scale, steps=6)
-        in_six, _ = generation.draw_by_class(pipeline, preset.samples_each, quick, seed=0)
-        numbers = {
-            "agreement": bootstrap(judged.agreement),
-            "recall": bootstrap(judged.recall, test.writers.numpy()),
-            "nearest_train_ratio": bootstrap(judged.nearest_train_ratio),
-            "agreement_in_6_steps": bootstrap(
-                generation.score_samples(in_six, labels, judge, train.pixels, test.pixels).agreement
-            ),
-            "guidance": scale,
-            "guidance_tried": {str(s): round(value, 4) for s, value in by_guidance.items()},
+        judged = {}
+        for title, variant in {
+            "chosen": how,
+            "in_6_steps": dataclasses.replace(how, steps=6),
+            "without_sweeps": dataclasses.replace(how, sweeps=0),
+        }.items():
+            samples, labels = generation.draw_by_class(pipeline, preset.samples_each, variant, seed=0)
+            judged[title] = generation.score_samples(samples, labels, judge, train.pixels, test.pixels)
+            if variant is how:
+                results.pictures[f"samples_{name}"] = samples.unflatten(0, (-1, preset.samples_each))[:, :16]
+        results.numbers.setdefault("samples", {})[name] = {
+            "agreement": bootstrap(judged["chosen"].agreement),
+            "recall": bootstrap(judged["chosen"].recall, test.writers.numpy()),
+            "nearest_train_ratio": bootstrap(judged["chosen"].nearest_train_ratio),
+            "agreement_in_6_steps": bootstrap(judged["in_6_steps"].agreement),
+            "agreement_without_sweeps": bootstrap(judged["without_sweeps"].agreement),
+            "chosen": {"guidance": how.guidance.scale, "sweeps": how.sweeps},
+            "tried": {what: round(value, 4) for what, value in tried.items()},
         }
-        results.numbers.setdefault("samples", {})[name] = numbers
-        results.pictures[f"samples_{name}"] = samples.unflatten(0, (-1, preset.samples_each))[:, :16]
     samples_of = results.numbers["samples"]
     samples_of.update({k: v for k, v in samples_of["randar"].items() if isinstance(v, Interval)})
-    scale = samples_of["randar"]["guidance"]
-    results.pictures["watch"] = generation.watch(
-        results.models["randar"], list(range(10)), generation.with_guidance(scale), seed=0
-    )
+    guidance = Guidance(samples_of["randar"]["chosen"]["guidance"])
+    watched = results.models["randar"], list(range(10)), Sampling(guidance=guidance)
+    results.pictures["watch"] = generation.watch(*watched, seed=0)
     rows = seeding.bits(torch.tensor(5), len(test)).argsort()[:12]
     mask = np.zeros((8, 8), dtype=bool)
     mask[4:] = True

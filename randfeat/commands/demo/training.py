@@ -32,12 +32,11 @@ def train_all(
     return {name: load(directory / name) for name in recipes}
 
 
-def train_one(
-    name: str, recipe: Recipe, digits: Digits, tokenizer: Tokenizer, directory: Path, line: int
-) -> None:
+def train_one(name: str, recipe: Recipe, digits: Digits, tokenizer: Tokenizer, directory: Path, line: int) -> None:
     """Trains a recipe and saves its pipeline with the record of the run.
 
-    Without labels, the last two writers of train are held out and the best step on them is kept. With labels all writers of
+    Without labels, the last two writers of train are held out and the best step on them is kept. With labels all
+    writers of
     train are used, as the classifiers use them that it is compared with: its number of steps is the recipe's.
     """
     seen = digits.written_by(FIT) if not recipe.labels else digits.written_by(FIT, VALIDATION)

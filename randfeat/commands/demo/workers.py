@@ -38,8 +38,8 @@ def run_all(jobs: Mapping[str, Job]) -> dict[str, Any]:
 
 
 def set_up(lock: Any) -> None:
-    """In each worker: one thread, a lock that all bars share, and no life of its own: Ctrl-C is left to the parent, which
-    ends its workers, and a worker whose parent was killed ends itself."""
+    """In each worker: one thread, a lock that all bars share, and no life of its own: Ctrl-C is left to the parent,
+    which ends its workers, and a worker whose parent was killed ends itself."""
     import torch
     from threadpoolctl import threadpool_limits
 

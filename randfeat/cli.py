@@ -1,0 +1,53 @@
+"""The front door: `randfeat COMMAND`. A command's module is imported when it is called, and heavy libraries after its
+arguments are read, so that help is instant."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from . import __version__
+
+COMMANDS = {
+    "demo": "train on handwritten digits, read, probe, search, sample and inpaint them, and show it all in one page",
+}
+
+
+def build_parser(command: str | None) -> argparse.ArgumentParser:
+    """The parser; only the arguments of `command` are filled in."""
+    parser = argparse.ArgumentParser(
+        prog="randfeat",
+        description="Features, samples and likelihoods from random-order autoregressive image generators.",
+    )
+    parser.add_argument("--version", action="version", version=f"randfeat {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, summary in COMMANDS.items():
+        formatter = argparse.RawDescriptionHelpFormatter
+        sub = commands.add_parser(name, help=summary, description=summary, formatter_class=formatter)
+        sub.add_argument("--debug", action="store_true", help="show the traceback of an error")
+        if name == command:
+            module = import_module(f".commands.{name}", __package__)
+            sub.description = module.__doc__
+            module.add_arguments(sub)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a command; returns the exit code. An error is one sentence on standard error."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    command = next((word for word in words if not word.startswith("-")), None)
+    args = build_parser(command).parse_args(words)
+    module = import_module(f".commands.{args.command}", __package__)
+    try:
+        module.run(args)
+    except KeyboardInterrupt:
+        print(f"\nrandfeat {args.command}: stopped. {module.HOW_TO_RESUME}", file=sys.stderr)
+        return 130
+    except (ValueError, OSError, RuntimeError) as error:
+        if args.debug:
+            raise
+        print(f"randfeat {args.command}: {error}", file=sys.stderr)
+        return 1
+    return 0

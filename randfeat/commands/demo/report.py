@@ -1,0 +1,173 @@
+"""report.json, and report.html with every picture inside."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import torch
+from markupsafe import Markup
+
+from randfeat.probes import Interval
+
+from . import pictures, study
+from .study import Results
+
+GENERATORS = {"randar": "RandAR", "arpg": "ARPG"}
+HEAT_MAPS = {
+    "best": "RandAR, random orders in training",
+    "raster_control": "raster-order control",
+    "random_weights": "random weights",
+}
+
+
+def write(results: Results, out: Path) -> Path:
+    """Writes report.json, report.html and overview.png, and returns the path of the page."""
+    record = plain(results.numbers) | {"claims": claims(results), "settings": study.settings(results)}
+    write_file(out / "report.json", (json.dumps(record, indent=1, allow_nan=False) + "\n").encode())
+    write_file(out / "overview.png", make_overview(results))
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("randfeat.commands.demo", ""), autoescape=True, undefined=jinja2.StrictUndefined
+    )
+    environment.filters["interval"] = show_interval
+    page = environment.get_template("report.html.j2").render(
+        numbers=results.numbers,
+        claims=record["claims"],
+        settings=record["settings"],
+        sources=study.SOURCES,
+        generators=GENERATORS,
+        pictures=make_pictures(results),
+        counts=sorted(results.curves["randar"]),
+    )
+    return write_file(out / "report.html", page.encode())
+
+
+def write_file(path: Path, content: bytes) -> Path:
+    """Under a temporary name first: a file half written is never a file."""
+    scratch = path.with_name(f".{path.name}.part")
+    with scratch.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    scratch.replace(path)
+    return path
+
+
+def plain(value: Any) -> Any:
+    """Nested dictionaries with every interval as {"value", "low", "high", "n"}."""
+    if isinstance(value, Interval):
+        return value.as_dict()
+    if isinstance(value, dict):
+        return {str(key): plain(inner) for key, inner in value.items()}
+    return value
+
+
+def show_interval(interval: Interval, scale: float = 100.0) -> str:
+    return f"{scale * interval.value:.1f} [{scale * interval.low:.1f}, {scale * interval.high:.1f}]"
+
+
+def claims(results: Results) -> list[dict[str, Any]]:
+    """What a reader would like to conclude, with what was measured; `holds` only where the interval supports it."""
+    numbers = results.numbers
+    likelihood, made = numbers["likelihood"]["randar"], []
+
+    def claim(text: str, interval: Interval, holds: bool) -> None:
+        made.append({"claim": text, "measured": interval.as_dict(), "holds": bool(holds)})
+
+    k16 = likelihood["k16"]["top1"]
+    claim("RandAR's likelihood over 16 orders classifies at least 97 % of the test digits", k16, k16.value >= 0.97)
+    for name, row in likelihood.items():
+        if name.startswith("k16_minus_"):
+            other = name.removeprefix("k16_minus_").replace("k1", "1 order")
+            difference = row["top1"]
+            claim(f"RandAR's likelihood over 16 orders is better than {other}", difference, difference.low > 0)
+    for measure, words in (("linear", "a linear probe"), ("knn", "k-NN"), ("fewshot5", "five labels a class")):
+        difference = numbers[measure]["best_minus_raster_control"]["top1"]
+        claim(
+            f"reading the random-order model beats the raster-order control with {words}",
+            difference,
+            difference.low > 0,
+        )
+    agreement = numbers["samples"]["agreement"]
+    claim("a classifier of real digits recognises at least 90 % of RandAR's samples", agreement, agreement.value >= 0.9)
+    return made
+
+
+def make_pictures(results: Results) -> dict[str, Markup]:
+    """Every picture of the page as a data URI."""
+    raw, made = results.pictures, {}
+    for name in GENERATORS:
+        made[f"samples_{name}"] = png_uri(pictures.png(pictures.sheet(raw[f"samples_{name}"])))
+    frames = [pictures.sheet([canvas]) for canvas in raw["watch"]]
+    blank = pictures.sheet([torch.full_like(raw["watch"][0], 0.5)])
+    made["watch"] = data_uri(pictures.gif([blank, *frames]), "gif")
+    made["inpainting"] = png_uri(pictures.png(pictures.sheet(raw["inpainting"])))
+    made["neighbours"] = png_uri(pictures.png(pictures.sheet(neighbour_rows(results))))
+    made["heat"] = png_uri(heat_maps(results))
+    made["learning"] = png_uri(
+        pictures.learning_curves(
+            {
+                name: (history["train"], history["validation"])
+                for name, model in results.models.items()
+                for history in [model.training_record["history"]]
+            }
+        )
+    )
+    best_classifier = {
+        study.SOURCES["pixels"] + f", {measure}": results.numbers[measure]["pixels"]["top1"].value
+        for measure in ("linear", "knn", "svm")
+    }
+    made["likelihood"] = png_uri(
+        pictures.accuracy_over_orders(
+            {
+                GENERATORS[name]: {k: (i.value, i.low, i.high) for k, i in curve.items()}
+                for name, curve in results.curves.items()
+            },
+            best_classifier,
+        )
+    )
+    return made
+
+
+def make_overview(results: Results) -> bytes:
+    """Samples, a decode, inpainting and search in one picture."""
+    raw = results.pictures
+    stages = [raw["watch"][i] for i in range(1, len(raw["watch"]), 3)]
+    return pictures.overview(
+        [
+            ("samples of RandAR, one class a row", pictures.sheet(raw["samples_randar"])),
+            ("ten digits come into being, each in a random order of its own", pictures.sheet(stages)),
+            ("the lower half hidden; two completions by RandAR, two by ARPG", pictures.sheet(raw["inpainting"])),
+            ("test digits (left) and their nearest training digits", pictures.sheet(neighbour_rows(results))),
+        ]
+    )
+
+
+def neighbour_rows(results: Results) -> list[torch.Tensor]:
+    """Each query, a blank, and what was found."""
+    return [
+        torch.cat((query[None], torch.ones_like(query)[None], found)) for query, found in results.pictures["neighbours"]
+    ]
+
+
+def heat_maps(results: Results) -> bytes:
+    """Held-out linear accuracy over order mode and layer, for each model and stream."""
+    maps: dict[str, dict[str, dict[int, float]]] = {}
+    for source, title in HEAT_MAPS.items():
+        for text, value in results.readings[source].tried.items():
+            order, _, stream, layer = text.split("/")[:4]
+            rows = maps.setdefault(f"{title}\n{stream} stream", {})
+            rows.setdefault(order, {})[int(layer[1:])] = value
+    return pictures.heat_maps(maps)
+
+
+def png_uri(content: bytes) -> Markup:
+    return data_uri(content, "png")
+
+
+def data_uri(content: bytes, kind: str) -> Markup:
+    return Markup(f"data:image/{kind};base64,{base64.b64encode(content).decode()}")

@@ -1,0 +1,63 @@
+"""The front door: help is instant, an error is one sentence, Ctrl-C loses nothing."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from randfeat import cli
+
+HEAVY = ("torch", "numpy", "faiss", "sklearn", "matplotlib", "datasets", "jinja2")
+
+
+@pytest.mark.parametrize("arguments", [["--help"], *([name, "--help"] for name in cli.COMMANDS)])
+def test_help_teaches_and_imports_nothing_heavy(arguments):
+    code = (
+        "import sys; from randfeat.cli import main\n"
+        f"try: main({arguments!r})\n"
+        "except SystemExit as stop: assert stop.code == 0\n"
+        f"print('heavy:', [m for m in {HEAVY!r} if m in sys.modules])"
+    )
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert "heavy: []" in shown
+    assert len(shown.splitlines()) > 5
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ([], "required"),
+        (["nonsense"], "invalid choice"),
+        (["demo", "--fast", "--full"], "not allowed with"),
+        (["demo", "--nonsense"], "unrecognized"),
+    ],
+)
+def test_wrong_arguments_are_refused(wrong, says, capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(wrong)
+    assert stop.value.code == 2
+    assert says in capsys.readouterr().err
+
+
+def test_an_error_is_one_sentence_and_a_traceback_only_on_request(tmp_path, capsys):
+    taken = tmp_path / "file"
+    taken.write_text("in the way")
+    assert cli.main(["demo", "--out", str(taken)]) == 1
+    message = capsys.readouterr().err
+    assert message.startswith("randfeat demo: ")
+    assert len(message.splitlines()) == 1
+    with pytest.raises(FileExistsError):
+        cli.main(["demo", "--out", str(taken), "--debug"])
+
+
+def test_ctrl_c_says_how_to_resume(tmp_path, capsys, monkeypatch):
+    from randfeat.commands import demo
+
+    def stop(args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(demo, "run", stop)
+    assert cli.main(["demo", "--out", str(tmp_path)]) == 130
+    assert demo.HOW_TO_RESUME in capsys.readouterr().err

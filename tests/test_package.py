@@ -1,0 +1,79 @@
+"""What users get: one top-level name, every module inside, and an import that costs next to nothing."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import zipfile
+from pathlib import Path, PurePosixPath
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+FOLDERS = {
+    "randfeat": "randfeat",
+    "probes": "randfeat/probes",
+    "pretrain": "randfeat/pretrain",
+    "configs": "randfeat/configs",
+}
+
+
+def python(code: str) -> str:
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+
+
+@pytest.fixture(scope="module")
+def wheel_names(tmp_path_factory):
+    out = tmp_path_factory.mktemp("wheel")
+    source = out / "source"  # a copy, so that nothing is built into the checkout
+    tracked = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.splitlines()
+    for name in tracked:
+        if (ROOT / name).is_file():
+            target = source / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes((ROOT / name).read_bytes())
+    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(out), str(source)]
+    subprocess.run(command, capture_output=True, check=True)
+    (wheel,) = out.glob("*.whl")
+    shipped = {
+        f"{FOLDERS[folder]}/{inner}"
+        for name in tracked
+        for folder, _, inner in [name.partition("/")]
+        if folder in FOLDERS and (ROOT / name).is_file()
+    }
+    return shipped, set(zipfile.ZipFile(wheel).namelist())
+
+
+def test_the_wheel_owns_one_name_and_holds_every_file(wheel_names):
+    shipped, names = wheel_names
+    outside = {PurePosixPath(name).parts[0] for name in names if ".dist-info/" not in name}
+    assert outside == {"randfeat"}
+    assert {name for name in names if ".dist-info/" not in name} == shipped
+    assert "randfeat/py.typed" in names
+
+
+def test_import_is_light():
+    heavy = ("torch", "faiss", "sklearn", "datasets", "matplotlib", "timm")
+    assert python(f"import sys, randfeat; print([m for m in {heavy!r} if m in sys.modules])") == "[]"
+
+
+def test_import_takes_no_longer_than_torch():
+    took = "import time; t = time.perf_counter(); import {}; print(time.perf_counter() - t)"
+    assert float(python(took.format("randfeat"))) < float(python(took.format("torch")))
+
+
+def test_every_public_name_is_there():
+    assert python("import randfeat; print(all(hasattr(randfeat, n) for n in randfeat.__all__))") == "True"
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    import randfeat
+
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        randfeat.nonsense  # noqa: B018

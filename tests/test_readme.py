@@ -1,0 +1,43 @@
+"""Every Python block of the README runs, in its order, beside the models that the demo leaves.
+
+The two shell commands that open it are run as they stand by .ci/run.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from randfeat import pretrain
+from randfeat.commands.demo import study
+
+README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", README, flags=re.MULTILINE | re.DOTALL)
+
+
+def test_it_opens_with_two_commands():
+    language, first = BLOCKS[0]
+    assert language == "bash"
+    assert len(first.strip().splitlines()) == 2
+    assert [language for language, _ in BLOCKS[1:]] == ["python"] * (len(BLOCKS) - 1)
+
+
+@pytest.mark.slow
+def test_the_blocks_run(demo, monkeypatch):
+    monkeypatch.chdir(demo.parent)  # where the README's `demo` lies
+    whole = pretrain.read_recipe
+    monkeypatch.setattr(pretrain, "read_recipe", lambda name: study.shortened(whole(name), 0.01))
+    seen: dict[str, object] = {}
+    for number, (_, code) in enumerate(BLOCKS[1:], 1):
+        exec(compile(code, f"README block {number}", "exec"), seen)
+    assert seen["features"].shape == (1797, 256)
+    assert seen["eights"].shape == (16, 1, 8, 8)
+    assert (seen["completed"][:, 0, :4].numpy() == seen["images"][:10, :4].astype("float32")).all()
+    assert (demo.parent / "my_model" / "model.safetensors").is_file()
+
+
+def test_the_pictures_are_in_the_repository():
+    for picture in re.findall(r"!\[[^\]]*\]\(([^)]+)\)", README):
+        assert (Path(__file__).parents[1] / picture).is_file(), picture
