@@ -98,7 +98,7 @@ def loss(model: Generator, batch: Batch) -> Tensor:
 
 @torch.no_grad()
 def validate(model: Generator, tokens: Tensor, labels: Tensor | None, config: Training, draws: int = 4) -> float:
-    """Loss on held-out tokens as trained: same kind of order, labels given, the same `draws` orders an image each time."""
+    """Held-out loss as trained: the same kind of order, labels given; the same `draws` orders of an image each time."""
     fixed, total = Training(order=config.order, label_dropout=0.0, seed=-1), 0.0
     with model.evaluating():
         for epoch in range(draws):
@@ -135,7 +135,7 @@ def train(
         if config.ema
         else None
     )
-    judged = averaged.module if averaged else model
+    judged: Generator = averaged.module if averaged else model  # type: ignore[assignment]
     best, kept = math.inf, judged.state_dict()
     model.train()
     for step, batch in enumerate(batches(tokens, labels, model, config), 1):

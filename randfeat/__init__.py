@@ -10,6 +10,7 @@ Importing this package imports nothing heavy: names are looked up when they are 
 from __future__ import annotations
 
 from importlib import import_module
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from .sampling import Sampling
     from .schedules import Guidance
 
-__version__ = "0.1.0.dev0"
 __all__ = ["FeatureSpec", "Guidance", "Index", "Pipeline", "Sampling", "load"]
 
 _HOME = {
@@ -33,6 +33,8 @@ _HOME = {
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return version("randfeat")
     if name not in _HOME:
         raise AttributeError(f"module 'randfeat' has no attribute {name!r}")
     return getattr(import_module(f".{_HOME[name]}", __name__), name)

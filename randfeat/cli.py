@@ -7,8 +7,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from importlib import import_module
-
-from . import __version__
+from importlib.metadata import version
 
 COMMANDS = {
     "demo": "train on handwritten digits, read, probe, search, sample and inpaint them, and show it all in one page",
@@ -21,7 +20,7 @@ def build_parser(command: str | None) -> argparse.ArgumentParser:
         prog="randfeat",
         description="Features, samples and likelihoods from random-order autoregressive image generators.",
     )
-    parser.add_argument("--version", action="version", version=f"randfeat {__version__}")
+    parser.add_argument("--version", action="version", version=f"randfeat {version('randfeat')}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, summary in COMMANDS.items():
         formatter = argparse.RawDescriptionHelpFormatter

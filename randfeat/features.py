@@ -20,7 +20,7 @@ from . import orders, seeding
 from .models import Context, Generator, Stream
 
 GRAMMAR = "orders/context/stream/layers/pool/merge[/label], such as raster+reversed/causal/query/L6/grid2/concat"
-_PASS = re.compile(r"(?P<mode>[a-z]+)(\*(?P<count>\d+))?(@(?P<seed>\d+))?(?P<per_image>:per-image)?")
+_PASS = re.compile(r"(?P<mode>[a-z]+)(\*(?P<count>\d{1,4}))?(@(?P<seed>\d{1,18}))?(?P<per_image>:per-image)?")
 _ALIASES = {"bidirectional": "raster+reversed"}
 Merge = Literal["mean", "concat"]
 

@@ -10,6 +10,8 @@ from pathlib import Path
 import faiss
 import numpy as np
 
+from . import files
+
 
 @dataclass(frozen=True)
 class Match:
@@ -25,10 +27,10 @@ class Index:
     def __init__(self, features: np.ndarray, names: Sequence[str]) -> None:
         """features: (n, F) finite floats; names: n strings, paths for instance."""
         rows = _normalised(features)
-        if len(rows) != len(names):
-            raise ValueError(f"{len(rows)} features for {len(names)} names")
+        if len(rows) != len(names) or not len(rows):
+            raise ValueError(f"{len(rows)} features for {len(names)} names: expected as many, and one at least")
         self.names = list(names)
-        self._faiss = faiss.IndexFlatIP(rows.shape[1])
+        self._faiss: faiss.Index = faiss.IndexFlatIP(rows.shape[1])
         self._faiss.add(rows)
 
     def __len__(self) -> int:
@@ -48,18 +50,18 @@ class Index:
         ]
 
     def save(self, directory: str | Path) -> None:
-        """Writes `index.faiss` and `meta.json` into the directory."""
-        directory = Path(directory)
-        directory.mkdir(parents=True, exist_ok=True)
-        faiss.write_index(self._faiss, str(directory / "index.faiss"))
-        (directory / "meta.json").write_text(json.dumps({"metric": "cosine", "names": self.names}), "utf-8")
+        """Writes a directory of `index.faiss` and `meta.json`; one of the same name is replaced as a whole."""
+        with files.new_directory(Path(directory)) as made:
+            faiss.write_index(self._faiss, str(made / "index.faiss"))
+            (made / "meta.json").write_text(json.dumps({"metric": "cosine", "names": self.names}), "utf-8")
 
     @classmethod
     def load(cls, directory: str | Path) -> Index:
         """Opens what `save` wrote."""
-        directory = Path(directory)
-        if not (directory / "meta.json").is_file():
-            raise FileNotFoundError(f"{directory} is no index: it has no meta.json")
+        directory = files.settled(Path(directory))
+        for name in ("meta.json", "index.faiss"):
+            if not (directory / name).is_file():
+                raise FileNotFoundError(f"{directory} is no index: it has no {name}")
         index = cls.__new__(cls)
         index.names = json.loads((directory / "meta.json").read_text("utf-8"))["names"]
         index._faiss = faiss.read_index(str(directory / "index.faiss"))

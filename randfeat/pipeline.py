@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from . import __version__, data, editing, features, likelihood, models, tokenizers, weights
+from . import data, editing, features, files, likelihood, models, tokenizers, weights
 from .features import FeatureSpec
 from .models import Generator
 from .sampling import Sampling
@@ -132,26 +132,22 @@ class Pipeline(nn.Module):
 
     def save(self, directory: str | Path) -> None:
         """Writes a model directory; one of the same name is replaced as a whole."""
-        directory = Path(directory)
-        directory.parent.mkdir(parents=True, exist_ok=True)
         config = {
-            "randfeat": __version__,
+            "randfeat": version("randfeat"),
             "generator": {"name": models.name_of(self.generator), **self.generator.config},
             "class_names": self.class_names,
             "training": self.training_record,
         }
         tokenizer = {"name": tokenizers.name_of(self.tokenizer), **self.tokenizer.config}
-        with tempfile.TemporaryDirectory(prefix=f".{directory.name}.", dir=directory.parent) as scratch:
-            finished = Path(scratch) / directory.name
-            (finished / TOKENIZER).mkdir(parents=True)
-            weights.write(finished, config, self.generator.state_dict())
-            weights.write(finished / TOKENIZER, tokenizer, self.tokenizer.state_dict())
-            weights.replace_directory(finished, directory)
+        with files.new_directory(Path(directory)) as made:
+            (made / TOKENIZER).mkdir()
+            weights.write(made, config, self.generator.state_dict())
+            weights.write(made / TOKENIZER, tokenizer, self.tokenizer.state_dict())
 
 
 def load(directory: str | Path) -> Pipeline:
     """Opens a model directory that `Pipeline.save` wrote. Nothing in it is run as code."""
-    directory = Path(directory)
+    directory = files.settled(Path(directory))
     config, state = weights.read(directory)
     tokenizer_config, tokenizer_state = weights.read(directory / TOKENIZER)
     try:

@@ -24,7 +24,8 @@ def tokens_per_step(schedule: Schedule, count: int, steps: int | None = None) ->
     if steps is not None and steps < 1:
         raise ValueError(f"sampling takes at least one step, got steps={steps}")
     steps = count if steps is None or schedule == "one-by-one" else min(steps, count)
-    done, sizes = 0, []
+    done = 0
+    sizes: list[int] = []
     while done < count:
         size = _decoded_after(schedule, len(sizes), steps, count) - done
         size = min(max(size, 1), count - done)

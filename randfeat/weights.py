@@ -6,8 +6,6 @@ A model directory holds `config.json` and `model.safetensors` and nothing that r
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -36,7 +34,7 @@ def _official_layout(model: Generator) -> dict[str, tuple[str, ...]]:
 def to_official(model: Generator, state: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
     """The state (by default the model's own) under the names and shapes of the official code's state_dict."""
     state = model.state_dict() if state is None else state
-    official = {}
+    official: dict[str, Tensor] = {}
     for ours, names in _official_layout(model).items():
         official.update(zip(names, state[ours].chunk(len(names)), strict=True))
     return official
@@ -75,14 +73,8 @@ def _first(names: list[str], count: int = 3) -> str:
 
 def write(directory: Path, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
     """Writes config and tensors into a directory that exists."""
-    with (directory / CONFIG).open("w", encoding="utf-8") as file:
-        json.dump(config, file, indent=2)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
+    (directory / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, directory / WEIGHTS)
-    with (directory / WEIGHTS).open("rb") as file:
-        os.fsync(file.fileno())
 
 
 def read(directory: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -98,16 +90,3 @@ def read(directory: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         return config, load_file(directory / WEIGHTS)
     except SafetensorError as error:
         raise ValueError(f"{directory / WEIGHTS} is damaged or cut short ({error}): copy it again") from None
-
-
-def replace_directory(finished: Path, target: Path) -> None:
-    """Puts a finished directory in the place of the target, which is never seen half written."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    if target.exists():
-        old = target.with_name(f".{target.name}.old")
-        shutil.rmtree(old, ignore_errors=True)
-        target.rename(old)
-        finished.rename(target)
-        shutil.rmtree(old)
-    else:
-        finished.rename(target)

@@ -1,4 +1,5 @@
 import json
+import os
 
 import numpy as np
 import pytest
@@ -145,7 +146,7 @@ def test_what_is_saved_is_loaded(pipeline, tmp_path):
 
 @pytest.mark.parametrize("fails_at", [1, 2, 3])
 def test_a_failed_save_leaves_the_old_model_and_no_litter(tmp_path, monkeypatch, fails_at):
-    """The disk is full at the first or the second file of weights, or the folder cannot be moved."""
+    """The disk is full at the first or the second file of weights, or fails to confirm a file."""
     target, calls = tmp_path / "model", []
     old, new = make("randar"), make("randar", seed=1)
     old.save(target)
@@ -160,7 +161,7 @@ def test_a_failed_save_leaves_the_old_model_and_no_litter(tmp_path, monkeypatch,
         return call
 
     monkeypatch.setattr(weights, "save_file", failing(weights.save_file))
-    monkeypatch.setattr(weights, "replace_directory", failing(weights.replace_directory))
+    monkeypatch.setattr(os, "fsync", failing(os.fsync))
     with pytest.raises(OSError, match="no space left"):
         new.save(target)
     assert [path.name for path in tmp_path.iterdir()] == ["model"]

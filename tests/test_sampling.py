@@ -289,3 +289,20 @@ def test_temperature_divides_the_logits(build):
     noise = seeding.uniform(seeding.derive(SEEDS, 1), model.num_tokens)
     expected = draw(filter_logits(step.logits / 0.5, top_p=0.8), noise)
     assert torch.equal(step.tokens.gather(1, step.positions), expected)
+
+
+def test_sweeps_redraw_what_was_drawn_and_nothing_else(model):
+    label, seeds = torch.zeros(3, dtype=torch.int64), torch.arange(3)
+    known = torch.full((3, model.num_tokens), UNKNOWN)
+    known[:, 1:3] = 2
+    plain = sample(model, label, seeds, Sampling(), known=known)
+    swept = sample(model, label, seeds, Sampling(sweeps=2), known=known)
+    assert torch.equal(swept[:, 1:3], known[:, 1:3])
+    assert (swept != plain).any()
+    assert ((swept >= 0) & (swept < model.vocab_size)).all()
+    alone = sample(model, label[1:2], seeds[1:2], Sampling(sweeps=2), known=known[1:2])
+    assert torch.equal(alone, swept[1:2])
+    everything = sample(model, label, seeds, Sampling(sweeps=1), known=swept)
+    assert torch.equal(everything, swept)
+    with pytest.raises(ValueError, match="sweeps"):
+        Sampling(sweeps=-1)

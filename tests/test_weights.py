@@ -1,5 +1,3 @@
-import json
-
 import pytest
 import torch
 
@@ -77,15 +75,3 @@ def test_damaged_directories_are_refused(tmp_path):
     (tmp_path / weights.WEIGHTS).unlink()
     with pytest.raises(FileNotFoundError, match=r"it has no model.safetensors"):
         weights.read(tmp_path)
-
-
-def test_a_directory_is_replaced_as_a_whole(tmp_path):
-    target = tmp_path / "deep" / "model"
-    for number in range(3):
-        finished = tmp_path / "scratch"
-        finished.mkdir()
-        (finished / f"{number}.json").write_text(json.dumps(number))
-        weights.replace_directory(finished, target)
-        assert [path.name for path in target.iterdir()] == [f"{number}.json"]
-        assert [path.name for path in target.parent.iterdir()] == ["model"]
-        assert not finished.exists()

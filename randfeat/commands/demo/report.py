@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import jinja2
 import torch
 from markupsafe import Markup
 
+from randfeat import files
 from randfeat.probes import Interval
 
 from . import pictures, study
@@ -28,8 +28,8 @@ HEAT_MAPS = {
 def write(results: Results, out: Path) -> Path:
     """Writes report.json, report.html and overview.png, and returns the path of the page."""
     record = plain(results.numbers) | {"claims": claims(results), "settings": study.settings(results)}
-    write_file(out / "report.json", (json.dumps(record, indent=1, allow_nan=False) + "\n").encode())
-    write_file(out / "overview.png", make_overview(results))
+    files.write_bytes(out / "report.json", (json.dumps(record, indent=1, allow_nan=False) + "\n").encode())
+    files.write_bytes(out / "overview.png", make_overview(results))
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("randfeat.commands.demo", ""), autoescape=True, undefined=jinja2.StrictUndefined
     )
@@ -43,18 +43,8 @@ def write(results: Results, out: Path) -> Path:
         pictures=make_pictures(results),
         counts=sorted(results.curves["randar"]),
     )
-    return write_file(out / "report.html", page.encode())
-
-
-def write_file(path: Path, content: bytes) -> Path:
-    """Under a temporary name first: a file half written is never a file."""
-    scratch = path.with_name(f".{path.name}.part")
-    with scratch.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    scratch.replace(path)
-    return path
+    files.write_bytes(out / "report.html", page.encode())
+    return out / "report.html"
 
 
 def plain(value: Any) -> Any:

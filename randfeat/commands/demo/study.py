@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from randfeat import Guidance, Index, Pipeline, Sampling, __version__, load, progress, seeding
+from randfeat import Guidance, Index, Pipeline, Sampling, load, progress, seeding
 from randfeat.pretrain import Recipe, read_recipe
 from randfeat.probes import Interval, bootstrap, paired
 from randfeat.tokenizers import PatchTokenizer
@@ -98,7 +98,7 @@ def run(preset_name: str, preset: Preset, out: Path) -> Results:
         recipes = {name: shortened(read_recipe(f"digits_{name}"), preset.train_share) for name in MODELS}
         results.models = train_all(recipes, digits, tokenizer, out / "models")
     with results.stage(2, "reading features in every order mode, and the baselines"):
-        results.readings = run_all(
+        readings = run_all(
             {
                 "best": partial(read_saved, out / "models" / "randar_free", preset.plan, task),
                 "raster_control": partial(read_saved, out / "models" / "raster_free", preset.plan, task),
@@ -106,7 +106,7 @@ def run(preset_name: str, preset: Preset, out: Path) -> Results:
                 "baselines": partial(read_baselines, tokenizer, task),
             }
         )
-        results.readings.update(results.readings.pop("baselines"))
+        results.readings = readings.pop("baselines") | readings
         score_readings(results, test)
     with results.stage(3, "scoring the likelihood of every class"):
         right = run_all(
@@ -285,11 +285,10 @@ def search_index(results: Results, out: Path, train: Digits, test: Digits) -> No
 
 def settings(results: Results) -> dict[str, Any]:
     """What a reader needs to repeat the run."""
-    packages = ("torch", "numpy", "scikit-learn", "faiss-cpu")
+    packages = ("randfeat", "torch", "numpy", "scikit-learn", "faiss-cpu")
     return {
         "preset": results.preset,
         "versions": {
-            "randfeat": __version__,
             "python": platform.python_version(),
             **{p: version(p) for p in packages},
         },

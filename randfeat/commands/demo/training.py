@@ -42,7 +42,8 @@ def train_one(name: str, recipe: Recipe, digits: Digits, tokenizer: Tokenizer, d
     seen = digits.written_by(FIT) if not recipe.labels else digits.written_by(FIT, VALIDATION)
     held_out = digits.written_by(VALIDATION) if not recipe.labels else None
     tokens = tokenizer.encode(seen.images)
-    generator = recipe.build(tuple(tokens.shape[1:]), tokenizer.vocab_size, int(digits.labels.max()) + 1)
+    rows, columns = tokens.shape[1:]
+    generator = recipe.build((rows, columns), tokenizer.vocab_size, int(digits.labels.max()) + 1)
     with progress.bar(recipe.training.steps, name, "step", line) as bar:
 
         def on_step(step: int, loss: float) -> None:
@@ -54,7 +55,7 @@ def train_one(name: str, recipe: Recipe, digits: Digits, tokenizer: Tokenizer, d
             generator,
             tokens.flatten(1),
             seen.labels if recipe.labels else None,
-            held_out and (tokenizer.encode(held_out.images).flatten(1), None),
+            None if held_out is None else (tokenizer.encode(held_out.images).flatten(1), None),
             recipe.training,
             on_step,
         )

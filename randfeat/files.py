@@ -1,0 +1,56 @@
+"""Writing that a crash cannot leave half done."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Writes a file under a temporary name, waits until the disk has it, and renames it."""
+    scratch = path.with_name(f".{path.name}.part")
+    with scratch.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    scratch.replace(path)
+
+
+@contextmanager
+def new_directory(target: Path) -> Iterator[Path]:
+    """An empty directory to fill; it takes the target's place when the block ends without an exception.
+
+    A directory that was there is moved aside first and removed last, so a kill at any moment leaves one or the other
+    whole: `settled` finds it.
+    """
+    target = target.absolute()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    old = _aside(target)
+    with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as scratch:
+        made = Path(scratch) / target.name
+        made.mkdir()
+        yield made
+        for file in made.rglob("*"):
+            if file.is_file():
+                with file.open("rb") as written:
+                    os.fsync(written.fileno())
+        if target.exists():
+            shutil.rmtree(old, ignore_errors=True)
+            target.rename(old)
+        made.rename(target)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def settled(directory: Path) -> Path:
+    """The directory, or its predecessor where a writer was killed between moving that aside and putting the new one
+    there."""
+    old = _aside(directory.absolute())
+    return old if old.exists() and not directory.exists() else directory
+
+
+def _aside(directory: Path) -> Path:
+    return directory.with_name(f".{directory.name}.old")

@@ -1,0 +1,74 @@
+"""A writer that dies at any moment leaves the old or the new, whole."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+
+import pytest
+
+from randfeat import files
+
+
+class Killed(BaseException):
+    """Stands for a kill: nothing that runs on an exception in the block may repair what it left."""
+
+
+def test_a_directory_is_replaced_as_a_whole(tmp_path):
+    target = tmp_path / "deep" / "model"
+    for number in range(3):
+        with files.new_directory(target) as made:
+            (made / f"{number}.json").write_text(str(number))
+        assert [path.name for path in target.iterdir()] == [f"{number}.json"]
+        assert [path.name for path in target.parent.iterdir()] == ["model"]
+
+
+def test_an_error_inside_leaves_everything_as_it_was(tmp_path):
+    def fill():
+        with files.new_directory(tmp_path / "model") as made:
+            (made / "half").write_text("half")
+            raise ValueError("no")
+
+    with pytest.raises(ValueError, match="no"):
+        fill()
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("renames", [0, 1])
+def test_a_kill_between_the_renames_leaves_a_whole_directory(tmp_path, monkeypatch, renames):
+    target = tmp_path / "model"
+    with files.new_directory(target) as made:
+        (made / "file").write_text("old")
+    done, rename = [], pathlib.Path.rename
+
+    def dying(self, other):
+        if len(done) == renames:
+            raise Killed
+        done.append(self)
+        return rename(self, other)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pathlib.Path, "rename", dying)
+        with pytest.raises(Killed), files.new_directory(target) as made:
+            (made / "file").write_text("new")
+    assert (files.settled(target) / "file").read_text() == "old"
+    with files.new_directory(target) as made:
+        (made / "file").write_text("newer")
+    assert (files.settled(target) / "file").read_text() == "newer"
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    path = tmp_path / "report.json"
+    files.write_bytes(path, b"old")
+
+    def full(descriptor):
+        raise OSError("no space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(OSError, match="no space"):
+            files.write_bytes(path, b"new")
+    assert path.read_bytes() == b"old"
+    files.write_bytes(path, b"new")
+    assert path.read_bytes() == b"new"
