@@ -24,11 +24,13 @@ from randfeat.models import Generator
 class Training:
     """How to train.
 
-    steps: optimiser steps. batch_size: images a step. order: `random`, a fresh order per image and epoch, or another
-    mode of `orders.MODES` for every image. label_dropout: share of images whose label becomes the null class, for
-    guidance.
-    warmup: steps of linear warm-up; cosine decay to `final_lr_ratio` of the rate follows. clip: largest global gradient
-    norm. ema: decay of the averaged weights that are validated and kept; 0 keeps the weights themselves.
+    steps: optimiser steps. batch_size: images a step.
+    order: `random`, a fresh order per image and epoch, or another mode of `orders.MODES` for every image.
+    label_dropout: share of the times an image is seen that replace its label by the null class, for guidance.
+    other_crops: share of the times that show one of its other crops instead of the first.
+    warmup: steps of linear warm-up; a cosine decay to `final_lr_ratio` of the rate follows.
+    clip: largest global gradient norm.
+    ema: decay of the averaged weights that are validated and kept; 0 keeps the weights themselves.
     eval_every: steps between validations. patience: validations without a new best before training stops (0: never).
     """
 
@@ -43,6 +45,7 @@ class Training:
     clip: float = 1.0
     ema: float = 0.0
     label_dropout: float = 0.1
+    other_crops: float = 0.0
     eval_every: int = 100
     patience: int = 0
     seed: int = 0
@@ -87,7 +90,11 @@ def make_batch(
     if labels is not None:
         kept = seeding.uniform(seeding.derive(config.seed, epoch, 2, rows), 1)[:, 0] >= config.label_dropout
         label = torch.where(kept, labels[rows], label)
-    return Batch(*(x.to(model.device) for x in (tokens[rows], label, order)))
+    crops = tokens.unsqueeze(1) if tokens.ndim == 2 else tokens
+    count = crops.shape[1]
+    other, which = seeding.uniform(seeding.derive(config.seed, epoch, 4, rows), 2).unbind(-1)
+    crop = (other < config.other_crops) * (1 + (which * (count - 1)).long()) % count
+    return Batch(*(x.to(model.device) for x in (crops[rows, crop], label, order)))
 
 
 def loss(model: Generator, batch: Batch) -> Tensor:
@@ -117,18 +124,12 @@ def train(
 ) -> History:
     """Trains in place and leaves the model in evaluation mode, with the weights of the best validation.
 
-    tokens: (n, N) in raster space; labels: (n,) class indices, or None to train without labels; validation: the same of
-    held-out images, or None to keep the last step's weights. on_step: called with (steps done, loss of the step).
+    tokens: (n, N) in raster space, or (n, crops, N); labels: (n,) class indices, or None to train without labels;
+    validation: the same of held-out images, or None to keep the last step's weights. on_step: called with (steps
+    done, loss of the step).
     """
     history, began = History(), time.perf_counter()
-    decayed = [p for p in model.parameters() if p.ndim > 1]
-    plain = [p for p in model.parameters() if p.ndim <= 1]
-    optimiser = torch.optim.AdamW(
-        [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}],
-        lr=config.learning_rate,
-        betas=config.betas,
-        fused=True,
-    )
+    optimiser = make_optimiser(model, config)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: learning_rate_factor(step, config))
     averaged = (
         torch.optim.swa_utils.AveragedModel(model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(config.ema))
@@ -166,6 +167,18 @@ def train(
     model.eval()
     history.seconds = time.perf_counter() - began
     return history
+
+
+def make_optimiser(model: Generator, config: Training) -> torch.optim.Optimizer:
+    """AdamW that decays every parameter of two or more dimensions, embeddings too, as both papers' code does."""
+    decayed = [p for p in model.parameters() if p.ndim > 1]
+    plain = [p for p in model.parameters() if p.ndim <= 1]
+    return torch.optim.AdamW(
+        [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}],
+        lr=config.learning_rate,
+        betas=config.betas,
+        fused=True,
+    )
 
 
 def learning_rate_factor(step: int, config: Training) -> float:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 BORDERS = (0, 130, 256, 386, 516, 646, 776, 915, 1029, 1157, 1287, 1415, 1545, 1667, 1797)
@@ -36,6 +37,14 @@ class Digits:
     def pixels(self) -> np.ndarray:
         """float32 (n, 64) in [0, 1]."""
         return self.images.flatten(1).numpy()
+
+
+def with_shifts(images: Tensor) -> Tensor:
+    """Each image, then itself moved by one pixel up, down, left and right: (n, 1, H, W) -> (n, 5, 1, H, W)."""
+    height, width = images.shape[2:]
+    padded = F.pad(images, (1, 1, 1, 1))
+    corners = ((1, 1), (2, 1), (0, 1), (1, 2), (1, 0))
+    return torch.stack([padded[..., y : y + height, x : x + width] for y, x in corners], 1)
 
 
 def load_digits() -> Digits:

@@ -13,7 +13,7 @@ from typing import TypeAlias
 
 import numpy as np
 import torch
-from sklearn.base import BaseEstimator, clone
+from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.decomposition import PCA
 from sklearn.linear_model import RidgeClassifier
 from sklearn.pipeline import make_pipeline
@@ -32,6 +32,8 @@ from randfeat.probes import (
     select,
     svm_space,
 )
+
+from .digits import with_shifts
 
 SHOTS, DRAWS = 5, 20
 MEASURES = ("linear", "knn", "fewshot5", "retrieval")  # three accuracies, and MAP@R of test images among those of train
@@ -125,7 +127,34 @@ WHOLE: dict[str, dict[str, BaseEstimator]] = {
         for alpha in (100.0, 10.0, 1.0, 0.1)
     },
     "retrieval": {"cosine": None},
-    "svm": svm_space(),
+    "svm": svm_space(("none", "standard")),
+}
+
+
+class WithShifts(ClassifierMixin, BaseEstimator):
+    """A classifier of 8 x 8 pixels that learns each training digit moved by one pixel in four directions as well."""
+
+    def __init__(self, estimator: BaseEstimator) -> None:
+        self.estimator = estimator
+
+    def fit(self, x: np.ndarray, y: np.ndarray) -> WithShifts:
+        images = with_shifts(torch.from_numpy(x).unflatten(1, (1, 8, 8)))
+        self.fitted_ = clone(self.estimator).fit(images.flatten(0, 1).flatten(1).numpy(), np.repeat(y, images.shape[1]))
+        self.classes_ = self.fitted_.classes_
+        return self
+
+    def predict(self, x: np.ndarray) -> np.ndarray:
+        return self.fitted_.predict(x)
+
+
+# Classifiers of pixels may do what the generators do in training, so they get the choice
+CLASSIFIERS: dict[str, dict[str, BaseEstimator]] = {
+    measure: WHOLE[measure] | {f"{name} with shifts": WithShifts(estimator) for name, estimator in shifted.items()}
+    for measure, shifted in {
+        "linear": WHOLE["linear"],
+        "knn": WHOLE["knn"],
+        "svm": svm_space(("none",), (1, 10), (1, 4)),
+    }.items()
 }
 
 
@@ -143,12 +172,13 @@ def search(measure: str, sources: Features, task: Task, space: Mapping[str, Base
     return select(cross(train, space), task.train_y, task.held_out).scores
 
 
-def score(measure: str, sources: Features, task: Task, held_out_scores: Mapping[str, float]) -> Score:
-    """The best held-out choice, fitted on all of train, on each test image."""
+def score(measure: str, sources: Features, task: Task, space: Mapping[str, BaseEstimator]) -> Score:
+    """The best choice of a source and an estimator on held-out images, fitted on all of train, on each test image."""
+    held_out_scores = search(measure, sources, task, space)
     best = max(held_out_scores, key=lambda name: held_out_scores[name])
     source, _, name = best.rpartition("/")
     train, test = sources[source][: task.split], sources[source][task.split :]
-    made = right(measure, train, task.train_y, test, task.test_y, WHOLE[measure][name], DRAWS)
+    made = right(measure, train, task.train_y, test, task.test_y, space[name], DRAWS)
     return Score(best, held_out_scores[best], made)
 
 
@@ -171,13 +201,14 @@ def right(
     return np.asarray(each, dtype=np.float64)
 
 
-def read_baseline(sources: Features, task: Task, measures: tuple[str, ...] = MEASURES) -> Reading:
+def read_baseline(sources: Features, task: Task) -> Reading:
     """A baseline with several variants (numbers of PCA components, say), with the whole search."""
-    reading = Reading()
-    for measure in measures:
-        held_out_scores = search(measure, sources, task, WHOLE[measure])
-        reading.scores[measure] = score(measure, sources, task, held_out_scores)
-    return reading
+    return Reading({measure: score(measure, sources, task, WHOLE[measure]) for measure in MEASURES})
+
+
+def classify_pixels(pixels: np.ndarray, task: Task) -> Reading:
+    """Classifiers of pixels, each also with shifted training digits if that is better on held-out ones."""
+    return Reading({measure: score(measure, {"pixels": pixels}, task, space) for measure, space in CLASSIFIERS.items()})
 
 
 def read_generator(
@@ -204,7 +235,7 @@ def read_generator(
         nearby = features_of(plan.around(FeatureSpec.parse(best_of(ranked))))
         best = best_of(search(measure, nearby, task, QUICK[measure]))
         chosen = {best: nearby[best]}
-        reading.scores[measure] = score(measure, chosen, task, search(measure, chosen, task, WHOLE[measure]))
+        reading.scores[measure] = score(measure, chosen, task, WHOLE[measure])
         tick()
     return reading
 

@@ -107,17 +107,14 @@ def make_pictures(results: Results) -> dict[str, Markup]:
             }
         )
     )
-    best_classifier = {
-        study.SOURCES["pixels"] + f", {measure}": results.numbers[measure]["pixels"]["top1"].value
-        for measure in ("linear", "knn", "svm")
-    }
+    classifiers = {name: row["top1"].value for name, row in results.numbers["classifiers"].items()}
     made["likelihood"] = png_uri(
         pictures.accuracy_over_orders(
             {
                 GENERATORS[name]: {k: (i.value, i.low, i.high) for k, i in curve.items()}
                 for name, curve in results.curves.items()
             },
-            best_classifier,
+            classifiers,
         )
     )
     return made

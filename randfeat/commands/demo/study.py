@@ -23,7 +23,7 @@ from randfeat.probes import Interval, bootstrap, paired
 from randfeat.tokenizers import PatchTokenizer
 
 from . import generation, reading
-from .digits import FIT, TEST, VALIDATION, Digits, load_digits
+from .digits import FIT, TEST, VALIDATION, Digits, load_digits, with_shifts
 from .reading import MEASURES, Plan, Reading, Task
 from .training import train_all
 from .workers import run_all
@@ -33,6 +33,7 @@ PATCH, CODES = 2, 128
 ORDERS = (
     "raster", "reversed", "columns", "hierarchical", "bidirectional", "random*1", "random*4", "random*4:per-image"
 )  # fmt: skip
+CLASSIFIERS = {"linear": "logistic regression on pixels", "knn": "k-NN on pixels", "svm": "RBF-SVM on pixels"}
 METRICS = {"retrieval": "map_at_r"}  # of a measure, where it is not top1
 SOURCES = {
     "best": "label-free RandAR, best reading",
@@ -60,8 +61,8 @@ class Preset:
 PLAN = Plan(ORDERS, (1, 2, 3, 4, 5, 6))
 QUICK_PLAN = Plan(("raster", "bidirectional", "random*2"), (3, 6), contexts=("causal", "full"), pools=("mean", "grid4"))
 PRESETS = {
-    "fast": Preset(0.1, QUICK_PLAN, samples_each=20, guidance_each=5, test_every=5, counts=(1, 4, 16)),
-    "default": Preset(0.4, PLAN, samples_each=100, guidance_each=20, test_every=1),
+    "fast": Preset(0.05, QUICK_PLAN, samples_each=20, guidance_each=5, test_every=5, counts=(1, 4, 16)),
+    "default": Preset(0.3, PLAN, samples_each=100, guidance_each=20, test_every=1),
     "full": Preset(1.0, PLAN, samples_each=100, guidance_each=50, test_every=1),
 }
 
@@ -94,7 +95,7 @@ def run(preset_name: str, preset: Preset, out: Path) -> Results:
     train, test = digits.written_by(FIT, VALIDATION), digits.written_by(TEST)
     task = Task(train.labels.numpy(), torch.isin(train.writers, torch.tensor(VALIDATION)).numpy(), test.labels.numpy())
     with results.stage(1, "fitting the tokenizer and training four generators"):
-        tokenizer = PatchTokenizer.fit(digits.written_by(FIT).images, CODES, PATCH)
+        tokenizer = PatchTokenizer.fit(with_shifts(digits.written_by(FIT).images).flatten(0, 1), CODES, PATCH)
         recipes = {name: shortened(read_recipe(f"digits_{name}"), preset.train_share) for name in MODELS}
         results.models = train_all(recipes, digits, tokenizer, out / "models")
     with results.stage(2, "reading features in every order mode, and the baselines"):
@@ -173,8 +174,7 @@ def read_baselines(tokenizer: PatchTokenizer, task: Task, line: int) -> dict[str
         ):
             made[name] = reading.read_baseline(sources, task)
             bar.update()
-        svm = reading.read_baseline({"pixels": both.pixels}, task, ("svm",))
-        made["pixels"].scores.update(svm.scores)
+        made["classifiers"] = reading.classify_pixels(both.pixels, task)
         bar.update()
     return made
 
@@ -192,16 +192,19 @@ def score_likelihood(directory: Path, every: int, counts: tuple[int, ...], line:
 
 def score_readings(results: Results, test: Digits) -> None:
     groups, numbers = test.writers.numpy(), results.numbers
-    for measure in (*MEASURES, "svm"):
-        scores = {name: one.scores[measure] for name, one in results.readings.items() if measure in one.scores}
+
+    def row(made: reading.Score, metric: str = "top1") -> dict[str, Any]:
+        return {metric: bootstrap(made.right, groups), "chosen": made.chosen, "held_out": made.held_out}
+
+    for measure in MEASURES:
         metric = METRICS.get(measure, "top1")
-        numbers[measure] = {
-            name: {metric: bootstrap(made.right, groups), "chosen": made.chosen, "held_out": made.held_out}
-            for name, made in scores.items()
-        }
-        if "best" in scores:
-            difference = paired(scores["best"].right, scores["raster_control"].right, groups)
-            numbers[measure]["best_minus_raster_control"] = {metric: difference}
+        scores = {name: results.readings[name].scores[measure] for name in SOURCES}
+        numbers[measure] = {name: row(made, metric) for name, made in scores.items()}
+        difference = paired(scores["best"].right, scores["raster_control"].right, groups)
+        numbers[measure]["best_minus_raster_control"] = {metric: difference}
+    classifiers = results.readings["classifiers"].scores
+    numbers["svm"] = {"pixels": row(classifiers["svm"])}
+    numbers["classifiers"] = {CLASSIFIERS[measure]: row(made) for measure, made in classifiers.items()}
 
 
 def compare_likelihood(
@@ -212,21 +215,17 @@ def compare_likelihood(
     for name, curve in right.items():
         results.curves[name] = {k: bootstrap(scores, groups) for k, scores in curve.items()}
         numbers[name] = {f"k{k}": {"top1": interval} for k, interval in results.curves[name].items()}
-    classifiers = {
-        "logistic regression on pixels": results.readings["pixels"].scores["linear"].right,
-        "k-NN on pixels": results.readings["pixels"].scores["knn"].right,
-        "RBF-SVM on pixels": results.readings["pixels"].scores["svm"].right,
-    }
     most = right["randar"][16]
     numbers["randar"]["k16_minus_k1"] = {"top1": paired(most, right["randar"][1], groups)}
-    for name, scores in classifiers.items():
-        numbers["randar"][f"k16_minus_{name}"] = {"top1": paired(most, scores[::every], groups)}
+    for measure, made in results.readings["classifiers"].scores.items():
+        difference = paired(most, made.right[::every], groups)
+        numbers["randar"][f"k16_minus_{CLASSIFIERS[measure]}"] = {"top1": difference}
     results.numbers["likelihood"] = numbers
 
 
 def sample_and_judge(results: Results, preset: Preset, train: Digits, test: Digits) -> None:
     """Samples of every class; the judge is the SVM chosen above, fitted on real digits of train only."""
-    judge = reading.WHOLE["svm"][results.numbers["svm"]["pixels"]["chosen"].rpartition("/")[2]]
+    judge = reading.CLASSIFIERS["svm"][results.numbers["svm"]["pixels"]["chosen"].rpartition("/")[2]]
     judge.fit(train.pixels, train.labels.numpy())
     fit = torch.isin(train.writers, torch.tensor(FIT)).numpy()
     for name in ("randar", "arpg"):

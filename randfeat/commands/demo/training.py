@@ -14,7 +14,7 @@ from randfeat import Pipeline, load, progress
 from randfeat.pretrain import Recipe, train
 from randfeat.tokenizers import Tokenizer
 
-from .digits import FIT, VALIDATION, Digits
+from .digits import FIT, VALIDATION, Digits, with_shifts
 from .workers import run_all
 
 
@@ -41,7 +41,7 @@ def train_one(name: str, recipe: Recipe, digits: Digits, tokenizer: Tokenizer, d
     """
     seen = digits.written_by(FIT) if not recipe.labels else digits.written_by(FIT, VALIDATION)
     held_out = digits.written_by(VALIDATION) if not recipe.labels else None
-    tokens = tokenizer.encode(seen.images)
+    tokens = tokenizer.encode(with_shifts(seen.images).flatten(0, 1))
     rows, columns = tokens.shape[1:]
     generator = recipe.build((rows, columns), tokenizer.vocab_size, int(digits.labels.max()) + 1)
     with progress.bar(recipe.training.steps, name, "step", line) as bar:
@@ -53,7 +53,7 @@ def train_one(name: str, recipe: Recipe, digits: Digits, tokenizer: Tokenizer, d
 
         history = train(
             generator,
-            tokens.flatten(1),
+            tokens.flatten(1).unflatten(0, (len(seen), -1)),
             seen.labels if recipe.labels else None,
             None if held_out is None else (tokenizer.encode(held_out.images).flatten(1), None),
             recipe.training,
