@@ -27,7 +27,8 @@ class Training:
     steps: optimiser steps. batch_size: images a step.
     order: `random`, a fresh order per image and epoch, or another mode of `orders.MODES` for every image.
     label_dropout: share of the times an image is seen that replace its label by the null class, for guidance.
-    other_crops: share of the times that show one of its other crops instead of the first.
+    other_crops: share of the times that show one of its other crops instead of the first; it falls linearly from epoch
+        to epoch, to none in the last one, so that what is learned in the end is the distribution of first crops.
     warmup: steps of linear warm-up; a cosine decay to `final_lr_ratio` of the rate follows.
     clip: largest global gradient norm.
     ema: decay of the averaged weights that are validated and kept; 0 keeps the weights themselves.
@@ -93,7 +94,8 @@ def make_batch(
     crops = tokens.unsqueeze(1) if tokens.ndim == 2 else tokens
     count = crops.shape[1]
     other, which = seeding.uniform(seeding.derive(config.seed, epoch, 4, rows), 2).unbind(-1)
-    crop = (other < config.other_crops) * (1 + (which * (count - 1)).long()) % count
+    left = 1 - epoch * len(crops) / (config.steps * config.batch_size)
+    crop = (other < config.other_crops * left) * (1 + (which * (count - 1)).long()) % count
     return Batch(*(x.to(model.device) for x in (crops[rows, crop], label, order)))
 
 

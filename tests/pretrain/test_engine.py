@@ -257,14 +257,17 @@ def test_dropout_of_a_step_is_seeded_by_the_step(fresh, monkeypatch):
     assert seeds == [int(seeding.derive(4, step, 3)) for step in range(1, 13)]
 
 
-def test_crops_are_shown_in_their_share_and_one_crop_is_as_none():
+def test_crops_are_shown_in_a_share_that_falls_to_none_and_one_crop_is_as_none():
     model = tiny.model("randar", (2, 2))
     rows = torch.arange(2000)
     crops = torch.stack([torch.full((2000, 4), crop) for crop in range(3)], 1)  # every token tells its crop
-    config = Training(other_crops=0.4)
+    config = Training(other_crops=0.4, steps=100, batch_size=200)  # ten epochs
     shown = engine.make_batch(crops, None, model, config, 0, rows).tokens[:, 0]
     shares = torch.bincount(shown, minlength=3) / 2000
     torch.testing.assert_close(shares, torch.tensor([0.6, 0.2, 0.2]), atol=0.03, rtol=0)
+    halfway = engine.make_batch(crops, None, model, config, 5, rows).tokens[:, 0]
+    assert (halfway > 0).float().mean().item() == pytest.approx(0.2, abs=0.03)
+    assert not engine.make_batch(crops, None, model, config, 10, rows).tokens.any()
     assert not torch.equal(shown, engine.make_batch(crops, None, model, config, 1, rows).tokens[:, 0])
     plain = engine.make_batch(crops[:, 1], None, model, config, 0, rows)
     assert torch.equal(plain.tokens, engine.make_batch(crops[:, 1:2], None, model, config, 0, rows).tokens)

@@ -14,7 +14,7 @@ from torch import Tensor
 from randfeat import Guidance, Pipeline, Sampling, likelihood, sampling
 from randfeat.models import Generator
 
-GUIDANCES, SWEEPS = (1.0, 1.5, 2.0, 3.0), (0, 1)
+GUIDANCES, SWEEPS = (1.0, 1.5, 2.0, 3.0), (0, 1, 3)
 COVERAGE_NEIGHBOURS = 5  # k of Naeem et al. 2020
 
 

@@ -51,23 +51,22 @@ def plot(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
-def heat_maps(maps: Mapping[str, Mapping[str, Mapping[int, float]]]) -> bytes:
+def heat_maps(maps: Mapping[str, Mapping[str, Mapping[int, float]]], columns: int = 3) -> bytes:
     """One map for each title: held-out accuracy by order mode (rows) and layer (columns), on one colour scale."""
     values = [v for rows in maps.values() for row in rows.values() for v in row.values()]
-    longest = max(len(rows) for rows in maps.values())
-    figure = Figure(figsize=(3.4 * len(maps) + 1.2, 0.42 * longest + 1.3), layout="constrained")
-    axes = figure.subplots(1, len(maps), squeeze=False, sharey=True)[0]
-    for ax, (title, rows) in zip(axes, maps.items(), strict=True):
+    lowest, highest = min(values), max(values)
+    longest, rows_of_maps = max(len(rows) for rows in maps.values()), -(-len(maps) // columns)
+    figure = Figure(figsize=(3.4 * columns + 1.4, rows_of_maps * (0.34 * longest + 0.9)), layout="constrained")
+    axes = figure.subplots(rows_of_maps, columns, squeeze=False, sharey=True)
+    for ax, (title, rows) in zip(axes.flat, maps.items(), strict=False):
         grid = np.array([list(row.values()) for row in rows.values()])
-        image = ax.imshow(grid, vmin=min(values), vmax=max(values), cmap="viridis", aspect="auto")
+        image = ax.imshow(grid, vmin=lowest, vmax=highest, cmap="viridis", aspect="auto")
         ax.set_title(title, fontsize=9)
         ax.set_xticks(range(grid.shape[1]), [f"L{layer}" for layer in next(iter(rows.values()))])
         ax.set_yticks(range(grid.shape[0]), list(rows))
-        middle = (min(values) + max(values)) / 2
         for (r, c), value in np.ndenumerate(grid):
-            ax.text(
-                c, r, f"{value:.2f}"[1:], ha="center", va="center", fontsize=7, color="w" if value < middle else "k"
-            )
+            colour = "w" if value < (lowest + highest) / 2 else "k"
+            ax.text(c, r, f"{100 * value:.0f}", ha="center", va="center", fontsize=7, color=colour)
     figure.colorbar(image, ax=axes, shrink=0.8, label="held-out linear accuracy")
     return plot(figure)
 

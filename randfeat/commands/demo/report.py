@@ -144,12 +144,12 @@ def neighbour_rows(results: Results) -> list[torch.Tensor]:
 def heat_maps(results: Results) -> bytes:
     """Held-out linear accuracy over order mode and layer, for each model and stream."""
     maps: dict[str, dict[str, dict[int, float]]] = {}
-    for source, title in HEAT_MAPS.items():
-        for text, value in results.readings[source].tried.items():
-            order, _, stream, layer = text.split("/")[:4]
+    for text in results.readings["best"].tried:
+        order, _, stream, layer = text.split("/")[:4]
+        for source, title in HEAT_MAPS.items():
             rows = maps.setdefault(f"{title}\n{stream} stream", {})
-            rows.setdefault(order, {})[int(layer[1:])] = value
-    return pictures.heat_maps(maps)
+            rows.setdefault(order, {})[int(layer[1:])] = results.readings[source].tried[text]
+    return pictures.heat_maps(maps, len(HEAT_MAPS))
 
 
 def png_uri(content: bytes) -> Markup:
