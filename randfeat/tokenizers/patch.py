@@ -39,6 +39,7 @@ class PatchTokenizer(Tokenizer):
         The codebook is smaller than asked for where the images have fewer distinct patches.
         """
         from sklearn.cluster import KMeans
+        from threadpoolctl import threadpool_limits
 
         tokenizer = cls(vocab_size, patch, images.shape[1])
         tokenizer.check_images(images)
@@ -47,7 +48,9 @@ class PatchTokenizer(Tokenizer):
         if len(distinct) <= vocab_size:
             codebook = distinct
         else:
-            with warnings.catch_warnings():  # its advice for Windows, which changes nothing here
+            # one thread, so that the codebook does not depend on how many add up its means; and without the advice
+            # for Windows, which changes nothing here
+            with threadpool_limits(1), warnings.catch_warnings():
                 warnings.filterwarnings("ignore", "KMeans is known to have a memory leak")
                 codebook = KMeans(vocab_size, n_init=1, random_state=seed).fit(patches).cluster_centers_
         tokenizer = cls(len(codebook), patch, images.shape[1])
