@@ -25,7 +25,8 @@ class Sampling:
 
     steps: network calls; None decodes one token at a time. schedule: see `schedules.tokens_per_step`.
     temperature: > 0. top_k: keep the k likeliest (0 = all). top_p: keep the likeliest that sum to this (1 = all).
-    order: an order mode of `orders.MODES`. within_step: see `Generator.start`.
+    order: an order mode of `orders.MODES`, by default the model's first: random where it can.
+    within_step: see `Generator.start`.
     sweeps: how often the finished image is gone over again (block Gibbs sampling): half of its tokens are drawn anew
     given the others, then the other half. ARPG predicts the first tokens of an image without knowing where they lie,
     and on a small grid such a bad start shows; one sweep mends most of it.
@@ -37,7 +38,7 @@ class Sampling:
     temperature: float = 1.0
     top_k: int = 0
     top_p: float = 1.0
-    order: str = "random"
+    order: str | None = None
     within_step: str | None = None
     sweeps: int = 0
 
@@ -103,12 +104,16 @@ def decode(
     batch, count, device = len(label), model.num_tokens, model.device
     label, seeds = label.to(device), seeds.to(device)
     if order is None:
-        order = orders.make(sampling.order, model.grid, seeding.derive(seeds, 0))
+        order = orders.make(model.check_order_mode(sampling.order), model.grid, seeding.derive(seeds, 0))
     orders.validate(order, model.grid)
+    model.check_order(order)
     noise = seeding.uniform(seeding.derive(seeds, 1), count)
     tokens = torch.full((batch, count), UNKNOWN, device=device) if known is None else known.to(device).clone()
     done = _count_known(tokens)
     order = orders.known_first(order.to(device).expand(batch, -1), tokens != UNKNOWN)
+    sizes = tokens_per_step(sampling.schedule, count - done, sampling.steps)
+    if model.raster_only:
+        _check_raster(model, order, sizes)
 
     guidance = sampling.guidance
     copies = 1 if guidance.off else 2
@@ -117,7 +122,7 @@ def decode(
     with model.evaluating():
         state = model.start(labels, tokens.repeat(copies, 1).gather(1, prefix), prefix, sampling.within_step)
     last = None
-    for size in tokens_per_step(sampling.schedule, count - done, sampling.steps):
+    for size in sizes:
         queries = order[:, done : done + size]
         with model.evaluating():
             raw = model.step(state, last, queries.repeat(copies, 1))
@@ -145,6 +150,10 @@ def sample(
 
     Arguments as in `decode`.
     """
+    if sampling.sweeps and model.raster_only:
+        raise ValueError(
+            f"a sweep draws tokens given later ones, which {type(model).__name__} cannot see: leave sweeps out"
+        )
     unknown = torch.full((len(label), model.num_tokens), UNKNOWN, device=model.device)
     tokens = unknown if known is None else known.to(model.device)
     drawn = tokens == UNKNOWN
@@ -158,6 +167,15 @@ def sample(
             for step in decode(model, label, seeding.derive(again, number), sampling, None, hidden):
                 tokens = step.tokens
     return tokens
+
+
+def _check_raster(model: Generator, order: Tensor, sizes: list[int]) -> None:
+    """Raises a ValueError for what a model of raster order alone cannot do."""
+    name = type(model).__name__
+    if (order != orders.raster(model.grid).to(order.device)).any():
+        raise ValueError(f"{name} sees earlier tokens only: known tokens must be the first of raster order")
+    if max(sizes, default=1) > 1:
+        raise ValueError(f"{name} decodes one token a step, not {max(sizes)}: leave steps out")
 
 
 def _count_known(tokens: Tensor) -> int:
