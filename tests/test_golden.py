@@ -16,10 +16,12 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from randfeat import orders, sampling, weights
+from randfeat import orders, sampling, tokenizers, weights
 from randfeat.layers import ffn_width, rope_at
 from randfeat.models import SIZES, Generator, create
 from randfeat.schedules import Guidance, tokens_per_step
+from randfeat.tokenizers import LlamaGenVQ, MaskGITVQ
+from randfeat.tokenizers.vq import VQTokenizer
 
 GOLDEN = Path(os.environ.get("RANDFEAT_GOLDEN", Path(__file__).parents[2] / "shared" / "golden"))
 INDEX = GOLDEN / "INDEX.json"
@@ -30,9 +32,7 @@ needs_golden = pytest.mark.skipif(
 
 # (family, kind) that nothing here implements yet; a case of theirs that passes nevertheless is a failure
 NOT_BUILT = {
-    ("maskgit", "tokenizer"),
     ("randar", "extrapolate"),
-    ("vq", "tokenizer"),
 }
 
 
@@ -64,6 +64,7 @@ def test_official_schedules(recorded, schedule):
 
 # what a file of keys calls a model -> what we do
 MODEL_OF = {"ARPG": "arpg", "LlamaGen": "llamagen", "RandAR": "randar"}
+TOKENIZER_OF = {"VQModel": "llamagen_vq", "MaskGITTokenizer": "maskgit_vq"}
 KEYS = sorted((GOLDEN / "keys").glob("*.json"))
 
 
@@ -71,19 +72,24 @@ KEYS = sorted((GOLDEN / "keys").glob("*.json"))
 @pytest.mark.parametrize("path", KEYS, ids=lambda path: path.stem)
 def test_full_size_models_have_the_official_keys(path):
     recorded = json.loads(path.read_text())
-    config, repository = recorded["config"], recorded["official"]["repo"].split("/")[1]
     with torch.device("meta"):
-        if "vocab_size" not in config:
-            pytest.xfail("not built yet")
-        model, half = MODEL_OF[repository], 2 if repository == "ARPG" else 1
-        shape = dict(embed_dim=config["dim"], depth=config["n_layer"] // half, num_heads=config["n_head"])
-        size = next(name for name, known in SIZES.items() if known == (model, shape))
-        assert size.removeprefix(f"{model}_") in path.stem.split("_")
-        side = math.isqrt(config.get("block_size", 256))
-        made = create(size, grid=(side, side), vocab_size=config["vocab_size"], num_classes=config["num_classes"])
-    state = weights.to_official(made)
-    assert {name: list(value.shape) for name, value in state.items()} == recorded["state_dict"]
+        tokenizer = TOKENIZER_OF.get(recorded["official"]["class"])
+        made = tokenizers.create(tokenizer) if tokenizer else of_published_size(path.stem, recorded)
+    state = {name: list(value.shape) for name, value in weights.to_official(made).items()}
+    unused = made.unused if tokenizer else ()
+    assert list(unused) == recorded["buffers"]
+    assert state == {name: shape for name, shape in recorded["state_dict"].items() if name not in unused}
     assert sum(p.numel() for p in made.parameters()) == recorded["n_params"]
+
+
+def of_published_size(stem: str, recorded: dict[str, Any]) -> Generator:
+    config, repository = recorded["config"], recorded["official"]["repo"].split("/")[1]
+    model, half = MODEL_OF[repository], 2 if repository == "ARPG" else 1
+    shape = dict(embed_dim=config["dim"], depth=config["n_layer"] // half, num_heads=config["n_head"])
+    size = next(name for name, known in SIZES.items() if known == (model, shape))
+    assert size.removeprefix(f"{model}_") in stem.split("_")
+    side = math.isqrt(config.get("block_size", 256))
+    return create(size, grid=(side, side), vocab_size=config["vocab_size"], num_classes=config["num_classes"])
 
 
 # how each kind of case is run -----------------------------------------------------------------------------------
@@ -229,12 +235,73 @@ def run_filter(case: dict[str, Any], tensors: dict[str, Tensor]) -> None:
         close(filtered.softmax(-1), tensors[f"out.probs{i}"], case)
 
 
+def build_tokenizer(case: dict[str, Any], tensors: dict[str, Tensor]) -> VQTokenizer:
+    config = case["config"]
+    if case["family"] == "vq":
+        assert config["encoder_ch_mult"] == config["decoder_ch_mult"]
+        tokenizer: VQTokenizer = LlamaGenVQ(
+            vocab_size=config["codebook_size"],
+            code_dim=config["codebook_embed_dim"],
+            width=config["ch"],
+            multipliers=config["encoder_ch_mult"],
+            num_res_blocks=config["num_res_blocks"],
+            latent_dim=config["z_channels"],
+        )
+    else:
+        tokenizer = MaskGITVQ(
+            vocab_size=config["num_embeddings"],
+            code_dim=config["embedding_dim"],
+            width=config["hidden_channels"],
+            multipliers=config["channel_mult"],
+            num_res_blocks=config["num_res_blocks"],
+        )
+    state = {k.removeprefix("state."): v for k, v in tensors.items() if k.startswith("state.")}
+    weights.load_strict(tokenizer, weights.from_official(tokenizer, state))
+    assert {k: list(v.shape) for k, v in weights.to_official(tokenizer).items()} == {
+        k: shape for k, shape in case["state_keys"].items() if k not in tokenizer.unused
+    }
+    return tokenizer.eval()
+
+
+@torch.no_grad()
+def run_tokenizer(case: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+    tokenizer = build_tokenizer(case, tensors)
+
+    low = -1 if case["family"] == "vq" else 0  # official images are in [-1, 1] there, ours in [0, 1]
+
+    def theirs(images: Tensor) -> Tensor:
+        return images * (1 - low) + low
+
+    sizes = [name.removeprefix("in.image") for name in tensors if name.startswith("in.image")]
+    assert sizes
+    for size in sizes:
+        images, tokens = (tensors[f"in.image{size}"] - low) / (1 - low), tensors[f"out.indices{size}"]
+        close(tokenizer.latents(images), tensors[f"out.prequant{size}"], case)
+        found = tokenizer.encode(images)
+        assert found.shape == (len(images), *(side // tokenizer.stride for side in images.shape[2:]))
+        assert torch.equal(found.flatten(1), tokens)
+        close(tokenizer.codes(found), tensors[f"out.quant{size}"], case)
+        raw = tensors.get(f"out.decoded_unclamped{size}", tensors[f"out.decoded{size}"])
+        close(theirs(tokenizer.pixels(tokenizer.codes(found))), raw, case)
+        decoded = tokenizer.decode(found)
+        close(theirs(decoded), raw.clamp(low, 1), case)
+        levels = (255 * decoded).round().permute(0, 2, 3, 1) - tensors[f"out.uint8{size}"].float()
+        assert levels.abs().max() <= 1
+    for name, (h, w) in case["params"]["codes_hw"].items():
+        codes = tensors[f"in.{name}"].unflatten(1, (h, w))
+        close(theirs(tokenizer.decode(codes)), tensors[f"out.{name}_image"].clamp(low, 1), case)
+        if f"out.{name}_embed" in tensors:
+            close(tokenizer.codes(codes), tensors[f"out.{name}_embed"], case)
+
+
 RUN = {
     ("arpg", "generate"): run_generate,
     ("arpg", "teacher_forced"): run_teacher_forced,
     ("filter", "filter"): run_filter,
     ("llamagen_gpt", "generate"): run_generate,
     ("llamagen_gpt", "teacher_forced"): run_teacher_forced,
+    ("maskgit", "tokenizer"): run_tokenizer,
     ("randar", "generate"): run_generate,
     ("randar", "teacher_forced"): run_teacher_forced,
+    ("vq", "tokenizer"): run_tokenizer,
 }

@@ -42,9 +42,8 @@ def test_a_cache_changes_nothing(model, schedule, guidance, known):
         steps = list(decode(model, LABEL, SEEDS, how, known=given))
         assert [s.positions.shape[1] for s in steps] == tokens_per_step(schedule, count - known, how.steps)
         label = LABEL if guidance.off else torch.cat((LABEL, torch.full_like(LABEL, model.num_classes)))
-        drawn = orders.make(
-            model.order_modes[0], model.grid, seeding.derive(SEEDS, 0)
-        )  # the order is the seed's, known tokens first
+        # the order is the seed's, known tokens first
+        drawn = orders.make(model.order_modes[0], model.grid, seeding.derive(SEEDS, 0))
         order = orders.known_first(drawn, given != UNKNOWN).repeat(len(label) // 3, 1)
         tokens, number = orders.gather(steps[-1].tokens.repeat(len(label) // 3, 1), order), [0] * known
         for k, step in enumerate(steps, 1):
@@ -75,9 +74,8 @@ def test_within_step_is_an_option_of_sampling(model):
     """The first is the default; each gives logits of its own where a step decodes several tokens."""
 
     def last(within_step):
-        *_, step = decode(
-            model, LABEL, SEEDS, Sampling(tiny.steps(model, 3), "linear", top_k=1, within_step=within_step)
-        )
+        how = Sampling(tiny.steps(model, 3), "linear", top_k=1, within_step=within_step)
+        *_, step = decode(model, LABEL, SEEDS, how)
         return step.raw_logits
 
     results = [last(option) for option in model.within_step]
