@@ -6,14 +6,14 @@ batches in float32 except for near-ties, because matrix products of another size
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from . import orders, seeding
-from .models import Generator
+from .models import Generator, State
 from .schedules import Guidance, Schedule, tokens_per_step
 
 UNKNOWN = -1  # the value of a token that is not decoded yet
@@ -118,19 +118,46 @@ def decode(
     guidance = sampling.guidance
     copies = 1 if guidance.off else 2
     labels = label if guidance.off else torch.cat((label, torch.full_like(label, model.num_classes)))
-    prefix = order[:, :done].repeat(copies, 1)
+    prefix, given = order[:, :done], tokens.gather(1, order[:, :done])
     with model.evaluating():
-        state = model.start(labels, tokens.repeat(copies, 1).gather(1, prefix), prefix, sampling.within_step)
-    last = None
+        state = model.start(labels, given.repeat(copies, 1), prefix.repeat(copies, 1), sampling.within_step)
+
+    def guide(raw: Tensor, done: int, size: int) -> Tensor:
+        return raw if guidance.off else guided(raw, guidance.at(done, size, count))
+
+    yield from run(model, state, order, given, noise, sizes, sampling, guide)
+
+
+def guided(raw: Tensor, scale: float) -> Tensor:
+    """Classifier-free guidance: conditional, then unconditional logits (2B, n, V) -> (B, n, V)."""
+    conditional, unconditional = raw.chunk(2)
+    return unconditional + scale * (conditional - unconditional)
+
+
+@torch.no_grad()
+def run(
+    model: Generator,
+    state: State,
+    order: Tensor,
+    known: Tensor,
+    noise: Tensor,
+    sizes: list[int],
+    sampling: Sampling,
+    guide: Callable[[Tensor, int, int], Tensor],
+) -> Iterator[Step]:
+    """The loop itself, from a state that was started with the known tokens, once for each branch of guidance.
+
+    order: (B, N); known: (B, m), the tokens at its first m places; noise: (B, N); sizes: tokens of each step, N - m
+    in all. guide: the logits (branches * B, n, V) of a step, how many tokens were decoded before it and how many it
+    decodes -> (B, n, V).
+    """
+    copies, done = len(state.waiting) // len(order), known.shape[1]
+    tokens, last = torch.full_like(order, UNKNOWN).scatter(1, order[:, :done], known), None
     for size in sizes:
         queries = order[:, done : done + size]
         with model.evaluating():
             raw = model.step(state, last, queries.repeat(copies, 1))
-        logits = raw
-        if not guidance.off:
-            conditional, unconditional = raw.chunk(2)
-            scale = guidance.at(done, size, count)
-            logits = unconditional + scale * (conditional - unconditional)
+        logits = guide(raw, done, size)
         filtered = filter_logits(logits / sampling.temperature, sampling.top_k, sampling.top_p)
         new = draw(filtered, noise[:, done : done + size])
         tokens = tokens.scatter(1, queries, new)

@@ -17,7 +17,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from randfeat import orders, sampling, tokenizers, weights
-from randfeat.layers import ffn_width, rope_at
+from randfeat.extrapolation import Extrapolation, enlarge
+from randfeat.layers import ffn_width, rope_at, stretched_rope_table
 from randfeat.models import SIZES, Generator, create
 from randfeat.schedules import Guidance, tokens_per_step
 from randfeat.tokenizers import LlamaGenVQ, MaskGITVQ
@@ -30,19 +31,9 @@ needs_golden = pytest.mark.skipif(
     not CASES, reason=f"no recorded outputs at {GOLDEN}; RANDFEAT_GOLDEN names another folder"
 )
 
-# (family, kind) that nothing here implements yet; a case of theirs that passes nevertheless is a failure
-NOT_BUILT = {
-    ("randar", "extrapolate"),
-}
-
-
-def cases() -> list[Any]:
-    marks = {True: [pytest.mark.xfail(strict=True, reason="not built yet")], False: []}
-    return [pytest.param(c["case"], id=c["case"], marks=marks[(c["family"], c["kind"]) in NOT_BUILT]) for c in CASES]
-
 
 @needs_golden
-@pytest.mark.parametrize("name", cases())
+@pytest.mark.parametrize("name", [case["case"] for case in CASES])
 def test_official_outputs(name):
     case = json.loads((GOLDEN / f"{name}.json").read_text())
     tensors = load_file(GOLDEN / f"{name}.safetensors")
@@ -196,8 +187,7 @@ def unmasked_arpg(model, tokens, label, order):
 def official_sampling(case: dict[str, Any]) -> sampling.Sampling:
     p = case["params"]
     if case["family"] == "randar":
-        start, end = p["cfg_scales"]
-        guidance = Guidance(end, "linear", start, "before") if end > 1 else Guidance()
+        guidance = official_guidance(*p["cfg_scales"])
         steps, schedule = p["num_inference_steps"], "cosine-randar"
     elif case["family"] == "llamagen_gpt":
         assert p["cfg_interval"] == -1
@@ -215,6 +205,10 @@ def official_sampling(case: dict[str, Any]) -> sampling.Sampling:
     )
 
 
+def official_guidance(start: float, end: float) -> Guidance:
+    return Guidance(end, "linear", start, "before") if end > 1 else Guidance()
+
+
 def run_generate(case: dict[str, Any], tensors: dict[str, Tensor]) -> None:
     model, label = build(case, tensors), tensors["in.cond"]
     order = recorded_order(model, tensors)
@@ -226,6 +220,35 @@ def run_generate(case: dict[str, Any], tensors: dict[str, Tensor]) -> None:
     assert [step.positions.shape[1] for step in steps] == tensors["out.tokens_per_step"].tolist()
     assert torch.equal(orders.gather(steps[-1].tokens, order), tensors["out.indices_in_order"])
     close(torch.cat([step.raw_logits for step in steps], 1), tensors["out.raw_logits"], case)
+
+
+def run_extrapolate(case: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+    model, label, p = build(case, tensors), tensors["in.cond"], case["params"]
+    order, how, seeds = tensors["in.token_order"], official_sampling(case), torch.zeros_like(label)
+    assert p["extrapolation_factor"] == int(p["extrapolation_factor"])
+    spatial = Guidance() if how.guidance.off else official_guidance(*p["spatial_cfg_scales"])
+    larger = Extrapolation(int(p["extrapolation_factor"]), p["ntk_boundary"], spatial, p["spatial_masking_ratio"])
+
+    low_order = larger.small_order(model.grid, order)
+    assert torch.equal(low_order, tensors["out.low_token_order"])
+    low = list(sampling.decode(model, label, seeds, how, low_order))
+    assert torch.equal(low[-1].tokens, tensors["out.low_indices"])
+    blind = None if spatial.off else tensors["in.spatial_perm"][:, : math.floor(low_order.shape[1] * larger.blind)]
+    high = list(enlarge(model, low[-1].tokens, label, seeds, how, larger, order, blind))
+    assert high[-1].positions.shape[1] == case["undecoded_tail_tokens"]
+    assert (high[-1].tokens != sampling.UNKNOWN).all()
+    run_officially = high[:-1]  # the official code never runs the last step: its tokens stay at index 0
+    tokens = high[-1].tokens.scatter(1, high[-1].positions, 0)
+    assert torch.equal(tokens, tensors["out.indices"])
+    assert torch.equal(orders.gather(tokens, order), tensors["out.indices_in_order"])
+    for phase, steps in (("low", low), ("hi", run_officially)):
+        assert [step.positions.shape[1] for step in steps] == tensors[f"out.{phase}_tokens_per_step"].tolist()
+        close(torch.cat([step.raw_logits for step in steps], 1), tensors[f"out.{phase}_raw_logits"], case)
+        close(torch.cat([step.logits for step in steps], 1), tensors[f"out.{phase}_guided_logits"], case)
+    table = stretched_rope_table(
+        model.grid, larger.factor, larger.boundary, model.embed_dim // model.num_heads, model.rope_base, label.device
+    )
+    close(torch.view_as_real(table), tensors["out.freqs_cis_hi"], case)
 
 
 def run_filter(case: dict[str, Any], tensors: dict[str, Tensor]) -> None:
@@ -301,6 +324,7 @@ RUN = {
     ("llamagen_gpt", "generate"): run_generate,
     ("llamagen_gpt", "teacher_forced"): run_teacher_forced,
     ("maskgit", "tokenizer"): run_tokenizer,
+    ("randar", "extrapolate"): run_extrapolate,
     ("randar", "generate"): run_generate,
     ("randar", "teacher_forced"): run_teacher_forced,
     ("vq", "tokenizer"): run_tokenizer,
