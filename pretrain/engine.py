@@ -25,7 +25,8 @@ class Training:
     """How to train.
 
     steps: optimiser steps. batch_size: images a step.
-    order: `random`, a fresh order per image and epoch, or another mode of `orders.MODES` for every image.
+    order: `random`, a fresh order per image and epoch, or another mode of `orders.MODES` for every image; by default
+        the model's own first, which is random where it can.
     label_dropout: share of the times an image is seen that replace its label by the null class, for guidance.
     other_crops: share of the times that show one of its other crops instead of the first; it falls linearly from epoch
         to epoch, to none in the last one, so that what is learned in the end is the distribution of first crops.
@@ -37,7 +38,7 @@ class Training:
 
     steps: int = 1000
     batch_size: int = 128
-    order: str = "random"
+    order: str | None = None
     learning_rate: float = 1e-3
     weight_decay: float = 0.05
     betas: tuple[float, float] = (0.9, 0.95)
@@ -86,7 +87,7 @@ def make_batch(
     tokens: Tensor, labels: Tensor | None, model: Generator, config: Training, epoch: int, rows: Tensor
 ) -> Batch:
     """The given rows as epoch `epoch` shows them."""
-    order = orders.make(config.order, model.grid, seeding.derive(config.seed, epoch, 1, rows))
+    order = orders.make(model.check_order_mode(config.order), model.grid, seeding.derive(config.seed, epoch, 1, rows))
     label = torch.full_like(rows, model.num_classes)
     if labels is not None:
         kept = seeding.uniform(seeding.derive(config.seed, epoch, 2, rows), 1)[:, 0] >= config.label_dropout

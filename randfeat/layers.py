@@ -19,11 +19,38 @@ def rope_table(grid: tuple[int, int], head_dim: int, base: float, device: torch.
     (not one), as the official weights of RandAR, ARPG and LlamaGen expect: its rotated query and key vanish.
     Made anew for each call (it is tiny), so a module holds nothing that a cast to bfloat16 could round.
     """
+    frequencies = _frequencies(head_dim, base, device)
+    return _table(*(torch.arange(side, device=device, dtype=torch.float32)[:, None] * frequencies for side in grid))
+
+
+def stretched_rope_table(
+    grid: tuple[int, int], factor: int, boundary: int, head_dim: int, base: float, device: torch.device
+) -> Tensor:
+    """The table of a grid `factor` times as high and as wide as the trained `grid`: (1 + factor^2 * N, E/2).
+
+    The `boundary` fastest frequencies of an axis turn from one position to the next as in training. The slower ones are
+    stretched: they spread the angles from the first trained position to the last over the large grid (RandAR's
+    resolution extrapolation, after NTK-aware scaling of rotary embeddings).
+    """
+    frequencies = _frequencies(head_dim, base, device)
+    fast = torch.arange(len(frequencies), device=device) < boundary
+    axes = []
+    for side in grid:
+        as_trained = torch.arange(side * factor, device=device, dtype=torch.float32)[:, None]
+        stretched = torch.linspace(0, side - 1, side * factor, device=device)[:, None]
+        axes.append(torch.where(fast, as_trained, stretched) * frequencies)
+    return _table(*axes)
+
+
+def _frequencies(head_dim: int, base: float, device: torch.device) -> Tensor:
+    """Of one axis, the fastest first: (E/4,)."""
     half = head_dim // 2
-    frequencies = base ** (-torch.arange(0, half, 2, device=device, dtype=torch.float32) / half)
-    row = torch.arange(grid[0], device=device, dtype=torch.float32)[:, None, None] * frequencies
-    col = torch.arange(grid[1], device=device, dtype=torch.float32)[None, :, None] * frequencies
-    angles = torch.cat(torch.broadcast_tensors(row, col), -1).flatten(0, 1)
+    return base ** (-torch.arange(0, half, 2, device=device, dtype=torch.float32) / half)
+
+
+def _table(row: Tensor, col: Tensor) -> Tensor:
+    """Angles of each row (h, E/4) and of each column (w, E/4) -> the table (1 + h * w, E/2)."""
+    angles = torch.cat(torch.broadcast_tensors(row[:, None], col[None]), -1).flatten(0, 1)
     return F.pad(torch.polar(torch.ones_like(angles), angles), (0, 0, 1, 0))
 
 

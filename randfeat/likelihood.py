@@ -17,7 +17,7 @@ def log_prob(
     tokens: Tensor,
     labels: Tensor | None = None,
     count: int = 1,
-    mode: str = "random",
+    mode: str | None = None,
     seed: int = 0,
     batch_size: int = 512,
     tick: Callable[[], None] = lambda: None,
@@ -25,13 +25,18 @@ def log_prob(
     """log p(tokens | label) in nats, for each of `count` orders that all images share: (B, N), (B,) -> float32 (B,
     count).
 
-    labels: class indices, None for the null class. mode: of the orders; only `random` has more than one.
-    tick: called after each order, for a progress bar.
+    labels: class indices, None for the null class. mode: of the orders, by default random where the model can; the
+    others have one order, which is read once. tick: called after each order, for a progress bar.
     """
     labels = torch.full((len(tokens),), model.num_classes) if labels is None else labels
-    columns = []
+    mode = model.check_order_mode(mode)
+    columns: list[Tensor] = []
     with model.evaluating():
         for k in range(count):
+            if columns and mode != "random":
+                columns.append(columns[0])
+                tick()
+                continue
             order = orders.make(mode, model.grid, seeding.derive(seed, k).to(model.device).view(1))
             parts = []
             for rows in torch.arange(len(tokens)).split(batch_size):
@@ -50,7 +55,7 @@ def class_log_prob(
     tokens: Tensor,
     classes: Sequence[int] | None = None,
     count: int = 1,
-    mode: str = "random",
+    mode: str | None = None,
     seed: int = 0,
     tick: Callable[[], None] = lambda: None,
 ) -> Tensor:

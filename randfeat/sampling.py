@@ -6,14 +6,14 @@ batches in float32 except for near-ties, because matrix products of another size
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from . import orders, seeding
-from .models import Generator
+from .models import Generator, State
 from .schedules import Guidance, Schedule, tokens_per_step
 
 UNKNOWN = -1  # the value of a token that is not decoded yet
@@ -25,7 +25,8 @@ class Sampling:
 
     steps: network calls; None decodes one token at a time. schedule: see `schedules.tokens_per_step`.
     temperature: > 0. top_k: keep the k likeliest (0 = all). top_p: keep the likeliest that sum to this (1 = all).
-    order: an order mode of `orders.MODES`. within_step: see `Generator.start`.
+    order: an order mode of `orders.MODES`, by default the model's first: random where it can.
+    within_step: see `Generator.start`.
     sweeps: how often the finished image is gone over again (block Gibbs sampling): half of its tokens are drawn anew
     given the others, then the other half. ARPG predicts the first tokens of an image without knowing where they lie,
     and on a small grid such a bad start shows; one sweep mends most of it.
@@ -37,7 +38,7 @@ class Sampling:
     temperature: float = 1.0
     top_k: int = 0
     top_p: float = 1.0
-    order: str = "random"
+    order: str | None = None
     within_step: str | None = None
     sweeps: int = 0
 
@@ -103,29 +104,60 @@ def decode(
     batch, count, device = len(label), model.num_tokens, model.device
     label, seeds = label.to(device), seeds.to(device)
     if order is None:
-        order = orders.make(sampling.order, model.grid, seeding.derive(seeds, 0))
+        order = orders.make(model.check_order_mode(sampling.order), model.grid, seeding.derive(seeds, 0))
     orders.validate(order, model.grid)
+    model.check_order(order)
     noise = seeding.uniform(seeding.derive(seeds, 1), count)
     tokens = torch.full((batch, count), UNKNOWN, device=device) if known is None else known.to(device).clone()
     done = _count_known(tokens)
     order = orders.known_first(order.to(device).expand(batch, -1), tokens != UNKNOWN)
+    sizes = tokens_per_step(sampling.schedule, count - done, sampling.steps)
+    if model.raster_only:
+        _check_raster(model, order, sizes)
 
     guidance = sampling.guidance
     copies = 1 if guidance.off else 2
     labels = label if guidance.off else torch.cat((label, torch.full_like(label, model.num_classes)))
-    prefix = order[:, :done].repeat(copies, 1)
+    prefix, given = order[:, :done], tokens.gather(1, order[:, :done])
     with model.evaluating():
-        state = model.start(labels, tokens.repeat(copies, 1).gather(1, prefix), prefix, sampling.within_step)
-    last = None
-    for size in tokens_per_step(sampling.schedule, count - done, sampling.steps):
+        state = model.start(labels, given.repeat(copies, 1), prefix.repeat(copies, 1), sampling.within_step)
+
+    def guide(raw: Tensor, done: int, size: int) -> Tensor:
+        return raw if guidance.off else guided(raw, guidance.at(done, size, count))
+
+    yield from run(model, state, order, given, noise, sizes, sampling, guide)
+
+
+def guided(raw: Tensor, scale: float) -> Tensor:
+    """Classifier-free guidance: conditional, then unconditional logits (2B, n, V) -> (B, n, V)."""
+    conditional, unconditional = raw.chunk(2)
+    return unconditional + scale * (conditional - unconditional)
+
+
+@torch.no_grad()
+def run(
+    model: Generator,
+    state: State,
+    order: Tensor,
+    known: Tensor,
+    noise: Tensor,
+    sizes: list[int],
+    sampling: Sampling,
+    guide: Callable[[Tensor, int, int], Tensor],
+) -> Iterator[Step]:
+    """The loop itself, from a state that was started with the known tokens, once for each branch of guidance.
+
+    order: (B, N); known: (B, m), the tokens at its first m places; noise: (B, N); sizes: tokens of each step, N - m
+    in all. guide: the logits (branches * B, n, V) of a step, how many tokens were decoded before it and how many it
+    decodes -> (B, n, V).
+    """
+    copies, done = len(state.waiting) // len(order), known.shape[1]
+    tokens, last = torch.full_like(order, UNKNOWN).scatter(1, order[:, :done], known), None
+    for size in sizes:
         queries = order[:, done : done + size]
         with model.evaluating():
             raw = model.step(state, last, queries.repeat(copies, 1))
-        logits = raw
-        if not guidance.off:
-            conditional, unconditional = raw.chunk(2)
-            scale = guidance.at(done, size, count)
-            logits = unconditional + scale * (conditional - unconditional)
+        logits = guide(raw, done, size)
         filtered = filter_logits(logits / sampling.temperature, sampling.top_k, sampling.top_p)
         new = draw(filtered, noise[:, done : done + size])
         tokens = tokens.scatter(1, queries, new)
@@ -145,6 +177,10 @@ def sample(
 
     Arguments as in `decode`.
     """
+    if sampling.sweeps and model.raster_only:
+        raise ValueError(
+            f"a sweep draws tokens given later ones, which {type(model).__name__} cannot see: leave sweeps out"
+        )
     unknown = torch.full((len(label), model.num_tokens), UNKNOWN, device=model.device)
     tokens = unknown if known is None else known.to(model.device)
     drawn = tokens == UNKNOWN
@@ -158,6 +194,15 @@ def sample(
             for step in decode(model, label, seeding.derive(again, number), sampling, None, hidden):
                 tokens = step.tokens
     return tokens
+
+
+def _check_raster(model: Generator, order: Tensor, sizes: list[int]) -> None:
+    """Raises a ValueError for what a model of raster order alone cannot do."""
+    name = type(model).__name__
+    if (order != orders.raster(model.grid).to(order.device)).any():
+        raise ValueError(f"{name} sees earlier tokens only: known tokens must be the first of raster order")
+    if max(sizes, default=1) > 1:
+        raise ValueError(f"{name} decodes one token a step, not {max(sizes)}: leave steps out")
 
 
 def _count_known(tokens: Tensor) -> int:

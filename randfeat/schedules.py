@@ -12,19 +12,19 @@ from typing import Literal, get_args
 Schedule = Literal["cosine-randar", "cosine-arpg", "arccos", "linear", "one-by-one"]
 
 
-def tokens_per_step(schedule: Schedule, count: int, steps: int | None = None) -> list[int]:
-    """Tokens decoded at each step; they sum to `count` and none is zero.
+def tokens_per_step(schedule: Schedule, count: int, steps: int | None = None, done: int = 0) -> list[int]:
+    """Tokens decoded at each step; with those `done` before they sum to `count`, and none is zero.
 
     steps: how many are asked for; None, or more than `count`, means `count`. `cosine-randar` always starts with one
     token (RandAR, arXiv 2412.01827), so it takes two steps where one is asked for. `arccos` and `cosine-arpg` are those
-    of ARPG (arXiv 2503.10568), whose first step may decode several tokens.
+    of ARPG (arXiv 2503.10568), whose first step may decode several tokens. Where tokens are done before, a step decodes
+    one until the schedule, which starts from none, has caught up.
     """
     if schedule not in get_args(Schedule):
         raise ValueError(f"unknown schedule {schedule!r}, expected one of {', '.join(get_args(Schedule))}")
     if steps is not None and steps < 1:
         raise ValueError(f"sampling takes at least one step, got steps={steps}")
     steps = count if steps is None or schedule == "one-by-one" else min(steps, count)
-    done = 0
     sizes: list[int] = []
     while done < count:
         size = _decoded_after(schedule, len(sizes), steps, count) - done

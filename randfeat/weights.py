@@ -16,12 +16,15 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from .models import Generator
+from .tokenizers import Tokenizer
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 
 
-def _official_layout(model: Generator) -> dict[str, tuple[str, ...]]:
+def _official_layout(model: Generator | Tokenizer) -> dict[str, tuple[str, ...]]:
     """Each of our parameter names with the official names that make it up, stacked along dimension 0."""
+    if isinstance(model, Tokenizer):  # tokenizers are written with the official names
+        return {name: (name,) for name in model.state_dict()}
     layout = {}
     for ours in model.state_dict():
         parts = ours.split(".")
@@ -31,8 +34,10 @@ def _official_layout(model: Generator) -> dict[str, tuple[str, ...]]:
     return layout
 
 
-def to_official(model: Generator, state: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
-    """The state (by default the model's own) under the names and shapes of the official code's state_dict."""
+def to_official(model: Generator | Tokenizer, state: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+    """The state (by default the model's own) under the names and shapes of the official code's state_dict, without
+    what nothing here reads (`Tokenizer.unused`).
+    """
     state = model.state_dict() if state is None else state
     official: dict[str, Tensor] = {}
     for ours, names in _official_layout(model).items():
@@ -40,11 +45,12 @@ def to_official(model: Generator, state: Mapping[str, Tensor] | None = None) -> 
     return official
 
 
-def from_official(model: Generator, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def from_official(model: Generator | Tokenizer, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """An official state_dict under our names. Raises a ValueError that lists missing and unexpected keys."""
     layout = _official_layout(model)
     expected = {name for names in layout.values() for name in names}
-    _check_keys(expected, set(state))
+    unused = model.unused if isinstance(model, Tokenizer) else ()
+    _check_keys(expected, set(state) - set(unused))
     return {ours: torch.cat([state[name] for name in names]) for ours, names in layout.items()}
 
 

@@ -34,15 +34,30 @@ def read(
     asked: Tensor,
     within_step: str = "causal",
     steps: Sequence[int] = (),
+    full: bool = False,
 ) -> Reading:
     """Reads the class, then `tokens` (B, m) at `places` (B, m), and asks about the positions `asked` (B, n).
 
     steps: for each token the sampling step that decoded it, from 1, or 0 if it was known from the start.
+    full: all that is read sees all that is read.
     """
-    return NAIVE[type(model).__name__](copy.deepcopy(model).double(), label, tokens, places, asked, within_step, steps)
+    naive, model = NAIVE[type(model).__name__], copy.deepcopy(model).double()
+    return naive(model, label, tokens, places, asked, within_step, steps, full)
 
 
-def randar(model, label, tokens, places, asked, within_step, steps):
+def llamagen(model, label, tokens, places, asked, within_step, steps, full):
+    """class, x, x, ..., x under a plain causal mask; the last of them predicts."""
+    assert within_step == "causal"
+    x = torch.cat((model.label_embedding(label)[:, None], model.token_embedding(tokens)), 1)
+    at = torch.cat((torch.full_like(label, -1)[:, None], places), 1)
+    mask, token = torch.ones(x.shape[1], x.shape[1]).tril(x.shape[1] * full).bool(), []
+    for block in model.blocks:
+        x = layer(block, x, lambda h, b=block: self_attention(b.attn, h, at, mask, model))
+        token.append(x[:, -1])
+    return Reading(token, [], rms_norm(x[:, -1:], model.norm) @ model.head.weight.T)
+
+
+def randar(model, label, tokens, places, asked, within_step, steps, full):
     """class, q, x, q, x, ..., q, q, q under a plain causal mask."""
     assert within_step == "causal"
 
@@ -54,7 +69,7 @@ def randar(model, label, tokens, places, asked, within_step, steps):
         x += [instruction(places[:, i : i + 1]), model.token_embedding(tokens[:, i : i + 1])]
         at += [places[:, i : i + 1]] * 2
     x, at = torch.cat((*x, instruction(asked)), 1), torch.cat((*at, asked), 1)
-    mask, first = torch.ones(x.shape[1], x.shape[1]).tril().bool(), x.shape[1] - asked.shape[1]
+    mask, first = torch.ones(x.shape[1], x.shape[1]).tril(x.shape[1] * full).bool(), x.shape[1] - asked.shape[1]
     states = []
     for block in model.blocks:
         x = layer(block, x, lambda h, b=block: self_attention(b.attn, h, at, mask, model))
@@ -63,11 +78,11 @@ def randar(model, label, tokens, places, asked, within_step, steps):
     return Reading([s[:, first - 1] for s in states], [s[:, first:] for s in states], logits[:, first:])
 
 
-def arpg(model, label, tokens, places, asked, within_step, steps):
+def arpg(model, label, tokens, places, asked, within_step, steps, full):
     """class, x, x, x in the first half; the second half asks its keys and values, each position by itself."""
     x = model.embedding(torch.cat((model.vocab_size + 1 + label[:, None], tokens), 1))
     at = torch.cat((torch.full_like(label, -1)[:, None], places), 1)
-    mask = torch.ones(x.shape[1], x.shape[1]).tril().bool()
+    mask = torch.ones(x.shape[1], x.shape[1]).tril(x.shape[1] * full).bool()
     if within_step == "group":
         group = torch.tensor([-1, *steps])
         mask |= (group[:, None] == group) & (group[:, None] > 0)
@@ -89,7 +104,7 @@ def arpg(model, label, tokens, places, asked, within_step, steps):
     return Reading(token, query, rms_norm(y, model.norm) @ model.head.weight.T)
 
 
-NAIVE = {"RandAR": randar, "ARPG": arpg}
+NAIVE = {"RandAR": randar, "ARPG": arpg, "LlamaGen": llamagen}
 
 # the parts; heads come after positions here: (B, L, H, E) ---------------------------------------------------
 

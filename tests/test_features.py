@@ -1,3 +1,5 @@
+import re
+
 import pytest
 import tiny
 import torch
@@ -87,14 +89,29 @@ def test_a_spec_holds_no_value_that_it_cannot_print():
 DENSE = FeatureSpec("raster", "causal", "token", (2,), "none")
 
 
+def spelled(model, text):
+    """The spec, or for a model of raster order alone one of as many raster passes over its own stream."""
+    if not model.raster_only:
+        return text
+    random = r"random(\*(\d))?(@\d)?(:per-image)?"
+    text = re.sub(random, lambda match: "+".join(["raster"] * int(match[2] or 1)), text).replace("columns", "raster")
+    for query, token in (("causal/query", "echo/token"), ("after/query", "full/token"), ("/query", "/token")):
+        text = text.replace(query, token)
+    return text
+
+
 def one(model, tokens, text, **kwargs):
-    return read(model, tokens, [FeatureSpec.parse(text)], **kwargs)[0]
+    return read(model, tokens, [FeatureSpec.parse(spelled(model, text))], **kwargs)[0]
+
+
+def order_of(model, mode, *seed):
+    """The order that `spelled` names, the same for three images."""
+    return orders.make("raster" if model.raster_only else mode, model.grid, seeding.derive(*seed).expand(3))
 
 
 def test_a_dense_map_is_the_hidden_state(model):
     tokens = tiny.batch(model)[0]
-    order = orders.columns(model.grid).expand(3, -1)
-    (state,) = model.hidden(tokens, None, order, [2], "echo", "query")
+    (state,) = model.hidden(tokens, None, order_of(model, "columns"), [2], "echo", model.streams[-1])
     dense = one(model, tokens, "columns/echo/query/L2/none/mean")
     assert dense.shape == (3, model.embed_dim, *model.grid)
     assert not dense.requires_grad
@@ -120,6 +137,7 @@ def test_pooling_by_hand(model):
         pooled("grid4")
 
 
+@pytest.mark.parametrize("model", tiny.ANY_ORDER, indirect=True, ids=tiny.name)
 def test_last_is_where_each_order_ends(model):
     tokens = tiny.batch(model)[0]
     order = orders.random(model.grid, seeding.derive(0, 0)).expand(3, -1)
@@ -131,7 +149,7 @@ def test_passes_and_layers_are_merged(model):
     tokens = tiny.batch(model)[0]
     readings = []
     for k in range(2):
-        order = orders.random(model.grid, seeding.derive(7, k)).expand(3, -1)  # the same for every image
+        order = order_of(model, "random", 7, k)  # the same for every image
         readings += [state.mean(1) for state in model.hidden(tokens, None, order, [2, 1])]
     read_out = torch.stack([readings[0], readings[2], readings[1], readings[3]])  # layer by layer, then pass by pass
     mean = one(model, tokens, "random*2@7/causal/token/L2,L1/mean/mean")
@@ -184,6 +202,7 @@ def test_several_specs_share_calls_and_change_nothing(model, monkeypatch):
         "random*3/causal/token/L1,L2/grid2/concat",  # as the first but for layers, pool and merge
         "random*3/causal/token/L2/mean/mean/label1",
     ]
+    texts = [spelled(model, text) for text in texts]
     separate = [one(model, tokens, text) for text in texts]
     monkeypatch.setattr(model, "hidden", counting)
     together = read(model, tokens, [FeatureSpec.parse(text) for text in texts])
@@ -193,7 +212,7 @@ def test_several_specs_share_calls_and_change_nothing(model, monkeypatch):
 
 
 def test_a_label_is_read_only_if_asked_for(model):
-    tokens, order = tiny.batch(model)[0], orders.raster(model.grid).expand(3, -1)
+    tokens, order = tiny.batch(model)[0], order_of(model, "raster")
     unlabelled, labelled = (one(model, tokens, f"raster/causal/token/L2/mean/mean{label}") for label in ("", "/label1"))
     for label, features in ((model.num_classes, unlabelled), (1, labelled)):
         (state,) = model.hidden(tokens, torch.full((3,), label), order, [2])
@@ -201,6 +220,13 @@ def test_a_label_is_read_only_if_asked_for(model):
     assert not torch.equal(unlabelled, labelled)
     with pytest.raises(ValueError, match=r"label3: the model has 3 classes"):
         one(model, tokens, "raster/causal/token/L2/mean/mean/label3")
+
+
+def test_a_model_that_knows_one_order_refuses_to_be_read_in_another():
+    model = tiny.model("llamagen")
+    for text in ("random/causal/token/L1/mean/mean", "bidirectional/causal/token/L1/mean/mean"):
+        with pytest.raises(ValueError, match="LlamaGen knows one order, raster"):
+            read(model, tiny.batch(model)[0], [FeatureSpec.parse(text)])
 
 
 def test_reading_evaluates_and_leaves_the_model_as_it_was(build):

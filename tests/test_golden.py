@@ -16,10 +16,13 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from randfeat import orders, sampling, weights
-from randfeat.layers import ffn_width, rope_at
-from randfeat.models import Generator, create
+from randfeat import orders, sampling, tokenizers, weights
+from randfeat.extrapolation import Extrapolation, enlarge
+from randfeat.layers import ffn_width, rope_at, stretched_rope_table
+from randfeat.models import SIZES, Generator, create
 from randfeat.schedules import Guidance, tokens_per_step
+from randfeat.tokenizers import LlamaGenVQ, MaskGITVQ
+from randfeat.tokenizers.vq import VQTokenizer
 
 GOLDEN = Path(os.environ.get("RANDFEAT_GOLDEN", Path(__file__).parents[2] / "shared" / "golden"))
 INDEX = GOLDEN / "INDEX.json"
@@ -28,23 +31,9 @@ needs_golden = pytest.mark.skipif(
     not CASES, reason=f"no recorded outputs at {GOLDEN}; RANDFEAT_GOLDEN names another folder"
 )
 
-# (family, kind) that nothing here implements yet; a case of theirs that passes nevertheless is a failure
-NOT_BUILT = {
-    ("llamagen_gpt", "generate"),
-    ("llamagen_gpt", "teacher_forced"),
-    ("maskgit", "tokenizer"),
-    ("randar", "extrapolate"),
-    ("vq", "tokenizer"),
-}
-
-
-def cases() -> list[Any]:
-    marks = {True: [pytest.mark.xfail(strict=True, reason="not built yet")], False: []}
-    return [pytest.param(c["case"], id=c["case"], marks=marks[(c["family"], c["kind"]) in NOT_BUILT]) for c in CASES]
-
 
 @needs_golden
-@pytest.mark.parametrize("name", cases())
+@pytest.mark.parametrize("name", [case["case"] for case in CASES])
 def test_official_outputs(name):
     case = json.loads((GOLDEN / f"{name}.json").read_text())
     tensors = load_file(GOLDEN / f"{name}.safetensors")
@@ -64,7 +53,40 @@ def test_official_schedules(recorded, schedule):
         assert tokens_per_step(schedule, count, steps) == sizes, name
 
 
+# what a file of keys calls a model -> what we do
+MODEL_OF = {"ARPG": "arpg", "LlamaGen": "llamagen", "RandAR": "randar"}
+TOKENIZER_OF = {"VQModel": "llamagen_vq", "MaskGITTokenizer": "maskgit_vq"}
+KEYS = sorted((GOLDEN / "keys").glob("*.json"))
+
+
+@needs_golden
+@pytest.mark.parametrize("path", KEYS, ids=lambda path: path.stem)
+def test_full_size_models_have_the_official_keys(path):
+    recorded = json.loads(path.read_text())
+    with torch.device("meta"):
+        tokenizer = TOKENIZER_OF.get(recorded["official"]["class"])
+        made = tokenizers.create(tokenizer) if tokenizer else of_published_size(path.stem, recorded)
+    state = {name: list(value.shape) for name, value in weights.to_official(made).items()}
+    unused = made.unused if tokenizer else ()
+    assert list(unused) == recorded["buffers"]
+    assert state == {name: shape for name, shape in recorded["state_dict"].items() if name not in unused}
+    assert sum(p.numel() for p in made.parameters()) == recorded["n_params"]
+
+
+def of_published_size(stem: str, recorded: dict[str, Any]) -> Generator:
+    config, repository = recorded["config"], recorded["official"]["repo"].split("/")[1]
+    model, half = MODEL_OF[repository], 2 if repository == "ARPG" else 1
+    shape = dict(embed_dim=config["dim"], depth=config["n_layer"] // half, num_heads=config["n_head"])
+    size = next(name for name, known in SIZES.items() if known == (model, shape))
+    assert size.removeprefix(f"{model}_") in stem.split("_")
+    side = math.isqrt(config.get("block_size", 256))
+    return create(size, grid=(side, side), vocab_size=config["vocab_size"], num_classes=config["num_classes"])
+
+
 # how each kind of case is run -----------------------------------------------------------------------------------
+
+
+FAMILY = {"llamagen_gpt": "llamagen"}  # where the recorded name is not ours
 
 
 def build(case: dict[str, Any], tensors: dict[str, Tensor]) -> Generator:
@@ -76,7 +98,7 @@ def build(case: dict[str, Any], tensors: dict[str, Tensor]) -> Generator:
     else:
         ffn_dim = tensors[next(k for k in tensors if k.endswith("w1.weight"))].shape[0]
     model = create(
-        case["family"],
+        FAMILY.get(case["family"], case["family"]),
         grid=(side, side),
         vocab_size=config.get("vocab_size", 16384),
         num_classes=config.get("num_classes", 1000),
@@ -104,7 +126,7 @@ def close(actual: Tensor, expected: Tensor, case: dict[str, Any]) -> None:
 def run_teacher_forced(case: dict[str, Any], tensors: dict[str, Tensor]) -> None:
     model = build(case, tensors)
     tokens, label = tensors["in.idx"], tensors["in.cond"]
-    order = tensors.get("in.order", tensors.get("in.token_order"))
+    order = recorded_order(model, tensors)
     causal = case["family"] != "arpg" or case["mode"] == "train"
     logits = model(tokens, label, order) if causal else unmasked_arpg(model, tokens, label, order)
     loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), orders.gather(tokens, order).flatten())
@@ -123,13 +145,23 @@ def run_teacher_forced(case: dict[str, Any], tensors: dict[str, Tensor]) -> None
             close(grads[key], grad, case)
 
 
+def recorded_order(model: Generator, tensors: dict[str, Tensor]) -> Tensor:
+    """(B, N); what records none goes in raster order."""
+    order = tensors.get("in.order", tensors.get("in.token_order", orders.raster(model.grid)))
+    return order.expand(len(tensors["in.cond"]), -1).contiguous()
+
+
 def check_hidden(model, case, tensors, tokens, label, order):
-    """Both streams of every block, as `hidden` reads them, against the recorded states in order space."""
+    """The streams of every block, as `hidden` reads them, against the recorded states in order space."""
     layers = range(1, model.depth + 1)
-    token = [orders.gather(x, order) for x in model.hidden(tokens, label, order, layers, stream="token")]
-    query = [orders.gather(x, order) for x in model.hidden(tokens, label, order, layers, stream="query")]
+    token, query = (
+        [orders.gather(x, order) for x in model.hidden(tokens, label, order, layers, stream=stream)]
+        for stream in (model.streams[0], model.streams[-1])
+    )
     for i in range(model.depth):
-        if case["family"] == "randar":
+        if case["family"] == "llamagen_gpt":  # leaves the last token out and keeps the class
+            close(token[i][:, :-1], tensors[f"out.hidden_layer{i}"][:, 1:], case)
+        elif case["family"] == "randar":
             recorded = tensors[f"out.hidden_layer{i}"]
             close(query[i], recorded[:, 1::2], case)
             close(token[i], recorded[:, 2::2], case)
@@ -155,9 +187,11 @@ def unmasked_arpg(model, tokens, label, order):
 def official_sampling(case: dict[str, Any]) -> sampling.Sampling:
     p = case["params"]
     if case["family"] == "randar":
-        start, end = p["cfg_scales"]
-        guidance = Guidance(end, "linear", start, "before") if end > 1 else Guidance()
+        guidance = official_guidance(*p["cfg_scales"])
         steps, schedule = p["num_inference_steps"], "cosine-randar"
+    elif case["family"] == "llamagen_gpt":
+        assert p["cfg_interval"] == -1
+        guidance, steps, schedule = Guidance(max(p["cfg_scale"], 1.0)), None, "one-by-one"
     else:
         guidance = Guidance(p["guidance_scale"], p["cfg_schedule"], counted="after")
         steps, schedule = p["num_iter"], {"arccos": "arccos", "cosine": "cosine-arpg"}[p["sample_schedule"]]
@@ -171,15 +205,50 @@ def official_sampling(case: dict[str, Any]) -> sampling.Sampling:
     )
 
 
+def official_guidance(start: float, end: float) -> Guidance:
+    return Guidance(end, "linear", start, "before") if end > 1 else Guidance()
+
+
 def run_generate(case: dict[str, Any], tensors: dict[str, Tensor]) -> None:
     model, label = build(case, tensors), tensors["in.cond"]
-    order = tensors.get("in.order", tensors.get("in.token_order")).expand(len(label), -1)
-    steps = list(sampling.decode(model, label, torch.zeros_like(label), official_sampling(case), order.contiguous()))
-    assert [step.positions.shape[1] for step in steps] == tensors["out.tokens_per_step"].tolist()
+    order = recorded_order(model, tensors)
+    steps = list(sampling.decode(model, label, torch.zeros_like(label), official_sampling(case), order))
     assert torch.equal(steps[-1].tokens, tensors["out.indices"])
+    close(torch.cat([step.logits for step in steps], 1), tensors["out.guided_logits"], case)
+    if case["family"] == "llamagen_gpt":  # records no more
+        return
+    assert [step.positions.shape[1] for step in steps] == tensors["out.tokens_per_step"].tolist()
     assert torch.equal(orders.gather(steps[-1].tokens, order), tensors["out.indices_in_order"])
     close(torch.cat([step.raw_logits for step in steps], 1), tensors["out.raw_logits"], case)
-    close(torch.cat([step.logits for step in steps], 1), tensors["out.guided_logits"], case)
+
+
+def run_extrapolate(case: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+    model, label, p = build(case, tensors), tensors["in.cond"], case["params"]
+    order, how, seeds = tensors["in.token_order"], official_sampling(case), torch.zeros_like(label)
+    assert p["extrapolation_factor"] == int(p["extrapolation_factor"])
+    spatial = Guidance() if how.guidance.off else official_guidance(*p["spatial_cfg_scales"])
+    larger = Extrapolation(int(p["extrapolation_factor"]), p["ntk_boundary"], spatial, p["spatial_masking_ratio"])
+
+    low_order = larger.small_order(model.grid, order)
+    assert torch.equal(low_order, tensors["out.low_token_order"])
+    low = list(sampling.decode(model, label, seeds, how, low_order))
+    assert torch.equal(low[-1].tokens, tensors["out.low_indices"])
+    blind = None if spatial.off else tensors["in.spatial_perm"][:, : math.floor(low_order.shape[1] * larger.blind)]
+    high = list(enlarge(model, low[-1].tokens, label, seeds, how, larger, order, blind))
+    assert high[-1].positions.shape[1] == case["undecoded_tail_tokens"]
+    assert (high[-1].tokens != sampling.UNKNOWN).all()
+    run_officially = high[:-1]  # the official code never runs the last step: its tokens stay at index 0
+    tokens = high[-1].tokens.scatter(1, high[-1].positions, 0)
+    assert torch.equal(tokens, tensors["out.indices"])
+    assert torch.equal(orders.gather(tokens, order), tensors["out.indices_in_order"])
+    for phase, steps in (("low", low), ("hi", run_officially)):
+        assert [step.positions.shape[1] for step in steps] == tensors[f"out.{phase}_tokens_per_step"].tolist()
+        close(torch.cat([step.raw_logits for step in steps], 1), tensors[f"out.{phase}_raw_logits"], case)
+        close(torch.cat([step.logits for step in steps], 1), tensors[f"out.{phase}_guided_logits"], case)
+    table = stretched_rope_table(
+        model.grid, larger.factor, larger.boundary, model.embed_dim // model.num_heads, model.rope_base, label.device
+    )
+    close(torch.view_as_real(table), tensors["out.freqs_cis_hi"], case)
 
 
 def run_filter(case: dict[str, Any], tensors: dict[str, Tensor]) -> None:
@@ -189,10 +258,74 @@ def run_filter(case: dict[str, Any], tensors: dict[str, Tensor]) -> None:
         close(filtered.softmax(-1), tensors[f"out.probs{i}"], case)
 
 
+def build_tokenizer(case: dict[str, Any], tensors: dict[str, Tensor]) -> VQTokenizer:
+    config = case["config"]
+    if case["family"] == "vq":
+        assert config["encoder_ch_mult"] == config["decoder_ch_mult"]
+        tokenizer: VQTokenizer = LlamaGenVQ(
+            vocab_size=config["codebook_size"],
+            code_dim=config["codebook_embed_dim"],
+            width=config["ch"],
+            multipliers=config["encoder_ch_mult"],
+            num_res_blocks=config["num_res_blocks"],
+            latent_dim=config["z_channels"],
+        )
+    else:
+        tokenizer = MaskGITVQ(
+            vocab_size=config["num_embeddings"],
+            code_dim=config["embedding_dim"],
+            width=config["hidden_channels"],
+            multipliers=config["channel_mult"],
+            num_res_blocks=config["num_res_blocks"],
+        )
+    state = {k.removeprefix("state."): v for k, v in tensors.items() if k.startswith("state.")}
+    weights.load_strict(tokenizer, weights.from_official(tokenizer, state))
+    assert {k: list(v.shape) for k, v in weights.to_official(tokenizer).items()} == {
+        k: shape for k, shape in case["state_keys"].items() if k not in tokenizer.unused
+    }
+    return tokenizer.eval()
+
+
+@torch.no_grad()
+def run_tokenizer(case: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+    tokenizer = build_tokenizer(case, tensors)
+
+    low = -1 if case["family"] == "vq" else 0  # official images are in [-1, 1] there, ours in [0, 1]
+
+    def theirs(images: Tensor) -> Tensor:
+        return images * (1 - low) + low
+
+    sizes = [name.removeprefix("in.image") for name in tensors if name.startswith("in.image")]
+    assert sizes
+    for size in sizes:
+        images, tokens = (tensors[f"in.image{size}"] - low) / (1 - low), tensors[f"out.indices{size}"]
+        close(tokenizer.latents(images), tensors[f"out.prequant{size}"], case)
+        found = tokenizer.encode(images)
+        assert found.shape == (len(images), *(side // tokenizer.stride for side in images.shape[2:]))
+        assert torch.equal(found.flatten(1), tokens)
+        close(tokenizer.codes(found), tensors[f"out.quant{size}"], case)
+        raw = tensors.get(f"out.decoded_unclamped{size}", tensors[f"out.decoded{size}"])
+        close(theirs(tokenizer.pixels(tokenizer.codes(found))), raw, case)
+        decoded = tokenizer.decode(found)
+        close(theirs(decoded), raw.clamp(low, 1), case)
+        levels = (255 * decoded).round().permute(0, 2, 3, 1) - tensors[f"out.uint8{size}"].float()
+        assert levels.abs().max() <= 1
+    for name, (h, w) in case["params"]["codes_hw"].items():
+        codes = tensors[f"in.{name}"].unflatten(1, (h, w))
+        close(theirs(tokenizer.decode(codes)), tensors[f"out.{name}_image"].clamp(low, 1), case)
+        if f"out.{name}_embed" in tensors:
+            close(tokenizer.codes(codes), tensors[f"out.{name}_embed"], case)
+
+
 RUN = {
     ("arpg", "generate"): run_generate,
     ("arpg", "teacher_forced"): run_teacher_forced,
     ("filter", "filter"): run_filter,
+    ("llamagen_gpt", "generate"): run_generate,
+    ("llamagen_gpt", "teacher_forced"): run_teacher_forced,
+    ("maskgit", "tokenizer"): run_tokenizer,
+    ("randar", "extrapolate"): run_extrapolate,
     ("randar", "generate"): run_generate,
     ("randar", "teacher_forced"): run_teacher_forced,
+    ("vq", "tokenizer"): run_tokenizer,
 }

@@ -7,10 +7,16 @@ from naive import read as naive_read
 
 from randfeat import orders
 from randfeat.layers import Block
-from randfeat.models import MODELS, create, name_of
+from randfeat.models import MODELS, SIZES, create, name_of
 
-CONTEXTS = ("causal", "echo", "full", "after")
-READABLE = [(c, s) for c in CONTEXTS for s in ("token", "query") if (c, s) != ("after", "token")]
+CAN_READ = {
+    "arpg": (("causal", "echo", "full", "after"), ("token", "query")),
+    "llamagen": (("causal", "echo", "full"), ("token",)),
+    "randar": (("causal", "echo", "full", "after"), ("token", "query")),
+}
+of_every_reading = pytest.mark.parametrize(
+    ("model", "context", "stream"), tiny.readings(tiny.EVERY), indirect=["model"]
+)
 
 
 def everything(model, tokens, label, order, context, stream):
@@ -35,8 +41,8 @@ def test_no_label_is_the_null_class(model):
     null = torch.full((3,), model.num_classes)
     assert torch.equal(model(tokens, None, order), model(tokens, null, order))
     assert torch.equal(
-        everything(model, tokens, None, order, "echo", "query"),
-        everything(model, tokens, null, order, "echo", "query"),
+        everything(model, tokens, None, order, "echo", model.streams[-1]),
+        everything(model, tokens, null, order, "echo", model.streams[-1]),
     )
 
 
@@ -86,8 +92,30 @@ def test_impossible_heads_are_refused(name, wrong, message):
 
 
 def test_an_unknown_model_is_refused():
-    with pytest.raises(ValueError, match="unknown model 'maskgit', expected one of arpg, randar"):
+    with pytest.raises(ValueError, match="unknown model 'maskgit', expected one of arpg, llamagen, randar"):
         create("maskgit")
+
+
+@pytest.mark.parametrize("grid", [(2, 3), (3, 2)])
+def test_a_raster_model_refuses_every_other_order(grid):
+    model = tiny.model("llamagen", grid)
+    tokens, label, order = tiny.batch(model)
+    model(tokens, label, order)
+    for other in (order.flip(1), orders.columns(grid).expand(3, -1), torch.cat((order[:2], order[2:].flip(1)))):
+        with pytest.raises(ValueError, match="LlamaGen knows one order, raster: another one was given"):
+            model(tokens, label, other)
+        with pytest.raises(ValueError, match="LlamaGen knows one order, raster"):
+            model.hidden(tokens, label, other, [1])
+    with pytest.raises(ValueError, match="order 'columns' is none of LlamaGen's: raster"):
+        model.check_order_mode("columns")
+    assert [tiny.model(name).check_order_mode(None) for name in CAN_READ] == ["random", "raster", "random"]
+
+
+def test_published_sizes_make_their_model():
+    small = dict(grid=(2, 3), vocab_size=7, num_classes=3)
+    made = create("llamagen_b", **small, depth=1, ffn_dim=8)  # what is given goes first
+    assert (name_of(made), made.embed_dim, made.num_heads, made.depth) == ("llamagen", 768, 12, 1)
+    assert {name.split("_")[0] for name in SIZES} == {model for model, _ in SIZES.values()} == set(MODELS)
 
 
 # hidden states ----------------------------------------------------------------------------------------------
@@ -106,7 +134,11 @@ def reaches(model, context, stream):
     return result
 
 
-@pytest.mark.parametrize(("context", "stream"), READABLE)
+def test_what_each_model_can_read():
+    assert {name: (cls.contexts, cls.streams) for name, cls in MODELS.items()} == CAN_READ
+
+
+@of_every_reading
 def test_what_a_state_has_seen(model, context, stream):
     seen = torch.ones(model.num_tokens, model.num_tokens, dtype=torch.bool)
     if context == "causal":
@@ -114,7 +146,7 @@ def test_what_a_state_has_seen(model, context, stream):
     assert (reaches(model, context, stream) == seen).all()
 
 
-@pytest.mark.parametrize(("context", "stream"), [pair for pair in READABLE if pair[0] != "full"])
+@pytest.mark.parametrize(("model", "context", "stream"), tiny.readings(tiny.EVERY, "full"), indirect=["model"])
 def test_states_are_those_of_the_naive_reading(model, context, stream):
     tokens, label, order = tiny.batch(model)
     read = orders.gather(tokens, order)
@@ -129,6 +161,17 @@ def test_states_are_those_of_the_naive_reading(model, context, stream):
         torch.testing.assert_close(actual.double(), expected, atol=1e-5, rtol=1e-4)
 
 
+def test_token_states_with_the_mask_off_are_those_of_the_naive_reading(model):
+    tokens, label, order = tiny.batch(model)
+    read, states = orders.gather(tokens, order), everything(model, tokens, label, order, "full", "token")
+    for i in range(model.num_tokens):  # where nothing is masked the place in the sequence is no matter: each comes last
+        was_read, at = read.roll(-1 - i, 1), order.roll(-1 - i, 1)
+        naive = naive_read(model, label, was_read, at, order[:, :0], full=True).token
+        actual = states[:, torch.arange(len(tokens)), order[:, i]]
+        torch.testing.assert_close(actual.double(), torch.stack(naive), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("model", tiny.ANY_ORDER, indirect=True, ids=tiny.name)
 @pytest.mark.parametrize("stream", ["token", "query"])
 def test_full_context_knows_no_order(model, stream):
     tokens, label, order = tiny.batch(model)
@@ -140,15 +183,16 @@ def test_full_context_knows_no_order(model, stream):
     )
 
 
-def test_the_last_causal_query_states_give_the_logits(model):
+def test_the_last_causal_states_give_the_logits(model):
     tokens, label, order = tiny.batch(model)
-    (state,) = model.hidden(tokens, label, order, [model.depth], "causal", "query")
-    torch.testing.assert_close(
-        orders.gather(model.head(model.norm(state)), order), model(tokens, label, order), atol=1e-5, rtol=1e-4
-    )
+    (state,) = model.hidden(tokens, label, order, [model.depth], "causal", model.streams[-1])
+    made, expected = orders.gather(model.head(model.norm(state)), order), model(tokens, label, order)
+    if model.streams == ("token",):  # a token's state predicts the next one
+        made, expected = made[:, :-1], expected[:, 1:]
+    torch.testing.assert_close(made, expected, atol=1e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize(("context", "stream"), READABLE)
+@of_every_reading
 def test_layers_come_as_asked_whatever_else_is_asked(model, context, stream):
     arguments = (*tiny.batch(model),)
     first, second = everything(model, *arguments, context, stream)
@@ -158,7 +202,7 @@ def test_layers_come_as_asked_whatever_else_is_asked(model, context, stream):
         assert all(torch.equal(a, b) for a, b in zip(states, expected, strict=True))
 
 
-@pytest.mark.parametrize(("context", "stream"), READABLE)
+@pytest.mark.parametrize(("build", "context", "stream"), tiny.readings(tiny.VARIANTS), indirect=["build"])
 def test_nothing_deeper_than_asked_for_is_computed(build, context, stream):
     model = build(depth=4)
     blocks = [module for module in model.modules() if isinstance(module, Block)]
@@ -177,11 +221,19 @@ def test_nothing_deeper_than_asked_for_is_computed(build, context, stream):
         ([0, 1], "causal", "token", r"layers are numbered 1 to 2, got \[0, 1\]"),
         ([1, 3], "causal", "token", r"layers are numbered 1 to 2, got \[1, 3\]"),
         ([], "causal", "token", r"got \[\]"),
-        ([1], "sideways", "token", "context 'sideways' is none of .*causal, echo, full, after"),
-        ([1], "causal", "pixels", "stream 'pixels' is neither token nor query"),
-        ([1], "after", "token", "context 'after' has no token stream"),
+        ([1], "sideways", "token", "context 'sideways' is none of .*: causal, echo, full"),
+        ([1], "causal", "pixels", "stream 'pixels' is none of .*: token"),
+        ([1], "after", "token", "context 'after' (has no token stream|is none of LlamaGen's: causal, echo, full)"),
     ],
 )
 def test_impossible_readings_are_refused(build, layers, context, stream, message):
     with pytest.raises(ValueError, match=message):
         build().hidden(*tiny.batch(build()), layers, context, stream)
+
+
+def test_a_raster_model_has_no_query_stream():
+    model = tiny.model("llamagen")
+    with pytest.raises(ValueError, match="stream 'query' is none of LlamaGen's: token"):
+        model.hidden(*tiny.batch(model), [1], "causal", "query")
+    with pytest.raises(ValueError, match="context 'after' is none of LlamaGen's: causal, echo, full"):
+        model.hidden(*tiny.batch(model), [1], "after", "query")

@@ -38,11 +38,12 @@ def test_a_cache_changes_nothing(model, schedule, guidance, known):
     count = model.num_tokens
     given = some_known(model, known)
     for within_step in model.within_step:
-        how = Sampling(3, schedule, guidance, within_step=within_step)
+        how = Sampling(tiny.steps(model, 3), schedule, guidance, within_step=within_step)
         steps = list(decode(model, LABEL, SEEDS, how, known=given))
-        assert [s.positions.shape[1] for s in steps] == tokens_per_step(schedule, count - known, 3)
+        assert [s.positions.shape[1] for s in steps] == tokens_per_step(schedule, count - known, how.steps)
         label = LABEL if guidance.off else torch.cat((LABEL, torch.full_like(LABEL, model.num_classes)))
-        drawn = orders.random(model.grid, seeding.derive(SEEDS, 0))  # the order is the seed's, known tokens first
+        # the order is the seed's, known tokens first
+        drawn = orders.make(model.order_modes[0], model.grid, seeding.derive(SEEDS, 0))
         order = orders.known_first(drawn, given != UNKNOWN).repeat(len(label) // 3, 1)
         tokens, number = orders.gather(steps[-1].tokens.repeat(len(label) // 3, 1), order), [0] * known
         for k, step in enumerate(steps, 1):
@@ -73,7 +74,8 @@ def test_within_step_is_an_option_of_sampling(model):
     """The first is the default; each gives logits of its own where a step decodes several tokens."""
 
     def last(within_step):
-        *_, step = decode(model, LABEL, SEEDS, Sampling(3, "linear", top_k=1, within_step=within_step))
+        how = Sampling(tiny.steps(model, 3), "linear", top_k=1, within_step=within_step)
+        *_, step = decode(model, LABEL, SEEDS, how)
         return step.raw_logits
 
     results = [last(option) for option in model.within_step]
@@ -88,7 +90,7 @@ def test_within_step_is_an_option_of_sampling(model):
 
 def test_sampling_leaves_no_trace(model):
     fresh, before = copy.deepcopy(model), copy.deepcopy(model.state_dict())
-    batch, how = tiny.batch(model), Sampling(3, guidance=GUIDED)
+    batch, how = tiny.batch(model), Sampling(tiny.steps(model, 3), guidance=GUIDED)
     first = sample(model, LABEL, SEEDS, how)
     logits = model(*batch)
     second = sample(model, LABEL, SEEDS, how)
@@ -133,8 +135,9 @@ def test_sampling_evaluates_and_gives_the_mode_back(build):
 # no hidden randomness ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("how", [Sampling(), Sampling(3, "linear", GUIDED, top_k=5)], ids=["plain", "guided"])
-def test_an_image_is_a_function_of_its_seed(model, how):
+@pytest.mark.parametrize("guided", [False, True], ids=["plain", "guided"])
+def test_an_image_is_a_function_of_its_seed(model, guided):
+    how = Sampling(tiny.steps(model, 3), "linear", GUIDED, top_k=5) if guided else Sampling()
     seeds, label = torch.arange(8), torch.arange(8) % 4
     everything = sample(model, label, seeds, how)
     assert len(everything.unique(dim=0)) == 8
@@ -145,7 +148,7 @@ def test_an_image_is_a_function_of_its_seed(model, how):
 def test_noise_belongs_to_the_place_in_the_order(build):
     """The i-th token of an image takes the i-th number of its seed, whatever the step that decodes it."""
     model = build()
-    for how in (Sampling(), Sampling(2, "linear")):
+    for how in (Sampling(), Sampling(tiny.steps(model, 2), "linear")):
         steps = list(decode(model, LABEL, SEEDS, how))
         noise = seeding.uniform(seeding.derive(SEEDS, 1), model.num_tokens)
         expected = draw(torch.cat([step.logits for step in steps], 1), noise)
@@ -162,12 +165,13 @@ def test_the_global_generator_is_left_alone(model):
 # every token once -------------------------------------------------------------------------------------------
 
 
-@given(st.data(), st.sampled_from(sorted(MODELS)), st.sampled_from(SCHEDULES), st.sampled_from(orders.MODES))
-def test_every_token_is_decoded_exactly_once(data, name, schedule, order):
+@given(st.data(), st.sampled_from(sorted(MODELS)), st.sampled_from(SCHEDULES))
+def test_every_token_is_decoded_exactly_once(data, name, schedule):
     grid = data.draw(st.sampled_from([(1, 1), (1, 5), (4, 1), (2, 3)]))
     model = tiny.model(name, grid, depth=1)
     known = some_known(model, data.draw(st.integers(0, model.num_tokens)))
-    how = Sampling(data.draw(st.integers(1, model.num_tokens + 3)), schedule, order=order)
+    order, steps = data.draw(st.sampled_from(model.order_modes)), data.draw(st.integers(1, model.num_tokens + 3))
+    how = Sampling(tiny.steps(model, steps), schedule, order=order)
     canvas = known
     for step in decode(model, LABEL, SEEDS, how, known=known):
         assert (canvas.gather(1, step.positions) == UNKNOWN).all()  # not before this step
@@ -279,18 +283,44 @@ def test_an_excluded_token_is_never_drawn(logits, data, noise):
 
 def test_top_k_1_is_greedy_at_any_temperature(build):
     model = build()
-    for step in decode(model, LABEL, SEEDS, Sampling(2, "linear", top_k=1, temperature=100.0)):
+    how = Sampling(tiny.steps(model, 2), "linear", top_k=1, temperature=100.0)
+    for step in decode(model, LABEL, SEEDS, how):
         assert torch.equal(step.tokens.gather(1, step.positions), step.logits.argmax(-1))
 
 
 def test_temperature_divides_the_logits(build):
     model = build()
-    step = next(decode(model, LABEL, SEEDS, Sampling(1, "linear", temperature=0.5, top_p=0.8)))
+    step = next(decode(model, LABEL, SEEDS, Sampling(tiny.steps(model, 1), "linear", temperature=0.5, top_p=0.8)))
     noise = seeding.uniform(seeding.derive(SEEDS, 1), model.num_tokens)
-    expected = draw(filter_logits(step.logits / 0.5, top_p=0.8), noise)
+    expected = draw(filter_logits(step.logits / 0.5, top_p=0.8), noise[:, : step.positions.shape[1]])
     assert torch.equal(step.tokens.gather(1, step.positions), expected)
 
 
+def test_a_raster_model_writes_in_raster_order_alone():
+    model = tiny.model("llamagen")
+    prefix = torch.where(torch.arange(6) < 4, 0, UNKNOWN).repeat(3, 1)
+    hole = prefix.clone()
+    hole[2] = torch.tensor([0, 0, UNKNOWN, 0, 0, UNKNOWN])
+    assert len(list(decode(model, LABEL, SEEDS, Sampling(order="raster"), known=prefix))) == 2
+    for message, how, more in (
+        ("order 'random' is none of LlamaGen's: raster", Sampling(order="random"), {}),
+        ("LlamaGen knows one order, raster", Sampling(), {"order": orders.reverse((2, 3))}),
+        ("sees earlier tokens only: known tokens must be the first of raster order", Sampling(), {"known": hole}),
+        ("decodes one token a step, not 4: leave steps out", Sampling(2, "arccos"), {}),
+        ("a sweep draws tokens given later ones, which LlamaGen cannot see", Sampling(sweeps=1), {}),
+    ):
+        with pytest.raises(ValueError, match=message):
+            sample(model, LABEL, SEEDS, how, **more)
+    state = model.start(LABEL)
+    with pytest.raises(ValueError, match="one token a step, 2 were asked for"):
+        model.step(state, None, torch.tensor([[0, 1]] * 3))
+    with pytest.raises(ValueError, match=r"goes on in raster order: expected positions \[0\]"):
+        model.step(state, None, torch.tensor([[1]] * 3))
+    with pytest.raises(ValueError, match=r"goes on in raster order: expected positions \[0, 1\]"):
+        model.start(LABEL, torch.zeros(3, 2, dtype=torch.int64), torch.tensor([[0, 2]] * 3))
+
+
+@pytest.mark.parametrize("model", tiny.ANY_ORDER, indirect=True, ids=tiny.name)
 def test_sweeps_redraw_what_was_drawn_and_nothing_else(model):
     label, seeds = torch.zeros(3, dtype=torch.int64), torch.arange(3)
     known = torch.full((3, model.num_tokens), UNKNOWN)

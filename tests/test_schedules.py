@@ -37,6 +37,18 @@ def test_sizes_are_those_of_the_official_code():
     assert tokens_per_step("arccos", 256, 64) == arccos
 
 
+@pytest.mark.parametrize("schedule", get_args(Schedule))
+@pytest.mark.parametrize("done", [0, 1, 16, 63, 64])
+def test_what_is_done_before_counts(schedule, done):
+    for steps in (1, 5, 20, 64, None):
+        sizes, fresh = tokens_per_step(schedule, 64, steps, done), tokens_per_step(schedule, 64, steps)
+        assert sum(sizes) == 64 - done
+        after, wanted = done, 0
+        for size, plan in zip(sizes, fresh, strict=False):  # one at a time until the schedule has caught up
+            after, wanted = after + size, wanted + plan
+            assert after == max(wanted, after - size + 1)
+
+
 def test_schedules_by_hand():
     assert tokens_per_step("linear", 10, 4) == [2, 3, 3, 2]
     assert tokens_per_step("cosine-randar", 16, 1) == [1, 15]

@@ -1,10 +1,14 @@
+import json
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from randfeat.tokenizers import PatchTokenizer, create, name_of
+from randfeat import weights
+from randfeat.tokenizers import TOKENIZERS, VQ8, VQ16, LlamaGenVQ, PatchTokenizer, create, name_of
+from randfeat.tokenizers.base import nearest
 
 
 def fitted(channels=1, patch=2, vocab_size=6, images=12, size=(4, 6)):
@@ -77,17 +81,14 @@ def test_fitting_is_a_function_of_images_and_seed():
     assert (np.random.get_state()[1] == state[1]).all()  # noqa: NPY002
 
 
-def test_large_batches_are_cut_into_pieces():
-    tokenizer, _ = fitted(patch=1)
-    image = torch.rand(1, 1, 160, 160)  # more patches than one piece holds
-    assert torch.equal(tokenizer.encode(image)[:, :80], tokenizer.encode(image[:, :, :80]))
-    assert torch.equal(tokenizer.encode(image)[:, 80:], tokenizer.encode(image[:, :, 80:]))
-
-
-def test_config_makes_the_same_tokenizer():
-    tokenizer, images = fitted(3)
-    again = create(name_of(tokenizer), **tokenizer.config)
+@pytest.mark.parametrize("name", TOKENIZERS)
+def test_config_makes_the_same_tokenizer(name):
+    small = dict(vocab_size=9, code_dim=4, width=32, multipliers=[1, 1], num_res_blocks=1)
+    tokenizer = fitted(3)[0] if name == "patch" else create(name, **small)
+    images = torch.rand(2, 3, 4, 6)
+    again = create(name_of(tokenizer), **json.loads(json.dumps(tokenizer.config)))
     again.load_state_dict(tokenizer.state_dict())
+    assert again.config == tokenizer.config
     assert torch.equal(again.encode(images), tokenizer.encode(images))
 
 
@@ -107,5 +108,90 @@ def test_wrong_images_are_refused(images, message):
 
 
 def test_an_unknown_tokenizer_is_refused():
-    with pytest.raises(ValueError, match="unknown tokenizer 'vq', expected one of patch"):
+    with pytest.raises(ValueError, match="unknown tokenizer 'vq', expected one of llamagen_vq, maskgit_vq, patch"):
         create("vq")
+
+
+# nearest codes ----------------------------------------------------------------------------------------------
+
+
+@given(
+    st.integers(0, 9), st.integers(1, 7), st.integers(1, 4), st.sampled_from([1, 5, 14, 1 << 24]), st.integers(0, 99)
+)
+def test_the_nearest_code_however_the_vectors_are_cut(vectors, codes, channels, at_once, seed):
+    generator = torch.Generator().manual_seed(seed)
+    x, codebook = (torch.randn(n, channels, generator=generator) for n in (vectors, codes))
+    expected = torch.cdist(x.double(), codebook.double()).argmin(1)
+    assert torch.equal(nearest(x, codebook, at_once), expected)
+
+
+def test_distances_are_never_all_in_memory(monkeypatch):
+    largest, argmin = [], torch.Tensor.argmin
+    monkeypatch.setattr(torch.Tensor, "argmin", lambda x, dim: largest.append(x.numel()) or argmin(x, dim))
+    nearest(torch.randn(1000, 2), torch.randn(50, 2), at_once=5000)
+    assert largest == [5000] * 10
+
+
+# convolutional tokenizers -----------------------------------------------------------------------------------
+
+CONVOLUTIONAL = sorted(set(TOKENIZERS) - {"patch"})
+
+
+@pytest.fixture(params=CONVOLUTIONAL)
+def vq(request):
+    """Small, of 4 pixels a token, with widths that change, and with a codebook that its latents reach."""
+    tokenizer = create(request.param, vocab_size=40, code_dim=6, width=32, multipliers=(1, 2, 1), num_res_blocks=1)
+    tokenizer.quantize.embedding.weight.data *= 0.3
+    return tokenizer.eval().requires_grad_(False)
+
+
+def test_any_size_that_the_stride_divides(vq):
+    for height, width in ((4, 4), (8, 12), (20, 4)):
+        images = torch.rand(2, 3, height, width)
+        tokens = vq.encode(images)
+        assert tokens.shape == (2, height // 4, width // 4)
+        assert tokens.dtype == torch.int64
+        decoded = vq.decode(tokens)
+        assert decoded.shape == images.shape
+        assert (decoded.min() >= 0) & (decoded.max() <= 1)
+    with pytest.raises(ValueError, match="divisible by 4, got 8 x 6"):
+        vq.encode(torch.rand(1, 3, 8, 6))
+
+
+def test_tokens_are_the_nearest_codes_and_codes_are_looked_up(vq):
+    images = torch.rand(3, 3, 16, 8)
+    tokens, latents = vq.encode(images), vq.latents(images)
+    codebook = vq.quantize.embedding.weight
+    if type(vq) is LlamaGenVQ:  # compares directions
+        codebook, latents = (x / x.norm(dim=d, keepdim=True) for x, d in ((codebook, 1), (latents, 1)))
+    distances = (latents[:, None] - codebook[None, :, :, None, None]).norm(dim=2)  # (B, V, h, w)
+    torch.testing.assert_close(distances.gather(1, tokens[:, None])[:, 0], distances.min(1).values)
+    assert len(tokens.unique()) > 1
+    torch.testing.assert_close(vq.codes(tokens), codebook[tokens].permute(0, 3, 1, 2))
+
+
+def test_an_image_does_not_depend_on_its_batch(vq):
+    images = torch.rand(3, 3, 12, 8)
+    tokens = vq.encode(images)
+    assert torch.equal(vq.encode(images[1:2]), tokens[1:2])
+    torch.testing.assert_close(vq.decode(tokens[1:2]), vq.decode(tokens)[1:2], atol=1e-5, rtol=1e-4)
+
+
+def test_official_files_may_hold_a_record_of_training_and_no_more(vq):
+    official = weights.to_official(vq)
+    assert set(official) == set(vq.state_dict())
+    other = create(name_of(vq), **vq.config)
+    weights.load_strict(other, weights.from_official(other, official | {name: torch.zeros(9) for name in vq.unused}))
+    assert torch.equal(other.encode(torch.ones(1, 3, 8, 8)), vq.encode(torch.ones(1, 3, 8, 8)))
+    with pytest.raises(ValueError, match=r"0 missing \(none\), 1 unexpected \(loss.weight\)"):
+        weights.from_official(vq, official | {"loss.weight": torch.zeros(1)})
+    official.pop("decoder.conv_in.weight")
+    with pytest.raises(ValueError, match=r"1 missing \(decoder.conv_in.weight\)"):
+        weights.from_official(vq, official)
+
+
+def test_published_multipliers():
+    with torch.device("meta"):
+        assert [LlamaGenVQ(multipliers=m).stride for m in (VQ16, VQ8)] == [16, 8]
+        with pytest.raises(ValueError, match="divisible by num_groups"):
+            LlamaGenVQ(width=48)

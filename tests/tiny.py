@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -13,9 +14,22 @@ from randfeat.models import MODELS, Generator, create
 # a newly registered model is tested by being registered
 VARIANTS: list[tuple[str, dict[str, Any]]] = [
     *((name, {}) for name in MODELS),
+    ("llamagen", {"num_kv_heads": 1}),
     ("randar", {"num_kv_heads": 1}),
 ]
 EVERY = [(name, grid, config) for name, config in VARIANTS for grid in ((3, 3), (2, 4))]
+ANY_ORDER = [variant for variant in EVERY if "random" in MODELS[variant[0]].order_modes]
+
+
+def readings(variants: list[tuple], *but: str) -> list[Any]:
+    """(variant, context, stream) for all that each can read, without the contexts in `but`."""
+    return [
+        pytest.param(variant, context, stream, id=f"{name(variant)}-{context}-{stream}")
+        for variant in variants
+        for context in MODELS[variant[0]].contexts
+        for stream in MODELS[variant[0]].streams
+        if context not in but and (context, stream) != ("after", "token")
+    ]
 
 
 def name(variant: tuple) -> str:
@@ -36,11 +50,16 @@ def model(name: str, grid: tuple[int, int] = (2, 3), seed: int = 0, **config: An
 
 
 def batch(model: Generator, images: int = 3, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
-    """Tokens, labels and an order for each image."""
+    """Tokens, labels and an order for each image: a random one where the model can."""
     generator = torch.Generator().manual_seed(seed)
     tokens = torch.randint(model.vocab_size, (images, model.num_tokens), generator=generator)
     label = torch.arange(images) % (model.num_classes + 1)
-    return tokens, label, orders.random(model.grid, torch.arange(images) + seed)
+    return tokens, label, orders.make(model.order_modes[0], model.grid, torch.arange(images) + seed)
+
+
+def steps(model: Generator, count: int) -> int | None:
+    """As many sampling steps, where one step of the model can decode several tokens."""
+    return None if model.raster_only else count
 
 
 def changed(model: Generator, tokens: Tensor, positions: Tensor) -> Tensor:

@@ -6,17 +6,38 @@ from typing import Any
 
 from .arpg import ARPG
 from .base import Context, Generator, State, Stream
+from .llamagen import LlamaGen
 from .randar import RandAR
+from .sizes import SIZES
 
-MODELS: dict[str, type[Generator]] = {"arpg": ARPG, "randar": RandAR}
+MODELS: dict[str, type[Generator]] = {"arpg": ARPG, "llamagen": LlamaGen, "randar": RandAR}
 
-__all__ = ["ARPG", "MODELS", "Context", "Generator", "RandAR", "State", "Stream", "create", "name_of"]
+__all__ = [
+    "ARPG",
+    "MODELS",
+    "SIZES",
+    "Context",
+    "Generator",
+    "LlamaGen",
+    "RandAR",
+    "State",
+    "Stream",
+    "create",
+    "name_of",
+]
 
 
 def create(name: str, **config: Any) -> Generator:
-    """A generator with fresh weights by its registered name; `config` are the keywords of `Generator`."""
+    """A generator with fresh weights by its registered name or that of a published size, such as `randar_l`.
+
+    `config` are the keywords of `Generator`; they go before those of the size.
+    """
+    if name in SIZES:
+        name, size = SIZES[name]
+        config = size | config
     if name not in MODELS:
-        raise ValueError(f"unknown model {name!r}, expected one of {', '.join(sorted(MODELS))}")
+        known = ", ".join((*sorted(MODELS), *SIZES))
+        raise ValueError(f"unknown model {name!r}, expected one of {known}")
     return MODELS[name](**config)
 
 

@@ -50,8 +50,11 @@ class Generator(nn.Module, ABC):
         dropout: probability in training, on token embeddings and on what each sub-block adds.
     """
 
-    # what a model can do, beyond the contract's minimum; asking for more is refused with this list
+    # what a model can do; asking for more is refused with these lists
     contexts: ClassVar[tuple[str, ...]]
+    streams: ClassVar[tuple[str, ...]] = ("token", "query")
+    # the order modes that it reads and writes in, the default first
+    order_modes: ClassVar[tuple[str, ...]] = ("random", *orders.FIXED)
     # our parameter name -> the official checkpoint's; several are stacked along dimension 0; * stands for a number
     official_names: ClassVar[dict[str, tuple[str, ...]]]
     # how the tokens of one sampling step may attend to each other once they are known; the first is the default
@@ -103,6 +106,11 @@ class Generator(nn.Module, ABC):
     @property
     def num_tokens(self) -> int:
         return self.grid[0] * self.grid[1]
+
+    @property
+    def raster_only(self) -> bool:
+        """Whether it goes through an image in raster order alone, one token after the other."""
+        return self.order_modes == ("raster",)
 
     @property
     def device(self) -> torch.device:
@@ -187,16 +195,24 @@ class Generator(nn.Module, ABC):
         return label
 
     def check_order(self, order: Tensor) -> None:
-        """Raises a ValueError for what is no permutation; on the CPU only, see `labels`."""
+        """Raises a ValueError for what is no permutation (on the CPU only, see `labels`) or not the order it knows."""
         if order.device.type == "cpu":
             orders.validate(order, self.grid)
+        if self.raster_only and (order != orders.raster(self.grid).to(order.device)).any():
+            raise ValueError(f"{type(self).__name__} knows one order, raster: another one was given")
+
+    def check_order_mode(self, mode: str | None) -> str:
+        """The default for None; a ValueError that lists what this model can do, if it cannot do this."""
+        if mode is not None and mode not in self.order_modes:
+            raise ValueError(f"order {mode!r} is none of {type(self).__name__}'s: {', '.join(self.order_modes)}")
+        return mode or self.order_modes[0]
 
     def check_reading(self, layers: Sequence[int], context: str, stream: str) -> None:
         """Raises a ValueError that lists what this model can do, if it cannot do this."""
         if context not in self.contexts:
             raise ValueError(f"context {context!r} is none of {type(self).__name__}'s: {', '.join(self.contexts)}")
-        if stream not in ("token", "query"):
-            raise ValueError(f"stream {stream!r} is neither token nor query")
+        if stream not in self.streams:
+            raise ValueError(f"stream {stream!r} is none of {type(self).__name__}'s: {', '.join(self.streams)}")
         if context == "after" and stream != "query":
             raise ValueError("context 'after' has no token stream: its states are those of the extra queries")
         if not layers or min(layers) < 1 or max(layers) > self.depth:

@@ -96,13 +96,15 @@ class RandAR(Generator):
         tokens: Tensor | None = None,
         positions: Tensor | None = None,
         within_step: str | None = None,
+        table: Tensor | None = None,
     ) -> State:
+        """As `Generator.start`; another rope table makes another grid of it, which positions then count in."""
         within_step = self.check_within_step(within_step)
-        table = self.rope(label.device)
+        table = self.rope(label.device) if table is None else table
         if tokens is None or positions is None:
             tokens = positions = label.new_empty(len(label), 0)
         x, places = self._sequence(table, self.labels(label, len(label)), tokens, positions)
-        return State(KVCache(self.depth, 1 + 2 * self.num_tokens), table, x, places, within_step)
+        return State(KVCache(self.depth, 2 * len(table) - 1), table, x, places, within_step)
 
     def step(self, state: State, tokens: Tensor | None, queries: Tensor) -> Tensor:
         x, places = state.waiting, state.waiting_at
@@ -120,7 +122,7 @@ class RandAR(Generator):
 
     def _instructions(self, table: Tensor, positions: Tensor) -> Tensor:
         """Position-instruction tokens: the shared vector, each head turned to the position. (B, L) -> (B, L, D)."""
-        vector = self.instruction.view(1, self.num_heads, 1, -1).expand(-1, -1, self.num_tokens, -1)
+        vector = self.instruction.view(1, self.num_heads, 1, -1).expand(-1, -1, len(table) - 1, -1)
         everywhere = rotate(vector, table[None, 1:]).transpose(1, 2).flatten(2)[0]
         return everywhere[positions]
 

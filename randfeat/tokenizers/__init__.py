@@ -5,11 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 from .base import Tokenizer
+from .llamagen_vq import VQ8, VQ16, LlamaGenVQ
+from .maskgit_vq import MaskGITVQ
 from .patch import PatchTokenizer
 
-TOKENIZERS: dict[str, type[Tokenizer]] = {"patch": PatchTokenizer}
+TOKENIZERS: dict[str, type[Tokenizer]] = {
+    "llamagen_vq": LlamaGenVQ,
+    "maskgit_vq": MaskGITVQ,
+    "patch": PatchTokenizer,
+}
 
-__all__ = ["TOKENIZERS", "PatchTokenizer", "Tokenizer", "create", "name_of"]
+__all__ = ["TOKENIZERS", "VQ8", "VQ16", "LlamaGenVQ", "MaskGITVQ", "PatchTokenizer", "Tokenizer", "create", "name_of"]
 
 
 def create(name: str, **config: Any) -> Tokenizer:

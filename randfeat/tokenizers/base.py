@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 
 
@@ -15,6 +16,7 @@ class Tokenizer(nn.Module, ABC):
     vocab_size: int
     channels: int  # of the images: 1 grey, 3 colour
     stride: int  # pixels per token, in each direction
+    unused: ClassVar[tuple[str, ...]] = ()  # entries of official checkpoints that nothing here reads
 
     @abstractmethod
     def encode(self, images: Tensor) -> Tensor:
@@ -35,3 +37,14 @@ class Tokenizer(nn.Module, ABC):
             )
         if not images.is_floating_point():
             raise ValueError(f"expected floating-point images in [0, 1], got {images.dtype}: divide by 255")
+
+
+def nearest(x: Tensor, codebook: Tensor, at_once: int = 1 << 24) -> Tensor:
+    """The code nearest to each vector by Euclidean distance: (n, E), (V, E) -> int64 (n,).
+
+    at_once: distances held in memory at a time; never all n * V of them.
+    """
+    # |x - code|^2 / 2 without the vector's own square, which is the same for every code
+    bias = codebook.square().sum(1) / 2
+    chunks = x.split(max(1, at_once // len(codebook)))
+    return torch.cat([(bias - chunk @ codebook.T).argmin(1) for chunk in chunks])

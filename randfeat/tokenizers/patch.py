@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .base import Tokenizer
+from .base import Tokenizer, nearest
 
 
 class PatchTokenizer(Tokenizer):
@@ -61,10 +61,7 @@ class PatchTokenizer(Tokenizer):
         self.check_images(images)
         h, w = images.shape[2] // self.stride, images.shape[3] // self.stride
         patches = F.unfold(images.to(self.codebook), self.stride, stride=self.stride).transpose(1, 2)
-        # |patch - code|^2 without the patch's own square, which is the same for every code
-        bias = self.codebook.square().sum(1) / 2
-        chunks = patches.flatten(0, 1).split(1 << 14)  # never (B * h * w, V) at once
-        return torch.cat([(bias - p @ self.codebook.T).argmin(1) for p in chunks]).view(len(images), h, w)
+        return nearest(patches.flatten(0, 1), self.codebook).view(len(images), h, w)
 
     def decode(self, tokens: Tensor) -> Tensor:
         h, w = tokens.shape[1:]

@@ -1,0 +1,105 @@
+"""LlamaGen's class-conditional GPT (arXiv 2406.06525): the public raster model, beside which random order is measured.
+
+The sequence is class, x_0, x_1, ..., x_{N-2}, each token turned by the rotary embedding of its own position. The
+prediction of x_i is read where the token before it stands, so nothing tells the network which position comes next: it
+knows one order, raster, decodes one token a step and has no query stream.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from ..layers import CLASS_PLACE, KVCache, rope_at
+from .base import Context, Generator, State, Stream
+from .randar import RandAR
+
+
+class LlamaGen(Generator):
+    """LlamaGen's GPT with the contract of `Generator`, in raster order only; see there for the arguments."""
+
+    order_modes = ("raster",)
+    contexts = ("causal", "echo", "full")
+    streams = ("token",)
+    within_step = ("causal",)
+    # RandAR kept the names of the code it grew from
+    official_names: ClassVar = {ours: name for ours, name in RandAR.official_names.items() if ours != "instruction"}
+
+    def build(self) -> None:
+        self.label_embedding = nn.Embedding(self.num_classes + 1, self.embed_dim)
+        self.token_embedding = nn.Embedding(self.vocab_size, self.embed_dim)
+        self.blocks = self.new_blocks(self.self_attention)
+        self.norm = nn.RMSNorm(self.embed_dim, self.norm_eps)
+        self.head = nn.Linear(self.embed_dim, self.vocab_size, bias=False)
+
+    def forward(self, tokens: Tensor, label: Tensor | None, order: Tensor) -> Tensor:
+        self.check_order(order)
+        # the last token predicts nothing
+        x, places = self._sequence(self.labels(label, len(tokens)), tokens[:, :-1], order[:, :-1])
+        rope = rope_at(self.rope(tokens.device), places)
+        for block in self.blocks:
+            x = block(x, rope, causal=True)
+        return self.head(self.norm(x))
+
+    def hidden(
+        self,
+        tokens: Tensor,
+        label: Tensor | None,
+        order: Tensor,
+        layers: Sequence[int],
+        context: Context = "causal",
+        stream: Stream = "token",
+    ) -> list[Tensor]:
+        self.check_reading(layers, context, stream)
+        self.check_order(order)
+        copies = 2 if context == "echo" else 1
+        label = self.labels(label, len(tokens))
+        x, places = self._sequence(label, tokens.repeat(1, copies), order.repeat(1, copies))
+        rope, states = rope_at(self.rope(tokens.device), places), {}
+        for i, block in enumerate(self.blocks[: max(layers)], 1):
+            x = block(x, rope, causal=context != "full")
+            states[i] = x[:, -order.shape[1] :]  # in raster space as they are
+        return [states[i] for i in layers]
+
+    def start(
+        self,
+        label: Tensor,
+        tokens: Tensor | None = None,
+        positions: Tensor | None = None,
+        within_step: str | None = None,
+    ) -> State:
+        within_step = self.check_within_step(within_step)
+        if tokens is None or positions is None:
+            tokens = positions = label.new_empty(len(label), 0)
+        self._check_next(positions, 0)
+        x, places = self._sequence(self.labels(label, len(label)), tokens, positions)
+        # the last token decoded is never fed
+        return State(KVCache(self.depth, self.num_tokens), self.rope(label.device), x, places, within_step)
+
+    def step(self, state: State, tokens: Tensor | None, queries: Tensor) -> Tensor:
+        x, places = state.waiting, state.waiting_at
+        if state.asked is not None and tokens is not None:
+            x, places = self.dropout(self.token_embedding(tokens)), state.asked
+        if queries.shape[1] != 1:
+            raise ValueError(f"LlamaGen decodes one token a step, {queries.shape[1]} were asked for")
+        self._check_next(queries, state.cache.length + x.shape[1] - 1)  # less the class
+        rope = rope_at(state.table, places)
+        for i, block in enumerate(self.blocks):
+            x = block(x, rope, causal=True, cache=state.cache, layer=i)
+        state.cache.commit(x.shape[1])
+        state.asked = queries
+        return self.head(self.norm(x[:, -1:]))
+
+    def _check_next(self, positions: Tensor, first: int) -> None:
+        """Raises unless positions (B, n) are those from `first` on; on the CPU only, see `labels`."""
+        expected = torch.arange(first, first + positions.shape[1])
+        if positions.device.type == "cpu" and (positions != expected).any():
+            raise ValueError(f"LlamaGen goes on in raster order: expected positions {expected.tolist()}")
+
+    def _sequence(self, label: Tensor, tokens: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """Class and tokens: (B,), (B, m), (B, m) -> inputs (B, 1 + m, D) and their positions (B, 1 + m)."""
+        x = torch.cat((self.label_embedding(label).unsqueeze(1), self.token_embedding(tokens)), 1)
+        return self.dropout(x), nn.functional.pad(positions, (1, 0), value=CLASS_PLACE)

@@ -1,0 +1,57 @@
+"""What convolutional VQ tokenizers share: latents from an encoder, the nearest code of each, pixels from a decoder.
+
+Modules carry the names of the official checkpoints, so those load as they are. Shapes: E channels of a code, V codes.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+
+from torch import Tensor, nn
+
+from .base import Tokenizer, nearest
+
+
+def group_norm(width: int) -> nn.GroupNorm:
+    """In 32 groups: width must be a multiple of 32."""
+    return nn.GroupNorm(32, width, eps=1e-6)
+
+
+class Codebook(nn.Module):
+    """The codes, (V, E). The name of its one parameter is that of official checkpoints."""
+
+    def __init__(self, vocab_size: int, code_dim: int) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(vocab_size, code_dim)
+
+
+class VQTokenizer(Tokenizer):
+    """A tokenizer with `quantize`, a codebook, between an encoder and a decoder."""
+
+    quantize: Codebook
+
+    @abstractmethod
+    def latents(self, images: Tensor) -> Tensor:
+        """Images (B, channels, H, W) in [0, 1] -> (B, E, h, w), before they are quantised."""
+
+    @abstractmethod
+    def pixels(self, codes: Tensor) -> Tensor:
+        """Codes (B, E, h, w) -> images (B, channels, H, W), about in [0, 1] but not clamped."""
+
+    def normalised(self, codes: Tensor) -> Tensor:
+        """How codes and latents (..., E) are compared and used: as they are, unless a tokenizer says otherwise."""
+        return codes
+
+    def encode(self, images: Tensor) -> Tensor:
+        self.check_images(images)
+        codebook = self.quantize.embedding.weight
+        latents = self.latents(images.to(codebook)).permute(0, 2, 3, 1)
+        found = nearest(self.normalised(latents.flatten(0, 2)), self.normalised(codebook))
+        return found.view(latents.shape[:3])
+
+    def codes(self, tokens: Tensor) -> Tensor:
+        """Tokens (B, h, w) -> their codes (B, E, h, w)."""
+        return self.normalised(self.quantize.embedding(tokens)).permute(0, 3, 1, 2)
+
+    def decode(self, tokens: Tensor) -> Tensor:
+        return self.pixels(self.codes(tokens)).clamp(0, 1)

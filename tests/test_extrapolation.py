@@ -1,0 +1,185 @@
+import copy
+
+import naive
+import pytest
+import tiny
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from randfeat import orders, seeding
+from randfeat.extrapolation import Extrapolation, enlarge, sample
+from randfeat.sampling import UNKNOWN, Sampling, decode, draw
+from randfeat.schedules import Guidance, tokens_per_step
+
+LABEL, SEEDS = torch.tensor([0, 2, 3]), torch.tensor([5, 6, 7])  # 3 is the null class
+GUIDED, SPATIAL = Guidance(3.0, "linear", start=0.5), Guidance(2.0, "linear", start=1.5)
+
+
+def make(grid=(2, 3), **config):
+    return tiny.model("randar", grid, **config)
+
+
+def small_image(model):
+    return tiny.batch(model)[0]
+
+
+def slow_rotation(grid, how):
+    """`naive.turn` over the large grid: fast frequencies by position, the others stretched."""
+
+    def turn(x, at, model):
+        half = x.shape[-1] // 2
+        frequencies, width = model.rope_base ** (-torch.arange(0, half, 2).double() / half), grid[1] * how.factor
+        angles = []
+        for place, side in ((at // width, grid[0]), (at % width, grid[1])):
+            stretched = place * (side - 1) / (side * how.factor - 1)
+            angles += [(place if j < how.boundary else stretched) * f for j, f in enumerate(frequencies)]
+        angles = torch.stack(angles, -1)[:, :, None]
+        there = (at >= 0)[:, :, None, None]
+        cos, sin, a, b = angles.cos() * there, angles.sin() * there, x[..., 0::2], x[..., 1::2]
+        return torch.stack((a * cos - b * sin, b * cos + a * sin), -1).flatten(-2)
+
+    return turn
+
+
+@pytest.mark.parametrize(
+    ("grid", "how"),
+    [
+        ((2, 2), Extrapolation(2, 1)),
+        ((1, 3), Extrapolation(3, 0)),
+        ((2, 3), Extrapolation(2, 9, SPATIAL)),
+        ((2, 1), Extrapolation(4, 1, SPATIAL, blind=1.0)),
+    ],
+    ids=["square", "thrice", "spatial", "all-blind"],
+)
+@pytest.mark.parametrize("guidance", [Guidance(), GUIDED], ids=["plain", "guided"])
+def test_steps_are_those_of_the_naive_reading(monkeypatch, grid, how, guidance):
+    model = make(grid)
+    tokens, known, sampling = small_image(model), model.num_tokens, Sampling(7, guidance=guidance)
+    steps = list(enlarge(model, tokens, LABEL, SEEDS, sampling, how))
+    order = torch.cat((how.order(grid, "random", SEEDS)[:, :known], *(step.positions for step in steps)), 1)
+    assert torch.equal(order, how.order(grid, "random", SEEDS))
+    read = orders.gather(steps[-1].tokens, order)
+    # the branches: with the label, without, and without half of the small image, whose tokens become a row of zeros
+    blind = orders.random(grid, seeding.derive(SEEDS, 3))[:, : int(known * how.blind)]
+    unseen = read.scatter(1, blind, model.vocab_size)
+    null = torch.full_like(LABEL, model.num_classes)
+    branches = [(LABEL, read), (null, read), (null, unseen)]
+    branches = branches[: 3 if not how.spatial.off else 1 if guidance.off else 2]
+    other = copy.deepcopy(model)
+    other.token_embedding.weight.data = torch.nn.functional.pad(model.token_embedding.weight.data, (0, 0, 0, 1))
+    monkeypatch.setattr(naive, "turn", slow_rotation(grid, how))
+    done, count = known, order.shape[1]
+    for step in steps:
+        size = step.positions.shape[1]
+        expected = [
+            naive.read(other, label, seen[:, :done], order[:, :done], step.positions).logits for label, seen in branches
+        ]
+        torch.testing.assert_close(step.raw_logits.double(), torch.cat(expected), atol=3e-5, rtol=1e-4)
+        scale, spatial = guidance.at(done, size, count), how.spatial.at(done, size, count)
+        if len(expected) == 3:
+            full, empty, blinded = expected
+            expected = [blinded + scale * (full - empty) + spatial * (empty - blinded)]
+        elif len(expected) == 2:
+            expected = [expected[1] + scale * (expected[0] - expected[1])]
+        torch.testing.assert_close(step.logits.double(), expected[0], atol=1e-4, rtol=1e-4)
+        done += size
+    assert done == count
+
+
+@given(st.sampled_from([(1, 1), (1, 2), (2, 2)]), st.integers(2, 3), st.integers(1, 40), st.booleans())
+def test_every_token_is_decoded_exactly_once(grid, factor, steps, spatial):
+    model, how = make(grid, depth=1), Extrapolation(factor, spatial=SPATIAL if spatial else Guidance())
+    tokens, sampling = small_image(model), Sampling(steps)
+    canvas = torch.full((3, factor**2 * model.num_tokens), UNKNOWN)
+    canvas[:, how.lattice(grid)] = tokens
+    sizes = []
+    for step in enlarge(model, tokens, LABEL, SEEDS, sampling, how):
+        assert (canvas.gather(1, step.positions) == UNKNOWN).all()
+        canvas = canvas.scatter(1, step.positions, step.tokens.gather(1, step.positions))
+        assert torch.equal(step.tokens, canvas)
+        sizes.append(step.positions.shape[1])
+    assert ((canvas >= 0) & (canvas < model.vocab_size)).all()
+    assert sizes == tokens_per_step("cosine-randar", canvas.shape[1], steps, done=model.num_tokens)
+
+
+def test_a_large_image_starts_as_a_small_one():
+    model, how, sampling = make(), Extrapolation(2, spatial=SPATIAL), Sampling(4, guidance=GUIDED)
+    order = how.order(model.grid, "random", SEEDS)
+    large = sample(model, LABEL, SEEDS, sampling, how)
+    assert large.shape == (3, 24)
+    *_, small = decode(model, LABEL, SEEDS, sampling, how.small_order(model.grid, order))
+    assert torch.equal(large[:, how.lattice(model.grid)], small.tokens)
+    assert torch.equal(large, sample(model, LABEL, SEEDS, sampling, how, order))
+    # the i-th token of an image takes the i-th number of its seed, in both halves of the way
+    noise = seeding.uniform(seeding.derive(SEEDS, 1), 24)
+    steps = list(enlarge(model, small.tokens, LABEL, SEEDS, sampling, how))
+    drawn = draw(torch.cat([step.logits for step in steps], 1), noise[:, 6:])
+    assert torch.equal(orders.gather(large, order)[:, 6:], drawn)
+
+
+def test_an_image_is_a_function_of_its_seed_and_leaves_no_trace():
+    model, how, sampling = make(), Extrapolation(spatial=SPATIAL), Sampling(9, guidance=GUIDED)
+    fresh, state = copy.deepcopy(model.state_dict()), torch.get_rng_state()
+    model.train()
+    everything = sample(model, LABEL, SEEDS, sampling, how)
+    assert model.training
+    assert len(everything.unique(dim=0)) == 3
+    assert torch.equal(sample(model, LABEL[1:2], SEEDS[1:2], sampling, how), everything[1:2])
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(value, fresh[name]) for name, value in model.state_dict().items())
+
+
+def test_a_branch_that_sees_all_changes_nothing():
+    model, sampling = make(), Sampling(5, guidance=GUIDED)
+    tokens = small_image(model)
+    two = enlarge(model, tokens, LABEL, SEEDS, sampling, Extrapolation())
+    three = enlarge(model, tokens, LABEL, SEEDS, sampling, Extrapolation(spatial=SPATIAL, blind=0.0))
+    for plain, spatial in zip(two, three, strict=True):
+        torch.testing.assert_close(spatial.logits, plain.logits, atol=1e-4, rtol=1e-4)
+    blind = enlarge(model, tokens, LABEL, SEEDS, sampling, Extrapolation(spatial=SPATIAL, blind=1.0))
+    assert not torch.allclose(next(blind).logits, plain.logits)
+
+
+@pytest.mark.parametrize(("grid", "factor"), [((2, 3), 2), ((2, 2), 3), ((1, 4), 5)])
+@pytest.mark.parametrize("mode", orders.MODES)
+def test_orders_begin_with_the_small_image(grid, factor, mode):
+    how = Extrapolation(factor)
+    order = how.order(grid, mode, SEEDS)
+    orders.validate(order, how.grid(grid))
+    small = how.small_order(grid, order)
+    orders.validate(small, grid)
+    rows, cols = order // (grid[1] * factor), order % (grid[1] * factor)
+    count = grid[0] * grid[1]
+    assert torch.equal(small, rows[:, :count] // factor * grid[1] + cols[:, :count] // factor)
+    assert (rows[:, :count] % factor == 0).all()
+    assert (cols[:, :count] % factor == 0).all()
+    assert how.lattice(grid).sum() == count
+
+
+def test_what_cannot_be_is_refused():
+    model, how, sampling = make((2, 2)), Extrapolation(), Sampling()
+    with pytest.raises(ValueError, match="the first 4 entries must lie on every row and column that 2 divides"):
+        sample(model, LABEL, SEEDS, sampling, how, orders.raster((4, 4)).expand(3, -1))
+    with pytest.raises(ValueError, match="entry 15 of order 0, 0, occurs twice"):
+        sample(model, LABEL, SEEDS, sampling, how, torch.tensor([[*range(15), 0]] * 3))
+    for name in ("arpg", "llamagen"):
+        other = tiny.model(name, (2, 2))
+        with pytest.raises(ValueError, match=r"RandAR goes beyond its trained grid, (ARPG|LlamaGen) does not"):
+            sample(other, LABEL, SEEDS, sampling, how)
+        with pytest.raises(ValueError, match="RandAR goes beyond its trained grid"):
+            next(enlarge(other, small_image(other), LABEL, SEEDS, sampling, how))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (dict(factor=1), "factor must be a whole number from 2, got 1"),
+        (dict(factor=2.5), "factor must be a whole number from 2, got 2.5"),
+        (dict(boundary=-1), "boundary must be 0 or more, got -1"),
+        (dict(blind=1.5), r"blind must be a share in \[0, 1\], got 1.5"),
+    ],
+)
+def test_wrong_settings_are_refused(wrong, message):
+    with pytest.raises(ValueError, match=message):
+        Extrapolation(**wrong)
