@@ -138,8 +138,9 @@ def sample(
     if order is None:
         order = how.order(model.grid, model.check_order_mode(sampling.order), seeds.to(model.device))
     small = sample_trained(model, label, seeds, sampling, how.small_order(model.grid, order))
-    *_, last = enlarge(model, small, label, seeds, sampling, how, order)
-    return last.tokens
+    for step in enlarge(model, small, label, seeds, sampling, how, order):
+        tokens = step.tokens
+    return tokens
 
 
 def _randar(model: Generator) -> RandAR:

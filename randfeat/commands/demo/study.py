@@ -26,7 +26,7 @@ from . import generation, reading
 from .digits import FIT, TEST, VALIDATION, Digits, load_digits, with_shifts
 from .reading import MEASURES, Plan, Reading, Task
 from .training import train_all
-from .workers import run_all
+from .workers import run_all, use_one_thread
 
 MODELS = ("randar_free", "raster_free", "randar", "arpg")
 PATCH, CODES = 2, 128
@@ -90,6 +90,7 @@ class Results:
 
 def run(preset_name: str, preset: Preset, out: Path) -> Results:
     """Runs the whole demo; models are left in out/models and kept if they lie there already."""
+    use_one_thread()  # two that wait for each other are far slower than one wherever another process is at work
     digits = load_digits()
     results = Results(preset_name, digits)
     train, test = digits.written_by(FIT, VALIDATION), digits.written_by(TEST)

@@ -40,14 +40,19 @@ def run_all(jobs: Mapping[str, Job]) -> dict[str, Any]:
 def set_up(lock: Any) -> None:
     """In each worker: one thread, a lock that all bars share, and no life of its own: Ctrl-C is left to the parent,
     which ends its workers, and a worker whose parent was killed ends itself."""
+    use_one_thread()
+    tqdm.set_lock(lock)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=end_with_parent, daemon=True).start()
+
+
+def use_one_thread() -> None:
+    """For torch and for the linear algebra below NumPy, until the process ends."""
     import torch
     from threadpoolctl import threadpool_limits
 
     torch.set_num_threads(1)
     threadpool_limits(1)
-    tqdm.set_lock(lock)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=end_with_parent, daemon=True).start()
 
 
 def end_with_parent() -> None:
