@@ -123,7 +123,7 @@ def make_pictures(results: Results) -> dict[str, Markup]:
 def make_overview(results: Results) -> bytes:
     """Samples, a decode, inpainting and search in one picture."""
     raw = results.pictures
-    stages = [raw["watch"][i] for i in range(1, len(raw["watch"]), 3)]
+    stages = raw["watch"][::-3][::-1]  # the last one is the finished image
     return pictures.overview(
         [
             ("samples of RandAR, one class a row", pictures.sheet(raw["samples_randar"])),
