@@ -42,8 +42,8 @@ Features: TypeAlias = "Mapping[str, np.ndarray]"
 
 @dataclass(frozen=True)
 class Plan:
-    """The readings that are tried, one factor at a time. All orders with all layers and streams, then around the best
-    of these every context, pool and merge."""
+    """The readings that are tried, one factor at a time. All orders with all layers and streams, in the last of the
+    pools, then around the best of these every context, pool and merge."""
 
     orders: tuple[str, ...]
     layers: tuple[int, ...]
@@ -54,7 +54,7 @@ class Plan:
 
     def first(self) -> list[FeatureSpec]:
         return [
-            FeatureSpec(order, "causal", stream, (layer,), "grid4", "mean")  # type: ignore[arg-type]
+            FeatureSpec(order, "causal", stream, (layer,), self.pools[-1], "mean")  # type: ignore[arg-type]
             for stream in self.streams
             for order in self.orders
             for layer in self.layers

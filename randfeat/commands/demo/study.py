@@ -59,7 +59,9 @@ class Preset:
 
 
 PLAN = Plan(ORDERS, (1, 2, 3, 4, 5, 6))
-QUICK_PLAN = Plan(("raster", "bidirectional", "random*2"), (3, 6), contexts=("causal", "full"), pools=("mean", "grid4"))
+QUICK_PLAN = Plan(
+    ("raster", "bidirectional", "random*2"), (3, 6), ("query",), contexts=("causal", "full"), pools=("mean", "grid2")
+)
 PRESETS = {
     "fast": Preset(0.05, QUICK_PLAN, samples_each=20, guidance_each=5, test_every=5, counts=(1, 4, 16)),
     "default": Preset(0.3, PLAN, samples_each=100, guidance_each=20, test_every=1),

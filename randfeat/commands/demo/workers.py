@@ -11,6 +11,7 @@ import signal
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
 from tqdm import tqdm
@@ -19,20 +20,26 @@ Job = Callable[[int], Any]  # called with the screen line of its progress bar; f
 
 
 def run_all(jobs: Mapping[str, Job]) -> dict[str, Any]:
-    """The result of each job, by name. Ctrl-C, or an exception in one, ends the others at once and is raised here."""
+    """The result of each job, by name. Ctrl-C, or an exception in one, ends the others at once and is raised here.
+
+    A worker that was killed from outside is a RuntimeError.
+    """
     context = multiprocessing.get_context("spawn")
     workers = min(len(jobs), os.cpu_count() or 1)
     if not jobs:
         return {}
     with ProcessPoolExecutor(workers, context, set_up, (context.RLock(),)) as pool:
-        running = {name: pool.submit(job, line) for line, (name, job) in enumerate(jobs.items())}
         try:
+            running = {name: pool.submit(job, line) for line, (name, job) in enumerate(jobs.items())}
             for done in as_completed(running.values()):
                 done.result()
-        except BaseException:
+        except BaseException as error:
             pool.shutdown(wait=False, cancel_futures=True)
             for child in multiprocessing.active_children():
-                child.terminate()
+                child.kill()  # they hold nothing that needs an orderly end
+            if isinstance(error, BrokenProcessPool):
+                reason = "a worker process was killed, perhaps for lack of memory: run the same command again"
+                raise RuntimeError(reason) from None
             raise
     return {name: future.result() for name, future in running.items()}
 
