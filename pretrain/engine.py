@@ -28,8 +28,8 @@ class Training:
     order: `random`, a fresh order per image and epoch, or another mode of `orders.MODES` for every image; by default
         the model's own first, which is random where it can.
     label_dropout: share of the times an image is seen that replace its label by the null class, for guidance.
-    other_crops: share of the times that show one of its other crops instead of the first; it falls linearly from epoch
-        to epoch, to none in the last one, so that what is learned in the end is the distribution of first crops.
+    other_crops: share of the times that show one of its other crops instead of the first. It falls from epoch to epoch
+        in proportion to the images still to be seen, so that the end of a long training shows first crops alone.
     warmup: steps of linear warm-up; a cosine decay to `final_lr_ratio` of the rate follows.
     clip: largest global gradient norm.
     ema: decay of the averaged weights that are validated and kept; 0 keeps the weights themselves.

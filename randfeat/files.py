@@ -21,13 +21,17 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 @contextmanager
-def new_directory(target: Path) -> Iterator[Path]:
+def new_directory(target: Path, marker: str) -> Iterator[Path]:
     """An empty directory to fill; it takes the target's place when the block ends without an exception.
 
+    marker: a file that every directory of this kind holds. A target that exists, is not empty and lacks it is somebody
+    else's: it is left alone, and a FileExistsError says so.
     A directory that was there is moved aside first and removed last, so a kill at any moment leaves one or the other
     whole: `settled` finds it.
     """
-    target = target.absolute()
+    target = target.resolve()
+    if target.exists() and not (target.is_dir() and ((target / marker).is_file() or not any(target.iterdir()))):
+        raise FileExistsError(f"{target} exists and holds no {marker}, so it is not replaced: choose another name")
     target.parent.mkdir(parents=True, exist_ok=True)
     old = _aside(target)
     with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as scratch:
@@ -48,7 +52,7 @@ def new_directory(target: Path) -> Iterator[Path]:
 def settled(directory: Path) -> Path:
     """The directory, or its predecessor where a writer was killed between moving that aside and putting the new one
     there."""
-    old = _aside(directory.absolute())
+    old = _aside(directory.resolve())
     return old if old.exists() and not directory.exists() else directory
 
 

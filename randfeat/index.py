@@ -51,7 +51,7 @@ class Index:
 
     def save(self, directory: str | Path) -> None:
         """Writes a directory of `index.faiss` and `meta.json`; one of the same name is replaced as a whole."""
-        with files.new_directory(Path(directory)) as made:
+        with files.new_directory(Path(directory), "meta.json") as made:
             faiss.write_index(self._faiss, str(made / "index.faiss"))
             (made / "meta.json").write_text(json.dumps({"metric": "cosine", "names": self.names}), "utf-8")
 

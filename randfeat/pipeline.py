@@ -139,7 +139,7 @@ class Pipeline(nn.Module):
             "training": self.training_record,
         }
         tokenizer = {"name": tokenizers.name_of(self.tokenizer), **self.tokenizer.config}
-        with files.new_directory(Path(directory)) as made:
+        with files.new_directory(Path(directory), weights.CONFIG) as made:
             (made / TOKENIZER).mkdir()
             weights.write(made, config, self.generator.state_dict())
             weights.write(made / TOKENIZER, tokenizer, self.tokenizer.state_dict())

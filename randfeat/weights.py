@@ -80,7 +80,10 @@ def _first(names: list[str], count: int = 3) -> str:
 def write(directory: Path, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
     """Writes config and tensors into a directory that exists."""
     (directory / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, directory / WEIGHTS)
+    try:
+        save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, directory / WEIGHTS)
+    except SafetensorError as error:  # a full disk, for instance
+        raise OSError(f"{directory / WEIGHTS} could not be written: {error}") from None
 
 
 def read(directory: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:

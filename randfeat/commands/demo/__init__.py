@@ -2,14 +2,16 @@
 
 It trains a RandAR, its raster-order control (both without labels), a RandAR and an ARPG with labels; reads features
 in every order mode and probes them beside simple baselines; classifies by likelihood; samples, inpaints, indexes and
-searches. Training uses the first nine writers, every number is measured on the last five.
+searches. Training uses the first nine writers; what is scored is scored on the last five.
 
-It writes report.html (open it in a browser), report.json, models/ (open one with randfeat.load) and index/.
+It writes report.html (open it in a browser), report.json, overview.png, models/ (open one with randfeat.load) and
+index/.
 """
 
 from __future__ import annotations
 
 import argparse
+import tempfile
 from pathlib import Path
 
 HOW_TO_RESUME = "Run the same command again: models that are trained already are kept."
@@ -25,7 +27,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    args.out.mkdir(parents=True, exist_ok=True)  # before the long work, so that a bad path fails at once
+    args.out.mkdir(parents=True, exist_ok=True)
+    tempfile.TemporaryFile(dir=args.out).close()  # a place that cannot be written to should fail before the long work
 
     from . import report, study
 

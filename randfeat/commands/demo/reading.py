@@ -145,7 +145,7 @@ class WithShifts(ClassifierMixin, BaseEstimator):
 CLASSIFIERS: dict[str, dict[str, BaseEstimator]] = {
     measure: WHOLE[measure] | {f"{name} with shifts": WithShifts(estimator) for name, estimator in shifted.items()}
     for measure, shifted in {
-        "linear": WHOLE["linear"],
+        "linear": linear_space(("none",), (0.1, 1, 10)),
         "knn": WHOLE["knn"],
         "svm": svm_space(("none",), (1, 10), (1, 4)),
     }.items()

@@ -61,7 +61,10 @@ def show_interval(interval: Interval, scale: float = 100.0) -> str:
 
 
 def claims(results: Results) -> list[dict[str, Any]]:
-    """What a reader would like to conclude, with what was measured; `holds` only where the interval supports it."""
+    """What a reader would like to conclude, with what was measured.
+
+    A difference holds where its interval lies above 0, a level where the measured value reaches it.
+    """
     numbers = results.numbers
     likelihood, made = numbers["likelihood"]["randar"], []
 
