@@ -24,12 +24,12 @@ class Match:
 class Index:
     """Exact cosine search (faiss `IndexFlatIP` over L2-normalised rows)."""
 
-    def __init__(self, features: np.ndarray, names: Sequence[str]) -> None:
+    def __init__(self, features: np.ndarray, names: Sequence[str | Path]) -> None:
         """features: (n, F) finite floats; names: n strings, paths for instance."""
         rows = _normalised(features)
         if len(rows) != len(names) or not len(rows):
             raise ValueError(f"{len(rows)} features for {len(names)} names: expected as many, and one at least")
-        self.names = list(names)
+        self.names = [str(name) for name in names]
         self._faiss: faiss.Index = faiss.IndexFlatIP(rows.shape[1])
         self._faiss.add(rows)
 

@@ -101,6 +101,8 @@ class Pipeline(nn.Module):
         if tuple(mask.shape) != self.image_size:
             raise ValueError(f"the mask must be {self.image_size} like the image, got {tuple(mask.shape)}")
         label = self.label_indices([None] * len(pixels) if labels is None else labels)
+        if len(label) != len(pixels):
+            raise ValueError(f"{len(label)} labels for {len(pixels)} images: give one for each")
         known = ~editing.token_mask(mask, self.tokenizer.stride).flatten()
         seeds = torch.arange(seed, seed + len(pixels))
         tokens = editing.complete(self.generator, self.encode(pixels), known, label, seeds, sampling or Sampling())
