@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, default=Path("demo"), metavar="DIR", help="where to write (demo)")
     length = parser.add_mutually_exclusive_group()
     length.add_argument(
-        "--fast", action="store_true", help="a first look in about two minutes: too short to learn much"
+        "--fast", action="store_true", help="a first look in one to two minutes: too short to learn much"
     )
     length.add_argument("--full", action="store_true", help="train to the end, about 12 minutes on two cores")
 
