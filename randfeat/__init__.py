@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .features import FeatureSpec
     from .index import Index
-    from .pipeline import Pipeline, load
+    from .loading import load
+    from .pipeline import Pipeline
     from .sampling import Sampling
     from .schedules import Guidance
 
@@ -28,7 +29,7 @@ _HOME = {
     "Index": "index",
     "Pipeline": "pipeline",
     "Sampling": "sampling",
-    "load": "pipeline",
+    "load": "loading",
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,8 @@ class Pipeline(nn.Module):
     """A tokenizer with the generator of its tokens.
 
     Images are whatever `data.as_images` takes. class_names: one name for each class, else the indices as text.
-    training: how the generator was trained, kept with it for the record.
+    training: how the generator was trained, kept with it for the record. sampling: how to sample where a call does not
+    say.
     """
 
     def __init__(
@@ -34,6 +36,7 @@ class Pipeline(nn.Module):
         generator: Generator,
         class_names: Sequence[str] = (),
         training: dict[str, Any] | None = None,
+        sampling: Sampling | None = None,
     ) -> None:
         super().__init__()
         if tokenizer.vocab_size != generator.vocab_size:
@@ -46,6 +49,7 @@ class Pipeline(nn.Module):
             raise ValueError(f"{len(names)} class names for {generator.num_classes} classes")
         self.tokenizer, self.generator = tokenizer, generator
         self.class_names, self.training_record = names, training or {}
+        self.sampling = sampling or Sampling()
         self.eval()
 
     @property
@@ -81,7 +85,7 @@ class Pipeline(nn.Module):
         + i`.
         """
         seeds = torch.arange(seed, seed + len(labels))
-        return self.decode(draw_tokens(self.generator, self.label_indices(labels), seeds, sampling or Sampling()))
+        return self.decode(draw_tokens(self.generator, self.label_indices(labels), seeds, sampling or self.sampling))
 
     def inpaint(
         self,
@@ -105,7 +109,7 @@ class Pipeline(nn.Module):
             raise ValueError(f"{len(label)} labels for {len(pixels)} images: give one for each")
         known = ~editing.token_mask(mask, self.tokenizer.stride).flatten()
         seeds = torch.arange(seed, seed + len(pixels))
-        tokens = editing.complete(self.generator, self.encode(pixels), known, label, seeds, sampling or Sampling())
+        tokens = editing.complete(self.generator, self.encode(pixels), known, label, seeds, sampling or self.sampling)
         return editing.paste(pixels, self.decode(tokens), mask)
 
     def classify(self, images: data.Images, orders: int = 16, seed: int = 0) -> Tensor:
@@ -139,6 +143,7 @@ class Pipeline(nn.Module):
             "generator": {"name": models.name_of(self.generator), **self.generator.config},
             "class_names": self.class_names,
             "training": self.training_record,
+            "sampling": asdict(self.sampling),
         }
         tokenizer = {"name": tokenizers.name_of(self.tokenizer), **self.tokenizer.config}
         with files.new_directory(Path(directory), weights.CONFIG) as made:
@@ -146,18 +151,3 @@ class Pipeline(nn.Module):
             weights.write(made, config, self.generator.state_dict())
             weights.write(made / TOKENIZER, tokenizer, self.tokenizer.state_dict())
 
-
-def load(directory: str | Path) -> Pipeline:
-    """Opens a model directory that `Pipeline.save` wrote. Nothing in it is run as code."""
-    directory = files.settled(Path(directory))
-    config, state = weights.read(directory)
-    tokenizer_config, tokenizer_state = weights.read(directory / TOKENIZER)
-    try:
-        generator = models.create(**config["generator"])
-        tokenizer = tokenizers.create(**tokenizer_config)
-        names, training = config["class_names"], config["training"]
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"{directory / weights.CONFIG} does not describe a model of randfeat: {error}") from None
-    weights.load_strict(generator, state)
-    weights.load_strict(tokenizer, tokenizer_state)
-    return Pipeline(tokenizer, generator, names, training)

@@ -6,8 +6,9 @@ batches in float32 except for near-ties, because matrix products of another size
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -50,6 +51,12 @@ class Sampling:
         if self.sweeps < 0:
             raise ValueError(f"sweeps must be 0 or more, got {self.sweeps}")
         tokens_per_step(self.schedule, 1, self.steps)  # raises for a wrong name or number of steps
+
+    @classmethod
+    def from_dict(cls, settings: Mapping[str, Any]) -> Sampling:
+        """What `dataclasses.asdict` made of one, JSON's lists for tuples included."""
+        guidance = dict(settings["guidance"])
+        return cls(**{**settings, "guidance": Guidance(**{**guidance, "interval": tuple(guidance["interval"])})})
 
 
 @dataclass(frozen=True)
