@@ -21,7 +21,7 @@ def complete(
     """Draws the unknown tokens given the known ones, which come back unchanged.
 
     tokens: (B, N) in raster space; known: bool (N,) or (B, N), as many in each image; label, seeds: (B,).
-    A model of raster order alone sees the past only: there the known tokens must be the first ones.
+    A model of raster order alone sees the past only: what it draws does not depend on known tokens further on.
     Returns (B, N).
     """
     return sample(model, label, seeds, sampling, known=tokens.masked_fill(~known, UNKNOWN))

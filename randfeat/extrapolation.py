@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from . import orders, seeding
+from . import orders, packing, seeding
 from .layers import stretched_rope_table
 from .models import Generator, RandAR
-from .sampling import Sampling, Step, guided, run
+from .sampling import UNKNOWN, Sampling, Step, guided, run
 from .sampling import sample as sample_trained
 from .schedules import Guidance, tokens_per_step
 
@@ -105,9 +105,9 @@ def enlarge(
     table = stretched_rope_table(
         grid, how.factor, how.boundary, model.embed_dim // model.num_heads, model.rope_base, device
     )
-    with model.evaluating():
-        prefix = order[:, :known].repeat(copies, 1)
-        state = model.start(torch.cat(branches), small.repeat(copies, 1), prefix, sampling.within_step, table)
+    model = packing.twin(model)
+    prefix = order[:, :known].repeat(copies, 1)
+    state = model.start(torch.cat(branches), small.repeat(copies, 1), prefix, sampling.within_step, table)
     if blind is not None and not how.spatial.off:
         hidden = torch.zeros(batch, known, dtype=torch.bool, device=device).scatter(1, blind.to(device), True)
         # class, q_0, x_0, q_1, x_1, ...: the instructions stay
@@ -123,7 +123,8 @@ def enlarge(
 
     noise = seeding.uniform(seeding.derive(seeds, 1), count)
     sizes = tokens_per_step(sampling.schedule, count, sampling.steps, done=known)
-    yield from run(model, state, order, small, noise, sizes, sampling, guide)
+    given = torch.full_like(order, UNKNOWN).scatter(1, order[:, :known], small)
+    yield from run(model, state, order, given, known, noise, sizes, sampling, guide)
 
 
 def sample(
@@ -134,7 +135,7 @@ def sample(
     Arguments as in `enlarge`; `sampling.sweeps` go over the small image. An image's seed alone fixes it, whatever the
     batch.
     """
-    model = _randar(model)
+    model = packing.twin(_randar(model))  # once for both grids
     if order is None:
         order = how.order(model.grid, model.check_order_mode(sampling.order), seeds.to(model.device))
     small = sample_trained(model, label, seeds, sampling, how.small_order(model.grid, order))

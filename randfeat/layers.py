@@ -95,16 +95,18 @@ class KVCache:
     """
 
     def __init__(self, depth: int, capacity: int) -> None:
-        self.depth, self.capacity, self.length = depth, capacity, 0
-        self.store: Tensor | None = None
+        self.capacity, self.length = capacity, 0
+        self.keys: list[Tensor | None] = [None] * depth
+        self.values: list[Tensor | None] = [None] * depth
 
     def extend(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """k, v: (B, K, L, E) -> views (B, K, length + L, E)."""
-        if self.store is None:  # the first keys tell batch, heads, dtype and device
+        keys, values = self.keys[layer], self.values[layer]
+        if keys is None or values is None:  # the first keys tell batch, heads, dtype and device
             batch, heads, _, channels = k.shape
-            self.store = k.new_empty(self.depth, 2, batch, heads, self.capacity, channels)
+            keys, values = (k.new_empty(batch, heads, self.capacity, channels) for _ in range(2))
+            self.keys[layer], self.values[layer] = keys, values
         end = self.length + k.shape[2]
-        keys, values = self.store[layer, 0], self.store[layer, 1]
         keys[:, :, self.length : end] = k
         values[:, :, self.length : end] = v
         return keys[:, :, :end], values[:, :, :end]
@@ -132,9 +134,9 @@ class SelfAttention(nn.Module):
         cache: KVCache | None = None,
         layer: int = 0,
     ) -> Tensor:
-        heads = (self.num_heads, self.num_kv_heads, self.num_kv_heads)
-        q, k, v = self.qkv(x).unflatten(-1, (sum(heads), -1)).transpose(1, 2).split(heads, 1)
-        q, k = rotate(q, rope), rotate(k, rope)
+        heads = (self.num_heads + self.num_kv_heads, self.num_kv_heads)
+        qk, v = self.qkv(x).unflatten(-1, (-1, x.shape[-1] // self.num_heads)).transpose(1, 2).split(heads, 1)
+        q, k = rotate(qk, rope).split((self.num_heads, self.num_kv_heads), 1)
         if cache is not None:
             k, v = cache.extend(layer, k, v)
         return self.proj(attend(q, k, v, mask, causal).transpose(1, 2).flatten(-2))

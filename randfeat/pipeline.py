@@ -150,4 +150,3 @@ class Pipeline(nn.Module):
             (made / TOKENIZER).mkdir()
             weights.write(made, config, self.generator.state_dict())
             weights.write(made / TOKENIZER, tokenizer, self.tokenizer.state_dict())
-

@@ -11,13 +11,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from . import orders, seeding
+from . import orders, packing, seeding
 from .models import Generator, State
 from .schedules import Guidance, Schedule, tokens_per_step
 
 UNKNOWN = -1  # the value of a token that is not decoded yet
+BLOCK = 128  # of the vocabulary, in `draw`
 
 
 @dataclass(frozen=True)
@@ -88,9 +90,16 @@ def filter_logits(logits: Tensor, top_k: int = 0, top_p: float = 1.0) -> Tensor:
 
 def draw(logits: Tensor, noise: Tensor) -> Tensor:
     """Inverse-CDF draw: logits (..., V) and noise (...) in [0, 1), as `seeding.uniform` makes it -> tokens (...)."""
-    cumulative = logits.float().softmax(-1).cumsum(-1)
-    threshold = noise.unsqueeze(-1) * cumulative[..., -1:]
-    return torch.searchsorted(cumulative, threshold, right=True).squeeze(-1)
+    # in two levels, first the block of the vocabulary and then the token in it: on a CPU a long cumulative sum is slow
+    # (and, in float32, coarse), short ones and plain sums are not
+    probability = F.pad(logits.float().softmax(-1), (0, -logits.shape[-1] % BLOCK)).unflatten(-1, (-1, BLOCK))
+    upto = probability.sum(-1).cumsum(-1)
+    threshold = noise.unsqueeze(-1) * upto[..., -1:]
+    block = torch.searchsorted(upto, threshold, right=True)
+    within = probability.take_along_dim(block.unsqueeze(-1), -2).squeeze(-2).cumsum(-1)
+    # the two levels round differently: a token that the filters excluded must not follow from it
+    rest = torch.minimum(threshold - F.pad(upto, (1, 0)).gather(-1, block), within[..., -1:] * (1 - 2**-22))
+    return (block * BLOCK + torch.searchsorted(within, rest, right=True)).squeeze(-1)
 
 
 @torch.no_grad()
@@ -106,7 +115,9 @@ def decode(
 
     label: (B,) class indices, num_classes for the null class. seeds: (B,) int64. order: (B, N), else drawn from the
     seeds by `sampling.order`. known: (B, N) tokens in raster space, UNKNOWN where they are to be decoded; as many are
-    known in each image. The model is used in evaluation mode and given back in the mode it came in.
+    known in each image. They come first in the order, so that what is decoded depends on all of them. A model of raster
+    order alone takes them as it gets there, in any number: what it decodes depends on those before it. The model is
+    used in evaluation mode, as it is when the first step is asked for.
     """
     batch, count, device = len(label), model.num_tokens, model.device
     label, seeds = label.to(device), seeds.to(device)
@@ -115,30 +126,35 @@ def decode(
     orders.validate(order, model.grid)
     model.check_order(order)
     noise = seeding.uniform(seeding.derive(seeds, 1), count)
-    tokens = torch.full((batch, count), UNKNOWN, device=device) if known is None else known.to(device).clone()
-    done = _count_known(tokens)
-    order = orders.known_first(order.to(device).expand(batch, -1), tokens != UNKNOWN)
-    sizes = tokens_per_step(sampling.schedule, count - done, sampling.steps)
+    known = torch.full((batch, count), UNKNOWN, device=device) if known is None else known.to(device)
+    order, drawn = order.to(device).expand(batch, -1), known == UNKNOWN
     if model.raster_only:
-        _check_raster(model, order, sizes)
+        places = drawn.any(0).nonzero().flatten().tolist()
+        done, end = (places[0], places[-1] + 1) if places else (count, count)
+    else:
+        done, end = _count_known(known), count
+        order = orders.known_first(order, ~drawn)
+    sizes = tokens_per_step(sampling.schedule, end - done, sampling.steps)
+    if model.raster_only and max(sizes, default=1) > 1:
+        raise ValueError(f"{type(model).__name__} decodes one token a step, not {max(sizes)}: leave steps out")
 
     guidance = sampling.guidance
     copies = 1 if guidance.off else 2
     labels = label if guidance.off else torch.cat((label, torch.full_like(label, model.num_classes)))
-    prefix, given = order[:, :done], tokens.gather(1, order[:, :done])
-    with model.evaluating():
-        state = model.start(labels, given.repeat(copies, 1), prefix.repeat(copies, 1), sampling.within_step)
+    prefix, given = order[:, :done], known.gather(1, order[:, :done])
+    model = packing.twin(model)
+    state = model.start(labels, given.repeat(copies, 1), prefix.repeat(copies, 1), sampling.within_step)
 
     def guide(raw: Tensor, done: int, size: int) -> Tensor:
         return raw if guidance.off else guided(raw, guidance.at(done, size, count))
 
-    yield from run(model, state, order, given, noise, sizes, sampling, guide)
+    yield from run(model, state, order, known, done, noise, sizes, sampling, guide)
 
 
 def guided(raw: Tensor, scale: float) -> Tensor:
     """Classifier-free guidance: conditional, then unconditional logits (2B, n, V) -> (B, n, V)."""
     conditional, unconditional = raw.chunk(2)
-    return unconditional + scale * (conditional - unconditional)
+    return torch.lerp(unconditional, conditional, scale)
 
 
 @torch.no_grad()
@@ -147,6 +163,7 @@ def run(
     state: State,
     order: Tensor,
     known: Tensor,
+    done: int,
     noise: Tensor,
     sizes: list[int],
     sampling: Sampling,
@@ -154,19 +171,19 @@ def run(
 ) -> Iterator[Step]:
     """The loop itself, from a state that was started with the known tokens, once for each branch of guidance.
 
-    order: (B, N); known: (B, m), the tokens at its first m places; noise: (B, N); sizes: tokens of each step, N - m
-    in all. guide: the logits (branches * B, n, V) of a step, how many tokens were decoded before it and how many it
-    decodes -> (B, n, V).
+    order: (B, N). known: (B, N) tokens in raster space, UNKNOWN where they are to be drawn. done: with so many of them,
+    the first in the order, the state was started. noise: (B, N). sizes: tokens of each step. guide: the logits of a
+    step (branches * B, n, V), how many tokens were decoded before it and how many it decodes -> (B, n, V).
     """
-    copies, done = len(state.waiting) // len(order), known.shape[1]
-    tokens, last = torch.full_like(order, UNKNOWN).scatter(1, order[:, :done], known), None
+    copies, tokens, last = len(state.waiting) // len(order), known, None
     for size in sizes:
         queries = order[:, done : done + size]
-        with model.evaluating():
-            raw = model.step(state, last, queries.repeat(copies, 1))
+        raw = model.step(state, last, queries.repeat(copies, 1)).float()
         logits = guide(raw, done, size)
-        filtered = filter_logits(logits / sampling.temperature, sampling.top_k, sampling.top_p)
-        new = draw(filtered, noise[:, done : done + size])
+        cooled = logits if sampling.temperature == 1 else logits / sampling.temperature
+        filtered = filter_logits(cooled, sampling.top_k, sampling.top_p)
+        new, given = draw(filtered, noise[:, done : done + size]), known.gather(1, queries)
+        new = torch.where(given == UNKNOWN, new, given)
         tokens = tokens.scatter(1, queries, new)
         last, done = new.repeat(copies, 1), done + size
         yield Step(tokens, queries, logits, raw)
@@ -190,6 +207,7 @@ def sample(
         )
     unknown = torch.full((len(label), model.num_tokens), UNKNOWN, device=model.device)
     tokens = unknown if known is None else known.to(model.device)
+    model = packing.twin(model)  # once for all sweeps
     drawn = tokens == UNKNOWN
     for step in decode(model, label, seeds, sampling, order, tokens):
         tokens = step.tokens
@@ -201,15 +219,6 @@ def sample(
             for step in decode(model, label, seeding.derive(again, number), sampling, None, hidden):
                 tokens = step.tokens
     return tokens
-
-
-def _check_raster(model: Generator, order: Tensor, sizes: list[int]) -> None:
-    """Raises a ValueError for what a model of raster order alone cannot do."""
-    name = type(model).__name__
-    if (order != orders.raster(model.grid).to(order.device)).any():
-        raise ValueError(f"{name} sees earlier tokens only: known tokens must be the first of raster order")
-    if max(sizes, default=1) > 1:
-        raise ValueError(f"{name} decodes one token a step, not {max(sizes)}: leave steps out")
 
 
 def _count_known(tokens: Tensor) -> int:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from naive import read as naive_read
 
-from randfeat import orders, seeding
+from randfeat import layers, orders, seeding
 from randfeat.models import MODELS
 from randfeat.sampling import UNKNOWN, Sampling, decode, draw, filter_logits, sample
 from randfeat.schedules import Guidance, Schedule, tokens_per_step
@@ -101,20 +101,20 @@ def test_sampling_leaves_no_trace(model):
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
-def test_a_failure_in_the_middle_leaves_no_trace(model):
-    fresh, calls = copy.deepcopy(model), 0
+def test_a_failure_in_the_middle_leaves_no_trace(model, monkeypatch):
+    fresh, attend, calls = copy.deepcopy(model), layers.attend, []
 
-    def fail(*_):
-        nonlocal calls
-        calls += 1
-        if calls == 3:
+    def failing(*args, **kwargs):
+        calls.append(args)
+        if len(calls) == 7:  # inside the network, after some steps
             raise RuntimeError("out of memory, say")
+        return attend(*args, **kwargs)
 
-    hook = model.blocks[-1].register_forward_hook(fail)
     model.train()
+    monkeypatch.setattr(layers, "attend", failing)
     with pytest.raises(RuntimeError, match="out of memory"):
         sample(model, LABEL, SEEDS, Sampling())
-    hook.remove()
+    monkeypatch.undo()
     assert model.training
     assert model.state_dict().keys() == fresh.state_dict().keys()
     batch, model = tiny.batch(model), model.eval()
@@ -172,12 +172,17 @@ def test_every_token_is_decoded_exactly_once(data, name, schedule):
     known = some_known(model, data.draw(st.integers(0, model.num_tokens)))
     order, steps = data.draw(st.sampled_from(model.order_modes)), data.draw(st.integers(1, model.num_tokens + 3))
     how = Sampling(tiny.steps(model, steps), schedule, order=order)
-    canvas = known
+    canvas, seen = known, torch.zeros_like(known)
     for step in decode(model, LABEL, SEEDS, how, known=known):
-        assert (canvas.gather(1, step.positions) == UNKNOWN).all()  # not before this step
+        seen.scatter_add_(1, step.positions, torch.ones_like(step.positions))
+        if not model.raster_only:  # which goes over known tokens, too
+            assert (canvas.gather(1, step.positions) == UNKNOWN).all()  # not before this step
         canvas = canvas.scatter(1, step.positions, step.tokens.gather(1, step.positions))
         assert torch.equal(step.tokens, canvas)  # nothing else, and not the known ones
+    assert (seen[known == UNKNOWN] == 1).all()
+    assert (seen <= 1).all()
     assert ((canvas >= 0) & (canvas < model.vocab_size)).all()
+    assert torch.equal(canvas[known != UNKNOWN], known[known != UNKNOWN])
     assert torch.equal(canvas, sample(model, LABEL, SEEDS, how, known=known))
 
 
@@ -188,11 +193,15 @@ def test_an_order_can_be_given(build):
         assert torch.equal(torch.cat([s.positions for s in steps], 1), given_order.expand(3, -1))
 
 
-def test_wrong_orders_and_known_tokens_are_refused(build):
+def test_wrong_orders_are_refused(build):
     model, twice = build(), torch.tensor([[0, 1, 2, 3, 4, 5], [0, 1, 2, 3, 4, 0], [0, 0, 0, 0, 0, 0]])
     with pytest.raises(ValueError, match="entry 5 of order 1, 0, occurs twice"):
         sample(model, LABEL, SEEDS, Sampling(), twice)
-    known = torch.full((3, 6), UNKNOWN)
+
+
+@pytest.mark.parametrize("model", tiny.ANY_ORDER, indirect=True, ids=tiny.name)
+def test_as_many_tokens_are_known_in_each_image(model):
+    known = torch.full((3, model.num_tokens), UNKNOWN)
     known[1, 4] = 0
     with pytest.raises(ValueError, match=r"same number of known tokens, got \[0, 1\]"):
         sample(model, LABEL, SEEDS, Sampling(), known=known)
@@ -298,14 +307,9 @@ def test_temperature_divides_the_logits(build):
 
 def test_a_raster_model_writes_in_raster_order_alone():
     model = tiny.model("llamagen")
-    prefix = torch.where(torch.arange(6) < 4, 0, UNKNOWN).repeat(3, 1)
-    hole = prefix.clone()
-    hole[2] = torch.tensor([0, 0, UNKNOWN, 0, 0, UNKNOWN])
-    assert len(list(decode(model, LABEL, SEEDS, Sampling(order="raster"), known=prefix))) == 2
     for message, how, more in (
         ("order 'random' is none of LlamaGen's: raster", Sampling(order="random"), {}),
         ("LlamaGen knows one order, raster", Sampling(), {"order": orders.reverse((2, 3))}),
-        ("sees earlier tokens only: known tokens must be the first of raster order", Sampling(), {"known": hole}),
         ("decodes one token a step, not 4: leave steps out", Sampling(2, "arccos"), {}),
         ("a sweep draws tokens given later ones, which LlamaGen cannot see", Sampling(sweeps=1), {}),
     ):
@@ -318,6 +322,24 @@ def test_a_raster_model_writes_in_raster_order_alone():
         model.step(state, None, torch.tensor([[1]] * 3))
     with pytest.raises(ValueError, match=r"goes on in raster order: expected positions \[0, 1\]"):
         model.start(LABEL, torch.zeros(3, 2, dtype=torch.int64), torch.tensor([[0, 2]] * 3))
+
+
+@pytest.mark.parametrize("guidance", [Guidance(), GUIDED], ids=["plain", "guided"])
+def test_a_raster_model_draws_given_the_known_tokens_before(guidance):
+    model, _ = tiny.model("llamagen"), UNKNOWN
+    known = torch.tensor([[2, _, 5, _, _, 1], [3, _, _, 4, 0, 1], [1, 0, _, _, 6, 1]])
+    steps = list(decode(model, LABEL, SEEDS, Sampling(guidance=guidance), known=known))
+    assert [step.positions.flatten().tolist() for step in steps] == [[place] * 3 for place in (1, 2, 3, 4)]
+    tokens = steps[-1].tokens
+    assert torch.equal(tokens[known != UNKNOWN], known[known != UNKNOWN])
+    raster = orders.raster((2, 3)).repeat(3, 1)
+    logits = model(tokens, LABEL, raster)
+    if not guidance.off:
+        scale = torch.tensor([guidance.at(place, 1, 6) for place in range(6)])[:, None]
+        logits = torch.lerp(model(tokens, None, raster), logits, scale)
+    torch.testing.assert_close(torch.cat([s.logits for s in steps], 1), logits[:, 1:5], atol=1e-5, rtol=1e-4)
+    drawn = draw(logits, seeding.uniform(seeding.derive(SEEDS, 1), 6))
+    assert torch.equal(tokens, torch.where(known == UNKNOWN, drawn, known))
 
 
 @pytest.mark.parametrize("model", tiny.ANY_ORDER, indirect=True, ids=tiny.name)

@@ -8,6 +8,7 @@ q_i.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
@@ -16,6 +17,11 @@ from torch import Tensor, nn
 from .. import orders
 from ..layers import CLASS_PLACE, KVCache, causal_mask, rope_at, rotate
 from .base import Context, Generator, State, Stream
+
+
+@dataclass
+class RandARState(State):
+    instructions: Tensor = field(kw_only=True)  # (N, D), one for each position
 
 
 class RandAR(Generator):
@@ -49,7 +55,8 @@ class RandAR(Generator):
     def forward(self, tokens: Tensor, label: Tensor | None, order: Tensor) -> Tensor:
         self.check_order(order)
         table = self.rope(tokens.device)
-        x, places = self._sequence(table, self.labels(label, len(tokens)), orders.gather(tokens, order), order)
+        read, label = orders.gather(tokens, order), self.labels(label, len(tokens))
+        x, places = self._sequence(self._instructions(table), label, read, order)
         x, rope = x[:, :-1], rope_at(table, places[:, :-1])  # the last token predicts nothing
         for block in self.blocks:
             x = block(x, rope, causal=True)
@@ -67,13 +74,14 @@ class RandAR(Generator):
         self.check_reading(layers, context, stream)
         self.check_order(order)
         table, read, label = self.rope(tokens.device), orders.gather(tokens, order), self.labels(label, len(tokens))
-        x, places = self._sequence(table, label, read, order)
+        instructions = self._instructions(table)
+        x, places = self._sequence(instructions, label, read, order)
         first, mask = x.shape[1], None
         if context == "echo":
-            again = self._pairs(table, read, order)
+            again = self._pairs(instructions, read, order)
             x, places = torch.cat((x, again[0]), 1), torch.cat((places, again[1]), 1)
         elif context == "after":
-            x = torch.cat((x, self._instructions(table, order)), 1)
+            x = torch.cat((x, instructions[order]), 1)
             places = torch.cat((places, order), 1)
             # an extra query sees class, image and itself, so its row and column of the causal mask keep the diagonal
             # only
@@ -97,43 +105,47 @@ class RandAR(Generator):
         positions: Tensor | None = None,
         within_step: str | None = None,
         table: Tensor | None = None,
-    ) -> State:
+    ) -> RandARState:
         """As `Generator.start`; another rope table makes another grid of it, which positions then count in."""
         within_step = self.check_within_step(within_step)
         table = self.rope(label.device) if table is None else table
         if tokens is None or positions is None:
             tokens = positions = label.new_empty(len(label), 0)
-        x, places = self._sequence(table, self.labels(label, len(label)), tokens, positions)
-        return State(KVCache(self.depth, 2 * len(table) - 1), table, x, places, within_step)
+        instructions = self._instructions(table)
+        x, places = self._sequence(instructions, self.labels(label, len(label)), tokens, positions)
+        cache = KVCache(self.depth, 2 * len(table) - 1)
+        return RandARState(cache, table, x, places, within_step, instructions=instructions)
 
     def step(self, state: State, tokens: Tensor | None, queries: Tensor) -> Tensor:
+        assert isinstance(state, RandARState)  # `start` made it
         x, places = state.waiting, state.waiting_at
         if state.asked is not None and tokens is not None:
-            x, places = self._pairs(state.table, tokens, state.asked)
+            x, places = self._pairs(state.instructions, tokens, state.asked)
             x, places = x[:, 1:], places[:, 1:]  # the first q is in the cache and has seen what it should
         kept = x.shape[1] + 1  # the later queries of this step have not seen its tokens: the next step writes over them
-        x = torch.cat((x, self._instructions(state.table, queries)), 1)
+        x = torch.cat((x, state.instructions[queries]), 1)
         rope = rope_at(state.table, torch.cat((places, queries), 1))
+        mask = causal_mask(x.shape[1], state.cache.length + x.shape[1], x.device)
         for i, block in enumerate(self.blocks):
-            x = block(x, rope, causal=True, cache=state.cache, layer=i)
+            x = block(x, rope, mask=mask, cache=state.cache, layer=i)
         state.cache.commit(kept)
         state.asked = queries
         return self.head(self.norm(x[:, -queries.shape[1] :]))
 
-    def _instructions(self, table: Tensor, positions: Tensor) -> Tensor:
-        """Position-instruction tokens: the shared vector, each head turned to the position. (B, L) -> (B, L, D)."""
+    def _instructions(self, table: Tensor) -> Tensor:
+        """The position-instruction token of each position: the shared vector, each head turned to it. (N, D)."""
         vector = self.instruction.view(1, self.num_heads, 1, -1).expand(-1, -1, len(table) - 1, -1)
-        everywhere = rotate(vector, table[None, 1:]).transpose(1, 2).flatten(2)[0]
-        return everywhere[positions]
+        return rotate(vector, table[None, 1:]).transpose(1, 2).flatten(2)[0]
 
-    def _pairs(self, table: Tensor, tokens: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
+    def _pairs(self, instructions: Tensor, tokens: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
         """q_0, x_0, q_1, x_1, ...: tokens and positions (B, m) -> inputs (B, 2m, D) and their positions (B, 2m)."""
-        q = self._instructions(table, positions)
         x = self.dropout(self.token_embedding(tokens))
-        return torch.stack((q, x), 2).flatten(1, 2), positions.repeat_interleave(2, 1)
+        return torch.stack((instructions[positions], x), 2).flatten(1, 2), positions.repeat_interleave(2, 1)
 
-    def _sequence(self, table: Tensor, label: Tensor, tokens: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
+    def _sequence(
+        self, instructions: Tensor, label: Tensor, tokens: Tensor, positions: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """The class token followed by the pairs: inputs (B, 1 + 2m, D) and their positions (B, 1 + 2m)."""
-        x, places = self._pairs(table, tokens, positions)
+        x, places = self._pairs(instructions, tokens, positions)
         x = torch.cat((self.label_embedding(label).unsqueeze(1), x), 1)
         return x, nn.functional.pad(places, (1, 0), value=CLASS_PLACE)

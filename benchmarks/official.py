@@ -1,0 +1,143 @@
+"""The official implementations, imported from checkouts that lie outside this repository.
+
+    git clone https://github.com/ziqipang/RandAR   (at d374a721)
+    git clone https://github.com/hp-l33/ARPG       (at 1a1758c3)
+    pip install einops transformers omegaconf
+
+Nothing of them is copied here: they are built with the sizes of our model, given its weights, and run as they are.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from randfeat import weights
+from randfeat.models import ARPG, Generator, RandAR
+from randfeat.sampling import Sampling
+from randfeat.tokenizers import LlamaGenVQ
+
+
+def _module(path: Path, package: Path) -> Any:
+    """The module of one file of a checkout, whose own imports are looked for in `package`."""
+    sys.path.insert(0, str(package))
+    spec = importlib.util.spec_from_file_location(f"official_{path.stem}", path)
+    if spec is None or spec.loader is None:
+        raise FileNotFoundError(f"{path} is no Python file")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def build(model: Generator, checkouts: Path) -> nn.Module:
+    """The official network of a RandAR or an ARPG, with the same weights, in evaluation mode."""
+    side = model.grid[0]
+    if isinstance(model, RandAR):
+        sys.path.insert(0, str(checkouts / "RandAR"))
+        from RandAR.model.randar_gpt import RandARTransformer
+
+        official = RandARTransformer(
+            dim=model.embed_dim,
+            n_layer=model.depth,
+            n_head=model.num_heads,
+            vocab_size=model.vocab_size,
+            block_size=side * side,
+            num_classes=model.num_classes,
+            model_type="c2i",
+            class_dropout_prob=0.1,
+        )
+    elif isinstance(model, ARPG):
+        code = _module(checkouts / "ARPG" / "models" / "arpg.py", checkouts / "ARPG")
+        official = code.Transformer(
+            code.ModelArgs(
+                dim=model.embed_dim,
+                n_layer=2 * model.depth,
+                n_head=model.num_heads,
+                vocab_size=model.vocab_size,
+                block_size=side * side,
+                num_classes=model.num_classes,
+            )
+        )
+    else:
+        raise ValueError(f"there is no official {type(model).__name__} here")
+    official.load_state_dict(weights.to_official(model))
+    return official.to(model.head.weight.dtype).eval()
+
+
+def sampler(official: nn.Module, label: Tensor, order: Tensor, sampling: Sampling) -> Callable[[], Tensor]:
+    """A call that samples with the official code. order: (B, N); ARPG's is shared by the batch, so its rows are equal.
+
+    Sampling that the official code cannot do is a ValueError of this function, not a quiet difference.
+    """
+    guidance = sampling.guidance
+    if hasattr(official, "remove_caches"):  # RandAR
+        if (sampling.schedule, guidance.schedule, guidance.counted) != ("cosine-randar", "linear", "before"):
+            raise ValueError("the official RandAR samples with cosine-randar and linear guidance")
+
+        @torch.no_grad()
+        def call() -> Tensor:
+            return official.generate(
+                label,
+                order,
+                (guidance.start, guidance.scale),
+                sampling.steps or -1,
+                sampling.temperature,
+                sampling.top_k,
+                sampling.top_p,
+            )
+
+        return call
+
+    if (sampling.schedule, guidance.schedule) != ("arccos", "constant") or (order != order[0]).any():
+        raise ValueError("the official ARPG samples here with arccos, constant guidance and one order for the batch")
+
+    def call_arpg() -> Tensor:
+        drawn = torch.rand
+        # its only way to a given order: the argsort of these numbers
+        ranks = order[0].argsort().float()
+        torch.rand = lambda *size, **kwargs: ranks.to(kwargs.get("device"))  # type: ignore[assignment]
+        try:
+            return official.generate(
+                label.clone(),
+                guidance.scale,
+                "constant",
+                "arccos",
+                sampling.temperature,
+                sampling.top_k,
+                num_iter=sampling.steps,
+                seq_len=order.shape[1],
+            )
+        finally:
+            torch.rand = drawn
+
+    return call_arpg
+
+
+def build_tokenizer(tokenizer: LlamaGenVQ, checkouts: Path) -> nn.Module:
+    """The official VQ tokenizer with the same weights."""
+    sys.path.insert(0, str(checkouts / "RandAR"))
+    from RandAR.model.tokenizer import VQModel
+
+    config = tokenizer.config
+    official = VQModel(
+        codebook_size=config["vocab_size"],
+        codebook_embed_dim=config["code_dim"],
+        codebook_l2_norm=True,
+        codebook_show_usage=True,
+        commit_loss_beta=0.25,
+        entropy_loss_ratio=0.0,
+        encoder_ch_mult=config["multipliers"],
+        decoder_ch_mult=config["multipliers"],
+        z_channels=config["latent_dim"],
+        dropout_p=0.0,
+    )
+    missing, unexpected = official.load_state_dict(tokenizer.state_dict(), strict=False)
+    if unexpected or set(missing) - set(tokenizer.unused):
+        raise ValueError(f"the official tokenizer has other weights: {missing} missing, {unexpected} unexpected")
+    return official.eval()

@@ -1,0 +1,33 @@
+"""Timing side by side: on a shared machine only the ratio of what ran in turns means anything."""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+
+
+def alternate(variants: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
+    """Seconds of each variant in each round; a round runs all of them in turn. One unmeasured round goes before."""
+    seconds: dict[str, list[float]] = {name: [] for name in variants}
+    for number in range(rounds + 1):
+        for name, call in variants.items():
+            started = time.perf_counter()
+            call()
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
+            if number:
+                seconds[name].append(time.perf_counter() - started)
+                print(f"round {number}: {name} {seconds[name][-1]:.2f} s", file=sys.stderr)
+    return seconds
+
+
+def ratio(seconds: Mapping[str, list[float]], slow: str, fast: str) -> dict[str, float]:
+    """How many times faster `fast` is: of the medians, and the lowest and highest of the rounds."""
+    of_rounds = [a / b for a, b in zip(seconds[slow], seconds[fast], strict=True)]
+    medians = statistics.median(seconds[slow]) / statistics.median(seconds[fast])
+    return {"ratio": medians, "lowest": min(of_rounds), "highest": max(of_rounds)}

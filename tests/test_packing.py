@@ -1,0 +1,83 @@
+import pytest
+import tiny
+import torch
+from torch import nn
+
+from randfeat import packing
+
+
+@pytest.fixture(params=tiny.VARIANTS, ids=lambda variant: "-".join(map(str, variant)))
+def model(request):
+    name, config = request.param
+    return tiny.model(name, dropout=0.5, **config)
+
+
+def logits_of_two_steps(model, seeds=(0, 1)):
+    order = tiny.batch(model, len(seeds))[2]
+    state = model.start(torch.arange(len(seeds)))
+    first = model.step(state, None, order[:, :1])
+    return torch.cat((first, model.step(state, first.argmax(-1), order[:, 1:2])), 1)
+
+
+@torch.no_grad()
+def test_a_twin_is_the_same_function(model):
+    twin = packing.twin(model)
+    tokens, label, order = tiny.batch(model)
+    torch.testing.assert_close(twin(tokens, label, order), model(tokens, label, order), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(logits_of_two_steps(twin), logits_of_two_steps(model), rtol=1e-5, atol=1e-5)
+
+
+@torch.no_grad()
+def test_a_twin_in_half_precision_is_as_near_as_the_model(model):
+    exact = logits_of_two_steps(model)
+    half = model.bfloat16()
+    error = (logits_of_two_steps(packing.twin(half)).float() - exact).abs().mean()
+    assert error <= 1.5 * (logits_of_two_steps(half).float() - exact).abs().mean() + 1e-3
+
+
+@torch.no_grad()
+def test_without_onednn_it_computes_the_very_same(model, monkeypatch):
+    monkeypatch.setattr(packing, "_can_pack", lambda _: False)
+    assert torch.equal(logits_of_two_steps(packing.twin(model)), logits_of_two_steps(model))
+
+
+def test_a_twin_leaves_the_model_alone(model):
+    model.train()
+    modules, state = list(model.modules()), {name: value.clone() for name, value in model.state_dict().items()}
+    twin = packing.twin(model)
+    assert not twin.training
+    assert model.training
+    assert all(module.training for module in model.modules())
+    assert list(map(id, model.modules())) == list(map(id, modules))
+    assert twin.state_dict().keys() == state.keys()
+    assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
+    assert all(mine is theirs for mine, theirs in zip(twin.parameters(), model.parameters(), strict=True))
+
+
+@torch.no_grad()
+def test_dropout_is_off_in_a_twin_of_a_model_in_training(model):
+    expected = logits_of_two_steps(packing.twin(model.eval()))
+    assert torch.equal(logits_of_two_steps(packing.twin(model.train())), expected)
+
+
+@torch.no_grad()
+def test_it_is_made_anew_after_a_training_step(model):
+    before = logits_of_two_steps(packing.twin(model))
+    for parameter in model.parameters():
+        parameter.data.mul_(1.5)
+    assert not torch.allclose(logits_of_two_steps(packing.twin(model)), before)
+
+
+def test_a_twin_of_a_twin_is_itself(model):
+    twin = packing.twin(model)
+    assert packing.twin(twin) is twin
+
+
+@torch.no_grad()
+def test_layers_that_are_not_ours_work_as_they_are():
+    network = nn.Sequential()
+    network.add_module("linear", nn.Linear(4, 4))
+    network.add_module("norm", nn.LayerNorm(4))
+    x = torch.rand(3, 4)
+    twin = packing.twin(network)
+    assert torch.equal(twin.norm(twin.linear(x)), network(x))
