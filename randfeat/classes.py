@@ -24,7 +24,9 @@ class Classes:
     def __init__(self, names: str | Sequence[str], count: int) -> None:
         if isinstance(names, str):
             if names != IMAGENET:
-                raise ValueError(f"class_names is {names!r}: expected {IMAGENET!r} or a list with a name for each class")
+                raise ValueError(
+                    f"class_names is {names!r}: expected {IMAGENET!r} or a list with a name for each class"
+                )
             size = IMAGENET_CLASSES
         else:
             names = list(names) or [str(i) for i in range(count)]

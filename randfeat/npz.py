@@ -14,7 +14,8 @@ from PIL import Image
 def write(path: Path, files: Sequence[Path], labels: Sequence[int] | None) -> None:
     """Writes `arr_0`, uint8 (N, H, W, 3), from N picture files of one size, and `arr_1`, int64 (N,), from labels.
 
-    One picture is in memory at a time, and equal pictures make equal bytes: entries carry no date. Grey pictures become three equal channels, since evaluators take colour.
+    One picture is in memory at a time, and equal pictures make equal bytes: entries carry no date. Grey pictures become
+    three equal channels, since evaluators take colour.
     """
     with Image.open(files[0]) as first:
         shape = (len(files), first.height, first.width, 3)
@@ -36,9 +37,10 @@ def write(path: Path, files: Sequence[Path], labels: Sequence[int] | None) -> No
 
 
 def count(path: Path) -> int:
-    """How many images a file of `write` holds; 0 where there is none."""
-    if not path.is_file():
+    """How many images a file of `write` holds; 0 where there is none, or it is something else."""
+    try:
+        with zipfile.ZipFile(path) as archive, archive.open("arr_0.npy") as entry:
+            np.lib.format.read_magic(entry)
+            return np.lib.format.read_array_header_1_0(entry)[0][0]
+    except (FileNotFoundError, zipfile.BadZipFile, KeyError, ValueError):
         return 0
-    with zipfile.ZipFile(path) as archive, archive.open("arr_0.npy") as entry:
-        np.lib.format.read_magic(entry)
-        return np.lib.format.read_array_header_1_0(entry)[0][0]

@@ -32,8 +32,9 @@ def grid(
     zoom = math.ceil(SMALLEST / min(pictures[0].size))
     width, height = (side * zoom for side in pictures[0].size)
     gap = max(2, width // 32)
-    font = ImageFont.load_default(max(11, width // 16))
-    below = 0 if captions is None else math.ceil(font.size * 1.5)
+    points = max(11, width // 16)
+    font = ImageFont.load_default(points)
+    below = 0 if captions is None else points * 3 // 2
     rows = math.ceil(len(pictures) / columns)
     size = columns * (width + gap) + gap, rows * (height + below + gap) + gap
     canvas = Image.new("RGB", size, PAPER)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -22,7 +22,7 @@ from .models import Generator
 from .sampling import Sampling, check_sweeps
 from .sampling import decode as draw_step_by_step
 from .sampling import sample as draw_tokens
-from .schedules import Guidance
+from .schedules import Guidance, Schedule
 from .tokenizers import Tokenizer
 
 TOKENIZER = "tokenizer"
@@ -100,7 +100,7 @@ class Pipeline(nn.Module):
         self,
         labels: Sequence[Label],
         sampling: Sampling | None = None,
-        seed: int | Sequence[int] = 0,
+        seed: int | Iterable[int] = 0,
         order: Sequence[int] | Tensor | None = None,
         extrapolation: Extrapolation | None = None,
         batch_size: int = 64,
@@ -171,7 +171,7 @@ class Pipeline(nn.Module):
         there, each image has a seed, and an order, of its own (see `sample`).
         """
         self._check_model_type(model_type)
-        schedules = {"arccos": "arccos", "cosine": "cosine-arpg"}
+        schedules: dict[str, Schedule] = {"arccos": "arccos", "cosine": "cosine-arpg"}
         if sample_schedule not in schedules:
             raise ValueError(f"sample_schedule must be one of {', '.join(schedules)}, got {sample_schedule!r}")
         guidance = Guidance(cfg_scale, cfg_schedule, counted="after")
@@ -194,7 +194,7 @@ class Pipeline(nn.Module):
         mask: Tensor | np.ndarray,
         labels: Sequence[Label] | None = None,
         sampling: Sampling | None = None,
-        seed: int | Sequence[int] = 0,
+        seed: int | Iterable[int] = 0,
     ) -> Tensor:
         """Draws the masked pixels anew, given the others, which come back bit for bit.
 
@@ -237,7 +237,6 @@ class Pipeline(nn.Module):
             (made / TOKENIZER).mkdir()
             weights.write(made, config, self.generator.state_dict())
             weights.write(made / TOKENIZER, tokenizer, self.tokenizer.state_dict())
-
 
 
 def _one_each(order: Tensor, images: int) -> Tensor:

@@ -88,7 +88,8 @@ def write_samples(
             "extrapolation": None if extrapolation is None else asdict(extrapolation),
             "model": model_name,
             "count": count,
-            "made_with": {name: version(name) for name in ("randfeat", "torch")} | {"device": str(model.generator.device)},
+            "made_with": {name: version(name) for name in ("randfeat", "torch")}
+            | {"device": str(model.generator.device)},
         }
         begin(directory, json.loads(json.dumps(settings)))
     processes.wait_for_all()
@@ -155,7 +156,7 @@ def _check_same(directory: Path, before: Mapping[str, Any], now: Mapping[str, An
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested settings by dotted name."""
-    flat = {}
+    flat: dict[str, Any] = {}
     for name, value in settings.items():
         flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
     return flat
@@ -199,7 +200,8 @@ def _finish(model: Pipeline, directory: Path, labels: Tensor, seeds: Tensor, tur
     columns = turn if 2 <= turn <= 10 else None  # a column for each class
     shown = len(paths) if len(paths) <= IN_GRID else IN_GRID - IN_GRID % (columns or 1)
     captions = names[:shown] if model.classes.count else None
-    files.write_bytes(directory / GRID, pictures.png(pictures.grid([_open(p) for p in paths[:shown]], columns, captions)))
+    picture = pictures.grid([_open(path) for path in paths[:shown]], columns, captions)
+    files.write_bytes(directory / GRID, pictures.png(picture))
 
     table = io.StringIO()
     rows = csv.writer(table, lineterminator="\n")

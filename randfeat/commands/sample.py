@@ -31,6 +31,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -45,19 +46,15 @@ if TYPE_CHECKING:
 
 HOW_TO_RESUME = "Run the same command again: images that are there are kept."
 
-# flag (as argparse stores it) -> field
-SAMPLING = {name: name for name in ("steps", "schedule", "temperature", "top_k", "top_p", "order", "within_step")} | {
-    "sweeps": "sweeps"
+# flag, as argparse stores it -> field; those of a guidance are in `guidance_flags`
+SAMPLING = {
+    name: name for name in ("steps", "schedule", "temperature", "top_k", "top_p", "order", "within_step", "sweeps")
 }
-EXTRAPOLATION = {"factor": "factor", "boundary": "boundary", "blind": "blind"}
-
-
-def guidance_flags(name: str) -> dict[str, str]:
-    """Of a guidance called `name`: flag -> field."""
-    return {name: "scale"} | {f"{name}_{field}": field for field in ("schedule", "start", "counted", "interval")}
+EXTRAPOLATION = {name: name for name in ("factor", "boundary", "blind")}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.usage = "randfeat sample MODEL [options]"
     parser.add_argument("model", metavar="MODEL", help="the model to sample from")
     what = parser.add_argument_group("what to sample")
     what.add_argument("--out", type=Path, default=Path("samples"), metavar="DIR", help="where to write (samples)")
@@ -68,7 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     how = parser.add_argument_group("how to sample")
     how.add_argument("--steps", type=int, help="network calls for an image")
-    how.add_argument("--schedule", choices=get_args(Schedule), help="see below")
+    how.add_argument("--schedule", choices=get_args(Schedule), help="see above")
     add_guidance(how, "guidance", "how much more an image shall look like its class, or off")
     how.add_argument("--temperature", type=float, help="below 1 plainer, above 1 wilder")
     how.add_argument("--top-k", type=int, metavar="K", help="draw from the K likeliest tokens only (0: all)")
@@ -83,7 +80,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     larger.add_argument("--factor", type=int, metavar="F", help="F times as high and as wide")
     larger.add_argument("--boundary", type=int, metavar="N", help="rotary frequencies that are not stretched (2)")
     add_guidance(larger, "spatial", "guidance towards the small image, or off (off)")
-    larger.add_argument("--blind", type=float, metavar="SHARE", help="of it that spatial guidance leads away from (0.5)")
+    larger.add_argument("--blind", type=float, metavar="SHARE", help="of it that the other branch does not see (0.5)")
 
     machine = parser.add_argument_group("on which machine")
     machine.add_argument("--batch-size", type=int, default=64, metavar="B", help="images at a time (64)")
@@ -119,27 +116,36 @@ def run(args: argparse.Namespace) -> None:
         device = pick_device(args.device)
         model = load(args.model).to(device)
         model.generator.to(getattr(torch, args.dtype))
-        made = write_samples(
-            model,
-            args.out,
-            args.count,
-            args.classes,
-            args.balanced,
-            sampling_of(args, model.sampling),
-            args.seed,
-            order,
-            extrapolation,
-            args.batch_size,
-            args.model,
-        )
+        try:
+            made = write_samples(
+                model,
+                args.out,
+                args.count,
+                args.classes,
+                args.balanced,
+                sampling_of(args, model.sampling),
+                args.seed,
+                order,
+                extrapolation,
+                args.batch_size,
+                args.model,
+            )
+        except torch.OutOfMemoryError:
+            reason = f"no room for {args.batch_size} images at a time on {device}: choose a smaller --batch-size"
+            raise RuntimeError(reason) from None
         if processes.rank() == 0:
             print(f"wrote {made}: look at {made / 'grid.png'} first")
 
 
-def given(args: argparse.Namespace, flags: dict[str, str]) -> dict[str, Any]:
-    """The fields that were set on the command line."""
+def given(args: argparse.Namespace, flags: Mapping[str, str]) -> dict[str, Any]:
+    """The fields that were set on the command line; flags: flag, as argparse stores it -> field."""
     values = {field: getattr(args, flag) for flag, field in flags.items()}
     return {field: tuple(v) if isinstance(v, list) else v for field, v in values.items() if v is not None}
+
+
+def guidance_flags(name: str) -> dict[str, str]:
+    """Of the guidance called `name`."""
+    return {name: "scale"} | {f"{name}_{field}": field for field in ("schedule", "start", "counted", "interval")}
 
 
 def sampling_of(args: argparse.Namespace, published: Sampling) -> Sampling:
@@ -176,11 +182,14 @@ def pick_device(name: str) -> torch.device:
     """The device of that name; `auto` is cuda, mps or cpu, and is said. Under torchrun each process has its own GPU."""
     import torch
 
-    chosen = name
+    found = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    there = [kind for kind in found if found[kind]]
     if name == "auto":
-        chosen = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        name = there[0]
         if int(os.environ.get("RANK", 0)) == 0:
-            print(f"sampling on {chosen}", file=sys.stderr)
-    if chosen == "cuda" and "LOCAL_RANK" in os.environ:
-        chosen = f"cuda:{os.environ['LOCAL_RANK']}"
-    return torch.device(chosen)
+            print(f"sampling on {name}", file=sys.stderr)
+    elif name.split(":")[0] not in there:
+        raise ValueError(f"there is no device {name!r} here, only {', '.join(there)}")
+    if name == "cuda" and "LOCAL_RANK" in os.environ:
+        name = f"cuda:{os.environ['LOCAL_RANK']}"
+    return torch.device(name)
