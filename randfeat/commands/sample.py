@@ -72,7 +72,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     how.add_argument("--top-p", type=float, metavar="P", help="draw from the likeliest that sum to P only (1: all)")
     places = how.add_mutually_exclusive_group()
     places.add_argument("--order", metavar="MODE", help="raster, reversed, columns, hierarchical or random")
-    places.add_argument("--order-file", type=Path, metavar="FILE", help="an order of your own: positions, row by row")
+    places.add_argument("--order-file", type=Path, metavar="FILE", help="an order of your own, of row * width + column")
     how.add_argument("--within-step", metavar="MODE", help="ARPG, tokens of one step: group (see each other) or causal")
     how.add_argument("--sweeps", type=int, metavar="N", help="go over the finished image N times, half by half")
 
@@ -120,15 +120,15 @@ def run(args: argparse.Namespace) -> None:
             made = write_samples(
                 model,
                 args.out,
-                args.count,
-                args.classes,
-                args.balanced,
-                sampling_of(args, model.sampling),
-                args.seed,
-                order,
-                extrapolation,
-                args.batch_size,
-                args.model,
+                count=args.count,
+                classes=args.classes,
+                balanced=args.balanced,
+                sampling=sampling_of(args, model.sampling),
+                seed=args.seed,
+                order=order,
+                extrapolation=extrapolation,
+                batch_size=args.batch_size,
+                model_name=args.model,
             )
         except torch.OutOfMemoryError:
             reason = f"no room for {args.batch_size} images at a time on {device}: choose a smaller --batch-size"
