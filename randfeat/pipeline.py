@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
+from numbers import Integral
 from pathlib import Path
 from typing import Any, Literal
 
@@ -115,7 +116,7 @@ class Pipeline(nn.Module):
         label = self.label_indices(labels)
         if not len(label):
             raise ValueError("there is nothing to sample: give a label, or None, for each image")
-        if not isinstance(batch_size, int) or batch_size < 1:
+        if not isinstance(batch_size, Integral) or batch_size < 1:
             raise ValueError(f"batch_size must be a whole number from 1, got {batch_size}")
         seeds, grid = seeding.of_images(seed, len(label)), self.generator.grid
         if extrapolation is not None:

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from importlib.metadata import version
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -66,8 +67,10 @@ def write_samples(
     if count is None:
         count = len(named) or (model.classes.count if balanced else COUNT)
     for name, value in (("count", count), ("batch_size", batch_size)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
             raise ValueError(f"{name} must be a whole number from 1, got {value}")
+    if order is not None and torch.as_tensor(order).ndim != 1:
+        raise ValueError("a folder has one order for all of its images, (N,): several were given")
     seeds = seeding.of_images(seed, count)
     model.check_sampling(sampling, order, extrapolation)
     round_of = named or list(range(model.classes.count if balanced else 0))
@@ -91,7 +94,7 @@ def write_samples(
             "made_with": {name: version(name) for name in ("randfeat", "torch")}
             | {"device": str(model.generator.device)},
         }
-        begin(directory, json.loads(json.dumps(settings)))
+        begin(directory, json.loads(json.dumps(settings, default=lambda of_numpy: of_numpy.item())))
     processes.wait_for_all()
     _draw(model, directory, labels, seeds, sampling, order, extrapolation, batch_size)
     processes.wait_for_all()

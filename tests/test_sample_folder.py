@@ -97,6 +97,13 @@ def test_how_many_there_are_by_default(tmp_path):
         assert list(archive) == ["arr_0"]
 
 
+def test_numbers_of_numpy_are_numbers(tmp_path):
+    how = Sampling(np.int64(3), top_k=np.int64(2), temperature=np.float32(0.5))
+    folder = write_samples(make(), tmp_path / "out", np.int64(2), [np.int64(1)], sampling=how, seed=np.int64(4))
+    same = Sampling(3, top_k=2, temperature=0.5)
+    write_samples(make(), folder, 2, ["dog"], sampling=same, seed=4)
+
+
 def test_an_order_and_a_factor(tmp_path):
     model, how = make(), Extrapolation(2)
     folder = write_samples(model, tmp_path / "large", 2, ["cat"], extrapolation=how, batch_size=1)
@@ -221,6 +228,7 @@ def test_what_is_not_ours_is_left_alone(tmp_path):
         (dict(classes=["fox"]), "unknown class 'fox'"),
         (dict(classes=[3]), r"class 3 is outside 0\.\.2"),
         (dict(order=[0, 1, 2, 3, 4, 0]), "not a permutation"),
+        (dict(order=[[*range(6)]]), "one order for all of its images"),
         (dict(order=[0, 1]), "an order for the grid 2 x 3 holds 6"),
         (dict(sampling=Sampling(order="spiral")), "order 'spiral' is none of RandAR's"),
         (dict(sampling=Sampling(within_step="group")), "within_step 'group' is none of RandAR's"),

@@ -92,11 +92,9 @@ def add_guidance(parser: Any, name: str, summary: str) -> None:
     flag = f"--{name}"
     parser.add_argument(flag, type=scale, metavar="SCALE", help=summary)
     parser.add_argument(f"{flag}-schedule", choices=("constant", "linear"), help="linear rises with the share decoded")
-    parser.add_argument(f"{flag}-start", type=float, metavar="SCALE", help="where linear starts (1)")
+    parser.add_argument(f"{flag}-start", type=float, metavar="SCALE", help="where linear starts")
     parser.add_argument(f"{flag}-counted", choices=("before", "after"), help="the share decoded before or after a step")
-    parser.add_argument(
-        f"{flag}-interval", nargs=2, type=float, metavar=("A", "B"), help="off outside these shares (0 1)"
-    )
+    parser.add_argument(f"{flag}-interval", nargs=2, type=float, metavar=("A", "B"), help="off outside these shares")
 
 
 def scale(text: str) -> float:
