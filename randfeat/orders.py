@@ -64,7 +64,9 @@ def known_first(order: Tensor, known: Tensor) -> Tensor:
 
 def explicit(positions: Sequence[int] | Tensor, grid: Grid) -> Tensor:
     """A permutation written out by hand, checked. Shape (N,) or (..., N)."""
-    order = torch.as_tensor(positions, dtype=torch.int64)
+    order = torch.as_tensor(positions)
+    if not order.is_floating_point() and order.dtype != torch.bool:  # which `validate` refuses
+        order = order.to(torch.int64)
     validate(order, grid)
     return order
 

@@ -2,21 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
+from numbers import Integral
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
-from . import data, editing, features, files, likelihood, models, tokenizers, weights
+from . import (
+    data,
+    editing,
+    features,
+    files,
+    likelihood,
+    models,
+    orders,
+    packing,
+    pictures,
+    seeding,
+    tokenizers,
+    weights,
+)
+from . import extrapolation as extrapolating
+from .classes import Classes, Label
+from .extrapolation import Extrapolation
 from .features import FeatureSpec
 from .models import Generator
-from .sampling import Sampling
+from .sampling import Sampling, check_sweeps
+from .sampling import decode as draw_step_by_step
 from .sampling import sample as draw_tokens
+from .schedules import Guidance, Schedule
 from .tokenizers import Tokenizer
 
 TOKENIZER = "tokenizer"
@@ -25,7 +46,8 @@ TOKENIZER = "tokenizer"
 class Pipeline(nn.Module):
     """A tokenizer with the generator of its tokens.
 
-    Images are whatever `data.as_images` takes. class_names: one name for each class, else the indices as text.
+    Images are whatever `data.as_images` takes. class_names: one name for each class, else the indices as text, or
+    "imagenet-1k" (see `classes.Classes`).
     training: how the generator was trained, kept with it for the record. sampling: how to sample where a call does not
     say.
     """
@@ -34,7 +56,7 @@ class Pipeline(nn.Module):
         self,
         tokenizer: Tokenizer,
         generator: Generator,
-        class_names: Sequence[str] = (),
+        class_names: str | Sequence[str] = (),
         training: dict[str, Any] | None = None,
         sampling: Sampling | None = None,
     ) -> None:
@@ -44,11 +66,9 @@ class Pipeline(nn.Module):
                 f"the tokenizer has {tokenizer.vocab_size} codes, the generator {generator.vocab_size}: "
                 "they were not made for each other"
             )
-        names = list(class_names) or [str(i) for i in range(generator.num_classes)]
-        if len(names) != generator.num_classes:
-            raise ValueError(f"{len(names)} class names for {generator.num_classes} classes")
         self.tokenizer, self.generator = tokenizer, generator
-        self.class_names, self.training_record = names, training or {}
+        self.classes = Classes(class_names, generator.num_classes)
+        self.training_record = training or {}
         self.sampling = sampling or Sampling()
         self.eval()
 
@@ -57,6 +77,11 @@ class Pipeline(nn.Module):
         """Height and width in pixels."""
         h, w = self.generator.grid
         return h * self.tokenizer.stride, w * self.tokenizer.stride
+
+    @property
+    def class_names(self) -> list[str]:
+        """One for each class."""
+        return self.classes.names
 
     # pictures and tokens ---------------------------------------------------------------------------------------
 
@@ -70,9 +95,15 @@ class Pipeline(nn.Module):
         return self.tokenizer.encode(pixels.to(self.generator.device)).flatten(1)
 
     @torch.no_grad()
-    def decode(self, tokens: Tensor) -> Tensor:
-        """Tokens (B, N) -> images (B, channels, H, W) in [0, 1]."""
-        return self.tokenizer.decode(tokens.unflatten(1, self.generator.grid))
+    def decode(self, tokens: Tensor, grid: orders.Grid | None = None) -> Tensor:
+        """Tokens (B, N) -> images (B, channels, H, W) in [0, 1]. grid: rows and columns, by default the trained ones.
+
+        Whatever the precision of the generator, pixels are computed in the tokenizer's.
+        """
+        h, w = grid or self.generator.grid
+        if tokens.ndim != 2 or tokens.shape[1] != h * w:
+            raise ValueError(f"the grid {h} x {w} takes tokens (B, {h * w}), got {tuple(tokens.shape)}")
+        return self.tokenizer.decode(tokens.unflatten(1, (h, w)))
 
     # four things to do with it ---------------------------------------------------------------------------------
 
@@ -80,20 +111,105 @@ class Pipeline(nn.Module):
         """Features of images as `spec` says: float32 (B, F), or (B, F, h, w) where its pool is `none`."""
         return features.read(self.generator, self.encode(images), [FeatureSpec.parse(spec)])[0].numpy()
 
-    def sample(self, labels: Sequence[int | str | None], sampling: Sampling | None = None, seed: int = 0) -> Tensor:
-        """One image for each label (index, name, or None): (B, channels, H, W) in [0, 1]. Image i has the seed `seed
-        + i`.
+    def sample(
+        self,
+        labels: Sequence[Label],
+        sampling: Sampling | None = None,
+        seed: int | Iterable[int] = 0,
+        order: Sequence[int] | Tensor | None = None,
+        extrapolation: Extrapolation | None = None,
+        batch_size: int = 64,
+    ) -> Tensor:
+        """One image for each label (see `classes.Classes.index`): (B, channels, H, W) in [0, 1].
+
+        seed: image i has the seed `seed + i`, or the i-th of a list. order: a permutation, (N,) for all images or
+        (B, N), instead of the mode in `sampling`. extrapolation: larger images than the model was trained on, of which
+        an order then speaks, the small image's tokens first. batch_size: images at a time, which changes none of them
+        up to float rounding.
         """
-        seeds = torch.arange(seed, seed + len(labels))
-        return self.decode(draw_tokens(self.generator, self.label_indices(labels), seeds, sampling or self.sampling))
+        label = self.label_indices(labels)
+        if not len(label):
+            raise ValueError("there is nothing to sample: give a label, or None, for each image")
+        if not isinstance(batch_size, Integral) or batch_size < 1:
+            raise ValueError(f"batch_size must be a whole number from 1, got {batch_size}")
+        seeds, grid = seeding.of_images(seed, len(label)), self.generator.grid
+        if extrapolation is not None:
+            grid = extrapolation.grid(grid)
+        given = None if order is None else _one_each(orders.explicit(order, grid), len(label))
+        images, generator = [], packing.twin(self.generator)
+        for part in torch.arange(len(label)).split(batch_size):
+            how = generator, label[part], seeds[part], sampling or self.sampling
+            places = None if given is None else given[part]
+            if extrapolation is None:
+                tokens = draw_tokens(*how, places)
+            else:
+                tokens = extrapolating.sample(*how, extrapolation, places)
+            images.append(self.decode(tokens, grid))
+        return torch.cat(images)
+
+    def check_sampling(
+        self,
+        sampling: Sampling,
+        order: Sequence[int] | Tensor | None = None,
+        extrapolation: Extrapolation | None = None,
+    ) -> None:
+        """Raises the ValueError that `sample` would raise, at the price of its first step for one image."""
+        model, grid = self.generator, self.generator.grid
+        large = grid if extrapolation is None else extrapolation.grid(grid)
+        given = None if order is None else torch.atleast_2d(orders.explicit(order, large))[:1]
+        check_sweeps(model, sampling)
+        label, seeds = self.label_indices([None]), torch.zeros(1, dtype=torch.int64)
+        if extrapolation is not None:
+            small = torch.zeros(1, model.num_tokens, dtype=torch.int64)
+            next(extrapolating.enlarge(model, small, label, seeds, sampling, extrapolation, given))
+            given = None if given is None else extrapolation.small_order(grid, given)
+        next(draw_step_by_step(model, label, seeds, sampling, given))
+
+    def forward(
+        self,
+        class_labels: Sequence[Label],
+        num_steps: int = 64,
+        cfg_scale: float = 4.0,
+        cfg_schedule: Literal["constant", "linear"] = "constant",
+        sample_schedule: Literal["arccos", "cosine"] = "arccos",
+        seed: int = 6,
+        output_dir: str | Path | None = None,
+        model_type: str | None = None,
+        temperature: float = 1.0,
+        top_k: int = 600,
+        samples_per_row: int = 4,
+    ) -> Image.Image:
+        """Samples with the keywords, defaults and meaning of ARPG's published pipeline; returns a grid of the images.
+
+        cfg_schedule `linear` rises from 1 to cfg_scale, counted after each step. output_dir: where the grid is left as
+        `sampled_image.png`; nothing is written without it. model_type: refused unless it is what was loaded. Other than
+        there, each image has a seed, and an order, of its own (see `sample`).
+        """
+        self._check_model_type(model_type)
+        schedules: dict[str, Schedule] = {"arccos": "arccos", "cosine": "cosine-arpg"}
+        if sample_schedule not in schedules:
+            raise ValueError(f"sample_schedule must be one of {', '.join(schedules)}, got {sample_schedule!r}")
+        guidance = Guidance(cfg_scale, cfg_schedule, counted="after")
+        how = Sampling(num_steps, schedules[sample_schedule], guidance, temperature, top_k)
+        picture = pictures.grid([data.to_pil(image) for image in self.sample(class_labels, how, seed)], samples_per_row)
+        if output_dir is not None:
+            Path(output_dir).mkdir(parents=True, exist_ok=True)
+            files.write_bytes(Path(output_dir) / "sampled_image.png", pictures.png(picture))
+        return picture
+
+    def _check_model_type(self, model_type: str | None) -> None:
+        family, size = models.name_of(self.generator), models.size_of(self.generator)
+        if model_type is not None and model_type.lower().replace("-", "_") not in (family, size):
+            loaded = (size or family).upper().replace("_", "-")
+            raise ValueError(f"model_type is {model_type!r}, but {loaded} was loaded: leave it out, or load the other")
 
     def inpaint(
         self,
         images: data.Images,
         mask: Tensor | np.ndarray,
-        labels: Sequence[int | str | None] | None = None,
+        labels: Sequence[Label] | None = None,
         sampling: Sampling | None = None,
-        seed: int = 0,
+        seed: int | Iterable[int] = 0,
     ) -> Tensor:
         """Draws the masked pixels anew, given the others, which come back bit for bit.
 
@@ -108,7 +224,7 @@ class Pipeline(nn.Module):
         if len(label) != len(pixels):
             raise ValueError(f"{len(label)} labels for {len(pixels)} images: give one for each")
         known = ~editing.token_mask(mask, self.tokenizer.stride).flatten()
-        seeds = torch.arange(seed, seed + len(pixels))
+        seeds = seeding.of_images(seed, len(pixels))
         tokens = editing.complete(self.generator, self.encode(pixels), known, label, seeds, sampling or self.sampling)
         return editing.paste(pixels, self.decode(tokens), mask)
 
@@ -116,23 +232,17 @@ class Pipeline(nn.Module):
         """Mean over `orders` orders of log p(image | class), in nats: float32 (B, num_classes)."""
         return likelihood.class_log_prob(self.generator, self.encode(images), None, orders, seed=seed).mean(-1)
 
-    def label_indices(self, labels: Sequence[int | str | None]) -> Tensor:
-        """Class indices (B,) of labels given by index, by name, or as None (the null class)."""
-        return torch.tensor([self._label_index(label) for label in labels], dtype=torch.int64)
+    def packed(self) -> Pipeline:
+        """The same for much sampling with weights that stay as they are: packed once, not in each call (see
+        `packing.twin`).
+        """
+        made = copy.copy(self)
+        made._modules = {**self._modules, "generator": packing.twin(self.generator)}
+        return made
 
-    def _label_index(self, label: int | str | None) -> int:
-        count = self.generator.num_classes
-        if label is None:
-            return count
-        if isinstance(label, str):
-            if label not in self.class_names:
-                raise ValueError(f"unknown class {label!r}, expected one of {', '.join(self.class_names[:10])}")
-            return self.class_names.index(label)
-        if not 0 <= label < count:
-            raise ValueError(
-                f"class {label} is outside 0..{count - 1}" if count else "this model has no classes: use None"
-            )
-        return int(label)
+    def label_indices(self, labels: Sequence[Label]) -> Tensor:
+        """Class indices (B,) of labels given by index, by name, or as None (the null class)."""
+        return torch.tensor(self.classes.indices(labels), dtype=torch.int64)
 
     # on disk ---------------------------------------------------------------------------------------------------
 
@@ -141,7 +251,7 @@ class Pipeline(nn.Module):
         config = {
             "randfeat": version("randfeat"),
             "generator": {"name": models.name_of(self.generator), **self.generator.config},
-            "class_names": self.class_names,
+            "class_names": self.classes.given,
             "training": self.training_record,
             "sampling": asdict(self.sampling),
         }
@@ -150,3 +260,10 @@ class Pipeline(nn.Module):
             (made / TOKENIZER).mkdir()
             weights.write(made, config, self.generator.state_dict())
             weights.write(made / TOKENIZER, tokenizer, self.tokenizer.state_dict())
+
+
+def _one_each(order: Tensor, images: int) -> Tensor:
+    """An order (N,) or (B, N) as one for each image, (B, N)."""
+    if order.ndim > 2 or (order.ndim == 2 and len(order) != images):
+        raise ValueError(f"orders of shape {tuple(order.shape)} for {images} images: give one for all or one for each")
+    return order.expand(images, -1)

@@ -8,8 +8,8 @@ from typing import Any
 from tqdm import tqdm
 
 
-def bar(total: int, what: str, unit: str = "it", line: int = 0) -> Any:
-    """A tqdm bar on standard error; `line` counts bars that stand below each other."""
+def bar(total: int, what: str, unit: str = "it", line: int = 0, done: int = 0, shown: bool = True) -> Any:
+    """A tqdm bar on standard error; `line` counts bars that stand below each other, `done` is what was there before."""
     terminal = sys.stderr.isatty()
     return tqdm(
         total=total,
@@ -19,4 +19,6 @@ def bar(total: int, what: str, unit: str = "it", line: int = 0) -> Any:
         mininterval=0.2 if terminal else 20.0,
         dynamic_ncols=terminal,
         ascii=not terminal,
+        initial=done,
+        disable=not shown,
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -48,6 +49,8 @@ class Sampling:
     def __post_init__(self) -> None:
         if not self.temperature > 0:
             raise ValueError(f"temperature must be above 0, got {self.temperature}; top_k=1 is greedy")
+        if not isinstance(self.top_k, Integral):
+            raise ValueError(f"top_k must be a whole number, got {self.top_k}")
         if not 0 < self.top_p <= 1:
             raise ValueError(f"top_p must be in (0, 1], got {self.top_p}")
         if self.sweeps < 0:
@@ -201,10 +204,7 @@ def sample(
 
     Arguments as in `decode`.
     """
-    if sampling.sweeps and model.raster_only:
-        raise ValueError(
-            f"a sweep draws tokens given later ones, which {type(model).__name__} cannot see: leave sweeps out"
-        )
+    check_sweeps(model, sampling)
     unknown = torch.full((len(label), model.num_tokens), UNKNOWN, device=model.device)
     tokens = unknown if known is None else known.to(model.device)
     model = packing.twin(model)  # once for all sweeps
@@ -219,6 +219,14 @@ def sample(
             for step in decode(model, label, seeding.derive(again, number), sampling, None, hidden):
                 tokens = step.tokens
     return tokens
+
+
+def check_sweeps(model: Generator, sampling: Sampling) -> None:
+    """Raises a ValueError where sweeps are asked of a model that cannot do them."""
+    if sampling.sweeps and model.raster_only:
+        raise ValueError(
+            f"a sweep draws tokens given later ones, which {type(model).__name__} cannot see: leave sweeps out"
+        )
 
 
 def _count_known(tokens: Tensor) -> int:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Literal, get_args
 
 Schedule = Literal["cosine-randar", "cosine-arpg", "arccos", "linear", "one-by-one"]
@@ -22,8 +23,8 @@ def tokens_per_step(schedule: Schedule, count: int, steps: int | None = None, do
     """
     if schedule not in get_args(Schedule):
         raise ValueError(f"unknown schedule {schedule!r}, expected one of {', '.join(get_args(Schedule))}")
-    if steps is not None and steps < 1:
-        raise ValueError(f"sampling takes at least one step, got steps={steps}")
+    if steps is not None and not (isinstance(steps, Integral) and steps >= 1):
+        raise ValueError(f"sampling takes whole steps, at least one step, got steps={steps}")
     steps = count if steps is None or schedule == "one-by-one" else min(steps, count)
     sizes: list[int] = []
     while done < count:

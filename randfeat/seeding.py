@@ -7,6 +7,9 @@ not on the batch it sits in, on the device, on the number of processes, or on wh
 
 from __future__ import annotations
 
+import operator
+from collections.abc import Iterable, Sequence
+
 import torch
 from torch import Tensor
 
@@ -49,3 +52,26 @@ def uniform(seeds: Tensor, count: int) -> Tensor:
     end.
     """
     return _shift_right(bits(seeds, count), 42).to(torch.float32) * 2.0**-22
+
+
+def of_images(seed: int | Iterable[int], count: int) -> Tensor:
+    """The seeds of `count` images: seed, seed + 1, ..., or those given one by one. int64 (count,)."""
+    try:
+        seeds: Sequence[int]
+        if isinstance(seed, Iterable):
+            seeds = [_whole(one) for one in seed]
+        else:
+            seeds = range(_whole(seed), _whole(seed) + count)
+    except TypeError:
+        raise ValueError(f"a seed is a whole number, got {seed!r}") from None
+    if len(seeds) != count:
+        raise ValueError(f"{len(seeds)} seeds for {count} images: give one for each, or a single one to count from")
+    if count and not -(1 << 63) <= min(seeds) <= max(seeds) < 1 << 63:
+        raise ValueError(f"seeds are numbers of 64 bits, {seed!r} leads outside")
+    return torch.tensor(list(seeds), dtype=torch.int64)
+
+
+def _whole(value: int) -> int:
+    if isinstance(value, bool):
+        raise TypeError
+    return operator.index(value)

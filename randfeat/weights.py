@@ -5,6 +5,7 @@ A model directory holds `config.json` and `model.safetensors` and nothing that r
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -75,6 +76,16 @@ def _check_keys(expected: set[str], found: set[str]) -> None:
 
 def _first(names: list[str], count: int = 3) -> str:
     return ", ".join(names[:count]) + (", ..." if len(names) > count else "") if names else "none"
+
+
+def fingerprint(*modules: torch.nn.Module) -> str:
+    """SHA-256 over names, types, shapes and values of all parameters and buffers: 64 hexadecimal digits."""
+    digest = hashlib.sha256()
+    for module in modules:
+        for name, tensor in module.state_dict().items():
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def write(directory: Path, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:

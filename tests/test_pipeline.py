@@ -10,8 +10,22 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
 
-from randfeat import FeatureSpec, Guidance, Pipeline, Sampling, features, likelihood, load, sampling, weights
-from randfeat.models import MODELS
+from randfeat import (
+    FeatureSpec,
+    Guidance,
+    Pipeline,
+    Sampling,
+    data,
+    extrapolation,
+    features,
+    likelihood,
+    load,
+    pictures,
+    sampling,
+    weights,
+)
+from randfeat.extrapolation import Extrapolation
+from randfeat.models import MODELS, SIZES
 from randfeat.tokenizers import PatchTokenizer
 
 SIZE = (4, 6)  # two by three tokens of two by two pixels
@@ -74,7 +88,7 @@ def test_wrong_labels_are_refused(pipeline):
     for label, message in (
         (3, r"class 3 is outside 0\.\.2"),
         (-1, "class -1 is"),
-        ("fox", "'fox', expected one of cat, dog"),
+        ("fox", "'fox', expected one of cat, dog, cow"),
     ):
         with pytest.raises(ValueError, match=message):
             pipeline.sample([label])
@@ -82,6 +96,158 @@ def test_wrong_labels_are_refused(pipeline):
     assert unlabelled.sample([None]).shape == (1, 1, *SIZE)
     with pytest.raises(ValueError, match="this model has no classes: use None"):
         unlabelled.sample([0])
+
+
+def test_a_seed_of_its_own_makes_the_batch_invisible(pipeline):
+    labels, how = [0, 1, 2, None, 1], Sampling(tiny.steps(pipeline.generator, 3), guidance=Guidance(2))
+    together = pipeline.sample(labels, how, seed=4)
+    for size in (1, 2, 5):
+        assert torch.equal(pipeline.sample(labels, how, seed=4, batch_size=size), together)
+    assert torch.equal(pipeline.sample(labels[::-1], how, seed=[8, 7, 6, 5, 4]), together.flip(0))
+    assert torch.equal(pipeline.sample(labels, how, seed=torch.arange(4, 9)), together)
+
+
+def test_an_order_can_be_given(pipeline):
+    raster = pipeline.generator.raster_only
+    one, seeds = range(6) if raster else [3, 1, 5, 0, 2, 4], torch.tensor([0, 1])
+    tokens = sampling.sample(pipeline.generator, torch.tensor([0, 1]), seeds, Sampling(), torch.tensor([*one]))
+    assert torch.equal(pipeline.sample([0, 1], order=one), pipeline.decode(tokens))
+    if not raster:
+        each = torch.tensor([[*one], [*range(6)]])
+        images = pipeline.sample([0, 1], order=each, batch_size=1)
+        assert torch.equal(images[:1], pipeline.decode(tokens)[:1])
+        assert torch.equal(images[1:], pipeline.sample([1], order=range(6), seed=1))
+
+
+def test_larger_images_can_be_asked_for():
+    pipeline, how = make("randar", channels=3), Extrapolation(2, spatial=Guidance(2))
+    images = pipeline.sample(["cat", None, "dog"], Sampling(5), seed=3, extrapolation=how, batch_size=2)
+    assert images.shape == (3, 3, 8, 12)
+    label, seeds = torch.tensor([0, 3, 1]), torch.tensor([3, 4, 5])
+    tokens = extrapolation.sample(pipeline.generator, label, seeds, Sampling(5), how)
+    assert torch.equal(images, pipeline.decode(tokens, (4, 6)))
+    order = how.order((2, 3), "random", seeds)
+    given = pipeline.sample(["cat", None, "dog"], Sampling(5), seed=3, order=order, extrapolation=how)
+    assert torch.equal(given, images)
+
+
+NO_PERMUTATION = "not a permutation: entry 5 of order 0, 0, occurs twice"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (dict(labels=[]), "there is nothing to sample"),
+        (dict(labels="cat"), r"labels are a list with one for each image, got 'cat': write \['cat'\]"),
+        (dict(labels=1), r"labels are a list with one for each image, got 1: write \[1\]"),
+        (dict(seed=0.5), "a seed is a whole number, got 0.5"),
+        (dict(seed=True), "a seed is a whole number, got True"),
+        (dict(seed=[1, 2.0]), "a seed is a whole number"),
+        (dict(seed=[1]), "1 seeds for 2 images"),
+        (dict(seed=2**63 - 1), "seeds are numbers of 64 bits, 9223372036854775807 leads outside"),
+        (dict(batch_size=0), "batch_size must be a whole number from 1, got 0"),
+        (dict(batch_size=1.5), "batch_size must be a whole number from 1, got 1.5"),
+        (dict(order=[0, 1, 2, 3, 4, 0]), NO_PERMUTATION),
+        (dict(order=[0.0, 1.0, 2.0, 3.0, 4.0, 5.5]), "holds 6 int64 positions, got torch.float32"),
+        (dict(order=[*range(24)]), "an order for the grid 2 x 3 holds 6 int64 positions"),
+        (dict(order=[[*range(6)]] * 3), r"orders of shape \(3, 6\) for 2 images"),
+        (dict(order=[*range(24)], extrapolation=Extrapolation(2)), "the first 6 entries must lie on every row"),
+        (dict(order=[*range(6)], extrapolation=Extrapolation(2)), "an order for the grid 4 x 6 holds 24"),
+    ],
+)
+def test_what_cannot_be_sampled_is_one_sentence(wrong, message):
+    arguments = {"labels": [0, 1]} | wrong
+    with pytest.raises(ValueError, match=message) as error:
+        make().sample(**arguments)
+    assert "\n" not in str(error.value)
+
+
+def test_checking_raises_what_sampling_would():
+    pipeline = make()
+    pipeline.check_sampling(Sampling(3), [5, 4, 3, 2, 1, 0])
+    pipeline.check_sampling(Sampling(3), extrapolation=Extrapolation(2))
+    for name, how, more, message in (
+        ("llamagen", Sampling(sweeps=1), {}, "leave sweeps out"),
+        ("llamagen", Sampling(2), {}, "leave steps out"),
+        ("arpg", Sampling(order="spiral"), {}, "order 'spiral' is none of ARPG's"),
+        ("randar", Sampling(within_step="group"), {}, "within_step 'group' is none of RandAR's"),
+        ("arpg", Sampling(), {"extrapolation": Extrapolation(2)}, "ARPG does not"),
+        ("randar", Sampling(), {"order": [0, 1, 2, 3, 4, 0]}, NO_PERMUTATION),
+        ("randar", Sampling(), {"order": range(24), "extrapolation": Extrapolation(2)}, "the first 6 entries"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            make(name).check_sampling(how, **more)
+        with pytest.raises(ValueError, match=message):
+            make(name).sample([0], how, **more)
+
+
+def test_tokens_of_another_grid_need_that_grid():
+    pipeline = make()
+    assert pipeline.decode(torch.zeros(1, 8, dtype=torch.int64), (4, 2)).shape == (1, 1, 8, 4)
+    with pytest.raises(ValueError, match=r"the grid 2 x 3 takes tokens \(B, 6\), got \(1, 8\)"):
+        pipeline.decode(torch.zeros(1, 8, dtype=torch.int64))
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_generator_alone_can_be_of_half_precision(name):
+    pipeline = make(name)
+    pipeline.generator.to(torch.bfloat16)
+    for how in (None, Sampling(guidance=Guidance(2), top_k=3, top_p=0.9)):
+        images = pipeline.sample(["cat", None], how)
+        assert images.dtype == torch.float32
+        assert torch.equal(pipeline.sample(["cat"], how), images[:1])
+
+
+# as ARPG's published pipeline ---------------------------------------------------------------------------------
+
+
+def as_published(pipeline, labels, scale, rising, schedule, steps=2, seed=6, **more):
+    guidance = Guidance(scale, "linear", 1.0, "after") if rising else Guidance(scale)
+    images = pipeline.sample(labels, Sampling(steps, schedule, guidance, **more), seed)
+    return pictures.grid([data.to_pil(image) for image in images], 4)
+
+
+def test_the_published_quick_start_runs(tmp_path, monkeypatch):
+    tokenizer = make(channels=3).tokenizer
+    generator = tiny.model("arpg", (2, 3), num_classes=1000)
+    monkeypatch.setitem(SIZES, "arpg_xl", ("arpg", {"depth": 2, "num_heads": 2, "embed_dim": 16}))
+    pipeline = Pipeline(tokenizer, generator, "imagenet-1k")
+    class_labels = [207, 360, 388, 113, 355, 980, 323, 979]
+    generated_image = pipeline(
+        model_type="ARPG-XL",
+        seed=0,
+        num_steps=64,
+        class_labels=class_labels,
+        cfg_scale=4,
+        output_dir=str(tmp_path / "images"),
+        cfg_schedule="constant",
+        sample_schedule="arccos",
+    )
+    expected = as_published(pipeline, class_labels, 4, False, "arccos", 64, 0)
+    assert isinstance(generated_image, Image.Image)
+    assert generated_image.tobytes() == expected.tobytes()
+    assert [path.name for path in (tmp_path / "images").iterdir()] == ["sampled_image.png"]
+    with Image.open(tmp_path / "images" / "sampled_image.png") as saved:
+        assert saved.tobytes() == expected.tobytes()
+    with pytest.raises(ValueError, match="model_type is 'ARPG-L', but ARPG-XL was loaded"):
+        pipeline([0], model_type="ARPG-L", output_dir=tmp_path / "other")
+    with pytest.raises(ValueError, match="sample_schedule must be one of arccos, cosine, got 'sine'"):
+        pipeline([0], sample_schedule="sine", output_dir=tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.parametrize("name", ["arpg", "randar"])
+def test_published_words_mean_what_they_meant(name):
+    pipeline, labels = make(name), ["cat", 1, None]
+    for published, ours in (
+        (dict(cfg_scale=3.0, cfg_schedule="linear"), (3.0, True, "arccos")),
+        (dict(cfg_scale=3.0, sample_schedule="cosine"), (3.0, False, "cosine-arpg")),
+        (dict(cfg_scale=1), (1.0, False, "arccos")),
+    ):
+        picture = pipeline(labels, num_steps=2, model_type=name.upper(), **published)
+        assert picture.tobytes() == as_published(pipeline, labels, *ours, top_k=600).tobytes()
+    greedy = pipeline(labels, 2, temperature=0.5, top_k=1)
+    assert greedy.tobytes() == as_published(pipeline, labels, 4.0, False, "arccos", top_k=1, temperature=0.5).tobytes()
 
 
 def test_classify_is_the_mean_over_orders(pipeline):

@@ -215,7 +215,9 @@ def test_as_many_tokens_are_known_in_each_image(model):
         (dict(top_p=0), r"top_p must be in \(0, 1\], got 0"),
         (dict(top_p=1.1), r"top_p must be in \(0, 1\], got 1.1"),
         (dict(schedule="sine"), "unknown schedule 'sine'"),
-        (dict(steps=0), "at least one step"),
+        (dict(steps=0), "at least one step, got steps=0"),
+        (dict(steps=2.5), "takes whole steps, .* got steps=2.5"),
+        (dict(top_k=2.5), "top_k must be a whole number, got 2.5"),
     ],
 )
 def test_wrong_settings_are_refused(wrong, message):

@@ -24,6 +24,7 @@ __all__ = [
     "Stream",
     "create",
     "name_of",
+    "size_of",
 ]
 
 
@@ -44,3 +45,12 @@ def create(name: str, **config: Any) -> Generator:
 def name_of(generator: Generator) -> str:
     """The registered name of a generator's class."""
     return next(name for name, cls in MODELS.items() if type(generator) is cls)
+
+
+def size_of(generator: Generator) -> str | None:
+    """The published size that a generator has, such as `randar_l`; None where it has none of them."""
+    own = name_of(generator)
+    return next(
+        (size for size, (name, config) in SIZES.items() if name == own and config.items() <= generator.config.items()),
+        None,
+    )

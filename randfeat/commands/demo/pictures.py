@@ -31,12 +31,6 @@ def sheet(rows: Sequence[Tensor]) -> Image.Image:
     return picture.resize((picture.width * ZOOM, picture.height * ZOOM), Image.Resampling.NEAREST)
 
 
-def png(picture: Image.Image) -> bytes:
-    buffer = io.BytesIO()
-    picture.save(buffer, "PNG", optimize=True)
-    return buffer.getvalue()
-
-
 def gif(frames: Sequence[Image.Image], milliseconds: int = 180, rest: int = 1500) -> bytes:
     """A GIF that loops and rests on its last frame."""
     buffer = io.BytesIO()

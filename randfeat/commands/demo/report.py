@@ -12,6 +12,7 @@ import torch
 from markupsafe import Markup
 
 from randfeat import files
+from randfeat.pictures import png
 from randfeat.probes import Interval
 
 from . import pictures, study
@@ -94,12 +95,12 @@ def make_pictures(results: Results) -> dict[str, Markup]:
     """Every picture of the page as a data URI."""
     raw, made = results.pictures, {}
     for name in GENERATORS:
-        made[f"samples_{name}"] = png_uri(pictures.png(pictures.sheet(raw[f"samples_{name}"])))
+        made[f"samples_{name}"] = png_uri(png(pictures.sheet(raw[f"samples_{name}"])))
     frames = [pictures.sheet([canvas]) for canvas in raw["watch"]]
     blank = pictures.sheet([torch.full_like(raw["watch"][0], 0.5)])
     made["watch"] = data_uri(pictures.gif([blank, *frames]), "gif")
-    made["inpainting"] = png_uri(pictures.png(pictures.sheet(raw["inpainting"])))
-    made["neighbours"] = png_uri(pictures.png(pictures.sheet(neighbour_rows(results))))
+    made["inpainting"] = png_uri(png(pictures.sheet(raw["inpainting"])))
+    made["neighbours"] = png_uri(png(pictures.sheet(neighbour_rows(results))))
     made["heat"] = png_uri(heat_maps(results))
     made["learning"] = png_uri(
         pictures.learning_curves(

@@ -1,0 +1,132 @@
+"""Classes as people say them: by index, by name, by a synonym, by a WordNet id."""
+
+from __future__ import annotations
+
+import difflib
+import operator
+import re
+from collections.abc import Iterable, Sequence
+from functools import cache, cached_property
+from typing import Any, TypeAlias
+
+Label: TypeAlias = "int | str | None"
+IMAGENET = "imagenet-1k"  # the one list of names that is known by a name of its own; timm holds it
+IMAGENET_CLASSES = 1000
+
+
+class Classes:
+    """The classes of a model.
+
+    names: one for each class, the indices as text where it is empty, or "imagenet-1k". count: how many classes.
+    ImageNet's names are looked up when a name is first asked for, since timm takes seconds to import.
+    """
+
+    def __init__(self, names: str | Sequence[str], count: int) -> None:
+        if isinstance(names, str):
+            if names != IMAGENET:
+                raise ValueError(
+                    f"class_names is {names!r}: expected {IMAGENET!r} or a list with a name for each class"
+                )
+            size = IMAGENET_CLASSES
+        else:
+            names = list(names) or [str(i) for i in range(count)]
+            size = len(names)
+        if size != count:
+            raise ValueError(f"{size} class names for {count} classes")
+        self.given, self.count = names, count
+
+    @cached_property
+    def names(self) -> list[str]:
+        """One for each class; ImageNet's are lists of synonyms, `tench, Tinca tinca`."""
+        if not isinstance(self.given, str):
+            return self.given
+        info = _imagenet()
+        return [info.index_to_description(i) for i in range(self.count)]
+
+    def short(self, index: int) -> str:
+        """A class's name for a caption: of ImageNet's synonyms the first."""
+        if index == self.count:
+            return "no class"
+        return self.names[index].split(",")[0] if isinstance(self.given, str) else self.names[index]
+
+    def indices(self, labels: Iterable[Label]) -> list[int]:
+        """The class index of each label; None is the null class, whose index is `count`."""
+        if isinstance(labels, str) or not isinstance(labels, Iterable):
+            raise ValueError(f"labels are a list with one for each image, got {labels!r}: write [{labels!r}]")
+        return [self.index(label) for label in labels]
+
+    def index(self, label: Label) -> int:
+        """The class index of a label.
+
+        A name is compared without case, and digits are an index unless a class has that very name. Raises a ValueError
+        for what is no class, with near misses, and for a name that several classes share.
+        """
+        if label is None:
+            return self.count
+        if not self.count:
+            raise ValueError("this model has no classes: use None")
+        if isinstance(label, str):
+            return self._named(label)
+        try:
+            if isinstance(label, bool):
+                raise TypeError
+            index = operator.index(label)
+        except TypeError:
+            raise ValueError(f"a class is an index, a name or None, got {label!r}") from None
+        if not 0 <= index < self.count:
+            raise ValueError(f"class {index} is outside 0..{self.count - 1}")
+        return index
+
+    def _named(self, label: str) -> int:
+        digits = re.fullmatch(r"\s*[+-]?\d+\s*", label)
+        if digits and isinstance(self.given, str):
+            return self.index(int(label))  # no class of ImageNet is called by a number
+        as_written, without_case = self._spellings
+        found = as_written.get(label) or without_case.get(_plain(label))
+        if found is None:
+            if digits:
+                return self.index(int(label))
+            raise ValueError(f"unknown class {label!r}, {self._expected(label)}")
+        if len(found) > 1:
+            several = ", ".join(f"{index} ({self.names[index]})" for index in found)
+            raise ValueError(f"several classes are called {label!r}: give the index of one of {several}")
+        return found[0]
+
+    @cached_property
+    def _spellings(self) -> tuple[dict[str, list[int]], dict[str, list[int]]]:
+        """What a class may be called, as written and as `_plain` makes it, with the classes that are called so."""
+        as_written: dict[str, list[int]] = {}
+        without_case: dict[str, list[int]] = {}
+        for index, name in enumerate(self.names):
+            called = {name}
+            if isinstance(self.given, str):
+                called |= {synonym.strip() for synonym in name.split(",")}
+                called.add(_imagenet().index_to_label_name(index))
+            for spelling in called:
+                as_written.setdefault(spelling, []).append(index)
+            for plain in {_plain(spelling) for spelling in called}:
+                without_case.setdefault(plain, []).append(index)
+        return as_written, without_case
+
+    def _expected(self, label: str) -> str:
+        near = difflib.get_close_matches(_plain(label), self._spellings[1], n=3, cutoff=0.7)
+        if near:
+            return "did you mean " + " or ".join(
+                f"{name!r} ({', '.join(map(str, self._spellings[1][name]))})" for name in near
+            )
+        if isinstance(self.given, str):
+            return f"expected a name or WordNet id of ImageNet or an index 0..{self.count - 1}"
+        more = ", ..." if self.count > 10 else ""
+        return f"expected one of {', '.join(self.names[:10])}{more}"
+
+
+def _plain(name: str) -> str:
+    """Without case, and with single spaces for underscores and runs of spaces."""
+    return " ".join(name.casefold().replace("_", " ").split())
+
+
+@cache
+def _imagenet() -> Any:
+    from timm.data import ImageNetInfo
+
+    return ImageNetInfo(IMAGENET)

@@ -1,0 +1,54 @@
+"""Processes side by side, as `torchrun` starts them: each does its share, and they wait for each other."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+
+import torch.distributed as dist
+
+PATIENCE = timedelta(days=30)  # a share may take long; torchrun itself ends those whose fellow failed
+
+
+@contextmanager
+def group() -> Iterator[None]:
+    """Inside, the processes that torchrun started know each other; one process alone is none the wiser.
+
+    The first to fail raises and says why; the others, which it takes with it, end in silence.
+    """
+    if int(os.environ.get("WORLD_SIZE", 1)) == 1:
+        yield
+        return
+    store, rank, world = next(iter(dist.rendezvous("env://", timeout=PATIENCE)))
+    # gloo on GPUs too: nothing but barriers goes through the group
+    dist.init_process_group("gloo", store=store, rank=rank, world_size=world, timeout=PATIENCE)
+    try:
+        yield
+    except BaseException:
+        if store.add("randfeat_failed", 1) > 1:
+            raise SystemExit(1) from None
+        raise
+    dist.destroy_process_group()
+
+
+def rank() -> int:
+    """Number of this process: 0, 1, ..."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def world() -> int:
+    """Number of processes."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def wait_for_all() -> None:
+    """Until every process has come here."""
+    if world() == 1:
+        return
+    try:
+        dist.barrier()
+    except RuntimeError:
+        # a process that is gone has said why
+        raise SystemExit(1) from None
