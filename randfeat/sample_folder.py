@@ -81,7 +81,7 @@ def write_samples(
             "format": "samples of randfeat",
             "generator": {"name": models.name_of(model.generator), **model.generator.config},
             "tokenizer": {"name": tokenizers.name_of(model.tokenizer), **model.tokenizer.config},
-            "dtype": str(next(model.generator.parameters()).dtype).removeprefix("torch."),
+            "dtype": str(model.generator.dtype).removeprefix("torch."),
             "weights": weights.fingerprint(model.generator, model.tokenizer),
             "sampling": asdict(sampling),
             "seed": seed,

@@ -177,6 +177,19 @@ def test_an_image_does_not_depend_on_its_batch(vq):
     torch.testing.assert_close(vq.decode(tokens[1:2]), vq.decode(tokens)[1:2], atol=1e-5, rtol=1e-4)
 
 
+def test_half_precision_is_for_pixels_alone(vq):
+    """Under autocast tokens stay as they are; pixels come out in single precision, a little off."""
+    images = torch.rand(2, 3, 16, 8, generator=torch.Generator().manual_seed(0))
+    tokens = vq.encode(images)
+    exact = vq.decode(tokens)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(vq.encode(images), tokens)
+        rough = vq.decode(tokens)
+    assert rough.dtype == torch.float32
+    assert not torch.equal(rough, exact)
+    assert (rough - exact).abs().mean() < 0.02
+
+
 def test_official_files_may_hold_a_record_of_training_and_no_more(vq):
     official = weights.to_official(vq)
     assert set(official) == set(vq.state_dict())

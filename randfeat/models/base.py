@@ -116,6 +116,10 @@ class Generator(nn.Module, ABC):
     def device(self) -> torch.device:
         return next(self.parameters()).device
 
+    @property
+    def dtype(self) -> torch.dtype:
+        return next(self.parameters()).dtype
+
     # what each generator does in its own way -------------------------------------------------------------------
 
     @abstractmethod

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 
+import torch
 from torch import Tensor, nn
 
 from .base import Tokenizer, nearest
@@ -45,13 +46,16 @@ class VQTokenizer(Tokenizer):
     def encode(self, images: Tensor) -> Tensor:
         self.check_images(images)
         codebook = self.quantize.embedding.weight
-        latents = self.latents(images.to(codebook)).permute(0, 2, 3, 1)
-        found = nearest(self.normalised(latents.flatten(0, 2)), self.normalised(codebook))
+        with torch.autocast(images.device.type, enabled=False):  # half precision would change one token in eight
+            # channels last, as the codes are: convolutions are faster so
+            latents = self.latents(images.to(codebook).contiguous(memory_format=torch.channels_last))
+            latents = latents.permute(0, 2, 3, 1)
+            found = nearest(self.normalised(latents.flatten(0, 2)), self.normalised(codebook))
         return found.view(latents.shape[:3])
 
     def codes(self, tokens: Tensor) -> Tensor:
-        """Tokens (B, h, w) -> their codes (B, E, h, w)."""
+        """Tokens (B, h, w) -> their codes (B, E, h, w), channels last in memory."""
         return self.normalised(self.quantize.embedding(tokens)).permute(0, 3, 1, 2)
 
     def decode(self, tokens: Tensor) -> Tensor:
-        return self.pixels(self.codes(tokens)).clamp(0, 1)
+        return self.pixels(self.codes(tokens)).float().clamp(0, 1)
