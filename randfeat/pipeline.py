@@ -12,14 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from . import data, editing, features, files, likelihood, models, tokenizers, weights
+from . import data, editing, features, files, hub, likelihood, models, tokenizers, weights
 from .features import FeatureSpec
 from .models import Generator
 from .sampling import Sampling
 from .sampling import sample as draw_tokens
 from .tokenizers import Tokenizer
-
-TOKENIZER = "tokenizer"
 
 
 class Pipeline(nn.Module):
@@ -34,7 +32,7 @@ class Pipeline(nn.Module):
         self,
         tokenizer: Tokenizer,
         generator: Generator,
-        class_names: Sequence[str] = (),
+        class_names: Sequence[str] | str = (),
         training: dict[str, Any] | None = None,
         sampling: Sampling | None = None,
     ) -> None:
@@ -44,11 +42,12 @@ class Pipeline(nn.Module):
                 f"the tokenizer has {tokenizer.vocab_size} codes, the generator {generator.vocab_size}: "
                 "they were not made for each other"
             )
-        names = list(class_names) or [str(i) for i in range(generator.num_classes)]
-        if len(names) != generator.num_classes:
-            raise ValueError(f"{len(names)} class names for {generator.num_classes} classes")
+        if not isinstance(class_names, str):
+            class_names = list(class_names) or [str(i) for i in range(generator.num_classes)]
+            if len(class_names) != generator.num_classes:
+                raise ValueError(f"{len(class_names)} class names for {generator.num_classes} classes")
         self.tokenizer, self.generator = tokenizer, generator
-        self.class_names, self.training_record = names, training or {}
+        self.class_names, self.training_record = class_names, training or {}
         self.sampling = sampling or Sampling()
         self.eval()
 
@@ -147,7 +146,24 @@ class Pipeline(nn.Module):
         }
         tokenizer = {"name": tokenizers.name_of(self.tokenizer), **self.tokenizer.config}
         with files.new_directory(Path(directory), weights.CONFIG) as made:
-            (made / TOKENIZER).mkdir()
+            (made / weights.TOKENIZER).mkdir()
             weights.write(made, config, self.generator.state_dict())
-            weights.write(made / TOKENIZER, tokenizer, self.tokenizer.state_dict())
+            weights.write(made / weights.TOKENIZER, tokenizer, self.tokenizer.state_dict())
 
+    def save_pretrained(self, directory: str | Path) -> None:
+        """`save`, under the name that the Hugging Face hub's tools expect."""
+        self.save(directory)
+
+    @classmethod
+    def from_pretrained(cls, source: str | Path, **options: Any) -> Pipeline:
+        """`randfeat.load`, under the name that the Hugging Face hub's tools expect."""
+        from .loading import load  # which stands above this module
+
+        return load(source, **options)
+
+    def push_to_hub(self, repository: str, private: bool | None = None, token: str | None = None) -> str:
+        """Uploads what `save` writes to owner/name on the Hugging Face hub, from where `randfeat.load` opens it.
+
+        The repository is made if need be. token: by default that of `hf auth login`. Returns the address.
+        """
+        return hub.push(self, repository, private, token)

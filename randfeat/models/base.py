@@ -57,6 +57,7 @@ class Generator(nn.Module, ABC):
     order_modes: ClassVar[tuple[str, ...]] = ("random", *orders.FIXED)
     # our parameter name -> the official checkpoint's; several are stacked along dimension 0; * stands for a number
     official_names: ClassVar[dict[str, tuple[str, ...]]]
+    unused: ClassVar[tuple[str, ...]] = ()  # entries of official checkpoints that nothing here reads
     # how the tokens of one sampling step may attend to each other once they are known; the first is the default
     within_step: ClassVar[tuple[str, ...]]
 
