@@ -19,7 +19,12 @@ from . import weights
 
 PICKLES = (".pt", ".pth", ".bin")
 SUFFIXES = (".safetensors", *PICKLES)
-CONTAINERS = ("model", "module", "state_dict", "ema")  # where weights may lie, in the order in which they are looked for
+CONTAINERS = (
+    "model",
+    "module",
+    "state_dict",
+    "ema",
+)  # where weights may lie, in the order in which they are looked for
 
 
 @dataclass(frozen=True)
@@ -80,6 +85,8 @@ def _unpickle(path: Path) -> Any:
                 f"{path} is no checkpoint of tensors alone that torch.save wrote, or damaged, so it is not opened: "
                 "copy it again, or save its tensors as .safetensors"
             ) from None
-        except (RuntimeError, EOFError) as error:
+        except PermissionError:
+            raise
+        except Exception as error:  # what is cut short can mislead the reader into any error
             reason = str(error).partition(". ")[0] or "it ends too early"
             raise ValueError(f"{path} is damaged or cut short ({reason}): copy it again") from None

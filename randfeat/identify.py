@@ -67,7 +67,9 @@ def identify(state: Mapping[str, Tensor]) -> Identity:
                 return Identity(model, config, kv_dim)
             except (IndexError, KeyError, ValueError, ZeroDivisionError):
                 wrong = [f"{name} {shapes[name]}" for name in family.needed]
-                raise ValueError(f"this looks like {family.title} of impossible shapes: {first_few(wrong, 9)}") from None
+                raise ValueError(
+                    f"this looks like {family.title} of impossible shapes: {first_few(wrong, 9)}"
+                ) from None
     raise ValueError(f"this looks like no model that randfeat knows: it begins with {first_few(list(shapes))}")
 
 

@@ -20,7 +20,7 @@ from .sampling import Sampling
 from .tokenizers import Tokenizer
 
 GRID = (16, 16)  # of tokens, where nothing says otherwise
-Row = TypeVar("Row", PublishedModel, PublishedTokenizer)
+Row = TypeVar("Row")
 
 
 def load(
@@ -137,9 +137,7 @@ def pick_device(device: str | torch.device) -> torch.device:
     """The device of this name; `auto` is CUDA, else Apple's MPS, else the CPU."""
     if device != "auto":
         return torch.device(device)
-    return torch.device(
-        "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    )
+    return torch.device("cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu")
 
 
 def _generator(identity: Identity, num_heads: int | None, grid: tuple[int, int], path: Path) -> Generator:

@@ -117,4 +117,5 @@ def tokenizer_of(vocab_size: int) -> PublishedTokenizer | None:
 
 def from_repository(repository: str) -> list[str]:
     """The short names of what comes from a repository of the hub."""
-    return [name for name, row in (*MODELS.items(), *TOKENIZERS.items()) if row.repository == repository]
+    rows: list[PublishedModel | PublishedTokenizer] = [*MODELS.values(), *TOKENIZERS.values()]
+    return [row.name for row in rows if row.repository == repository]

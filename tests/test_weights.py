@@ -30,7 +30,7 @@ def test_weights_of_another_model_are_refused(build):
     model = build()
     official = weights.to_official(model)
     official["surplus"] = official.pop("norm.weight")
-    message = r"1 missing \(norm.weight\), 1 unexpected \(freqs_cis\)"
+    message = r"1 missing \(norm.weight\), 1 unexpected \(surplus\)"
     with pytest.raises(ValueError, match=message):
         weights.from_official(model, official)
     state = dict(model.state_dict())

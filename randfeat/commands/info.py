@@ -41,7 +41,8 @@ def describe(source: str) -> Iterator[Line]:
     from .. import checkpoints, hub, published
     from ..loading import locate
 
-    found = locate(source, published.MODELS | published.TOKENIZERS)
+    rows: dict[str, PublishedModel | PublishedTokenizer] = {**published.MODELS, **published.TOKENIZERS}
+    found = locate(source, rows)
     if isinstance(found, hub.Repository):
         yield from _repository(found)
     elif not isinstance(found, Path):
@@ -75,8 +76,8 @@ def _as_published(row: PublishedModel | PublishedTokenizer) -> Iterator[Line]:
         else:
             shape = dict(vocab_size=row.tokenizer.vocab_size, num_classes=published.NUM_CLASSES)
             state = weights.to_official(models.create(row.size, grid=row.grid, **shape))
-    yield from _identity(identify(state), row.file)
     yield from _parameters(state)
+    yield from _identity(identify(state), row.file)
 
 
 def _file(checkpoint: Checkpoint) -> Iterator[Line]:
@@ -85,14 +86,14 @@ def _file(checkpoint: Checkpoint) -> Iterator[Line]:
     from ..tokenizers import TOKENIZERS
 
     identity = identify_file(checkpoint)
-    unused = (MODELS | TOKENIZERS)[identity.model].unused
+    unused = (MODELS[identity.model] if identity.is_generator else TOKENIZERS[identity.model]).unused
     yield "file", str(checkpoint.path)
     yield "weights under", checkpoint.container or "no name, the file holds nothing else"
     if checkpoint.entries:
         yield "beside them", ", ".join(checkpoint.entries)
-    yield from _identity(identity, checkpoint.path.name)
     yield from _parameters({name: value for name, value in checkpoint.state.items() if name not in unused})
     yield from _dtype(checkpoint.state)
+    yield from _identity(identity, checkpoint.path.name)
 
 
 def _identity(identity: Identity, file: str) -> Iterator[Line]:
