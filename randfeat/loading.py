@@ -108,15 +108,18 @@ def locate(source: str | Path, rows: Mapping[str, Row]) -> Path | Row | Reposito
     path = files.settled(Path(source))
     if path.exists():
         return path
-    if isinstance(source, str) and source in rows:
+    missing = FileNotFoundError(f"there is no file or directory {source}: check the path")
+    if isinstance(source, Path) or path.suffix in checkpoints.SUFFIXES:
+        raise missing
+    if source in rows:
         return rows[source]
-    if isinstance(source, Path) or path.suffix in checkpoints.SUFFIXES or source.count("/") > 1 or path.is_absolute():
-        raise FileNotFoundError(f"there is no file or directory {source}: check the path")
     if hub.is_id(source):
         official = published.from_repository(source)
         if official:
             raise ValueError(f"{source} holds official files: give the short name of one, {', '.join(official)}")
         return Repository(source)
+    if path.name != source:
+        raise missing
     near = difflib.get_close_matches(source.lower().replace("_", "-"), rows, 1)
     raise ValueError(
         f"{source!r} is no path here and no owner/name on the hub, and the short names are {', '.join(rows)}"
