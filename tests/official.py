@@ -52,9 +52,7 @@ def shrink(monkeypatch, size: str, side: int = 16) -> str:
 def generator(row: published.PublishedModel, seed: int = 0) -> models.Generator:
     """What the file of a row holds, where the row's size has been shrunk."""
     name, size = models.SIZES[row.size]
-    return tiny.model(
-        name, row.grid, seed, vocab_size=row.tokenizer.vocab_size, num_classes=1000, ffn_dim=None, **size
-    )
+    return tiny.model(name, row.grid, seed, vocab_size=row.tokenizer.vocab_size, num_classes=1000, ffn_dim=None, **size)
 
 
 class Hub:

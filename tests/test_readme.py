@@ -1,4 +1,4 @@
-"""Every Python block of the README runs, in its order, beside the models that the demo leaves.
+"""Every block of the README runs, in its order, beside the models that the demo leaves and with a folder for the hub.
 
 The two shell commands that open it are run as they stand by .ci/run.
 """
@@ -6,11 +6,13 @@ The two shell commands that open it are run as they stand by .ci/run.
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 
+import official
 import pytest
 
-from randfeat import pretrain
+from randfeat import cli, pretrain
 from randfeat.commands.demo import study
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
@@ -21,20 +23,30 @@ def test_it_opens_with_two_commands():
     language, first = BLOCKS[0]
     assert language == "bash"
     assert len(first.strip().splitlines()) == 2
-    assert [language for language, _ in BLOCKS[1:]] == ["python"] * (len(BLOCKS) - 1)
+    assert {language for language, _ in BLOCKS[1:]} == {"python", "bash"}
 
 
 @pytest.mark.slow
-def test_the_blocks_run(demo, monkeypatch):
+def test_the_blocks_run(demo, monkeypatch, hub):
+    official.shrink(monkeypatch, "arpg_l")
+    official.publish(hub, "arpg-l")
     monkeypatch.chdir(demo.parent)  # where the README's `demo` lies
     whole = pretrain.read_recipe
     monkeypatch.setattr(pretrain, "read_recipe", lambda name: study.shortened(whole(name), 0.01))
     seen: dict[str, object] = {}
-    for number, (_, code) in enumerate(BLOCKS[1:], 1):
-        exec(compile(code, f"README block {number}", "exec"), seen)
+    for number, (language, code) in enumerate(BLOCKS[1:], 1):
+        if language == "python":
+            exec(compile(code, f"README block {number}", "exec"), seen)
+        else:
+            for line in code.splitlines():
+                program, *arguments = shlex.split(line)
+                assert program == "randfeat"
+                assert cli.main(arguments) == 0, line
     assert seen["features"].shape == (1797, 256)
     assert seen["eights"].shape == (16, 1, 8, 8)
     assert (seen["completed"][:, 0, :4].numpy() == seen["images"][:10, :4].astype("float32")).all()
+    assert seen["dogs"].shape == (2, 3, 256, 256)
+    assert (demo.parent / "my_arpg" / "tokenizer" / "model.safetensors").is_file()
     assert (demo.parent / "my_model" / "model.safetensors").is_file()
 
 

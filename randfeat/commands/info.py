@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ..identify import Identity
     from ..published import PublishedModel, PublishedTokenizer
     from ..sampling import Sampling
+    from ..schedules import Guidance
 
 HOW_TO_RESUME = "Nothing was changed."
 
@@ -189,10 +190,16 @@ def _sampling(sampling: Sampling) -> str:
     """Steps, schedule and guidance, and whatever else is not the default."""
     from ..sampling import Sampling
 
-    guidance, default = sampling.guidance, asdict(Sampling())
+    said = dict(steps=sampling.steps or "one a token", schedule=sampling.schedule, guidance=_scale(sampling.guidance))
+    others = {name: value for name, value in asdict(sampling).items() if name not in said}
+    default = asdict(Sampling())
+    return _keywords(said | {name: value for name, value in others.items() if value != default[name]})
+
+
+def _scale(guidance: Guidance) -> str:
     scale = f"{guidance.start} to {guidance.scale}" if guidance.schedule == "linear" else f"{guidance.scale}"
-    said = dict(steps=sampling.steps or "one a token", schedule=sampling.schedule, guidance=scale)
-    return _keywords({**said, **{k: v for k, v in asdict(sampling).items() if k not in said and v != default[k]}})
+    first, last = guidance.interval
+    return scale if (first, last) == (0, 1) else f"{scale} from {first} to {last}"
 
 
 def _keywords(values: Mapping[str, Any]) -> str:
