@@ -19,12 +19,7 @@ from . import weights
 
 PICKLES = (".pt", ".pth", ".bin")
 SUFFIXES = (".safetensors", *PICKLES)
-CONTAINERS = (
-    "model",
-    "module",
-    "state_dict",
-    "ema",
-)  # where weights may lie, in the order in which they are looked for
+CONTAINERS = ("model", "module", "state_dict", "ema")  # where weights may lie; the first that is there is taken
 
 
 @dataclass(frozen=True)
@@ -88,5 +83,5 @@ def _unpickle(path: Path) -> Any:
         except PermissionError:
             raise
         except Exception as error:  # what is cut short can mislead the reader into any error
-            reason = str(error).partition(". ")[0] or "it ends too early"
+            reason = str(error).partition(". ")[0].partition("\n")[0] or "it ends too early"
             raise ValueError(f"{path} is damaged or cut short ({reason}): copy it again") from None

@@ -31,7 +31,7 @@ class Identity:
 
     @property
     def size(self) -> str | None:
-        """The published size of this model, depth and width."""
+        """The published size of this model, depth and width, if there is one."""
         known = (self.model, self.config.get("depth"), self.config.get("embed_dim"))
         sizes = ((name, (model, c["depth"], c["embed_dim"])) for name, (model, c) in SIZES.items())
         return next((name for name, size in sizes if size == known), None)
@@ -66,10 +66,8 @@ def identify(state: Mapping[str, Tensor]) -> Identity:
                 kv_dim = (shapes[_QKV][0] - config["embed_dim"]) // 2 if _QKV in family.needed else None
                 return Identity(model, config, kv_dim)
             except (IndexError, KeyError, ValueError, ZeroDivisionError):
-                wrong = [f"{name} {shapes[name]}" for name in family.needed]
-                raise ValueError(
-                    f"this looks like {family.title} of impossible shapes: {first_few(wrong, 9)}"
-                ) from None
+                seen = ", ".join(f"{name} {shapes[name]}" for name in family.needed)
+                raise ValueError(f"this looks like {family.title} of impossible shapes: {seen}") from None
     raise ValueError(f"this looks like no model that randfeat knows: it begins with {first_few(list(shapes))}")
 
 

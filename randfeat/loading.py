@@ -40,8 +40,8 @@ def load(
     num_heads: attention heads, which official files do not tell. Needed where the size is not a published one.
     grid: rows and columns of tokens, which they do not tell either; by default those of the published model of this
         size and file name, else 16 x 16.
-    tokenizer: for official files, what `load_tokenizer` takes, or one that is open; by default the published one with
-        as many codes, from the hub.
+    tokenizer: for official files, what `load_tokenizer` takes, or one that is open, which is moved to the device; by
+        default the published one with as many codes, from the hub.
     device: "auto" takes CUDA, else Apple's MPS, else the CPU.
     dtype: what the generator's weights are converted to. The tokenizer stays float32: in half precision it would
         choose other tokens.
@@ -70,11 +70,14 @@ def load(
         raise ValueError(f"{checkpoint.path} should be {found.name}, but looks like {identity}: download it again")
     with torch.device("meta"):
         generator = _generator(identity, num_heads, grid or (row.grid if row else GRID), checkpoint.path)
-    if not isinstance(tokenizer, Tokenizer):
+    if isinstance(tokenizer, Tokenizer):
+        tokenizer = tokenizer.to(device)
+    else:
         tokenizer = load_tokenizer(tokenizer or _tokenizer_of(identity, checkpoint.path), device)
     _fill_officially(generator, checkpoint, identity, device, dtype)
     # a file of another name may have been trained on other classes
-    names = published.CLASS_NAMES if row and row.file == checkpoint.path.name else ()
+    named = row is not None and row.file == checkpoint.path.name and generator.num_classes == published.NUM_CLASSES
+    names = published.CLASS_NAMES if named else ()
     return Pipeline(tokenizer, generator, names, sampling=row.sampling if row else None)
 
 

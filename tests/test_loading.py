@@ -77,8 +77,9 @@ def test_what_no_file_tells_must_be_told(tmp_path, build, codes):
     with pytest.raises(ValueError, match=r"no published size, .* give load\(..., num_heads=..., grid=...\)"):
         load(file, tokenizer=codes)
     assert load(file, num_heads=2, tokenizer=codes).generator.grid == (16, 16)
-    with pytest.raises(ValueError, match="embed_dim 16 over num_heads 3 must be a whole number"):
-        load(file, num_heads=3, tokenizer=codes)
+    for wrong in (3, 0, -2):
+        with pytest.raises(ValueError, match=f"embed_dim 16 over num_heads {wrong} must be a whole number"):
+            load(file, num_heads=wrong, tokenizer=codes)
 
 
 def test_a_published_size_tells_its_heads_grid_and_sampling(tmp_path, monkeypatch, codes):
@@ -294,7 +295,7 @@ def test_what_is_nothing_is_refused(source, error, says, tmp_path, monkeypatch):
 
 def test_the_names_of_tokenizers(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ValueError, match="short names are llamagen-vq16, .*, maskgit-vq: did you mean llamagen-v"):
+    with pytest.raises(ValueError, match=r"short names are llamagen-vq16, .*, maskgit-vq: did you mean llamagen-v"):
         load_tokenizer("llamagen_vq")
 
 

@@ -160,7 +160,7 @@ def _config(config: Mapping[str, Any]) -> Iterator[Line]:
         yield "written by", f"randfeat {config['randfeat']}"
         yield "generator", _keywords(config["generator"])
         yield "training", _keywords(config["training"])
-    except (KeyError, TypeError) as error:
+    except (AttributeError, KeyError, TypeError) as error:
         raise ValueError(f"the config does not describe a model of randfeat: {error}") from None
     yield "class names", names if isinstance(names, str) else ", ".join(names[:10]) + ", ..." * (len(names) > 10)
     yield "sampling", _sampling(sampling)

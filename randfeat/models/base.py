@@ -78,7 +78,7 @@ class Generator(nn.Module, ABC):
         super().__init__()
         num_kv_heads = num_kv_heads or num_heads
         ffn_dim = ffn_dim or ffn_width(embed_dim)
-        if embed_dim % num_heads or (embed_dim // num_heads) % 4:
+        if num_heads < 1 or embed_dim % num_heads or (embed_dim // num_heads) % 4:
             raise ValueError(f"embed_dim {embed_dim} over num_heads {num_heads} must be a whole number divisible by 4")
         if num_heads % num_kv_heads:
             raise ValueError(f"num_heads {num_heads} must be a multiple of num_kv_heads {num_kv_heads}")
