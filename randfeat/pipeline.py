@@ -32,7 +32,7 @@ class Pipeline(nn.Module):
         self,
         tokenizer: Tokenizer,
         generator: Generator,
-        class_names: Sequence[str] | str = (),
+        class_names: str | Sequence[str] = (),
         training: dict[str, Any] | None = None,
         sampling: Sampling | None = None,
     ) -> None:
