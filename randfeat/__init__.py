@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .features import FeatureSpec
     from .index import Index
-    from .loading import load
+    from .loading import load, load_tokenizer
     from .pipeline import Pipeline
     from .sampling import Sampling
     from .schedules import Guidance
 
-__all__ = ["FeatureSpec", "Guidance", "Index", "Pipeline", "Sampling", "load"]
+__all__ = ["FeatureSpec", "Guidance", "Index", "Pipeline", "Sampling", "load", "load_tokenizer"]
 
 _HOME = {
     "FeatureSpec": "features",
@@ -30,6 +30,7 @@ _HOME = {
     "Pipeline": "pipeline",
     "Sampling": "sampling",
     "load": "loading",
+    "load_tokenizer": "loading",
 }
 
 

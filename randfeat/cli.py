@@ -11,6 +11,7 @@ from importlib.metadata import version
 
 COMMANDS = {
     "demo": "train on handwritten digits, read, probe, search, sample and inpaint them, and show it all in one page",
+    "info": "what a model, a tokenizer, a checkpoint file or a short name is, without loading or downloading weights",
     "sample": "sample images into a folder: PNG files, a grid, one .npz",
 }
 

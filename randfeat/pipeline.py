@@ -20,6 +20,7 @@ from . import (
     editing,
     features,
     files,
+    hub,
     likelihood,
     models,
     orders,
@@ -39,8 +40,6 @@ from .sampling import decode as draw_step_by_step
 from .sampling import sample as draw_tokens
 from .schedules import Guidance, Schedule
 from .tokenizers import Tokenizer
-
-TOKENIZER = "tokenizer"
 
 
 class Pipeline(nn.Module):
@@ -200,7 +199,8 @@ class Pipeline(nn.Module):
         return picture
 
     def _check_model_type(self, model_type: str | None) -> None:
-        family, size = models.name_of(self.generator), models.size_of(self.generator)
+        family = models.name_of(self.generator)
+        size = models.size_of(family, self.generator.config)
         if model_type is not None and model_type.lower().replace("-", "_") not in (family, size):
             loaded = (size or family).upper().replace("_", "-")
             raise ValueError(f"model_type is {model_type!r}, but {loaded} was loaded: leave it out, or load the other")
@@ -259,9 +259,27 @@ class Pipeline(nn.Module):
         }
         tokenizer = {"name": tokenizers.name_of(self.tokenizer), **self.tokenizer.config}
         with files.new_directory(Path(directory), weights.CONFIG) as made:
-            (made / TOKENIZER).mkdir()
+            (made / weights.TOKENIZER).mkdir()
             weights.write(made, config, self.generator.state_dict())
-            weights.write(made / TOKENIZER, tokenizer, self.tokenizer.state_dict())
+            weights.write(made / weights.TOKENIZER, tokenizer, self.tokenizer.state_dict())
+
+    def save_pretrained(self, directory: str | Path) -> None:
+        """`save`, under the name that the Hugging Face hub's tools expect."""
+        self.save(directory)
+
+    @classmethod
+    def from_pretrained(cls, source: str | Path, **options: Any) -> Pipeline:
+        """`randfeat.load`, under the name that the Hugging Face hub's tools expect."""
+        from .loading import load  # which stands above this module
+
+        return load(source, **options)
+
+    def push_to_hub(self, repository: str, private: bool | None = None, token: str | None = None) -> str:
+        """Uploads what `save` writes to owner/name on the Hugging Face hub, from where `randfeat.load` opens it.
+
+        The repository is made if need be. token: by default that of `hf auth login`. Returns the address.
+        """
+        return hub.push(self, repository, private, token)
 
 
 def _one_each(order: Tensor, images: int) -> Tensor:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,8 @@ from torch import Tensor
 from .models import Generator
 from .tokenizers import Tokenizer
 
-CONFIG, WEIGHTS = "config.json", "model.safetensors"
+FILES = CONFIG, WEIGHTS = "config.json", "model.safetensors"
+TOKENIZER = "tokenizer"  # the folder of a model directory that holds its tokenizer, in the same form
 
 
 def _official_layout(model: Generator | Tokenizer) -> dict[str, tuple[str, ...]]:
@@ -47,34 +48,40 @@ def to_official(model: Generator | Tokenizer, state: Mapping[str, Tensor] | None
 
 
 def from_official(model: Generator | Tokenizer, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """An official state_dict under our names. Raises a ValueError that lists missing and unexpected keys."""
-    layout = _official_layout(model)
-    expected = {name for names in layout.values() for name in names}
-    unused = model.unused if isinstance(model, Tokenizer) else ()
-    _check_keys(expected, set(state) - set(unused))
-    return {ours: torch.cat([state[name] for name in names]) for ours, names in layout.items()}
+    """An official state_dict under our names, less what nothing here reads. Raises as `load_strict` does.
+
+    The model may lie on the meta device; tensors that have one official name are not copied.
+    """
+    state = {name: value for name, value in state.items() if name not in model.unused}
+    _check(to_official(model), state)
+    stacked = {ours: [state[name] for name in names] for ours, names in _official_layout(model).items()}
+    return {ours: parts[0] if len(parts) == 1 else torch.cat(parts) for ours, parts in stacked.items()}
 
 
-def load_strict(module: torch.nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Loads a state whose names and shapes must be the module's; a ValueError lists the first that are not."""
-    own = module.state_dict()
-    _check_keys(set(own), set(state))
-    wrong = [f"{k}: {tuple(state[k].shape)} for {tuple(own[k].shape)}" for k in own if state[k].shape != own[k].shape]
-    if wrong:
-        raise ValueError(f"{len(wrong)} weights have the wrong shape: {_first(wrong)}")
-    module.load_state_dict(dict(state))
+def load_strict(module: torch.nn.Module, state: Mapping[str, Tensor], assign: bool = False) -> None:
+    """Loads a state whose names and shapes must be the module's; a ValueError lists the first that are not.
+
+    assign: take the tensors themselves, whatever their type and device, instead of copying their values.
+    """
+    _check(module.state_dict(), state)
+    module.load_state_dict(dict(state), assign=assign)
 
 
-def _check_keys(expected: set[str], found: set[str]) -> None:
-    missing, unexpected = sorted(expected - found), sorted(found - expected)
+def _check(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
+    missing, unexpected = sorted(set(expected) - set(found)), sorted(set(found) - set(expected))
     if missing or unexpected:
         raise ValueError(
-            f"these are weights of another model: {len(missing)} missing ({_first(missing)}), "
-            f"{len(unexpected)} unexpected ({_first(unexpected)})"
+            f"these are weights of another model: {len(missing)} missing ({first_few(missing)}), "
+            f"{len(unexpected)} unexpected ({first_few(unexpected)})"
         )
+    shapes = {name: (tuple(found[name].shape), tuple(value.shape)) for name, value in expected.items()}
+    wrong = [f"{name}: {actual} for {wanted}" for name, (actual, wanted) in shapes.items() if actual != wanted]
+    if wrong:
+        raise ValueError(f"{len(wrong)} weights have the wrong shape: {first_few(wrong)}")
 
 
-def _first(names: list[str], count: int = 3) -> str:
+def first_few(names: Sequence[str], count: int = 3) -> str:
+    """For an error: the first names, or `none`."""
     return ", ".join(names[:count]) + (", ..." if len(names) > count else "") if names else "none"
 
 
@@ -99,14 +106,26 @@ def write(directory: Path, config: Mapping[str, Any], tensors: Mapping[str, Tens
 
 def read(directory: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """What `write` wrote. Raises FileNotFoundError or ValueError with one sentence."""
-    for name in (CONFIG, WEIGHTS):
+    for name in FILES:
         if not (directory / name).is_file():
             raise FileNotFoundError(f"{directory} is no model directory: it has no {name}")
+    return read_config(directory), read_safetensors(directory / WEIGHTS)
+
+
+def read_config(directory: Path) -> dict[str, Any]:
+    """The config of a model directory."""
     try:
         config = json.loads((directory / CONFIG).read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
+    except ValueError as error:  # UnicodeDecodeError is one, too
         raise ValueError(f"{directory / CONFIG} is not valid JSON: {error}") from None
+    if not isinstance(config, dict):
+        raise ValueError(f"{directory / CONFIG} does not describe a model of randfeat: it holds no JSON object")
+    return config
+
+
+def read_safetensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a file, mapped into memory: nothing is read from the disk before it is used."""
     try:
-        return config, load_file(directory / WEIGHTS)
+        return load_file(path)
     except SafetensorError as error:
-        raise ValueError(f"{directory / WEIGHTS} is damaged or cut short ({error}): copy it again") from None
+        raise ValueError(f"{path} is damaged or cut short ({error}): copy it again") from None

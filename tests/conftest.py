@@ -1,3 +1,4 @@
+import official
 import pytest
 import tiny
 import torch
@@ -25,6 +26,12 @@ def build(request):
     """The same generators as a function of the grid (and any other keyword)."""
     name, config = request.param
     return lambda grid=(2, 3), **more: tiny.model(name, grid, **(config | more))
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """A hub that is a folder, empty at first; nothing asks the network."""
+    return official.Hub(tmp_path / "hub", tmp_path / "cache").install(monkeypatch)
 
 
 @pytest.fixture(scope="session")

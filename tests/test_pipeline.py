@@ -371,8 +371,12 @@ def test_a_wrong_config_is_refused(tmp_path, change, message):
 
 def test_what_is_no_model_is_refused(tmp_path):
     (tmp_path / "file").touch()
-    for path in (tmp_path, tmp_path / "missing", tmp_path / "file"):
-        with pytest.raises(FileNotFoundError, match="is no model directory"):
+    for path, error, says in (
+        (tmp_path, FileNotFoundError, "is no model directory: it has no config.json"),
+        (tmp_path / "missing", FileNotFoundError, "there is no file or directory .*missing: check the path"),
+        (tmp_path / "file", ValueError, "file is no checkpoint: expected a file that ends in .safetensors, .pt, "),
+    ):
+        with pytest.raises(error, match=says):
             load(path)
     make().save(tmp_path / "model")
     (tmp_path / "model" / "tokenizer" / weights.WEIGHTS).unlink()

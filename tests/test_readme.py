@@ -1,4 +1,4 @@
-"""Every block of the README runs, in its order, beside the models that the demo leaves.
+"""Every block of the README runs, in its order, beside the models that the demo leaves and with a folder for the hub.
 
 The two shell commands that open it are run as they stand by .ci/run.
 """
@@ -9,6 +9,7 @@ import re
 import shlex
 from pathlib import Path
 
+import official
 import pytest
 
 from randfeat import cli, npz, pretrain
@@ -26,7 +27,9 @@ def test_it_opens_with_two_commands():
 
 
 @pytest.mark.slow
-def test_the_blocks_run(demo, monkeypatch):
+def test_the_blocks_run(demo, monkeypatch, hub):
+    official.shrink(monkeypatch, "arpg_l")
+    official.publish(hub, "arpg-l")
     monkeypatch.chdir(demo.parent)  # where the README's `demo` lies
     whole = pretrain.read_recipe
     monkeypatch.setattr(pretrain, "read_recipe", lambda name: study.shortened(whole(name), 0.01))
@@ -44,6 +47,8 @@ def test_the_blocks_run(demo, monkeypatch):
     assert (seen["completed"][:, 0, :4].numpy() == seen["images"][:10, :4].astype("float32")).all()
     assert npz.count(demo.parent / "samples" / "samples.npz") == 100
     assert npz.count(demo.parent / "quick" / "samples.npz") == 2
+    assert seen["dogs"].shape == (2, 3, 256, 256)
+    assert (demo.parent / "my_arpg" / "tokenizer" / "model.safetensors").is_file()
     assert (demo.parent / "my_model" / "model.safetensors").is_file()
 
 

@@ -122,7 +122,7 @@ def test_an_order_of_ones_own(model, tmp_path):
         ("--factor 2 --order-file {twice}", "an order for the grid 4 x 6 holds 24"),
         ("--blind 0.1", "--blind is for larger images: give --factor too"),
         ("--spatial-start 2", "--spatial-start is for larger images: give --factor too"),
-        ("--device mps", "there is no device 'mps' here, only "),
+        ("--device mps", "there is no device 'mps' here: choose auto or one of "),
         ("--seed 99999999999999999999", "seeds are numbers of 64 bits"),
     ],
 )

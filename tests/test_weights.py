@@ -29,12 +29,12 @@ def test_gradients_can_have_official_names_too(build):
 def test_weights_of_another_model_are_refused(build):
     model = build()
     official = weights.to_official(model)
-    official["freqs_cis"] = official.pop("norm.weight")
-    message = r"1 missing \(norm.weight\), 1 unexpected \(freqs_cis\)"
+    official["surplus"] = official.pop("norm.weight")
+    message = r"1 missing \(norm.weight\), 1 unexpected \(surplus\)"
     with pytest.raises(ValueError, match=message):
         weights.from_official(model, official)
     state = dict(model.state_dict())
-    state["freqs_cis"] = state.pop("norm.weight")
+    state["surplus"] = state.pop("norm.weight")
     with pytest.raises(ValueError, match=message):
         weights.load_strict(model, state)
     with pytest.raises(ValueError, match=r"\d+ missing \(.*, .*, .*, \.\.\.\), 0 unexpected \(none\)"):

@@ -29,7 +29,6 @@ schedules, tokens decoded in each step:
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
@@ -39,8 +38,6 @@ from typing import TYPE_CHECKING, Any, get_args
 from ..schedules import Guidance, Schedule
 
 if TYPE_CHECKING:
-    import torch
-
     from ..extrapolation import Extrapolation
     from ..sampling import Sampling
 
@@ -104,16 +101,17 @@ def scale(text: str) -> float:
 def run(args: argparse.Namespace) -> None:
     import torch
 
-    from .. import processes
+    from .. import devices, processes
     from ..loading import load
     from ..sample_folder import write_samples
 
     with processes.group():
         order = None if args.order_file is None else read_order(args.order_file)
         extrapolation = extrapolation_of(args)
-        device = pick_device(args.device)
-        model = load(args.model).to(device)
-        model.generator.to(getattr(torch, args.dtype))
+        device = devices.pick(args.device)
+        model = load(args.model, device=device, dtype=getattr(torch, args.dtype))
+        if args.device == "auto" and processes.rank() == 0:
+            print(f"sampling on {device}", file=sys.stderr)
         try:
             made = write_samples(
                 model,
@@ -174,20 +172,3 @@ def read_order(path: Path) -> list[int]:
         return [int(word) for word in words]
     except ValueError as error:
         raise ValueError(f"{path} should hold the positions of an order, whole numbers: {error}") from None
-
-
-def pick_device(name: str) -> torch.device:
-    """The device of that name; `auto` is cuda, mps or cpu, and is said. Under torchrun each process has its own GPU."""
-    import torch
-
-    found = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    there = [kind for kind in found if found[kind]]
-    if name == "auto":
-        name = there[0]
-        if int(os.environ.get("RANK", 0)) == 0:
-            print(f"sampling on {name}", file=sys.stderr)
-    elif name.split(":")[0] not in there:
-        raise ValueError(f"there is no device {name!r} here, only {', '.join(there)}")
-    if name == "cuda" and "LOCAL_RANK" in os.environ:
-        name = f"cuda:{os.environ['LOCAL_RANK']}"
-    return torch.device(name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from .arpg import ARPG
@@ -47,10 +48,10 @@ def name_of(generator: Generator) -> str:
     return next(name for name, cls in MODELS.items() if type(generator) is cls)
 
 
-def size_of(generator: Generator) -> str | None:
-    """The published size that a generator has, such as `randar_l`; None where it has none of them."""
-    own = name_of(generator)
-    return next(
-        (size for size, (name, config) in SIZES.items() if name == own and config.items() <= generator.config.items()),
-        None,
-    )
+def size_of(name: str, config: Mapping[str, Any]) -> str | None:
+    """The published size, such as `randar_l`, of a model by its registered name and keywords; None if it has none.
+
+    Keywords that are not known, as heads are not from weights, fit every size.
+    """
+    sizes = (size for size, (model, own) in SIZES.items() if model == name and own.items() <= {**own, **config}.items())
+    return next(sizes, None)

@@ -57,6 +57,7 @@ class Generator(nn.Module, ABC):
     order_modes: ClassVar[tuple[str, ...]] = ("random", *orders.FIXED)
     # our parameter name -> the official checkpoint's; several are stacked along dimension 0; * stands for a number
     official_names: ClassVar[dict[str, tuple[str, ...]]]
+    unused: ClassVar[tuple[str, ...]] = ()  # entries of official checkpoints that nothing here reads
     # how the tokens of one sampling step may attend to each other once they are known; the first is the default
     within_step: ClassVar[tuple[str, ...]]
 
@@ -77,7 +78,7 @@ class Generator(nn.Module, ABC):
         super().__init__()
         num_kv_heads = num_kv_heads or num_heads
         ffn_dim = ffn_dim or ffn_width(embed_dim)
-        if embed_dim % num_heads or (embed_dim // num_heads) % 4:
+        if num_heads < 1 or embed_dim % num_heads or (embed_dim // num_heads) % 4:
             raise ValueError(f"embed_dim {embed_dim} over num_heads {num_heads} must be a whole number divisible by 4")
         if num_heads % num_kv_heads:
             raise ValueError(f"num_heads {num_heads} must be a multiple of num_kv_heads {num_kv_heads}")

@@ -27,6 +27,7 @@ class LlamaGen(Generator):
     within_step = ("causal",)
     # RandAR kept the names of the code it grew from
     official_names: ClassVar = {ours: name for ours, name in RandAR.official_names.items() if ours != "instruction"}
+    unused: ClassVar = ("freqs_cis",)  # a table of rotary embeddings, which some versions of the official code saved
 
     def build(self) -> None:
         self.label_embedding = nn.Embedding(self.num_classes + 1, self.embed_dim)

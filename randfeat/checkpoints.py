@@ -1,0 +1,87 @@
+"""Official checkpoint files: opened without running code from them, and without reading what is not used."""
+
+from __future__ import annotations
+
+import argparse
+import pickle
+import re
+import warnings
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from . import weights
+
+PICKLES = (".pt", ".pth", ".bin")
+SUFFIXES = (".safetensors", *PICKLES)
+CONTAINERS = ("model", "module", "state_dict", "ema")  # where weights may lie; the first that is there is taken
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a file holds. state: official names and tensors, mapped into memory where the format allows it. container:
+    the entry that the state lies under, None where it is the file itself. entries: the other entries beside it.
+    """
+
+    path: Path
+    state: dict[str, Tensor]
+    container: str | None = None
+    entries: tuple[str, ...] = ()
+
+
+def read(path: Path) -> Checkpoint:
+    """Opens a .safetensors file or a pickle of torch.save. Raises a FileNotFoundError or a ValueError of one sentence.
+
+    Of a trainer's checkpoint that holds the weights twice, `model` is taken and not `ema`, as the official samplers do.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {path}: check the path")
+    if path.suffix == ".safetensors":
+        return Checkpoint(path, weights.read_safetensors(path))
+    if path.suffix not in PICKLES:
+        raise ValueError(f"{path} is no checkpoint: expected a file that ends in {', '.join(SUFFIXES)}")
+    content = _unpickle(path)
+    if _is_state(content):
+        return Checkpoint(path, content)
+    found = content if isinstance(content, Mapping) else {}
+    for name in CONTAINERS:
+        if _is_state(found.get(name)):
+            return Checkpoint(path, found[name], name, tuple(str(entry) for entry in found if entry != name))
+    raise ValueError(
+        f"{path} holds no weights: expected named tensors, alone or under one of {', '.join(CONTAINERS)}, "
+        f"found {weights.first_few([str(entry) for entry in found])}"
+    )
+
+
+def _is_state(content: Any) -> bool:
+    return isinstance(content, Mapping) and bool(content) and all(isinstance(x, Tensor) for x in content.values())
+
+
+def _unpickle(path: Path) -> Any:
+    # argparse.Namespace: the official trainers save their arguments beside the weights
+    with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Detected pickle protocol")  # of what is then refused with an error
+        try:
+            # files of before PyTorch 1.6 are no zip archives and cannot be mapped
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+        except pickle.UnpicklingError as error:
+            wanted = re.search(r"GLOBAL ([\w.]+)", str(error))
+            if wanted:
+                raise ValueError(
+                    f"{path} asks for {wanted[1]} and could run any code, so it is not opened: "
+                    "save its tensors alone, best as .safetensors"
+                ) from None
+            raise ValueError(
+                f"{path} is no checkpoint of tensors alone that torch.save wrote, or damaged, so it is not opened: "
+                "copy it again, or save its tensors as .safetensors"
+            ) from None
+        except PermissionError:
+            raise
+        except Exception as error:  # what is cut short can mislead the reader into any error
+            reason = str(error).partition(". ")[0].partition("\n")[0] or "it ends too early"
+            raise ValueError(f"{path} is damaged or cut short ({reason}): copy it again") from None

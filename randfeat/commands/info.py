@@ -1,0 +1,206 @@
+"""What a model is, without loading or downloading its weights.
+
+SOURCE is whatever randfeat.load and randfeat.load_tokenizer take: a model directory, an official .safetensors, .pt or
+.bin file, a short name such as arpg-l or llamagen-vq16, or the id owner/name of a model of randfeat on the hub.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..checkpoints import Checkpoint
+    from ..identify import Identity
+    from ..published import PublishedModel, PublishedTokenizer
+    from ..sampling import Sampling
+    from ..schedules import Guidance
+
+HOW_TO_RESUME = "Nothing was changed."
+
+Line = tuple[str, str]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", metavar="SOURCE", help="a directory, a file, a short name, or owner/name on the hub")
+
+
+def run(args: argparse.Namespace) -> None:
+    lines = list(describe(args.source))
+    width = max(len(name) for name, _ in lines)
+    for name, value in lines:
+        print(f"{name:{width}}  {value}")
+
+
+def describe(source: str) -> Iterator[Line]:
+    """What is known of a source, as pairs of a name and a text."""
+    from .. import checkpoints, hub, published
+    from ..loading import locate
+
+    rows: dict[str, PublishedModel | PublishedTokenizer] = {**published.MODELS, **published.TOKENIZERS}
+    found = locate(source, rows)
+    if isinstance(found, hub.Repository):
+        yield from _repository(found)
+    elif not isinstance(found, Path):
+        yield from _short_name(found)
+    elif found.is_dir():
+        yield from _directory(found)
+    else:
+        yield from _file(checkpoints.read(found))
+
+
+def _short_name(row: PublishedModel | PublishedTokenizer) -> Iterator[Line]:
+    from .. import checkpoints, hub
+
+    yield "name", row.name
+    yield from _on_hub(row.repository, row.file)
+    path = hub.cached(row.repository, row.file)
+    yield from _file(checkpoints.read(path)) if path else _as_published(row)
+
+
+def _as_published(row: PublishedModel | PublishedTokenizer) -> Iterator[Line]:
+    """What the file of a row should hold, before it is downloaded."""
+    import torch
+
+    from .. import models, published, tokenizers, weights
+    from ..identify import identify
+    from ..published import PublishedTokenizer
+
+    with torch.device("meta"):
+        if isinstance(row, PublishedTokenizer):
+            state = weights.to_official(tokenizers.create(row.model, **row.config))
+        else:
+            shape = dict(vocab_size=row.tokenizer.vocab_size, num_classes=published.NUM_CLASSES)
+            state = weights.to_official(models.create(row.size, grid=row.grid, **shape))
+    yield from _parameters(state)
+    yield from _identity(identify(state), row.file)
+
+
+def _file(checkpoint: Checkpoint) -> Iterator[Line]:
+    from ..loading import identify_file
+    from ..models import MODELS
+    from ..tokenizers import TOKENIZERS
+
+    identity = identify_file(checkpoint)
+    unused = (MODELS[identity.model] if identity.is_generator else TOKENIZERS[identity.model]).unused
+    yield "file", str(checkpoint.path)
+    yield "weights under", checkpoint.container or "no name, the file holds nothing else"
+    if checkpoint.entries:
+        yield "beside them", ", ".join(checkpoint.entries)
+    yield from _parameters({name: value for name, value in checkpoint.state.items() if name not in unused})
+    yield from _dtype(checkpoint.state)
+    yield from _identity(identity, checkpoint.path.name)
+
+
+def _identity(identity: Identity, file: str) -> Iterator[Line]:
+    """Of an official model, and what is published of it."""
+    from .. import models, published
+    from ..loading import GRID
+
+    config = identity.config
+    yield "model", str(identity)
+    yield "vocabulary", f"{config['vocab_size']:,}"
+    if not identity.is_generator:
+        return
+    row = published.alike(identity.size, config["vocab_size"], file)
+    yield "classes", f"{config['num_classes']:,}"
+    if identity.size:
+        yield "size", f"{identity.size}, {models.SIZES[identity.size][1]['num_heads']} heads"
+    else:
+        yield "size", "none that is published: say num_heads to randfeat.load"
+    yield "grid", _grid(row.grid) if row else f"{_grid(GRID)} unless randfeat.load is told another"
+    if row:
+        yield "sampling", _sampling(row.sampling)
+    tokenizer = row.tokenizer if row else published.tokenizer_of(config["vocab_size"])
+    if tokenizer is None:
+        yield "tokenizer", "none that is published: say tokenizer to randfeat.load"
+    else:
+        yield "tokenizer", f"{tokenizer.name} unless randfeat.load is told another"
+        yield from _on_hub(tokenizer.repository, tokenizer.file)
+
+
+def _directory(directory: Path) -> Iterator[Line]:
+    from .. import weights
+
+    config, state = weights.read(directory)
+    yield "directory", str(directory)
+    yield from _config(config)
+    yield from _parameters(state)
+    yield from _dtype(state)
+    if (directory / weights.TOKENIZER).is_dir():
+        config, state = weights.read(directory / weights.TOKENIZER)
+        yield from _config(config)
+        yield from _parameters(state)
+
+
+def _repository(repository: str) -> Iterator[Line]:
+    from .. import hub, weights
+
+    for file in hub.FILES:
+        yield from _on_hub(repository, file)
+    config = hub.cached(repository, weights.CONFIG)
+    if config:
+        yield from _config(weights.read_config(config.parent))
+
+
+def _config(config: Mapping[str, Any]) -> Iterator[Line]:
+    """Of a model directory, or of the tokenizer in it."""
+    from ..sampling import Sampling
+
+    if "generator" not in config:
+        yield "tokenizer", _keywords(config)
+        return
+    try:
+        names, sampling = config["class_names"], Sampling.from_dict(config["sampling"])
+        yield "written by", f"randfeat {config['randfeat']}"
+        yield "generator", _keywords(config["generator"])
+        yield "training", _keywords(config["training"])
+    except (AttributeError, KeyError, TypeError) as error:
+        raise ValueError(f"the config does not describe a model of randfeat: {error}") from None
+    yield "class names", names if isinstance(names, str) else ", ".join(names[:10]) + ", ..." * (len(names) > 10)
+    yield "sampling", _sampling(sampling)
+
+
+def _on_hub(repository: str, file: str) -> Iterator[Line]:
+    from .. import hub
+
+    path = hub.cached(repository, file)
+    yield "on the hub", f"https://huggingface.co/{repository}/blob/main/{file}"
+    yield "in the cache", str(path) if path else "no, it would be downloaded"
+
+
+def _parameters(state: Mapping[str, Tensor]) -> Iterator[Line]:
+    yield "parameters", f"{sum(value.numel() for value in state.values()):,}"
+
+
+def _dtype(state: Mapping[str, Tensor]) -> Iterator[Line]:
+    yield "dtype", ", ".join(sorted({str(value.dtype).removeprefix("torch.") for value in state.values()}))
+
+
+def _grid(grid: tuple[int, int]) -> str:
+    return f"{grid[0]} x {grid[1]} tokens"
+
+
+def _sampling(sampling: Sampling) -> str:
+    """Steps, schedule and guidance, and whatever else is not the default."""
+    from ..sampling import Sampling
+
+    said = dict(steps=sampling.steps or "one a token", schedule=sampling.schedule, guidance=_scale(sampling.guidance))
+    others = {name: value for name, value in asdict(sampling).items() if name not in said}
+    default = asdict(Sampling())
+    return _keywords(said | {name: value for name, value in others.items() if value != default[name]})
+
+
+def _scale(guidance: Guidance) -> str:
+    scale = f"{guidance.start} to {guidance.scale}" if guidance.schedule == "linear" else f"{guidance.scale}"
+    first, last = guidance.interval
+    return scale if (first, last) == (0, 1) else f"{scale} from {first} to {last}"
+
+
+def _keywords(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in values.items())

@@ -1,0 +1,115 @@
+"""Files from huggingface.co and to it. What goes wrong is one sentence that says what to do."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from . import weights
+
+if TYPE_CHECKING:
+    from .pipeline import Pipeline
+
+FILES = tuple(f"{folder}{name}" for folder in ("", f"{weights.TOKENIZER}/") for name in weights.FILES)
+
+
+class Repository(str):
+    """An id on the hub: owner/name."""
+
+
+def is_id(text: str) -> bool:
+    """Whether a text could be an id on the hub."""
+    return re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", text) is not None
+
+
+def fetch(repository: str, file: str) -> Path:
+    """A file of a repository, in the cache of huggingface_hub; downloaded if it is not there."""
+    import huggingface_hub
+
+    with _explained(repository, file):
+        return Path(huggingface_hub.hf_hub_download(repository, file))
+
+
+def fetch_model(repository: str) -> Path:
+    """The directory, in the cache of huggingface_hub, of a repository in our format.
+
+    Its config is looked at before anything large is downloaded.
+    """
+    import huggingface_hub
+
+    with _explained(repository, weights.CONFIG):
+        directory = Path(huggingface_hub.snapshot_download(repository, allow_patterns=[weights.CONFIG]))
+    if not (directory / weights.CONFIG).is_file() or "randfeat" not in weights.read_config(directory):
+        raise ValueError(
+            f"{repository} on the hub holds no model of randfeat: expected what `Pipeline.push_to_hub` writes there"
+        )
+    with _explained(repository, weights.WEIGHTS):
+        return Path(huggingface_hub.snapshot_download(repository, allow_patterns=[*FILES]))
+
+
+def cached(repository: str, file: str) -> Path | None:
+    """Where the cache of huggingface_hub holds a file, or None. Asks nobody."""
+    import huggingface_hub
+
+    found = huggingface_hub.try_to_load_from_cache(repository, file)
+    return Path(found) if isinstance(found, str) else None
+
+
+def push(pipeline: Pipeline, repository: str, private: bool | None, token: str | None) -> str:
+    """Uploads a model directory as one commit, into a repository that is made if need be. Returns its address."""
+    import huggingface_hub
+
+    api = huggingface_hub.HfApi(token=token)
+    with tempfile.TemporaryDirectory() as scratch:
+        directory = Path(scratch) / "model"
+        pipeline.save(directory)
+        with _explained(repository, "the model"):
+            address = api.create_repo(repository, private=private, exist_ok=True)
+            api.upload_folder(repo_id=repository, folder_path=directory, commit_message="Upload a model of randfeat")
+    return str(address)
+
+
+@contextmanager
+def _explained(repository: str, what: str) -> Iterator[None]:
+    """Turns whatever a call of huggingface_hub raises into one sentence. `what` is moved from or to the repository.
+
+    The library raises its own errors and those of the HTTP library of its version, which have no base in common.
+    """
+    from huggingface_hub import errors
+
+    try:
+        yield
+    except errors.GatedRepoError as error:
+        raise PermissionError(
+            f"{repository} asks for consent: accept its terms at https://huggingface.co/{repository} "
+            "and log in with `hf auth login`"
+        ) from error
+    except errors.RepositoryNotFoundError as error:
+        raise FileNotFoundError(
+            f"there is neither a file or directory {repository} here nor a public repository of this name on the hub: "
+            "check the name, or log in with `hf auth login` if it is private"
+        ) from error
+    except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled) as error:
+        raise ConnectionError(
+            f"{what} of {repository} is not in the cache and the hub could not be reached: check the connection, give "
+            "the path of a copy, or set HF_HOME to a cache that has it (HF_HUB_OFFLINE, where set, must be unset)"
+        ) from error
+    except errors.EntryNotFoundError as error:
+        raise FileNotFoundError(f"{repository} on the hub has no {what}: is it another repository?") from error
+    except errors.HFValidationError as error:
+        raise ValueError(f"{repository} is no id on the hub, expected owner/name: {_first_line(error)}") from error
+    except errors.HfHubHTTPError as error:
+        raise ConnectionError(f"the hub refused {what} of {repository}: {_first_line(error)}") from error
+    except Exception as error:
+        raise ConnectionError(
+            f"{what} of {repository} could not be transferred ({type(error).__name__}: {_first_line(error)}): "
+            "check the connection and the space on the disk"
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), "")

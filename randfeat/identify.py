@@ -1,0 +1,152 @@
+"""Which model an official checkpoint is of, told from the names and shapes in it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from .models import MODELS, size_of
+from .weights import first_few
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+@dataclass(frozen=True)
+class Identity:
+    """model: a registered name of a generator or a tokenizer. config: those of its keywords that shapes tell; heads and
+    grid of a generator are not among them. kv_dim: width of the keys where heads may share them, else None.
+    """
+
+    model: str
+    config: dict[str, Any]
+    kv_dim: int | None = None
+
+    @property
+    def is_generator(self) -> bool:
+        return self.model in MODELS
+
+    @property
+    def size(self) -> str | None:
+        """The published size of this model, depth and width, if there is one."""
+        return size_of(self.model, self.config)
+
+    @property
+    def stride(self) -> int:
+        """Pixels per token of a tokenizer."""
+        return 2 ** (len(self.config["multipliers"]) - 1)
+
+    def __str__(self) -> str:
+        title, config = _FAMILIES[self.model].title, self.config
+        codes = f"{config['vocab_size']:,} codes"
+        if not self.is_generator:
+            return f"{title} of {codes}, {self.stride} pixels a token"
+        blocks = "blocks a half" if self.model == "arpg" else "blocks"
+        return f"{title} of width {config['embed_dim']} with {config['depth']} {blocks} and {codes}"
+
+
+def identify(state: Mapping[str, Tensor]) -> Identity:
+    """The model of an official state_dict, which may lie on the meta device.
+
+    Raises a ValueError that says how the state begins, or what it lacks.
+    """
+    shapes = {name: tuple(value.shape) for name, value in state.items()}
+    for model, family in _FAMILIES.items():
+        if any(name.startswith(family.mark) for name in shapes):
+            missing = [name for name in family.needed if name not in shapes]
+            if missing:
+                raise ValueError(f"this looks like {family.title} without {first_few(missing)}: part of it is missing")
+            try:
+                config = family.config(shapes)
+                kv_dim = (shapes[_QKV][0] - config["embed_dim"]) // 2 if _QKV in family.needed else None
+                return Identity(model, config, kv_dim)
+            except (IndexError, KeyError, ValueError, ZeroDivisionError):
+                seen = ", ".join(f"{name} {shapes[name]}" for name in family.needed)
+                raise ValueError(f"this looks like {family.title} of impossible shapes: {seen}") from None
+    raise ValueError(f"this looks like no model that randfeat knows: it begins with {first_few(list(shapes))}")
+
+
+def _count(shapes: Shapes, numbered: str) -> int:
+    """How many modules `numbered`, such as `layers.*`, there are, going by the highest number."""
+    pattern = re.compile(re.escape(numbered).replace(r"\*", r"(\d{1,9})") + r"\.")
+    found = (int(match[1]) for name in shapes if (match := pattern.match(name)))
+    return max((i for i in found if i < len(shapes)), default=-1) + 1  # a file cannot ask for more than it could hold
+
+
+def _gpt(shapes: Shapes) -> dict[str, Any]:
+    """RandAR kept the names of LlamaGen's code, from which it grew."""
+    vocab_size, embed_dim = shapes["tok_embeddings.weight"]
+    return dict(
+        vocab_size=vocab_size,
+        num_classes=shapes["cls_embedding.embedding_table.weight"][0] - 1,  # the last is the null class
+        embed_dim=embed_dim,
+        depth=_count(shapes, "layers.*"),
+        ffn_dim=shapes["layers.0.feed_forward.w1.weight"][0],
+    )
+
+
+def _arpg(shapes: Shapes) -> dict[str, Any]:
+    vocab_size, embed_dim = shapes["head.weight"]
+    return dict(
+        vocab_size=vocab_size,
+        num_classes=shapes["embeddings.weight"][0] - vocab_size - 3,  # see `ARPG.build`
+        embed_dim=embed_dim,
+        depth=max(_count(shapes, f"layers.{half}.*") for half in ("self_dec", "cross_dec")),
+        ffn_dim=shapes["layers.self_dec.0.ffn.w1.weight"][0],
+    )
+
+
+def _llamagen_vq(shapes: Shapes) -> dict[str, Any]:
+    config = _vq(shapes, "encoder.conv_blocks.*", "encoder.conv_blocks.{}.res.*")
+    return config | dict(latent_dim=shapes["encoder.conv_out.weight"][0])
+
+
+def _maskgit_vq(shapes: Shapes) -> dict[str, Any]:
+    return _vq(shapes, "encoder.down.*", "encoder.down.{}.block.*")
+
+
+def _vq(shapes: Shapes, levels: str, blocks: str) -> dict[str, Any]:
+    """levels, blocks: names of the encoder's levels, and of the residual blocks of level {}."""
+    vocab_size, code_dim = shapes["quantize.embedding.weight"]
+    width = shapes["encoder.conv_in.weight"][0]
+    first = [blocks.format(level).replace("*", "0") for level in range(_count(shapes, levels))]
+    return dict(
+        vocab_size=vocab_size,
+        code_dim=code_dim,
+        width=width,
+        multipliers=[shapes[f"{block}.conv1.weight"][0] // width for block in first],
+        num_res_blocks=_count(shapes, blocks.format(0)),
+    )
+
+
+@dataclass(frozen=True)
+class _Family:
+    title: str
+    mark: str  # how a name begins that only this family has; families are tried in turn
+    needed: tuple[str, ...]  # what its config is told from
+    config: Callable[[Shapes], dict[str, Any]]
+
+
+_QKV = "layers.0.attention.wqkv.weight"
+_GPT = (
+    "tok_embeddings.weight",
+    "cls_embedding.embedding_table.weight",
+    _QKV,
+    "layers.0.feed_forward.w1.weight",
+)
+_VQ = ("quantize.embedding.weight", "encoder.conv_in.weight", "encoder.conv_out.weight")
+_FAMILIES = {
+    "arpg": _Family(
+        "ARPG",
+        "layers.self_dec.",
+        ("embeddings.weight", "head.weight", "layers.self_dec.0.ffn.w1.weight"),
+        _arpg,
+    ),
+    "randar": _Family("RandAR", "pos_instruct_embeddings", _GPT, _gpt),
+    "llamagen": _Family("LlamaGen", "tok_embeddings.", _GPT, _gpt),
+    "llamagen_vq": _Family("LlamaGen's VQ tokenizer", "encoder.conv_blocks.", _VQ, _llamagen_vq),
+    "maskgit_vq": _Family("MaskGIT's VQGAN tokenizer", "encoder.down.", _VQ, _maskgit_vq),
+}

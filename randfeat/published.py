@@ -1,0 +1,121 @@
+"""The published weights by name: where each file lies, what is in it, and how its authors sample from it.
+
+All were trained on ImageNet's 1,000 classes. Guidance, steps and schedules are those of the official sampling commands:
+RandAR's documentation.md, ARPG's and LlamaGen's GETTING_STARTED.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from .sampling import Sampling
+from .schedules import Guidance
+from .tokenizers import VQ8, VQ16
+
+NUM_CLASSES, CLASS_NAMES = 1000, "imagenet-1k"
+
+
+@dataclass(frozen=True)
+class PublishedTokenizer:
+    """model, config: registered name and keywords. file: its name in the hub's `repository`."""
+
+    name: str
+    repository: str
+    file: str
+    model: str
+    config: dict[str, Any]
+
+    @property
+    def vocab_size(self) -> int:
+        return self.config["vocab_size"]
+
+
+@dataclass(frozen=True)
+class PublishedModel:
+    """size: a key of `models.SIZES`. file: its name in the hub's `repository`. grid: rows and columns of tokens."""
+
+    name: str
+    repository: str
+    file: str
+    size: str
+    tokenizer: PublishedTokenizer
+    sampling: Sampling
+    grid: tuple[int, int] = (16, 16)
+
+
+_LLAMAGEN = "FoundationVision/LlamaGen"
+VQ_16 = PublishedTokenizer(
+    "llamagen-vq16", _LLAMAGEN, "vq_ds16_c2i.pt", "llamagen_vq", dict(vocab_size=16384, multipliers=[*VQ16])
+)
+VQ_8 = PublishedTokenizer(
+    "llamagen-vq8", _LLAMAGEN, "vq_ds8_c2i.pt", "llamagen_vq", dict(vocab_size=16384, multipliers=[*VQ8])
+)
+MASKGIT = PublishedTokenizer(
+    "maskgit-vq",
+    "fun-research/TiTok",
+    "maskgit-vqgan-imagenet-f16-256.bin",
+    "maskgit_vq",
+    dict(vocab_size=1024, multipliers=[1, 1, 2, 2, 4]),
+)
+TOKENIZERS = {row.name: row for row in (VQ_16, VQ_8, MASKGIT)}
+
+
+def _randar(name: str, parameters: str, size: str, tokenizer: PublishedTokenizer) -> PublishedModel:
+    codes = "maskgit" if tokenizer is MASKGIT else "llamagen"
+    file = f"randar_{parameters}_{codes}_360k_bs_1024_lr_0.0004.safetensors"
+    sampling = Sampling(88, "cosine-randar", Guidance(4.0, "linear", start=1.0, counted="before"))
+    return PublishedModel(name, "ziqipang/RandAR", file, size, tokenizer, sampling)
+
+
+def _arpg(name: str, parameters: str, size: str, guidance: float) -> PublishedModel:
+    sampling = Sampling(64, "arccos", Guidance(guidance))
+    return PublishedModel(name, "hp-l33/ARPG", f"arpg_{parameters}.pt", size, VQ_16, sampling)
+
+
+def _llamagen(name: str, file: str, size: str, guidance: float, side: int) -> PublishedModel:
+    sampling = Sampling(None, "one-by-one", Guidance(guidance))
+    return PublishedModel(name, _LLAMAGEN, file, size, VQ_16, sampling, (side, side))
+
+
+def _by_name(rows: Iterable[PublishedModel]) -> dict[str, PublishedModel]:
+    return {row.name: row for row in rows}
+
+
+MODELS = _by_name(
+    (
+        _randar("randar-l-llamagen", "0.3b", "randar_l", VQ_16),
+        _randar("randar-l-maskgit", "0.3b", "randar_l", MASKGIT),
+        _randar("randar-xl-llamagen", "0.7b", "randar_xl", VQ_16),
+        _arpg("arpg-l", "300m", "arpg_l", 5.0),
+        _arpg("arpg-xl", "700m", "arpg_xl", 6.0),
+        _arpg("arpg-xxl", "1b", "arpg_xxl", 7.5),
+        _llamagen("llamagen-b", "c2i_B_256.pt", "llamagen_b", 2.0, 16),
+        _llamagen("llamagen-b-384", "c2i_B_384.pt", "llamagen_b", 2.0, 24),
+        _llamagen("llamagen-l", "c2i_L_256.pt", "llamagen_l", 2.0, 16),
+        _llamagen("llamagen-l-384", "c2i_L_384.pt", "llamagen_l", 2.0, 24),
+        _llamagen("llamagen-xl", "c2i_XL_384.pt", "llamagen_xl", 1.75, 24),
+        _llamagen("llamagen-xxl", "c2i_XXL_384.pt", "llamagen_xxl", 1.75, 24),
+        _llamagen("llamagen-3b", "c2i_3B_384.pt", "llamagen_3b", 1.65, 24),
+    )
+)
+
+
+def alike(size: str | None, vocab_size: int, file: str) -> PublishedModel | None:
+    """The published model of this size and vocabulary, if there is one. Where there are several, that of this file
+    name, else the first, of 256 x 256 pixels.
+    """
+    rows = [row for row in MODELS.values() if (row.size, row.tokenizer.vocab_size) == (size, vocab_size)]
+    return next((row for row in rows if row.file == file), rows[0] if rows else None)
+
+
+def tokenizer_of(vocab_size: int) -> PublishedTokenizer | None:
+    """The published tokenizer of as many codes, if there is one; of several, that of 16 pixels a token."""
+    return next((row for row in TOKENIZERS.values() if row.vocab_size == vocab_size), None)
+
+
+def from_repository(repository: str) -> list[str]:
+    """The short names of what comes from a repository of the hub."""
+    rows: list[PublishedModel | PublishedTokenizer] = [*MODELS.values(), *TOKENIZERS.values()]
+    return [row.name for row in rows if row.repository == repository]

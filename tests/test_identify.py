@@ -1,0 +1,155 @@
+import json
+import re
+
+import official
+import pytest
+import tiny
+import torch
+from test_golden import KEYS, needs_golden
+
+from randfeat import models, published, tokenizers, weights
+from randfeat.identify import identify
+from randfeat.models import SIZES
+from randfeat.tokenizers import LlamaGenVQ, MaskGITVQ
+
+OFFICIAL_CONFIG = ("vocab_size", "num_classes", "embed_dim", "depth", "ffn_dim")
+
+
+def meta(state):
+    return {name: torch.empty(shape, device="meta") for name, shape in state.items()}
+
+
+@pytest.mark.parametrize("name", published.MODELS)
+def test_published_models_at_full_size(name):
+    row = published.MODELS[name]
+    with torch.device("meta"):
+        made = models.create(row.size, grid=row.grid, vocab_size=row.tokenizer.vocab_size, num_classes=1000)
+    found = identify(weights.to_official(made))
+    assert (found.model, found.size) == (SIZES[row.size][0], row.size)
+    assert found.config == {key: made.config[key] for key in OFFICIAL_CONFIG}
+    assert found.kv_dim == (None if found.model == "arpg" else made.embed_dim)
+    assert published.alike(found.size, found.config["vocab_size"], row.file) == row
+
+
+@pytest.mark.parametrize("name", published.TOKENIZERS)
+def test_published_tokenizers_at_full_size(name):
+    row = published.TOKENIZERS[name]
+    with torch.device("meta"):
+        made = tokenizers.create(row.model, **row.config)
+    found = identify(weights.to_official(made))
+    assert found.model == row.model
+    assert found.config == made.config
+    assert found.stride == made.stride == (8 if name == "llamagen-vq8" else 16)
+
+
+@needs_golden
+@pytest.mark.parametrize("path", KEYS, ids=lambda path: path.stem)
+def test_the_recorded_official_keys(path):
+    recorded = json.loads(path.read_text())
+    found, config = identify(meta(recorded["state_dict"])), recorded["config"]
+    if not found.is_generator:
+        assert found.config["vocab_size"] == config.get("codebook_size", config.get("num_embeddings"))
+        assert found.config == tokenizers.create(found.model).config
+        return
+    assert found.size is not None
+    _, size = SIZES[found.size]
+    half = 2 if found.model == "arpg" else 1
+    assert size == dict(embed_dim=config["dim"], depth=config["n_layer"] // half, num_heads=config["n_head"])
+    for key in ("vocab_size", "num_classes"):
+        assert found.config[key] == config[key]
+
+
+def test_any_model_is_told_from_its_state(build):
+    made = build()
+    found = identify(official.state_of(made))
+    assert found.config == {key: made.config[key] for key in OFFICIAL_CONFIG}
+    assert type(made) is models.MODELS[found.model]
+    if found.kv_dim is not None:
+        assert found.kv_dim * made.num_heads == made.num_kv_heads * made.embed_dim
+    assert found.size is None
+
+
+@pytest.mark.parametrize("kind", [LlamaGenVQ, MaskGITVQ])
+@pytest.mark.parametrize(
+    "config",
+    [
+        dict(vocab_size=9, code_dim=4, width=32, multipliers=[1, 2], num_res_blocks=1),
+        dict(vocab_size=5, code_dim=6, width=64, multipliers=[1, 1, 3], num_res_blocks=3),
+    ],
+)
+def test_any_tokenizer_is_told_from_its_state(kind, config):
+    with torch.device("meta"):
+        made = kind(**config)
+    found = identify(official.state_of(made))
+    assert found.config == made.config
+    assert tokenizers.TOKENIZERS[found.model] is kind
+
+
+def test_what_it_looks_like_in_words():
+    def said(model):
+        return str(identify(official.state_of(model)))
+
+    assert said(tiny.model("arpg")) == "ARPG of width 16 with 2 blocks a half and 7 codes"
+    assert said(tiny.model("randar", vocab_size=1024)) == "RandAR of width 16 with 2 blocks and 1,024 codes"
+    assert said(tiny.model("llamagen", depth=3)) == "LlamaGen of width 16 with 3 blocks and 7 codes"
+    assert said(official.tokenizer(7, 8)) == "LlamaGen's VQ tokenizer of 7 codes, 8 pixels a token"
+    assert said(official.tokenizer(kind=MaskGITVQ)) == "MaskGIT's VQGAN tokenizer of 7 codes, 16 pixels a token"
+
+
+def test_a_missing_block_is_missing_and_not_a_smaller_model(build):
+    made = build(depth=3)
+    state = official.state_of(made)
+    block = re.compile(r"layers\.(self_dec\.)?1\.")
+    for name in [name for name in state if block.match(name)]:
+        del state[name]
+    assert identify(state).config["depth"] == 3
+
+
+def test_a_number_no_file_could_hold_is_no_block(build):
+    state = official.state_of(build())
+    for name in [name for name in state if re.search(r"\.1\.", name)]:
+        state[name.replace(".1.", ".99999999.")] = state.pop(name)
+    assert identify(state).config["depth"] == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "without", "says"),
+    [
+        ("arpg", ["head.weight", "embeddings.weight"], "ARPG without embeddings.weight, head.weight"),
+        ("randar", ["tok_embeddings.weight"], "RandAR without tok_embeddings.weight"),
+    ],
+)
+def test_what_is_needed_and_not_there_is_named(name, without, says):
+    state = official.state_of(tiny.model(name))
+    for key in without:
+        del state[key]
+    with pytest.raises(ValueError, match=f"this looks like {says}: part of it is missing"):
+        identify(state)
+
+
+def test_impossible_shapes_and_strange_names():
+    state = official.state_of(tiny.model("arpg"))
+    with pytest.raises(ValueError, match=r"ARPG of impossible shapes: .*head.weight \(3,\)"):
+        identify(state | {"head.weight": torch.ones(3)})
+    with pytest.raises(ValueError, match=r"no model that randfeat knows: it begins with bert.weight, bert.bias"):
+        identify({"bert.weight": torch.ones(3), "bert.bias": torch.ones(3)})
+    with pytest.raises(ValueError, match="begins with none"):
+        identify({})
+
+
+def test_the_table_says_what_was_published():
+    files = {name: row.file for name, row in published.MODELS.items()}
+    assert files["randar-l-maskgit"] == "randar_0.3b_maskgit_360k_bs_1024_lr_0.0004.safetensors"
+    assert files["randar-xl-llamagen"] == "randar_0.7b_llamagen_360k_bs_1024_lr_0.0004.safetensors"
+    assert len(set(files.values())) == len(files)
+    assert {name: row.grid[0] for name, row in published.MODELS.items() if row.grid != (16, 16)} == dict.fromkeys(
+        ("llamagen-b-384", "llamagen-l-384", "llamagen-xl", "llamagen-xxl", "llamagen-3b"), 24
+    )
+    for name, row in published.MODELS.items():
+        guidance = row.sampling.guidance
+        if name.startswith("randar"):
+            assert (row.sampling.steps, row.sampling.schedule) == (88, "cosine-randar")
+            assert [guidance.at(done, 1, 256) for done in (0, 128)] == [1.0, 2.5]
+        else:
+            assert guidance.at(0, 1, 256) == guidance.scale > 1
+            assert row.sampling.steps == (64 if name.startswith("arpg") else None)
