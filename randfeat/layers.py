@@ -5,6 +5,8 @@ Shapes: B batch, L inputs, S keys, H heads, K key-value heads, E channels of a h
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -133,12 +135,16 @@ class SelfAttention(nn.Module):
         causal: bool = False,
         cache: KVCache | None = None,
         layer: int = 0,
+        last: int | None = None,
     ) -> Tensor:
+        """(B, L, D) -> (B, L, D), or (B, last, D) where only the outputs of the last inputs are wanted."""
         heads = (self.num_heads + self.num_kv_heads, self.num_kv_heads)
         qk, v = self.qkv(x).unflatten(-1, (-1, x.shape[-1] // self.num_heads)).transpose(1, 2).split(heads, 1)
         q, k = rotate(qk, rope).split((self.num_heads, self.num_kv_heads), 1)
         if cache is not None:
             k, v = cache.extend(layer, k, v)
+        if last is not None:
+            q, mask = q[:, :, -last:], None if mask is None else mask[-last:]
         return self.proj(attend(q, k, v, mask, causal).transpose(1, 2).flatten(-2))
 
 
@@ -185,6 +191,10 @@ class Block(nn.Module):
         self.mlp = SwiGLU(dim, ffn_dim)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x: Tensor, rope: Tensor, *args: Tensor, **kwargs: object) -> Tensor:
-        x = x + self.dropout(self.attn(self.norm1(x), rope, *args, **kwargs))
+    def forward(self, x: Tensor, rope: Tensor, *args: Tensor, **kwargs: Any) -> Tensor:
+        """(B, L, D) -> (B, L, D); the rest goes to the attention, which may be asked for its `last` outputs alone."""
+        added = self.dropout(self.attn(self.norm1(x), rope, *args, **kwargs))
+        if added.shape[1] < x.shape[1]:
+            x = x[:, -added.shape[1] :]
+        x = x + added
         return x + self.dropout(self.mlp(self.norm2(x)))

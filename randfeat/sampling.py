@@ -66,7 +66,9 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Step:
-    """One step of the loop, as it is seen from outside."""
+    """One step of the loop, as it is seen from outside. Logits were made in torch's inference mode: clone them before
+    they take part in anything with gradients.
+    """
 
     tokens: Tensor  # (B, N) in raster space, UNKNOWN where nothing is decoded yet
     positions: Tensor  # (B, n) raster positions decoded in this step
@@ -95,14 +97,16 @@ def draw(logits: Tensor, noise: Tensor) -> Tensor:
     """Inverse-CDF draw: logits (..., V) and noise (...) in [0, 1), as `seeding.uniform` makes it -> tokens (...)."""
     # in two levels, first the block of the vocabulary and then the token in it: on a CPU a long cumulative sum is slow
     # (and, in float32, coarse), short ones and plain sums are not
-    probability = F.pad(logits.float().softmax(-1), (0, -logits.shape[-1] % BLOCK)).unflatten(-1, (-1, BLOCK))
+    if rest := -logits.shape[-1] % BLOCK:
+        logits = F.pad(logits, (0, rest), value=-torch.inf)
+    probability = logits.float().softmax(-1).unflatten(-1, (-1, BLOCK))
     upto = probability.sum(-1).cumsum(-1)
     threshold = noise.unsqueeze(-1) * upto[..., -1:]
     block = torch.searchsorted(upto, threshold, right=True)
     within = probability.take_along_dim(block.unsqueeze(-1), -2).squeeze(-2).cumsum(-1)
     # the two levels round differently: a token that the filters excluded must not follow from it
-    rest = torch.minimum(threshold - F.pad(upto, (1, 0)).gather(-1, block), within[..., -1:] * (1 - 2**-22))
-    return (block * BLOCK + torch.searchsorted(within, rest, right=True)).squeeze(-1)
+    left = torch.minimum(threshold - F.pad(upto, (1, 0)).gather(-1, block), within[..., -1:] * (1 - 2**-22))
+    return (block * BLOCK + torch.searchsorted(within, left, right=True)).squeeze(-1)
 
 
 @torch.no_grad()
@@ -181,7 +185,8 @@ def run(
     copies, tokens, last = len(state.waiting) // len(order), known, None
     for size in sizes:
         queries = order[:, done : done + size]
-        raw = model.step(state, last, queries.repeat(copies, 1)).float()
+        with torch.inference_mode():  # the many small operations are faster without records for gradients
+            raw = model.step(state, last, queries.repeat(copies, 1)).float()
         logits = guide(raw, done, size)
         cooled = logits if sampling.temperature == 1 else logits / sampling.temperature
         filtered = filter_logits(cooled, sampling.top_k, sampling.top_p)

@@ -127,10 +127,12 @@ class RandAR(Generator):
         rope = rope_at(state.table, torch.cat((places, queries), 1))
         mask = causal_mask(x.shape[1], state.cache.length + x.shape[1], x.device)
         for i, block in enumerate(self.blocks):
-            x = block(x, rope, mask=mask, cache=state.cache, layer=i)
+            # of the deepest block only what the head reads
+            last = queries.shape[1] if i == self.depth - 1 else None
+            x = block(x, rope, mask=mask, cache=state.cache, layer=i, last=last)
         state.cache.commit(kept)
         state.asked = queries
-        return self.head(self.norm(x[:, -queries.shape[1] :]))
+        return self.head(self.norm(x))
 
     def _instructions(self, table: Tensor) -> Tensor:
         """The position-instruction token of each position: the shared vector, each head turned to it. (N, D)."""
