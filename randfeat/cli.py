@@ -4,6 +4,7 @@ arguments are read, so that help is instant."""
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -43,9 +44,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     module = import_module(f".commands.{args.command}", __package__)
     try:
         module.run(args)
+        sys.stdout.flush()
     except KeyboardInterrupt:
         print(f"\nrandfeat {args.command}: stopped. {module.HOW_TO_RESUME}", file=sys.stderr)
         return 130
+    except BrokenPipeError:  # of `randfeat ... | head`, which has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except (ValueError, OSError, RuntimeError) as error:
         if args.debug:
             raise

@@ -39,6 +39,8 @@ def as_images(images: Images, channels: int, size: tuple[int, int]) -> Tensor:
                 f"image values must lie in [0, 1] (or be uint8), got {images.min():.3g} to {images.max():.3g}"
             )
         return images
+    if not len(images):
+        raise ValueError("there are no images: give at least one")
     return torch.cat([_as_array(picture, channels, size) for picture in images])
 
 

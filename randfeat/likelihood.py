@@ -28,6 +28,8 @@ def log_prob(
     labels: class indices, None for the null class. mode: of the orders, by default random where the model can; the
     others have one order, which is read once. tick: called after each order, for a progress bar.
     """
+    if count < 1:
+        raise ValueError(f"a likelihood needs at least one order, got {count}")
     labels = torch.full((len(tokens),), model.num_classes) if labels is None else labels
     mode = model.check_order_mode(mode)
     columns: list[Tensor] = []

@@ -47,6 +47,8 @@ class Sampling:
     sweeps: int = 0
 
     def __post_init__(self) -> None:
+        if not isinstance(self.guidance, Guidance):
+            raise ValueError(f"guidance is an object, got {self.guidance!r}: write Guidance({self.guidance!r})")
         if not self.temperature > 0:
             raise ValueError(f"temperature must be above 0, got {self.temperature}; top_k=1 is greedy")
         if not isinstance(self.top_k, Integral):

@@ -55,7 +55,8 @@ class Guidance:
 
     scale: the scale, or with `linear` the one it rises to from `start` (RandAR: from start, `counted` before the step;
         ARPG: from 1, counted after it, so that the last step uses exactly `scale`).
-    interval: shares of the image already decoded between which guidance acts; outside it is off.
+    interval: shares of the image already decoded between which guidance acts; outside it is off. What LlamaGen's code
+        calls cfg_interval c is (0, (c + 1) / N).
     """
 
     scale: float = 1.0

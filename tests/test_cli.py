@@ -61,3 +61,18 @@ def test_ctrl_c_says_how_to_resume(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(demo, "run", stop)
     assert cli.main(["demo", "--out", str(tmp_path)]) == 130
     assert demo.HOW_TO_RESUME in capsys.readouterr().err
+
+
+def test_a_reader_that_has_seen_enough_is_no_error():
+    code = (
+        "import sys; from randfeat import cli; from randfeat.commands import demo\n"
+        "demo.run = lambda args: print('x' * 10**6)\n"
+        "sys.exit(cli.main(['demo']))"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as run:
+        assert run.stdout is not None
+        assert run.stderr is not None
+        assert run.stdout.read(1) == b"x"
+        run.stdout.close()
+        assert run.stderr.read() == b""
+        assert run.wait() == 1

@@ -100,3 +100,8 @@ def test_bytes_in_a_wider_type_are_out_of_range():
 def test_one_image_without_a_batch_is_refused():
     with pytest.raises(ValueError, match=r"images must be \(B, H, W\) or \(B, 1, H, W\), got \(4, 4\)"):
         as_images(np.zeros((4, 4)), 1, (4, 4))
+
+
+def test_no_images_are_refused():
+    with pytest.raises(ValueError, match="there are no images"):
+        as_images([], 1, (4, 4))

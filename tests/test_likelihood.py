@@ -99,3 +99,9 @@ def test_classes_that_are_not_there_are_refused(build):
         class_log_prob(build(), tiny.batch(build())[0], [0, 3])
     with pytest.raises(ValueError, match="trained without labels"):
         class_log_prob(build(num_classes=0), tiny.batch(build())[0])
+
+
+def test_a_likelihood_needs_an_order(model):
+    tokens, _, _ = tiny.batch(model)
+    with pytest.raises(ValueError, match="at least one order, got 0"):
+        log_prob(model, tokens, count=0)

@@ -217,6 +217,7 @@ def test_as_many_tokens_are_known_in_each_image(model):
         (dict(schedule="sine"), "unknown schedule 'sine'"),
         (dict(steps=0), "at least one step, got steps=0"),
         (dict(steps=2.5), "takes whole steps, .* got steps=2.5"),
+        (dict(guidance=2.0), r"guidance is an object, got 2.0: write Guidance\(2.0\)"),
         (dict(top_k=2.5), "top_k must be a whole number, got 2.5"),
     ],
 )
