@@ -11,7 +11,7 @@ from typing import ClassVar
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .vq import Codebook, VQTokenizer, group_norm
+from .vq import Codebook, VQTokenizer, group_norm, swish
 
 VQ16, VQ8 = (1, 1, 2, 2, 4), (1, 2, 2, 4)  # multipliers of the published tokenizers of 16 and of 8 pixels a token
 
@@ -85,7 +85,7 @@ class Encoder(nn.Module):
         x = self.conv_in(x)
         for level in self.conv_blocks:
             x = level(x)
-        return self.conv_out(F.silu(self.norm_out(self.mid(x))))
+        return self.conv_out(swish(self.norm_out(self.mid(x))))
 
 
 class Decoder(nn.Module):
@@ -106,7 +106,7 @@ class Decoder(nn.Module):
         x = self.mid(self.conv_in(x))
         for level in self.conv_blocks:
             x = level(x)
-        return self.conv_out(F.silu(self.norm_out(x)))
+        return self.conv_out(swish(self.norm_out(x)))
 
 
 class Level(nn.Module):
@@ -142,8 +142,8 @@ class ResidualBlock(nn.Module):
         self.nin_shortcut = nn.Conv2d(before, width, 1) if before != width else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        h = self.conv1(F.silu(self.norm1(x)))
-        return self.nin_shortcut(x) + self.conv2(F.silu(self.norm2(h)))
+        h = self.conv1(swish(self.norm1(x)))
+        return self.conv2(swish(self.norm2(h))).add_(self.nin_shortcut(x))
 
 
 class AttentionBlock(nn.Module):

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .vq import Codebook, VQTokenizer, group_norm
+from .vq import Codebook, VQTokenizer, group_norm, swish
 
 
 class MaskGITVQ(VQTokenizer):
@@ -69,7 +69,7 @@ class Encoder(nn.Module):
         x = self.conv_in(x)
         for i, level in enumerate(self.down):
             x = level(F.avg_pool2d(x, 2) if i else x)
-        return self.conv_out(F.silu(self.norm_out(self.mid(x))))
+        return self.conv_out(swish(self.norm_out(self.mid(x))))
 
 
 class Decoder(nn.Module):
@@ -91,7 +91,7 @@ class Decoder(nn.Module):
         x = self.mid(self.conv_in(x))
         for level in reversed(self.up):
             x = level(x)
-        return self.conv_out(F.silu(self.norm_out(x)))
+        return self.conv_out(swish(self.norm_out(x)))
 
 
 class Level(nn.Module):
@@ -127,5 +127,5 @@ class ResidualBlock(nn.Module):
         self.nin_shortcut = nn.Conv2d(width, width, 1, bias=False) if before != width else None
 
     def forward(self, x: Tensor) -> Tensor:
-        h = self.conv2(F.silu(self.norm2(self.conv1(F.silu(self.norm1(x))))))
+        h = self.conv2(swish(self.norm2(self.conv1(swish(self.norm1(x))))))
         return h + (x if self.nin_shortcut is None else self.nin_shortcut(h))

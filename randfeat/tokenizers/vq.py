@@ -8,6 +8,7 @@ from __future__ import annotations
 from abc import abstractmethod
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .base import Tokenizer, nearest
@@ -16,6 +17,11 @@ from .base import Tokenizer, nearest
 def group_norm(width: int) -> nn.GroupNorm:
     """In 32 groups: width must be a multiple of 32."""
     return nn.GroupNorm(32, width, eps=1e-6)
+
+
+def swish(x: Tensor) -> Tensor:
+    """SiLU of what a norm has just made: in its place, unless gradients want it. Large tensors are slow to come by."""
+    return F.silu(x, inplace=not x.requires_grad)
 
 
 class Codebook(nn.Module):
