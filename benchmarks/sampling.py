@@ -60,11 +60,17 @@ def compare(name: str, size: str, dtype: str, batch: int, rounds: int, checkouts
     greedy = replace(how, top_k=1)
     equal = sample(model, label, seeds, greedy, order) == official.sampler(theirs, label, order, greedy)()
     packed = packing.twin(model)
+
+    def again() -> Tensor:
+        """As a pipeline samples from its second call on: it looks whether the weights are still those that it packed."""
+        packing.signature(model)
+        return sample(packed, label, seeds, how, order)
+
     seconds = timing.alternate(
         {
             "official": official.sampler(theirs, label, order, how),
-            "ours": lambda: sample(model, label, seeds, how, order),
-            "ours, packed before": lambda: sample(packed, label, seeds, how, order),
+            "ours, first call": lambda: sample(model, label, seeds, how, order),
+            "ours": again,
         },
         rounds,
     )
@@ -75,7 +81,7 @@ def compare(name: str, size: str, dtype: str, batch: int, rounds: int, checkouts
         "greedy tokens equal": f"{int(equal.sum())} of {equal.numel()}",
         "seconds": seconds,
         "faster": timing.ratio(seconds, "official", "ours"),
-        "faster, packed before": timing.ratio(seconds, "official", "ours, packed before"),
+        "faster, first call": timing.ratio(seconds, "official", "ours, first call"),
     }
 
 

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from . import weights
-
-if TYPE_CHECKING:
-    from .pipeline import Pipeline
 
 FILES = tuple(f"{folder}{name}" for folder in ("", f"{weights.TOKENIZER}/") for name in weights.FILES)
 
@@ -59,14 +55,16 @@ def cached(repository: str, file: str) -> Path | None:
     return Path(found) if isinstance(found, str) else None
 
 
-def push(pipeline: Pipeline, repository: str, private: bool | None, token: str | None) -> str:
-    """Uploads a model directory as one commit, into a repository that is made if need be. Returns its address."""
+def push(save: Callable[[Path], None], repository: str, private: bool | None, token: str | None) -> str:
+    """Uploads what `save` writes into a directory as one commit, into a repository that is made if need be. Returns its
+    address.
+    """
     import huggingface_hub
 
     api = huggingface_hub.HfApi(token=token)
     with tempfile.TemporaryDirectory() as scratch:
         directory = Path(scratch) / "model"
-        pipeline.save(directory)
+        save(directory)
         with _explained(repository, "the model"):
             address = api.create_repo(repository, private=private, exist_ok=True)
             api.upload_folder(repo_id=repository, folder_path=directory, commit_message="Upload a model of randfeat")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
@@ -69,7 +68,23 @@ class Pipeline(nn.Module):
         self.classes = Classes(class_names, generator.num_classes)
         self.training_record = training or {}
         self.sampling = sampling or Sampling()
+        self._fast: tuple[list, Generator] | None = None
         self.eval()
+
+    @property
+    def fast(self) -> Generator:
+        """The generator for reading and writing without gradients: on a CPU with packed weights, see `packing`, which
+        are kept until those of the generator change.
+        """
+        if not packing.can_pack(self.generator):
+            return packing.twin(self.generator)
+        seen = packing.signature(self.generator)
+        if self._fast is None or self._fast[0] != seen:
+            self._fast = seen, packing.twin(self.generator)
+        return self._fast[1]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_fast": None}  # packed weights stay in their process
 
     @property
     def image_size(self) -> tuple[int, int]:
@@ -110,7 +125,7 @@ class Pipeline(nn.Module):
 
     def features(self, images: data.Images, spec: str | FeatureSpec) -> np.ndarray:
         """Features of images as `spec` says: float32 (B, F), or (B, F, h, w) where its pool is `none`."""
-        return features.read(self.generator, self.encode(images), [FeatureSpec.parse(spec)])[0].numpy()
+        return features.read(self.fast, self.encode(images), [FeatureSpec.parse(spec)])[0].numpy()
 
     def sample(
         self,
@@ -137,7 +152,7 @@ class Pipeline(nn.Module):
         if extrapolation is not None:
             grid = extrapolation.grid(grid)
         given = None if order is None else _one_each(orders.explicit(order, grid), len(label))
-        images, generator = [], packing.twin(self.generator)
+        images, generator = [], self.fast
         for part in torch.arange(len(label)).split(batch_size):
             how = generator, label[part], seeds[part], sampling or self.sampling
             places = None if given is None else given[part]
@@ -155,7 +170,7 @@ class Pipeline(nn.Module):
         extrapolation: Extrapolation | None = None,
     ) -> None:
         """Raises the ValueError that `sample` would raise, at the price of its first step for one image."""
-        model, grid = self.generator, self.generator.grid
+        model, grid = self.fast, self.generator.grid
         large = grid if extrapolation is None else extrapolation.grid(grid)
         given = None if order is None else torch.atleast_2d(orders.explicit(order, large))[:1]
         check_sweeps(model, sampling)
@@ -227,20 +242,12 @@ class Pipeline(nn.Module):
             raise ValueError(f"{len(label)} labels for {len(pixels)} images: give one for each")
         known = ~editing.token_mask(mask, self.tokenizer.stride).flatten()
         seeds = seeding.of_images(seed, len(pixels))
-        tokens = editing.complete(self.generator, self.encode(pixels), known, label, seeds, sampling or self.sampling)
+        tokens = editing.complete(self.fast, self.encode(pixels), known, label, seeds, sampling or self.sampling)
         return editing.paste(pixels, self.decode(tokens), mask)
 
     def classify(self, images: data.Images, orders: int = 16, seed: int = 0) -> Tensor:
         """Mean over `orders` orders of log p(image | class), in nats: float32 (B, num_classes)."""
-        return likelihood.class_log_prob(self.generator, self.encode(images), None, orders, seed=seed).mean(-1)
-
-    def packed(self) -> Pipeline:
-        """The same for much sampling with weights that stay as they are: packed once, not in each call (see
-        `packing.twin`).
-        """
-        made = copy.copy(self)
-        made._modules = {**self._modules, "generator": packing.twin(self.generator)}
-        return made
+        return likelihood.class_log_prob(self.fast, self.encode(images), None, orders, seed=seed).mean(-1)
 
     def label_indices(self, labels: Sequence[Label]) -> Tensor:
         """Class indices (B,) of labels given by index, by name, or as None (the null class)."""
@@ -279,7 +286,7 @@ class Pipeline(nn.Module):
 
         The repository is made if need be. token: by default that of `hf auth login`. Returns the address.
         """
-        return hub.push(self, repository, private, token)
+        return hub.push(self.save, repository, private, token)
 
 
 def _one_each(order: Tensor, images: int) -> Tensor:

@@ -96,7 +96,7 @@ def write_samples(
         }
         begin(directory, json.loads(json.dumps(settings, default=lambda of_numpy: of_numpy.item())))
     processes.wait_for_all()
-    _draw(model.packed(), directory, labels, seeds, sampling, order, extrapolation, batch_size)
+    _draw(model, directory, labels, seeds, sampling, order, extrapolation, batch_size)
     processes.wait_for_all()
     if first:
         _finish(model, directory, labels, seeds, len(round_of))

@@ -37,7 +37,7 @@ def test_a_twin_in_half_precision_is_as_near_as_the_model(model):
 
 @torch.no_grad()
 def test_without_onednn_it_computes_the_very_same(model, monkeypatch):
-    monkeypatch.setattr(packing, "_can_pack", lambda _: False)
+    monkeypatch.setattr(packing, "can_pack", lambda _: False)
     assert torch.equal(logits_of_two_steps(packing.twin(model)), logits_of_two_steps(model))
 
 
@@ -66,6 +66,34 @@ def test_it_is_made_anew_after_a_training_step(model):
     for parameter in model.parameters():
         parameter.data.mul_(1.5)
     assert not torch.allclose(logits_of_two_steps(packing.twin(model)), before)
+
+
+def test_modes_of_a_twin_are_its_own(model):
+    twin = packing.twin(model.train())
+    with twin.evaluating():
+        assert all(module.training for module in model.modules())
+    twin.train()
+    twin.eval()
+    assert all(module.training for module in model.modules())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_signature_changes_with_the_weights(model, dtype):
+    model = model.to(dtype)
+    before = packing.signature(model)
+    assert packing.signature(model) == before
+    model(*tiny.batch(model)).float().sum().backward()
+    assert packing.signature(model) == before
+    for number, parameter in enumerate(model.parameters()):
+        whole = parameter.detach().clone()
+        with torch.no_grad():
+            parameter.view(-1)[-1] += 1
+        assert packing.signature(model) != before, number
+        before = packing.signature(model)
+        parameter.data.view(-1)[-1] += 1  # behind torch's back
+        assert packing.signature(model) != before, number
+        parameter.data = whole
+        before = packing.signature(model)
 
 
 def test_a_twin_of_a_twin_is_itself(model):
