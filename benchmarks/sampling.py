@@ -62,7 +62,7 @@ def compare(name: str, size: str, dtype: str, batch: int, rounds: int, checkouts
     packed = packing.twin(model)
 
     def again() -> Tensor:
-        """As a pipeline samples from its second call on: it looks whether the weights are still those that it packed."""
+        """As a pipeline samples from its second call on, having looked whether the weights are still the same."""
         packing.signature(model)
         return sample(packed, label, seeds, how, order)
 
