@@ -10,14 +10,15 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from . import checkpoints, devices, files, hub, models, published, tokenizers, weights
-from .hub import Repository
-from .identify import Identity, identify
+from . import devices, files, models, tokenizers, weights
 from .models import Generator
 from .pipeline import Pipeline
-from .published import PublishedModel, PublishedTokenizer
 from .sampling import Sampling
 from .tokenizers import Tokenizer
+from .weights import checkpoints, hub, published
+from .weights.hub import Repository
+from .weights.identify import Identity, identify
+from .weights.published import PublishedModel, PublishedTokenizer
 
 GRID = (16, 16)  # of tokens, where nothing says otherwise
 Row = TypeVar("Row")
@@ -35,7 +36,7 @@ def load(
     """Opens a model, strictly, and runs nothing in its files as code.
 
     source: a directory that `Pipeline.save` wrote; the path of an official .safetensors, .pt or .bin file; a short name
-        of `published.MODELS`, such as "randar-l-llamagen"; or the id owner/name of a repository on the Hugging Face hub
+        of `weights.published.MODELS`, such as "randar-l-llamagen"; or the id owner/name of a repository on the Hugging Face hub
         that `Pipeline.push_to_hub` wrote. What lies on the disk goes before a name.
     num_heads: attention heads, which official files do not tell. Needed where the size is not a published one.
     grid: rows and columns of tokens, which they do not tell either; by default those of the published model of this
@@ -84,7 +85,7 @@ def load(
 def load_tokenizer(source: str | Path, device: str | torch.device = "cpu") -> Tokenizer:
     """Opens a tokenizer, in float32.
 
-    source: a name of `published.TOKENIZERS`, such as "llamagen-vq16"; the path of an official file; a model directory
+    source: a name of `weights.published.TOKENIZERS`, such as "llamagen-vq16"; the path of an official file; a model directory
     or its `tokenizer` folder; or the id of a repository on the hub, as in `load`. Raises as `load` does.
     """
     device, found = devices.pick(device), locate(source, published.TOKENIZERS)

@@ -19,7 +19,6 @@ from . import (
     editing,
     features,
     files,
-    hub,
     likelihood,
     models,
     orders,
@@ -39,6 +38,7 @@ from .sampling import decode as draw_step_by_step
 from .sampling import sample as draw_tokens
 from .schedules import Guidance, Schedule
 from .tokenizers import Tokenizer
+from .weights import hub
 
 
 class Pipeline(nn.Module):

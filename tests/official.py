@@ -11,8 +11,9 @@ import tiny
 import torch
 from safetensors.torch import save_file
 
-from randfeat import models, published, weights
+from randfeat import models, weights
 from randfeat.tokenizers import LlamaGenVQ, MaskGITVQ, Tokenizer
+from randfeat.weights import published
 
 CONTAINERS = (None, "model", "module", "state_dict", "ema")
 

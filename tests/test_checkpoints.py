@@ -8,7 +8,7 @@ import tiny
 import torch
 from official import CONTAINERS, state_of, write
 
-from randfeat import checkpoints
+from randfeat.weights import checkpoints
 
 
 @pytest.fixture

@@ -12,9 +12,10 @@ import tiny
 import torch
 from huggingface_hub import errors
 
-from randfeat import Pipeline, Sampling, load, load_tokenizer, published, weights
+from randfeat import Pipeline, Sampling, load, load_tokenizer, weights
 from randfeat.models import SIZES
 from randfeat.tokenizers import PatchTokenizer
+from randfeat.weights import published
 
 GRID = (2, 3)
 

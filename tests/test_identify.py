@@ -7,10 +7,11 @@ import tiny
 import torch
 from test_golden import KEYS, needs_golden
 
-from randfeat import models, published, tokenizers, weights
-from randfeat.identify import identify
+from randfeat import models, tokenizers, weights
 from randfeat.models import SIZES
 from randfeat.tokenizers import LlamaGenVQ, MaskGITVQ
+from randfeat.weights import published
+from randfeat.weights.identify import identify
 
 OFFICIAL_CONFIG = ("vocab_size", "num_classes", "embed_dim", "depth", "ffn_dim")
 

@@ -5,10 +5,11 @@ import pytest
 import tiny
 import torch
 
-from randfeat import Pipeline, Sampling, cli, published
+from randfeat import Pipeline, Sampling, cli
 from randfeat.models import SIZES
 from randfeat.schedules import Guidance
 from randfeat.tokenizers import PatchTokenizer
+from randfeat.weights import published
 
 GRID = (2, 3)
 

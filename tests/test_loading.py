@@ -10,9 +10,10 @@ import torch
 from safetensors.torch import load_file
 from test_golden import CASES, GOLDEN, close, needs_golden, recorded_order, unmasked_arpg
 
-from randfeat import Pipeline, Sampling, checkpoints, load, load_tokenizer, published, weights
+from randfeat import Pipeline, Sampling, load, load_tokenizer, weights
 from randfeat.schedules import Guidance
 from randfeat.tokenizers import LlamaGenVQ, MaskGITVQ, PatchTokenizer
+from randfeat.weights import checkpoints, published
 
 GRID = (2, 3)
 TOLD = dict(num_heads=2, grid=GRID)

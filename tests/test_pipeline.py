@@ -354,7 +354,7 @@ def test_a_failed_save_leaves_the_old_model_and_no_litter(tmp_path, monkeypatch,
 
         return call
 
-    monkeypatch.setattr(weights, "save_file", failing(weights.save_file))
+    monkeypatch.setattr(weights.format, "save_file", failing(weights.format.save_file))
     monkeypatch.setattr(os, "fsync", failing(os.fsync))
     with pytest.raises(OSError, match="no space left"):
         new.save(target)

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ..checkpoints import Checkpoint
-    from ..identify import Identity
-    from ..published import PublishedModel, PublishedTokenizer
     from ..sampling import Sampling
     from ..schedules import Guidance
+    from ..weights.checkpoints import Checkpoint
+    from ..weights.identify import Identity
+    from ..weights.published import PublishedModel, PublishedTokenizer
 
 HOW_TO_RESUME = "Nothing was changed."
 
@@ -39,8 +39,8 @@ def run(args: argparse.Namespace) -> None:
 
 def describe(source: str) -> Iterator[Line]:
     """What is known of a source, as pairs of a name and a text."""
-    from .. import checkpoints, hub, published
     from ..loading import locate
+    from ..weights import checkpoints, hub, published
 
     rows: dict[str, PublishedModel | PublishedTokenizer] = {**published.MODELS, **published.TOKENIZERS}
     found = locate(source, rows)
@@ -55,7 +55,7 @@ def describe(source: str) -> Iterator[Line]:
 
 
 def _short_name(row: PublishedModel | PublishedTokenizer) -> Iterator[Line]:
-    from .. import checkpoints, hub
+    from ..weights import checkpoints, hub
 
     yield "name", row.name
     yield from _on_hub(row.repository, row.file)
@@ -67,9 +67,10 @@ def _as_published(row: PublishedModel | PublishedTokenizer) -> Iterator[Line]:
     """What the file of a row should hold, before it is downloaded."""
     import torch
 
-    from .. import models, published, tokenizers, weights
-    from ..identify import identify
-    from ..published import PublishedTokenizer
+    from .. import models, tokenizers, weights
+    from ..weights import published
+    from ..weights.identify import identify
+    from ..weights.published import PublishedTokenizer
 
     with torch.device("meta"):
         if isinstance(row, PublishedTokenizer):
@@ -99,8 +100,9 @@ def _file(checkpoint: Checkpoint) -> Iterator[Line]:
 
 def _identity(identity: Identity, file: str) -> Iterator[Line]:
     """Of an official model, and what is published of it."""
-    from .. import models, published
+    from .. import models
     from ..loading import GRID
+    from ..weights import published
 
     config = identity.config
     yield "model", str(identity)
@@ -139,7 +141,8 @@ def _directory(directory: Path) -> Iterator[Line]:
 
 
 def _repository(repository: str) -> Iterator[Line]:
-    from .. import hub, weights
+    from .. import weights
+    from ..weights import hub
 
     for file in hub.FILES:
         yield from _on_hub(repository, file)
@@ -167,7 +170,7 @@ def _config(config: Mapping[str, Any]) -> Iterator[Line]:
 
 
 def _on_hub(repository: str, file: str) -> Iterator[Line]:
-    from .. import hub
+    from ..weights import hub
 
     path = hub.cached(repository, file)
     yield "on the hub", f"https://huggingface.co/{repository}/blob/main/{file}"

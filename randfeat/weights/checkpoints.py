@@ -15,7 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import weights
+from .format import read_safetensors
+from .official import first_few
 
 PICKLES = (".pt", ".pth", ".bin")
 SUFFIXES = (".safetensors", *PICKLES)
@@ -42,7 +43,7 @@ def read(path: Path) -> Checkpoint:
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}: check the path")
     if path.suffix == ".safetensors":
-        return Checkpoint(path, weights.read_safetensors(path))
+        return Checkpoint(path, read_safetensors(path))
     if path.suffix not in PICKLES:
         raise ValueError(f"{path} is no checkpoint: expected a file that ends in {', '.join(SUFFIXES)}")
     content = _unpickle(path)
@@ -54,7 +55,7 @@ def read(path: Path) -> Checkpoint:
             return Checkpoint(path, found[name], name, tuple(str(entry) for entry in found if entry != name))
     raise ValueError(
         f"{path} holds no weights: expected named tensors, alone or under one of {', '.join(CONTAINERS)}, "
-        f"found {weights.first_few([str(entry) for entry in found])}"
+        f"found {first_few([str(entry) for entry in found])}"
     )
 
 

@@ -1,26 +1,14 @@
-"""Weights on disk: our own format, and the names that official checkpoints use.
-
-A model directory holds `config.json` and `model.safetensors` and nothing that runs code.
-"""
+"""The names that official checkpoints use, and strict loading."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from .models import Generator
-from .tokenizers import Tokenizer
-
-FILES = CONFIG, WEIGHTS = "config.json", "model.safetensors"
-TOKENIZER = "tokenizer"  # the folder of a model directory that holds its tokenizer, in the same form
+from ..models import Generator
+from ..tokenizers import Tokenizer
 
 
 def _official_layout(model: Generator | Tokenizer) -> dict[str, tuple[str, ...]]:
@@ -83,49 +71,3 @@ def _check(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
 def first_few(names: Sequence[str], count: int = 3) -> str:
     """For an error: the first names, or `none`."""
     return ", ".join(names[:count]) + (", ..." if len(names) > count else "") if names else "none"
-
-
-def fingerprint(*modules: torch.nn.Module) -> str:
-    """SHA-256 over names, types, shapes and values of all parameters and buffers: 64 hexadecimal digits."""
-    digest = hashlib.sha256()
-    for module in modules:
-        for name, tensor in module.state_dict().items():
-            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()
-
-
-def write(directory: Path, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
-    """Writes config and tensors into a directory that exists."""
-    (directory / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    try:
-        save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, directory / WEIGHTS)
-    except SafetensorError as error:  # a full disk, for instance
-        raise OSError(f"{directory / WEIGHTS} could not be written: {error}") from None
-
-
-def read(directory: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """What `write` wrote. Raises FileNotFoundError or ValueError with one sentence."""
-    for name in FILES:
-        if not (directory / name).is_file():
-            raise FileNotFoundError(f"{directory} is no model directory: it has no {name}")
-    return read_config(directory), read_safetensors(directory / WEIGHTS)
-
-
-def read_config(directory: Path) -> dict[str, Any]:
-    """The config of a model directory."""
-    try:
-        config = json.loads((directory / CONFIG).read_text(encoding="utf-8"))
-    except ValueError as error:  # UnicodeDecodeError is one, too
-        raise ValueError(f"{directory / CONFIG} is not valid JSON: {error}") from None
-    if not isinstance(config, dict):
-        raise ValueError(f"{directory / CONFIG} does not describe a model of randfeat: it holds no JSON object")
-    return config
-
-
-def read_safetensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of a file, mapped into memory: nothing is read from the disk before it is used."""
-    try:
-        return load_file(path)
-    except SafetensorError as error:
-        raise ValueError(f"{path} is damaged or cut short ({error}): copy it again") from None

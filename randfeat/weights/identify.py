@@ -9,8 +9,8 @@ from typing import Any
 
 from torch import Tensor
 
-from .models import MODELS, size_of
-from .weights import first_few
+from ..models import MODELS, size_of
+from .official import first_few
 
 Shapes = Mapping[str, tuple[int, ...]]
 

@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from . import weights
+from . import format
 
-FILES = tuple(f"{folder}{name}" for folder in ("", f"{weights.TOKENIZER}/") for name in weights.FILES)
+FILES = tuple(f"{folder}{name}" for folder in ("", f"{format.TOKENIZER}/") for name in format.FILES)
 
 
 class Repository(str):
@@ -37,13 +37,13 @@ def fetch_model(repository: str) -> Path:
     """
     import huggingface_hub
 
-    with _explained(repository, weights.CONFIG):
-        directory = Path(huggingface_hub.snapshot_download(repository, allow_patterns=[weights.CONFIG]))
-    if not (directory / weights.CONFIG).is_file() or "randfeat" not in weights.read_config(directory):
+    with _explained(repository, format.CONFIG):
+        directory = Path(huggingface_hub.snapshot_download(repository, allow_patterns=[format.CONFIG]))
+    if not (directory / format.CONFIG).is_file() or "randfeat" not in format.read_config(directory):
         raise ValueError(
             f"{repository} on the hub holds no model of randfeat: expected what `Pipeline.push_to_hub` writes there"
         )
-    with _explained(repository, weights.WEIGHTS):
+    with _explained(repository, format.WEIGHTS):
         return Path(huggingface_hub.snapshot_download(repository, allow_patterns=[*FILES]))
 
 

@@ -1,0 +1,32 @@
+"""Weights on disk: our own format, official checkpoints and what is in them, what is published, the hub."""
+
+from __future__ import annotations
+
+from .format import (
+    CONFIG,
+    FILES,
+    TOKENIZER,
+    WEIGHTS,
+    fingerprint,
+    read,
+    read_config,
+    read_safetensors,
+    write,
+)
+from .official import first_few, from_official, load_strict, to_official
+
+__all__ = [
+    "CONFIG",
+    "FILES",
+    "TOKENIZER",
+    "WEIGHTS",
+    "fingerprint",
+    "first_few",
+    "from_official",
+    "load_strict",
+    "read",
+    "read_config",
+    "read_safetensors",
+    "to_official",
+    "write",
+]
