@@ -36,8 +36,8 @@ def load(
     """Opens a model, strictly, and runs nothing in its files as code.
 
     source: a directory that `Pipeline.save` wrote; the path of an official .safetensors, .pt or .bin file; a short name
-        of `weights.published.MODELS`, such as "randar-l-llamagen"; or the id owner/name of a repository on the Hugging Face hub
-        that `Pipeline.push_to_hub` wrote. What lies on the disk goes before a name.
+        of `weights.published.MODELS`, such as "randar-l-llamagen"; or the id owner/name of a repository on the Hugging
+        Face hub that `Pipeline.push_to_hub` wrote. What lies on the disk goes before a name.
     num_heads: attention heads, which official files do not tell. Needed where the size is not a published one.
     grid: rows and columns of tokens, which they do not tell either; by default those of the published model of this
         size and file name, else 16 x 16.
@@ -85,8 +85,8 @@ def load(
 def load_tokenizer(source: str | Path, device: str | torch.device = "cpu") -> Tokenizer:
     """Opens a tokenizer, in float32.
 
-    source: a name of `weights.published.TOKENIZERS`, such as "llamagen-vq16"; the path of an official file; a model directory
-    or its `tokenizer` folder; or the id of a repository on the hub, as in `load`. Raises as `load` does.
+    source: a name of `weights.published.TOKENIZERS`, such as "llamagen-vq16"; the path of an official file; a model
+    directory or its `tokenizer` folder; or the id of a repository on the hub, as in `load`. Raises as `load` does.
     """
     device, found = devices.pick(device), locate(source, published.TOKENIZERS)
     if isinstance(found, Repository):
