@@ -52,7 +52,7 @@ class VQTokenizer(Tokenizer):
     def encode(self, images: Tensor) -> Tensor:
         self.check_images(images)
         codebook = self.quantize.embedding.weight
-        with torch.autocast(images.device.type, enabled=False):  # half precision would change one token in eight
+        with torch.autocast(images.device.type, enabled=False):  # in half precision other codes would be nearest
             # channels last, as the codes are: convolutions are faster so
             latents = self.latents(images.to(codebook).contiguous(memory_format=torch.channels_last))
             latents = latents.permute(0, 2, 3, 1)
