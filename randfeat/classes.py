@@ -29,6 +29,8 @@ class Classes:
                 )
             size = IMAGENET_CLASSES
         else:
+            if not isinstance(names, Sequence) or not all(isinstance(name, str) for name in names):
+                raise ValueError(f"class names are a list of texts, got {names!r}")
             names = list(names) or [str(i) for i in range(count)]
             size = len(names)
         if size != count:
@@ -51,7 +53,7 @@ class Classes:
 
     def indices(self, labels: Iterable[Label]) -> list[int]:
         """The class index of each label; None is the null class, whose index is `count`."""
-        if isinstance(labels, str) or not isinstance(labels, Iterable):
+        if isinstance(labels, (str, bytes)) or not isinstance(labels, Iterable) or getattr(labels, "ndim", 1) != 1:
             raise ValueError(f"labels are a list with one for each image, got {labels!r}: write [{labels!r}]")
         return [self.index(label) for label in labels]
 
@@ -68,7 +70,7 @@ class Classes:
         if isinstance(label, str):
             return self._named(label)
         try:
-            if isinstance(label, bool):
+            if isinstance(label, bool) or "bool" in str(getattr(label, "dtype", "")):  # of numpy and torch, too
                 raise TypeError
             index = operator.index(label)
         except TypeError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -21,17 +21,17 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 @contextmanager
-def new_directory(target: Path, marker: str) -> Iterator[Path]:
+def new_directory(target: Path, is_ours: Callable[[Path], bool]) -> Iterator[Path]:
     """An empty directory to fill; it takes the target's place when the block ends without an exception.
 
-    marker: a file that every directory of this kind holds. A target that exists, is not empty and lacks it is somebody
-    else's: it is left alone, and a FileExistsError says so.
+    is_ours: whether a directory holds what is written here and nothing else. A target that exists, is not empty and is
+    not ours is left alone, and a FileExistsError says so.
     A directory that was there is moved aside first and removed last, so a kill at any moment leaves one or the other
     whole: `settled` finds it.
     """
     target = target.resolve()
-    if target.exists() and not (target.is_dir() and ((target / marker).is_file() or not any(target.iterdir()))):
-        raise FileExistsError(f"{target} exists and holds no {marker}, so it is not replaced: choose another name")
+    if target.exists() and not (target.is_dir() and (is_ours(target) or not any(target.iterdir()))):
+        raise FileExistsError(f"{target} exists and holds something else, so it is not replaced: choose another name")
     target.parent.mkdir(parents=True, exist_ok=True)
     old = _aside(target)
     with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as scratch:

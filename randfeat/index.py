@@ -51,7 +51,7 @@ class Index:
 
     def save(self, directory: str | Path) -> None:
         """Writes a directory of `index.faiss` and `meta.json`; one of the same name is replaced as a whole."""
-        with files.new_directory(Path(directory), "meta.json") as made:
+        with files.new_directory(Path(directory), _is_index) as made:
             faiss.write_index(self._faiss, str(made / "index.faiss"))
             (made / "meta.json").write_text(json.dumps({"metric": "cosine", "names": self.names}), "utf-8")
 
@@ -66,6 +66,11 @@ class Index:
         index.names = json.loads((directory / "meta.json").read_text("utf-8"))["names"]
         index._faiss = faiss.read_index(str(directory / "index.faiss"))
         return index
+
+
+def _is_index(directory: Path) -> bool:
+    """Whether a directory holds what `Index.save` writes and nothing else."""
+    return {inside.name for inside in directory.iterdir()} == {"index.faiss", "meta.json"}
 
 
 def _normalised(features: np.ndarray) -> np.ndarray:

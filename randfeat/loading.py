@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
+from numbers import Integral
 from pathlib import Path
 from typing import TypeVar
 
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 
 from . import devices, files, models, tokenizers, weights
+from .classes import Classes
 from .models import Generator
 from .pipeline import Pipeline
 from .sampling import Sampling
@@ -49,8 +51,8 @@ def load(
 
     Raises a FileNotFoundError, ConnectionError or ValueError of one sentence.
     """
-    if not dtype.is_floating_point:
-        raise ValueError(f"weights cannot be {dtype}: give a floating-point dtype")
+    if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
+        raise ValueError(f"weights cannot be {dtype!r}: give a floating-point torch.dtype")
     device, found = devices.pick(device), locate(source, published.MODELS)
     if isinstance(found, Repository):
         found = hub.fetch_model(found)
@@ -70,7 +72,8 @@ def load(
     if isinstance(found, PublishedModel) and row != found:
         raise ValueError(f"{checkpoint.path} should be {found.name}, but looks like {identity}: download it again")
     with torch.device("meta"):
-        generator = _generator(identity, num_heads, grid or (row.grid if row else GRID), checkpoint.path)
+        grid = grid if grid is not None else row.grid if row else GRID
+        generator = _generator(identity, num_heads, grid, checkpoint.path)
     if isinstance(tokenizer, Tokenizer):
         tokenizer = tokenizer.to(device)
     else:
@@ -124,6 +127,9 @@ def locate(source: str | Path, rows: Mapping[str, Row]) -> Path | Row | Reposito
         return Repository(source)
     if path.name != source:
         raise missing
+    if source in {**published.MODELS, **published.TOKENIZERS}:
+        opener = "load" if source in published.MODELS else "load_tokenizer"
+        raise ValueError(f"{source} is the other kind: open it with randfeat.{opener}")
     near = difflib.get_close_matches(source.lower().replace("_", "-"), rows, 1)
     raise ValueError(
         f"{source!r} is no path here and no owner/name on the hub, and the short names are {', '.join(rows)}"
@@ -150,6 +156,8 @@ def _generator(identity: Identity, num_heads: int | None, grid: tuple[int, int],
                 "heads: give load(..., num_heads=..., grid=...)"
             )
         num_heads = models.SIZES[identity.size][1]["num_heads"]
+    if isinstance(num_heads, bool) or not isinstance(num_heads, Integral):
+        raise ValueError(f"num_heads must be a whole number, got {num_heads!r}")
     if identity.kv_dim is not None:
         config = config | {"num_kv_heads": identity.kv_dim * num_heads // config["embed_dim"]}
     return models.create(identity.model, grid=grid, num_heads=num_heads, **config)
@@ -168,15 +176,19 @@ def _tokenizer_of(identity: Identity, path: Path) -> str:
 def _open_directory(directory: Path, device: torch.device, dtype: torch.dtype) -> Pipeline:
     config, state = weights.read(directory)
     try:
-        names, training = config["class_names"], config["training"]
         sampling = Sampling.from_dict(config["sampling"])
         with torch.device("meta"):
             generator = models.create(**config["generator"])
-    except (KeyError, TypeError) as error:
+        classes, training = Classes(config["class_names"], generator.num_classes), config["training"]
+    except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{directory / weights.CONFIG} does not describe a model of randfeat: {error}") from None
+    if not (directory / weights.TOKENIZER).is_dir():
+        raise FileNotFoundError(
+            f"{directory} has no folder {weights.TOKENIZER}, so its pictures cannot be made or read"
+        )
     tokenizer = _open_tokenizer_directory(directory / weights.TOKENIZER, device)
     _fill(generator, state, device, dtype, directory / weights.WEIGHTS)
-    return Pipeline(tokenizer, generator, names, training, sampling)
+    return Pipeline(tokenizer, generator, classes.given, training, sampling)
 
 
 def _open_tokenizer_directory(directory: Path, device: torch.device) -> Tokenizer:
@@ -184,7 +196,7 @@ def _open_tokenizer_directory(directory: Path, device: torch.device) -> Tokenize
     try:
         with torch.device("meta"):
             tokenizer = tokenizers.create(**config)
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{directory / weights.CONFIG} does not describe a tokenizer of randfeat: {error}") from None
     _fill(tokenizer, state, device, torch.float32, directory / weights.WEIGHTS)
     return tokenizer.eval()
@@ -211,7 +223,9 @@ def _fill(
     moved = {}
     for name in list(state):
         value = state.pop(name)
-        moved[name] = value.to(device=device, dtype=dtype if value.is_floating_point() else None)
+        if not value.is_floating_point():
+            raise ValueError(f"{path}: {name} is {value.dtype}, expected floating-point weights")
+        moved[name] = value.to(device=device, dtype=dtype)
     try:
         weights.load_strict(model, moved, assign=True)
     except ValueError as error:

@@ -7,7 +7,6 @@ to a twin of the network, so it cannot reach a state_dict; whoever keeps a twin 
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -15,58 +14,70 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .layers import SwiGLU
+from .layers import Block, CrossAttention, SelfAttention, SwiGLU
 
 Network = TypeVar("Network", bound=nn.Module)
 
 ROWS = 32  # a hint to oneDNN: products of any number of rows are right, and of few are as fast
 _TWIN = "_is_twin"
+# what generators are built from
+KINDS = (Block, CrossAttention, SelfAttention, SwiGLU, nn.Dropout, nn.Embedding, nn.Linear, nn.ModuleList, nn.RMSNorm)
 
 
 def twin(network: Network) -> Network:
-    """A copy in evaluation mode that shares the parameters and calls its parts directly, past modules and hooks.
+    """A copy in evaluation mode that shares the parameters. It computes, without gradients, what the network does when
+    the twin is made: make it anew after a training step. A twin's twin is itself.
 
-    On a CPU its linear layers are packed. It computes, without gradients, what the network does when the twin is made:
-    make it anew after a training step. A twin's twin is itself.
+    It calls its parts directly, past modules, and on a CPU its linear layers are packed; not so where somebody has
+    added to the network: a hook, a parametrization, a module of another kind.
     """
     if _TWIN in vars(network):
         return network
-    made = _fast(network, can_pack(network))
-    made._modules = _shallow(network)._modules  # for whoever asks it for its parameters or changes its mode
+    made = _shallow(network)
+    if _is_as_built(network):
+        vars(made).update(_parts(network, can_pack(network)))
     vars(made)[_TWIN] = True
     return made
 
 
-def signature(network: nn.Module) -> list[tuple[int, int, float]]:
-    """What changes when parameters do: where they lie, how often torch saw them changed, and a sum over their bits,
-    which takes some milliseconds for 100 MB.
+def _is_as_built(network: nn.Module) -> bool:
+    inner = [module for module in network.modules() if module is not network]
+    return all(type(m) in KINDS and not (m._forward_hooks or m._forward_pre_hooks) for m in inner)
 
-    What torch does not see, a change through `.data`, is in the sum, unless it only moves numbers about in one tensor.
+
+def signature(network: nn.Module) -> list[tuple[int, ...]]:
+    """What changes when parameters do: where they lie, how often torch saw them changed, and sums over their bits.
+
+    The sums notice what torch does not count, a change through `.data`. They take some milliseconds for 100 MB.
     """
-    return [(p.data_ptr(), p._version, _sum_of_bits(p.detach().flatten())) for p in network.parameters()]
+    return [
+        (p.data_ptr(), 0 if p.is_inference() else p._version, *_sums_of_bits(p.detach())) for p in network.parameters()
+    ]
 
 
-def _sum_of_bits(values: Tensor) -> float:
-    if values.numel() * values.element_size() % 8 == 0:
-        return values.view(torch.int64).sum().item()
-    return values.double().sum().item()
+def _sums_of_bits(values: Tensor) -> tuple[int, int]:
+    """Over the rows and over the columns, which weigh differently, so that numbers that change places are noticed."""
+    raw = values.contiguous().view(len(values), -1).view(torch.uint8)
+    if raw.shape[1] % 8 or raw.data_ptr() % 8 or raw.storage_offset() % 8:
+        raw = F.pad(raw, (0, -raw.shape[1] % 8)).contiguous()
+    words = raw.view(torch.int64)
+    rows, columns = words.sum(1), words.sum(0)
+    weigh = [torch.arange(1, len(sums) + 1, device=sums.device) for sums in (rows, columns)]
+    return int((rows * weigh[0]).sum()), int((columns * weigh[1]).sum())
 
 
 def _shallow(module: Network) -> Network:
     """Modules of its own, in evaluation mode, with the same parameters."""
-    made = copy.copy(module)
-    made.training = False
-    made._modules = {name: child and _shallow(child) for name, child in module._modules.items()}
+    made = object.__new__(type(module))
+    vars(made).update(vars(module), training=False)
+    vars(made)["_modules"] = {name: child and _shallow(child) for name, child in module._modules.items()}
     return made
 
 
-def _fast(module: Network, pack: bool) -> Network:
-    made = copy.copy(module)
-    made.training = False
-    # names in an object's own dictionary are found before those of nn.Module, and without its search
-    vars(made).update({name: _part(child, pack) for name, child in module._modules.items() if child is not None})
-    vars(made).update(module._parameters)
-    return made
+def _parts(module: nn.Module, pack: bool) -> dict[str, Any]:
+    """What a twin finds in its own dictionary, without nn.Module's search: children as they are called, parameters."""
+    children = {name: _part(child, pack) for name, child in module._modules.items() if child is not None}
+    return {**children, **module._parameters}
 
 
 def _part(module: nn.Module, pack: bool) -> Any:
@@ -81,7 +92,9 @@ def _part(module: nn.Module, pack: bool) -> Any:
         return _packed(module.weight)
     if pack and isinstance(module, SwiGLU):
         return _packed_swiglu(module)
-    return _fast(module, pack).forward
+    made = _shallow(module)
+    vars(made).update(_parts(module, pack))
+    return made.forward
 
 
 def _same(x: Tensor) -> Tensor:

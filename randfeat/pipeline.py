@@ -68,23 +68,22 @@ class Pipeline(nn.Module):
         self.classes = Classes(class_names, generator.num_classes)
         self.training_record = training or {}
         self.sampling = sampling or Sampling()
-        self._fast: tuple[list, Generator] | None = None
+        self._packed: tuple[list, Generator] | None = None
         self.eval()
 
-    @property
-    def fast(self) -> Generator:
-        """The generator for reading and writing without gradients: on a CPU with packed weights, see `packing`, which
-        are kept until those of the generator change.
+    def packed(self) -> Generator:
+        """The generator for reading and writing without gradients: on a CPU with packed weights, see `packing`. They
+        take as much memory once more, and are kept until those of the generator change.
         """
         if not packing.can_pack(self.generator):
             return packing.twin(self.generator)
         seen = packing.signature(self.generator)
-        if self._fast is None or self._fast[0] != seen:
-            self._fast = seen, packing.twin(self.generator)
-        return self._fast[1]
+        if self._packed is None or self._packed[0] != seen:
+            self._packed = seen, packing.twin(self.generator)
+        return self._packed[1]
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_fast": None}  # packed weights stay in their process
+        return self.__dict__ | {"_packed": None}  # packed weights stay in their process
 
     @property
     def image_size(self) -> tuple[int, int]:
@@ -125,7 +124,7 @@ class Pipeline(nn.Module):
 
     def features(self, images: data.Images, spec: str | FeatureSpec) -> np.ndarray:
         """Features of images as `spec` says: float32 (B, F), or (B, F, h, w) where its pool is `none`."""
-        return features.read(self.fast, self.encode(images), [FeatureSpec.parse(spec)])[0].numpy()
+        return features.read(self.packed(), self.encode(images), [FeatureSpec.parse(spec)])[0].numpy()
 
     def sample(
         self,
@@ -146,14 +145,14 @@ class Pipeline(nn.Module):
         label = self.label_indices(labels)
         if not len(label):
             raise ValueError("there is nothing to sample: give a label, or None, for each image")
-        if not isinstance(batch_size, Integral) or batch_size < 1:
+        if isinstance(batch_size, bool) or not isinstance(batch_size, Integral) or batch_size < 1:
             raise ValueError(f"batch_size must be a whole number from 1, got {batch_size}")
         seeds, grid = seeding.of_images(seed, len(label)), self.generator.grid
         if extrapolation is not None:
             grid = extrapolation.grid(grid)
         given = None if order is None else _one_each(orders.explicit(order, grid), len(label))
-        images, generator = [], self.fast
-        for part in torch.arange(len(label)).split(batch_size):
+        images, generator = [], self.packed()
+        for part in torch.arange(len(label)).split(min(batch_size, len(label))):
             how = generator, label[part], seeds[part], sampling or self.sampling
             places = None if given is None else given[part]
             if extrapolation is None:
@@ -170,7 +169,7 @@ class Pipeline(nn.Module):
         extrapolation: Extrapolation | None = None,
     ) -> None:
         """Raises the ValueError that `sample` would raise, at the price of its first step for one image."""
-        model, grid = self.fast, self.generator.grid
+        model, grid = self.packed(), self.generator.grid
         large = grid if extrapolation is None else extrapolation.grid(grid)
         given = None if order is None else torch.atleast_2d(orders.explicit(order, large))[:1]
         check_sweeps(model, sampling)
@@ -242,12 +241,12 @@ class Pipeline(nn.Module):
             raise ValueError(f"{len(label)} labels for {len(pixels)} images: give one for each")
         known = ~editing.token_mask(mask, self.tokenizer.stride).flatten()
         seeds = seeding.of_images(seed, len(pixels))
-        tokens = editing.complete(self.fast, self.encode(pixels), known, label, seeds, sampling or self.sampling)
+        tokens = editing.complete(self.packed(), self.encode(pixels), known, label, seeds, sampling or self.sampling)
         return editing.paste(pixels, self.decode(tokens), mask)
 
     def classify(self, images: data.Images, orders: int = 16, seed: int = 0) -> Tensor:
         """Mean over `orders` orders of log p(image | class), in nats: float32 (B, num_classes)."""
-        return likelihood.class_log_prob(self.fast, self.encode(images), None, orders, seed=seed).mean(-1)
+        return likelihood.class_log_prob(self.packed(), self.encode(images), None, orders, seed=seed).mean(-1)
 
     def label_indices(self, labels: Sequence[Label]) -> Tensor:
         """Class indices (B,) of labels given by index, by name, or as None (the null class)."""
@@ -265,7 +264,7 @@ class Pipeline(nn.Module):
             "sampling": asdict(self.sampling),
         }
         tokenizer = {"name": tokenizers.name_of(self.tokenizer), **self.tokenizer.config}
-        with files.new_directory(Path(directory), weights.CONFIG) as made:
+        with files.new_directory(Path(directory), weights.is_model) as made:
             (made / weights.TOKENIZER).mkdir()
             weights.write(made, config, self.generator.state_dict())
             weights.write(made / weights.TOKENIZER, tokenizer, self.tokenizer.state_dict())

@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
@@ -62,6 +63,8 @@ def write_samples(
     """
     directory, sampling = Path(directory), sampling or model.sampling
     named = model.classes.indices(classes)
+    if balanced and named:
+        raise ValueError("balanced goes round all classes: leave out balanced, or the classes")
     if balanced and not model.classes.count:
         raise ValueError("this model has no classes to balance: leave balanced out")
     if count is None:
@@ -86,7 +89,7 @@ def write_samples(
             "sampling": asdict(sampling),
             "seed": seed,
             "classes": named,
-            "balanced": balanced and not named,
+            "balanced": balanced,
             "order": None if order is None else [int(position) for position in order],
             "extrapolation": None if extrapolation is None else asdict(extrapolation),
             "model": model_name,
@@ -126,7 +129,8 @@ def begin(directory: Path, settings: Mapping[str, Any]) -> None:
     elif path.is_file():
         before = _settings_of(path)
         _check_same(directory, before, settings)
-        last = max((int(file.stem) for file in (directory / IMAGES).glob("[0-9]*.png")), default=-1)
+        numbers = (re.fullmatch(r"(\d{6,})\.png", file.name) for file in (directory / IMAGES).glob("*.png"))
+        last = max((int(number[1]) for number in numbers if number), default=-1)
         if last >= settings["count"]:
             raise ValueError(
                 f"{directory} holds more than {settings['count']} images, number {last} for one: "
@@ -177,7 +181,7 @@ def _draw(
 ) -> None:
     """Makes the images of this process's share that are not there."""
     share = range(processes.rank(), len(labels), processes.world())
-    there = {path.name for path in (directory / IMAGES).iterdir()}
+    there = {path.name for path in (directory / IMAGES).iterdir() if path.stat().st_size}
     missing = [number for number in share if image_path(directory, number).name not in there]
     done = len(share) - len(missing)
     what = f"images ({done} were there)" if done else "images"

@@ -55,8 +55,8 @@ class Sampling:
             raise ValueError(f"top_k must be a whole number, got {self.top_k}")
         if not 0 < self.top_p <= 1:
             raise ValueError(f"top_p must be in (0, 1], got {self.top_p}")
-        if self.sweeps < 0:
-            raise ValueError(f"sweeps must be 0 or more, got {self.sweeps}")
+        if not isinstance(self.sweeps, Integral) or self.sweeps < 0:
+            raise ValueError(f"sweeps must be a whole number from 0, got {self.sweeps}")
         tokens_per_step(self.schedule, 1, self.steps)  # raises for a wrong name or number of steps
 
     @classmethod
@@ -96,14 +96,20 @@ def filter_logits(logits: Tensor, top_k: int = 0, top_p: float = 1.0) -> Tensor:
 
 
 def draw(logits: Tensor, noise: Tensor) -> Tensor:
-    """Inverse-CDF draw: logits (..., V) and noise (...) in [0, 1), as `seeding.uniform` makes it -> tokens (...)."""
+    """Inverse-CDF draw: logits (..., V) and noise (...) in [0, 1), as `seeding.uniform` makes it -> tokens (...).
+
+    Raises a ValueError for logits that are not finite (-inf excludes a token).
+    """
     # in two levels, first the block of the vocabulary and then the token in it: on a CPU a long cumulative sum is slow
     # (and, in float32, coarse), short ones and plain sums are not
     if rest := -logits.shape[-1] % BLOCK:
         logits = F.pad(logits, (0, rest), value=-torch.inf)
     probability = logits.float().softmax(-1).unflatten(-1, (-1, BLOCK))
     upto = probability.sum(-1).cumsum(-1)
-    threshold = noise.unsqueeze(-1) * upto[..., -1:]
+    total = upto[..., -1:]
+    if total.device.type == "cpu" and not total.isfinite().all():  # elsewhere the device would have to stop for it
+        raise ValueError("the logits are not finite: are weights, temperature and guidance what they should be?")
+    threshold = noise.unsqueeze(-1) * total
     block = torch.searchsorted(upto, threshold, right=True)
     within = probability.take_along_dim(block.unsqueeze(-1), -2).squeeze(-2).cumsum(-1)
     # the two levels round differently: a token that the filters excluded must not follow from it
@@ -148,6 +154,8 @@ def decode(
         raise ValueError(f"{type(model).__name__} decodes one token a step, not {max(sizes)}: leave steps out")
 
     guidance = sampling.guidance
+    if not (guidance.off or model.num_classes):
+        raise ValueError("this model has no classes that guidance could lead to: leave guidance out")
     copies = 1 if guidance.off else 2
     labels = label if guidance.off else torch.cat((label, torch.full_like(label, model.num_classes)))
     prefix, given = order[:, :done], known.gather(1, order[:, :done])

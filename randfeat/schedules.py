@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Literal, get_args
 
 Schedule = Literal["cosine-randar", "cosine-arpg", "arccos", "linear", "one-by-one"]
@@ -67,13 +67,14 @@ class Guidance:
 
     def __post_init__(self) -> None:
         for name in ("scale", "start"):
-            if not math.isfinite(getattr(self, name)):
-                raise ValueError(f"guidance {name} must be a finite number, got {getattr(self, name)}")
+            value = getattr(self, name)
+            if not isinstance(value, Real) or not math.isfinite(value):
+                raise ValueError(f"guidance {name} must be a finite number, got {value!r}")
         if self.schedule not in ("constant", "linear"):
             raise ValueError(f"guidance schedule must be constant or linear, got {self.schedule!r}")
         if self.counted not in ("before", "after"):
             raise ValueError(f"guidance is counted before or after the step, got {self.counted!r}")
-        if not self.interval[0] <= self.interval[1]:
+        if len(self.interval) != 2 or not self.interval[0] <= self.interval[1]:
             raise ValueError(f"guidance interval must be two shares, the lower first, got {self.interval}")
 
     @property

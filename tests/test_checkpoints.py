@@ -46,6 +46,25 @@ def test_the_weights_that_the_official_samplers_take(tmp_path, state):
     assert found.entries == ("ema", "steps")
 
 
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod."])
+def test_what_wrappers_put_before_names_is_taken_off(tmp_path, state, prefix):
+    torch.save({"model": {prefix + name: value for name, value in state.items()}}, tmp_path / "file.pt")
+    same(checkpoints.read(tmp_path / "file.pt").state, state)
+
+
+def test_tensors_without_names_are_no_weights(tmp_path):
+    torch.save({1: torch.ones(2)}, tmp_path / "file.pt")
+    with pytest.raises(ValueError, match="holds no weights: expected named tensors"):
+        checkpoints.read(tmp_path / "file.pt")
+
+
+def test_a_text_file_is_none_of_torch(tmp_path):
+    (tmp_path / "file.pt").write_text("hello, world\n")
+    with pytest.raises(ValueError, match=r"file.pt (is damaged|is no checkpoint)") as refused:
+        checkpoints.read(tmp_path / "file.pt")
+    assert "(101)" not in str(refused.value)
+
+
 @pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
 def test_opening_reads_no_weights(tmp_path, suffix):
     """A file with a hole of 2 GiB is opened, and the process does not grow by it."""

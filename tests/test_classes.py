@@ -54,6 +54,7 @@ def test_a_folders_own_names(label, index):
         (True, "a class is an index, a name or None, got True"),
         (1.0, "a class is an index, a name or None, got 1.0"),
         (float("nan"), "a class is an index, a name or None, got nan"),
+        (torch.tensor(True), "a class is an index, a name or None"),
         (torch.tensor(1.5), "a class is an index, a name or None"),
         ([1], r"a class is an index, a name or None, got \[1\]"),
         ("dgo house, small", r"unknown class 'dgo house, small', did you mean 'dog house, small' \(4\)"),

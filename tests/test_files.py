@@ -14,10 +14,14 @@ class Killed(BaseException):
     """Stands for a kill: nothing that runs on an exception in the block may repair what it left."""
 
 
+def holds(name):
+    return lambda directory: (directory / name).is_file()
+
+
 def test_a_directory_is_replaced_as_a_whole(tmp_path):
     target = tmp_path / "deep" / "model"
     for number in range(3):
-        with files.new_directory(target, "file") as made:
+        with files.new_directory(target, holds("file")) as made:
             (made / "file").write_text(str(number))
         assert (target / "file").read_text() == str(number)
         assert [path.name for path in target.parent.iterdir()] == ["model"]
@@ -25,7 +29,7 @@ def test_a_directory_is_replaced_as_a_whole(tmp_path):
 
 def test_an_error_inside_leaves_everything_as_it_was(tmp_path):
     def fill():
-        with files.new_directory(tmp_path / "model", "half") as made:
+        with files.new_directory(tmp_path / "model", holds("half")) as made:
             (made / "half").write_text("half")
             raise ValueError("no")
 
@@ -37,7 +41,7 @@ def test_an_error_inside_leaves_everything_as_it_was(tmp_path):
 @pytest.mark.parametrize("renames", [0, 1])
 def test_a_kill_between_the_renames_leaves_a_whole_directory(tmp_path, monkeypatch, renames):
     target = tmp_path / "model"
-    with files.new_directory(target, "file") as made:
+    with files.new_directory(target, holds("file")) as made:
         (made / "file").write_text("old")
     done, rename = [], pathlib.Path.rename
 
@@ -49,10 +53,10 @@ def test_a_kill_between_the_renames_leaves_a_whole_directory(tmp_path, monkeypat
 
     with monkeypatch.context() as patch:
         patch.setattr(pathlib.Path, "rename", dying)
-        with pytest.raises(Killed), files.new_directory(target, "file") as made:
+        with pytest.raises(Killed), files.new_directory(target, holds("file")) as made:
             (made / "file").write_text("new")
     assert (files.settled(target) / "file").read_text() == "old"
-    with files.new_directory(target, "file") as made:
+    with files.new_directory(target, holds("file")) as made:
         (made / "file").write_text("newer")
     assert (files.settled(target) / "file").read_text() == "newer"
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
@@ -81,17 +85,20 @@ def test_what_is_not_ours_is_left_alone(tmp_path):
     taken = tmp_path / "taken"
     taken.write_text("a file")
     for target in (precious, taken):
-        with pytest.raises(FileExistsError, match="choose another name"), files.new_directory(target, "config.json"):
+        with (
+            pytest.raises(FileExistsError, match="choose another name"),
+            files.new_directory(target, holds("config.json")),
+        ):
             pass
     assert (precious / "thesis.tex").read_text() == "years"
     assert taken.read_text() == "a file"
     empty = tmp_path / "empty"
     empty.mkdir()
-    with files.new_directory(empty, "config.json") as made:
+    with files.new_directory(empty, holds("config.json")) as made:
         (made / "config.json").write_text("{}")
     link = tmp_path / "link"
     link.symlink_to(empty)
-    with files.new_directory(link, "config.json") as made:
+    with files.new_directory(link, holds("config.json")) as made:
         (made / "config.json").write_text("[]")
     assert link.is_symlink()
     assert (empty / "config.json").read_text() == "[]"

@@ -1,6 +1,7 @@
 """`load` and `load_tokenizer` on what lies on the disk; tests/test_hub.py has what comes from the hub."""
 
 import json
+import shutil
 from functools import partial
 
 import official
@@ -78,9 +79,12 @@ def test_what_no_file_tells_must_be_told(tmp_path, build, codes):
     with pytest.raises(ValueError, match=r"no published size, .* give load\(..., num_heads=..., grid=...\)"):
         load(file, tokenizer=codes)
     assert load(file, num_heads=2, tokenizer=codes).generator.grid == (16, 16)
-    for wrong in (3, 0, -2):
-        with pytest.raises(ValueError, match=f"embed_dim 16 over num_heads {wrong} must be a whole number"):
+    for wrong in (3, 0, -2, "4", 4.0, True):
+        with pytest.raises(ValueError, match=r"num_heads .*must be .*whole number"):
             load(file, num_heads=wrong, tokenizer=codes)
+    for grid in ((), (4,), (0, 4), (-1, 4), (2.5, 3), (4, 4, 4), 16):
+        with pytest.raises(ValueError, match=r"grid must be .*whole numbers"):
+            load(file, num_heads=2, grid=grid, tokenizer=codes)
 
 
 def test_a_published_size_tells_its_heads_grid_and_sampling(tmp_path, monkeypatch, codes):
@@ -224,7 +228,7 @@ def test_the_generator_is_converted_and_the_tokenizer_never(tmp_path, build, cod
         images = one.sample([0, None], Sampling(tiny.steps(one.generator, 2)))
         assert images.shape == (2, 3, 32, 48)
         assert one.features(images, "raster/causal/token/L1/mean/mean").dtype == "float32"
-    with pytest.raises(ValueError, match=r"weights cannot be torch.int8: give a floating-point dtype"):
+    with pytest.raises(ValueError, match=r"weights cannot be torch.int8: give a floating-point torch.dtype"):
         load(file, dtype=torch.int8)
 
 
@@ -353,3 +357,24 @@ def test_the_state_that_is_read_is_the_state_that_was_written(tmp_path, build):
         empty = build()
     again = weights.from_official(empty, official_state)
     assert all(torch.equal(again[name], value) for name, value in made.state_dict().items())
+
+
+def test_a_name_of_the_other_kind_is_told_apart():
+    with pytest.raises(ValueError, match="llamagen-vq16 is the other kind: open it with randfeat.load_tokenizer"):
+        load("llamagen-vq16")
+    with pytest.raises(ValueError, match="arpg-l is the other kind: open it with randfeat.load"):
+        load_tokenizer("arpg-l")
+
+
+def test_a_model_without_its_tokenizer_is_not_whole(tmp_path, codes):
+    Pipeline(codes, tiny.model("arpg", GRID)).save(tmp_path / "model")
+    shutil.rmtree(tmp_path / "model" / "tokenizer")
+    with pytest.raises(FileNotFoundError, match="model has no folder tokenizer: copy the whole directory again"):
+        load(tmp_path / "model")
+
+
+def test_whole_numbers_are_no_weights(tmp_path, codes):
+    state = {name: value.to(torch.int8) for name, value in official.state_of(tiny.model("arpg", GRID)).items()}
+    file = official.write(tmp_path / "a.pt", state)
+    with pytest.raises(ValueError, match=r"a.pt: .* is torch.int8, expected floating-point weights"):
+        load(file, tokenizer=codes, **TOLD)

@@ -92,8 +92,28 @@ def test_a_signature_changes_with_the_weights(model, dtype):
         before = packing.signature(model)
         parameter.data.view(-1)[-1] += 1  # behind torch's back
         assert packing.signature(model) != before, number
+        for moved in (parameter.flip(0), parameter.roll(1, -1)):
+            if not torch.equal(moved, parameter):
+                before = packing.signature(model)
+                parameter.data.copy_(moved.detach())
+                assert packing.signature(model) != before, number
         parameter.data = whole
         before = packing.signature(model)
+
+
+def test_a_signature_takes_any_tensors():
+    with torch.inference_mode():
+        made_without_counters = nn.Linear(3, 5)
+    buffer = torch.arange(22.0)
+    views = nn.Linear(3, 7, bias=False)
+    views.weight.data = buffer[1:].view(7, 3)  # not where 64-bit words begin
+    views.weight.data[0, 0] = torch.nan
+    for network in (made_without_counters, views, nn.Linear(3, 5).bfloat16()):
+        before = packing.signature(network)
+        assert packing.signature(network) == before
+        with torch.inference_mode():
+            network.weight[-1, -1] += 1
+        assert packing.signature(network)[0][2:] != before[0][2:]
 
 
 def test_a_twin_of_a_twin_is_itself(model):
@@ -103,9 +123,23 @@ def test_a_twin_of_a_twin_is_itself(model):
 
 @torch.no_grad()
 def test_layers_that_are_not_ours_work_as_they_are():
-    network = nn.Sequential()
-    network.add_module("linear", nn.Linear(4, 4))
-    network.add_module("norm", nn.LayerNorm(4))
+    network = nn.Sequential(nn.Linear(4, 4), nn.LayerNorm(4), nn.Dropout(0.9)).train()
     x = torch.rand(3, 4)
     twin = packing.twin(network)
-    assert torch.equal(twin.norm(twin.linear(x)), network(x))
+    assert torch.equal(twin(x), twin(x))  # dropout is off
+    assert torch.equal(twin(x), network.eval()(x))
+
+
+@torch.no_grad()
+def test_what_was_added_to_a_model_runs(model):
+    plain, seen = logits_of_two_steps(packing.twin(model)), []
+    hook = model.blocks[0].register_forward_hook(lambda *_: seen.append("block"))
+    assert torch.allclose(logits_of_two_steps(packing.twin(model)), plain, atol=1e-5)
+    assert seen == ["block"] * 2
+    hook.remove()
+    nn.utils.parametrizations.weight_norm(model.head)
+    model.train()
+    assert torch.allclose(logits_of_two_steps(packing.twin(model)), plain, atol=1e-5)
+    model.head = nn.Sequential(model.head, nn.Dropout(0.9))
+    assert torch.allclose(logits_of_two_steps(packing.twin(model)), plain, atol=1e-5)
+    assert model.head.training

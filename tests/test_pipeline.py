@@ -302,21 +302,21 @@ def test_parts_that_do_not_fit_are_refused():
 
 def test_weights_are_packed_once_and_again_when_they_change(pipeline):
     before = pipeline.sample(["cat"] * 4)
-    fast = pipeline.fast
-    assert pipeline.fast is fast
+    fast = pipeline.packed()
+    assert pipeline.packed() is fast
     for parameter in pipeline.generator.parameters():
         parameter.data.mul_(-2)
-    assert pipeline.fast is not fast
+    assert pipeline.packed() is not fast
     after = pipeline.sample(["cat"] * 4)
     assert not torch.equal(after, before)
-    pipeline._fast = None
+    pipeline._packed = None
     assert torch.equal(pipeline.sample(["cat"] * 4), after)
 
 
 def test_a_pipeline_travels_without_its_packed_weights(pipeline):
     expected = pipeline.sample(["cat"])
     for again in (pickle.loads(pickle.dumps(pipeline)), copy.deepcopy(pipeline)):
-        assert again._fast is None
+        assert again._packed is None
         assert torch.equal(again.sample(["cat"]), expected)
     assert pipeline.state_dict().keys() == copy.deepcopy(pipeline).state_dict().keys()
 

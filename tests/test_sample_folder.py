@@ -92,7 +92,7 @@ def test_how_many_there_are_by_default(tmp_path):
         folder = write_samples(model, tmp_path / str(count), **more)
         assert npz.count(folder / "samples.npz") == count
     free = make(num_classes=0)
-    folder = write_samples(free, tmp_path / "free", 2, classes=[None])
+    folder = write_samples(free, tmp_path / "free", 2, classes=[None], sampling=Sampling())
     with np.load(folder / "samples.npz") as archive:
         assert list(archive) == ["arr_0"]
 
@@ -230,6 +230,8 @@ def test_what_is_not_ours_is_left_alone(tmp_path):
         (dict(order=[0, 1, 2, 3, 4, 0]), "not a permutation"),
         (dict(order=[[*range(6)]]), "one order for all of its images"),
         (dict(order=[0, 1]), "an order for the grid 2 x 3 holds 6"),
+        (dict(balanced=True, classes=[0]), "balanced goes round all classes"),
+        (dict(sampling=Sampling(temperature=1e-40)), "the logits are not finite"),
         (dict(sampling=Sampling(order="spiral")), "order 'spiral' is none of RandAR's"),
         (dict(sampling=Sampling(within_step="group")), "within_step 'group' is none of RandAR's"),
         (dict(model=make(num_classes=0), balanced=True), "no classes to balance"),
@@ -306,3 +308,13 @@ def test_a_file_is_written_before_its_name_appears(tmp_path, monkeypatch):
     write_samples(make(), tmp_path / "out", 2)
     assert seen[0] == "settings.json"
     assert {"000000.png", "000001.png", "grid.png", "labels.csv"} <= set(seen)
+
+
+def test_files_of_other_names_and_empty_ones_do_not_count(tmp_path):
+    folder = write_samples(make(), tmp_path / "out", 3)
+    expected = {path.name: path.read_bytes() for path in (folder / "images").iterdir()}
+    (folder / "images" / "000001 2.png").write_bytes(b"a copy")
+    (folder / "images" / "0abc.png").write_bytes(b"")
+    (folder / "images" / "000002.png").write_bytes(b"")
+    write_samples(make(), folder, 3)
+    assert {name: (folder / "images" / name).read_bytes() for name in expected} == expected

@@ -75,3 +75,13 @@ def test_damaged_directories_are_refused(tmp_path):
     (tmp_path / weights.WEIGHTS).unlink()
     with pytest.raises(FileNotFoundError, match=r"it has no model.safetensors"):
         weights.read(tmp_path)
+
+
+def test_only_what_save_writes_is_taken_for_a_model(tmp_path):
+    weights.write(tmp_path, {"randfeat": "1", "generator": {}}, {"a": torch.rand(3)})
+    assert weights.is_model(tmp_path)
+    (tmp_path / "README.md").write_text("a card, a repository, somebody's own")
+    assert not weights.is_model(tmp_path)
+    (tmp_path / "README.md").unlink()
+    weights.write(tmp_path, {"model_type": "bert"}, {"a": torch.rand(3)})
+    assert not weights.is_model(tmp_path)

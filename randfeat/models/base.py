@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -76,6 +77,12 @@ class Generator(nn.Module, ABC):
         rope_base: float = 10000.0,
     ) -> None:
         super().__init__()
+        sizes = dict(vocab_size=vocab_size, embed_dim=embed_dim, depth=depth, num_heads=num_heads)
+        for name, size in (*sizes.items(), *(("grid", side) for side in _two(grid))):
+            if isinstance(size, bool) or not isinstance(size, Integral) or size < 1:
+                raise ValueError(f"{name} must be whole numbers from 1, got {size!r}")
+        if num_classes < 0:
+            raise ValueError(f"num_classes must be 0 or more, got {num_classes}")
         num_kv_heads = num_kv_heads or num_heads
         ffn_dim = ffn_dim or ffn_width(embed_dim)
         if num_heads < 1 or embed_dim % num_heads or (embed_dim // num_heads) % 4:
@@ -252,3 +259,11 @@ class Generator(nn.Module, ABC):
                 nn.init.normal_(parameter, std=0.02, generator=generator)
             else:
                 nn.init.ones_(parameter)
+
+
+def _two(grid: tuple[int, int]) -> tuple[int, int]:
+    try:
+        rows, columns = grid
+    except (TypeError, ValueError):
+        raise ValueError(f"grid must be rows and columns, two whole numbers, got {grid!r}") from None
+    return rows, columns

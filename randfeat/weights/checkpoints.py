@@ -48,19 +48,33 @@ def read(path: Path) -> Checkpoint:
         raise ValueError(f"{path} is no checkpoint: expected a file that ends in {', '.join(SUFFIXES)}")
     content = _unpickle(path)
     if _is_state(content):
-        return Checkpoint(path, content)
+        return Checkpoint(path, _unwrapped(content))
     found = content if isinstance(content, Mapping) else {}
     for name in CONTAINERS:
         if _is_state(found.get(name)):
-            return Checkpoint(path, found[name], name, tuple(str(entry) for entry in found if entry != name))
+            return Checkpoint(
+                path, _unwrapped(found[name]), name, tuple(str(entry) for entry in found if entry != name)
+            )
     raise ValueError(
         f"{path} holds no weights: expected named tensors, alone or under one of {', '.join(CONTAINERS)}, "
         f"found {first_few([str(entry) for entry in found])}"
     )
 
 
+def _unwrapped(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Without the prefix that torch's wrappers for many GPUs and for compiling give to every name."""
+    for prefix in ("module.", "_orig_mod."):
+        if all(name.startswith(prefix) for name in state):
+            return _unwrapped({name.removeprefix(prefix): value for name, value in state.items()})
+    return dict(state)
+
+
 def _is_state(content: Any) -> bool:
-    return isinstance(content, Mapping) and bool(content) and all(isinstance(x, Tensor) for x in content.values())
+    return (
+        isinstance(content, Mapping)
+        and bool(content)
+        and all(isinstance(name, str) and isinstance(value, Tensor) for name, value in content.items())
+    )
 
 
 def _unpickle(path: Path) -> Any:
@@ -84,5 +98,7 @@ def _unpickle(path: Path) -> Any:
         except PermissionError:
             raise
         except Exception as error:  # what is cut short can mislead the reader into any error
-            reason = str(error).partition(". ")[0].partition("\n")[0] or "it ends too early"
+            reason = str(error).partition(". ")[0].partition("\n")[0]
+            if " " not in reason:  # a lone number or name explains nothing
+                reason = "it is no file of torch.save, or ends too early"
             raise ValueError(f"{path} is damaged or cut short ({reason}): copy it again") from None

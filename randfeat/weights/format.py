@@ -44,6 +44,17 @@ def read(directory: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     return read_config(directory), read_safetensors(directory / WEIGHTS)
 
 
+def is_model(directory: Path) -> bool:
+    """Whether a directory holds what `Pipeline.save` writes and nothing else."""
+    names = {inside.name for inside in directory.iterdir()}
+    if CONFIG not in names or names - {*FILES, TOKENIZER}:
+        return False
+    try:
+        return {"randfeat", "generator"} <= read_config(directory).keys()
+    except ValueError:
+        return False
+
+
 def read_config(directory: Path) -> dict[str, Any]:
     """The config of a model directory."""
     try:
