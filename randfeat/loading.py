@@ -183,9 +183,7 @@ def _open_directory(directory: Path, device: torch.device, dtype: torch.dtype) -
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{directory / weights.CONFIG} does not describe a model of randfeat: {error}") from None
     if not (directory / weights.TOKENIZER).is_dir():
-        raise FileNotFoundError(
-            f"{directory} has no folder {weights.TOKENIZER}, so its pictures cannot be made or read"
-        )
+        raise FileNotFoundError(f"{directory} has no folder {weights.TOKENIZER}: copy the whole directory again")
     tokenizer = _open_tokenizer_directory(directory / weights.TOKENIZER, device)
     _fill(generator, state, device, dtype, directory / weights.WEIGHTS)
     return Pipeline(tokenizer, generator, classes.given, training, sampling)
