@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from numbers import Integral
 
 import torch
 from torch import Tensor
@@ -38,10 +39,10 @@ class Extrapolation:
     blind: float = 0.5
 
     def __post_init__(self) -> None:
-        if self.factor != int(self.factor) or self.factor < 2:
-            raise ValueError(f"factor must be a whole number from 2, got {self.factor}")
-        if self.boundary < 0:
-            raise ValueError(f"boundary must be 0 or more, got {self.boundary}")
+        for name, least in (("factor", 2), ("boundary", 0)):
+            value = getattr(self, name)
+            if not isinstance(value, Integral) or value < least:
+                raise ValueError(f"{name} must be a whole number from {least}, got {value}")
         if not 0 <= self.blind <= 1:
             raise ValueError(f"blind must be a share in [0, 1], got {self.blind}")
 

@@ -290,6 +290,6 @@ class Pipeline(nn.Module):
 
 def _one_each(order: Tensor, images: int) -> Tensor:
     """An order (N,) or (B, N) as one for each image, (B, N)."""
-    if order.ndim > 2 or (order.ndim == 2 and len(order) != images):
+    if order.ndim > 2 or (order.ndim == 2 and len(order) not in (1, images)):
         raise ValueError(f"orders of shape {tuple(order.shape)} for {images} images: give one for all or one for each")
     return order.expand(images, -1)

@@ -222,6 +222,9 @@ def _finish(model: Pipeline, directory: Path, labels: Tensor, seeds: Tensor, tur
 
 
 def _open(path: Path) -> Image.Image:
-    with Image.open(path) as picture:
-        picture.load()
-        return picture
+    try:
+        with Image.open(path) as picture:
+            picture.load()
+            return picture
+    except (OSError, SyntaxError) as error:
+        raise OSError(f"{path} is no picture any more ({error}): delete it and run the same again") from None

@@ -6,6 +6,7 @@ Written in double precision on plain numbers: nothing here needs a tensor.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Literal, get_args
@@ -74,7 +75,11 @@ class Guidance:
             raise ValueError(f"guidance schedule must be constant or linear, got {self.schedule!r}")
         if self.counted not in ("before", "after"):
             raise ValueError(f"guidance is counted before or after the step, got {self.counted!r}")
-        if len(self.interval) != 2 or not self.interval[0] <= self.interval[1]:
+        if (
+            not isinstance(self.interval, Sequence)
+            or len(self.interval) != 2
+            or not self.interval[0] <= self.interval[1]
+        ):
             raise ValueError(f"guidance interval must be two shares, the lower first, got {self.interval}")
 
     @property

@@ -176,7 +176,9 @@ def test_what_cannot_be_is_refused():
     [
         (dict(factor=1), "factor must be a whole number from 2, got 1"),
         (dict(factor=2.5), "factor must be a whole number from 2, got 2.5"),
-        (dict(boundary=-1), "boundary must be 0 or more, got -1"),
+        (dict(factor=2.0), "factor must be a whole number from 2, got 2.0"),
+        (dict(factor=float("inf")), "factor must be a whole number from 2, got inf"),
+        (dict(boundary=-1), "boundary must be a whole number from 0, got -1"),
         (dict(blind=1.5), r"blind must be a share in \[0, 1\], got 1.5"),
     ],
 )

@@ -318,3 +318,12 @@ def test_files_of_other_names_and_empty_ones_do_not_count(tmp_path):
     (folder / "images" / "000002.png").write_bytes(b"")
     write_samples(make(), folder, 3)
     assert {name: (folder / "images" / name).read_bytes() for name in expected} == expected
+
+
+def test_a_damaged_picture_is_named(tmp_path):
+    folder = write_samples(make(), tmp_path / "out", 3)
+    (folder / "images" / "000001.png").write_bytes(b"not a picture")
+    with pytest.raises(OSError, match=r"000001.png is no picture any more .*: delete it and run the same again"):
+        write_samples(make(), folder, 3)
+    (folder / "images" / "000001.png").unlink()
+    write_samples(make(), folder, 3)

@@ -111,6 +111,9 @@ def test_guidance_is_off_where_no_step_needs_two_halves(guidance, off):
         (dict(counted="during"), "counted before or after the step, got 'during'"),
         (dict(interval=(math.nan, 1.0)), "guidance interval"),
         (dict(interval=(0.6, 0.5)), "guidance interval"),
+        (dict(interval=0.5), "guidance interval"),
+        (dict(interval=(0, 0.5, 1)), "guidance interval"),
+        (dict(scale="2"), "guidance scale must be a finite number, got '2'"),
     ],
 )
 def test_wrong_guidance_is_refused(wrong, message):
