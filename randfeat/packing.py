@@ -46,13 +46,16 @@ def _is_as_built(network: nn.Module) -> bool:
 
 
 def signature(network: nn.Module) -> list[tuple[int, ...]]:
-    """What changes when parameters do: where they lie, how often torch saw them changed, and sums over their bits.
+    """What changes when a network does: its modules and their hooks, where its parameters lie, how often torch saw them
+    changed, and sums over their bits.
 
     The sums notice what torch does not count, a change through `.data`. They take some milliseconds for 100 MB.
     """
-    return [
+    modules = [(id(m), len(m._forward_hooks), len(m._forward_pre_hooks)) for m in network.modules()]
+    parameters = [
         (p.data_ptr(), 0 if p.is_inference() else p._version, *_sums_of_bits(p.detach())) for p in network.parameters()
     ]
+    return [*modules, *parameters]
 
 
 def _sums_of_bits(values: Tensor) -> tuple[int, int]:

@@ -311,6 +311,10 @@ def test_weights_are_packed_once_and_again_when_they_change(pipeline):
     assert not torch.equal(after, before)
     pipeline._packed = None
     assert torch.equal(pipeline.sample(["cat"] * 4), after)
+    seen = []
+    pipeline.generator.blocks[0].register_forward_hook(lambda *_: seen.append("block"))
+    pipeline.sample(["cat"])
+    assert seen
 
 
 def test_a_pipeline_travels_without_its_packed_weights(pipeline):
