@@ -98,7 +98,7 @@ def filter_logits(logits: Tensor, top_k: int = 0, top_p: float = 1.0) -> Tensor:
 def draw(logits: Tensor, noise: Tensor) -> Tensor:
     """Inverse-CDF draw: logits (..., V) and noise (...) in [0, 1), as `seeding.uniform` makes it -> tokens (...).
 
-    Raises a ValueError for logits that are not finite (-inf excludes a token).
+    Raises a ValueError for logits that are not finite (-inf excludes a token), on the CPU only.
     """
     # in two levels, first the block of the vocabulary and then the token in it: on a CPU a long cumulative sum is slow
     # (and, in float32, coarse), short ones and plain sums are not

@@ -319,6 +319,7 @@ def test_weights_are_packed_once_and_again_when_they_change(pipeline):
 
 def test_a_pipeline_travels_without_its_packed_weights(pipeline):
     expected = pipeline.sample(["cat"])
+    # pickled as it is for a spawned worker; models on disk are never pickles
     for again in (pickle.loads(pickle.dumps(pipeline)), copy.deepcopy(pipeline)):
         assert again._packed is None
         assert torch.equal(again.sample(["cat"]), expected)

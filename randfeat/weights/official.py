@@ -26,7 +26,7 @@ def _official_layout(model: Generator | Tokenizer) -> dict[str, tuple[str, ...]]
 
 def to_official(model: Generator | Tokenizer, state: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
     """The state (by default the model's own) under the names and shapes of the official code's state_dict, without
-    what nothing here reads (`Tokenizer.unused`).
+    what nothing here reads (`unused` of the model).
     """
     state = model.state_dict() if state is None else state
     official: dict[str, Tensor] = {}
