@@ -40,6 +40,8 @@ from .schedules import Guidance, Schedule
 from .tokenizers import Tokenizer
 from .weights import hub
 
+BATCH = 32  # images at a time: a convolutional tokenizer takes about 30 MB for each
+
 
 class Pipeline(nn.Module):
     """A tokenizer with the generator of its tokens.
@@ -122,9 +124,31 @@ class Pipeline(nn.Module):
 
     # four things to do with it ---------------------------------------------------------------------------------
 
-    def features(self, images: data.Images, spec: str | FeatureSpec) -> np.ndarray:
-        """Features of images as `spec` says: float32 (B, F), or (B, F, h, w) where its pool is `none`."""
-        return features.read(self.packed(), self.encode(images), [FeatureSpec.parse(spec)])[0].numpy()
+    def features(
+        self,
+        images: data.Images | Iterable[data.Picture],
+        spec: str | FeatureSpec = FeatureSpec(),  # noqa: B008  immutable
+        batch_size: int = BATCH,
+        progress: bool = False,
+    ) -> np.ndarray:
+        """Features of images as `spec` says: float32 (B, F), or (B, F, h, w) where its pool is `none`.
+
+        Any number of images, of an iterator too: `batch_size` of them are held at a time. progress: show a bar.
+        """
+        model, parsed = self.packed(), FeatureSpec.parse(spec)
+        features.check(model, parsed)
+        batches = data.batches(images, batch_size, "reading" if progress else None)
+        return np.concatenate([features.read(model, self.encode(batch), [parsed])[0].numpy() for batch in batches])
+
+    def tokens(
+        self, images: data.Images | Iterable[data.Picture], batch_size: int = BATCH, progress: bool = False
+    ) -> np.ndarray:
+        """Tokens of images in raster space: uint16 (B, N), uint32 where the codebook needs it. As `features`, it takes
+        any number of images; `encode` does one batch, on the model's device.
+        """
+        kind = np.uint16 if self.tokenizer.vocab_size <= 1 << 16 else np.uint32
+        batches = data.batches(images, batch_size, "encoding" if progress else None)
+        return np.concatenate([self.encode(batch).cpu().numpy().astype(kind) for batch in batches])
 
     def sample(
         self,
