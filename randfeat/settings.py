@@ -29,7 +29,9 @@ def refuse_other(
     `what`.
     """
     if other := difference(before, now, free):
-        raise ValueError(f"{directory} holds {what} with {other}: choose another directory (--out), or the same settings")
+        raise ValueError(
+            f"{directory} holds {what} with {other}: choose another directory (--out), or the same settings"
+        )
 
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

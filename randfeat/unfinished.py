@@ -23,7 +23,8 @@ def is_begun(directory: Path) -> bool:
 def begin(directory: Path, settings: Mapping[str, Any], what: str, free: Collection[str] = ()) -> dict[str, Any]:
     """Makes the directory with its folder, or goes on with what was begun with the same settings, which are returned.
 
-    settings: JSON with a `format`. what: is made there, in a word. free: settings that may differ, see `settings.difference`.
+    settings: JSON with a `format`. what: is made there, in a word. free: those that may differ, see
+    `settings.difference`.
     Raises a ValueError that names the setting that differs, and a FileExistsError for a directory of something else.
     """
     settings, folder = json.loads(json.dumps(settings)), directory / FOLDER
