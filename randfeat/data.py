@@ -66,7 +66,8 @@ def open_picture(source: str | Path | BinaryIO) -> Image.Image:
                 raise UnreadableImage("PostScript, which is a program")
             if picture.format == "PNG":  # its checksums, which decoding leaves aside
                 Image.open(io.BytesIO(content)).verify()
-            if picture.format == "JPEG" and b"\xff\xd9" not in content[picture.fp.tell() :]:
+            scan = picture.fp.tell() if picture.fp else 0  # where a JPEG's pixels begin
+            if picture.format == "JPEG" and b"\xff\xd9" not in content[scan:]:
                 raise UnreadableImage("truncated")  # zeros in the place of the rest would be decoded
             picture.load()
             return as_seen(picture)
@@ -160,10 +161,8 @@ def _to_bytes(values: np.ndarray, mode: str) -> np.ndarray:
         raise UnreadableImage("values that are not finite")
     low, high = (float(values.min()), float(values.max())) if values.size else (0.0, 1.0)
     tops = {"I": (255, 65535), "F": (1, 255, 65535)}.get(mode, (65535,))
-    top = next((top for top in tops if high <= top), None)
-    bottom = 0.0
-    if low < 0 or top is None:
-        bottom, top = low, high
+    fitting = [float(top) for top in tops if 0 <= low and high <= top]
+    bottom, top = (0.0, fitting[0]) if fitting else (low, high)
     return ((values.astype(np.float64) - bottom) * (255 / max(top - bottom, 1e-300))).round().astype(np.uint8)
 
 
@@ -281,16 +280,15 @@ def _as_batch(images: Array, channels: int, size: tuple[int, int]) -> Tensor:
 
 def _channels_first(images: Array, allowed: tuple[int, ...]) -> Tensor | None:
     """(B, C, H, W) with C one of `allowed`, those first preferred; None if it is none."""
-    if isinstance(images, np.ndarray):
-        tensor = torch.from_numpy(np.require(images, requirements=["C", "W"]))  # a copy of a read-only one
-    else:
-        tensor = images
+    of_numpy = isinstance(images, np.ndarray)
+    # a copy of a read-only array
+    tensor = torch.from_numpy(np.require(images, requirements=["C", "W"])) if of_numpy else torch.as_tensor(images)
     if tensor.ndim == 3:
         return tensor.unsqueeze(1) if 1 in allowed else None
     for count in allowed:
         if tensor.shape[1] == count:
             return tensor
-        if isinstance(images, np.ndarray) and tensor.shape[3] == count:
+        if of_numpy and tensor.shape[3] == count:
             return tensor.movedim(3, 1)
     return None
 

@@ -1,3 +1,4 @@
+import contextlib
 import io
 import pickle
 import warnings
@@ -181,10 +182,8 @@ def test_wherever_a_file_is_cut_it_is_refused(format, share):
 
 @given(st.binary(max_size=200), st.sampled_from([b"", b"\xff\xd8\xff\xe0", b"\x89PNG\r\n\x1a\n", b"GIF89a", b"II*\0"]))
 def test_no_content_leads_to_another_error(content, beginning):
-    try:
+    with contextlib.suppress(UnreadableImage):
         open_picture(io.BytesIO(beginning + content))
-    except UnreadableImage as error:
-        assert str(error)
 
 
 def test_what_is_no_file_is_refused(tmp_path, monkeypatch):
