@@ -161,7 +161,7 @@ def _to_bytes(values: np.ndarray, mode: str) -> np.ndarray:
         raise UnreadableImage("values that are not finite")
     low, high = (float(values.min()), float(values.max())) if values.size else (0.0, 1.0)
     tops = {"I": (255, 65535), "F": (1, 255, 65535)}.get(mode, (65535,))
-    fitting = [float(top) for top in tops if 0 <= low and high <= top]
+    fitting = [float(top) for top in tops if low >= 0 and high <= top]
     bottom, top = (0.0, fitting[0]) if fitting else (low, high)
     return ((values.astype(np.float64) - bottom) * (255 / max(top - bottom, 1e-300))).round().astype(np.uint8)
 
