@@ -63,6 +63,8 @@ def extract(
     for name, value, lowest in (("batch_size", batch_size, 1), ("workers", workers, 0), ("shard_size", shard_size, 1)):
         if value is not None and (isinstance(value, bool) or not isinstance(value, Integral) or value < lowest):
             raise ValueError(f"{name} must be a whole number from {lowest}, got {value}")
+    if not len(source):
+        raise ValueError(f"{source.name} holds no images")
     reader, encode = _reader_and_encode(encoder, source)
     record = {
         "format": store.FORMAT,
@@ -165,7 +167,7 @@ def _make(
     shard_size: int | None,
 ) -> None:
     """The shards that are not there, each in one of the processes, and then the store."""
-    shapes = [features.shape[1:] for features in encode(torch.from_numpy(reader.blank()[None]))]
+    shapes = [features.shape[1:] for features in encode(torch.from_numpy(np.stack([reader.blank()])))]
     wanted = settings | {"shard_size": shard_size or default_shard(shapes)}
     first = processes.rank() == 0
     if first:

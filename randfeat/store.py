@@ -15,6 +15,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -184,7 +185,7 @@ class FeatureStore:
             "images": sum(source["images"] for source in sources),
             "fingerprint": hashlib.sha256("".join(source["fingerprint"] for source in sources).encode()).hexdigest(),
         }
-        features = [(block for store in opened for block in npy.blocks(store.as_numpy(spec))) for spec in first.specs]
+        features = [_joined([store.as_numpy(spec) for store in opened]) for spec in first.specs]
         shapes = [first.as_numpy(spec).shape[1:] for spec in first.specs]
         with files.new_directory(directory, lambda there: False) as made:
             write(made, record, table, shapes, features, [row for store in opened for row in store.skipped])
@@ -238,3 +239,8 @@ def write(
 def array_names(specs: int) -> list[str]:
     """The file of each spec."""
     return ["features.npy"] if specs == 1 else [f"features-{number}.npy" for number in range(specs)]
+
+
+def _joined(arrays: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
+    """The rows of all of them in pieces."""
+    return chain.from_iterable(map(npy.blocks, arrays))
