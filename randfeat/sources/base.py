@@ -1,0 +1,120 @@
+"""What every form of images has in common: named rows, with labels where these are known."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+Labels = list[int | None] | None
+
+
+class Rows(ABC):
+    """Rows of a data set. They can be pickled, so that processes beside this one read them.
+
+    name: what the user gave. paths: the stable and unique name of each row. labels: the class index of each row, None
+    for a row without one; None if no row has one. classes: a name for each class index, where they are known.
+    """
+
+    def __init__(
+        self, name: str, paths: Sequence[str], labels: Labels = None, classes: list[str] | None = None
+    ) -> None:
+        if not len(paths):
+            raise ValueError(f"{name} holds no images")
+        self.name, self.paths, self.labels, self.classes = name, paths, labels, classes
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    @abstractmethod
+    def sizes(self) -> Iterable[int]:
+        """Bytes of each row's file, -1 for one that is not there."""
+
+    def fingerprint(self) -> str:
+        """SHA-256 in hex over what decides the rows: their names, labels and sizes, and the names of the classes.
+
+        It is the same on every machine, whenever and wherever the files lie.
+        """
+        digest = hashlib.sha256(json.dumps(self.classes).encode())
+        labels = self.labels or [None] * len(self)
+        for path, label, size in zip(self.paths, labels, self.sizes(), strict=True):
+            digest.update(json.dumps([path, label, size]).encode())
+        return digest.hexdigest()
+
+
+class Source(Rows):
+    """Images."""
+
+    @abstractmethod
+    def read(self, i: int) -> Image.Image:
+        """Row i as `data.open_picture` gives it: upright, "L" or "RGB"; an UnreadableImage says why it is none."""
+
+
+class TokenSource(Rows):
+    """Images that a tokenizer has turned into tokens.
+
+    grid: rows and columns of tokens. vocab_size and tokenizer (a fingerprint, see `weights.fingerprint`): None where
+    the files do not say.
+    """
+
+    grid: tuple[int, int]
+    vocab_size: int | None = None
+    tokenizer: str | None = None
+
+    @abstractmethod
+    def tokens(self, i: int) -> np.ndarray:
+        """Row i: integers (crops, N) in raster space. Raises an UnreadableImage for a file that holds none."""
+
+
+def numbered(values: Sequence[Any], classes: Sequence[str] | None = None) -> tuple[Labels, list[str] | None]:
+    """Labels as people write them -> class indices and the names of the classes.
+
+    Whole numbers, also written as text, are indices; one below zero means none. Texts become the classes, in sorted
+    order, unless `classes` gives them already.
+    """
+    values = [None if value != value else value for value in values]  # pandas' nan
+    if classes is None and all(value is None or _is_index(value) for value in values):
+        indices: list[int | None] = [None if value is None or int(value) < 0 else int(value) for value in values]
+        return (None if all(index is None for index in indices) else indices), None
+    texts = [None if value is None else str(value) for value in values]
+    names = sorted({text for text in texts if text is not None}) if classes is None else list(classes)
+    index_of = {name: index for index, name in enumerate(names)}
+    return [None if text is None else index_of[text] for text in texts], names
+
+
+def check_unique(name: str | Path, paths: Sequence[str]) -> None:
+    """Raises a ValueError that names a path which is there twice."""
+    if len(set(paths)) < len(paths):
+        twice = next(path for path, count in Counter(paths).items() if count > 1)
+        raise ValueError(f"{name} has {twice} more than once: expected each image once")
+
+
+def _is_index(value: Any) -> bool:
+    if isinstance(value, str):
+        return value.strip().lstrip("-").isdecimal()
+    return not isinstance(value, bool) and value == int(value)
+
+
+def printable(path: str) -> str:
+    """A path as text that can be written anywhere: bytes that are no UTF-8 are spelled out."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return os.fsencode(path).decode("utf-8", "backslashreplace")
+    return path
+
+
+def size_of(path: str | Path) -> int:
+    """Bytes of a file, -1 where it is none."""
+    try:
+        return os.stat(path).st_size  # noqa: PTH116  a million times
+    except OSError:
+        return -1

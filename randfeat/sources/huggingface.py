@@ -1,0 +1,95 @@
+"""Data sets of Hugging Face's `datasets`: from the hub, or saved with `save_to_disk`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from . import splits
+from .base import Labels, Source, numbered
+from .parquet import IMAGES, cell_sizes, label_column, open_cell
+from .table import column
+
+
+class HuggingFaceSource(Source):
+    """One split of a data set with a column of images. They are decoded here, so that a damaged one is one row."""
+
+    def __init__(self, name: str, dataset: Any, split: str | None) -> None:
+        """dataset: a `datasets.Dataset`. split: goes before the numbers that name the rows."""
+        import datasets
+
+        images = [key for key, kind in dataset.features.items() if isinstance(kind, datasets.Image)]
+        found = column(images, IMAGES) or next(iter(images), None)
+        if found is None:
+            raise ValueError(f"{name} has no column of images: it has {', '.join(dataset.column_names)}")
+        self.column = found
+        labels, classes = _labels(dataset)
+        prefix = f"{split}/" if split else ""
+        super().__init__(name, [f"{prefix}{row}" for row in range(len(dataset))], labels, classes)
+        self.images = dataset.select_columns([found]).cast_column(found, datasets.Image(decode=False))
+
+    def read(self, i: int) -> Image.Image:
+        return open_cell(self.images[i][self.column], Path())
+
+    def sizes(self) -> Iterable[int]:
+        for table in self.images.with_format("arrow").iter(1000):
+            yield from cell_sizes(table[self.column], Path())
+
+
+def open_saved(root: Path, split: str | None = None) -> HuggingFaceSource:
+    """What `Dataset.save_to_disk` or `DatasetDict.save_to_disk` wrote."""
+    import datasets
+
+    try:
+        saved = datasets.load_from_disk(str(root))
+    except Exception as error:  # the library raises whatever a damaged file leads to
+        raise ValueError(f"{root} is no data set that save_to_disk wrote whole: {_first_line(error)}") from error
+    if isinstance(saved, datasets.DatasetDict):
+        chosen = splits.choose(str(root), saved, split)
+        return HuggingFaceSource(str(root), saved[chosen], chosen)
+    own = str(saved.split) if saved.split else None
+    if split is not None:
+        splits.choose(str(root), [own] if own else [], split)
+    return HuggingFaceSource(str(root), saved, own)
+
+
+def open_hub(name: str, split: str | None = None) -> HuggingFaceSource:
+    """A data set of the hub, downloaded into the cache of `datasets` if it is not there."""
+    import datasets
+    from datasets.exceptions import DatasetNotFoundError
+
+    try:
+        there = datasets.get_dataset_split_names(name)
+        chosen = splits.choose(name, there, split)
+        dataset = datasets.load_dataset(name, split=chosen)
+    except DatasetNotFoundError as error:
+        raise FileNotFoundError(
+            f"there is neither a file or folder {name} here nor a data set of this name on the hub that you may read: "
+            "check the name, or log in with `hf auth login`"
+        ) from error
+    except Exception as error:
+        if type(error) is ValueError and str(error).startswith(f"{name} has "):
+            raise
+        raise ConnectionError(
+            f"the data set {name} of the hub could not be loaded ({type(error).__name__}: {_first_line(error)}): "
+            "check the name and the connection, or give the folder of a copy"
+        ) from error
+    return HuggingFaceSource(name, dataset, chosen)
+
+
+def _labels(dataset: Any) -> tuple[Labels, list[str] | None]:
+    import datasets
+
+    names = {key: kind.names for key, kind in dataset.features.items() if isinstance(kind, datasets.ClassLabel)}
+    key = label_column(dataset.column_names, names)
+    if key is None:
+        return None, None
+    labels, classes = numbered(dataset.select_columns([key]).with_format("arrow")[:][key].to_pylist())
+    return labels, names.get(key, classes)
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

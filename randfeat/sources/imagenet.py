@@ -1,0 +1,103 @@
+"""Labels of ImageNet's flat validation images, from the development kit that came with them."""
+
+from __future__ import annotations
+
+import io
+import re
+import tarfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from .base import Source
+
+KIT = "ILSVRC2012_devkit_t12"
+TRUTH, META = "ILSVRC2012_validation_ground_truth.txt", "meta.mat"
+_NUMBER = re.compile(r"ILSVRC2012_val_(\d{8})\.[^/]*")
+
+
+@dataclass(frozen=True)
+class DevKit:
+    """wnids: the classes in the official order, sorted. truth: the class index of each validation image, in order.
+
+    The kit's own ids, 1 to 1000, are in another order.
+    """
+
+    wnids: list[str]
+    truth: list[int]
+
+
+def find_kit(near: Path) -> Path | None:
+    """Where the kit lies in a folder or the one above: its tar.gz, its folder, or its two files; None if it does not."""
+    for folder in (near, near.parent):
+        for path in (folder / f"{KIT}.tar.gz", folder / KIT / "data", folder / KIT, folder / "data", folder):
+            if path.suffix == ".gz" and path.is_file() or (path / TRUTH).is_file():
+                return path
+    return None
+
+
+def is_kit(path: Path) -> bool:
+    """Whether a path is that of a kit: its tar.gz, a folder of its two files, or the list of labels."""
+    return path.name in (f"{KIT}.tar.gz", TRUTH) or any((path / below / TRUTH).is_file() for below in ("", "data"))
+
+
+def read_kit(path: Path) -> DevKit:
+    """Reads a kit, whichever of its forms `path` is. Raises a ValueError for one that lacks a file."""
+    if path.is_file() and path.name.endswith(".tar.gz"):
+        try:
+            with tarfile.open(path) as archive:
+                contents = [_member(archive, path, name) for name in (META, TRUTH)]
+        except (tarfile.TarError, EOFError, OSError) as error:
+            raise ValueError(f"{path} is damaged ({error}): get it again") from None
+    else:
+        folder = path.parent if path.is_file() else path
+        folder = folder if (folder / TRUTH).is_file() else folder / "data"
+        for name in (META, TRUTH):
+            if not (folder / name).is_file():
+                raise ValueError(f"{folder} has no {name}: the labels of ImageNet's development kit need both files")
+        contents = [(folder / name).read_bytes() for name in (META, TRUTH)]
+    wnid_of = _wnids(contents[0], path)
+    wnids = sorted(wnid_of.values())
+    index_of = {wnid: index for index, wnid in enumerate(wnids)}
+    return DevKit(wnids, [index_of[wnid_of[int(line)]] for line in contents[1].split()])
+
+
+def number(path: str) -> int | None:
+    """Which of the validation images a path names, from 1; None if it names none."""
+    found = _NUMBER.fullmatch(path.rpartition("/")[2])
+    return int(found[1]) if found else None
+
+
+def truth_of(source: Source, kit: DevKit) -> list[int | None]:
+    """The class index of each of the validation images of a source."""
+    labels: list[int | None] = []
+    for path in source.paths:
+        image = number(path)
+        if image is None or not 1 <= image <= len(kit.truth):
+            raise ValueError(
+                f"{path} is none of the {len(kit.truth)} images that ImageNet's development kit labels: "
+                "expected names such as ILSVRC2012_val_00000001.JPEG"
+            )
+        labels.append(kit.truth[image - 1])
+    return labels
+
+
+def _member(archive: tarfile.TarFile, path: Path, name: str) -> bytes:
+    for member in archive:
+        if member.name.endswith(f"/{name}"):
+            file = archive.extractfile(member)
+            if file is not None:
+                return file.read()
+    raise ValueError(f"{path} has no {name}: get it again")
+
+
+def _wnids(meta: bytes, path: Path) -> dict[int, str]:
+    """The kit's id of each class -> its WordNet id. Ids of inner nodes of WordNet's tree are left out."""
+    from scipy.io import loadmat
+    from scipy.io.matlab import MatReadError
+
+    try:
+        synsets = loadmat(io.BytesIO(meta), squeeze_me=True)["synsets"]
+        rows = [(int(row["ILSVRC2012_ID"]), str(row["WNID"]), int(row["num_children"])) for row in synsets]
+    except (KeyError, ValueError, TypeError, MatReadError, NotImplementedError) as error:
+        raise ValueError(f"{META} of {path} is not that of ImageNet's development kit: {error}") from None
+    return {id: wnid for id, wnid, children in rows if children == 0}

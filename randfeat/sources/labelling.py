@@ -1,0 +1,55 @@
+"""Labels from a file of their own."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any, TypeVar
+
+from . import imagenet, table
+from .base import Rows, Source, numbered
+
+AnyRows = TypeVar("AnyRows", bound=Rows)
+
+
+def labelled(source: AnyRows, path: Path) -> AnyRows:
+    """The same rows with the labels of a file: a list or table of paths and labels (the file name alone is enough for
+    one), a text of one label a line, in the order of the rows, or ImageNet's development kit.
+    """
+    if not path.exists():
+        raise FileNotFoundError(f"there is no file of labels {path}: check the path")
+    made = copy.copy(source)
+    if imagenet.is_kit(path):
+        kit = imagenet.read_kit(path)
+        made.labels, made.classes = imagenet.truth_of(source, kit), kit.wnids
+    elif path.suffix.lower() in table.LISTS and (columns := table.read(path)).labels is None:
+        if len(columns.paths) != len(source):
+            raise ValueError(
+                f"{path} has {len(columns.paths)} labels, {source.name} has {len(source)} images: expected one a line"
+            )
+        made.labels, made.classes = numbered(columns.paths)
+    else:
+        made.labels, made.classes = numbered(_by_path(source, path))
+    return made
+
+
+def with_kit_nearby(source: Source, folder: Path) -> Source:
+    """ImageNet's validation images with the labels of the development kit, where it lies beside them."""
+    if source.labels is not None or not all(imagenet.number(path) for path in source.paths):
+        return source
+    kit = imagenet.find_kit(folder)
+    return source if kit is None else labelled(source, kit)
+
+
+def _by_path(source: Rows, path: Path) -> list[Any]:
+    columns = table.read(path)
+    if columns.labels is None:
+        raise ValueError(f"{path} has no column of labels: expected one called {' or '.join(table.LABELS)}")
+    label_of = dict(zip(columns.paths, columns.labels, strict=True))
+    labels = []
+    for row in source.paths:
+        name = row if row in label_of else row.rpartition("/")[2]
+        if name not in label_of:
+            raise ValueError(f"{path} has no label for {row}: expected one for each image of {source.name}")
+        labels.append(label_of[name])
+    return labels

@@ -1,0 +1,185 @@
+"""Which form a data set has, and the source for it."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from . import folder, splits, table
+from .base import Source, TokenSource
+
+FORMS = (
+    "a folder of images, tar files or parquet files, a .tar, .parquet, .csv, .tsv, .jsonl, .txt or .lst file, a pattern "
+    "such as shards-{000..009}.tar, what save_to_disk wrote, a token store, or a data set of the Hugging Face hub"
+)
+METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")  # of an `imagefolder` of Hugging Face
+TAR, PARQUET, ARRAY = ".tar", ".parquet", ".npy"
+
+
+def open_source(data: str | Path, split: str | None = None, labels: str | Path | None = None) -> Source | TokenSource:
+    """Opens a data set, whatever its form.
+
+    data: one of
+    - a folder of images: flat, nested, or with a folder for each class, with splits above those or without;
+    - a list (.txt, .lst) or a table (.csv, .tsv, .jsonl, .parquet) of paths, relative to it, and of labels;
+    - parquet files with images, a folder that `save_to_disk` wrote, an `imagefolder` with a metadata file, or the name
+      of a data set on the Hugging Face hub, the one form that asks the network;
+    - tar files: WebDataset shards (`shards-{000..009}.tar`, `shards-*.tar`, a folder of them), ImageNet's class tars or
+      the tar of these;
+    - a token store, or the trees and tars of `<class>/<i>.npy` that RandAR publishes.
+    split: which part, where there are several: then it must be given. "val" and "validation" are the same.
+    labels: a file of labels, see `labelling.labelled`. ImageNet's flat validation images find those of the development
+    kit if it lies beside their folder.
+
+    Raises a FileNotFoundError or a ValueError that says what was found instead.
+    """
+    from . import labelling
+
+    source = _open(str(data), split)
+    if labels is not None:
+        return labelling.labelled(source, Path(labels))
+    return labelling.with_kit_nearby(source, Path(data)) if isinstance(source, Source) else source
+
+
+def _open(name: str, split: str | None) -> Source | TokenSource:
+    path = Path(name)
+    if path.is_dir():
+        return _open_folder(path, split)
+    if path.is_file():
+        return _open_file(path, split)
+    if re.search(r"[*?{\[]", name):
+        return _open_pattern(name, split)
+    if re.fullmatch(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", name):
+        from .huggingface import open_hub
+
+        return open_hub(name, split)
+    raise FileNotFoundError(f"there is no {name}: expected {FORMS}")
+
+
+def _open_file(path: Path, split: str | None) -> Source | TokenSource:
+    suffix = path.suffix.lower()
+    if suffix == TAR:
+        return _open_tars(str(path), path.parent, [path.name], split)
+    if suffix == PARQUET and _holds_images(path):
+        from .parquet import open_parquet
+
+        if split is not None:
+            splits.choose(str(path), filter(None, [splits.in_file_name(path.name)]), split)
+        return open_parquet(str(path), path.parent, [path.name])
+    if suffix in (*table.LISTS, *table.TABLES):
+        return table.open_table(path, split)
+    raise ValueError(f"{path} is no data set: expected {FORMS}")
+
+
+def _open_pattern(pattern: str, split: str | None) -> Source | TokenSource:
+    from .patterns import expand
+
+    files = expand(pattern)
+    root = Path(os.path.commonpath([file.parent for file in files]))
+    names = [file.relative_to(root).as_posix() for file in files]
+    kinds = {file.suffix.lower() for file in files}
+    if kinds == {TAR}:
+        return _open_tars(pattern, root, names, split)
+    if kinds == {PARQUET}:
+        return _open_parquets(pattern, root, names, split)
+    raise ValueError(f"{pattern} names files of the kinds {', '.join(sorted(kinds))}: expected .tar or .parquet alone")
+
+
+def _open_folder(root: Path, split: str | None) -> Source | TokenSource:
+    inside = {entry.name for entry in os.scandir(root)}
+    if {"tokens.npy", "meta.json"} <= inside:
+        from .tokens import StoredTokens
+
+        return _unsplit(StoredTokens(root), split)
+    if {"dataset_info.json", "state.json"} <= inside or "dataset_dict.json" in inside:
+        from .huggingface import open_saved
+
+        return open_saved(root, split)
+    found: dict[str, list[str]] = {TAR: [], PARQUET: [], ARRAY: [], "": []}
+    for file in folder.walk(root, {*folder.SUFFIXES, TAR, PARQUET, ARRAY}):
+        suffix = os.path.splitext(file)[1].lower()  # noqa: PTH122  fast
+        found[suffix if suffix in found else ""].append(file)
+    images, tars, arrays = found[""], found[TAR], found[ARRAY]
+    parquets = [file for file in found[PARQUET] if _holds_images(root / file)]
+    several = [
+        f"{len(files):,} {kind}"
+        for kind, files in (("images", images), ("tar files", tars), ("parquet files of images", parquets))
+        if files
+    ]
+    if len(several) > 1:
+        raise ValueError(f"{root} holds {' and '.join(several)}: name the folder or the files of one kind")
+    if images:
+        return _open_images(root, images, split)
+    if tars:
+        return _open_tars(str(root), root, tars, split)
+    if parquets:
+        return _open_parquets(str(root), root, parquets, split)
+    if arrays:
+        from .tokens import TokenFiles
+
+        return _unsplit(TokenFiles(root, arrays), split)
+    raise ValueError(f"{root} holds no images: expected {FORMS}")
+
+
+def _open_images(root: Path, files: Sequence[str], split: str | None) -> Source:
+    """A folder of images, by its metadata file where there is one."""
+    if metadata := _metadata(root):
+        return table.open_table(metadata, split)
+    part = folder.part_of(root, files, split)
+    metadata = _metadata(root / part)
+    return table.open_table(metadata) if metadata else folder.open_folder(root, files, part)
+
+
+def _metadata(root: Path) -> Path | None:
+    return next((root / name for name in METADATA if (root / name).is_file()), None)
+
+
+def _open_tars(name: str, root: Path, files: Sequence[str], split: str | None) -> Source | TokenSource:
+    from .tar import index, open_tars
+
+    tars = {file: root / file for file in _of_split(name, files, split)}
+    members = [index(tar) for tar in tars.values()]
+    if any(folder.is_image(member.file) for inside in members for member in inside):
+        return open_tars(name, tars, members)
+    if any(member.name.endswith(ARRAY) for inside in members for member in inside):
+        from .tokens import TokenTars
+
+        return TokenTars(name, tars, members)
+    raise ValueError(f"the tar files of {name} hold neither images nor .npy files of tokens")
+
+
+def _open_parquets(name: str, root: Path, files: Sequence[str], split: str | None) -> Source:
+    from .parquet import open_parquet
+
+    return open_parquet(name, root, _of_split(name, files, split))
+
+
+def _of_split(name: str, files: Sequence[str], split: str | None) -> list[str]:
+    """Those files that `split` means, where the name of each says of which split it is."""
+    parts = [splits.in_file_name(file) for file in files]
+    if None in parts and split is None:
+        return list(files)
+    chosen = splits.choose(name, (part for part in parts if part is not None), split)
+    return [file for file, part in zip(files, parts, strict=True) if part == chosen]
+
+
+def _holds_images(path: Path) -> bool:
+    from pyarrow import ArrowException
+    from pyarrow.parquet import read_schema
+
+    from .parquet import image_column
+
+    try:
+        return image_column(read_schema(path)) is not None
+    except (ArrowException, OSError) as error:
+        raise ValueError(
+            f"{path} is no parquet file, or damaged ({str(error).splitlines()[0]}): get it again"
+        ) from None
+
+
+def _unsplit(source: TokenSource, split: str | None) -> TokenSource:
+    if split is not None:
+        splits.choose(source.name, (), split)
+    return source

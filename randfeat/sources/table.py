@@ -1,0 +1,130 @@
+"""Lists and tables of paths: .txt and .lst, .csv and .tsv, .jsonl, .parquet."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from . import splits
+from .base import numbered
+from .folder import SUFFIXES, FileSource
+
+LISTS = (".txt", ".lst")
+TABLES = (".csv", ".tsv", ".jsonl", ".parquet")
+PATHS = ("path", "file", "filename", "file_name", "image_path", "filepath", "file_path")
+LABELS = ("label", "labels", "class", "target")
+SPLIT = ("split",)
+_SUFFIX = "|".join(suffix[1:] for suffix in sorted(SUFFIXES))
+_LABELLED = re.compile(rf"(.*\.(?:{_SUFFIX}))\s+(?!\S*\.(?:{_SUFFIX})$)(\S+)", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Columns:
+    """What a list says: of each image its path, and where they are there its label and its split, as written."""
+
+    paths: list[str]
+    labels: list[Any] | None = None
+    splits: list[Any] | None = None
+
+
+def open_table(path: Path, split: str | None = None) -> FileSource:
+    """The images that a list names, relative to its folder. Text labels become classes, in sorted order over the whole
+    list; a column `split` says which rows `split` means.
+    """
+    columns = read(path)
+    labels, classes = (None, None) if columns.labels is None else numbered(columns.labels)
+    paths = columns.paths
+    if columns.splits is not None or split is not None:
+        chosen = splits.choose(str(path), (str(part) for part in columns.splits or ()), split)
+        rows = [row for row, part in enumerate(columns.splits or ()) if str(part) == chosen]
+        paths = [paths[row] for row in rows]
+        labels = labels and [labels[row] for row in rows]
+    return FileSource(str(path), path.parent, paths, labels, classes)
+
+
+def read(path: Path) -> Columns:
+    """What a list or table says. Raises a ValueError for one that cannot be read or names no paths."""
+    if path.suffix.lower() in LISTS:
+        return _read_list(path)
+    table = read_arrow(path)
+    name = column(table.column_names, PATHS)
+    if name is None:
+        raise ValueError(
+            f"{path} has no column of paths: expected one called {', '.join(PATHS[:-1])} or {PATHS[-1]}, "
+            f"got {', '.join(table.column_names)}"
+        )
+    paths = table[name].to_pylist()
+    if not all(isinstance(value, str) and value for value in paths):
+        row = next(row for row, value in enumerate(paths) if not (isinstance(value, str) and value))
+        raise ValueError(f"{path} has no path in row {row + 1}: expected one in each row of the column {name}")
+    others = [column(table.column_names, names) for names in (LABELS, SPLIT)]
+    return Columns(paths, *(None if name is None else table[name].to_pylist() for name in others))
+
+
+def read_arrow(path: Path) -> pa.Table:
+    """A table in memory, whatever its form."""
+    try:
+        if path.suffix.lower() == ".parquet":
+            import pyarrow.parquet
+
+            return pyarrow.parquet.read_table(path, columns=_wanted(pyarrow.parquet.read_schema(path).names))
+        if path.suffix.lower() == ".jsonl":
+            import pyarrow.json
+
+            return pyarrow.json.read_json(path)
+        import pyarrow.csv
+
+        as_text = pyarrow.csv.ConvertOptions(column_types={name: pa.string() for name in (*PATHS, *SPLIT)})
+        delimiter = pyarrow.csv.ParseOptions(delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
+        return pyarrow.csv.read_csv(path, parse_options=delimiter, convert_options=as_text)
+    except (pa.ArrowException, OSError) as error:
+        if isinstance(error, OSError) and error.errno:
+            raise
+        raise ValueError(f"{path} is no {path.suffix[1:]} table: {str(error).splitlines()[0]}") from error
+
+
+def column(names: Sequence[str], wanted: Sequence[str]) -> str | None:
+    """The first of the names that is wanted, whatever its case; the earlier wanted goes first."""
+    for want in wanted:
+        for name in names:
+            if name.strip().lower() == want:
+                return name
+    return None
+
+
+def _wanted(names: Sequence[str]) -> list[str]:
+    found = [column(names, wanted) for wanted in (PATHS, LABELS, SPLIT)]
+    return [name for name in found if name is not None] or list(names)
+
+
+def _read_list(path: Path) -> Columns:
+    """Lines of a path, and of a label after a tab, or after a space behind an image suffix."""
+    try:
+        lines = [line for line in path.read_text("utf-8-sig").splitlines() if line.strip()]
+    except UnicodeDecodeError:
+        raise ValueError(f"{path} is no list of paths: it is not UTF-8 text") from None
+    paths: list[str] = []
+    labels: list[str | None] = []
+    for number, line in enumerate(lines, 1):
+        spaced = _LABELLED.fullmatch(line.strip())
+        parts = (
+            line.strip().split("\t") if "\t" in line.strip() else list(spaced.groups()) if spaced else [line.strip()]
+        )
+        if len(parts) > 2:
+            raise ValueError(f"{path} has {len(parts)} fields in line {number}: expected a path, or a path and a label")
+        paths.append(parts[0].strip())
+        labels.append(parts[1].strip() if len(parts) == 2 else None)
+    unlabelled = labels.count(None)
+    if unlabelled == len(labels):
+        return Columns(paths)
+    if unlabelled:
+        raise ValueError(
+            f"{path} has no label in line {labels.index(None) + 1} but {len(labels) - unlabelled} others have: "
+            "expected one in every line, or in none"
+        )
+    return Columns(paths, labels)

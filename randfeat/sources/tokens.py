@@ -1,0 +1,107 @@
+"""Images as tokens: a store of ours, and the trees and tars of `<class>/<i>.npy` that RandAR publishes."""
+
+from __future__ import annotations
+
+import io
+import math
+from abc import abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from ..data import UnreadableImage
+from .base import Labels, TokenSource, check_unique, numbered, printable, size_of
+from .tar import Member, TarRows
+
+SUFFIX = ".npy"
+
+
+class StoredTokens(TokenSource):
+    """The rows of a `token_store.TokenStore`."""
+
+    def __init__(self, directory: Path) -> None:
+        from ..token_store import TokenStore
+
+        self.store = TokenStore.open(directory)
+        super().__init__(str(directory), self.store.paths, self.store.labels, self.store.classes)
+        self.grid, self.vocab_size, self.tokenizer = self.store.grid, self.store.vocab_size, self.store.tokenizer
+
+    def tokens(self, i: int) -> np.ndarray:
+        return self.store.tokens[i]
+
+    def sizes(self) -> Iterable[int]:
+        return [self.store.tokens[0].nbytes] * len(self)
+
+
+class ArrayTokens(TokenSource):
+    """One .npy file for each image: integers (N,), (crops, N) or (1, crops, N), of a square grid."""
+
+    def __init__(self, name: str, paths: Sequence[str], labels: Labels, classes: list[str] | None) -> None:
+        super().__init__(name, paths, labels, classes)
+        try:
+            side = math.isqrt(self._array(0).shape[1])
+        except UnreadableImage as error:
+            raise ValueError(f"{paths[0]} of {name} holds no tokens: {error}") from None
+        self.grid = side, side
+        if self.tokens(0).shape[1] != side * side:
+            raise ValueError(f"{name} has {self.tokens(0).shape[1]} tokens an image, which is no square grid")
+
+    @abstractmethod
+    def content(self, i: int) -> bytes:
+        """The file of row i."""
+
+    def tokens(self, i: int) -> np.ndarray:
+        tokens, n = self._array(i), self.grid[0] * self.grid[1]
+        if tokens.shape[1] != n:
+            raise UnreadableImage(f"{tokens.shape[1]} tokens, where others have {n}")
+        return tokens
+
+    def _array(self, i: int) -> np.ndarray:
+        try:
+            array = np.load(io.BytesIO(self.content(i)), allow_pickle=False)
+        except (ValueError, EOFError, OSError) as error:
+            raise UnreadableImage(f"damaged ({str(error).splitlines()[0]})") from error
+        if array.dtype.kind not in "iu" or not 1 <= array.ndim <= 3 or not array.size:
+            raise UnreadableImage(f"{array.dtype} of shape {array.shape}, expected integers (crops, N)")
+        return array.reshape(-1, array.shape[-1])
+
+
+class TokenFiles(ArrayTokens):
+    """A folder of `<class>/<i>.npy`. Class folders that are all numbers are class indices."""
+
+    def __init__(self, root: Path, files: Sequence[str]) -> None:
+        """files: relative to `root`."""
+        self.root, self.files = root, files
+        paths = [printable(file) for file in files]
+        check_unique(str(root), paths)
+        super().__init__(str(root), paths, *_labels(files))
+
+    def content(self, i: int) -> bytes:
+        try:
+            return (self.root / self.files[i]).read_bytes()
+        except FileNotFoundError:
+            raise UnreadableImage("no such file") from None
+
+    def sizes(self) -> Iterable[int]:
+        return (size_of(self.root / file) for file in self.files)
+
+
+class TokenTars(ArrayTokens):
+    """Tar files of `<class>/<i>.npy`."""
+
+    def __init__(self, name: str, tars: Mapping[str, Path], members: Sequence[Sequence[Member]]) -> None:
+        arrays = [[member for member in inside if member.name.endswith(SUFFIX)] for inside in members]
+        self.rows = TarRows(name, tars, arrays)
+        super().__init__(name, self.rows.paths, *_labels([member.name for inside in arrays for member in inside]))
+
+    def content(self, i: int) -> bytes:
+        return self.rows.read(i)
+
+    def sizes(self) -> Iterable[int]:
+        return self.rows.sizes()
+
+
+def _labels(files: Sequence[str]) -> tuple[Labels, list[str] | None]:
+    folders = [PurePosixPath(file).parent.name for file in files]
+    return numbered(folders) if all(folders) else (None, None)
