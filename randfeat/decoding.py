@@ -48,12 +48,16 @@ class Prepared:
 
 @dataclass(frozen=True)
 class FirstCrop:
-    """Number of an image -> tokens of its first crop, int64 (N,)."""
+    """Number of an image -> tokens of its first crop, int64 (N,), of a vocabulary of this size."""
 
     source: TokenSource
+    vocab_size: int
 
     def __call__(self, number: int) -> np.ndarray:
-        return self.source.tokens(number)[0].astype(np.int64)
+        tokens = self.source.tokens(number)[0].astype(np.int64)
+        if tokens.min() < 0 or tokens.max() >= self.vocab_size:
+            raise ValueError(f"it has tokens {tokens.min()} to {tokens.max()}, of a vocabulary of {self.vocab_size}")
+        return tokens
 
     def blank(self) -> np.ndarray:
         """Of some image: its shape and type are those of all."""

@@ -63,8 +63,6 @@ def extract(
     for name, value, lowest in (("batch_size", batch_size, 1), ("workers", workers, 0), ("shard_size", shard_size, 1)):
         if value is not None and (isinstance(value, bool) or not isinstance(value, Integral) or value < lowest):
             raise ValueError(f"{name} must be a whole number from {lowest}, got {value}")
-    if not len(source):
-        raise ValueError(f"{source.name} holds no images")
     reader, encode = _reader_and_encode(encoder, source)
     record = {
         "format": store.FORMAT,
@@ -101,20 +99,19 @@ def _reader_and_encode(encoder: Encoder, source: Source | TokenSource) -> tuple[
     if isinstance(source, Source):
         return decoding.Prepared(source, encoder.prepare), encoder.encode
     if not isinstance(encoder, PipelineEncoder):
-        raise ValueError(f"{source.name} holds tokens, and {encoder.name} reads pictures: give it the pictures")
-    tokenizer = weights.fingerprint(encoder.pipeline.tokenizer)
-    if source.tokenizer != tokenizer:
+        raise ValueError(f"{source.name} holds tokens, which {encoder.name} cannot read: give it the images")
+    tokenizer, generator = weights.fingerprint(encoder.pipeline.tokenizer), encoder.pipeline.generator
+    if source.tokenizer not in (None, tokenizer):  # None: published trees of tokens do not say
         raise ValueError(
             f"{source.name} holds tokens of the tokenizer {source.tokenizer}, and {encoder.name} reads those of "
-            f"{tokenizer}: tokenise the pictures again with its own"
+            f"{tokenizer}: tokenise the images again with its own"
         )
-    if (source.grid, source.vocab_size) != (encoder.pipeline.generator.grid, encoder.pipeline.generator.vocab_size):
-        ours, theirs = encoder.pipeline.generator, source
+    if source.grid != generator.grid:
         raise ValueError(
-            f"{source.name} holds tokens {theirs.grid} of {theirs.vocab_size}, {encoder.name} reads {ours.grid} of "
-            f"{ours.vocab_size}: tokenise the pictures at its size"
+            f"{source.name} holds {source.grid[0]} x {source.grid[1]} tokens an image, and {encoder.name} reads "
+            f"{generator.grid[0]} x {generator.grid[1]}: tokenise the images at its size"
         )
-    return decoding.FirstCrop(source), encoder.encode_tokens
+    return decoding.FirstCrop(source, generator.vocab_size), encoder.encode_tokens
 
 
 @dataclass(frozen=True)

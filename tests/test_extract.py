@@ -258,7 +258,6 @@ def test_no_image_at_all(tmp_path):
         (dict(batch_size=True), "batch_size must be a whole number from 1, got True"),
         (dict(workers=-1), "workers must be a whole number from 0, got -1"),
         (dict(shard_size=1.5), "shard_size must be a whole number from 1, got 1.5"),
-        (dict(source=Squares(0)), "squares holds no images"),
     ],
 )
 def test_bad_input_writes_nothing(tmp_path, wrong, message):
