@@ -127,5 +127,8 @@ def _batch(attempts: Sequence[tuple[int, np.ndarray | Exception]]) -> Batch | Ex
 
 
 def _begin_worker(number: int) -> None:
-    """Ctrl-C goes to all processes of a terminal; the one that started this one ends it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Ctrl-C goes to all processes of a terminal, a scheduler's SIGTERM to all of a job: the process that started this
+    one ends it.
+    """
+    for stop in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(stop, signal.SIG_IGN)
