@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
@@ -58,15 +57,3 @@ def to_pil(image: Tensor) -> Image.Image:
     """A tensor (channels, H, W) in [0, 1] as a PIL image, rounded to 8 bits."""
     array = (image.clamp(0, 1) * 255).round().to(torch.uint8).cpu().movedim(0, -1).numpy()
     return Image.fromarray(array[..., 0] if array.shape[-1] == 1 else array)
-
-
-@dataclass(frozen=True)
-class CentreCrop:
-    """Stand-in until the rule comes with the picture reader: PIL -> uint8 (h, w, channels)."""
-
-    size: tuple[int, int]
-    channels: int
-
-    def __call__(self, picture: Image.Image) -> np.ndarray:
-        fitted = ImageOps.fit(picture.convert(MODES[self.channels]), self.size[::-1], Image.Resampling.BICUBIC)
-        return np.array(fitted).reshape(*self.size, self.channels)

@@ -105,5 +105,7 @@ def open_encoder(
     if str(model).startswith(TIMM):
         from .timm_encoder import open_timm  # which takes seconds to import, as timm does
 
-        return open_timm(str(model).removeprefix(TIMM), specs, device, dtype, **options)
+        if options:
+            raise ValueError(f"{model} is a model of timm, which takes no {', '.join(options)}: leave it out")
+        return open_timm(str(model).removeprefix(TIMM), [str(spec) for spec in specs], device, dtype)
     return PipelineEncoder(load(model, device=device, dtype=dtype, **options), specs, str(model))

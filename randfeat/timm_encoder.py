@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 from timm.models import FeatureInfo
-from torch import Tensor, nn
+from torch import Tensor
 
 from . import devices, weights
 from .data import MODES
@@ -108,7 +108,7 @@ class TimmEncoder(Encoder):
     model cannot do.
     """
 
-    def __init__(self, model: nn.Module, specs: Sequence[str | TimmSpec] = (), name: str = "") -> None:
+    def __init__(self, model: Any, specs: Sequence[str | TimmSpec] = (), name: str = "") -> None:
         self.model, self.architecture = model.eval(), model.pretrained_cfg["architecture"]
         self.name = name or f"{TIMM}{self.architecture}"
         config = timm.data.resolve_model_data_config(model)
@@ -181,7 +181,7 @@ def _pooled(states: Tensor, how: str) -> Tensor:
     return F.adaptive_avg_pool2d(states, int(how.removeprefix("grid"))).flatten(1)
 
 
-def _checked(model: nn.Module, spec: TimmSpec, size: tuple[int, int]) -> TimmSpec:
+def _checked(model: Any, spec: TimmSpec, size: tuple[int, int]) -> TimmSpec:
     """`spec.resolved` for this model; a ValueError if it cannot be read so."""
     if not spec.layers:
         return spec
@@ -205,9 +205,7 @@ def _checked(model: nn.Module, spec: TimmSpec, size: tuple[int, int]) -> TimmSpe
     return spec
 
 
-def open_timm(
-    source: str, specs: Sequence[str | TimmSpec], device: str | torch.device, dtype: torch.dtype
-) -> TimmEncoder:
+def open_timm(source: str, specs: Sequence[str], device: str | torch.device, dtype: torch.dtype) -> TimmEncoder:
     """An encoder of a model of timm. source: NAME, for its published weights, or NAME@CHECKPOINT, for those of a file.
 
     Raises a FileNotFoundError, ConnectionError or ValueError of one sentence.
@@ -226,13 +224,13 @@ def open_timm(
     elif not timm.models.is_model_pretrained(name):
         raise ValueError(f"timm publishes no weights of {name}: give those of a file, {TIMM}{name}@CHECKPOINT")
     else:
-        config = timm.models.get_pretrained_cfg(name)
+        config: Any = timm.models.get_pretrained_cfg(name)
         with hub.explained(config.hf_hub_id or str(config.url), "the weight file"):
             model = timm.create_model(name, pretrained=True, num_classes=0)
     return TimmEncoder(model.to(device, dtype), specs, f"{TIMM}{source}")
 
 
-def _from_file(name: str, path: Path) -> nn.Module:
+def _from_file(name: str, path: Path) -> Any:
     """A model with the weights of a checkpoint, strictly, but without its classifier."""
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}: check the path")
