@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence, Sized
+from itertools import islice
+from numbers import Integral
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 from PIL import Image, ImageOps
 from torch import Tensor
+
+from . import progress
 
 Picture: TypeAlias = "Image.Image | str | Path"
 Images: TypeAlias = "Tensor | np.ndarray | Picture | Sequence[Picture]"
@@ -51,6 +55,29 @@ def _as_array(picture: Picture, channels: int, size: tuple[int, int]) -> Tensor:
     upright = ImageOps.exif_transpose(picture).convert(MODES[channels])
     fitted = ImageOps.fit(upright, (size[1], size[0]), Image.Resampling.BICUBIC)
     return torch.from_numpy(np.array(fitted, dtype=np.float32) / 255).reshape(1, *size, channels).movedim(3, 1)
+
+
+def batches(images: Images | Iterable[Picture], size: int, what: str | None = None) -> Iterator[Images]:
+    """Images in batches of `size`, the last one smaller. what: the title of a progress bar, which None leaves out."""
+    if isinstance(images, (Image.Image, str, Path)):
+        images = [images]
+    if isinstance(size, bool) or not isinstance(size, Integral) or size < 1:
+        raise ValueError(f"batch_size must be a whole number from 1, got {size}")
+    total = len(images) if isinstance(images, Sized) else None
+    batch: Any = ()
+    with progress.bar(total, what or "", "image", shown=what is not None) as bar:
+        for batch in _slices(images, size):
+            yield batch
+            bar.update(len(batch))
+    if not len(batch):
+        raise ValueError("there are no images: give at least one")
+
+
+def _slices(images: Tensor | np.ndarray | Iterable[Picture], size: int) -> Iterator[Any]:
+    if isinstance(images, (Tensor, np.ndarray)):
+        return (images[start : start + size] for start in range(0, len(images), size))
+    iterator = iter(images)
+    return iter(lambda: list(islice(iterator, size)), [])
 
 
 def to_pil(image: Tensor) -> Image.Image:

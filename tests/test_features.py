@@ -85,7 +85,7 @@ def test_a_wrong_spec_is_refused_by_its_part(text, message):
 def test_a_spec_holds_no_value_that_it_cannot_print():
     with pytest.raises(ValueError, match="a label is a class index from 0, got -1"):
         FeatureSpec(label=-1)
-    with pytest.raises(ValueError, match="one at least is read"):
+    with pytest.raises(ValueError, match="reads one layer at least"):
         FeatureSpec(layers=())
 
 
