@@ -1,60 +1,137 @@
-"""Images in: whatever a user holds becomes a float tensor in [0, 1]."""
+"""Images in: whatever a user holds becomes a picture of 8 bits, and pictures become a float tensor in [0, 1]."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence, Sized
+import io
+import warnings
+from collections.abc import Iterable, Iterator, Sized
+from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import islice
 from numbers import Integral
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, BinaryIO, TypeAlias
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 from torch import Tensor
 
 from . import progress
 
+Array: TypeAlias = "Tensor | np.ndarray"
 Picture: TypeAlias = "Image.Image | str | Path"
-Images: TypeAlias = "Tensor | np.ndarray | Picture | Sequence[Picture]"
+Images: TypeAlias = "Array | Picture | Iterable[Array | Picture]"
 MODES = {1: "L", 3: "RGB"}
+CHANNELS = (1, 3, 4)  # of an array that can be a picture; the fourth is opacity
+STRIP = 8  # of a picture longer than this many targets only the middle is scaled
+
+TURNS = {  # what undoes each EXIF orientation
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+# how files begin, to say what one is that Pillow cannot open
+BEGINNINGS = {
+    b"\xff\xd8\xff": "a JPEG",
+    b"\x89PNG": "a PNG",
+    b"GIF8": "a GIF",
+    b"II*\0": "a TIFF",
+    b"MM\0*": "a TIFF",
+    b"BM": "a BMP",
+}
 
 
-def as_images(images: Images, channels: int, size: tuple[int, int]) -> Tensor:
-    """Images as float32 (B, channels, H, W) in [0, 1].
+class UnreadableImage(ValueError):
+    """A file that is no whole picture. Its text is the reason, in a few words."""
 
-    images: PIL pictures or paths (one or several; scaled to cover `size`, height and width, with bicubic resampling and
-    cropped at the centre), or an array or tensor, (B, H, W), (B, channels, H, W) or for arrays (B, H, W, channels),
-    of floats in [0, 1] or of uint8, which is taken as it is.
+
+# pictures ------------------------------------------------------------------------------------------------------------
+
+
+def open_picture(source: str | Path | BinaryIO) -> Image.Image:
+    """The picture in a file, whole, upright and of 8 bits: mode "L" or "RGB".
+
+    It is turned as its EXIF says. Transparent pixels lie on white, 16 bits are scaled to 8, other numbers as
+    `_to_bytes` says; of an animation it is the first frame. Colour profiles are left aside. Raises UnreadableImage for
+    anything else, a truncated file and one of more pixels than Pillow's limit, twice `Image.MAX_IMAGE_PIXELS`, for two.
     """
-    if isinstance(images, (Image.Image, str, Path)):
-        images = [images]
-    if isinstance(images, np.ndarray):
-        if images.ndim == 4 and images.shape[-1] == channels and images.shape[1] != channels:
-            images = images.transpose(0, 3, 1, 2)
-        images = torch.from_numpy(np.require(images, requirements=["C", "W"]))  # a copy of a read-only one
-    if isinstance(images, Tensor):
-        if images.ndim not in (3, 4):
-            raise ValueError(f"images must be (B, H, W) or (B, {channels}, H, W), got {tuple(images.shape)}")
-        images = images.unsqueeze(1) if images.ndim == 3 else images
-        images = images.float() / 255 if images.dtype == torch.uint8 else images.float()
-        if images.numel() and not (images.min() >= 0 and images.max() <= 1):
-            raise ValueError(
-                f"image values must lie in [0, 1] (or be uint8), got {images.min():.3g} to {images.max():.3g}"
-            )
-        return images
-    if not len(images):
-        raise ValueError("there are no images: give at least one")
-    return torch.cat([_as_array(picture, channels, size) for picture in images])
+    content = _content(source)
+    if not content:
+        raise UnreadableImage("an empty file")
+    try:
+        with _strictly(), Image.open(io.BytesIO(content)) as picture:
+            if picture.format == "EPS":  # Pillow would have Ghostscript run it
+                raise UnreadableImage("PostScript, which is a program")
+            if picture.format == "PNG":  # its checksums, which decoding leaves aside
+                Image.open(io.BytesIO(content)).verify()
+            scan = picture.fp.tell() if picture.fp else 0  # where a JPEG's pixels begin
+            if picture.format == "JPEG" and b"\xff\xd9" not in content[scan:]:
+                raise UnreadableImage("truncated")  # zeros in the place of the rest would be decoded
+            picture.load()
+            return as_seen(picture)
+    except (UnreadableImage, MemoryError):
+        raise
+    except Exception as error:  # decoders raise whatever they stumble over
+        raise UnreadableImage(_reason(error, content)) from error
 
 
-def _as_array(picture: Picture, channels: int, size: tuple[int, int]) -> Tensor:
-    if not isinstance(picture, Image.Image):
-        with Image.open(picture) as opened:
-            return _as_array(opened, channels, size)
-    upright = ImageOps.exif_transpose(picture).convert(MODES[channels])
-    fitted = ImageOps.fit(upright, (size[1], size[0]), Image.Resampling.BICUBIC)
-    return torch.from_numpy(np.array(fitted, dtype=np.float32) / 255).reshape(1, *size, channels).movedim(3, 1)
+def as_seen(picture: Image.Image) -> Image.Image:
+    """A picture as a viewer shows it: upright, on white, of 8 bits, in mode "L" or "RGB"."""
+    turn = TURNS.get(_orientation(picture))
+    if picture.mode.startswith(("I", "F")):
+        seen = Image.fromarray(_to_bytes(np.asarray(picture), picture.mode))
+    elif picture.has_transparency_data:
+        rgba = (picture.convert("LA") if picture.mode == "La" else picture).convert("RGBA")
+        seen = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
+    elif picture.mode in MODES.values():
+        seen = picture
+    else:
+        seen = picture.convert("L" if picture.mode == "1" else "RGB")
+    if turn is not None:
+        seen = seen.transpose(turn)
+    if seen is not picture:
+        seen.info = {}  # which would turn it again
+    return seen
+
+
+@dataclass(frozen=True)
+class CentreCrop:
+    """The one rule that makes pictures of one size, ADM's: halved with a box filter while at least twice as large,
+    scaled with bicubic interpolation until it covers the target, cropped at the centre.
+
+    size: height and width. channels: 1 (grey) or 3 (RGB). Called with a picture it returns uint8 (h, w, channels).
+    """
+
+    size: tuple[int, int]
+    channels: int
+
+    def __str__(self) -> str:
+        h, w = self.size
+        return (
+            f"{MODES[self.channels]} {h} x {w}: box-halved while at least twice as large, "
+            "bicubic until it covers, centre crop"
+        )
+
+    def __call__(self, picture: Image.Image) -> np.ndarray:
+        (h, w), picture = self.size, as_seen(picture).convert(MODES[self.channels])
+        if 0 in picture.size:
+            raise UnreadableImage("no pixels")
+        # scaled as a whole, a picture one pixel wide and thousands high would fill the memory
+        picture = _middle(
+            picture, round(STRIP * picture.height * w / h) or 1, round(STRIP * picture.width * h / w) or 1
+        )
+        while picture.width >= 2 * w and picture.height >= 2 * h:
+            picture = picture.resize((picture.width // 2, picture.height // 2), Image.Resampling.BOX)
+        scale = max(w / picture.width, h / picture.height)
+        covering = max(w, round(picture.width * scale)), max(h, round(picture.height * scale))
+        cropped = _middle(picture.resize(covering, Image.Resampling.BICUBIC), w, h)
+        return np.array(cropped, dtype=np.uint8).reshape(h, w, self.channels)
 
 
 def batches(images: Images | Iterable[Picture], size: int, what: str | None = None) -> Iterator[Images]:
@@ -84,3 +161,166 @@ def to_pil(image: Tensor) -> Image.Image:
     """A tensor (channels, H, W) in [0, 1] as a PIL image, rounded to 8 bits."""
     array = (image.clamp(0, 1) * 255).round().to(torch.uint8).cpu().movedim(0, -1).numpy()
     return Image.fromarray(array[..., 0] if array.shape[-1] == 1 else array)
+
+
+def _middle(picture: Image.Image, width: int, height: int) -> Image.Image:
+    """At most so much of a picture, from its centre."""
+    width, height = min(width, picture.width), min(height, picture.height)
+    left, top = (picture.width - width) // 2, (picture.height - height) // 2
+    return picture.crop((left, top, left + width, top + height))
+
+
+def _orientation(picture: Image.Image) -> int:
+    try:
+        return picture.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:  # an EXIF block that cannot be read turns nothing
+        return 1
+
+
+def _to_bytes(values: np.ndarray, mode: str) -> np.ndarray:
+    """Grey values of more than 8 bits as uint8, rounded.
+
+    16-bit modes reach from 0 to 65535. The modes "I" (32 bits) and "F" (floats) do not say how far they reach: it is
+    0 to 255 or 0 to 65535, for floats also 0 to 1, the first that holds all values, and else from the lowest to the
+    highest.
+    """
+    if not np.isfinite(values).all():
+        raise UnreadableImage("values that are not finite")
+    low, high = (float(values.min()), float(values.max())) if values.size else (0.0, 1.0)
+    tops = {"I": (255, 65535), "F": (1, 255, 65535)}.get(mode, (65535,))
+    fitting = [float(top) for top in tops if low >= 0 and high <= top]
+    bottom, top = (0.0, fitting[0]) if fitting else (low, high)
+    return ((values.astype(np.float64) - bottom) * (255 / max(top - bottom, 1e-300))).round().astype(np.uint8)
+
+
+@contextmanager
+def _strictly() -> Iterator[None]:
+    """Inside, Pillow neither warns nor fills up truncated files, whatever somebody else asked it to do."""
+    lenient = ImageFile.LOAD_TRUNCATED_IMAGES
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        ImageFile.LOAD_TRUNCATED_IMAGES = False
+        try:
+            yield
+        finally:
+            ImageFile.LOAD_TRUNCATED_IMAGES = lenient
+
+
+def _content(source: str | Path | BinaryIO) -> bytes:
+    if not isinstance(source, (str, Path)):
+        return source.read()
+    try:
+        return Path(source).read_bytes()
+    except FileNotFoundError:
+        raise UnreadableImage("no such file") from None
+    except IsADirectoryError:
+        raise UnreadableImage("a directory") from None
+    except PermissionError:
+        raise UnreadableImage("no permission to read it") from None
+
+
+def _reason(error: Exception, content: bytes) -> str:
+    """Why Pillow could not read a file, for a person."""
+    if isinstance(error, Image.DecompressionBombError):
+        return f"more than {2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels"
+    if isinstance(error, UnidentifiedImageError):
+        return _what_it_is(content)
+    if content[8:12] == b"WEBP" and int.from_bytes(content[4:8], "little") + 8 > len(content):
+        return "truncated"
+    text = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return "truncated" if "truncated" in text.lower() else f"damaged ({text})"
+
+
+def _what_it_is(content: bytes) -> str:
+    for beginning, name in BEGINNINGS.items():
+        if content.startswith(beginning):
+            return f"{name} that is truncated or damaged at its beginning"
+    if content[4:12] in (b"ftypheic", b"ftypheix", b"ftypmif1"):
+        return "HEIC, which this Pillow does not read"
+    if not content.strip(b"\0"):
+        return "nothing but zero bytes"
+    head = content[:1024].lstrip()
+    if head[:1] == b"<":
+        return "a web page or XML, no picture"
+    if not set(head) - set(range(32, 127)) - set(b"\t\n\r\f"):
+        return "text, no picture"
+    return "no known image format"
+
+
+# arrays --------------------------------------------------------------------------------------------------------------
+
+
+def as_images(images: Images, channels: int, size: tuple[int, int]) -> Tensor:
+    """Images as float32 (B, channels, H, W) in [0, 1], where `size` is (H, W).
+
+    images: one picture or several, PIL images or paths, which `CentreCrop` brings to the size; or an array or tensor,
+    (B, H, W), (B, channels, H, W) or for arrays (B, H, W, channels), or a list of such without the B. Floats lie in
+    [0, 1] and have the size. uint8 of another size, or with 1, 3 or 4 channels where the model has others, are
+    pictures too. Raises a ValueError for anything else, an UnreadableImage for a path of no picture.
+    """
+    if isinstance(images, (Image.Image, str, Path)):
+        images = [images]
+    if isinstance(images, (Tensor, np.ndarray)):
+        return _as_batch(images, channels, size)
+    batches = [_as_one(image, channels, size) for image in images]
+    if not batches:
+        raise ValueError("there are no images: give at least one")
+    return torch.cat(batches)
+
+
+def _as_one(image: Array | Picture, channels: int, size: tuple[int, int]) -> Tensor:
+    if isinstance(image, (Tensor, np.ndarray)):
+        if image.ndim not in (2, 3):
+            raise ValueError(f"an image in a list must be (H, W) or ({channels}, H, W), got {tuple(image.shape)}")
+        return _as_batch(image[None], channels, size)
+    if isinstance(image, (str, Path)):
+        try:
+            image = open_picture(image)
+        except UnreadableImage as error:
+            raise UnreadableImage(f"{image} cannot be read as a picture: {error}") from None
+    if not isinstance(image, Image.Image):
+        raise ValueError(f"an image is a PIL image, a path, an array or a tensor, got {type(image).__name__}")
+    return torch.from_numpy(CentreCrop(size, channels)(image)).movedim(2, 0)[None].float() / 255
+
+
+def _as_batch(images: Array, channels: int, size: tuple[int, int]) -> Tensor:
+    given = tuple(images.shape)
+    if images.ndim not in (3, 4):
+        raise ValueError(f"images must be (B, H, W) or (B, {channels}, H, W), got {given}")
+    as_bytes = images.dtype in (torch.uint8, np.uint8)
+    batch = _channels_first(images, (channels, *(CHANNELS if as_bytes else ())))
+    if batch is None:
+        raise ValueError(f"images must be (B, {channels}, H, W), got {given}")
+    if as_bytes and batch.shape[1:] != (channels, *size):
+        none = torch.empty(0, channels, *size)
+        return torch.cat([none, *(_as_one(_byte_picture(image), channels, size) for image in batch)])
+    if tuple(batch.shape[2:]) != tuple(size):
+        raise ValueError(
+            f"images must be {size[0]} x {size[1]} pixels, got {batch.shape[2]} x {batch.shape[3]}: "
+            "give PIL images, paths or uint8, which are scaled and cropped"
+        )
+    batch = batch.float() / 255 if as_bytes else batch.float()
+    if batch.numel() and not (batch.min() >= 0 and batch.max() <= 1):
+        raise ValueError(f"image values must lie in [0, 1] (or be uint8), got {batch.min():.3g} to {batch.max():.3g}")
+    return batch
+
+
+def _channels_first(images: Array, allowed: tuple[int, ...]) -> Tensor | None:
+    """(B, C, H, W) with C one of `allowed`, those first preferred; None if it is none."""
+    of_numpy = isinstance(images, np.ndarray)
+    # a copy of a read-only array
+    tensor = torch.from_numpy(np.require(images, requirements=["C", "W"])) if of_numpy else torch.as_tensor(images)
+    if tensor.ndim == 3:
+        return tensor.unsqueeze(1) if 1 in allowed else None
+    for count in allowed:
+        if tensor.shape[1] == count:
+            return tensor
+        if of_numpy and tensor.shape[3] == count:
+            return tensor.movedim(3, 1)
+    return None
+
+
+def _byte_picture(image: Tensor) -> Image.Image:
+    """A uint8 tensor (1, 3 or 4, H, W) as a picture."""
+    array = image.cpu().movedim(0, -1).numpy()
+    return Image.fromarray(np.ascontiguousarray(array[..., 0] if array.shape[-1] == 1 else array))

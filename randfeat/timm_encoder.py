@@ -20,7 +20,7 @@ from timm.models import FeatureInfo
 from torch import Tensor
 
 from . import devices, weights
-from .data import MODES
+from .data import MODES, as_seen
 from .encoders import TIMM, Encoder
 from .features import FeatureSpec, Merge
 from .weights import hub
@@ -94,7 +94,8 @@ class EvaluationTransform:
         object.__setattr__(self, "_transform", transform)
 
     def __call__(self, picture: Image.Image) -> np.ndarray:
-        return np.asarray(self._transform(picture.convert(MODES[self.config["input_size"][0]])))  # type: ignore[attr-defined]
+        seen = as_seen(picture).convert(MODES[self.config["input_size"][0]])
+        return np.asarray(self._transform(seen))  # type: ignore[attr-defined]
 
     def __str__(self) -> str:
         said = ", ".join(f"{name} {value}" for name, value in sorted(self.config.items()))
@@ -234,7 +235,7 @@ def _from_file(name: str, path: Path) -> Any:
     """A model with the weights of a checkpoint, strictly, but without its classifier."""
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}: check the path")
-    model = timm.create_model(name, pretrained=False, num_classes=0)
+    model: Any = timm.create_model(name, pretrained=False, num_classes=0)
     # where timm's modules keep what translates checkpoints of the models' authors
     translate = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
     try:

@@ -77,7 +77,7 @@ class Backbone(nn.Module):
         self.spec = features.check(generator, FeatureSpec(orders, context, stream, (layer,), "none", merge))
         h, w = _input_size(tokenizer, generator)[1:]
         if in_chans not in (None, tokenizer.channels):
-            raise ValueError(f"the tokenizer reads {tokenizer.channels} channels, got in_chans={in_chans}: leave it out")
+            raise ValueError(f"the model reads {tokenizer.channels} channels, got in_chans={in_chans}: leave it out")
         if img_size is not None and (img_size, img_size) != (h, w) and img_size != (h, w):
             raise ValueError(f"the model reads {h} x {w} pixels, got img_size={img_size}: leave it out")
         self.tokenizer = tokenizer.requires_grad_(False)
@@ -91,14 +91,12 @@ class Backbone(nn.Module):
 
     def _cut(self, depth: int) -> None:
         """Removes all of the generator that a reading down to block `depth` leaves idle."""
-        for name in ("norm", "head"):
-            self.generator._modules.pop(name, None)
-        if self.spec.stream == "query" and hasattr(self.generator, "cross_blocks"):
-            self.generator.cross_blocks, blocks = self.generator.cross_blocks[:depth], "cross_blocks"
-        else:
-            for name in ("cross_blocks", "kv_norm", "kv"):
-                self.generator._modules.pop(name, None)
-            self.generator.blocks, blocks = self.generator.blocks[:depth], "blocks"
+        kept: Any = self.generator
+        in_second_half = self.spec.stream == "query" and hasattr(kept, "cross_blocks")
+        blocks = "cross_blocks" if in_second_half else "blocks"
+        for name in ("norm", "head", *(() if in_second_half else ("kv_norm", "kv", "cross_blocks"))):
+            kept._modules.pop(name, None)
+        setattr(kept, blocks, getattr(kept, blocks)[:depth])
         self.depth = depth
         self.feature_info = [
             dict(num_chs=self.num_features, reduction=self.tokenizer.stride, module=f"generator.{blocks}.{i}")
@@ -197,14 +195,15 @@ class Backbone(nn.Module):
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
         """A fresh classifier of so many classes, or none for 0."""
-        pool = self.global_pool if global_pool is None else global_pool
-        if pool not in POOLS:
-            raise ValueError(f"global_pool must be one of {', '.join(map(repr, POOLS))}, got {pool!r}")
-        self.num_classes, self.global_pool = num_classes, pool
+        if global_pool is not None:
+            if global_pool not in POOLS:
+                raise ValueError(f"global_pool must be one of {', '.join(map(repr, POOLS))}, got {global_pool!r}")
+            self.global_pool = global_pool
+        self.num_classes = num_classes
         self.fc_norm: nn.Module = nn.Identity()
         self.head: nn.Module = nn.Identity()
         if num_classes:
-            place = {"device": self.generator.device, "dtype": self.generator.dtype}
+            place: Any = {"device": self.generator.device, "dtype": self.generator.dtype}
             self.fc_norm = nn.LayerNorm(self.num_features, **place)
             self.head = nn.Linear(self.num_features, num_classes, **place)
 
