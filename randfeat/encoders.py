@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from . import features, models, tokenizers, weights
-from .data import CentreCrop
+from .data import CentreCrop, UnreadableImage, open_picture
 from .features import FeatureSpec
 from .loading import load
 from .pipeline import Pipeline
@@ -43,6 +44,10 @@ class Encoder(ABC):
         What comes back for a picture does not depend on the others in the batch but for rounding.
         """
 
+    def features(self, images: Any) -> list[np.ndarray]:
+        """`prepare` and `encode` of one batch of PIL images, paths, or uint8 arrays (H, W) or (H, W, channels)."""
+        return self.encode(torch.from_numpy(np.stack([self.prepare(_picture(image)) for image in images])))
+
     @abstractmethod
     def record(self) -> dict[str, Any]:
         """All that decides the numbers, as JSON: hash and configuration of the weights, preprocessing, specs, dtype."""
@@ -67,6 +72,10 @@ class PipelineEncoder(Encoder):
         """uint8 pictures (B, h, w, channels) -> see `Encoder.encode`."""
         pixels = batch.to(self.pipeline.generator.device).movedim(-1, 1).float() / 255
         return self.encode_tokens(self.pipeline.tokenizer.encode(pixels).flatten(1))
+
+    def features(self, images: Any) -> list[np.ndarray]:
+        """One batch of whatever `data.as_images` takes."""
+        return self.encode_tokens(self.pipeline.encode(images))
 
     def encode_tokens(self, tokens: Tensor) -> list[np.ndarray]:
         """Tokens (B, N) in raster space -> as `encode`."""
@@ -105,5 +114,24 @@ def open_encoder(
     if str(model).startswith(TIMM):
         from .timm_encoder import open_timm  # which takes seconds to import, as timm does
 
-        return open_timm(str(model).removeprefix(TIMM), specs, device, dtype, **options)
+        if options:
+            raise ValueError(f"{model} is a model of timm, which takes no {', '.join(options)}: leave it out")
+        return open_timm(str(model).removeprefix(TIMM), [str(spec) for spec in specs], device, dtype)
     return PipelineEncoder(load(model, device=device, dtype=dtype, **options), specs, str(model))
+
+
+def _picture(image: Any) -> Image.Image:
+    if isinstance(image, Image.Image):
+        return image
+    if isinstance(image, (str, Path)):
+        try:
+            return open_picture(image)
+        except UnreadableImage as error:
+            raise UnreadableImage(f"{image} cannot be read as a picture: {error}") from None
+    array = np.asarray(image)
+    if array.dtype != np.uint8 or array.ndim not in (2, 3) or array.shape[2:] not in ((), (1,), (3,), (4,)):
+        raise ValueError(
+            "an image is a PIL image, a path, or a uint8 array (H, W) or (H, W, 3), "
+            f"got {type(image).__name__} of {array.dtype} and shape {array.shape}"
+        )
+    return Image.fromarray(array[..., 0] if array.shape[2:] == (1,) else array)

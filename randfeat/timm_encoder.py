@@ -17,10 +17,10 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 from timm.models import FeatureInfo
-from torch import Tensor, nn
+from torch import Tensor
 
 from . import devices, weights
-from .data import MODES
+from .data import MODES, as_seen
 from .encoders import TIMM, Encoder
 from .features import FeatureSpec, Merge
 from .weights import hub
@@ -94,7 +94,8 @@ class EvaluationTransform:
         object.__setattr__(self, "_transform", transform)
 
     def __call__(self, picture: Image.Image) -> np.ndarray:
-        return np.asarray(self._transform(picture.convert(MODES[self.config["input_size"][0]])))  # type: ignore[attr-defined]
+        seen = as_seen(picture).convert(MODES[self.config["input_size"][0]])
+        return np.asarray(self._transform(seen))  # type: ignore[attr-defined]
 
     def __str__(self) -> str:
         said = ", ".join(f"{name} {value}" for name, value in sorted(self.config.items()))
@@ -108,7 +109,7 @@ class TimmEncoder(Encoder):
     model cannot do.
     """
 
-    def __init__(self, model: nn.Module, specs: Sequence[str | TimmSpec] = (), name: str = "") -> None:
+    def __init__(self, model: Any, specs: Sequence[str | TimmSpec] = (), name: str = "") -> None:
         self.model, self.architecture = model.eval(), model.pretrained_cfg["architecture"]
         self.name = name or f"{TIMM}{self.architecture}"
         config = timm.data.resolve_model_data_config(model)
@@ -181,7 +182,7 @@ def _pooled(states: Tensor, how: str) -> Tensor:
     return F.adaptive_avg_pool2d(states, int(how.removeprefix("grid"))).flatten(1)
 
 
-def _checked(model: nn.Module, spec: TimmSpec, size: tuple[int, int]) -> TimmSpec:
+def _checked(model: Any, spec: TimmSpec, size: tuple[int, int]) -> TimmSpec:
     """`spec.resolved` for this model; a ValueError if it cannot be read so."""
     if not spec.layers:
         return spec
@@ -205,9 +206,7 @@ def _checked(model: nn.Module, spec: TimmSpec, size: tuple[int, int]) -> TimmSpe
     return spec
 
 
-def open_timm(
-    source: str, specs: Sequence[str | TimmSpec], device: str | torch.device, dtype: torch.dtype
-) -> TimmEncoder:
+def open_timm(source: str, specs: Sequence[str], device: str | torch.device, dtype: torch.dtype) -> TimmEncoder:
     """An encoder of a model of timm. source: NAME, for its published weights, or NAME@CHECKPOINT, for those of a file.
 
     Raises a FileNotFoundError, ConnectionError or ValueError of one sentence.
@@ -226,17 +225,17 @@ def open_timm(
     elif not timm.models.is_model_pretrained(name):
         raise ValueError(f"timm publishes no weights of {name}: give those of a file, {TIMM}{name}@CHECKPOINT")
     else:
-        config = timm.models.get_pretrained_cfg(name)
+        config: Any = timm.models.get_pretrained_cfg(name)
         with hub.explained(config.hf_hub_id or str(config.url), "the weight file"):
             model = timm.create_model(name, pretrained=True, num_classes=0)
     return TimmEncoder(model.to(device, dtype), specs, f"{TIMM}{source}")
 
 
-def _from_file(name: str, path: Path) -> nn.Module:
+def _from_file(name: str, path: Path) -> Any:
     """A model with the weights of a checkpoint, strictly, but without its classifier."""
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}: check the path")
-    model = timm.create_model(name, pretrained=False, num_classes=0)
+    model: Any = timm.create_model(name, pretrained=False, num_classes=0)
     # where timm's modules keep what translates checkpoints of the models' authors
     translate = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
     try:
