@@ -12,11 +12,10 @@ from ..data import open_picture
 from . import splits
 from .base import Labels, Source, check_unique, numbered, printable, size_of
 
-# what people call images, also those that this Pillow may not read: they are listed, and reported when they are read
-SUFFIXES = frozenset(
-    (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm")
-    + (".jp2", ".avif", ".heic", ".heif")
-)
+COMMON = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
+# not every Pillow reads the last four: their files are listed all the same, and reported when they are read
+RARER = (".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".avif", ".heic", ".heif")
+SUFFIXES = frozenset((*COMMON, *RARER))
 
 
 class FileSource(Source):
