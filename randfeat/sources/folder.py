@@ -12,9 +12,10 @@ from ..data import open_picture
 from . import splits
 from .base import Labels, Source, check_unique, numbered, printable, size_of
 
-SUFFIXES = frozenset(
-    ".jpg .jpeg .jpe .jfif .png .webp .gif .bmp .tif .tiff .ppm .pgm .pbm .pnm .jp2 .avif .heic .heif".split()
-)
+COMMON = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
+# not every Pillow reads the last four: their files are listed all the same, and reported when they are read
+RARER = (".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".avif", ".heic", ".heif")
+SUFFIXES = frozenset((*COMMON, *RARER))
 
 
 class FileSource(Source):
@@ -85,9 +86,10 @@ def _walk(root: str, below: str, suffixes: Set[str], above: tuple[str, ...]) -> 
                 continue
             if entry.is_dir():
                 folders.append((entry.name, entry.is_symlink()))
-            elif os.path.splitext(entry.name)[1].lower() in suffixes:  # noqa: PTH122
-                if entry.is_file() or entry.is_symlink():
-                    yield prefix + entry.name
+                continue
+            suffix = os.path.splitext(entry.name)[1].lower()  # noqa: PTH122
+            if suffix in suffixes and (entry.is_file() or entry.is_symlink()):
+                yield prefix + entry.name
     for name, linked in folders:
         real = os.path.realpath(os.path.join(here, name)) if linked else os.path.join(here, name)  # noqa: PTH118
         if linked and any(_inside(other, real) for other in (*above, os.path.realpath(here))):

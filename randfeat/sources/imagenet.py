@@ -8,7 +8,7 @@ import tarfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from .base import Source
+from .base import Rows
 
 KIT = "ILSVRC2012_devkit_t12"
 TRUTH, META = "ILSVRC2012_validation_ground_truth.txt", "meta.mat"
@@ -27,16 +27,13 @@ class DevKit:
 
 
 def find_kit(near: Path) -> Path | None:
-    """Where the kit lies in a folder or the one above: its tar.gz, its folder, or its two files; None if it does not."""
-    for folder in (near, near.parent):
-        for path in (folder / f"{KIT}.tar.gz", folder / KIT / "data", folder / KIT, folder / "data", folder):
-            if path.suffix == ".gz" and path.is_file() or (path / TRUTH).is_file():
-                return path
-    return None
+    """Where the kit lies in a folder or the one above; None if it does not."""
+    places = (place for folder in (near, near.parent) for place in (folder / f"{KIT}.tar.gz", folder / KIT, folder))
+    return next((place for place in places if place.exists() and is_kit(place)), None)
 
 
 def is_kit(path: Path) -> bool:
-    """Whether a path is that of a kit: its tar.gz, a folder of its two files, or the list of labels."""
+    """Whether a path is that of a kit: its tar.gz, its folder or that of its two files, or the list of labels in it."""
     return path.name in (f"{KIT}.tar.gz", TRUTH) or any((path / below / TRUTH).is_file() for below in ("", "data"))
 
 
@@ -67,7 +64,7 @@ def number(path: str) -> int | None:
     return int(found[1]) if found else None
 
 
-def truth_of(source: Source, kit: DevKit) -> list[int | None]:
+def truth_of(source: Rows, kit: DevKit) -> list[int | None]:
     """The class index of each of the validation images of a source."""
     labels: list[int | None] = []
     for path in source.paths:

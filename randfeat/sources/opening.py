@@ -11,8 +11,9 @@ from . import folder, splits, table
 from .base import Source, TokenSource
 
 FORMS = (
-    "a folder of images, tar files or parquet files, a .tar, .parquet, .csv, .tsv, .jsonl, .txt or .lst file, a pattern "
-    "such as shards-{000..009}.tar, what save_to_disk wrote, a token store, or a data set of the Hugging Face hub"
+    "a folder of images, tar files or parquet files, a .tar, .parquet, .csv, .tsv, .jsonl, .txt or .lst file, a "
+    "pattern such as shards-{000..009}.tar, what save_to_disk wrote, a token store, or the name of a data set on the "
+    "Hugging Face hub"
 )
 METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")  # of an `imagefolder` of Hugging Face
 TAR, PARQUET, ARRAY = ".tar", ".parquet", ".npy"

@@ -98,10 +98,8 @@ def label_column(names: Sequence[str], classes: Mapping[str, list[str]]) -> str 
 
 def image_column(schema: pa.Schema) -> str | None:
     """The name of the column that holds encoded images; None if there is none."""
-    nested = [
-        field.name for field in schema if pa.types.is_struct(field.type) and field.type.get_field_index("bytes") >= 0
-    ]
-    plain = [field.name for field in schema if pa.types.is_binary(field.type) or pa.types.is_large_binary(field.type)]
+    nested = [one.name for one in schema if pa.types.is_struct(one.type) and one.type.get_field_index("bytes") >= 0]
+    plain = [one.name for one in schema if pa.types.is_binary(one.type) or pa.types.is_large_binary(one.type)]
     return column([*nested, *plain], IMAGES) or next(iter(nested), None)
 
 
@@ -118,11 +116,7 @@ def open_cell(cell: Any, folder: Path) -> Image.Image:
 def cell_sizes(cells: pa.ChunkedArray, folder: Path) -> Iterable[int]:
     """Bytes of each encoded image, looked up from where bytes begin and end."""
     nested = pa.types.is_struct(cells.type)
-    contents = pc.struct_field(cells, "bytes") if nested else cells
-    sizes = pc.binary_length(contents).to_pylist()
-    if None in sizes and nested:
-        paths = pc.struct_field(cells, "path").to_pylist()
-        sizes = [
-            size_of(folder / (path or "")) if size is None else size for size, path in zip(sizes, paths, strict=True)
-        ]
-    return (-1 if size is None else size for size in sizes)
+    sizes = pc.binary_length(pc.struct_field(cells, "bytes") if nested else cells).to_pylist()
+    paths = pc.struct_field(cells, "path").to_pylist() if nested and None in sizes else [None] * len(sizes)
+    for size, path in zip(sizes, paths, strict=True):
+        yield size if size is not None else size_of(folder / path) if path else -1

@@ -112,13 +112,13 @@ def _read_list(path: Path) -> Columns:
     labels: list[str | None] = []
     for number, line in enumerate(lines, 1):
         spaced = _LABELLED.fullmatch(line.strip())
-        parts = (
-            line.strip().split("\t") if "\t" in line.strip() else list(spaced.groups()) if spaced else [line.strip()]
-        )
-        if len(parts) > 2:
-            raise ValueError(f"{path} has {len(parts)} fields in line {number}: expected a path, or a path and a label")
-        paths.append(parts[0].strip())
-        labels.append(parts[1].strip() if len(parts) == 2 else None)
+        fields = spaced.groups() if spaced and "\t" not in line else line.strip().split("\t")
+        if len(fields) > 2:
+            raise ValueError(
+                f"{path} has {len(fields)} fields in line {number}: expected a path, or a path and a label"
+            )
+        paths.append(fields[0].strip())
+        labels.append(fields[1].strip() if len(fields) == 2 else None)
     unlabelled = labels.count(None)
     if unlabelled == len(labels):
         return Columns(paths)
