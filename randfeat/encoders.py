@@ -84,12 +84,12 @@ class PipelineEncoder(Encoder):
     def record(self) -> dict[str, Any]:
         generator, tokenizer = self.pipeline.generator, self.pipeline.tokenizer
         return {
-            "weights": weights.fingerprint(generator, tokenizer),
             "generator": {"name": models.name_of(generator), **generator.config},
             "tokenizer": {"name": tokenizers.name_of(tokenizer), **tokenizer.config},
             "preprocessing": str(self._crop),
             "specs": [*self.specs],
             "dtype": str(generator.dtype).removeprefix("torch."),
+            "weights": weights.fingerprint(generator, tokenizer),
         }
 
 

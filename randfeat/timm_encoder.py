@@ -163,11 +163,11 @@ class TimmEncoder(Encoder):
 
     def record(self) -> dict[str, Any]:
         return {
-            "weights": weights.fingerprint(self.model),
             "model": f"{TIMM}{self.architecture}",
             "preprocessing": str(self._transform),
             "specs": [*self.specs],
             "dtype": str(self.dtype).removeprefix("torch."),
+            "weights": weights.fingerprint(self.model),
         }
 
 
