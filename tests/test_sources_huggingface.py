@@ -131,9 +131,9 @@ def test_damaged_rows_are_rows_that_cannot_be_read(tmp_path):
     reasons = [*damaged.REASONS.values(), "an empty cell", "an empty cell"]
     storage = pa.array(cells, datasets.Image().pa_type)
     features = datasets.Features({"image": datasets.Image()})
-    dataset = datasets.Dataset(pa.table({"image": storage}, schema=features.arrow_schema))
-    dataset.save_to_disk(tmp_path / "saved")
-    dataset.to_parquet(tmp_path / "x.parquet")
+    table = pa.table({"image": storage}, schema=features.arrow_schema)
+    datasets.Dataset(table).save_to_disk(tmp_path / "saved")
+    pq.write_table(table, tmp_path / "x.parquet")
     for form in ("saved", "x.parquet"):
         source = open_source(tmp_path / form)
         assert source.labels is None
