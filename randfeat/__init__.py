@@ -14,6 +14,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .extractor import FeatureExtractor
     from .features import FeatureSpec
     from .index import Index
     from .loading import load, load_tokenizer
@@ -21,9 +22,10 @@ if TYPE_CHECKING:
     from .sampling import Sampling
     from .schedules import Guidance
 
-__all__ = ["FeatureSpec", "Guidance", "Index", "Pipeline", "Sampling", "load", "load_tokenizer"]
+__all__ = ["FeatureExtractor", "FeatureSpec", "Guidance", "Index", "Pipeline", "Sampling", "load", "load_tokenizer"]
 
 _HOME = {
+    "FeatureExtractor": "extractor",
     "FeatureSpec": "features",
     "Guidance": "schedules",
     "Index": "index",

@@ -12,6 +12,7 @@ from importlib.metadata import version
 
 COMMANDS = {
     "demo": "train on handwritten digits, read, probe, search, sample and inpaint them, and show it all in one page",
+    "extract": "features of all images of a folder, a list or a dataset into a store on disk",
     "info": "what a model, a tokenizer, a checkpoint file or a short name is, without loading or downloading weights",
     "sample": "sample images into a folder: PNG files, a grid, one .npz",
 }
@@ -43,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser(command).parse_args(words)
     module = import_module(f".commands.{args.command}", __package__)
     try:
-        module.run(args)
+        code = module.run(args) or 0
         sys.stdout.flush()
     except KeyboardInterrupt:
         print(f"\nrandfeat {args.command}: stopped. {module.HOW_TO_RESUME}", file=sys.stderr)
@@ -56,4 +57,4 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         print(f"randfeat {args.command}: {error}", file=sys.stderr)
         return 1
-    return 0
+    return code

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sized
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
+from numbers import Integral
 from pathlib import Path
-from typing import BinaryIO, TypeAlias
+from typing import Any, BinaryIO, TypeAlias
 
 import numpy as np
 import torch
 from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 from torch import Tensor
+
+from . import progress
 
 Array: TypeAlias = "Tensor | np.ndarray"
 Picture: TypeAlias = "Image.Image | str | Path"
@@ -128,6 +132,29 @@ class CentreCrop:
         covering = max(w, round(picture.width * scale)), max(h, round(picture.height * scale))
         cropped = _middle(picture.resize(covering, Image.Resampling.BICUBIC), w, h)
         return np.array(cropped, dtype=np.uint8).reshape(h, w, self.channels)
+
+
+def batches(images: Images | Iterable[Picture], size: int, what: str | None = None) -> Iterator[Images]:
+    """Images in batches of `size`, the last one smaller. what: the title of a progress bar, which None leaves out."""
+    if isinstance(images, (Image.Image, str, Path)):
+        images = [images]
+    if isinstance(size, bool) or not isinstance(size, Integral) or size < 1:
+        raise ValueError(f"batch_size must be a whole number from 1, got {size}")
+    total = len(images) if isinstance(images, Sized) else None
+    batch: Any = ()
+    with progress.bar(total, what or "", "image", shown=what is not None) as bar:
+        for batch in _slices(images, size):
+            yield batch
+            bar.update(len(batch))
+    if not len(batch):
+        raise ValueError("there are no images: give at least one")
+
+
+def _slices(images: Tensor | np.ndarray | Iterable[Picture], size: int) -> Iterator[Any]:
+    if isinstance(images, (Tensor, np.ndarray)):
+        return (images[start : start + size] for start in range(0, len(images), size))
+    iterator = iter(images)
+    return iter(lambda: list(islice(iterator, size)), [])
 
 
 def to_pil(image: Tensor) -> Image.Image:

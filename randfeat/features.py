@@ -9,7 +9,8 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from numbers import Integral
 from typing import Literal, cast, get_args
 
 import torch
@@ -21,6 +22,8 @@ from .models import Context, Generator, Stream
 
 GRAMMAR = "orders/context/stream/layers/pool/merge[/label], such as raster+reversed/causal/query/L6/grid2/concat"
 _PASS = re.compile(r"(?P<mode>[a-z]+)(\*(?P<count>\d{1,4}))?(@(?P<seed>\d{1,18}))?(?P<per_image>:per-image)?")
+_EXPLICIT = re.compile(r"\[\d+(,\d+)*\]")
+_LAYER = re.compile(r"L(-?\d+|0\.\d+)")
 _ALIASES = {"bidirectional": "raster+reversed"}
 Merge = Literal["mean", "concat"]
 
@@ -29,9 +32,10 @@ Merge = Literal["mean", "concat"]
 class Pass:
     """One reading of the image: an order mode, and for random ones the seed that makes the order."""
 
-    mode: str
+    mode: str  # one of orders.MODES, or "explicit"
     seed: tuple[int, int] = (0, 0)  # (the user's seed, number of the draw)
     per_image: bool = False
+    positions: tuple[int, ...] = ()  # of an explicit order
 
 
 @dataclass(frozen=True)
@@ -40,20 +44,24 @@ class FeatureSpec:
 
     orders: passes joined by `+`: `raster`, `reversed`, `columns`, `hierarchical`, `random*K` (K random orders, the
         same for every image), `random*K@SEED`, `random*K:per-image` (orders that depend on the image's tokens);
-        `bidirectional` is short for `raster+reversed`.
+        `[0,2,1,3]`, a permutation written out; `bidirectional` is short for `raster+reversed`.
     context: what a token may see: `causal`, `echo`, `full`, `after` (see `Generator.hidden`).
     stream: `token` or `query`.
-    layers: 1-based blocks whose output is read.
+    layers: blocks whose output is read: numbered from 1, from the end as -1, -2, ..., or a share of the depth between
+        0 and 1, as 0.5. `resolved` gives their numbers in a model.
     pool: `mean`, `max`, `last` (the last place of the order), `gridG` (G x G cells, concatenated) or `none` (a
         dense map).
     merge: how passes and layers become one vector, `mean` or `concat`.
     label: class given while reading; None, the default, is the null class.
+
+    The default is one raster pass, the mean over the positions at half the depth: every model can be read so, and the
+    middle of such a network is where its features were found best (AIM, arXiv 2401.08541; iGPT).
     """
 
     orders: str = "raster"
     context: Context = "causal"
     stream: Stream = "token"
-    layers: tuple[int, ...] = (1,)
+    layers: tuple[int | float, ...] = (0.5,)
     pool: str = "mean"
     merge: Merge = "mean"
     label: int | None = None
@@ -66,8 +74,9 @@ class FeatureSpec:
             raise ValueError(f"context {self.context!r} is none of {', '.join(get_args(Context))}")
         if self.stream not in get_args(Stream):
             raise ValueError(f"stream {self.stream!r} is none of {', '.join(get_args(Stream))}")
-        if not self.layers or min(self.layers) < 1:
-            raise ValueError(f"layers are numbered from 1 and one at least is read, got {self.layers}")
+        object.__setattr__(self, "layers", tuple(_layer(layer) for layer in self.layers))
+        if not self.layers:
+            raise ValueError("a feature spec reads one layer at least")
         if not re.fullmatch(r"mean|max|last|none|grid[1-9]\d*", self.pool):
             raise ValueError(f"pool {self.pool!r} is none of mean, max, last, none, gridG (such as grid2)")
         if self.merge not in get_args(Merge):
@@ -80,9 +89,14 @@ class FeatureSpec:
         """The readings that `orders` names."""
         passes: list[Pass] = []
         for part in self.orders.split("+"):
+            if _EXPLICIT.fullmatch(part):
+                passes.append(Pass("explicit", positions=tuple(int(place) for place in part[1:-1].split(","))))
+                continue
             match = _PASS.fullmatch(part)
             if not match or match["mode"] not in orders.MODES:
-                raise ValueError(f"order {part!r} is none of {', '.join(orders.MODES)}, random*K, bidirectional")
+                raise ValueError(
+                    f"order {part!r} is none of {', '.join(orders.MODES)}, random*K, bidirectional, [0,2,1,3]"
+                )
             if match["mode"] != "random" and match[0] != match["mode"]:
                 raise ValueError(f"order {part!r}: only random takes a count, a seed or per-image")
             if match["count"] and not int(match["count"]):
@@ -90,6 +104,14 @@ class FeatureSpec:
             for draw in range(int(match["count"] or 1)):
                 passes.append(Pass(match["mode"], (int(match["seed"] or 0), draw), bool(match["per_image"])))
         return tuple(passes)
+
+    def resolved(self, depth: int) -> FeatureSpec:
+        """The same for a model of `depth` blocks, its layers numbered from 1."""
+        counted = [round(layer * depth) or 1 if isinstance(layer, float) else layer for layer in self.layers]
+        layers = tuple(layer if layer > 0 else depth + 1 + layer for layer in counted)
+        if not 1 <= min(layers) <= max(layers) <= depth:
+            raise ValueError(f"feature spec {self}: layers are numbered 1 to {depth}")
+        return replace(self, layers=layers)
 
     def __str__(self) -> str:
         layers = ",".join(f"L{layer}" for layer in self.layers)
@@ -105,19 +127,48 @@ class FeatureSpec:
         if len(parts) not in (6, 7):
             raise ValueError(f"feature spec {text!r} has {len(parts)} parts, expected {GRAMMAR}")
         layers, label = parts[3].split(","), parts[6] if len(parts) == 7 else None
-        if not all(re.fullmatch(r"L\d+", layer) for layer in layers):
-            raise ValueError(f"layers {parts[3]!r} in a feature spec are written L6 or L6,L12")
+        if not all(_LAYER.fullmatch(layer) for layer in layers):
+            raise ValueError(f"layers {parts[3]!r} in a feature spec are written L6, or L6,L12, or L-1, or L0.5")
         if label is not None and not re.fullmatch(r"label\d+", label):
             raise ValueError(f"label {label!r} in a feature spec is written label3; leave it out for the null class")
         return cls(
             parts[0],
             cast(Context, parts[1]),
             cast(Stream, parts[2]),
-            tuple(int(layer[1:]) for layer in layers),
+            tuple(float(layer[1:]) if "." in layer else int(layer[1:]) for layer in layers),
             parts[4],
             cast(Merge, parts[5]),
             None if label is None else int(label[5:]),
         )
+
+
+def _layer(layer: object) -> int | float:
+    """A layer as a plain number, a share of the depth in ten-thousandths."""
+    if isinstance(layer, Integral) and not isinstance(layer, bool) and layer != 0:
+        return int(layer)
+    if isinstance(layer, float) and 0 < round(layer, 4) < 1:
+        return round(float(layer), 4)
+    raise ValueError(
+        "a layer is a number from 1, from the end as -1, or a share of the depth between 0 and 1 such as 0.5, "
+        f"got {layer!r}"
+    )
+
+
+def check(model: Generator, spec: FeatureSpec) -> FeatureSpec:
+    """`spec.resolved` for this model; a ValueError that lists what the model can do, if it cannot be read so."""
+    resolved = spec.resolved(model.depth)
+    model.check_reading(cast("tuple[int, ...]", resolved.layers), spec.context, spec.stream)
+    for reading in spec.passes:
+        if reading.mode == "explicit":
+            model.check_order(torch.tensor([reading.positions]))
+        else:
+            model.check_order_mode(reading.mode)
+    if spec.label is not None and spec.label >= model.num_classes:
+        raise ValueError(f"feature spec {spec}: the model has {model.num_classes} classes, counted from 0")
+    if spec.pool.startswith("grid") and int(spec.pool.removeprefix("grid")) > min(model.grid):
+        rows, columns = model.grid
+        raise ValueError(f"pool {spec.pool} asks for more cells than the {rows} x {columns} grid has rows or columns")
+    return resolved
 
 
 @torch.no_grad()
@@ -125,12 +176,11 @@ def read(model: Generator, tokens: Tensor, specs: Sequence[FeatureSpec], batch_s
     """Features of tokens (B, N): for each spec float32 on the CPU, (B, F), or (B, F, h, w) where pool is `none`.
 
     All passes of a batch are one call, and specs that differ only in layers, pool and merge share it. The model is
-    read in evaluation mode and given back in the mode it came in.
+    read in evaluation mode and given back in the mode it came in. batch_size: passes at a time.
     """
+    specs = [check(model, spec) for spec in specs]
     groups: dict[tuple, list[int]] = defaultdict(list)
     for i, spec in enumerate(specs):
-        if spec.label is not None and spec.label >= model.num_classes:
-            raise ValueError(f"feature spec {spec}: the model has {model.num_classes} classes, counted from 0")
         groups[(spec.passes, spec.context, spec.stream, spec.label)].append(i)
     results: dict[int, list[Tensor]] = defaultdict(list)
     with model.evaluating():
@@ -156,6 +206,8 @@ def read(model: Generator, tokens: Tensor, specs: Sequence[FeatureSpec], batch_s
 
 def pass_order(reading: Pass, model: Generator, tokens: Tensor) -> Tensor:
     """The order of a pass for each image of tokens (B, N): (B, N)."""
+    if reading.mode == "explicit":
+        return orders.explicit(reading.positions, model.grid).to(tokens.device).expand(len(tokens), -1)
     if reading.per_image:  # a function of the image, not of its place in a batch
         places = torch.arange(tokens.shape[1], device=tokens.device)
         seeds = seeding.derive(*reading.seed, seeding.derive(places, tokens).sum(1))
@@ -175,10 +227,7 @@ def pool(states: Tensor, order: Tensor, grid: tuple[int, int], how: str) -> Tens
     dense = states.transpose(1, 2).unflatten(2, grid)
     if how == "none":
         return dense
-    cells = int(how.removeprefix("grid"))
-    if cells > min(grid):
-        raise ValueError(f"pool {how} asks for more cells than the {grid[0]} x {grid[1]} grid has rows or columns")
-    return F.adaptive_avg_pool2d(dense, cells).flatten(1)
+    return F.adaptive_avg_pool2d(dense, int(how.removeprefix("grid"))).flatten(1)
 
 
 def merge(readings: Tensor, how: str) -> Tensor:

@@ -2,22 +2,66 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, BinaryIO
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[BinaryIO]:
+    """A file to write under a temporary name; when the block ends and the disk has it all, it takes its name. After an
+    error nothing is left of it.
+    """
+    scratch = path.with_name(f".{path.name}.part")
+    try:
+        with scratch.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        scratch.replace(path)
+    except BaseException:
+        scratch.unlink(missing_ok=True)
+        raise
 
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Writes a file under a temporary name, waits until the disk has it, and renames it."""
-    scratch = path.with_name(f".{path.name}.part")
-    with scratch.open("wb") as file:
+    with writing(path) as file:
         file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    scratch.replace(path)
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """`write_bytes`, of JSON that a person can read."""
+    write_bytes(path, (json.dumps(content, indent=2) + "\n").encode())
+
+
+def read_json(path: Path, form: str) -> dict[str, Any] | None:
+    """An object whose `format` is this one, or None where there is no file; a ValueError if it is something else."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if content["format"] == form:
+            return content
+        reason = f"its format is {content['format']!r}"
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (ValueError, KeyError, TypeError):
+        reason = "it says no format"
+    raise ValueError(f"{path} was expected to hold {form!r}, but {reason}: choose another directory")
+
+
+def sha256(path: Path) -> str:
+    """Of a file of any size, as 64 hexadecimal digits."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 CLASS_PLACE = -1  # the "raster position" of the class token in a rope table
 
@@ -190,9 +191,15 @@ class Block(nn.Module):
         self.norm2 = nn.RMSNorm(dim, eps)
         self.mlp = SwiGLU(dim, ffn_dim)
         self.dropout = nn.Dropout(dropout)
+        self.checkpointing = False  # whether the backward pass computes the activations again instead of keeping them
 
     def forward(self, x: Tensor, rope: Tensor, *args: Tensor, **kwargs: Any) -> Tensor:
         """(B, L, D) -> (B, L, D); the rest goes to the attention, which may be asked for its `last` outputs alone."""
+        if self.checkpointing and torch.is_grad_enabled():
+            return checkpoint(self._forward, x, rope, *args, use_reentrant=False, **kwargs)
+        return self._forward(x, rope, *args, **kwargs)
+
+    def _forward(self, x: Tensor, rope: Tensor, *args: Tensor, **kwargs: Any) -> Tensor:
         added = self.dropout(self.attn(self.norm1(x), rope, *args, **kwargs))
         if added.shape[1] < x.shape[1]:
             x = x[:, -added.shape[1] :]

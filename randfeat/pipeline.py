@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from importlib.metadata import version
 from numbers import Integral
 from pathlib import Path
@@ -39,6 +40,8 @@ from .sampling import sample as draw_tokens
 from .schedules import Guidance, Schedule
 from .tokenizers import Tokenizer
 from .weights import hub
+
+BATCH = 32  # images at a time: a convolutional tokenizer takes about 30 MB for each
 
 
 class Pipeline(nn.Module):
@@ -85,6 +88,10 @@ class Pipeline(nn.Module):
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_packed": None}  # packed weights stay in their process
 
+    def __sklearn_clone__(self) -> Pipeline:
+        """scikit-learn's clone of an estimator shares the model that it was given."""
+        return self
+
     @property
     def image_size(self) -> tuple[int, int]:
         """Height and width in pixels."""
@@ -122,9 +129,47 @@ class Pipeline(nn.Module):
 
     # four things to do with it ---------------------------------------------------------------------------------
 
-    def features(self, images: data.Images, spec: str | FeatureSpec) -> np.ndarray:
-        """Features of images as `spec` says: float32 (B, F), or (B, F, h, w) where its pool is `none`."""
-        return features.read(self.packed(), self.encode(images), [FeatureSpec.parse(spec)])[0].numpy()
+    def features(
+        self,
+        images: data.Images | Iterable[data.Picture],
+        spec: str | FeatureSpec = FeatureSpec(),  # noqa: B008  immutable
+        batch_size: int = BATCH,
+        progress: bool = False,
+    ) -> np.ndarray:
+        """Features of images as `spec` says: float32 (B, F), or (B, F, h, w) where its pool is `none`.
+
+        Any number of images, of an iterator too: `batch_size` of them are held at a time. progress: show a bar.
+        """
+        model, parsed = self.packed(), FeatureSpec.parse(spec)
+        features.check(model, parsed)
+        batches = data.batches(images, batch_size, "reading" if progress else None)
+        return np.concatenate([features.read(model, self.encode(batch), [parsed])[0].numpy() for batch in batches])
+
+    def tokens(
+        self, images: data.Images | Iterable[data.Picture], batch_size: int = BATCH, progress: bool = False
+    ) -> np.ndarray:
+        """Tokens of images in raster space: uint16 (B, N), uint32 where the codebook needs it. As `features`, it takes
+        any number of images; `encode` does one batch, on the model's device.
+        """
+        kind = np.uint16 if self.tokenizer.vocab_size <= 1 << 16 else np.uint32
+        batches = data.batches(images, batch_size, "encoding" if progress else None)
+        return np.concatenate([self.encode(batch).cpu().numpy().astype(kind) for batch in batches])
+
+    def as_map_fn(
+        self,
+        spec: str | FeatureSpec = FeatureSpec(),  # noqa: B008  immutable
+        image: str = "image",
+        output: str = "features",
+    ) -> Callable[[Mapping[str, Any]], dict[str, np.ndarray]]:
+        """A function for `map` of Hugging Face's datasets: `dataset.map(model.as_map_fn(), batched=True)`.
+
+        It reads the column `image` and adds the column `output`, float32. One call of it is one batch: map's
+        `batch_size`. datasets looks into its cache by a hash over the function, so over the weights, which takes
+        seconds for a gigabyte; `map(..., new_fingerprint=...)` spares that.
+        """
+        parsed = FeatureSpec.parse(spec)
+        features.check(self.generator, parsed)
+        return partial(_map, self, parsed, image, output)
 
     def sample(
         self,
@@ -286,6 +331,12 @@ class Pipeline(nn.Module):
         The repository is made if need be. token: by default that of `hf auth login`. Returns the address.
         """
         return hub.push(self.save, repository, private, token)
+
+
+def _map(model: Pipeline, spec: FeatureSpec, image: str, output: str, rows: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    if isinstance(rows[image], (Image.Image, str, bytes)):
+        raise ValueError("this function reads batches of rows: give map(..., batched=True)")
+    return {output: model.features(rows[image], spec, batch_size=len(rows[image]))}
 
 
 def _one_each(order: Tensor, images: int) -> Tensor:

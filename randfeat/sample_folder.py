@@ -28,6 +28,7 @@ from .classes import Label
 from .extrapolation import Extrapolation
 from .pipeline import Pipeline
 from .sampling import Sampling
+from .settings import refuse_other
 
 IMAGES, GRID, NPZ, LABELS, SETTINGS = "images", "grid.png", "samples.npz", "labels.csv", "settings.json"
 COUNT = 16  # images where neither a count nor classes are given
@@ -128,7 +129,7 @@ def begin(directory: Path, settings: Mapping[str, Any]) -> None:
             raise FileExistsError(f"{directory} exists and is no folder of samples: choose another directory (--out)")
     elif path.is_file():
         before = _settings_of(path)
-        _check_same(directory, before, settings)
+        refuse_other(directory, before, settings, "samples", FREE)
         numbers = (re.fullmatch(r"(\d{6,})\.png", file.name) for file in (directory / IMAGES).glob("*.png"))
         last = max((int(number[1]) for number in numbers if number), default=-1)
         if last >= settings["count"]:
@@ -149,24 +150,6 @@ def _settings_of(path: Path) -> dict[str, Any]:
     except (ValueError, KeyError, TypeError):
         pass
     raise FileExistsError(f"{path} is not one that randfeat wrote: choose another directory (--out)")
-
-
-def _check_same(directory: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    was, wanted = _flat(before), _flat(now)
-    for name in dict.fromkeys([*wanted, *was]):
-        if name.split(".")[0] not in FREE and was.get(name) != wanted.get(name):
-            raise ValueError(
-                f"{directory} holds samples with {name} {was.get(name)}, not {wanted.get(name)}: "
-                "choose another directory (--out), or the same settings"
-            )
-
-
-def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings by dotted name."""
-    flat: dict[str, Any] = {}
-    for name, value in settings.items():
-        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
-    return flat
 
 
 def _draw(

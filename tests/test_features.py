@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from randfeat import orders, seeding
-from randfeat.features import FeatureSpec, pass_order, read
+from randfeat.features import FeatureSpec, check, pass_order, read
 
 # specs ------------------------------------------------------------------------------------------------------
 
@@ -18,12 +18,14 @@ PASSES = st.sampled_from(["raster", "reversed", "columns", "hierarchical", "rand
     st.just("") | NUMBERS.map("@{}".format),
     st.sampled_from(["", ":per-image"]),
 )
+PASSES |= st.permutations(range(4)).map(lambda order: str(order).replace(" ", ""))
+LAYERS = NUMBERS | NUMBERS.map(int.__neg__) | st.floats(0.0001, 0.9999)
 SPECS = st.builds(
     FeatureSpec,
     orders=st.lists(PASSES, min_size=1, max_size=3).map("+".join),
     context=st.sampled_from(["causal", "echo", "full", "after"]),
     stream=st.sampled_from(["token", "query"]),
-    layers=st.lists(NUMBERS, min_size=1, max_size=3).map(tuple),
+    layers=st.lists(LAYERS, min_size=1, max_size=3).map(tuple),
     pool=st.sampled_from(["mean", "max", "last", "none"]) | NUMBERS.map("grid{}".format),
     merge=st.sampled_from(["mean", "concat"]),
     label=st.none() | st.integers(0, 999),
@@ -65,7 +67,10 @@ def test_bidirectional_is_short_for_both_directions():
         ("raster/sideways/token/L1/mean/mean", "context 'sideways' is none of causal, echo, full, after"),
         ("raster/causal/pixel/L1/mean/mean", "stream 'pixel' is none of token, query"),
         ("raster/causal/token/1/mean/mean", "layers '1' in a feature spec are written L6"),
-        ("raster/causal/token/L0/mean/mean", "layers are numbered from 1"),
+        ("raster/causal/token/L0/mean/mean", "a layer is a number from 1, from the end as -1, or a share .*, got 0"),
+        ("raster/causal/token/L0.0/mean/mean", "a layer is a number from 1, from the end as -1, .*, got 0.0"),
+        ("raster/causal/token/L1.0/mean/mean", "layers 'L1.0' in a feature spec are written L6"),
+        ("[0,1/causal/token/L1/mean/mean", r"order '\[0,1' is none of"),
         ("raster/causal/token/L1/grid0/mean", "pool 'grid0' is none of"),
         ("raster/causal/token/L1/median/mean", "pool 'median' is none of"),
         ("raster/causal/token/L1/mean/sum", "merge 'sum' is none of mean, concat"),
@@ -80,8 +85,20 @@ def test_a_wrong_spec_is_refused_by_its_part(text, message):
 def test_a_spec_holds_no_value_that_it_cannot_print():
     with pytest.raises(ValueError, match="a label is a class index from 0, got -1"):
         FeatureSpec(label=-1)
-    with pytest.raises(ValueError, match="one at least is read"):
+    with pytest.raises(ValueError, match="reads one layer at least"):
         FeatureSpec(layers=())
+
+
+def test_layers_may_be_counted_from_the_end_or_as_a_share_of_the_depth():
+    spec = FeatureSpec.parse("raster/causal/token/L-1,L0.5,L0.04,L3/mean/mean")
+    assert spec.layers == (-1, 0.5, 0.04, 3)
+    assert spec.resolved(12).layers == (12, 6, 1, 3)
+    assert str(FeatureSpec().resolved(24)) == "raster/causal/token/L12/mean/mean"
+    for layer in ("L13", "L-13"):
+        with pytest.raises(ValueError, match=f"{layer}/mean/mean: layers are numbered 1 to 12"):
+            FeatureSpec.parse(f"raster/causal/token/{layer}/mean/mean").resolved(12)
+    with pytest.raises(ValueError, match=r"a layer is a number .* got True"):
+        FeatureSpec(layers=(True,))
 
 
 # reading ----------------------------------------------------------------------------------------------------
@@ -225,8 +242,30 @@ def test_a_label_is_read_only_if_asked_for(model):
 def test_a_model_that_knows_one_order_refuses_to_be_read_in_another():
     model = tiny.model("llamagen")
     for text in ("random/causal/token/L1/mean/mean", "bidirectional/causal/token/L1/mean/mean"):
-        with pytest.raises(ValueError, match="LlamaGen knows one order, raster"):
+        with pytest.raises(ValueError, match="is none of LlamaGen's: raster"):
             read(model, tiny.batch(model)[0], [FeatureSpec.parse(text)])
+
+
+@pytest.mark.parametrize("model", tiny.ANY_ORDER, indirect=True, ids=tiny.name)
+def test_an_order_may_be_written_out(model):
+    tokens, order = tiny.batch(model)[0], order_of(model, "columns")
+    written = ",".join(str(place) for place in order[0].tolist())
+    columns, explicit = (one(model, tokens, f"{o}/causal/query/L2/mean/mean") for o in ("columns", f"[{written}]"))
+    assert torch.equal(explicit, columns)
+    with pytest.raises(ValueError, match=r"not a permutation|holds .* positions"):
+        one(model, tokens, "[0,0]/causal/token/L1/mean/mean")
+
+
+def test_what_a_model_cannot_do_is_refused_before_it_reads(model, monkeypatch):
+    monkeypatch.setattr(model, "hidden", None)
+    for text, message in (
+        ("raster/causal/token/L3/mean/mean", "layers are numbered 1 to 2"),
+        ("raster/after/token/L1/mean/mean", "context 'after'"),
+        ("raster/causal/token/L1/grid9/mean", "pool grid9 asks for more cells than"),
+        ("raster/causal/token/L1/mean/mean/label3", "the model has 3 classes"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            check(model, FeatureSpec.parse(text))
 
 
 def test_reading_evaluates_and_leaves_the_model_as_it_was(build):

@@ -76,6 +76,31 @@ def test_features_are_those_of_the_tokens(pipeline):
     assert (pipeline.features(ANY_IMAGES, FeatureSpec.parse(text)) == actual).all()
 
 
+def test_any_number_of_images_is_read_in_batches(pipeline, capsys):
+    images = torch.rand(7, 1, *SIZE, generator=torch.Generator().manual_seed(1))
+    together = pipeline.features(images)
+    assert together.shape == (7, pipeline.generator.embed_dim)
+    pictures = (data.to_pil(image) for image in images)  # an iterator, as of a folder that is too large to hold
+    quantised = pipeline.features([data.to_pil(image) for image in images])
+    np.testing.assert_allclose(pipeline.features(pictures, batch_size=2), quantised, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(pipeline.features(images, batch_size=3), together, rtol=1e-4, atol=1e-4)
+    assert not capsys.readouterr().err
+    tokens = pipeline.tokens(images, batch_size=2, progress=True)
+    assert "encoding: 100%" in capsys.readouterr().err
+    assert tokens.dtype == np.uint16
+    assert (tokens == pipeline.encode(images).numpy()).all()
+    with pytest.raises(ValueError, match="batch_size must be a whole number from 1, got 0"):
+        pipeline.features(images, batch_size=0)
+    for nothing in ([], images[:0], iter([])):
+        with pytest.raises(ValueError, match="there are no images"):
+            pipeline.features(nothing)
+
+
+def test_a_reading_is_refused_before_an_image_is_opened(pipeline):
+    with pytest.raises(ValueError, match="layers are numbered 1 to"):
+        pipeline.features(["no such file.png"], "raster/causal/token/L9/mean/mean")
+
+
 def test_labels_are_indices_names_or_nothing(pipeline):
     assert pipeline.label_indices([0, "cow", None, 2, "cat"]).tolist() == [0, 2, 3, 2, 0]
     how = Sampling(tiny.steps(pipeline.generator, 3), guidance=Guidance(2))

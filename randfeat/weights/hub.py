@@ -26,7 +26,7 @@ def fetch(repository: str, file: str) -> Path:
     """A file of a repository, in the cache of huggingface_hub; downloaded if it is not there."""
     import huggingface_hub
 
-    with _explained(repository, file):
+    with explained(repository, file):
         return Path(huggingface_hub.hf_hub_download(repository, file))
 
 
@@ -37,13 +37,13 @@ def fetch_model(repository: str) -> Path:
     """
     import huggingface_hub
 
-    with _explained(repository, format.CONFIG):
+    with explained(repository, format.CONFIG):
         directory = Path(huggingface_hub.snapshot_download(repository, allow_patterns=[format.CONFIG]))
     if not (directory / format.CONFIG).is_file() or "randfeat" not in format.read_config(directory):
         raise ValueError(
             f"{repository} on the hub holds no model of randfeat: expected what `Pipeline.push_to_hub` writes there"
         )
-    with _explained(repository, format.WEIGHTS):
+    with explained(repository, format.WEIGHTS):
         return Path(huggingface_hub.snapshot_download(repository, allow_patterns=[*FILES]))
 
 
@@ -65,14 +65,14 @@ def push(save: Callable[[Path], None], repository: str, private: bool | None, to
     with tempfile.TemporaryDirectory() as scratch:
         directory = Path(scratch) / "model"
         save(directory)
-        with _explained(repository, "the model"):
+        with explained(repository, "the model"):
             address = api.create_repo(repository, private=private, exist_ok=True)
             api.upload_folder(repo_id=repository, folder_path=directory, commit_message="Upload a model of randfeat")
     return str(address)
 
 
 @contextmanager
-def _explained(repository: str, what: str) -> Iterator[None]:
+def explained(repository: str, what: str) -> Iterator[None]:
     """Turns whatever a call of huggingface_hub raises into one sentence. `what` is moved from or to the repository.
 
     The library raises its own errors and those of the HTTP library of its version, which have no base in common.

@@ -1,0 +1,134 @@
+"""Images in batches, decoded by processes beside the one that computes."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from .data import UnreadableImage
+from .sources import Source, TokenSource
+
+MAX_WORKERS = 16
+AHEAD = 2  # batches that each process has ready at most
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some images: the numbers and the stacked arrays of those that could be read (None if there are none), the numbers
+    and reasons of the others."""
+
+    numbers: list[int]
+    arrays: Tensor | None
+    unread: list[tuple[int, str]]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Number of an image -> what an encoder's `prepare` makes of it."""
+
+    source: Source
+    prepare: Callable[[Image.Image], np.ndarray]
+
+    def __call__(self, number: int) -> np.ndarray:
+        return self.prepare(self.source.read(number))
+
+    def blank(self) -> np.ndarray:
+        """Of some picture: its shape and type are those of all."""
+        return self.prepare(Image.new("RGB", (64, 64)))
+
+
+@dataclass(frozen=True)
+class FirstCrop:
+    """Number of an image -> tokens of its first crop, int64 (N,), of a vocabulary of this size."""
+
+    source: TokenSource
+    vocab_size: int
+
+    def __call__(self, number: int) -> np.ndarray:
+        tokens = self.source.tokens(number)[0].astype(np.int64)
+        if tokens.min() < 0 or tokens.max() >= self.vocab_size:
+            raise ValueError(f"it has tokens {tokens.min()} to {tokens.max()}, of a vocabulary of {self.vocab_size}")
+        return tokens
+
+    def blank(self) -> np.ndarray:
+        """Of some image: its shape and type are those of all."""
+        return np.zeros(self.source.grid[0] * self.source.grid[1], dtype=np.int64)
+
+
+Reader = Prepared | FirstCrop
+
+
+def batches(reader: Reader, parts: Sequence[Sequence[int]], workers: int) -> Iterator[Batch]:
+    """One batch for each part, numbers of images, in their order.
+
+    workers: processes that decode; 0 decodes in this one. An image that cannot be read is no error, it is in its
+    batch's `unread`; any other failure is a RuntimeError that names the image.
+    """
+    if not parts:
+        return
+    more: dict[str, Any] = {"prefetch_factor": AHEAD, "worker_init_fn": _begin_worker} if workers else {}
+    workers = min(workers, len(parts))
+    loader = DataLoader(_Attempts(reader), batch_sampler=parts, num_workers=workers, collate_fn=_batch, **more)
+    following = iter(loader)
+    while True:
+        try:
+            batch = next(following)
+        except StopIteration:
+            return
+        except RuntimeError as error:  # failures of images come as values
+            reason = str(error).splitlines()[0]
+            raise RuntimeError(f"a process that decodes images has ended ({reason}): try fewer workers") from error
+        if isinstance(batch, RuntimeError):
+            raise batch
+        yield batch
+
+
+def default_workers() -> int:
+    """As many as this process has processors of its own, beside the others that torchrun started here."""
+    there = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(MAX_WORKERS, there // int(os.environ.get("LOCAL_WORLD_SIZE", 1))))
+
+
+class _Attempts(Dataset):
+    """Of each image its array, or the exception that says why there is none: raised in a worker, it would come with
+    the traceback as its text.
+    """
+
+    def __init__(self, reader: Reader) -> None:
+        self.reader = reader
+
+    def __getitem__(self, number: int) -> tuple[int, np.ndarray | Exception]:
+        try:
+            return number, self.reader(number)
+        except UnreadableImage as error:
+            return number, UnreadableImage(str(error))
+        except Exception as error:
+            path = self.reader.source.paths[number]
+            return number, RuntimeError(f"{path} could not be read: {type(error).__name__}: {error}")
+
+
+def _batch(attempts: Sequence[tuple[int, np.ndarray | Exception]]) -> Batch | Exception:
+    read = [(number, array) for number, array in attempts if isinstance(array, np.ndarray)]
+    unread = [(number, str(error)) for number, error in attempts if isinstance(error, UnreadableImage)]
+    for _, error in attempts:
+        if isinstance(error, RuntimeError):
+            return error
+    arrays = torch.from_numpy(np.stack([array for _, array in read])) if read else None
+    return Batch([number for number, _ in read], arrays, unread)
+
+
+def _begin_worker(number: int) -> None:
+    """Ctrl-C goes to all processes of a terminal, a scheduler's SIGTERM to all of a job: the process that started this
+    one ends it.
+    """
+    for stop in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(stop, signal.SIG_IGN)

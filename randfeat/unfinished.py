@@ -1,0 +1,48 @@
+"""Directories that take long to fill: what is done lies in a folder inside, with the settings it was done with, until
+the directory is whole.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+from . import files
+from .settings import refuse_other
+
+FOLDER, SETTINGS = "unfinished", "settings.json"
+
+
+def is_begun(directory: Path) -> bool:
+    """Whether something is being made there."""
+    return (directory / FOLDER / SETTINGS).is_file()
+
+
+def begin(directory: Path, settings: Mapping[str, Any], what: str, free: Collection[str] = ()) -> dict[str, Any]:
+    """Makes the directory with its folder, or goes on with what was begun with the same settings, which are returned.
+
+    settings: JSON with a `format`. what: is made there, in a word. free: those that may differ, see
+    `settings.difference`.
+    Raises a ValueError that names the setting that differs, and a FileExistsError for a directory of something else.
+    """
+    settings, folder = json.loads(json.dumps(settings)), directory / FOLDER
+    before = files.read_json(folder / SETTINGS, settings["format"])
+    if before is not None:
+        refuse_other(directory, before, settings, what, free)
+        return before
+    if directory.exists() and not (directory.is_dir() and _is_empty(directory)):
+        raise FileExistsError(f"{directory} holds something else: choose another directory (--out)")
+    folder.mkdir(parents=True, exist_ok=True)
+    files.write_json(folder / SETTINGS, settings)
+    return settings
+
+
+def _is_empty(directory: Path) -> bool:
+    """But for what is left of a `begin` that was killed."""
+    names = {inside.name for inside in directory.iterdir()}
+    left = directory / FOLDER
+    return not names or (
+        names == {FOLDER} and left.is_dir() and {file.name for file in left.iterdir()} <= {f".{SETTINGS}.part"}
+    )

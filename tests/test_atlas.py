@@ -1,0 +1,66 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from randfeat import atlas
+
+COLOURS = {"red": (255, 0, 0), "blue": (0, 0, 255)}
+
+
+def groups(count):
+    """Pictures of two colours in turn, and features in which the colours lie far apart."""
+    noise = np.random.default_rng(0).normal(size=(count, 60)).astype(np.float32)
+    kinds = [list(COLOURS.values())[i % 2] for i in range(count)]
+    noise[:, 0] += [20 if kind == COLOURS["red"] else -20 for kind in kinds]
+    return [Image.new("RGB", (30, 20), kind) for kind in kinds], noise
+
+
+def places(canvas, colour):
+    """Rows and columns of the pixels of a colour."""
+    return np.argwhere((np.array(canvas) == colour).all(-1))
+
+
+def test_alike_images_lie_together_and_none_hides_another():
+    pictures, features = groups(80)
+    canvas = atlas.atlas(pictures, features, size=400)
+    assert canvas.size == (400, 400)
+    red, blue = (places(canvas, colour) for colour in COLOURS.values())
+    width = 400 // 15 - atlas.GAP  # 80 images in 15 x 15 cells
+    assert len(red) == len(blue) == 40 * width**2
+    between = np.linalg.norm(red.mean(0) - blue.mean(0))
+    assert between > 3 * max(np.median(np.linalg.norm(group - group.mean(0), axis=1)) for group in (red, blue)) / 2
+
+
+def test_paths_and_a_seed(tmp_path):
+    pictures, features = groups(12)
+    paths = [tmp_path / f"{i}.png" for i in range(12)]
+    for picture, path in zip(pictures, paths, strict=True):
+        picture.save(path)
+    maps = [atlas.atlas(images, features, size=100).tobytes() for images in (pictures, paths)]
+    assert maps[0] == maps[1]
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 5])
+def test_a_few_images(count):
+    pictures, features = groups(count)
+    canvas = atlas.atlas(pictures, features, size=100)
+    assert sum(len(places(canvas, colour)) for colour in COLOURS.values()) == count * _pixels(canvas, count)
+
+
+def _pixels(canvas, count):
+    side = int((atlas.ROOM * count + 0.5) ** 0.5) + 1
+    return (canvas.width // side - atlas.GAP) ** 2
+
+
+def test_of_many_images_an_even_share_is_shown(monkeypatch):
+    monkeypatch.setattr(atlas, "MOST", 10)
+    pictures, features = groups(80)
+    canvas = atlas.atlas(pictures, features, size=100)
+    assert sum(len(places(canvas, colour)) for colour in COLOURS.values()) == 10 * _pixels(canvas, 10)
+
+
+def test_what_does_not_fit_is_refused():
+    pictures, features = groups(4)
+    for images, rows in ((pictures[:3], features), (pictures, features[0]), ([], features[:0])):
+        with pytest.raises(ValueError, match="a map takes features"):
+            atlas.atlas(images, rows)
