@@ -116,7 +116,8 @@ def open_cell(cell: Any, folder: Path) -> Image.Image:
 def cell_sizes(cells: pa.ChunkedArray, folder: Path) -> Iterable[int]:
     """Bytes of each encoded image, looked up from where bytes begin and end."""
     nested = pa.types.is_struct(cells.type)
-    sizes = pc.binary_length(pc.struct_field(cells, "bytes") if nested else cells).to_pylist()
+    contents = pc.struct_field(cells, "bytes") if nested else cells
+    sizes = pc.binary_length(contents.cast(pa.large_binary())).to_pylist()  # a column of nulls has no type of its own
     paths = pc.struct_field(cells, "path").to_pylist() if nested and None in sizes else [None] * len(sizes)
     for size, path in zip(sizes, paths, strict=True):
         yield size if size is not None else size_of(folder / path) if path else -1

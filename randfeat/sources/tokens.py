@@ -40,12 +40,13 @@ class ArrayTokens(TokenSource):
     def __init__(self, name: str, paths: Sequence[str], labels: Labels, classes: list[str] | None) -> None:
         super().__init__(name, paths, labels, classes)
         try:
-            side = math.isqrt(self._array(0).shape[1])
+            n = self._array(0).shape[1]
         except UnreadableImage as error:
             raise ValueError(f"{paths[0]} of {name} holds no tokens: {error}") from None
+        side = math.isqrt(n)
+        if n != side * side:
+            raise ValueError(f"{name} has {n} tokens an image: expected those of a square grid")
         self.grid = side, side
-        if self.tokens(0).shape[1] != side * side:
-            raise ValueError(f"{name} has {self.tokens(0).shape[1]} tokens an image, which is no square grid")
 
     @abstractmethod
     def content(self, i: int) -> bytes:
