@@ -67,8 +67,8 @@ class FirstCrop:
 Reader = Prepared | FirstCrop
 
 
-def batches(reader: Reader, parts: Sequence[list[int]], workers: int) -> Iterator[Batch]:
-    """One batch for each part, numbers of images, in their order.
+def batches(reader: Reader, parts: Sequence[range], workers: int) -> Iterator[Batch]:
+    """One batch for each part, numbers of images, in this order.
 
     workers: processes that decode; 0 decodes in this one. An image that cannot be read is no error, it is in its
     batch's `unread`; any other failure is a RuntimeError that names the image.
@@ -77,7 +77,8 @@ def batches(reader: Reader, parts: Sequence[list[int]], workers: int) -> Iterato
         return
     more: dict[str, Any] = {"prefetch_factor": AHEAD, "worker_init_fn": _begin_worker} if workers else {}
     workers = min(workers, len(parts))
-    loader = DataLoader(_Attempts(reader), batch_sampler=parts, num_workers=workers, collate_fn=_batch, **more)
+    numbers = (list(part) for part in parts)
+    loader = DataLoader(_Attempts(reader), batch_sampler=numbers, num_workers=workers, collate_fn=_batch, **more)
     following = iter(loader)
     while True:
         try:

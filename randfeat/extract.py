@@ -63,6 +63,8 @@ def extract(
     for name, value, lowest in (("batch_size", batch_size, 1), ("workers", workers, 0), ("shard_size", shard_size, 1)):
         if value is not None and (isinstance(value, bool) or not isinstance(value, Integral) or value < lowest):
             raise ValueError(f"{name} must be a whole number from {lowest}, got {value}")
+    if twice := [spec for spec, count in Counter(encoder.specs).items() if count > 1]:
+        raise ValueError(f"the feature {twice[0]} is asked for twice: once is enough")
     reader, encode = _reader_and_encode(encoder, source)
     record = {
         "format": store.FORMAT,
@@ -237,8 +239,8 @@ def _join(
     store.write(directory, record, table, shapes, features, unread)
 
 
-def _cut(numbers: range, size: int) -> list[list[int]]:
-    return [list(numbers[start : start + size]) for start in range(0, len(numbers), size)]
+def _cut(numbers: range, size: int) -> list[range]:
+    return [numbers[start : start + size] for start in range(0, len(numbers), size)]
 
 
 def _refuse_infinite(features: Sequence[np.ndarray], paths: Sequence[str]) -> None:

@@ -62,6 +62,9 @@ class FeatureStore:
         store.table  # noqa: B018  raises for a wrong list of rows
         return store
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.directory, self.meta)  # other processes map the files themselves
+
     def __repr__(self) -> str:
         return f"FeatureStore({str(self.directory)!r}: {len(self)} images, {', '.join(self.specs)})"
 

@@ -54,8 +54,17 @@ class TokenStore:
         store.tokens, store.table  # noqa: B018  raise for wrong files
         return store
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.directory, self.meta)  # other processes map the files themselves
+
     def __len__(self) -> int:
         return self.meta["count"]
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256, in hexadecimal digits, of all tokens and their rows."""
+        written = self.meta["files"]
+        return hashlib.sha256(f"{written[TOKENS]}{written[rows.ROWS]}".encode()).hexdigest()
 
     @property
     def tokenizer(self) -> str:

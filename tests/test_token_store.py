@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import pickle
 
 import numpy as np
 import pytest
@@ -51,6 +52,8 @@ def test_what_was_written_comes_back(tmp_path, vocab_size, dtype):
     assert store.table["width"].to_pylist() == sizes(5)[:, 0].tolist()
     assert store.table["height"].to_pylist() == sizes(5)[:, 1].tolist()
     store.verify()
+    assert len(pickle.dumps(store)) < 2000  # other processes map the files themselves
+    assert (pickle.loads(pickle.dumps(store)).tokens == store.tokens).all()
     assert sorted(path.name for path in store.directory.iterdir()) == [
         "meta.json",
         "rows.parquet",
@@ -90,6 +93,7 @@ def test_it_is_the_same_in_whatever_order_it_is_written(tmp_path_factory, cuts, 
     made.finish()
     filled(root / "at_once").finish()
     assert contents(root / "pieces") == contents(root / "at_once")
+    assert TokenStore.open(root / "pieces").fingerprint == TokenStore.open(root / "at_once").fingerprint
 
 
 @pytest.mark.parametrize(

@@ -33,6 +33,10 @@ class StoredTokens(TokenSource):
     def sizes(self) -> Iterable[int]:
         return [self.store.tokens[0].nbytes] * len(self)
 
+    def fingerprint(self) -> str:
+        """Of the tokens too: other crops, or another tokenizer's, are of the same sizes."""
+        return self.store.fingerprint
+
 
 class ArrayTokens(TokenSource):
     """One .npy file for each image: integers (N,), (crops, N) or (1, crops, N), of a square grid."""
