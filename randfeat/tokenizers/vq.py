@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from .base import Tokenizer, nearest
 
-
 # pixels of the images that go through the network at a time, which holds about 2.5 kB for each: four images of
 # 256 x 256 on a CPU, where more are no faster, and 32 elsewhere
 AT_ONCE = {"cpu": 1 << 18}
