@@ -67,7 +67,7 @@ class FirstCrop:
 Reader = Prepared | FirstCrop
 
 
-def batches(reader: Reader, parts: Sequence[Sequence[int]], workers: int) -> Iterator[Batch]:
+def batches(reader: Reader, parts: Sequence[list[int]], workers: int) -> Iterator[Batch]:
     """One batch for each part, numbers of images, in their order.
 
     workers: processes that decode; 0 decodes in this one. An image that cannot be read is no error, it is in its

@@ -237,8 +237,8 @@ def _join(
     store.write(directory, record, table, shapes, features, unread)
 
 
-def _cut(numbers: range, size: int) -> list[range]:
-    return [numbers[start : start + size] for start in range(0, len(numbers), size)]
+def _cut(numbers: range, size: int) -> list[list[int]]:
+    return [list(numbers[start : start + size]) for start in range(0, len(numbers), size)]
 
 
 def _refuse_infinite(features: Sequence[np.ndarray], paths: Sequence[str]) -> None:

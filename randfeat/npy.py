@@ -33,7 +33,7 @@ def write(path: Path, shape: tuple[int, ...], dtype: DTypeLike, blocks: Iterable
         for block in blocks:
             if block.shape[1:] != shape[1:]:
                 raise ValueError(f"rows of shape {block.shape[1:]} for an array of {shape}")
-            content = np.ascontiguousarray(block, dtype).reshape(-1).view(np.uint8)
+            content = np.ascontiguousarray(block, dtype).reshape(-1).view(np.uint8).data
             file.write(content)
             digest.update(content)
             rows += len(block)

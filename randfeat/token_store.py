@@ -216,6 +216,6 @@ def _write_rows(path: Path, shape: tuple[int, ...], start: int, rows: np.ndarray
     before = len(npy.header(shape, rows.dtype)) + start * math.prod(shape[1:]) * rows.itemsize
     with path.open("r+b") as file:
         file.seek(before)
-        file.write(np.ascontiguousarray(rows).reshape(-1).view(np.uint8))
+        file.write(np.ascontiguousarray(rows).reshape(-1).view(np.uint8).data)
         file.flush()
         os.fsync(file.fileno())

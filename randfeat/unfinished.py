@@ -27,16 +27,17 @@ def begin(directory: Path, settings: Mapping[str, Any], what: str, free: Collect
     `settings.difference`.
     Raises a ValueError that names the setting that differs, and a FileExistsError for a directory of something else.
     """
-    settings, folder = json.loads(json.dumps(settings)), directory / FOLDER
-    before = files.read_json(folder / SETTINGS, settings["format"])
+    now: dict[str, Any] = json.loads(json.dumps(settings))
+    folder = directory / FOLDER
+    before = files.read_json(folder / SETTINGS, now["format"])
     if before is not None:
-        refuse_other(directory, before, settings, what, free)
+        refuse_other(directory, before, now, what, free)
         return before
     if directory.exists() and not (directory.is_dir() and _is_empty(directory)):
         raise FileExistsError(f"{directory} holds something else: choose another directory (--out)")
     folder.mkdir(parents=True, exist_ok=True)
-    files.write_json(folder / SETTINGS, settings)
-    return settings
+    files.write_json(folder / SETTINGS, now)
+    return now
 
 
 def _is_empty(directory: Path) -> bool:
