@@ -1,4 +1,4 @@
-"""Tokens as they are published: trees and tars of one file for each image."""
+"""Tokens in a store of ours, and as they are published: trees and tars of one file for each image."""
 
 import io
 import pickle
@@ -9,6 +9,7 @@ import pytest
 
 from randfeat.data import UnreadableImage
 from randfeat.sources import TokenSource, open_source
+from randfeat.token_store import TokenWriter
 
 CROPS, SIDE = 2, 3
 
@@ -98,3 +99,27 @@ def test_what_holds_no_tokens_is_refused(tmp_path):
         open_source(write(tmp_path / "a", {"0/0.npy": content(tokens(0, 8))})[0])
     with pytest.raises(ValueError, match=r"0/0.npy of .* holds no tokens: damaged"):
         open_source(write(tmp_path / "b", {"0/0.npy": b"text"})[0])
+
+
+def store(directory, seed=0, count=200):
+    names = [f"{i}.png" for i in range(count)]
+    told = {"tokenizer": "abc", "grid": (SIDE, SIDE), "vocab_size": 50, "crops": CROPS, "classes": ["cat", "dog"]}
+    writer = TokenWriter(directory, names, [0, 1] * (count // 2), **told)
+    writer.write(0, np.stack([tokens(seed + i) for i in range(count)]), np.full((count, 2), 9))
+    writer.finish({})
+    return directory
+
+
+def test_a_store_is_a_source(tmp_path):
+    source = open_source(store(tmp_path / "a"))
+    assert isinstance(source, TokenSource)
+    assert (source.grid, source.vocab_size, source.tokenizer) == ((SIDE, SIDE), 50, "abc")
+    assert (source.paths[3], source.labels[3], source.classes) == ("3.png", 1, ["cat", "dog"])
+    packed = pickle.dumps(source)
+    assert len(packed) < 5000  # without the tokens
+    arrived = pickle.loads(packed)
+    assert (arrived.tokens(7) == tokens(7)).all()
+    assert arrived.fingerprint() == source.fingerprint() == open_source(store(tmp_path / "b")).fingerprint()
+    assert open_source(store(tmp_path / "c", seed=1)).fingerprint() != source.fingerprint()
+    with pytest.raises(ValueError, match="has no splits, not 'val'"):
+        open_source(tmp_path / "a", "val")

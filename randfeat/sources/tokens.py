@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import math
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 
 from ..data import UnreadableImage
+from ..token_store import TOKENS, TokenStore
 from .base import Labels, TokenSource, check_unique, numbered, printable, size_of
 from .tar import Member, TarRows
 
@@ -21,17 +24,25 @@ class StoredTokens(TokenSource):
     """The rows of a `token_store.TokenStore`."""
 
     def __init__(self, directory: Path) -> None:
-        from ..token_store import TokenStore
-
-        self.store = TokenStore.open(directory)
-        super().__init__(str(directory), self.store.paths, self.store.labels, self.store.classes)
-        self.grid, self.vocab_size, self.tokenizer = self.store.grid, self.store.vocab_size, self.store.tokenizer
+        store = TokenStore.open(directory)
+        super().__init__(str(directory), store.paths, store.labels, store.classes)
+        self.grid, self.vocab_size, self.tokenizer = store.grid, store.vocab_size, store.tokenizer
+        self.digest, self._tokens = store.meta["files"][TOKENS], store.tokens
 
     def tokens(self, i: int) -> np.ndarray:
-        return self.store.tokens[i]
+        if self._tokens is None:
+            self._tokens = TokenStore.open(self.name).tokens
+        return self._tokens[i]
 
     def sizes(self) -> Iterable[int]:
-        return [self.store.tokens[0].nbytes] * len(self)
+        return [self.tokens(0).nbytes] * len(self)
+
+    def fingerprint(self) -> str:
+        """Also over the tokens, which sizes tell nothing about."""
+        return hashlib.sha256(f"{super().fingerprint()} {self.digest}".encode()).hexdigest()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_tokens": None}  # another process maps them from the disk itself
 
     def fingerprint(self) -> str:
         """Of the tokens too: other crops, or another tokenizer's, are of the same sizes."""
