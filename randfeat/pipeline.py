@@ -165,7 +165,8 @@ class Pipeline(nn.Module):
 
         It reads the column `image` and adds the column `output`, float32. One call of it is one batch: map's
         `batch_size`. datasets looks into its cache by a hash over the function, so over the weights, which takes
-        seconds for a gigabyte; `map(..., new_fingerprint=...)` spares that.
+        seconds for a gigabyte; `map(..., new_fingerprint=...)` spares that. Leave `num_proc` out: one process keeps
+        all cores busy, and the forks of one that has computed may wait for each other for ever.
         """
         parsed = FeatureSpec.parse(spec)
         features.check(self.generator, parsed)
