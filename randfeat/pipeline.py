@@ -335,7 +335,9 @@ class Pipeline(nn.Module):
 
 
 def _map(model: Pipeline, spec: FeatureSpec, image: str, output: str, rows: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    if isinstance(rows[image], (Image.Image, str, bytes)):
+    if image not in rows:
+        raise ValueError(f"there is no column {image!r}: name one of {', '.join(rows)}")
+    if isinstance(rows[image], (Image.Image, str)):
         raise ValueError("this function reads batches of rows: give map(..., batched=True)")
     return {output: model.features(rows[image], spec, batch_size=len(rows[image]))}
 

@@ -15,7 +15,6 @@ from randfeat.models import SIZES
 from randfeat.tokenizers import PatchTokenizer
 from randfeat.weights import published
 
-
 SIZE = (8, 12)
 IMAGES = torch.rand(3, 3, *SIZE, generator=torch.Generator().manual_seed(0))
 READINGS = [
