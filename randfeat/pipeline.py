@@ -41,7 +41,7 @@ from .schedules import Guidance, Schedule
 from .tokenizers import Tokenizer
 from .weights import hub
 
-BATCH = 32  # images at a time: a convolutional tokenizer takes about 30 MB for each
+BATCH = 64  # images at a time
 
 
 class Pipeline(nn.Module):
@@ -179,7 +179,7 @@ class Pipeline(nn.Module):
         seed: int | Iterable[int] = 0,
         order: Sequence[int] | Tensor | None = None,
         extrapolation: Extrapolation | None = None,
-        batch_size: int = 64,
+        batch_size: int = BATCH,
     ) -> Tensor:
         """One image for each label (see `classes.Classes.index`): (B, channels, H, W) in [0, 1].
 

@@ -97,7 +97,7 @@ def test_layers_may_be_counted_from_the_end_or_as_a_share_of_the_depth():
     for layer in ("L13", "L-13"):
         with pytest.raises(ValueError, match=f"{layer}/mean/mean: layers are numbered 1 to 12"):
             FeatureSpec.parse(f"raster/causal/token/{layer}/mean/mean").resolved(12)
-    with pytest.raises(ValueError, match="a layer is a number .* got True"):
+    with pytest.raises(ValueError, match=r"a layer is a number .* got True"):
         FeatureSpec(layers=(True,))
 
 
@@ -252,7 +252,7 @@ def test_an_order_may_be_written_out(model):
     written = ",".join(str(place) for place in order[0].tolist())
     columns, explicit = (one(model, tokens, f"{o}/causal/query/L2/mean/mean") for o in ("columns", f"[{written}]"))
     assert torch.equal(explicit, columns)
-    with pytest.raises(ValueError, match="not a permutation|holds .* positions"):
+    with pytest.raises(ValueError, match=r"not a permutation|holds .* positions"):
         one(model, tokens, "[0,0]/causal/token/L1/mean/mean")
 
 

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from randfeat import weights
 from randfeat.tokenizers import TOKENIZERS, VQ8, VQ16, LlamaGenVQ, PatchTokenizer, create, name_of
 from randfeat.tokenizers.base import nearest
+from randfeat.tokenizers.vq import AT_ONCE
 
 
 def fitted(channels=1, patch=2, vocab_size=6, images=12, size=(4, 6)):
@@ -175,6 +176,18 @@ def test_an_image_does_not_depend_on_its_batch(vq):
     tokens = vq.encode(images)
     assert torch.equal(vq.encode(images[1:2]), tokens[1:2])
     torch.testing.assert_close(vq.decode(tokens[1:2]), vq.decode(tokens)[1:2], atol=1e-5, rtol=1e-4)
+
+
+def test_memory_does_not_grow_with_the_batch(vq, monkeypatch):
+    images, calls, latents, pixels = torch.rand(5, 3, 12, 8), [], vq.latents, vq.pixels
+    tokens = vq.encode(images)
+    decoded = vq.decode(tokens)
+    monkeypatch.setitem(AT_ONCE, "cpu", 2 * 12 * 8 + 1)  # two images at a time
+    monkeypatch.setattr(vq, "latents", lambda part: calls.append(len(part)) or latents(part))
+    monkeypatch.setattr(vq, "pixels", lambda part: calls.append(len(part)) or pixels(part))
+    assert torch.equal(vq.encode(images), tokens)
+    torch.testing.assert_close(vq.decode(tokens), decoded, atol=1e-5, rtol=1e-4)
+    assert calls == [2, 2, 1, 2, 2, 1]
 
 
 def test_half_precision_is_for_pixels_alone(vq):
