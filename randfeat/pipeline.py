@@ -165,7 +165,8 @@ class Pipeline(nn.Module):
 
         It reads the column `image` and adds the column `output`, float32. One call of it is one batch: map's
         `batch_size`. datasets looks into its cache by a hash over the function, so over the weights, which takes
-        seconds for a gigabyte; `map(..., new_fingerprint=...)` spares that.
+        seconds for a gigabyte; `map(..., new_fingerprint=...)` spares that. Leave `num_proc` out: one process keeps
+        all cores busy, and the forks of one that has computed may wait for each other for ever.
         """
         parsed = FeatureSpec.parse(spec)
         features.check(self.generator, parsed)
@@ -334,7 +335,9 @@ class Pipeline(nn.Module):
 
 
 def _map(model: Pipeline, spec: FeatureSpec, image: str, output: str, rows: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    if isinstance(rows[image], (Image.Image, str, bytes)):
+    if image not in rows:
+        raise ValueError(f"there is no column {image!r}: name one of {', '.join(rows)}")
+    if isinstance(rows[image], (Image.Image, str)):
         raise ValueError("this function reads batches of rows: give map(..., batched=True)")
     return {output: model.features(rows[image], spec, batch_size=len(rows[image]))}
 

@@ -52,8 +52,7 @@ class Backbone(nn.Module):
     and the grid say otherwise.
 
     With global_pool "avg", `forward_head(forward_features(x), pre_logits=True)` is what `Pipeline.features` reads with
-    pool `mean`. Cast to half precision with autocast, or by `model.generator.to(...)`: never the tokenizer, which would
-    choose other tokens.
+    pool `mean`. Half precision is autocast, which spares the tokenizer: it would choose other tokens.
     """
 
     num_prefix_tokens = 0
@@ -71,14 +70,14 @@ class Backbone(nn.Module):
         layer: int | float = 0.5,
         merge: Merge = "mean",
         in_chans: int | None = None,
-        img_size: int | tuple[int, int] | None = None,
+        img_size: int | Sequence[int] | None = None,
     ) -> None:
         super().__init__()
         self.spec = features.check(generator, FeatureSpec(orders, context, stream, (layer,), "none", merge))
         h, w = _input_size(tokenizer, generator)[1:]
         if in_chans not in (None, tokenizer.channels):
             raise ValueError(f"the model reads {tokenizer.channels} channels, got in_chans={in_chans}: leave it out")
-        if img_size is not None and (img_size, img_size) != (h, w) and img_size != (h, w):
+        if img_size is not None and (h, w) != ((img_size, img_size) if isinstance(img_size, int) else (*img_size,)):
             raise ValueError(f"the model reads {h} x {w} pixels, got img_size={img_size}: leave it out")
         self.tokenizer = tokenizer.requires_grad_(False)
         self.generator = generator
@@ -177,11 +176,10 @@ class Backbone(nn.Module):
         expected = _input_size(self.tokenizer, self.generator)
         if x.shape[1:] != expected:
             raise ValueError(f"expected images (B, {', '.join(map(str, expected))}), got {tuple(x.shape)}")
-        if any(parameter.dtype != torch.float32 for parameter in self.tokenizer.parameters()):
-            raise ValueError(
-                "the tokenizer would choose other tokens in half precision: use autocast, or cast model.generator alone"
-            )
-        return self.tokenizer.encode(x).flatten(1)
+        if any(value.dtype != torch.float32 for value in self.tokenizer.state_dict().values()):
+            raise ValueError("the tokenizer would choose other tokens in half precision: use autocast instead")
+        with torch.autocast(x.device.type, enabled=False):
+            return self.tokenizer.encode(x.float()).flatten(1)
 
     # what timm's tools ask for ---------------------------------------------------------------------------------
 
