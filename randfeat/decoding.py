@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,11 +67,11 @@ class FirstCrop:
 Reader = Prepared | FirstCrop
 
 
-def batches(reader: Reader, parts: Sequence[range], workers: int) -> Iterator[Batch]:
+def batches(reader: Reader, parts: Sequence[range], workers: int) -> Generator[Batch, None, None]:
     """One batch for each part, numbers of images, in this order.
 
     workers: processes that decode; 0 decodes in this one. An image that cannot be read is no error, it is in its
-    batch's `unread`; any other failure is a RuntimeError that names the image.
+    batch's `unread`; any other failure is a RuntimeError that names the image. To close the generator ends them.
     """
     if not parts:
         return

@@ -11,7 +11,7 @@ import json
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from math import prod
 from numbers import Integral
@@ -194,9 +194,12 @@ def _fill(
     missing = [shard for shard in share if not shards.path(shard).exists()]
     total, left = (sum(len(shards.numbers(shard)) for shard in some) for some in (share, missing))
     parts = {shard: _cut(shards.numbers(shard), batch_size) for shard in missing}
-    following = decoding.batches(reader, [part for shard in missing for part in parts[shard]], workers)
+    in_order = [part for shard in missing for part in parts[shard]]
     what = f"images ({total - left:,} were there)" if left < total else "images"
-    with progress.bar(total, what, "image", done=total - left, shown=processes.rank() == 0) as bar:
+    with (
+        closing(decoding.batches(reader, in_order, workers)) as following,
+        progress.bar(total, what, "image", done=total - left, shown=processes.rank() == 0) as bar,
+    ):
         for shard in missing:
             numbers: list[int] = []
             unread: list[tuple[int, str]] = []

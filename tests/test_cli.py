@@ -52,6 +52,14 @@ def test_an_error_is_one_sentence_and_a_traceback_only_on_request(tmp_path, caps
         cli.main(["demo", "--out", str(taken), "--debug"])
 
 
+def test_a_command_may_end_with_a_code_of_its_own(monkeypatch):
+    from randfeat.commands import demo
+
+    for code in (None, 0, 3):
+        monkeypatch.setattr(demo, "run", lambda args, code=code: code)
+        assert cli.main(["demo"]) == (code or 0)
+
+
 def test_ctrl_c_says_how_to_resume(tmp_path, capsys, monkeypatch):
     from randfeat.commands import demo
 

@@ -74,6 +74,7 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
         with pytest.raises(OSError, match="no space"):
             files.write_bytes(path, b"new")
     assert path.read_bytes() == b"old"
+    assert [inside.name for inside in tmp_path.iterdir()] == ["report.json"]
     files.write_bytes(path, b"new")
     assert path.read_bytes() == b"new"
 
