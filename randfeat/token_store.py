@@ -61,12 +61,6 @@ class TokenStore:
         return self.meta["count"]
 
     @property
-    def fingerprint(self) -> str:
-        """SHA-256, in hexadecimal digits, of all tokens and their rows."""
-        written = self.meta["files"]
-        return hashlib.sha256(f"{written[TOKENS]}{written[rows.ROWS]}".encode()).hexdigest()
-
-    @property
     def tokenizer(self) -> str:
         """Fingerprint of the tokenizer that made them, see `weights.fingerprint`."""
         return self.meta["tokenizer"]

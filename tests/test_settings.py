@@ -29,5 +29,5 @@ def test_the_first_difference_is_named(before, now, message):
 
 def test_it_is_refused_in_one_sentence():
     settings.refuse_other(Path("out"), {"a": 1}, {"a": 1}, "features")
-    with pytest.raises(ValueError, match="^out holds features with a 1, not 2: choose another directory"):
+    with pytest.raises(ValueError, match=r"^out holds features with a 1, not 2: choose another directory"):
         settings.refuse_other(Path("out"), {"a": 1}, {"a": 2}, "features")

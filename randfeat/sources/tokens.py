@@ -44,10 +44,6 @@ class StoredTokens(TokenSource):
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_tokens": None}  # another process maps them from the disk itself
 
-    def fingerprint(self) -> str:
-        """Of the tokens too: other crops, or another tokenizer's, are of the same sizes."""
-        return self.store.fingerprint
-
 
 class ArrayTokens(TokenSource):
     """One .npy file for each image: integers (N,), (crops, N) or (1, crops, N), of a square grid."""
