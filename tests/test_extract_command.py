@@ -22,6 +22,7 @@ from test_sample_folder import contents, make
 
 import randfeat
 from randfeat import cli, weights
+from randfeat.encoders import open_encoder
 from randfeat.store import FeatureStore
 from randfeat.token_store import TokenWriter
 
@@ -152,6 +153,26 @@ def test_tokens_are_read_as_their_pictures_are(model, photos, tmp_path, capsys):
     assert cli.main(command(model, tmp_path / "turned", tmp_path / "none")) == 1
     assert "holds 3 x 2 tokens an image, and" in capsys.readouterr().err
     assert not (tmp_path / "none").exists()
+
+
+def test_a_network_of_timm(model, photos, tmp_path, capsys):
+    """Prepared in workers as its authors do, in whatever batches."""
+    import timm
+
+    torch.save(timm.create_model("test_vit", num_classes=5).state_dict(), tmp_path / "vit.pth")
+    name = f"timm:test_vit@{tmp_path / 'vit.pth'}"
+    how = command(name, photos, tmp_path / "out", "--workers", "1", "--spec", "pooled", "L-1/none")
+    assert cli.main(how) == 3
+    store = FeatureStore.open(tmp_path / "out")
+    encoder = open_encoder(name, ["pooled", "L-1/none"])
+    assert store.specs == [*encoder.specs]
+    with Image.open(photos / store.paths[77]) as picture:
+        expected = encoder.encode(torch.from_numpy(encoder.prepare(picture))[None])
+    for spec, one in zip(store.specs, expected, strict=True):
+        np.testing.assert_allclose(store.as_numpy(spec)[77:78], one, atol=1e-4)
+    tokens_of(model, photos, tmp_path / "tokens")
+    assert cli.main(command(name, tmp_path / "tokens", tmp_path / "none")) == 1
+    assert f"holds tokens, which {name} cannot read: give it the images" in capsys.readouterr().err
 
 
 # what it refuses --------------------------------------------------------------------------------------------
