@@ -199,7 +199,8 @@ def test_layers_come_as_asked_whatever_else_is_asked(model, context, stream):
     for layers, expected in (([1], [first]), ([2], [second]), ((2, 1, 2), [second, first, second])):
         states = model.hidden(*arguments, layers, context, stream)
         assert len(states) == len(expected)
-        assert all(torch.equal(a, b) for a, b in zip(states, expected, strict=True))
+        for state, whole in zip(states, expected, strict=True):  # of the deepest block only these rows were computed
+            torch.testing.assert_close(state, whole, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize(("build", "context", "stream"), tiny.readings(tiny.VARIANTS), indirect=["build"])
