@@ -85,9 +85,7 @@ class RandAR(Generator):
         else:
             offset = first if context == "echo" else 1
             rows = slice(offset + (stream == "token"), None, 2)
-        return self.through(
-            self.blocks, x, rope_at(table, places), layers, rows, mask=mask, causal=context != "full"
-        )
+        return self.through(self.blocks, x, rope_at(table, places), layers, rows, mask=mask, causal=context != "full")
 
     def start(
         self,
