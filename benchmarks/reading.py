@@ -1,4 +1,4 @@
-"""Reading beside the official code and beside a timm ViT: the same weights, tokens and orders, in turns, in one process.
+"""Reading beside the official code and a timm ViT: the same weights, tokens and orders, in turns, in one process.
 
     OMP_NUM_THREADS=1 python benchmarks/reading.py --official DIR --size S --dtype float32 bfloat16
     python benchmarks/reading.py --device cuda --compile   # images/s of RandAR-L and ARPG-L in bfloat16
