@@ -190,16 +190,16 @@ class Generator(nn.Module, ABC):
         """
         self.check_reading(layers, context, stream)
         self.check_order(order)
-        batch = tokens, self.labels(label, len(tokens)), order
         at_once = self._images_at_once() if tokens.device.type == "cpu" else max(1, len(tokens))
+        batch = (tensor.split(at_once) for tensor in (tokens, self.labels(label, len(tokens)), order))
         parts = [
-            self.states(*part, layers, context, stream)
-            for part in zip(*(tensor.split(at_once) for tensor in batch), strict=True)
+            self.states(some, of_class, in_order, layers, context, stream)
+            for some, of_class, in_order in zip(*batch, strict=True)
         ]
         return [orders.scatter(torch.cat(states), order) for states in zip(*parts, strict=True)]
 
     def through(
-        self, blocks: Sequence[nn.Module], x: Tensor, rope: Tensor, layers: Sequence[int], rows: slice, **how: Any
+        self, blocks: nn.ModuleList, x: Tensor, rope: Tensor, layers: Sequence[int], rows: slice, **how: Any
     ) -> list[Tensor]:
         """Those rows of the states after `layers`: inputs (B, L, D) -> each (B, n, D). Nothing deeper is computed, and
         of the deepest block only what is wanted.
