@@ -7,6 +7,7 @@ index, `num_classes` for the null class, and None stands for the null class of e
 
 from __future__ import annotations
 
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -190,15 +191,15 @@ class Generator(nn.Module, ABC):
         """
         self.check_reading(layers, context, stream)
         self.check_order(order)
-        batch = tokens, self.labels(label, len(tokens)), order
+        count, label = self._images_at_once(), self.labels(label, len(tokens))
         parts = [
             self.states(*part, layers, context, stream)
-            for part in zip(*(tensor.split(self._images_at_once()) for tensor in batch), strict=True)
+            for part in zip(tokens.split(count), label.split(count), order.split(count), strict=True)
         ]
         return [orders.scatter(torch.cat(states), order) for states in zip(*parts, strict=True)]
 
     def through(
-        self, blocks: Sequence[nn.Module], x: Tensor, rope: Tensor, layers: Sequence[int], rows: slice, **how: Any
+        self, blocks: nn.ModuleList, x: Tensor, rope: Tensor, layers: Sequence[int], rows: slice, **how: Any
     ) -> list[Tensor]:
         """Those rows of the states after `layers`: inputs (B, L, D) -> each (B, n, D). Nothing deeper is computed, and
         of the deepest block only what is wanted.
@@ -212,6 +213,8 @@ class Generator(nn.Module, ABC):
 
     def _images_at_once(self) -> int:
         """How many images `hidden` reads at once; the result does not depend on it, beyond rounding."""
+        if self.device.type != "cpu":
+            return sys.maxsize
         inputs = self.num_tokens * self.inputs_per_token
         return max(1, BYTES_AT_ONCE // (inputs * self.embed_dim * self.dtype.itemsize))
 
