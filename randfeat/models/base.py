@@ -7,6 +7,7 @@ index, `num_classes` for the null class, and None stands for the null class of e
 
 from __future__ import annotations
 
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -190,11 +191,10 @@ class Generator(nn.Module, ABC):
         """
         self.check_reading(layers, context, stream)
         self.check_order(order)
-        at_once = self._images_at_once() if tokens.device.type == "cpu" else max(1, len(tokens))
-        batch = (tensor.split(at_once) for tensor in (tokens, self.labels(label, len(tokens)), order))
+        count, label = self._images_at_once(), self.labels(label, len(tokens))
         parts = [
-            self.states(some, of_class, in_order, layers, context, stream)
-            for some, of_class, in_order in zip(*batch, strict=True)
+            self.states(*part, layers, context, stream)
+            for part in zip(tokens.split(count), label.split(count), order.split(count), strict=True)
         ]
         return [orders.scatter(torch.cat(states), order) for states in zip(*parts, strict=True)]
 
@@ -212,7 +212,9 @@ class Generator(nn.Module, ABC):
         return [states[i] for i in layers]
 
     def _images_at_once(self) -> int:
-        """How many images `hidden` reads at once on a CPU; the result does not depend on it, beyond rounding."""
+        """How many images `hidden` reads at once; the result does not depend on it, beyond rounding."""
+        if self.device.type != "cpu":
+            return sys.maxsize
         inputs = self.num_tokens * self.inputs_per_token
         return max(1, BYTES_AT_ONCE // (inputs * self.embed_dim * self.dtype.itemsize))
 
