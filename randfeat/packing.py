@@ -44,7 +44,7 @@ def twin(network: Network) -> Network:
 
 def compiled(network: Network) -> Network:
     """As `twin`, but through torch's compiler instead of packed, block by block, so that one compilation serves them
-    all, and another one every batch size. The first calls take a minute; on a CPU packed weights are as fast or faster.
+    all, and another one every batch size. The first calls take a minute. On a CPU packed float32 is faster.
     """
     made = _shallow(network)
     for name, child in made._modules.items():

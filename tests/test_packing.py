@@ -1,3 +1,4 @@
+import shutil
 import pytest
 import tiny
 import torch
@@ -66,6 +67,7 @@ def test_features_read_under_autocast_are_single_precision(model):
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(not any(map(shutil.which, ("c++", "g++", "clang++"))), reason="torch's compiler needs one of C++")
 @torch.no_grad()
 def test_a_compiled_twin_reads_the_same_and_is_compiled_for_all_batches():
     from torch._dynamo.utils import counters
