@@ -86,11 +86,11 @@ class Pipeline(nn.Module):
             self._packed = seen, packing.twin(self.generator)
         return self._packed[1]
 
-    def compile(self) -> None:  # type: ignore[override]
+    def compile(self) -> None:
         """From now on features are read through torch's compiler, which takes a minute or more at the first call of
         each kind of reading. It is for GPUs: on a CPU, in float32, packed weights are faster (`benchmarks/README.md`).
         """
-        self._compiled = packing.compiled(self.generator)
+        vars(self)["_compiled"] = packing.compiled(self.generator)  # past nn.Module, which would make it a part
 
     def reader(self) -> Generator:
         """The generator that reads features: `packed`, unless it was asked to `compile`."""

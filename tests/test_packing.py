@@ -1,4 +1,5 @@
 import shutil
+
 import pytest
 import tiny
 import torch

@@ -109,6 +109,7 @@ def test_a_compiled_model_reads_through_the_compiler_and_writes_as_ever(pipeline
     pipeline.compile()
     assert calls == [pipeline.generator]
     assert pipeline.reader() is not pipeline.packed()
+    assert [*pipeline.children()] == [pipeline.tokenizer, pipeline.generator]
     np.testing.assert_allclose(pipeline.features(ANY_IMAGES), before, rtol=1e-5, atol=1e-5)
     again = pickle.loads(pickle.dumps(pipeline))
     assert again.reader() is again.packed()  # what was compiled stays in its process
