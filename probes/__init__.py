@@ -30,6 +30,7 @@ _HOME = {
     "scaling": "scalings",
     "select": "selection",
     "svm_space": "selection",
+    "top_k": "neighbors",
 }
 
 __all__ = list(_HOME)
