@@ -91,6 +91,8 @@ def top_k(queries: Features | None, bank: Features, k: int, metric: str = "cosin
     k = min(k, len(bank) - (queries is None))
     if k < 1:
         raise ValueError(f"the bank holds {len(bank)} images, none to find beside the query; add images.")
+    if queries is not None and queries.shape[1] != bank.shape[1]:
+        raise ValueError(f"queries have {queries.shape[1]} dimensions, the bank {bank.shape[1]}; use one feature.")
     space = _SPACES[metric](bank)
     if queries is None:
         queries, own = bank, np.arange(len(bank))

@@ -145,10 +145,10 @@ def test_the_bank_is_kept_and_not_copied(tmp_path):
 def test_few_shots_of_named_classes_with_more_neighbours_than_images():
     rng = np.random.default_rng(0)
     y = np.repeat(["ash", "oak", "yew"], 20)
-    x = np.eye(3)[np.repeat(range(3), 20)] + rng.normal(0, 0.2, size=(60, 3))
+    x = np.eye(3)[np.repeat(range(3), 20)] + rng.normal(0, 0.5, size=(60, 3))
     one, again = (few_shot(x, y, x, y, shots=1, draws=5, seed=4, estimator=KNN(20)) for _ in range(2))
     assert (one == again).all()
-    assert one.mean() > 0.8
+    assert 0.5 < one.mean() < 1
     assert (one != few_shot(x, y, x, y, shots=1, draws=5, seed=5, estimator=KNN(20))).any()
 
 
