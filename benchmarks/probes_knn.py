@@ -21,9 +21,8 @@ import numpy as np
 import sklearn
 import timing
 import torch
-from sklearn.neighbors import KNeighborsClassifier
-
 from randfeat.probes import KNN, top_k
+from sklearn.neighbors import KNeighborsClassifier
 
 CLASSES = 1000
 
@@ -112,7 +111,7 @@ def main() -> None:
         memory(args.memory)
         return
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", 1)))
-    (bank, labels), (queries, truth) = made(args.bank, args.dim, 1), made(args.queries, args.dim, 2)
+    (bank, labels), (queries, _) = made(args.bank, args.dim, 1), made(args.queries, args.dim, 2)
     result = {
         "queries": args.queries,
         "bank": args.bank,

@@ -25,11 +25,9 @@ def kmeans(
         raise ValueError(f"clusters={clusters} for {len(rows)} images: expected from 1 to one per image.")
     if redos < 1 or iterations < 1:
         raise ValueError(f"redos={redos}, iterations={iterations}: expected one or more of each.")
-    points = np.empty(rows.shape, dtype=np.float32)
-    if spherical:
-        points[:] = unit(rows)
-    else:  # around the mean, where float32 cancels least
-        np.subtract(rows, rows.mean(axis=0, dtype=np.float64), out=points, casting="same_kind")
+    # around the mean, where float32 cancels least
+    placed = unit(rows) if spherical else rows - rows.mean(axis=0, dtype=np.float64).astype(rows.dtype)
+    points = np.ascontiguousarray(placed, dtype=np.float32)
     model = faiss.Kmeans(
         points.shape[1],
         clusters,

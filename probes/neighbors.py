@@ -37,7 +37,7 @@ class _Cosine:
         return dots / _divisors(rows) / _divisors(query[None])
 
     def reach(self, x: Features) -> Features:
-        """For each query (n,), the most that the terms of a similarity to any row of the bank sum up to unsigned."""
+        """The most that the absolute terms of each query's similarity to any row of the bank sum up to: (n,)."""
         return np.ones(len(x))
 
 
@@ -99,7 +99,7 @@ def top_k(queries: Features | None, bank: Features, k: int, metric: str = "cosin
     else:
         own = np.full(len(queries), -1)
     best = np.empty((len(queries), k)), np.empty((len(queries), k), dtype=np.int64)
-    for rows in _pieces(queries, np.float32):
+    for rows in _blocks(len(queries), 4 * bank.shape[1] + 64 * k, _PIECE):
         best[0][rows], best[1][rows] = _search(space, queries[rows], own[rows], bank, k, device)
     return best
 
@@ -145,6 +145,8 @@ def _search_in_double(space: _Space, x: Features, own: NDArray[np.int64], bank: 
     error = _error(space, x, np.float64)
     for rows in _pieces(bank, np.float64):
         piece = _placed(space, bank[rows], np.float64)
+        # rows that are equal, such as those of a collapsed model, are ranked together
+        _, first, group = np.unique(_as_bytes(bank[rows]), return_index=True, return_inverse=True)
         count = min(k, len(piece))
         found = np.empty((len(x), count)), np.empty((len(x), count), dtype=np.int64)
         for some in _blocks(len(x), len(piece)):
@@ -153,8 +155,10 @@ def _search_in_double(space: _Space, x: Features, own: NDArray[np.int64], bank: 
             near[itself] = -np.inf
             floor = np.partition(near, -count, axis=1)[:, -count] - 2 * error[some]
             for i, enough in enumerate(near >= floor[:, None], some.start):
-                ids = np.flatnonzero(enough) + rows.start
-                exact = _similarities(space, x[i], bank, ids)
+                ids = np.flatnonzero(enough)
+                groups, back = np.unique(group[ids], return_inverse=True)
+                exact = _similarities(space, x[i], bank, first[groups] + rows.start)[back]
+                ids += rows.start
                 exact[ids == own[i]] = -np.inf
                 order = np.argsort(-exact, kind="stable")[:count]
                 found[0][i], found[1][i] = exact[order], ids[order]
@@ -225,6 +229,11 @@ def _in_threads(fill: Callable[[slice], None], n: int, step: int) -> None:
     """`fill` for each `step` of `n` rows, in as many threads as faiss has."""
     with ThreadPoolExecutor(faiss.omp_get_max_threads()) as pool:
         list(pool.map(fill, (slice(start, min(start + step, n)) for start in range(0, n, step))))
+
+
+def _as_bytes(x: Features) -> NDArray[np.void]:
+    """Each row of (n, d) as one value (n,)."""
+    return np.ascontiguousarray(x).view(np.dtype((np.void, x.shape[1] * x.itemsize)))[:, 0]
 
 
 def _nothing(n: int) -> Found:

@@ -139,7 +139,9 @@ def test_the_bank_is_kept_and_not_copied(tmp_path):
         mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
         model = KNN(3).fit(mapped, y)
         assert np.shares_memory(model.bank_, mapped)
-        assert (model.predict_proba(None) == KNN(3).fit(x.astype(dtype).astype(np.float64), y).predict_proba(None)).all()
+        assert (
+            model.predict_proba(None) == KNN(3).fit(x.astype(dtype).astype(np.float64), y).predict_proba(None)
+        ).all()
 
 
 def test_few_shots_of_named_classes_with_more_neighbours_than_images():

@@ -124,8 +124,8 @@ def test_any_scale(scale, metric):
 
 @pytest.mark.parametrize("metric", METRICS)
 def test_rows_that_are_all_alike_and_zeros(metric):
-    bank = np.zeros((100, 3), np.float32)
-    for bank in (bank, bank + 0.1, np.concatenate([bank, bank + 0.1])):
+    zeros = np.zeros((100, 3), np.float32)
+    for bank in (zeros, zeros + 0.1, np.concatenate([zeros, zeros + 0.1])):
         assert_equal(top_k(bank[:4], bank, 5, metric), by_definition(bank[:4], bank, 5, metric))
         assert_equal(top_k(None, bank, 5, metric), by_definition(None, bank, 5, metric))
 
