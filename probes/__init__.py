@@ -14,13 +14,17 @@ _HOME = {
     "Selection": "selection",
     "average_precision": "retrieval",
     "bootstrap": "stats",
+    "cluster_scores": "cluster",
     "cross": "selection",
+    "deal_rows": "shares",
     "draw_shots": "fewshot",
     "few_shot": "fewshot",
     "has_positive": "retrieval",
+    "kmeans": "cluster",
     "knn_space": "selection",
     "linear_space": "selection",
     "map_at_r": "retrieval",
+    "merge_scores": "shares",
     "paired": "stats",
     "precision_at_1": "retrieval",
     "r_precision": "retrieval",
@@ -30,6 +34,8 @@ _HOME = {
     "scaling": "scalings",
     "select": "selection",
     "svm_space": "selection",
+    "top_k": "neighbors",
+    "well_clustered": "cluster",
 }
 
 __all__ = list(_HOME)

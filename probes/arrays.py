@@ -14,11 +14,14 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 # float32 and float64 are kept, everything else (half precision, uint8 pixels) becomes float32.
 _FORM: dict[str, Any] = {"dtype": (np.float32, np.float64), "ensure_all_finite": False}
+_BLOCK = 1 << 24  # numbers checked at once
 
 
 def check_finite(x: NDArray[Any], name: str = "features") -> None:
     """Raise a ValueError that names the first rows of `x` (n, d) holding NaN or infinity."""
-    bad = np.flatnonzero(~np.isfinite(x).all(axis=1))
+    step = max(1, _BLOCK // max(1, x.shape[1]))
+    finite = [np.isfinite(x[start : start + step]).all(axis=1) for start in range(0, len(x) or 1, step)]
+    bad = np.flatnonzero(~np.concatenate(finite))
     if len(bad):
         first = ", ".join(map(str, bad[:5]))
         raise ValueError(
@@ -52,9 +55,15 @@ def one_image_per_class_is_fine() -> Iterator[None]:
         yield
 
 
-def fit_arrays(estimator: BaseEstimator, x: ArrayLike, y: ArrayLike) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Checked features (n, d) and labels (n,); leaves `n_features_in_` on the estimator."""
-    features, labels = validate_data(estimator, x, y, **_FORM)
+def fit_arrays(
+    estimator: BaseEstimator, x: ArrayLike, y: ArrayLike, half: bool = False
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Checked features (n, d) and labels (n,); leaves `n_features_in_` on the estimator.
+
+    half: float16 features are kept as well, for an estimator that reads them piece by piece.
+    """
+    kept = (*_FORM["dtype"], np.float16) if half else _FORM["dtype"]
+    features, labels = validate_data(estimator, x, y, **(_FORM | {"dtype": kept}))
     check_finite(features)
     with one_image_per_class_is_fine():
         check_classification_targets(labels)

@@ -48,7 +48,7 @@ def test_bad_rows_are_named_at_fit_and_at_predict(estimator: BaseEstimator):
         estimator.fit(x, y).predict(bad)
 
 
-@pytest.mark.parametrize("estimator", [LinearProbe(), RBFSVM()], ids=repr)
+@pytest.mark.parametrize("estimator", [KNN(), LinearProbe(), RBFSVM()], ids=repr)
 def test_one_class_cannot_be_separated(estimator: BaseEstimator):
     with pytest.raises(ValueError, match=r"one class \(cat\)"):
         estimator.fit(np.eye(3), ["cat"] * 3)
