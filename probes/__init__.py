@@ -7,17 +7,21 @@ from importlib import import_module
 from typing import Any
 
 _HOME = {
-    "KNN": "knn",
-    "RBFSVM": "svm",
+    "Claim": "stats",
+    "Difference": "stats",
     "Interval": "stats",
+    "KNN": "knn",
     "LinearProbe": "linear",
+    "RBFSVM": "svm",
     "Selection": "selection",
+    "Spread": "stats",
     "average_precision": "retrieval",
     "bootstrap": "stats",
     "cross": "selection",
     "draw_shots": "fewshot",
     "few_shot": "fewshot",
     "has_positive": "retrieval",
+    "holm": "stats",
     "knn_space": "selection",
     "linear_space": "selection",
     "map_at_r": "retrieval",
@@ -29,6 +33,7 @@ _HOME = {
     "retrieval_scores": "retrieval",
     "scaling": "scalings",
     "select": "selection",
+    "spread": "stats",
     "svm_space": "selection",
 }
 
