@@ -122,7 +122,7 @@ def check_options(alphas: Sequence[float], upsample: int) -> None:
 
 def inner(shares: NDArray[np.float64]) -> NDArray[np.bool_]:
     """Which points (p, 2), in shares of the input, lie inside it."""
-    return ((shares >= 0) & (shares < 1)).all(axis=1)
+    return np.all((shares >= 0) & (shares < 1), axis=1)
 
 
 def tabulate(
@@ -150,16 +150,31 @@ def _map(features: ArrayLike, name: Path) -> Map:
 def _read_pair(file: Path, images: Path) -> Pair:
     try:
         held = json.loads(file.read_text())
-        points = [np.array(held[f"{side}_kps"], dtype=np.float64).reshape(-1, 2) for side in ("src", "trg")]
-        if len(points[0]) != len(points[1]):
-            raise ValueError(f"{len(points[0])} and {len(points[1])} points")
         folder = images / held["category"]
-        boxes = [_box(held[f"{side}_bndbox"]) for side in ("src", "trg")]
-        sizes = [(int(held[f"{side}_imsize"][0]), int(held[f"{side}_imsize"][1])) for side in ("src", "trg")]
-        names = folder / held["src_imname"], folder / held["trg_imname"]
+        pair = Pair(
+            folder / held["src_imname"],
+            folder / held["trg_imname"],
+            held["category"],
+            _points(held["src_kps"]),
+            _points(held["trg_kps"]),
+            _box(held["src_bndbox"]),
+            _box(held["trg_bndbox"]),
+            _size(held["src_imsize"]),
+            _size(held["trg_imsize"]),
+        )
+        if len(pair.source_points) != len(pair.target_points):
+            raise ValueError(f"{len(pair.source_points)} and {len(pair.target_points)} points")
     except (KeyError, IndexError, TypeError, ValueError) as error:
         raise ValueError(f"{file} is no pair of SPair-71k ({error}); unpack the annotations again.") from error
-    return Pair(*names, held["category"], *points, *boxes, *sizes)
+    return pair
+
+
+def _points(pixels: Sequence[Sequence[float]]) -> NDArray[np.float64]:
+    return np.array(pixels, dtype=np.float64).reshape(-1, 2)
+
+
+def _size(sides: Sequence[int]) -> Size:
+    return int(sides[0]), int(sides[1])  # channels follow
 
 
 def _box(edges: Sequence[float]) -> Box:

@@ -52,7 +52,8 @@ class _Array(np.ndarray):
     def __setstate__(self, state: tuple[Any, ...]) -> None:
         _, shape, kind, fortran, data = state
         values = _from_buffer(data, kind, shape, "F" if fortran else "C")
-        super().__setstate__((1, values.shape, values.dtype, False, values.tobytes()))
+        believed: Any = (1, values.shape, values.dtype, False, values.tobytes())
+        super().__setstate__(believed)
 
 
 def _reconstruct(*_: Any) -> _Array:

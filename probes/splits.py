@@ -76,4 +76,4 @@ def copies(train: ArrayLike, test: ArrayLike) -> NDArray[np.bool_]:
 
 
 def _digest(row: NDArray[Any]) -> bytes:
-    return hashlib.blake2b(np.ascontiguousarray(row), digest_size=16).digest()
+    return hashlib.blake2b(row.tobytes(), digest_size=16).digest()
