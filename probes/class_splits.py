@@ -37,7 +37,7 @@ def read_cub(root: str | Path) -> LabelledList:
     if [row[0] for row in names] != [row[0] for row in classes]:
         raise ValueError(f"images.txt and image_class_labels.txt in {folder} number other images; unpack CUB again.")
     paths = tuple(folder / "images" / name for _, name in names)
-    return LabelledList(paths, np.array([int(label) for _, label in classes]))
+    return LabelledList(paths, np.array([int(label) for _, label in classes], dtype=np.intp))
 
 
 def read_cars(root: str | Path) -> LabelledList:
@@ -60,7 +60,8 @@ def read_sop(root: str | Path, part: str = "test") -> LabelledList:
         raise ValueError(f"part {part!r} is unknown, expected train or test.")
     columns = ("image_id", "class_id", "super_class_id", "path")
     rows = _table(Path(root) / f"Ebay_{part}.txt", columns)[1:]  # without the header
-    return LabelledList(tuple(Path(root) / row[3] for row in rows), np.array([int(row[1]) for row in rows]))
+    labels = np.array([int(row[1]) for row in rows], dtype=np.intp)
+    return LabelledList(tuple(Path(root) / row[3] for row in rows), labels)
 
 
 def _table(file: Path, columns: tuple[str, ...]) -> list[list[str]]:
