@@ -30,9 +30,13 @@ def folds(labels: ArrayLike, groups: ArrayLike | None = None, count: int = 5, se
         if len(names) < 2:
             raise ValueError("groups are all the same, expected two or more to hold one out; leave groups out.")
         most = min(most, len(names))
-    split = (StratifiedKFold if groups is None else StratifiedGroupKFold)(
-        min(count, most), shuffle=True, random_state=seed
-    )
+    split: StratifiedKFold | StratifiedGroupKFold
+    if whose is None:
+        split = StratifiedKFold(min(count, most), shuffle=True, random_state=seed)
+    else:
+        # equal groups go by their number; its own shuffle undid the stratification (scikit-learn issue 32478)
+        whose = np.random.default_rng(seed).permutation(len(names))[whose]
+        split = StratifiedGroupKFold(min(count, most))
     fold = np.empty(len(y), dtype=np.intp)
     with warnings.catch_warnings():  # classes with fewer images than folds are missing from some: that is all right
         warnings.filterwarnings("ignore", "The least populated class", UserWarning)
