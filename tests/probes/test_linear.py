@@ -75,7 +75,7 @@ def test_svm_is_that_of_sklearn_whatever_the_scale():
     x, y = blobs(300)
     reference = SVC(C=3, gamma=2 / (x[:200].var() * 6)).fit(x[:200], y[:200])
     for scale in (1e-3, 1.0, 1e3):
-        ours = RBFSVM(C=3, width=2).fit(scale * x[:200], y[:200])
+        ours = RBFSVM(C=3, relative_gamma=2).fit(scale * x[:200], y[:200])
         np.testing.assert_allclose(
             ours.decision_function(scale * x[200:]), reference.decision_function(x[200:]), atol=1e-6
         )

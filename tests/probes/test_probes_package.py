@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 import randfeat.probes as probes
-from randfeat.probes import KNN, RBFSVM, LinearProbe
+from randfeat.probes import KNN, RBFSVM, Components, LinearProbe
 from sklearn.base import BaseEstimator
 from sklearn.utils.estimator_checks import check_estimator
 
@@ -27,7 +27,7 @@ def test_every_public_name_is_defined_where_the_package_says():
 @pytest.mark.filterwarnings("default")  # the checks fit on purpose what cannot converge or be compared
 @pytest.mark.parametrize(
     "estimator",
-    [KNN(), KNN(metric="euclidean"), LinearProbe(), LinearProbe(scaling="center-l2"), RBFSVM()],
+    [KNN(), KNN(metric="euclidean"), LinearProbe(), LinearProbe(scaling="center-l2"), RBFSVM(), Components(2)],
     ids=repr,
 )
 def test_estimators_follow_the_scikit_learn_contract(estimator: BaseEstimator):
