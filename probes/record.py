@@ -215,27 +215,27 @@ def runs_of(record: Record, metric: str) -> NDArray[np.float64]:
 
 
 def markdown(records: Sequence[Record], comparisons: Sequence[Comparison] = ()) -> str:
-    """A table for papers: in percent, a row for each name, a column for each task and metric, intervals in brackets.
-    Under it the comparisons, and what they may claim."""
-    columns = list(dict.fromkeys((r.task, metric) for r in records for metric in r.scores))
-    by_name: dict[str, dict[tuple[str, str], Interval]] = {}
-    for record in records:
-        by_name.setdefault(record.name, {}).update({(record.task, m): s for m, s in record.scores.items()})
-    baselines = {record.name for record in records if record.is_baseline}
-    lines = [_row(["", *(f"{task} {metric}" for task, metric in columns)]), _row(["---", *("---:" for _ in columns)])]
-    for name in sorted(by_name, key=lambda name: name in baselines):  # stable: contenders first
-        lines.append(_row([name, *(percent(by_name[name].get(column)) for column in columns)]))
-    counts = {score.n for record in records for score in record.scores.values()}
-    images = f"{min(counts):,}" if len(counts) == 1 else f"{min(counts):,} to {max(counts):,}"
-    lines += ["", f"Percent, with 95 % bootstrap intervals; n = {images}. Baselines stand below."]
+    """Tables for papers, in percent with intervals in brackets: one for each task, a row for each record and a column
+    for each metric, baselines below. Under them the comparisons, and what they may claim."""
+    lines = []
+    for task in dict.fromkeys(record.task for record in records):
+        own = sorted((record for record in records if record.task == task), key=lambda record: record.is_baseline)
+        metrics = list(dict.fromkeys(metric for record in own for metric in record.scores))
+        lines += [_row([task, *metrics]), _row(["---", *("---:" for _ in metrics)])]
+        for record in own:
+            name = f"*{record.name}*" if record.is_baseline else record.name
+            lines.append(_row([name, *(percent(record.scores.get(metric)) for metric in metrics)]))
+        counts = {score.n for record in own for score in record.scores.values()}
+        images = f"{min(counts):,}" if len(counts) == 1 else f"{min(counts):,} to {max(counts):,}"
+        lines += ["", f"Percent with 95 % bootstrap intervals, n = {images}; baselines in italics.", ""]
     if comparisons:
-        lines += ["", _row(["paired difference", "task", "points", "p", "p (Holm)", "holds"]), _row(["---"] * 6)]
-        for c in comparisons:
-            what = [f"{c.a} − {c.b}", f"{c.task} {c.metric}", percent(c.difference)]
-            lines.append(
-                _row([*what, f"{c.difference.p:.4f}", f"{c.claim.adjusted:.4f}", "yes" if c.claim.holds else "no"])
-            )
-    return "\n".join(lines) + "\n"
+        lines += [_row(["paired difference", "task", "points", "p", "p (Holm)", "holds"]), _row(["---"] * 6)]
+    for c in comparisons:
+        what = [f"{c.a} − {c.b}", f"{c.task} {c.metric}", percent(c.difference)]
+        lines.append(
+            _row([*what, f"{c.difference.p:.4f}", f"{c.claim.adjusted:.4f}", "yes" if c.claim.holds else "no"])
+        )
+    return "\n".join(lines).strip() + "\n"
 
 
 def percent(score: Interval | None) -> str:
