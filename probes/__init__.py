@@ -7,11 +7,17 @@ from importlib import import_module
 from typing import Any
 
 _HOME = {
+    "AttentiveProbe": "attentive",
+    "Heads": "sweep",
     "KNN": "knn",
     "RBFSVM": "svm",
     "Interval": "stats",
     "LinearProbe": "linear",
+    "Recipe": "heads",
     "Selection": "selection",
+    "Sweep": "sweep",
+    "TrainedHead": "sweep",
+    "Trial": "sweep",
     "average_precision": "retrieval",
     "bootstrap": "stats",
     "cross": "selection",
@@ -30,6 +36,8 @@ _HOME = {
     "scaling": "scalings",
     "select": "selection",
     "svm_space": "selection",
+    "sweep_heads": "sweep",
+    "train_heads": "sweep",
 }
 
 __all__ = list(_HOME)

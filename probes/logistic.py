@@ -61,7 +61,8 @@ def fit_logistic(
             raise StopIteration
 
     iterations = 0
-    for objective.dtype in objective.dtypes:
+    for dtype in objective.dtypes:
+        objective.dtype = dtype
         options = {"maxiter": max_iter - iterations, "maxfun": np.inf, "maxls": 10, "gtol": 0, "ftol": 0}
         found = minimize(objective, variables, method="L-BFGS-B", jac=True, callback=stop_at_tol, options=options)
         variables, iterations = found.x, iterations + int(found.nit)

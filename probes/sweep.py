@@ -1,0 +1,186 @@
+"""One pass over features on disk trains linear heads for every feature, learning rate and weight decay."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import softmax
+from sklearn.base import BaseEstimator, ClassifierMixin
+from torch import Tensor
+
+from .arrays import as_labels, check_finite, fit_arrays, predict_array, two_or_more_classes
+from .heads import Recipe, Stack, batches
+
+_ROWS = 1024  # images scored at once
+
+
+class Trial(NamedTuple):
+    """Which features a head reads, and its learning rate (of a batch of 256) and weight decay."""
+
+    features: str
+    learning_rate: float
+    weight_decay: float
+
+
+class TrainedHead(ClassifierMixin, BaseEstimator):
+    """A linear classifier trained in batches, by the first learning rate and weight decay of a `Recipe`.
+
+    The order of images and the weights at the start depend on `seed` only. Logits are `x @ weight_ + bias_`.
+    """
+
+    def __init__(self, recipe: Recipe, seed: int = 0, device: str = "cpu") -> None:
+        self.recipe = recipe
+        self.seed = seed
+        self.device = device
+
+    def fit(self, x: ArrayLike, y: ArrayLike) -> "TrainedHead":
+        """Features `x` (n, d), labels `y` (n,) of two classes or more."""
+        features, labels = fit_arrays(self, x, y)
+        rate, decay = self.recipe.pairs[0]
+        one = replace(self.recipe, learning_rates=(rate,), weight_decays=(decay,))
+        heads = train_heads({"": features}, labels, one, seed=self.seed, device=self.device)
+        vars(self).update(vars(heads.head(Trial("", rate, decay))))
+        return self
+
+    def decision_function(self, x: ArrayLike) -> NDArray[np.floating]:
+        """Logits (n, classes), or for two classes (n,), those of the second less those of the first."""
+        logits = self._logits(x)
+        return logits[:, 1] - logits[:, 0] if len(self.classes_) == 2 else logits
+
+    def predict_proba(self, x: ArrayLike) -> NDArray[np.floating]:
+        """Probabilities (n, classes), the classes in the order of `classes_`."""
+        return softmax(self._logits(x), axis=1)
+
+    def predict(self, x: ArrayLike) -> NDArray[Any]:
+        """Labels (n,)."""
+        best = self._logits(x).argmax(axis=1)
+        return self.classes_[best]
+
+    def _logits(self, x: ArrayLike) -> NDArray[np.floating]:
+        features = predict_array(self, x)
+        return features @ self.weight_ + self.bias_
+
+
+@dataclass(frozen=True)
+class Heads:
+    """Trained heads: one `Stack` for each feature by name. Each head is an estimator of its own by `head`."""
+
+    stacks: dict[str, Stack]
+    classes: NDArray[Any]
+    recipe: Recipe
+    seed: int
+    device: str
+
+    @property
+    def trials(self) -> list[Trial]:
+        return [Trial(name, *pair) for name in self.stacks for pair in self.recipe.pairs]
+
+    def head(self, trial: Trial) -> TrainedHead:
+        """The fitted classifier of one trial; its clone trains that head alone."""
+        pair = (trial.learning_rate, trial.weight_decay)
+        one = replace(self.recipe, learning_rates=pair[:1], weight_decays=pair[1:])
+        made = TrainedHead(one, self.seed, self.device)
+        made.classes_ = self.classes
+        made.weight_, made.bias_ = self.stacks[trial.features].head(self.recipe.pairs.index(pair))
+        made.n_features_in_ = len(made.weight_)
+        return made
+
+    def correct(self, batch: Mapping[str, Tensor], labels: NDArray[Any]) -> NDArray[np.bool_]:
+        """Whether each head (trials, B) is right on features (B, d) by name; a class it was not shown is a mistake."""
+        picked = [stack.logits(batch[name].to(self.device)).argmax(2).T for name, stack in self.stacks.items()]
+        return self.classes[torch.cat(picked).cpu().numpy()] == labels
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """The best trial, its held-out accuracy in 0..1, that of every trial, and the heads."""
+
+    best: Trial
+    score: float
+    scores: dict[Trial, float]
+    heads: Heads
+
+    @property
+    def probe(self) -> TrainedHead:
+        """The best head, fitted on what was not held out."""
+        return self.heads.head(self.best)
+
+
+def sweep_heads(
+    features: Mapping[str, NDArray[np.floating]],
+    labels: ArrayLike,
+    held_out: ArrayLike,
+    recipe: Recipe,
+    seed: int = 0,
+    device: str = "cpu",
+) -> Sweep:
+    """Train a head for every feature, learning rate and weight decay together; choose by the held-out images.
+
+    features: arrays or memory maps (n, d) by name, over the same images of train: layers, pools. labels: (n,).
+    held_out: booleans (n,), the images that are scored and not trained on; keep images of one group on one side.
+    Of equal scores the first trial wins. Every head is, up to rounding, what it would be if trained alone.
+    """
+    y, mask = as_labels(labels, _length(features)), np.asarray(held_out)
+    if mask.dtype != bool or mask.shape != y.shape:
+        raise ValueError(f"held_out is {mask.dtype} {mask.shape}, expected bool {y.shape}; mark each train image.")
+    if mask.all() or not mask.any():
+        raise ValueError(f"held_out marks {mask.sum()} of {len(mask)} images; leave some to fit and some to score.")
+    heads = train_heads(features, y, recipe, np.flatnonzero(~mask), seed, device)
+    scored = np.flatnonzero(mask)
+    right = np.zeros(len(heads.trials))
+    for start in range(0, len(scored), _ROWS):
+        rows = scored[start : start + _ROWS]
+        right += heads.correct({name: _read(x, rows) for name, x in features.items()}, y[rows]).sum(axis=1)
+    scores = {trial: float(hits) / len(scored) for trial, hits in zip(heads.trials, right, strict=True)}
+    best = max(scores, key=lambda trial: scores[trial])
+    return Sweep(best, scores[best], scores, heads)
+
+
+def train_heads(
+    features: Mapping[str, NDArray[np.floating]],
+    labels: ArrayLike,
+    recipe: Recipe,
+    rows: NDArray[np.intp] | None = None,
+    seed: int = 0,
+    device: str = "cpu",
+) -> Heads:
+    """Heads for every feature, learning rate and weight decay, trained on `rows` (all, if None) in one pass.
+
+    Each step reads its images once for each feature, whatever the number of heads.
+    """
+    y = as_labels(labels, _length(features))
+    for name, x in features.items():
+        if x.ndim != 2:
+            raise ValueError(f"features {name!r} have shape {x.shape}, expected (n, d); pool them.")
+        check_finite(x, f"features {name!r}")
+    rows = np.arange(len(y)) if rows is None else rows
+    classes = two_or_more_classes(y[rows])
+    codes = np.searchsorted(classes, y[rows])
+    heads = Heads(
+        {name: Stack(x.shape[1], len(classes), recipe, seed, device) for name, x in features.items()},
+        classes,
+        recipe,
+        seed,
+        device,
+    )
+    for step, picked in enumerate(islice(batches(len(rows), recipe.batch, seed), recipe.steps(len(rows)))):
+        known, factor = torch.from_numpy(codes[picked]).to(device), recipe.factor(step, len(rows))
+        for name, x in features.items():
+            heads.stacks[name].step(_read(x, rows[picked]).to(device), known, factor)
+    return heads
+
+
+def _read(x: NDArray[np.floating], rows: NDArray[np.intp]) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(x[rows], dtype=np.float32))
+
+
+def _length(features: Mapping[str, NDArray[Any]]) -> int:
+    """How many images all features are of."""
+    lengths = {name: len(x) for name, x in features.items()}
+    if len(set(lengths.values())) != 1:
+        raise ValueError(f"features have {lengths or 'no'} rows, expected one number for all; read the same images.")
+    return next(iter(lengths.values()))
