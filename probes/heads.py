@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 
 import numpy as np
@@ -82,6 +82,10 @@ class Recipe:
         """Learning rate and weight decay of each head."""
         return [(rate, decay) for rate in self.learning_rates for decay in self.weight_decays]
 
+    def only(self, learning_rate: float, weight_decay: float) -> "Recipe":
+        """The same for a single head."""
+        return replace(self, learning_rates=(learning_rate,), weight_decays=(weight_decay,))
+
     def steps(self, images: int) -> int:
         return self.iterations or (self.epochs or 0) * (images // min(self.batch, images))
 
@@ -145,14 +149,14 @@ class Stack:
         """Weight (d, classes) and bias (classes,) on features as they are: normalisation is folded in."""
         weight, bias = self.weight[number].T.cpu().double(), self.bias[number].cpu().double()
         if self.recipe.batch_norm:
-            mean, variance = (s.cpu().double() for s in (self.norm.running_mean, self.norm.running_var))
+            mean, variance = (self.norm.get_buffer(f"running_{s}").cpu().double() for s in ("mean", "var"))
             weight = weight / (variance + self.norm.eps).sqrt()[:, None]
             bias = bias - mean @ weight
         return weight.numpy(), bias.numpy()
 
     def _product(self, x: Tensor, heads: slice) -> Tensor:
         bias = self.bias[heads]
-        return (x @ self.weight[heads].flatten(0, 1).T).view(len(x), *bias.shape).add_(bias)
+        return torch.addmm(bias.flatten(), x, self.weight[heads].flatten(0, 1).T).view(len(x), *bias.shape)
 
     def _groups(self, images: int) -> Iterator[slice]:
         logits = _BLOCK if self.bias.device.type == "cpu" else 256 * _BLOCK

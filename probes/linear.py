@@ -8,7 +8,7 @@ from scipy.special import softmax
 from sklearn.base import BaseEstimator, ClassifierMixin
 
 from .arrays import fit_arrays, predict_array, two_or_more_classes
-from .logistic import fit_logistic
+from .logistic import Start, fit_logistic
 from .scalings import scaling
 
 
@@ -44,15 +44,13 @@ class LinearProbe(ClassifierMixin, BaseEstimator):
     def fit(self, x: ArrayLike, y: ArrayLike) -> "LinearProbe":
         """Features `x` (n, d), labels `y` (n,) of two classes or more."""
         features, labels = fit_arrays(self, x, y)
-        before = vars(self).get("classes_")
-        self.classes_ = two_or_more_classes(labels)
+        classes = two_or_more_classes(labels)
+        start = self._start(classes, features.shape[1])
+        self.classes_ = classes
         self.scaler_ = scaling(self.scaling)
         scaled = self.scaler_.fit_transform(features)
         # The bias is not penalised, so centring leaves the optimum where it is, and float32 what it can say.
         self.centre_ = scaled.mean(axis=0, dtype=np.float64).astype(np.float32)
-        start = None
-        if self.warm_start and np.array_equal(before, self.classes_) and len(self.weight_) == scaled.shape[1]:
-            start = (self.weight_, self.bias_)
         found = fit_logistic(
             self._centred(scaled),
             np.searchsorted(self.classes_, labels),
@@ -80,6 +78,12 @@ class LinearProbe(ClassifierMixin, BaseEstimator):
         """Labels (n,)."""
         best = self._logits(x).argmax(axis=1)
         return self.classes_[best]
+
+    def _start(self, classes: NDArray[Any], dimensions: int) -> Start | None:
+        if not (self.warm_start and hasattr(self, "weight_")):
+            return None
+        same = np.array_equal(self.classes_, classes) and len(self.weight_) == dimensions
+        return (self.weight_, self.bias_) if same else None
 
     def _logits(self, x: ArrayLike) -> NDArray[np.floating]:
         features = predict_array(self, x)

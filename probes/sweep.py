@@ -1,7 +1,7 @@
 """One pass over features on disk trains linear heads for every feature, learning rate and weight decay."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -32,6 +32,10 @@ class TrainedHead(ClassifierMixin, BaseEstimator):
     The order of images and the weights at the start depend on `seed` only. Logits are `x @ weight_ + bias_`.
     """
 
+    classes_: NDArray[Any]
+    weight_: NDArray[np.float64]
+    bias_: NDArray[np.float64]
+
     def __init__(self, recipe: Recipe, seed: int = 0, device: str = "cpu") -> None:
         self.recipe = recipe
         self.seed = seed
@@ -41,9 +45,9 @@ class TrainedHead(ClassifierMixin, BaseEstimator):
         """Features `x` (n, d), labels `y` (n,) of two classes or more."""
         features, labels = fit_arrays(self, x, y)
         rate, decay = self.recipe.pairs[0]
-        one = replace(self.recipe, learning_rates=(rate,), weight_decays=(decay,))
-        heads = train_heads({"": features}, labels, one, seed=self.seed, device=self.device)
-        vars(self).update(vars(heads.head(Trial("", rate, decay))))
+        heads = train_heads({"": features}, labels, self.recipe.only(rate, decay), seed=self.seed, device=self.device)
+        head = heads.head(Trial("", rate, decay))
+        self.classes_, self.weight_, self.bias_ = head.classes_, head.weight_, head.bias_
         return self
 
     def decision_function(self, x: ArrayLike) -> NDArray[np.floating]:
@@ -82,8 +86,7 @@ class Heads:
     def head(self, trial: Trial) -> TrainedHead:
         """The fitted classifier of one trial; its clone trains that head alone."""
         pair = (trial.learning_rate, trial.weight_decay)
-        one = replace(self.recipe, learning_rates=pair[:1], weight_decays=pair[1:])
-        made = TrainedHead(one, self.seed, self.device)
+        made = TrainedHead(self.recipe.only(*pair), self.seed, self.device)
         made.classes_ = self.classes
         made.weight_, made.bias_ = self.stacks[trial.features].head(self.recipe.pairs.index(pair))
         made.n_features_in_ = len(made.weight_)
@@ -103,6 +106,13 @@ class Sweep:
     score: float
     scores: dict[Trial, float]
     heads: Heads
+
+    @classmethod
+    def of(cls, heads: Heads, right: NDArray[np.bool_]) -> "Sweep":
+        """From whether each head is right on the held-out images (trials, n); of equal scores the first trial wins."""
+        scores = {trial: float(hits) for trial, hits in zip(heads.trials, right.mean(axis=1), strict=True)}
+        best = max(scores, key=lambda trial: scores[trial])
+        return cls(best, scores[best], scores, heads)
 
     @property
     def probe(self) -> TrainedHead:
@@ -124,20 +134,22 @@ def sweep_heads(
     held_out: booleans (n,), the images that are scored and not trained on; keep images of one group on one side.
     Of equal scores the first trial wins. Every head is, up to rounding, what it would be if trained alone.
     """
-    y, mask = as_labels(labels, _length(features)), np.asarray(held_out)
-    if mask.dtype != bool or mask.shape != y.shape:
-        raise ValueError(f"held_out is {mask.dtype} {mask.shape}, expected bool {y.shape}; mark each train image.")
+    y = as_labels(labels, _length(features))
+    mask = held_out_rows(held_out, len(y))
+    heads = train_heads(features, y, recipe, np.flatnonzero(~mask), seed, device)
+    parts = (rows for start in range(0, len(y), _ROWS) if len(rows := start + np.flatnonzero(mask[start:][:_ROWS])))
+    right = [heads.correct({name: _read(x, rows) for name, x in features.items()}, y[rows]) for rows in parts]
+    return Sweep.of(heads, np.concatenate(right, axis=1))
+
+
+def held_out_rows(held_out: ArrayLike, images: int) -> NDArray[np.bool_]:
+    """Booleans (images,), checked: some are held out and some are not."""
+    mask = np.asarray(held_out)
+    if mask.dtype != bool or mask.shape != (images,):
+        raise ValueError(f"held_out is {mask.dtype} {mask.shape}, expected bool ({images},); mark each train image.")
     if mask.all() or not mask.any():
         raise ValueError(f"held_out marks {mask.sum()} of {len(mask)} images; leave some to fit and some to score.")
-    heads = train_heads(features, y, recipe, np.flatnonzero(~mask), seed, device)
-    scored = np.flatnonzero(mask)
-    right = np.zeros(len(heads.trials))
-    for start in range(0, len(scored), _ROWS):
-        rows = scored[start : start + _ROWS]
-        right += heads.correct({name: _read(x, rows) for name, x in features.items()}, y[rows]).sum(axis=1)
-    scores = {trial: float(hits) / len(scored) for trial, hits in zip(heads.trials, right, strict=True)}
-    best = max(scores, key=lambda trial: scores[trial])
-    return Sweep(best, scores[best], scores, heads)
+    return mask
 
 
 def train_heads(
