@@ -2,25 +2,24 @@
 
 from collections.abc import Iterator, Sequence
 from itertools import islice
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import softmax
-from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
 from .arrays import as_labels, check_finite, two_or_more_classes
 from .heads import batches, schedule
+from .logits import LogitClassifier
 
 Dense: TypeAlias = "NDArray[np.floating] | Sequence[NDArray[np.floating]]"
 """Maps (n, D, h, w), in memory or on disk, or several such over the same images, whose mean is read (layers)."""
 
 
-class AttentiveProbe(ClassifierMixin, BaseEstimator):
+class AttentiveProbe(LogitClassifier):
     """AIM's attentive probe (El-Nouby et al. 2024, arXiv 2401.08541, and its code's AttentionPoolingClassifier).
 
     Tokens are averaged over the layers given, normalised by the batch (no learned scale, eps 1e-6) and projected to
@@ -74,21 +73,6 @@ class AttentiveProbe(ClassifierMixin, BaseEstimator):
             optimizer.step()
         head.eval()
         return self
-
-    @torch.no_grad()
-    def decision_function(self, x: Dense) -> NDArray[np.floating]:
-        """Logits (n, classes), or for two classes (n,), those of the second less those of the first."""
-        logits = self._logits(x)
-        return logits[:, 1] - logits[:, 0] if len(self.classes_) == 2 else logits
-
-    def predict_proba(self, x: Dense) -> NDArray[np.floating]:
-        """Probabilities (n, classes), the classes in the order of `classes_`."""
-        return softmax(self._logits(x).astype(np.float64), axis=1)
-
-    def predict(self, x: Dense) -> NDArray[Any]:
-        """Labels (n,)."""
-        best = self._logits(x).argmax(axis=1)
-        return self.classes_[best]
 
     @torch.no_grad()
     def _logits(self, x: Dense) -> NDArray[np.float32]:

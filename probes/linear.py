@@ -4,15 +4,14 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import softmax
-from sklearn.base import BaseEstimator, ClassifierMixin
 
 from .arrays import fit_arrays, predict_array, two_or_more_classes
 from .logistic import Start, fit_logistic
+from .logits import LogitClassifier
 from .scalings import scaling
 
 
-class LinearProbe(ClassifierMixin, BaseEstimator):
+class LinearProbe(LogitClassifier):
     """L2-regularised multinomial logistic regression by full-batch L-BFGS, after one of the `scalings`.
 
     C: inverse strength of the penalty against the summed loss; the objective is scikit-learn's.
@@ -64,20 +63,6 @@ class LinearProbe(ClassifierMixin, BaseEstimator):
         self.weight_, self.bias_ = found.weight, found.bias
         self.loss_, self.converged_, self.n_iter_ = found.loss, found.converged, found.n_iter
         return self
-
-    def decision_function(self, x: ArrayLike) -> NDArray[np.floating]:
-        """Logits (n, classes), or for two classes (n,), those of the second less those of the first."""
-        logits = self._logits(x)
-        return logits[:, 1] - logits[:, 0] if len(self.classes_) == 2 else logits
-
-    def predict_proba(self, x: ArrayLike) -> NDArray[np.floating]:
-        """Probabilities (n, classes), the classes in the order of `classes_`."""
-        return softmax(self._logits(x), axis=1)
-
-    def predict(self, x: ArrayLike) -> NDArray[Any]:
-        """Labels (n,)."""
-        best = self._logits(x).argmax(axis=1)
-        return self.classes_[best]
 
     def _start(self, classes: NDArray[Any], dimensions: int) -> Start | None:
         if not (self.warm_start and hasattr(self, "weight_")):

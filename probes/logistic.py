@@ -43,6 +43,7 @@ def fit_logistic(
     x: features (n, d), centred, since products are in float32 as far as that leads; weights and sums are in float64.
     codes: classes (n,) as numbers from 0. Of two classes scikit-learn penalises the one difference of weights, so
     this does. tol: the largest entry of the gradient at which to stop. start: (weight, bias) of an earlier fit.
+    Where d > n the gradient is that of the weights of n orthogonal combinations of dimensions.
     """
     if not 0 < C < np.inf:
         raise ValueError(f"C={C}: expected a finite number above 0.")

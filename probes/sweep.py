@@ -8,12 +8,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import softmax
-from sklearn.base import BaseEstimator, ClassifierMixin
 from torch import Tensor
 
 from .arrays import as_labels, check_finite, fit_arrays, predict_array, two_or_more_classes
 from .heads import Recipe, Stack, batches
+from .logits import LogitClassifier
 
 _ROWS = 1024  # images scored at once
 
@@ -26,13 +25,12 @@ class Trial(NamedTuple):
     weight_decay: float
 
 
-class TrainedHead(ClassifierMixin, BaseEstimator):
+class TrainedHead(LogitClassifier):
     """A linear classifier trained in batches, by the first learning rate and weight decay of a `Recipe`.
 
     The order of images and the weights at the start depend on `seed` only. Logits are `x @ weight_ + bias_`.
     """
 
-    classes_: NDArray[Any]
     weight_: NDArray[np.float64]
     bias_: NDArray[np.float64]
 
@@ -49,20 +47,6 @@ class TrainedHead(ClassifierMixin, BaseEstimator):
         head = heads.head(Trial("", rate, decay))
         self.classes_, self.weight_, self.bias_ = head.classes_, head.weight_, head.bias_
         return self
-
-    def decision_function(self, x: ArrayLike) -> NDArray[np.floating]:
-        """Logits (n, classes), or for two classes (n,), those of the second less those of the first."""
-        logits = self._logits(x)
-        return logits[:, 1] - logits[:, 0] if len(self.classes_) == 2 else logits
-
-    def predict_proba(self, x: ArrayLike) -> NDArray[np.floating]:
-        """Probabilities (n, classes), the classes in the order of `classes_`."""
-        return softmax(self._logits(x), axis=1)
-
-    def predict(self, x: ArrayLike) -> NDArray[Any]:
-        """Labels (n,)."""
-        best = self._logits(x).argmax(axis=1)
-        return self.classes_[best]
 
     def _logits(self, x: ArrayLike) -> NDArray[np.floating]:
         features = predict_array(self, x)
@@ -93,9 +77,14 @@ class Heads:
         return made
 
     def correct(self, batch: Mapping[str, Tensor], labels: NDArray[Any]) -> NDArray[np.bool_]:
-        """Whether each head (trials, B) is right on features (B, d) by name; a class it was not shown is a mistake."""
-        picked = [stack.logits(batch[name].to(self.device)).argmax(2).T for name, stack in self.stacks.items()]
-        return self.classes[torch.cat(picked).cpu().numpy()] == labels
+        """Whether each head (trials, B) is right on features (B, d) by name.
+
+        A class that training did not show is a mistake, and so is all that a diverged head says.
+        """
+        logits = [stack.logits(batch[name].to(self.device)) for name, stack in self.stacks.items()]
+        picked = torch.cat([heads.argmax(2).T for heads in logits]).cpu().numpy()
+        finite = torch.cat([heads.isfinite().all(2).T for heads in logits]).cpu().numpy()
+        return (self.classes[picked] == labels) & finite
 
 
 @dataclass(frozen=True)

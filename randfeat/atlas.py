@@ -15,7 +15,9 @@ GAP = 2  # pixels between two
 ROOM = 2.5  # cells for each image, so that groups stand apart
 
 
-def atlas(images: Sequence[data.Picture], features: np.ndarray, size: int = 1600, seed: int = 0) -> Image.Image:
+def atlas(
+    images: Sequence[data.Picture], features: np.ndarray, size: int = 1600, seed: int = 0
+) -> Image.Image:
     """Images at their places in two dimensions (t-SNE of their cosine distances), as an RGB picture of `size` pixels.
 
     images: PIL pictures or paths; features: (n, F). Each lies in the free cell of a grid nearest to its place, so that

@@ -157,6 +157,15 @@ def test_odd_data():
     assert (constant.predict(np.ones((4, 2))) == 1).all()
 
 
+def test_a_diverged_head_is_not_chosen():
+    x, _ = data()
+    y = np.arange(150) % 10 // 9  # nine of ten are of the first class, which the largest of NaNs means, too
+    recipe = Recipe("sgd", (1e38, 1e-6), batch=32, epochs=3)
+    found = sweep_heads({"x": 1e3 * x}, y, np.arange(150) % 5 == 0, recipe)
+    assert found.best.learning_rate == 1e-6
+    assert found.scores["x", 1e38, 0.0] == 0
+
+
 def test_bad_input():
     x, y = data()
     held_out = np.arange(150) < 50
