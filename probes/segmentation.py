@@ -151,6 +151,8 @@ class LinearSegmenter(BaseEstimator):
         _, width, *grid = layers[0].shape
         known = (patch_labels(read_label_map(m, self.size), (grid[0], grid[1]), self.ignore) for m in maps)
         patches = np.stack(list(known))
+        if not (patches >= 0).any():
+            raise ValueError(f"all pixels are labelled {self.ignore}, which means none; give maps with labels.")
         self.classes_ = two_or_more_classes(patches[patches >= 0])
         labelled = np.flatnonzero((patches >= 0).any(axis=(1, 2)))
         stack = Stack(width, len(self.classes_), self.recipe.only(*self.recipe.pairs[0]), self.seed, self.device)
@@ -184,8 +186,8 @@ class LinearSegmenter(BaseEstimator):
             truth = read_label_map(path, self.size)
             found = self._upsampled(logits, truth.shape)
             scored = truth != self.ignore
-            both, counts = np.unique(np.stack([truth[scored], found[scored]]), axis=1, return_counts=True)
-            pairs.update({(int(t), int(p)): int(c) for t, p, c in zip(*both, counts, strict=True)})
+            both, counts = np.unique((truth[scored] << 32) + found[scored], return_counts=True)
+            pairs.update({(int(b >> 32), int(b % (1 << 32))): int(c) for b, c in zip(both, counts, strict=True)})
         if not pairs:
             raise ValueError(f"all pixels are labelled {self.ignore}, which means none; give maps with labels.")
         classes = np.unique(np.array(list(pairs)))

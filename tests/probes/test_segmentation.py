@@ -147,6 +147,8 @@ def test_bad_input():
         segmenter.fit(x, maps * 0)
     with pytest.raises(ValueError, match="3 label maps for 12 images"):
         segmenter.fit(x, maps[:3])
+    with pytest.raises(ValueError, match="all pixels are labelled 255"):
+        segmenter.fit(x, maps * 0 + 255)
     with pytest.raises(NotFittedError):
         segmenter.evaluate(x, maps)
     with pytest.raises(ValueError, match="all pixels are labelled 255"):
