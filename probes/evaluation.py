@@ -28,6 +28,7 @@ from .stats import Interval, bootstrap, spread
 
 HEADLINE_K = 20  # fixed before anything is scored
 NEAREST = 10  # of each query, kept for pictures
+RECIPES = ("mae", "dinov2", "capi")
 Space = Mapping[str, BaseEstimator]
 
 
@@ -65,7 +66,8 @@ class Protocol:
 
     seed: of splits, draws and starts. draws: of the bootstrap. held_out: share of train to choose on. search: whether
     scalings, components, C and k are searched; else the first of each. pcas: of that search, None keeps all.
-    shots, shot_draws: images for each class, and how often they are drawn. runs: of k-means.
+    shots, shot_draws: images for each class, and how often they are drawn. runs: of k-means. recipe: "mae", "dinov2" or
+    "capi" trains linear probes as published, see `Recipe`, instead of logistic regression.
     device: of what goes through torch.
     """
 
@@ -77,6 +79,7 @@ class Protocol:
     shots: int = 5
     shot_draws: int = 20
     runs: int = 5
+    recipe: str | None = None
     device: str = "cpu"
 
     def as_dict(self) -> dict[str, Any]:
@@ -181,22 +184,44 @@ def _classifier(data: FeatureSet, how: Protocol, space: Space) -> Measured:
 
 
 def _linear(data: FeatureSet, how: Protocol, space: Space | None) -> Measured:
-    """Logistic regression, with scaling, components and C chosen on train."""
+    """Logistic regression, with scaling, components and C chosen on train; or heads trained by a recipe."""
+    if space is None and how.recipe is not None:
+        return _by_recipe(data, how)
     if space is None:
         space = linear_space(pcas=how.pcas) if how.search else linear_space(("standard",), (1.0,))
     return _classifier(data, how, space)
+
+
+def _by_recipe(data: FeatureSet, how: Protocol) -> Measured:
+    """Heads trained in batches as published, learning rate, decay and reading chosen on train."""
+    from .heads import Recipe
+    from .sweep import Trial, sweep_heads, train_heads
+
+    if how.recipe not in RECIPES:
+        raise ValueError(f"recipe {how.recipe!r} is unknown, expected one of {', '.join(RECIPES)}.")
+    recipe: Recipe = getattr(Recipe, how.recipe)()
+    train, held, scores = data.train, _held_out(data, how), {}
+    best = Trial(next(iter(train.features)), *recipe.pairs[0])
+    if held is not None:
+        found = sweep_heads(train.features, train.labels, held, recipe, how.seed, how.device)
+        best, scores = found.best, {_spelled(trial): score for trial, score in found.scores.items()}
+    one = recipe.only(best.learning_rate, best.weight_decay)
+    own = {best.features: train.features[best.features]}
+    head = train_heads(own, train.labels, one, seed=how.seed, device=how.device).head(best)
+    predicted = head.predict(data.test.features[best.features])
+    return Measured({"accuracy": predicted == data.test.labels}, _spelled(best), scores, predicted)
+
+
+def _spelled(trial: Any) -> str:
+    return f"{trial.features}/lr={trial.learning_rate:g} wd={trial.weight_decay:g}"
 
 
 def _attentive(data: FeatureSet, how: Protocol, space: Space | None) -> Measured:
     """AIM's head, with learning rate and decay chosen on train."""
     from .attentive import AttentiveProbe
 
-    widths = {np.shape(x)[1] for x in data.train.features.values() if np.ndim(x) == 4}
-    if len(widths) != 1 or any(np.ndim(x) != 4 for x in data.train.features.values()):
-        raise ValueError(
-            f"{data.name} is not dense; the attentive probe reads maps of one width, those of the pool `none`."
-        )
-    heads = max(count for count in range(1, 13) if next(iter(widths)) % count == 0)
+    widths = {x.shape[1] for x in data.train.features.values()}
+    heads = max(count for count in range(1, 13) if all(width % count == 0 for width in widths))
     rates, decays = ((3e-4, 1e-3, 3e-3), (0.01, 0.1)) if how.search else ((1e-3,), (0.1,))
     own = {
         f"attentive lr={rate:g} wd={decay:g}": AttentiveProbe(heads, rate, decay, seed=how.seed, device=how.device)
@@ -386,6 +411,9 @@ def _checked(data: FeatureSet, task: str) -> dict[str, Any]:
         for reading, x in part.features.items():
             if len(x) != len(part):
                 raise ValueError(f"{data.name} has {len(x)} rows of {reading} for {len(part)} labels of {name}.")
+            if np.ndim(x) != (4 if task == "attentive" else 2):
+                wanted = "dense maps, pool `none`" if task == "attentive" else "vectors, any pool but `none`"
+                raise ValueError(f"{data.name} ({reading}) has shape {np.shape(x)}; {task} reads {wanted}.")
             _check_finite(x, part.paths, f"{data.name} ({reading}, {name})")
     train, test = data.train, data.test
     two_or_more_classes((train if task in FITTING else test).labels)

@@ -66,13 +66,22 @@ def read(path: Path) -> Columns:
     return Columns(paths, *(None if name is None else table[name].to_pylist() for name in others))
 
 
-def read_arrow(path: Path) -> pa.Table:
-    """A table in memory, whatever its form."""
+def read_column(path: Path, wanted: str) -> dict[str, Any]:
+    """By path, what a table says in a column of its own; a ValueError names the columns if that is none."""
+    table = read_arrow(path, wanted)
+    paths, found = (column(table.column_names, names) for names in (PATHS, (wanted.strip().lower(),)))
+    if paths is None or found is None:
+        raise ValueError(f"{path} has no column {wanted}: there is {', '.join(table.column_names)}")
+    return dict(zip(table[paths].to_pylist(), table[found].to_pylist(), strict=True))
+
+
+def read_arrow(path: Path, *more: str) -> pa.Table:
+    """A table in memory, whatever its form. more: columns of parquet to read beside those that are known."""
     try:
         if path.suffix.lower() == ".parquet":
             import pyarrow.parquet
 
-            return pyarrow.parquet.read_table(path, columns=_wanted(pyarrow.parquet.read_schema(path).names))
+            return pyarrow.parquet.read_table(path, columns=_wanted(pyarrow.parquet.read_schema(path).names, more))
         if path.suffix.lower() == ".jsonl":
             import pyarrow.json
 
@@ -97,8 +106,8 @@ def column(names: Sequence[str], wanted: Sequence[str]) -> str | None:
     return None
 
 
-def _wanted(names: Sequence[str]) -> list[str]:
-    found = [column(names, wanted) for wanted in (PATHS, LABELS, SPLIT)]
+def _wanted(names: Sequence[str], more: Sequence[str]) -> list[str]:
+    found = [column(names, wanted) for wanted in (PATHS, LABELS, SPLIT, *((one.strip().lower(),) for one in more))]
     return [name for name in found if name is not None] or list(names)
 
 

@@ -1,0 +1,75 @@
+"""Measure features: choose on held-out images of train, score test once, and leave a record.
+
+What is measured is a feature store that `randfeat extract` wrote, or MODEL and DATA, which are read into a store below
+DIR first; the same MODEL, reading and DATA are read once only. MODEL is what randfeat.load takes, timm:NAME or
+timm:NAME@CHECKPOINT, or random:MODEL, the same network with random weights.
+
+  randfeat probe knn STORE -o DIR                           one store, a share of it is test
+  randfeat probe knn --train STORE --test STORE -o DIR      two stores
+  randfeat probe knn MODEL DATA -o DIR                      DATA with splits, or a share of it is test
+  randfeat probe compare A B C --data DATA -o DIR           several, each a MODEL or a store, in one table
+
+DIR then holds, for each evaluation, a record (.json) with the scores of every image (.npz), and
+
+  results.csv     a row for each record
+  table.md        the tables, with 95 % intervals, and the paired differences with Holm's correction
+  report.html     the same as a page with pictures
+
+examples:
+  randfeat probe all demo/models/randar_free digits --group writer --baselines -o measured
+  randfeat probe knn timm:vit_base_patch14_dinov2 imagenet --no-search -o dinov2
+  randfeat probe compare arpg-l timm:vit_base_patch16_224.mae random:arpg-l --data photos -o compared
+
+`randfeat probe PROBE --help` has the options of each.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import warnings
+from importlib import import_module
+from typing import Any
+
+HOW_TO_RESUME = "Run the same command again: features that are read already are kept."
+
+# PROBE -> the module here that has its arguments and runs it, and what it does
+PROBES = {
+    "knn": (
+        "tasks",
+        "nearest neighbours: k = 20 as DINO has it, fixed in advance, and k, metric, scaling chosen on train",
+    ),
+    "linear": ("tasks", "logistic regression with C, scaling and components chosen on train, or a published recipe"),
+    "attentive": ("tasks", "AIM's attentive head on dense features (pool none)"),
+    "fewshot": ("tasks", "logistic regression on a few images of each class, drawn many times"),
+    "retrieval": ("tasks", "each test image among the others: MAP@R, P@1, Recall@k, R-precision, mAP"),
+    "cluster": ("tasks", "spherical k-means: accuracy, NMI, adjusted Rand index"),
+    "correspondence": ("correspondence", "PCK on image pairs with the layout of SPair-71k (pool none)"),
+    "all": ("tasks", "knn, linear, fewshot, retrieval and cluster, in one page"),
+    "compare": ("compare", "several models and stores on the same images: one table, paired differences"),
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    probes = parser.add_subparsers(dest="probe", metavar="PROBE", required=True)
+    for name, (module, summary) in PROBES.items():
+        formatter = argparse.RawDescriptionHelpFormatter
+        sub = probes.add_parser(name, help=summary, description=f"{name}: {summary}", formatter_class=formatter)
+        sub.add_argument(
+            "--debug", action="store_true", default=argparse.SUPPRESS, help="show the traceback of an error"
+        )
+        import_module(f".{module}", __package__).add_arguments(sub, name)
+
+
+def run(args: argparse.Namespace) -> int | None:
+    said: set[str] = set()
+
+    def say(message: Warning | str, *where: Any, **more: Any) -> None:
+        if str(message) not in said:
+            said.add(str(message))
+            print(f"note: {message}", file=sys.stderr)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", UserWarning)
+        warnings.showwarning = say
+        return import_module(f".{PROBES[args.probe][0]}", __package__).run(args)

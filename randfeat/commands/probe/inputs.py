@@ -1,0 +1,216 @@
+"""What is measured: models and stores, read on the same images, cut into train and test."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+import torch
+
+from randfeat import devices, models, processes, unfinished
+from randfeat.encoders import TIMM, Encoder, PipelineEncoder, open_encoder
+from randfeat.extract import extract
+from randfeat.loading import load
+from randfeat.pipeline import Pipeline
+from randfeat.probes import FeatureSet, Labelled, hold_out
+from randfeat.sources import Source, TokenSource, open_source
+from randfeat.sources import table as tables
+from randfeat.store import META, FeatureStore
+
+RANDOM = "random:"
+SHARE = 0.3
+Sources = Sequence["Source | TokenSource"]
+
+
+@dataclass(frozen=True, eq=False)
+class Contender:
+    """One model or store. stores: of train and of test, or one of both. encoder: of a model."""
+
+    text: str
+    stores: tuple[FeatureStore, ...]
+    encoder: Encoder | None = None
+
+    @property
+    def short(self) -> str:
+        """A name for tables, without folders."""
+        parts = re.split(r"(random:|timm:|@|,)", self.text)
+        return "".join(PurePosixPath(part).name if part else "" for part in parts)
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """Images of train or of test: paths, labels and groups (or None), each (n,)."""
+
+    paths: np.ndarray
+    labels: np.ndarray
+    groups: np.ndarray | None
+
+    def __getitem__(self, rows: np.ndarray) -> Part:
+        return Part(self.paths[rows], self.labels[rows], None if self.groups is None else self.groups[rows])
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+
+# data ---------------------------------------------------------------------------------------------------------------
+
+
+def open_data(data: str, split: Sequence[str] | None, labels: Path | None) -> Sources:
+    """The sources of train and of test; one, where DATA has no such parts."""
+    if split is not None:
+        return [open_source(data, part, labels) for part in split]
+    try:
+        train = open_source(data, "train", labels)
+    except ValueError:  # it has no splits, or is none: which is said then
+        return [open_source(data, None, labels)]
+    for part in ("test", "val"):
+        try:
+            return [train, open_source(data, part, labels)]
+        except ValueError:
+            continue
+    return [train]
+
+
+def groups_of(column: str, paths: Sequence[str], name: str) -> np.ndarray:
+    """The group of each image (n,). name: of the data that names them, a list where `column` is one of its columns."""
+    if column == "parent":
+        return np.array([PurePosixPath(path).parent.as_posix() for path in paths])
+    if Path(name).suffix.lower() not in tables.TABLES or not Path(name).is_file():
+        raise ValueError(f"{name} is no table, so it has no column {column}: leave --group out, or choose parent")
+    group_of = tables.read_column(Path(name), column)
+    if missing := [path for path in paths if group_of.get(path) is None]:
+        raise ValueError(f"{name} has no {column} for {missing[0]}: expected one for every image")
+    return np.array([str(group_of[path]) for path in paths])
+
+
+# features -----------------------------------------------------------------------------------------------------------
+
+
+def open_contender(text: str, sources: Sources, specs: Sequence[str], args: argparse.Namespace) -> Contender:
+    """A store, two (TRAIN,TEST), or a model whose features of all sources are read, unless they are there already."""
+    if stores := _stores(text):
+        return Contender(text, tuple(stores))
+    if not sources:
+        raise ValueError(f"{text} is no feature store: give DATA as well for a model to read")
+    encoder = open_model(text, specs, devices.pick(args.device), getattr(torch, args.dtype), args.seed)
+    folder = args.stores or args.out / "stores"
+    return Contender(text, tuple(_read(encoder, source, folder, args) for source in sources), encoder)
+
+
+def open_model(
+    text: str, specs: Sequence[str], device: torch.device, dtype: torch.dtype = torch.float32, seed: int = 0
+) -> Encoder:
+    """An encoder of MODEL; specs of the other kind (of timm's models, or of ours) are left aside."""
+    plain = text.removeprefix(RANDOM)
+    own = [spec for spec in specs if _is_of_timm(spec) == plain.startswith(TIMM)]
+    if plain == text:
+        return open_encoder(text, own, device, dtype)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        if plain.startswith(TIMM):
+            import timm
+
+            from randfeat.timm_encoder import TimmEncoder
+
+            name = plain.removeprefix(TIMM).partition("@")[0]
+            if not timm.is_model(name):
+                raise ValueError(f"timm has no model {name!r}: timm.list_models() lists its names")
+            network = timm.create_model(name, pretrained=False, num_classes=0)
+            return TimmEncoder(network.to(device, dtype), own, text)
+        trained = load(plain, device=device, dtype=dtype)
+        config = trained.generator.config
+        fresh = models.create(models.name_of(trained.generator), **config).to(device, dtype)
+        return PipelineEncoder(Pipeline(trained.tokenizer, fresh), own, text)
+
+
+def feature_set(contender: Contender, train: Part, test: Part, name: str, baseline: bool = False) -> FeatureSet:
+    """Its features of the images of train and of test."""
+    stores = contender.stores
+    ends = _features(stores[0], train), _features(stores[-1], test)
+    parts = [Labelled(x, part.labels, part.paths, part.groups) for x, part in zip(ends, (train, test), strict=True)]
+    own = {store.directory: store for store in stores}.values()
+    prints = {
+        "features": " ".join(store.fingerprint(spec) for store in own for spec in store.specs),
+        "data": " ".join(store.meta["source"]["fingerprint"] for store in own),
+    }
+    return FeatureSet(name, *parts, baseline, prints)
+
+
+def names(contenders: Sequence[Contender]) -> list[str]:
+    """One name for each: the short one, with the reading if there is but one, unless two would be called the same."""
+    shorts = [contender.short for contender in contenders]
+    plain = [c.short if shorts.count(c.short) == 1 else c.text for c in contenders]
+    specs = [contender.stores[0].specs for contender in contenders]
+    return [f"{name} {own[0]}" if len(own) == 1 else name for name, own in zip(plain, specs, strict=True)]
+
+
+def cut(contender: Contender, share: float, group: str | None, data: str | None, seed: int) -> tuple[Part, Part]:
+    """Train and test: its two stores, or, of one, `share` of the images as test, no group in both.
+
+    data: the table that has the groups, where it is not the one that the store was read from. share: 0 leaves train
+    empty.
+    """
+    parts = [_labelled(store, group, data) for store in contender.stores]
+    if len(parts) == 2:
+        return parts[0], parts[1]
+    whole = parts[0]
+    if share == 0:
+        return whole[np.zeros(len(whole), dtype=bool)], whole
+    test = hold_out(whole.labels, whole.groups, share, seed)
+    return whole[~test], whole[test]
+
+
+def _stores(text: str) -> list[FeatureStore]:
+    folders = [Path(text)] if Path(text).exists() else [Path(part) for part in text.split(",")]
+    begun = [(one / META).is_file() or unfinished.is_begun(one) for one in folders]
+    return [FeatureStore.open(one) for one in folders] if all(begun) and len(folders) < 3 else []
+
+
+def _read(encoder: Encoder, source: Source | TokenSource, folder: Path, args: argparse.Namespace) -> FeatureStore:
+    """The features of a source, in a folder whose name follows from all that decides them."""
+    decides = json.dumps([encoder.record(), source.fingerprint()], sort_keys=True)
+    slug = re.sub(r"[^A-Za-z0-9._-]+", "-", encoder.name)[-60:].strip("-.")
+    directory = folder / f"{slug}-{hashlib.sha256(decides.encode()).hexdigest()[:16]}"
+    return extract(encoder, source, directory, args.batch_size, args.workers)
+
+
+def _is_of_timm(spec: str) -> bool:
+    return spec == "pooled" or re.match(r"L[-\d]", spec) is not None
+
+
+def _labelled(store: FeatureStore, group: str | None, data: str | None) -> Part:
+    """The labelled images of a store."""
+    if store.labels is None:
+        raise ValueError(f"{store.directory} has no labels: extract a folder for each class, or a list with labels")
+    rows = store.labels >= 0
+    labels = store.labels[rows]
+    named = labels if store.classes is None else np.array(store.classes)[labels]
+    paths = np.array(store.paths)[rows]
+    name = store.meta["source"]["name"]
+    if data is not None and Path(data).suffix.lower() in tables.TABLES:
+        name = data
+    return Part(paths, named, None if group is None else groups_of(group, paths.tolist(), name))
+
+
+def _features(store: FeatureStore, part: Part) -> dict[str, np.ndarray]:
+    """By reading, the rows of a store that are the images of a part; mapped from the disk where that is all of them."""
+    row_of = {path: row for row, path in enumerate(store.paths)}
+    if missing := [path for path in part.paths.tolist() if path not in row_of]:
+        raise ValueError(
+            f"{store.directory} has no features of {missing[0]} and {len(missing) - 1} others: measure stores of the "
+            "same images together"
+        )
+    rows = np.array([row_of[path] for path in part.paths.tolist()], dtype=np.intp)
+    whole = len(rows) == len(store) and bool((rows == np.arange(len(rows))).all())
+    return {spec: store.as_numpy(spec) if whole else store.as_numpy(spec)[rows] for spec in store.specs}
+
+
+def first_process() -> bool:
+    """Whether this one measures and writes; the others of torchrun only read."""
+    return processes.rank() == 0

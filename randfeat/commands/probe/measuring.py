@@ -1,0 +1,119 @@
+"""Contenders and baselines through all tasks, each with a record; then the table and the page."""
+
+from __future__ import annotations
+
+import argparse
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from randfeat import files, processes, progress
+from randfeat.encoders import TIMM
+from randfeat.probes import FeatureSet, Protocol, Record, compare, evaluate, has_positive, markdown, noise, svm_space
+from randfeat.sources import Source
+
+from .inputs import RANDOM, SHARE, Contender, Part, Sources, cut, feature_set, names, open_contender, open_data
+from .options import protocol
+from .references import PIXELS, references
+
+TABLE = "table.md"
+DENSE_SPECS = ("raster/causal/token/L0.5/none/mean", "L-1/none")  # of ours and of timm's, where none is given
+
+
+def measure(given: Sequence[str], data: str | None, tasks: Sequence[str], args: argparse.Namespace) -> None:
+    """Every contender in every task; what is written lies in `args.out`."""
+    if twice := next((text for text in given if given.count(text) > 1), None):
+        raise ValueError(f"{twice} is given twice: once is enough")
+    how = protocol(args)
+    with processes.ended_by_sigterm(), processes.group():
+        sources = [] if data is None else open_data(data, args.split, args.labels)
+        specs = args.spec or (DENSE_SPECS if "attentive" in tasks else ())
+        contenders = [open_contender(text, sources, specs, args) for text in given]
+        fresh = random_weights(contenders, sources, specs, args) if args.baselines else []
+        if processes.rank() > 0:  # it has read its share
+            return
+    share = args.test_share
+    if share is None:
+        share = 0 if {*tasks} <= {"retrieval", "cluster"} else SHARE
+    train, test = cut(contenders[0], share, args.group, data, args.seed)
+    everyone = [*contenders, *fresh]
+    sets = [
+        feature_set(contender, train, test, name, contender in fresh)
+        for contender, name in zip(everyone, names(everyone), strict=True)
+    ]
+    if args.baselines and "attentive" not in tasks:
+        sets += references(sources, train, test, contenders)
+    sets.append(noise(sets[0], args.seed))
+    records: list[Record] = []
+    jobs = [(task, one) for task in possible(tasks, train, test, how) for one in sets]
+    with progress.bar(len(jobs), "measuring", "probe") as bar:
+        for task, one in jobs:
+            for record in measured(task, one, how):
+                record.save(args.out)
+                records.append(record)
+            bar.update()
+    write(records, args.out, pictures_of(sources, test))
+
+
+def measured(task: str, one: FeatureSet, how: Protocol) -> list[Record]:
+    """The record of one task; of linear probes on pixels also that of an RBF-SVM, the strongest classifier of these."""
+    records = [evaluate(one, task, how)]
+    if task == "linear" and one.baseline and one.name == PIXELS:
+        records.append(evaluate(replace(one, name=f"RBF-SVM on {PIXELS}"), task, how, svm_space(("none", "standard"))))
+    return records
+
+
+def possible(tasks: Sequence[str], train: Part, test: Part, how: Protocol) -> list[str]:
+    """The tasks that these images allow. Of several, those that they do not are left out with a note."""
+    reasons = {}
+    if len(train):
+        classes, counts = np.unique(train.labels, return_counts=True)
+        if counts.min() < how.shots:
+            reasons["fewshot"] = f"class {classes[counts.argmin()]} has {counts.min()} images for {how.shots} shots"
+        elif len(unknown := np.setdiff1d(test.labels, classes)):
+            reasons["fewshot"] = f"test has the class {unknown[0]}, which train lacks"
+    if not has_positive(test.labels).any():
+        reasons["retrieval"] = "no class has two test images"
+    if len(tasks) == 1:
+        return list(tasks)  # the probe itself says what is wrong
+    for task in tasks:
+        if task in reasons:
+            warnings.warn(f"{task} is left out: {reasons[task]}.", stacklevel=2)
+    return [task for task in tasks if task not in reasons]
+
+
+def random_weights(
+    contenders: Sequence[Contender], sources: Sources, specs: Sequence[str], args: argparse.Namespace
+) -> list[Contender]:
+    """The network of each model with random weights, each architecture once, unless that is a contender itself."""
+    known = {contender.text for contender in contenders}
+    fresh: dict[str, Contender] = {}
+    for contender in contenders:
+        if contender.encoder is None or contender.text.startswith(RANDOM):
+            continue
+        text = RANDOM + (contender.text.partition("@")[0] if contender.text.startswith(TIMM) else contender.text)
+        if text not in known:
+            made = open_contender(text, sources, specs, args)
+            fresh.setdefault(made.stores[0].fingerprint(made.stores[0].specs[0]), made)
+    return list(fresh.values())
+
+
+def write(records: Sequence[Record], out: Path, pictures: Callable[[int], Image.Image] | None) -> None:
+    """table.md and the page; the table is printed as well."""
+    text = markdown(records, compare(records))
+    files.write_bytes(out / TABLE, text.encode())
+    print(text)
+    print(f"records and {TABLE} -> {out}")
+
+
+def pictures_of(sources: Sources, test: Part) -> Callable[[int], Image.Image] | None:
+    """Row of test -> its picture; None where there are no images."""
+    if not sources or not isinstance(sources[-1], Source):
+        return None
+    source = sources[-1]
+    row_of = {path: row for row, path in enumerate(source.paths)}
+    return lambda row: source.read(row_of[str(test.paths[row])])
