@@ -129,9 +129,12 @@ def evaluate_pairs(
     how: Protocol = Protocol(),
     settings: Mapping[str, Any] | None = None,
     fingerprints: Mapping[str, str] | None = None,
+    chosen: str = "",
+    search: Mapping[str, float] | None = None,
 ) -> Record:
     """The record of "correspondence". Every pair counts alike, however many points it has; so does every category in
-    `per_class`. paths: a name for each pair, of which those without a point are left out."""
+    `per_class`. paths: a name for each pair, of which those without a point are left out. chosen, search: as in
+    `Record`, on other pairs."""
     kept, scores = found.points > 0, found.scores()
     names = [f"pck@{alpha:g}" for alpha in found.alphas]
     right = dict(zip(names, scores.T, strict=True))
@@ -144,6 +147,8 @@ def evaluate_pairs(
         name,
         "correspondence",
         {metric: bootstrap(values, None, how.draws, how.seed) for metric, values in right.items()},
+        chosen,
+        dict(search or {}),
         per_class=_per_class(right[names[0]], categories),
         settings={**how.as_dict(), **own, **(settings or {})},
         fingerprints=dict(fingerprints or {}),

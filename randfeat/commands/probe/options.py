@@ -10,7 +10,6 @@ if TYPE_CHECKING:
     from randfeat.probes import Protocol
 
 RECIPES = ("mae", "dinov2", "capi")
-DENSE = ("attentive", "correspondence")
 EVERY = ("knn", "linear", "fewshot", "retrieval", "cluster")
 
 
@@ -23,8 +22,8 @@ def add_data(parser: argparse.ArgumentParser) -> None:
         action="extend",
         default=[],
         metavar="S",
-        help="how models are read, see `randfeat extract --help`; of several the best one is chosen on train. Those like "
-        "`pooled` and `L6/mean` are for models of timm, the others for randfeat's",
+        help="how models are read, see `randfeat extract --help`; of several the best one is chosen on train. Those "
+        "like `pooled` and `L6/mean` are for models of timm, the others for randfeat's",
     )
     data.add_argument(
         "--split",
@@ -42,8 +41,8 @@ def add_data(parser: argparse.ArgumentParser) -> None:
     data.add_argument(
         "--group",
         metavar="COLUMN",
-        help="images that belong together (writer, patient, photograph), which no choice and no resampling tears apart: "
-        "a column of the list that DATA is, or `parent`, the folder of each image",
+        help="images that belong together (writer, patient, photograph), which no choice and no resampling tears "
+        "apart: a column of the list that DATA is, or `parent`, the folder of each image",
     )
 
 

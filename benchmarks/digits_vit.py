@@ -1,0 +1,64 @@
+"""A small ViT of timm, trained quickly with labels on the training digits, to stand beside ours:
+
+    python benchmarks/digits_folder.py digits
+    python benchmarks/digits_vit.py digits digits_vit.safetensors
+    randfeat probe compare demo/models/randar_free demo/models/raster_free \\
+        timm:test_vit@digits_vit.safetensors random:timm:test_vit \\
+        --data digits --group writer --baselines --spec raster/causal/token/L3/grid2/mean -o compared
+
+test_vit has 0.37 million parameters, about as many as the demo's RandAR. Some minutes on one core.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import timm
+import torch
+import torch.nn.functional as F
+from safetensors.torch import save_file
+
+from randfeat.sources import Source, open_source
+from randfeat.timm_encoder import EvaluationTransform
+
+NAME = "test_vit"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", help="images with labels and a part `train`")
+    parser.add_argument("out", type=Path, metavar="FILE", help="where the weights go, a .safetensors file")
+    parser.add_argument("--epochs", type=int, default=15)
+    args = parser.parse_args()
+    source = open_source(args.data, "train")
+    if not isinstance(source, Source) or source.labels is None:
+        raise SystemExit(f"{args.data} has no pictures with labels")
+    labels = torch.tensor(source.labels)
+    torch.manual_seed(0)
+    model = timm.create_model(NAME, num_classes=int(labels.max()) + 1).train()
+    config = timm.data.resolve_model_data_config(model)
+    transform = EvaluationTransform(config)
+    pixels = torch.from_numpy(np.stack([transform(source.read(i)) for i in range(len(source))]))
+    mean, std = (torch.tensor(config[name])[:, None, None] for name in ("mean", "std"))
+    optimizer = torch.optim.AdamW(model.parameters(), 1e-3, weight_decay=0.05)
+    batches = [rows for _ in range(args.epochs) for rows in torch.randperm(len(labels)).split(64)]
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-3, total_steps=len(batches))
+    for step, rows in enumerate(batches):
+        logits = model((pixels[rows].float() / 255 - mean) / std)
+        loss = F.cross_entropy(logits, labels[rows])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+        if step % 20 == 0 or step == len(batches) - 1:
+            right = float((logits.argmax(1) == labels[rows]).float().mean())
+            said = f"loss {loss.item():.3f}, {100 * right:.0f} % of the batch right"
+            print(f"step {step} of {len(batches)}: {said}", flush=True)
+    save_file(model.state_dict(), args.out)
+    print(f"{sum(p.numel() for p in model.parameters()):,} parameters -> {args.out}")
+
+
+if __name__ == "__main__":
+    main()
