@@ -30,7 +30,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", help="images with labels and a part `train`")
     parser.add_argument("out", type=Path, metavar="FILE", help="where the weights go, a .safetensors file")
-    parser.add_argument("--epochs", type=int, default=15)
+    parser.add_argument("--epochs", type=int, default=40)
     args = parser.parse_args()
     source = open_source(args.data, "train")
     if not isinstance(source, Source) or source.labels is None:
@@ -43,7 +43,7 @@ def main() -> None:
     pixels = torch.from_numpy(np.stack([transform(source.read(i)) for i in range(len(source))]))
     mean, std = (torch.tensor(config[name])[:, None, None] for name in ("mean", "std"))
     optimizer = torch.optim.AdamW(model.parameters(), 1e-3, weight_decay=0.05)
-    batches = [rows for _ in range(args.epochs) for rows in torch.randperm(len(labels)).split(64)]
+    batches = [rows for _ in range(args.epochs) for rows in torch.randperm(len(labels)).split(32)]
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-3, total_steps=len(batches))
     for step, rows in enumerate(batches):
         logits = model((pixels[rows].float() / 255 - mean) / std)

@@ -41,15 +41,20 @@ def test_an_error_of_exactly_alpha_is_wrong():
     assert pck([pair(at, [(8.5, 4.5), (8.4375, 4.5)])], maps.__getitem__, alphas=(0.1,)).found.tolist() == [[1]]
 
 
-def test_averages_over_points_and_over_images_are_told_apart():
+def right_and_wrong_pairs():
+    """Of two cats 1 of 1 and 1 of 3 points, of a dog 0 of 2, and an owl without points."""
     maps = {Path("a"): one_hot(CELLS), Path("b"): one_hot(CELLS)}
     right, wrong = (4, 4), (34, 34)
-    pairs = [
+    return maps, [
         pair([right], [right]),
         pair([right] * 3, [right, wrong, wrong]),
         pair([right] * 2, [wrong] * 2, category="dog"),
         pair([], [], category="owl"),
     ]
+
+
+def test_averages_over_points_and_over_images_are_told_apart():
+    maps, pairs = right_and_wrong_pairs()
     result = pck(pairs, maps.__getitem__, alphas=(0.1,))
     assert result.per_point() == pytest.approx([2 / 6])
     assert result.per_image() == pytest.approx([(1 + 1 / 3 + 0) / 3])
