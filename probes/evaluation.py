@@ -229,8 +229,11 @@ def _attentive(data: FeatureSet, how: Protocol, space: Space | None) -> Measured
     widths = {x.shape[1] for x in data.train.features.values()}
     heads = max(count for count in range(1, 13) if all(width % count == 0 for width in widths))
     rates, decays = ((3e-4, 1e-3, 3e-3), (0.01, 0.1)) if how.search else ((1e-3,), (0.1,))
+    batch = max(16, min(256, len(data.train) // 16))  # some steps an epoch, however few the images
     own = {
-        f"attentive lr={rate:g} wd={decay:g}": AttentiveProbe(heads, rate, decay, seed=how.seed, device=how.device)
+        f"attentive lr={rate:g} wd={decay:g}": AttentiveProbe(
+            heads, rate, decay, batch=batch, seed=how.seed, device=how.device
+        )
         for rate in rates
         for decay in decays
     }
