@@ -448,13 +448,22 @@ def _checked(data: FeatureSet, task: str) -> dict[str, Any]:
             notes["groups in both"] = len(shared)
     reading = next(iter(train.features))
     if not data.baseline:  # which often map two images to one feature
-        notes["copies"] = int(copies(train.features[reading], test.features[reading]).sum())
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # it speaks of images
+            equal = int(copies(train.features[reading], test.features[reading]).sum())
+        if equal:
+            warnings.warn(
+                f"{equal} of {len(test)} test images have exactly the {data.name} features of a train image: they are "
+                "copies of it, or cannot be told from it.",
+                stacklevel=3,
+            )
+        notes["copies of train"] = equal
     return notes
 
 
 def _check_finite(x: NDArray[np.floating], paths: NDArray[np.str_], name: str) -> None:
     try:
-        check_finite(x.reshape(len(x), -1), name)
+        check_finite(x, name)
     except ValueError as error:
         bad = [path for path, row in zip(paths, x, strict=True) if not np.isfinite(row).all()]
         raise ValueError(f"{error} These are {', '.join(bad[:5])}{', ...' if len(bad) > 5 else '.'}") from None

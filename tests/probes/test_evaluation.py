@@ -51,10 +51,10 @@ def test_every_task_leaves_a_whole_record(task, tmp_path):
 
 
 def test_attentive_reads_maps_and_others_vectors():
-    train, test = blobs(60, 0, spread=0.1, dense=True), blobs(45, 1, spread=0.1, dense=True)
+    train, test = blobs(360, 0, spread=0.1, dense=True), blobs(45, 1, spread=0.1, dense=True)
     found = evaluate(both(train, test), "attentive", Protocol(draws=100, search=False))
     assert found.scores["accuracy"].value > 0.8
-    with pytest.raises(ValueError, match=r"\(good\) has shape \(60, 8, 2, 1\); knn reads vectors"):
+    with pytest.raises(ValueError, match=r"\(good\) has shape \(360, 8, 2, 1\); knn reads vectors"):
         evaluate(both(train, test), "knn", QUICK)
     with pytest.raises(ValueError, match="attentive reads dense maps"):
         evaluate(both(), "attentive", QUICK)
@@ -152,8 +152,8 @@ def test_a_class_only_in_test_counts_as_wrong():
 def test_copies_across_train_and_test_are_counted():
     test = blobs(45, 1)
     test.features["good"][5] = blobs(60, 0).features["good"][9]
-    with pytest.warns(UserWarning, match="1 of 45 test images are exact copies"):
-        assert evaluate(both(test=test), "knn", QUICK).settings["copies"] == 1
+    with pytest.warns(UserWarning, match="1 of 45 test images have exactly the ours features of a train image"):
+        assert evaluate(both(test=test), "knn", QUICK).settings["copies of train"] == 1
 
 
 @pytest.mark.parametrize("task", ["knn", "linear"])
@@ -176,7 +176,7 @@ def test_one_class_is_an_error(task):
 def test_constant_features_are_chance(task):
     constant = [Labelled({"x": np.ones((n, 4), np.float32)}, *_names(n, seed)) for n, seed in ((60, 0), (45, 1))]
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "45 of 45 test images are exact copies")
+        warnings.filterwarnings("ignore", "45 of 45 test images have exactly")
         record = evaluate(FeatureSet("constant", *constant), task, QUICK)
     assert record.scores[record.headline].value < 0.4
 

@@ -1,0 +1,368 @@
+"""`randfeat probe` from the command line, on tiny models and pictures made here."""
+
+from __future__ import annotations
+
+import csv
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from randfeat.probes import Record, load_all
+from test_sample_folder import make
+
+from randfeat import cli, store
+from randfeat.commands.probe.correspondence import placement
+from randfeat.encoders import open_encoder
+from randfeat.store import FeatureStore
+
+SPEC = "raster/causal/token/L2/mean/mean"
+FAST = ["--workers", "0", "--device", "cpu", "--draws", "100"]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    path = tmp_path_factory.mktemp("model") / "tiny"
+    make().save(path)
+    return path
+
+
+def picture(label, seed):
+    """Class 0 is bright at the left, 1 at the right, 2 nowhere."""
+    rng = np.random.default_rng(seed)
+    pixels = rng.integers(0, 90, size=(8, 12, 3))
+    if label < 2:
+        pixels[:, 6 * label : 6 * label + 6] += 160
+    return Image.fromarray(pixels.astype(np.uint8))
+
+
+def fill(root, count, first=0, classes=("ant", "bee", "cat")):
+    for number in range(first, first + count):
+        label = number % len(classes)
+        path = root / classes[label] / f"{number:03}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        picture(label, number).save(path)
+    return root
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory):
+    """90 pictures by six photographers, of whom two are in test."""
+    root = fill(tmp_path_factory.mktemp("data") / "photos", 90)
+    rows = [
+        (path.relative_to(root).as_posix(), path.parent.name, f"p{int(path.stem) // 15}")
+        for path in sorted(root.rglob("*.png"))
+    ]
+    with (root / "metadata.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["path", "label", "photographer", "split"])
+        writer.writerows([*row, "test" if row[2] in ("p4", "p5") else "train"] for row in rows)
+    return root
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return fill(tmp_path_factory.mktemp("plain") / "photos", 60)
+
+
+@pytest.fixture(scope="module")
+def stores(model, table, tmp_path_factory):
+    out = tmp_path_factory.mktemp("stores")
+    for part in ("train", "test"):
+        extract = ["extract", str(model), str(table), "-o", str(out / part), "--split", part, "--spec", SPEC]
+        assert cli.main([*extract, "--workers", "0", "--device", "cpu"]) == 0
+    return out
+
+
+def probe(name, *what, out, more=()):
+    return cli.main(["probe", name, *map(str, what), "-o", str(out), *FAST, *map(str, more)])
+
+
+def by_name(out):
+    return {(record.task, record.name): record for record in load_all(out)}
+
+
+# inputs ---------------------------------------------------------------------------------------------------------------
+
+
+def test_model_and_data_leave_records_and_tables(model, table, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert probe("all", model, table, out=out, more=["--group", "photographer", "--spec", SPEC, "--shots", 2]) == 0
+    shown = capsys.readouterr().out
+    assert (out / "table.md").read_text() in shown
+    records = by_name(out)
+    assert {task for task, _ in records} == {"knn", "linear", "fewshot", "retrieval", "cluster"}
+    assert {name for _, name in records} == {f"tiny {SPEC}", "chance (noise)"}
+    record = records["linear", f"tiny {SPEC}"]
+    assert (record.settings["train images"], record.settings["test images"]) == (60, 30)
+    assert record.settings["groups"] == {"train": 4, "test": 2}
+    assert set(record.arrays["groups"]) == {"p4", "p5"}
+    assert set(record.arrays["truth"]) == {"ant", "bee", "cat"}
+    assert record.scores["accuracy"].value > records["linear", "chance (noise)"].scores["accuracy"].value + 0.2
+    held = FeatureStore.open(next((out / "stores").iterdir()))
+    assert held.specs == [SPEC]
+    assert record.made_with["randfeat"]
+
+
+def test_features_are_read_once(model, table, tmp_path, monkeypatch, capsys):
+    out = tmp_path / "out"
+    assert probe("knn", model, table, out=out) == 0
+    kept = {path: path.stat().st_mtime_ns for path in (out / "stores").rglob("*") if path.is_file()}
+    monkeypatch.setattr(store, "write", lambda *of, **the: pytest.fail("read again"))
+    assert probe("linear", model, table, out=out) == 0
+    assert {path: path.stat().st_mtime_ns for path in (out / "stores").rglob("*") if path.is_file()} == kept
+    monkeypatch.undo()
+    assert probe("linear", model, table, out=out, more=["--spec", SPEC, "raster/causal/token/L1/max/mean"]) == 0
+    assert len(list((out / "stores").iterdir())) == 4  # train and test of two readings
+
+
+def test_stores_and_models_measure_the_same(model, table, stores, tmp_path):
+    group = ["--group", "photographer"]
+    assert probe("linear", model, table, out=tmp_path / "a", more=["--spec", SPEC, *group]) == 0
+    assert probe("linear", "--train", stores / "train", "--test", stores / "test", out=tmp_path / "b", more=group) == 0
+    assert (
+        probe(
+            "compare", f"{stores / 'train'},{stores / 'test'}", out=tmp_path / "c", more=["--tasks", "linear", *group]
+        )
+        == 0
+    )
+    found = [next(record for record in load_all(tmp_path / part) if not record.is_baseline) for part in ("a", "b", "c")]
+    assert found[0].scores == found[1].scores == found[2].scores
+    assert found[0].fingerprints == found[1].fingerprints == found[2].fingerprints
+    assert found[1].name == f"train,test {SPEC}"
+
+
+def test_one_store_is_cut_by_the_seed_and_groups_stay_whole(model, folder, tmp_path):
+    whole = tmp_path / "whole"
+    extract = ["extract", str(model), str(folder), "-o", str(whole), "--spec", SPEC]
+    assert cli.main([*extract, "--workers", "0", "--device", "cpu"]) == 0
+    tests = []
+    for number, more in enumerate(([], [], ["--seed", "1"], ["--test-share", "0.5"])):
+        assert probe("knn", whole, out=tmp_path / str(number), more=more) == 0
+        tests.append(load_all(tmp_path / str(number))[0].arrays["paths"].tolist())
+    assert tests[0] == tests[1] != tests[2]
+    assert len(tests[0]) == 20
+    assert len(tests[3]) == 30
+    assert probe("retrieval", whole, out=tmp_path / "all") == 0
+    assert load_all(tmp_path / "all")[0].scores["map_at_r"].n == 60
+    assert probe("knn", whole, out=tmp_path / "parent", more=["--group", "parent"]) == 0
+    assert len(set(load_all(tmp_path / "parent")[0].arrays["truth"])) == 1  # of one folder, which is a class
+
+
+# tables ---------------------------------------------------------------------------------------------------------------
+
+
+def test_compare_puts_ours_timm_and_random_weights_beside_all_baselines(model, table, tmp_path, capsys):
+    import timm
+
+    torch.manual_seed(0)
+    torch.save(timm.create_model("test_vit", num_classes=3).state_dict(), tmp_path / "vit.pth")
+    contenders = [model, f"timm:test_vit@{tmp_path / 'vit.pth'}", "random:timm:test_vit"]
+    more = [
+        "--data",
+        table,
+        "--group",
+        "photographer",
+        "--baselines",
+        "--tasks",
+        "linear",
+        "knn",
+        "--spec",
+        SPEC,
+        "L1/mean",
+    ]
+    assert probe("compare", *contenders, out=tmp_path / "out", more=more) == 0
+    records = load_all(tmp_path / "out")
+    linear = [record for record in records if record.task == "linear"]
+    assert [record.name for record in linear if not record.is_baseline] == [
+        f"tiny {SPEC}",
+        "timm:test_vit@vit.pth L1/mean",
+        "random:timm:test_vit L1/mean",
+    ]
+    assert {record.name for record in linear if record.is_baseline} == {
+        f"random:tiny {SPEC}",
+        "pixels",
+        "RBF-SVM on pixels",
+        "recentred pixels",
+        "HOG",
+        "PCA of pixels",
+        "patch counts",
+        "colour histogram",
+        "tokens of tiny",
+        "chance (noise)",
+    }
+    assert len({tuple(record.arrays["paths"]) for record in records}) == 1
+    pixels, ours = (next(r for r in linear if r.name == name) for name in ("pixels", f"tiny {SPEC}"))
+    assert pixels.scores["accuracy"].value > 0.9
+    assert len(pixels.search) == len(ours.search)  # the same search
+    text = (tmp_path / "out" / "table.md").read_text()
+    assert "| *RBF-SVM on pixels* |" in text
+    assert "p (Holm)" in text
+    shown = capsys.readouterr().out
+    assert text in shown
+
+
+def test_random_weights_are_other_weights_and_the_same_each_time(model):
+    from randfeat.commands.probe.inputs import open_model
+
+    cpu = torch.device("cpu")
+    images = [picture(label, 0) for label in range(3)]
+    trained, fresh, again, other = (
+        open_model(*of)
+        for of in ((str(model), [SPEC], cpu), *((f"random:{model}", [SPEC], cpu, torch.float32, s) for s in (0, 0, 1)))
+    )
+    first = fresh.features(images)[0]
+    np.testing.assert_array_equal(first, again.features(images)[0])
+    for one in (trained, other):
+        assert not np.allclose(first, one.features(images)[0])
+    with pytest.raises(ValueError, match="timm has no model 'nonsense'"):
+        open_model("random:timm:nonsense", [], cpu)
+
+
+def test_attentive_reads_dense_maps_of_its_own_accord(model, table, tmp_path):
+    assert probe("attentive", model, table, out=tmp_path, more=["--no-search", "--baselines"]) == 0
+    assert {record.name for record in load_all(tmp_path)} == {
+        "tiny raster/causal/token/L1/none/mean",
+        "random:tiny raster/causal/token/L1/none/mean",
+        "chance (noise)",
+    }
+
+
+# correspondence -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def spair(tmp_path_factory):
+    """Three pairs of pictures of 24 x 24 pixels, one of them of a picture with itself."""
+    root = tmp_path_factory.mktemp("spair") / "SPair-71k"
+    (root / "JPEGImages" / "cat").mkdir(parents=True)
+    for name in "abc":
+        noise = np.random.default_rng(ord(name)).integers(0, 256, (24, 24, 3)).astype(np.uint8)
+        Image.fromarray(noise).save(root / "JPEGImages" / "cat" / f"{name}.png")
+    for part in ("test", "val"):
+        (root / "PairAnnotation" / part).mkdir(parents=True)
+        for number, (one, two) in enumerate(("aa", "ab", "bc")):
+            points = [[4, 10], [12, 9], [20, 12]]
+            content = {"category": "cat", "src_imname": f"{one}.png", "trg_imname": f"{two}.png"}
+            content |= {"src_kps": points, "trg_kps": points, "src_imsize": [24, 24, 3], "trg_imsize": [24, 24, 3]}
+            content |= {"src_bndbox": [0, 0, 24, 24], "trg_bndbox": [0, 0, 24, 24]}
+            (root / "PairAnnotation" / part / f"{number}.json").write_text(json.dumps(content))
+    return root
+
+
+def test_correspondence_scores_pairs(model, spair, tmp_path):
+    dense = ["--spec", "raster/causal/token/L1/none/mean", "raster/causal/token/L2/none/mean"]
+    more = [*dense, "--alphas", 0.5, 0.2, "--baselines"]
+    assert probe("correspondence", model, spair, out=tmp_path, more=more) == 0
+    ours, fresh = load_all(tmp_path)
+    assert (ours.name, fresh.name, fresh.is_baseline) == ("tiny", "random:tiny", True)
+    assert list(ours.scores) == ["pck@0.5", "pck@0.2"]
+    assert ours.scores["pck@0.5"].n == 3
+    assert ours.arrays["right"][0] == 1  # a picture matches itself, to within a cell
+    assert ours.chosen in ours.search
+    assert set(ours.search) == {"raster/causal/token/L1/none/mean", "raster/causal/token/L2/none/mean"}
+    assert "| pck@0.5 |" in (tmp_path / "table.md").read_text().splitlines()[0]
+
+
+@pytest.mark.parametrize("size", [(400, 300), (300, 400), (120, 80), (600, 100)])
+def test_points_are_followed_through_the_preparation(model, size):
+    """A bright spot lies in the input where the placement says."""
+    import timm
+
+    from randfeat.timm_encoder import TimmEncoder
+
+    theirs = TimmEncoder(timm.create_model("test_vit", pretrained=False, num_classes=0))
+    assert theirs.prepare.config["crop_pct"] != 1
+    columns, rows = np.meshgrid(np.arange(size[0]), np.arange(size[1]))
+    for encoder in (open_encoder(str(model)), theirs):
+        for away in (-0.1, 0.0, 0.2):
+            x, y = (side / 2 + away * min(size) for side in size)
+            spot = 255 * np.exp(-((columns - x) ** 2 + (rows - y) ** 2) / (2 * (min(size) / 12) ** 2))
+            seen = np.asarray(encoder.prepare(Image.fromarray(spot.round().astype(np.uint8)).convert("RGB")))
+            seen = seen.mean(axis=0 if seen.shape[0] == 3 else 2)
+            down, across = ((np.arange(side) + 0.5) / side for side in seen.shape)
+            found = (seen.sum(0) @ across / seen.sum(), seen.sum(1) @ down / seen.sum())
+            expected = placement(encoder)(size).into(np.array([[x, y]]))[0]
+            np.testing.assert_allclose(found, expected, atol=0.01 + 0.5 / min(seen.shape))  # crops are whole pixels
+
+
+# what goes wrong ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("what", "says"),
+    [
+        ([], "give a STORE, a MODEL and DATA, or --train STORE --test STORE"),
+        (["a", "b", "c"], "give a STORE, a MODEL and DATA"),
+        (["--train", "a"], "give a STORE, a MODEL and DATA"),
+        (["--train", "nowhere", "--test", "nowhere"], "there is no feature store nowhere"),
+        (["nowhere"], "nowhere is no feature store: give DATA as well for a model to read"),
+        (["nowhere", "{table}"], "nowhere"),
+        (
+            ["{model}", "{table}", "--group", "nobody"],
+            "metadata.csv has no column nobody: there is path, label, photographer",
+        ),
+        (["{folder}", "{folder}"], "config.json"),
+        (["{model}", "{folder}", "--group", "writer"], "is no table, so it has no column writer"),
+        (["{model}", "{folder}", "--test-share", "0.7"], "share=0.7: expected more than 0 and at most 0.5"),
+        (["{model}", "{table}", "--split", "train", "nonsense"], "has the splits test, train, not 'nonsense'"),
+        (["{model}", "{table}", "--spec", "raster/nonsense"], "raster/nonsense"),
+        (["{model}", "{folder}/ant"], "has no labels"),
+    ],
+)
+def test_errors_are_one_sentence_and_leave_no_records(what, says, model, table, folder, tmp_path, capsys):
+    given = [word.format(model=model, table=table, folder=folder) for word in what]
+    assert probe("knn", *given, out=tmp_path / "out") == 1
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.startswith("randfeat probe: ")
+    assert says in said
+    assert not list((tmp_path / "out").glob("*.json"))
+
+
+def test_odd_data_work_or_say_why(model, tmp_path, capsys):
+    def photos(name, train, test):
+        for part, labels in (("train", train), ("test", test)):
+            for number, label in enumerate(labels):
+                path = tmp_path / name / part / f"c{label}" / f"{part}{number}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                picture(label, number + 50 * (part == "test")).save(path)
+        return tmp_path / name
+
+    one_each = photos("one_each", [0, 1, 2], [0, 1, 2])
+    assert probe("all", model, one_each, out=tmp_path / "a") == 0
+    said = capsys.readouterr().err
+    assert "note: fewshot is left out: class c0 has 1 images for 5 shots." in said
+    assert "note: retrieval is left out: no class has two test images." in said
+    assert said.count("nothing is chosen, the first candidate is taken") == 1
+    assert {record.task for record in load_all(tmp_path / "a")} == {"knn", "linear", "cluster"}
+    unseen = photos("unseen", [0, 0, 0, 1, 1, 1], [0, 1, 2, 2])
+    assert probe("all", model, unseen, out=tmp_path / "b", more=["--shots", 2]) == 0
+    said = capsys.readouterr().err
+    assert "note: fewshot is left out: test has the class c2, which train lacks." in said
+    assert "note: 2 test images are of classes that train lacks (first: c2) and count as wrong." in said
+    assert probe("knn", model, photos("single", [0, 0], [0, 0]), out=tmp_path / "c") == 1
+    assert "labels hold one class (c0), expected two or more" in capsys.readouterr().err
+    assert probe("knn", model, photos("few", [0, 1], [0]), out=tmp_path / "d") == 0
+    twice = photos("twice", [0, 0, 1, 1], [0, 1])
+    (twice / "test" / "c0" / "copy.png").write_bytes((twice / "train" / "c0" / "train0.png").read_bytes())
+    capsys.readouterr()
+    assert probe("knn", model, twice, out=tmp_path / "e") == 0
+    assert "1 of 3 test images have exactly the tiny" in capsys.readouterr().err
+
+
+def test_a_store_of_other_images_is_not_compared(model, table, folder, stores, tmp_path, capsys):
+    both = f"{stores / 'train'},{stores / 'test'}"
+    assert probe("compare", both, f"{stores / 'test'},{stores / 'train'}", out=tmp_path) == 1
+    assert "has no features of" in capsys.readouterr().err
+    assert probe("compare", both, both, out=tmp_path) == 1
+    assert "is given twice" in capsys.readouterr().err
+    assert probe("compare", both, out=tmp_path, more=["--baselines"]) == 1
+    assert "baselines read pictures, and there are none here" in capsys.readouterr().err
+
+
+def test_records_name_what_made_them(model, table, tmp_path):
+    assert probe("linear", model, table, out=tmp_path) == 0
+    record = next(Record.load(path) for path in tmp_path.glob("linear-tiny*.json"))
+    assert set(record.fingerprints) == {"features", "data", "labels"}
+    assert {"randfeat", "numpy", "scikit-learn"} <= set(record.made_with)
