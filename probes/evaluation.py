@@ -122,6 +122,45 @@ def evaluate(data: FeatureSet, task: str, how: Protocol = Protocol(), space: Spa
     return _record(data, task, how, found, test, notes, time.perf_counter() - start)
 
 
+def evaluate_online(
+    data: FeatureSet,
+    images: tuple[Sequence[Any], Sequence[Any]],
+    encode: Callable[[Any], Any],
+    how: Protocol,
+    size: int = 224,
+    workers: int = 0,
+    images_at_once: int = 64,
+) -> Record:
+    """The record of "linear" by `how.recipe`, with features computed anew from random crops in every epoch, as the
+    published numbers were; test is seen in centre crops.
+
+    data: without features. images: of train and of test, pictures or paths. encode, size, workers, images_at_once: of
+    `train_online`. With `how.search` heads are trained twice, to choose and then on all of train; else the recipe's
+    first head is trained once.
+    """
+    from .heads import Recipe
+    from .online import score_online, sweep_online, train_online
+
+    start = time.perf_counter()
+    notes = _checked(data, "linear")
+    recipe: Recipe = getattr(Recipe, _known_recipe(how))()
+    reading = {"size": size, "workers": workers, "images_at_once": images_at_once}
+    train, test, scores = data.train, data.test, {}
+    held = _held_out(data, how) if how.search else None
+    if held is None:
+        recipe = recipe.only(*recipe.pairs[0])
+    else:
+        args = images[0], train.labels, held, encode, recipe
+        found = sweep_online(*args, seed=how.seed, device=how.device, **reading)
+        scores = {_spelled(trial): score for trial, score in found.scores.items()}
+        recipe, wanted = recipe.only(*found.best[1:]), found.best.features
+        encode = _only(encode, wanted)
+    heads = train_online(images[0], train.labels, encode, recipe, seed=how.seed, device=how.device, **reading)
+    right = score_online(heads, images[1], test.labels, encode, **reading)[0]
+    own = Measured({"accuracy": right}, _spelled(heads.trials[0]), scores, settings={"online": True})
+    return _record(data, "linear", how, own, test, notes, time.perf_counter() - start)
+
+
 def evaluate_pairs(
     name: str,
     found: PCK,
@@ -203,9 +242,7 @@ def _by_recipe(data: FeatureSet, how: Protocol) -> Measured:
     from .heads import Recipe
     from .sweep import Trial, sweep_heads, train_heads
 
-    if how.recipe not in RECIPES:
-        raise ValueError(f"recipe {how.recipe!r} is unknown, expected one of {', '.join(RECIPES)}.")
-    recipe: Recipe = getattr(Recipe, how.recipe)()
+    recipe: Recipe = getattr(Recipe, _known_recipe(how))()
     train, held, scores = data.train, _held_out(data, how), {}
     best = Trial(next(iter(train.features)), *recipe.pairs[0])
     if held is not None:
@@ -216,6 +253,17 @@ def _by_recipe(data: FeatureSet, how: Protocol) -> Measured:
     head = train_heads(own, train.labels, one, seed=how.seed, device=how.device).head(best)
     predicted = head.predict(data.test.features[best.features])
     return Measured({"accuracy": predicted == data.test.labels}, _spelled(best), scores, predicted)
+
+
+def _known_recipe(how: Protocol) -> str:
+    if how.recipe not in RECIPES:
+        raise ValueError(f"recipe {how.recipe!r} is unknown, expected one of {', '.join(RECIPES)}.")
+    return how.recipe
+
+
+def _only(encode: Callable[[Any], Any], reading: str) -> Callable[[Any], Any]:
+    """The same encoder for one of its features."""
+    return lambda pixels: {reading: encode(pixels)[reading]}
 
 
 def _spelled(trial: Any) -> str:
@@ -446,8 +494,8 @@ def _checked(data: FeatureSet, task: str) -> dict[str, Any]:
         if len(shared := np.intersect1d(train.groups, test.groups)):
             warnings.warn(f"{len(shared)} groups are in train and in test (first: {shared[0]}).", stacklevel=3)
             notes["groups in both"] = len(shared)
-    reading = next(iter(train.features))
-    if not data.baseline:  # which often map two images to one feature
+    reading = next(iter(train.features), None)
+    if reading is not None and not data.baseline:  # which often map two images to one feature
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # it speaks of images
             equal = int(copies(train.features[reading], test.features[reading]).sum())

@@ -206,13 +206,18 @@ def _checked(model: Any, spec: TimmSpec, size: tuple[int, int]) -> TimmSpec:
     return spec
 
 
-def open_timm(source: str, specs: Sequence[str], device: str | torch.device, dtype: torch.dtype) -> TimmEncoder:
+def open_timm(
+    source: str, specs: Sequence[str], device: str | torch.device, dtype: torch.dtype, fresh: bool = False
+) -> TimmEncoder:
     """An encoder of a model of timm. source: NAME, for its published weights, or NAME@CHECKPOINT, for those of a file.
+    NAME?img_size=224,crop_pct=0.875 reads pictures of another size, or another share of them, than timm's settings of
+    the model say. fresh: random weights in place of any.
 
     Raises a FileNotFoundError, ConnectionError or ValueError of one sentence.
     """
     device = devices.pick(device)
-    name, _, checkpoint = source.partition("@")
+    said, _, checkpoint = source.partition("@")
+    name, _, options = said.partition("?")
     known = {*timm.list_models(), *timm.list_models(include_tags=True)}
     if name not in known:
         near = difflib.get_close_matches(name, known, 3)
@@ -220,22 +225,45 @@ def open_timm(source: str, specs: Sequence[str], device: str | torch.device, dty
             f"timm has no model {name!r}: "
             + (f"did you mean {' or '.join(near)}?" if near else "timm.list_models() lists its names")
         )
-    if checkpoint:
-        model = _from_file(name, Path(checkpoint))
+    how = _options(said, options)
+    size = {"img_size": how["img_size"]} if "img_size" in how else {}
+    if fresh:
+        model: Any = timm.create_model(name, pretrained=False, num_classes=0, **size)
+    elif checkpoint:
+        model = _from_file(name, Path(checkpoint), size)
     elif not timm.models.is_model_pretrained(name):
         raise ValueError(f"timm publishes no weights of {name}: give those of a file, {TIMM}{name}@CHECKPOINT")
     else:
         config: Any = timm.models.get_pretrained_cfg(name)
         with hub.explained(config.hf_hub_id or str(config.url), "the weight file"):
-            model = timm.create_model(name, pretrained=True, num_classes=0)
+            model = timm.create_model(name, pretrained=True, num_classes=0, **size)
+    if size:
+        model.pretrained_cfg["input_size"] = (model.pretrained_cfg["input_size"][0], *[how["img_size"]] * 2)
+    if "crop_pct" in how:
+        model.pretrained_cfg["crop_pct"] = how["crop_pct"]
     return TimmEncoder(model.to(device, dtype), specs, f"{TIMM}{source}")
 
 
-def _from_file(name: str, path: Path) -> Any:
+def _options(said: str, options: str) -> dict[str, Any]:
+    """What stands behind the ? of a name."""
+    kinds = {"img_size": int, "crop_pct": float}
+    found: dict[str, Any] = {}
+    for option in filter(None, options.split(",")):
+        key, _, value = option.partition("=")
+        try:
+            found[key] = kinds[key](value)
+        except (KeyError, ValueError):
+            found[key] = 0
+        if found[key] <= 0 or (key == "crop_pct" and found[key] > 1):
+            raise ValueError(f"{TIMM}{said}: expected ?img_size=PIXELS, ?crop_pct=SHARE or both with a comma")
+    return found
+
+
+def _from_file(name: str, path: Path, size: dict[str, Any]) -> Any:
     """A model with the weights of a checkpoint, strictly, but without its classifier."""
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}: check the path")
-    model: Any = timm.create_model(name, pretrained=False, num_classes=0)
+    model: Any = timm.create_model(name, pretrained=False, num_classes=0, **size)
     # where timm's modules keep what translates checkpoints of the models' authors
     translate = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
     try:

@@ -229,6 +229,30 @@ def test_attentive_reads_dense_maps_of_its_own_accord(model, table, tmp_path):
     }
 
 
+def test_online_probes_read_crops(table, tmp_path, monkeypatch, capsys):
+    from dataclasses import replace
+
+    import timm
+    from randfeat.probes import Recipe
+
+    torch.save(timm.create_model("test_vit", num_classes=3).state_dict(), tmp_path / "vit.pth")
+    short = replace(Recipe.dinov2(), batch=16, iterations=4)
+    monkeypatch.setattr(Recipe, "dinov2", classmethod(lambda cls: short))
+    model = f"timm:test_vit@{tmp_path / 'vit.pth'}"
+    more = ["--recipe", "dinov2", "--online", "--spec", "L1/mean"]
+    assert probe("linear", model, table, out=tmp_path / "out", more=more) == 0
+    record = load_all(tmp_path / "out")[0]
+    assert record.settings["online"]
+    assert len(record.search) == 13
+    assert record.chosen in record.search
+    assert record.scores["accuracy"].n == 30
+    assert probe("linear", model, table, out=tmp_path / "one", more=[*more, "--no-search"]) == 0
+    assert load_all(tmp_path / "one")[0].search == {}
+    capsys.readouterr()
+    assert probe("knn", model, table, out=tmp_path / "no", more=more) == 1
+    assert "--online is for `probe linear` with a --recipe" in capsys.readouterr().err
+
+
 # correspondence -------------------------------------------------------------------------------------------------------
 
 

@@ -2,7 +2,8 @@
 
 What is measured is a feature store that `randfeat extract` wrote, or MODEL and DATA, which are read into a store below
 DIR first; the same MODEL, reading and DATA are read once only. MODEL is what randfeat.load takes, timm:NAME or
-timm:NAME@CHECKPOINT, or random:MODEL, the same network with random weights.
+timm:NAME@CHECKPOINT (timm:NAME?img_size=224,crop_pct=0.875 at another size than timm's), or random:MODEL, the same
+network with random weights.
 
   randfeat probe knn STORE -o DIR                           one store, a share of it is test
   randfeat probe knn --train STORE --test STORE -o DIR      two stores
@@ -17,8 +18,16 @@ DIR then holds, for each evaluation, a record (.json) with the scores of every i
 
 examples:
   randfeat probe all demo/models/randar_free digits --group writer --baselines -o measured
-  randfeat probe knn timm:vit_base_patch14_dinov2 imagenet --no-search -o dinov2
   randfeat probe compare arpg-l timm:vit_base_patch16_224.mae random:arpg-l --data photos -o compared
+  randfeat probe correspondence arpg-l SPair-71k --spec raster/full/token/L6/none/mean -o matched
+
+calibrations, where ImageNet lies in `imagenet`: each should give the published number within 0.3 (docs/measuring.md)
+  DINOv2-B, k-NN 82.1     randfeat probe knn 'timm:vit_base_patch14_dinov2?img_size=224,crop_pct=0.875' imagenet
+                            --no-search -o dinov2
+  DINOv2-B, linear 84.5   the same with linear --recipe dinov2 --online --held-out 0.02
+                            --spec pooled L-1/cls L-4,L-3,L-2,L-1/cls/concat
+  MAE-B, linear 68.0      randfeat probe linear timm:vit_base_patch16_224.mae imagenet --recipe mae --online --no-search
+                            -o mae
 
 `randfeat probe PROBE --help` has the options of each.
 """

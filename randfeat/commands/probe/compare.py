@@ -27,6 +27,8 @@ def add_arguments(parser: argparse.ArgumentParser, name: str) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    if args.online:
+        raise ValueError("--online is for `randfeat probe linear`: compare reads features once")
     from .measuring import measure
 
     measure(args.what, args.data, tuple(dict.fromkeys(args.tasks)), args)

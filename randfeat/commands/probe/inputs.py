@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import torch
 
-from randfeat import devices, models, processes, unfinished
+from randfeat import devices, models, unfinished
 from randfeat.encoders import TIMM, Encoder, PipelineEncoder, open_encoder
 from randfeat.extract import extract
 from randfeat.loading import load
@@ -114,15 +114,11 @@ def open_model(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if plain.startswith(TIMM):
-            import timm
+            from randfeat.timm_encoder import open_timm
 
-            from randfeat.timm_encoder import TimmEncoder
-
-            name = plain.removeprefix(TIMM).partition("@")[0]
-            if not timm.is_model(name):
-                raise ValueError(f"timm has no model {name!r}: timm.list_models() lists its names")
-            network = timm.create_model(name, pretrained=False, num_classes=0)
-            return TimmEncoder(network.to(device, dtype), own, text)
+            encoder = open_timm(plain.removeprefix(TIMM), own, device, dtype, fresh=True)
+            encoder.name = text
+            return encoder
         trained = load(plain, device=device, dtype=dtype)
         config = trained.generator.config
         fresh = models.create(models.name_of(trained.generator), **config).to(device, dtype)
@@ -150,13 +146,22 @@ def names(contenders: Sequence[Contender]) -> list[str]:
     return [f"{name} {own[0]}" if len(own) == 1 else name for name, own in zip(plain, specs, strict=True)]
 
 
-def cut(contender: Contender, share: float, group: str | None, data: str | None, seed: int) -> tuple[Part, Part]:
-    """Train and test: its two stores, or, of one, `share` of the images as test, no group in both.
+def part_of(rows: FeatureStore | Source | TokenSource, group: str | None, data: str | None = None) -> Part:
+    """The labelled images of a store or of a source. data: the table that has the groups, if it is not the one that
+    they were read from."""
+    labels = rows.labels
+    if labels is None:
+        raise ValueError(f"{_name(rows)} has no labels: give a folder for each class, or a list with labels")
+    codes = np.array([-1 if label is None else label for label in labels])
+    known = codes >= 0
+    named = codes[known] if rows.classes is None else np.array(rows.classes)[codes[known]]
+    paths = np.array(rows.paths)[known]
+    name = data if data is not None and Path(data).suffix.lower() in tables.TABLES else _name(rows)
+    return Part(paths, named, None if group is None else groups_of(group, paths.tolist(), name))
 
-    data: the table that has the groups, where it is not the one that the store was read from. share: 0 leaves train
-    empty.
-    """
-    parts = [_labelled(store, group, data) for store in contender.stores]
+
+def divided(parts: Sequence[Part], share: float, seed: int) -> tuple[Part, Part]:
+    """Train and test: the two, or, of one, `share` of the images as test, no group in both; 0 leaves train empty."""
     if len(parts) == 2:
         return parts[0], parts[1]
     whole = parts[0]
@@ -164,6 +169,10 @@ def cut(contender: Contender, share: float, group: str | None, data: str | None,
         return whole[np.zeros(len(whole), dtype=bool)], whole
     test = hold_out(whole.labels, whole.groups, share, seed)
     return whole[~test], whole[test]
+
+
+def _name(rows: FeatureStore | Source | TokenSource) -> str:
+    return rows.meta["source"]["name"] if isinstance(rows, FeatureStore) else rows.name
 
 
 def _stores(text: str) -> list[FeatureStore]:
@@ -184,20 +193,6 @@ def _is_of_timm(spec: str) -> bool:
     return spec == "pooled" or re.match(r"L[-\d]", spec) is not None
 
 
-def _labelled(store: FeatureStore, group: str | None, data: str | None) -> Part:
-    """The labelled images of a store."""
-    if store.labels is None:
-        raise ValueError(f"{store.directory} has no labels: extract a folder for each class, or a list with labels")
-    rows = store.labels >= 0
-    labels = store.labels[rows]
-    named = labels if store.classes is None else np.array(store.classes)[labels]
-    paths = np.array(store.paths)[rows]
-    name = store.meta["source"]["name"]
-    if data is not None and Path(data).suffix.lower() in tables.TABLES:
-        name = data
-    return Part(paths, named, None if group is None else groups_of(group, paths.tolist(), name))
-
-
 def _features(store: FeatureStore, part: Part) -> dict[str, np.ndarray]:
     """By reading, the rows of a store that are the images of a part; mapped from the disk where that is all of them."""
     row_of = {path: row for row, path in enumerate(store.paths)}
@@ -209,8 +204,3 @@ def _features(store: FeatureStore, part: Part) -> dict[str, np.ndarray]:
     rows = np.array([row_of[path] for path in part.paths.tolist()], dtype=np.intp)
     whole = len(rows) == len(store) and bool((rows == np.arange(len(rows))).all())
     return {spec: store.as_numpy(spec) if whole else store.as_numpy(spec)[rows] for spec in store.specs}
-
-
-def first_process() -> bool:
-    """Whether this one measures and writes; the others of torchrun only read."""
-    return processes.rank() == 0

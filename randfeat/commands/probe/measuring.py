@@ -16,7 +16,19 @@ from randfeat.encoders import TIMM
 from randfeat.probes import FeatureSet, Protocol, Record, compare, evaluate, has_positive, markdown, noise, svm_space
 from randfeat.sources import Source
 
-from .inputs import RANDOM, SHARE, Contender, Part, Sources, cut, feature_set, names, open_contender, open_data
+from .inputs import (
+    RANDOM,
+    SHARE,
+    Contender,
+    Part,
+    Sources,
+    divided,
+    feature_set,
+    names,
+    open_contender,
+    open_data,
+    part_of,
+)
 from .options import protocol
 from .references import PIXELS, references
 
@@ -39,7 +51,8 @@ def measure(given: Sequence[str], data: str | None, tasks: Sequence[str], args: 
     share = args.test_share
     if share is None:
         share = 0 if {*tasks} <= {"retrieval", "cluster"} else SHARE
-    train, test = cut(contenders[0], share, args.group, data, args.seed)
+    parts = [part_of(store, args.group, data) for store in contenders[0].stores]
+    train, test = divided(parts, share, args.seed)
     everyone = [*contenders, *fresh]
     sets = [
         feature_set(contender, train, test, name, contender in fresh)

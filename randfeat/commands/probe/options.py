@@ -57,6 +57,11 @@ def add_protocol(parser: argparse.ArgumentParser) -> None:
     )
     how.add_argument("--no-search", action="store_true", help="the first candidate of each search, as in calibrations")
     how.add_argument("--recipe", choices=RECIPES, help="train linear probes as published, in place of L-BFGS")
+    how.add_argument(
+        "--online",
+        action="store_true",
+        help="linear probes by a recipe on random crops, read anew in every epoch, as the published numbers were made",
+    )
     how.add_argument("--held-out", type=float, default=0.2, metavar="X", help="share of train to choose on (0.2)")
     how.add_argument("--shots", type=int, default=5, metavar="N", help="images of each class of fewshot (5)")
     how.add_argument("--seed", type=int, default=0, help="of splits and draws (0)")

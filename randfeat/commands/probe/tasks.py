@@ -25,6 +25,12 @@ def run(args: argparse.Namespace) -> None:
     for store in filter(None, stores):
         if "," in store or not Path(store).is_dir():
             raise ValueError(f"there is no feature store {store}: check the path")
+    if args.online:
+        if len(args.what) != 2:
+            raise ValueError("--online needs a MODEL and DATA")
+        from .online import measure_online
+
+        return measure_online(*args.what, args)
     from .measuring import measure
 
     given = args.what or [",".join(stores)]

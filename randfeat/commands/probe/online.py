@@ -1,0 +1,78 @@
+"""Linear probes whose features are computed anew from random crops in every epoch."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from randfeat import devices
+from randfeat.decoding import default_workers
+from randfeat.encoders import Encoder, PipelineEncoder
+from randfeat.probes import FeatureSet, Labelled, evaluate_online
+from randfeat.sources import Source, TokenSource
+from randfeat.sources.folder import FileSource
+
+from .inputs import SHARE, Part, divided, open_data, open_model, part_of
+from .options import protocol
+
+
+def measure_online(text: str, data: str, args: argparse.Namespace) -> None:
+    """The record of one model on DATA, whose images lie in files."""
+    from .measuring import write
+
+    if args.recipe is None or args.baselines or args.probe != "linear":
+        raise ValueError("--online is for `probe linear` with a --recipe, without --baselines")
+    encoder = open_model(text, args.spec, devices.pick(args.device), getattr(torch, args.dtype), args.seed)
+    sources = open_data(data, args.split, args.labels)
+    parts = [part_of(source, args.group) for source in sources]
+    train, test = divided(parts, SHARE if args.test_share is None else args.test_share, args.seed)
+    ends = [Labelled({}, part.labels, part.paths, part.groups) for part in (train, test)]
+    name = f"{Path(text).name if Path(text).exists() else text} {encoder.specs[0]} online"
+    prints = {"data": " ".join(source.fingerprint() for source in sources)}
+    prints["weights"] = str(encoder.record()["weights"])
+    files = _files(sources[0], train), _files(sources[-1], test)
+    record = evaluate_online(
+        FeatureSet(name, *ends, fingerprints=prints),
+        files,
+        encode_floats(encoder),
+        protocol(args),
+        input_side(encoder),
+        default_workers() if args.workers is None else args.workers,
+        args.batch_size,
+    )
+    record.save(args.out)
+    write([record], args.out, None)
+
+
+def encode_floats(encoder: Encoder) -> Callable[[Tensor], dict[str, Tensor]]:
+    """From float32 images (B, 3, size, size) in [0, 1] to the encoder's features by reading."""
+
+    def encode(pixels: Tensor) -> dict[str, Tensor]:
+        levels = (pixels * 255).round().to(torch.uint8)  # as all pictures are read here
+        prepared = levels.movedim(1, -1) if isinstance(encoder, PipelineEncoder) else levels
+        return {spec: torch.from_numpy(x) for spec, x in zip(encoder.specs, encoder.encode(prepared), strict=True)}
+
+    return encode
+
+
+def input_side(encoder: Encoder) -> int:
+    """Pixels of a side of what an encoder reads, which must be a square of three channels."""
+    if isinstance(encoder, PipelineEncoder):
+        shape = (encoder.pipeline.tokenizer.channels, *encoder.pipeline.image_size)
+    else:
+        shape = encoder.prepare.config["input_size"]  # type: ignore[attr-defined]
+    if shape[0] != 3 or shape[1] != shape[2]:
+        found = f"{shape[1]} x {shape[2]} pixels of {shape[0]} channels"
+        raise ValueError(f"{encoder.name} reads {found}: --online is for models of square colour images")
+    return shape[1]
+
+
+def _files(source: Source | TokenSource, part: Part) -> list[Path]:
+    if not isinstance(source, FileSource):
+        raise ValueError(f"{source.name} is no folder or list of image files, which --online reads again and again")
+    file_of = dict(zip(source.paths, source.files, strict=True))
+    return [Path(source.root, file_of[path]) for path in part.paths.tolist()]
