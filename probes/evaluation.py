@@ -144,19 +144,18 @@ def evaluate_online(
     start = time.perf_counter()
     notes = _checked(data, "linear")
     recipe: Recipe = getattr(Recipe, _known_recipe(how))()
-    reading = {"size": size, "workers": workers, "images_at_once": images_at_once}
+    reading = workers, images_at_once
     train, test, scores = data.train, data.test, {}
     held = _held_out(data, how) if how.search else None
     if held is None:
         recipe = recipe.only(*recipe.pairs[0])
     else:
-        args = images[0], train.labels, held, encode, recipe
-        found = sweep_online(*args, seed=how.seed, device=how.device, **reading)
+        found = sweep_online(images[0], train.labels, held, encode, recipe, size, how.seed, how.device, *reading)
         scores = {_spelled(trial): score for trial, score in found.scores.items()}
         recipe, wanted = recipe.only(*found.best[1:]), found.best.features
         encode = _only(encode, wanted)
-    heads = train_online(images[0], train.labels, encode, recipe, seed=how.seed, device=how.device, **reading)
-    right = score_online(heads, images[1], test.labels, encode, **reading)[0]
+    heads = train_online(images[0], train.labels, encode, recipe, size, how.seed, how.device, *reading)
+    right = score_online(heads, images[1], test.labels, encode, size, *reading)[0]
     own = Measured({"accuracy": right}, _spelled(heads.trials[0]), scores, settings={"online": True})
     return _record(data, "linear", how, own, test, notes, time.perf_counter() - start)
 
@@ -294,7 +293,7 @@ def _fewshot(data: FeatureSet, how: Protocol, space: Space | None) -> Measured:
     own = {f"linear {name} C={C:g}": LinearProbe(C, name) for name in scalings for C in Cs}
     train, test, held = data.train, data.test, _held_out(data, how)
 
-    def promise(x: NDArray, probe: BaseEstimator) -> float:
+    def promise(x: NDArray, probe: BaseEstimator, held: NDArray[np.bool_]) -> float:
         y = train.labels
         known = np.isin(y[held], y[~held])
         draws = max(1, how.shot_draws // 4)
@@ -303,7 +302,7 @@ def _fewshot(data: FeatureSet, how: Protocol, space: Space | None) -> Measured:
 
     scores = {}
     if held is not None and _smallest_class(train.labels[~held]) >= how.shots:
-        scores = {name: promise(x, probe) for name, (probe, x) in cross(train.features, own).items()}
+        scores = {name: promise(x, probe, held) for name, (probe, x) in cross(train.features, own).items()}
     name = max(scores, key=lambda name: scores[name]) if scores else _first(data, own)
     reading, _, probe = name.rpartition("/")
     features = train.features[reading], train.labels, test.features[reading], test.labels
@@ -494,11 +493,11 @@ def _checked(data: FeatureSet, task: str) -> dict[str, Any]:
         if len(shared := np.intersect1d(train.groups, test.groups)):
             warnings.warn(f"{len(shared)} groups are in train and in test (first: {shared[0]}).", stacklevel=3)
             notes["groups in both"] = len(shared)
-    reading = next(iter(train.features), None)
-    if reading is not None and not data.baseline:  # which often map two images to one feature
+    first = next(iter(train.features), None)
+    if first is not None and not data.baseline:  # which often map two images to one feature
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # it speaks of images
-            equal = int(copies(train.features[reading], test.features[reading]).sum())
+            equal = int(copies(train.features[first], test.features[first]).sum())
         if equal:
             warnings.warn(
                 f"{equal} of {len(test)} test images have exactly the {data.name} features of a train image: they are "

@@ -30,7 +30,7 @@ def run(args: argparse.Namespace) -> None:
             raise ValueError("--online needs a MODEL and DATA")
         from .online import measure_online
 
-        return measure_online(*args.what, args)
+        return measure_online(args.what[0], args.what[1], args)
     from .measuring import measure
 
     given = args.what or [",".join(stores)]
