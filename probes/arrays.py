@@ -12,19 +12,27 @@ from sklearn.utils import check_array
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+_BLOCK = 1 << 24  # numbers looked at together
+
 # float32 and float64 are kept, everything else (half precision, uint8 pixels) becomes float32.
 _FORM: dict[str, Any] = {"dtype": (np.float32, np.float64), "ensure_all_finite": False}
 
 
 def check_finite(x: NDArray[Any], name: str = "features") -> None:
-    """Raise a ValueError that names the first rows of `x` (n, d) holding NaN or infinity."""
-    bad = np.flatnonzero(~np.isfinite(x).all(axis=1))
-    if len(bad):
+    """Raise a ValueError that names the first rows of `x` (n, ...) holding NaN or infinity; reads it block by block."""
+    rows = max(1, _BLOCK // max(1, x[:1].size))
+    blocks = ((start, x[start : start + rows]) for start in range(0, len(x), rows))
+    bad = [start + i for start, block in blocks for i in np.flatnonzero(~_finite_rows(block))]
+    if bad:
         first = ", ".join(map(str, bad[:5]))
         raise ValueError(
             f"{name} hold NaN or infinity in {len(bad)} of {len(x)} rows (first: {first}); "
             "expected finite numbers, read these images again or leave them out."
         )
+
+
+def _finite_rows(x: NDArray[Any]) -> NDArray[np.bool_]:
+    return np.isfinite(x).reshape(len(x), -1).all(axis=1)
 
 
 def as_matrix(x: ArrayLike, name: str = "features") -> NDArray[np.floating]:
@@ -52,9 +60,15 @@ def one_image_per_class_is_fine() -> Iterator[None]:
         yield
 
 
-def fit_arrays(estimator: BaseEstimator, x: ArrayLike, y: ArrayLike) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Checked features (n, d) and labels (n,); leaves `n_features_in_` on the estimator."""
-    features, labels = validate_data(estimator, x, y, **_FORM)
+def fit_arrays(
+    estimator: BaseEstimator, x: ArrayLike, y: ArrayLike, half: bool = False
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Checked features (n, d) and labels (n,); leaves `n_features_in_` on the estimator.
+
+    half: float16 features are kept as well, for an estimator that reads them piece by piece.
+    """
+    kept = (*_FORM["dtype"], np.float16) if half else _FORM["dtype"]
+    features, labels = validate_data(estimator, x, y, **(_FORM | {"dtype": kept}))
     check_finite(features)
     with one_image_per_class_is_fine():
         check_classification_targets(labels)

@@ -23,7 +23,7 @@ def few_shot(
     """Whether each test image is classified right (n_test, draws), fitting on `shots` images per class.
 
     The draws depend on `train_y`, `shots` and `seed` only (see `draw_shots`), so two features see the same
-    images: compare them by `paired(a.mean(1), b.mean(1))`, and report `a.mean(0).std()` over draws.
+    images: compare them by `paired(a.T, b.T)`, which resamples the draws too, and report `spread(a.mean(0))`.
 
     estimator: by default logistic regression on L2-normalised features (Tian et al. 2020, arXiv 2003.11539).
     """

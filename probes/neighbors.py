@@ -1,59 +1,284 @@
-"""Exact nearest neighbours with bounded memory; used by k-NN and retrieval."""
+"""Exact nearest neighbours in bounded memory; used by k-NN and retrieval."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
+import faiss
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 _BLOCK = 1 << 23  # entries of one block of the cost matrix: 64 MB in float64
+_PIECE = 1 << 28  # bytes of the features that are looked at together
+_SPARE = 16  # candidates beyond k, and one more for every eight
+
+Features = NDArray[np.floating]
+Found = tuple[NDArray[np.floating], NDArray[np.int64]]
 
 
-def unit(x: NDArray[np.floating]) -> NDArray[np.floating]:
+class _Cosine:
+    """Vectors are put at length 1 before they are multiplied; a zero vector stays, and so resembles nothing."""
+
+    faiss_metric, faiss_sign = faiss.METRIC_INNER_PRODUCT, 1
+
+    def __init__(self, bank: Features) -> None:
+        pass
+
+    def place(self, x: Features) -> Features:
+        return unit(x)
+
+    def products(self, x: Any, bank: Any) -> Any:
+        """Similarities (n, m) of rows that were placed, as arrays or as tensors."""
+        return x @ bank.T
+
+    def exact(self, query: Features, rows: Features) -> Features:
+        """Similarities (k,) of one query to rows (k, d) as they are, such that equal rows get equal numbers."""
+        dots = np.einsum("kd,d->k", rows, query)
+        return dots / _divisors(rows) / _divisors(query[None])
+
+    def reach(self, x: Features) -> Features:
+        """The most that the absolute terms of each query's similarity to any row of the bank sum up to: (n,)."""
+        return np.ones(len(x))
+
+
+class _Euclidean:
+    """Minus squared distances. Vectors are put around the mean of the bank, where products cancel less."""
+
+    faiss_metric, faiss_sign = faiss.METRIC_L2, -1
+
+    def __init__(self, bank: Features) -> None:
+        self.centre = sum(bank[rows].sum(axis=0, dtype=np.float64) for rows in _pieces(bank, np.float64)) / len(bank)
+        pieces = (_placed(self, bank[rows], np.float64) for rows in _pieces(bank, np.float64))
+        self.radius = max(_lengths(piece).max() for piece in pieces)
+
+    def place(self, x: Features) -> Features:
+        return x - self.centre
+
+    def products(self, x: Any, bank: Any) -> Any:
+        return 2 * (x @ bank.T) - (x * x).sum(1)[:, None] - (bank * bank).sum(1)
+
+    def exact(self, query: Features, rows: Features) -> Features:
+        away = rows - query
+        return -np.einsum("kd,kd->k", away, away)
+
+    def reach(self, x: Features) -> Features:
+        return np.square(_lengths(_placed(self, x, np.float64)) + self.radius)
+
+
+_Space = _Cosine | _Euclidean
+_SPACES: dict[str, type[_Cosine] | type[_Euclidean]] = {"cosine": _Cosine, "euclidean": _Euclidean}
+METRICS = tuple(_SPACES)
+
+
+def top_k(queries: Features | None, bank: Features, k: int, metric: str = "cosine", device: str = "cpu") -> Found:
+    """The `k` rows of `bank` (m, d) nearest to each of `queries` (n, d): similarities and row numbers, both (n, k).
+
+    The nearest comes first; of equally near rows the earlier in the bank.
+
+    queries: None searches the bank itself, each row among the others. Both hold finite float16, float32 or float64 and
+    are read piece by piece, so the bank may be a memory map that is larger than memory. k is clipped to what there is.
+    metric: "cosine", or "euclidean" for minus the squared distance.
+    device: "cpu" is faiss on all of its threads, any other goes through torch.
+
+    The answer is that of float64, whatever the device, the number of threads and the type of the bank. Products in
+    float32 propose some more candidates than k, and float64 ranks them. Where the rounding of float32 could have kept
+    one of the k nearest out of the candidates, that query is searched again in float64.
+    """
+    if metric not in _SPACES:
+        raise ValueError(f"metric {metric!r} is unknown, expected one of {', '.join(METRICS)}.")
+    if k < 1:
+        raise ValueError(f"k={k}: expected k >= 1.")
+    k = min(k, len(bank) - (queries is None))
+    if k < 1:
+        raise ValueError(f"the bank holds {len(bank)} images, none to find beside the query; add images.")
+    if queries is not None and queries.shape[1] != bank.shape[1]:
+        raise ValueError(f"queries have {queries.shape[1]} dimensions, the bank {bank.shape[1]}; use one feature.")
+    space = _SPACES[metric](bank)
+    if queries is None:
+        queries, own = bank, np.arange(len(bank))
+    else:
+        own = np.full(len(queries), -1)
+    best = np.empty((len(queries), k)), np.empty((len(queries), k), dtype=np.int64)
+    for rows in _blocks(len(queries), 4 * bank.shape[1] + 64 * k, _PIECE):
+        best[0][rows], best[1][rows] = _search(space, queries[rows], own[rows], bank, k, device)
+    return best
+
+
+def _search(space: _Space, x: Features, own: NDArray[np.int64], bank: Features, k: int, device: str) -> Found:
+    """The k nearest to queries (n, d), which are the rows `own` (n,) of the bank, or -1."""
+    count = k + k // 8 + _SPARE
+    if count < len(bank):
+        near, ids = _candidates(space, x, bank, count, device)
+        exact = _rescored(space, x, bank, ids)
+        # a device may multiply in less than float32 (TF32), which shows in the candidates
+        error = np.maximum(_error(space, x, np.float32), 2 * np.abs(near - exact).max(axis=1))
+        others = near[:, -1] + error
+    else:
+        ids = np.tile(np.arange(len(bank)), (len(x), 1))
+        exact = _rescored(space, x, bank, ids)
+        others = np.full(len(x), -np.inf)
+    exact[ids == own[:, None]] = -np.inf
+    order = np.lexsort((ids, -exact))[:, :k]
+    best = np.take_along_axis(exact, order, axis=1), np.take_along_axis(ids, order, axis=1)
+    again = np.flatnonzero(~(best[0][:, -1] > others))
+    if len(again):
+        best[0][again], best[1][again] = _search_in_double(space, x[again], own[again], bank, k)
+    return best
+
+
+def _candidates(space: _Space, x: Features, bank: Features, count: int, device: str) -> Found:
+    """The nearest by products in float32, best first."""
+    propose = _by_faiss if device.startswith("cpu") else _by_torch
+    placed = _placed(space, x, np.float32)
+    best = _nothing(len(x))
+    for rows in _pieces(bank, np.float32):
+        piece = _placed(space, bank[rows], np.float32)
+        near, ids = propose(space, placed, piece, min(count, len(piece)), device)
+        best = _merge(best, (near, ids + rows.start), count)
+    return best
+
+
+def _search_in_double(space: _Space, x: Features, own: NDArray[np.int64], bank: Features, k: int) -> Found:
+    """The same, slowly: of all products in float64, those that rounding cannot tell from the k nearest."""
+    best = _nothing(len(x))
+    placed = _placed(space, x, np.float64)
+    error = _error(space, x, np.float64)
+    for rows in _pieces(bank, np.float64):
+        piece = _placed(space, bank[rows], np.float64)
+        # rows that are equal, such as those of a collapsed model, are ranked together
+        _, first, group = np.unique(_as_bytes(bank[rows]), return_index=True, return_inverse=True)
+        count = min(k, len(piece))
+        found = np.empty((len(x), count)), np.empty((len(x), count), dtype=np.int64)
+        for some in _blocks(len(x), len(piece)):
+            near = space.products(placed[some], piece)
+            itself = own[some, None] == np.arange(rows.start, rows.start + len(piece))
+            near[itself] = -np.inf
+            floor = np.partition(near, -count, axis=1)[:, -count] - 2 * error[some]
+            for i, enough in enumerate(near >= floor[:, None], some.start):
+                ids = np.flatnonzero(enough)
+                groups, back = np.unique(group[ids], return_inverse=True)
+                exact = _similarities(space, x[i], bank, first[groups] + rows.start)[back]
+                ids += rows.start
+                exact[ids == own[i]] = -np.inf
+                order = np.argsort(-exact, kind="stable")[:count]
+                found[0][i], found[1][i] = exact[order], ids[order]
+        best = _merge(best, found, k)
+    return best
+
+
+def _by_faiss(space: _Space, x: Features, bank: Features, k: int, device: str) -> Found:
+    found, ids = faiss.knn(x, bank, k, metric=space.faiss_metric)
+    return space.faiss_sign * found, ids
+
+
+def _by_torch(space: _Space, x: Features, bank: Features, k: int, device: str) -> Found:
+    import torch
+
+    best = np.empty((len(x), k), dtype=np.float32), np.empty((len(x), k), dtype=np.int64)
+    there = torch.from_numpy(bank).to(device)
+    for rows in _blocks(len(x), len(bank)):
+        found = space.products(torch.from_numpy(x[rows]).to(device), there).topk(k)
+        best[0][rows], best[1][rows] = found.values.cpu(), found.indices.cpu()
+    return best
+
+
+def _error(space: _Space, x: Features, dtype: DTypeLike) -> Features:
+    """How far products in `dtype` of each of the queries (n, d) may lie from the similarities they stand for: (n,).
+
+    A sum of d products in any order is off by d/2 eps of their absolute sum at most (Higham 2002, section 3.1);
+    placing, and the other terms of a squared distance, add a few eps. Where numbers overflow or underflow, it is
+    infinite.
+    """
+    limits = np.finfo(dtype)
+    reach = space.reach(x)
+    known = (reach > limits.tiny / limits.eps**2) & (reach < limits.max / 16)
+    return np.where(known, 0.55 * (x.shape[1] + 8) * limits.eps * reach, np.inf)
+
+
+def _rescored(space: _Space, x: Features, bank: Features, ids: NDArray[np.int64]) -> Features:
+    """Similarities (n, k) in float64 of queries (n, d) to the rows `ids` (n, k) of the bank."""
+    out = np.empty(ids.shape)
+
+    def fill(rows: slice) -> None:
+        for i in range(rows.start, rows.stop):
+            out[i] = _similarities(space, x[i], bank, ids[i])
+
+    _in_threads(fill, len(x), step=64)
+    return out
+
+
+def _similarities(space: _Space, query: Features, bank: Features, ids: NDArray[np.int64]) -> Features:
+    """Similarities (k,) in float64 of one query (d,) to the rows `ids` (k,) of the bank."""
+    query = query.astype(np.float64)
+    parts = [ids[start : start + 4096] for start in range(0, len(ids), 4096)]
+    return np.concatenate([space.exact(query, bank[part].astype(np.float64)) for part in parts])
+
+
+def _placed(space: _Space, x: Features, dtype: DTypeLike) -> Features:
+    out = np.empty(x.shape, dtype)
+
+    def fill(rows: slice) -> None:
+        with np.errstate(over="ignore"):  # see _error
+            out[rows] = space.place(x[rows].astype(np.float64))
+
+    _in_threads(fill, len(x), step=256)
+    return out
+
+
+def _in_threads(fill: Callable[[slice], None], n: int, step: int) -> None:
+    """`fill` for each `step` of `n` rows, in as many threads as faiss has."""
+    with ThreadPoolExecutor(faiss.omp_get_max_threads()) as pool:
+        list(pool.map(fill, (slice(start, min(start + step, n)) for start in range(0, n, step))))
+
+
+def _as_bytes(x: Features) -> NDArray[np.void]:
+    """Each row of (n, d) as one value (n,)."""
+    return np.ascontiguousarray(x).view(np.dtype((np.void, x.shape[1] * x.itemsize)))[:, 0]
+
+
+def _nothing(n: int) -> Found:
+    return np.empty((n, 0)), np.empty((n, 0), dtype=np.int64)
+
+
+def _merge(a: Found, b: Found, k: int) -> Found:
+    """The k best of two results; of equals those of `a`."""
+    similarities, ids = (np.concatenate(both, axis=1) for both in zip(a, b, strict=True))
+    order = np.argsort(-similarities, axis=1, kind="stable")[:, :k]
+    return np.take_along_axis(similarities, order, axis=1), np.take_along_axis(ids, order, axis=1)
+
+
+def _lengths(x: Features) -> Features:
+    return np.sqrt(np.einsum("nd,nd->n", x, x, dtype=np.float64))
+
+
+def _divisors(x: Features) -> Features:
+    lengths = _lengths(x)
+    return np.where(lengths > 0, lengths, 1).astype(x.dtype)
+
+
+def _pieces(x: Features, dtype: DTypeLike) -> Iterator[slice]:
+    return _blocks(len(x), x.shape[1] * np.dtype(dtype).itemsize, _PIECE)
+
+
+def unit(x: Features) -> Features:
     """Rows of `x` (n, d) at Euclidean norm 1; a zero row stays zero and so resembles nothing."""
-    norm = np.linalg.norm(x, axis=1, keepdims=True)
-    return x / np.where(norm > 0, norm, 1)
+    return x / _divisors(x)[:, None]
 
 
-def cosine_costs(
-    queries: NDArray[np.floating], bank: NDArray[np.floating]
-) -> Iterator[tuple[slice, NDArray[np.floating]]]:
+def cosine_costs(queries: Features, bank: Features) -> Iterator[tuple[slice, Features]]:
     """Blocks of rows of queries with minus their cosine (rows, m) to a bank; both hold unit rows (n, d)."""
     for rows in _blocks(len(queries), len(bank)):
         yield rows, -queries[rows] @ bank.T
 
 
-def euclidean_costs(
-    queries: NDArray[np.floating], bank: NDArray[np.floating]
-) -> Iterator[tuple[slice, NDArray[np.floating]]]:
-    """The same with squared distances less each query's squared norm, which does not change its ranking.
-
-    In float64, where this expansion is exact for pixels of 0..255.
-    """
-    queries, bank = queries.astype(np.float64), bank.astype(np.float64)
-    norms = np.einsum("md,md->m", bank, bank)
-    for rows in _blocks(len(queries), len(bank)):
-        yield rows, norms - 2 * queries[rows] @ bank.T
-
-
-def exclude_self(costs: NDArray[np.floating], rows: slice) -> None:
+def exclude_self(costs: Features, rows: slice) -> None:
     """Put the image itself last, in place: row i of this block is image `rows.start + i` of the bank."""
     here = np.arange(rows.start, rows.start + len(costs))
     costs[here - rows.start, here] = np.inf
 
 
-def nearest(costs: NDArray[np.floating], k: int) -> NDArray[np.intp]:
-    """Columns (n, k) of the `k` lowest `costs` (n, m), lowest first; of equals the lower column first."""
-    picked = np.argpartition(costs, k - 1, axis=1)[:, :k]
-    picked.sort(axis=1)
-    cost = np.take_along_axis(costs, picked, axis=1)
-    best = np.take_along_axis(picked, np.argsort(cost, axis=1, kind="stable"), axis=1)
-    # argpartition takes any of the columns that tie for the last place, so those rows are sorted in full
-    tied = (costs <= cost.max(axis=1, keepdims=True)).sum(axis=1) > k
-    best[tied] = np.argsort(costs[tied], axis=1, kind="stable")[:, :k]
-    return best
-
-
-def _blocks(n: int, m: int) -> Iterator[slice]:
-    step = max(1, _BLOCK // m)
+def _blocks(n: int, m: int, most: int | None = None) -> Iterator[slice]:
+    """Slices of n rows of m numbers each, of about `most` numbers."""
+    step = max(1, (most or _BLOCK) // m)
     for start in range(0, n, step):
         yield slice(start, start + step)

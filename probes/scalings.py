@@ -1,10 +1,16 @@
-"""The scalings that the method and every baseline choose from."""
+"""What may stand in front of a classifier, for the method and every baseline to choose from."""
 
 from collections.abc import Callable
+from typing import Any
 
-from sklearn.base import TransformerMixin
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.decomposition import PCA
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, Normalizer, StandardScaler
+
+from .arrays import as_matrix, predict_array
 
 SCALINGS: dict[str, Callable[[], TransformerMixin]] = {
     "none": FunctionTransformer,
@@ -23,3 +29,24 @@ def scaling(name: str) -> TransformerMixin:
     if name not in SCALINGS:
         raise ValueError(f"scaling {name!r} is unknown, expected one of {', '.join(SCALINGS)}.")
     return SCALINGS[name]()
+
+
+class Components(TransformerMixin, BaseEstimator):
+    """The first `count` principal components, or as many as the images and dimensions of the fit allow."""
+
+    def __init__(self, count: int = 64) -> None:
+        self.count = count
+
+    def fit(self, x: ArrayLike, y: Any = None) -> "Components":
+        """Features `x` (n, d)."""
+        features = as_matrix(x)
+        if self.count < 1:
+            raise ValueError(f"count={self.count}: expected one component or more.")
+        self.n_features_in_ = features.shape[1]
+        with np.errstate(invalid="ignore"):  # shares of the variance, where constant features have none
+            self.pca_ = PCA(min(self.count, *features.shape), random_state=0).fit(features)
+        return self
+
+    def transform(self, x: ArrayLike) -> NDArray[np.floating]:
+        """Components (n, count)."""
+        return self.pca_.transform(predict_array(self, x))

@@ -1,5 +1,6 @@
-"""A number, its 95 % interval and how many images it rests on."""
+"""A number, its 95 % interval and how many images it rests on; differences, and families of claims."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -25,76 +26,202 @@ class Interval:
         return asdict(self)
 
 
-def bootstrap(
-    scores: ArrayLike,
-    groups: ArrayLike | None = None,
-    draws: int = 2000,
-    seed: int = 0,
-    level: float = 0.95,
-) -> Interval:
-    """The mean of per-image `scores` (n,) with a percentile bootstrap interval (Efron 1979).
+@dataclass(frozen=True)
+class Difference(Interval):
+    """A mean difference, its interval and the two-sided `p` of no difference.
 
-    With `groups` (n,), such as the folder or the photographer of an image, whole groups are drawn with
-    replacement and then images inside each drawn group (Davison & Hinkley 1997, section 3.8). This counts the
-    spread inside a group twice, so it errs to the wide side. The same `groups`, `draws` and `seed` draw the
-    same images for any scores, which is what `paired` needs.
-
-    The interval is stretched to hold `value` where rounding, or very unequal groups, would leave it out.
+    p is at most 1 - level exactly where the interval of that level excludes zero, given 2 / (1 - level) draws or more.
     """
-    values = np.asarray(scores, dtype=np.float64)
-    if values.ndim != 1 or len(values) == 0:
-        raise ValueError(f"scores have shape {values.shape}, expected one number per image; average repetitions first.")
-    if not np.isfinite(values).all():
-        raise ValueError("scores hold NaN or infinity, expected finite numbers; leave unscored images out.")
-    if draws < 1 or not 0 < level < 1:
-        raise ValueError(f"draws={draws}, level={level}: expected draws >= 1 and a level between 0 and 1.")
-    members, sizes = _by_group(groups, len(values))
-    mean = float(values.mean())
-    means = _resampled_means(values[members], sizes, draws, np.random.default_rng(seed))
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(mean, min(float(low), mean), max(float(high), mean), len(values))
+
+    p: float
+
+
+@dataclass(frozen=True)
+class Spread:
+    """The mean of `runs` numbers, one per seed or order, and their standard deviation (None for a single run)."""
+
+    mean: float
+    std: float | None
+    runs: int
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A claim of a family: its own p-value, that adjusted for the family, and whether it holds."""
+
+    p: float
+    adjusted: float
+    holds: bool
+
+
+Groups = ArrayLike | Mapping[str, ArrayLike] | None
+"""The group of each image (n,), or several named ones from the outermost in: {"typeface": ..., "writer": ...}."""
+
+
+def bootstrap(
+    scores: ArrayLike, groups: Groups = None, draws: int = 2000, seed: int = 0, level: float = 0.95
+) -> Interval:
+    """The mean of per-image `scores` (n,), or of several runs (seeds, n), with a percentile bootstrap interval (Efron
+    1979).
+
+    What is drawn with replacement, from the outside in:
+
+    - seeds, if there are several: one fewer than there are, so that their variance is unbiased (Rao & Wu 1988).
+      The same images are drawn for all, because all were scored on the same ones (Owen 2007, arXiv 0712.1111).
+    - groups, such as the folder or the photographer of an image, and groups inside each drawn group.
+    - images inside each drawn group (Davison & Hinkley 1997, section 3.8). This counts the spread inside a group twice,
+      so it errs to the wide side.
+
+    The same `groups`, `draws` and `seed` draw the same images for any scores, which is what `paired` needs. The
+    interval is stretched to hold `value` where rounding, or very unequal groups, would leave it out.
+    """
+    values, means = _resample(scores, groups, draws, seed, level)
+    return Interval(*_ends(values, means, level))
 
 
 def paired(
     scores_a: ArrayLike,
     scores_b: ArrayLike,
-    groups: ArrayLike | None = None,
+    groups: Groups = None,
     draws: int = 2000,
     seed: int = 0,
     level: float = 0.95,
-) -> Interval:
-    """The mean of `scores_a - scores_b`, both (n,) over the same images, resampled as in `bootstrap`."""
+) -> Difference:
+    """The mean of `scores_a - scores_b` over the same images, resampled as in `bootstrap`.
+
+    Each is (n,) or (seeds, n): run i of one is compared with run i of the other, a single run with every run.
+    """
     a, b = np.asarray(scores_a, dtype=np.float64), np.asarray(scores_b, dtype=np.float64)
-    if a.shape != b.shape:
-        raise ValueError(f"scores have shapes {a.shape} and {b.shape}; score both features on the same images.")
-    return bootstrap(a - b, groups, draws, seed, level)
+    runs = {len(x) for x in (a, b) if x.ndim == 2} - {1}
+    if a.shape[-1:] != b.shape[-1:] or len(runs) > 1:
+        raise ValueError(
+            f"scores have shapes {a.shape} and {b.shape}; score both features on the same images, with as many seeds."
+        )
+    values, means = _resample(a - b, groups, draws, seed, level)
+    value, low, high, n = _ends(values, means, level)
+    return Difference(value, low, high, n, p=_p_value(value, means))
 
 
-def _by_group(groups: ArrayLike | None, n: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Image numbers (n,) sorted by group, and the sizes of groups. No groups is one group of everything."""
-    if groups is None:
-        return np.arange(n), np.array([n])
-    ids = np.asarray(groups)
-    if ids.shape != (n,):
-        raise ValueError(f"groups have shape {ids.shape}, expected ({n},); give one group per score.")
-    _, codes, sizes = np.unique(ids, return_inverse=True, return_counts=True)
-    if len(sizes) == 1:
-        raise ValueError("groups are all the same, expected two or more to resample; leave groups out.")
-    return np.argsort(codes, kind="stable"), sizes
+def spread(runs: ArrayLike) -> Spread:
+    """Mean and sample standard deviation of one number per run: over seeds, or over orders."""
+    values = np.asarray(runs, dtype=np.float64)
+    if values.ndim != 1 or len(values) == 0:
+        raise ValueError(f"runs have shape {values.shape}, expected one number per run; average over images first.")
+    _check_finite(values)
+    std = float(values.std(ddof=1)) if len(values) > 1 else None
+    return Spread(float(values.mean()), std, len(values))
+
+
+def holm(p_values: Mapping[str, float], level: float = 0.95) -> dict[str, Claim]:
+    """Which claims made together hold: the chance that a false one is among them is at most 1 - level (Holm 1979).
+
+    p_values: by claim. The lowest p of a bootstrap is 2 / (draws + 1), so that of m claims any can hold at 0.95 only
+    from 40 m draws.
+    """
+    p = np.array(list(p_values.values()), dtype=np.float64)
+    if len(p) == 0 or not ((p >= 0) & (p <= 1)).all():
+        raise ValueError(f"p_values are {dict(p_values)}, expected one or more numbers from 0 to 1.")
+    _check_level(level)
+    order = np.argsort(p, kind="stable")
+    adjusted = np.empty_like(p)
+    adjusted[order] = np.minimum(1, np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)))
+    holds = adjusted <= 1 - level + _ROUNDING
+    return {
+        name: Claim(float(raw), float(corrected), bool(kept))
+        for name, raw, corrected, kept in zip(p_values, p, adjusted, holds, strict=True)
+    }
+
+
+_ROUNDING = 1e-9  # 1 - 0.95 is not 0.05
+
+
+def _resample(
+    scores: ArrayLike, groups: Groups, draws: int, seed: int, level: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Checked scores (seeds, n), and the means (draws,) of resamples of them."""
+    values = np.asarray(scores, dtype=np.float64)
+    if values.ndim not in (1, 2) or values.size == 0:
+        raise ValueError(
+            f"scores have shape {values.shape}, expected one number per image, (n,) or (seeds, n); "
+            "average other repetitions first."
+        )
+    _check_finite(values)
+    _check_level(level)
+    if draws < 1:
+        raise ValueError(f"draws={draws}: expected one or more.")
+    values = np.atleast_2d(values)
+    order, sizes = _levels(groups, values.shape[1])
+    rng = np.random.default_rng(seed)
+    means = []
+    for done in range(0, draws, block := max(1, _BLOCK // values.shape[1])):
+        means.append(_resampled_means(values[:, order], sizes, min(block, draws - done), rng))
+    return values, np.concatenate(means)
+
+
+def _check_finite(values: NDArray[np.float64]) -> None:
+    if not np.isfinite(values).all():
+        raise ValueError("scores hold NaN or infinity, expected finite numbers; leave unscored images out.")
+
+
+def _check_level(level: float) -> None:
+    if not 0 < level < 1:
+        raise ValueError(f"level={level}: expected a number between 0 and 1, such as 0.95.")
+
+
+def _levels(groups: Groups, n: int) -> tuple[NDArray[np.intp], list[NDArray[np.intp]]]:
+    """Image numbers (n,) sorted by group, and for each level how many members each of its groups has.
+
+    The first level is everything, with as many members as there are outermost groups; the last are the innermost
+    groups, with their images.
+    """
+    named = {} if groups is None else groups if isinstance(groups, Mapping) else {"groups": groups}
+    path = np.zeros(n, dtype=np.intp)  # for each image the number of its innermost group so far
+    sizes = []
+    for name, labels in named.items():
+        ids = np.asarray(labels)
+        if ids.shape != (n,):
+            raise ValueError(f"{name} have shape {ids.shape}, expected ({n},); give one group per score.")
+        _, codes = np.unique(ids, return_inverse=True)
+        if codes.max() == 0:
+            raise ValueError(f"{name} are all the same, expected two or more to resample; leave them out.")
+        inner, path = np.unique(path * n + codes, return_inverse=True)
+        sizes.append(np.bincount(inner // n))
+    sizes.append(np.bincount(path))
+    return np.argsort(path, kind="stable"), sizes
 
 
 def _resampled_means(
-    values: NDArray[np.float64], sizes: NDArray[np.intp], draws: int, rng: np.random.Generator
+    values: NDArray[np.float64], sizes: list[NDArray[np.intp]], draws: int, rng: np.random.Generator
 ) -> NDArray[np.float64]:
-    """Means (draws,) of resamples of `values` (n,), which lie group after group."""
-    starts = np.cumsum(sizes) - sizes
-    means = []
-    for done in range(0, draws, block := max(1, _BLOCK // len(values))):
-        rows = min(block, draws - done)
-        drawn = rng.integers(len(sizes), size=(rows, len(sizes)))
-        n = sizes[drawn].sum(axis=1)  # groups differ in size, and so do resamples
-        size = np.repeat(sizes[drawn], sizes[drawn].ravel())
-        start = np.repeat(starts[drawn], sizes[drawn].ravel())
-        images = start + (rng.random(len(size)) * size).astype(np.intp)
-        means.append(np.add.reduceat(values[images], np.cumsum(n) - n) / n)
-    return np.concatenate(means)
+    """Means (draws,) of resamples of `values` (seeds, n), whose images lie group after group."""
+    drawn = np.zeros(draws, dtype=np.intp)  # of each level the drawn members, one resample after the other
+    counts = np.ones(draws, dtype=np.intp)  # how many of them each resample has
+    for members in sizes:
+        size = members[drawn]
+        start = (np.cumsum(members) - members)[drawn]
+        counts = np.add.reduceat(size, np.cumsum(counts) - counts)  # groups differ in size, and so do resamples
+        each = np.repeat(size, size)
+        drawn = np.repeat(start, size) + (rng.random(len(each)) * each).astype(np.intp)
+    seeds = len(values)
+    if seeds == 1:
+        picked = values[0, drawn]
+    else:
+        weights = rng.multinomial(seeds - 1, np.full(seeds, 1 / seeds), size=draws) / (seeds - 1)
+        picked = (weights @ values)[np.repeat(np.arange(draws), counts), drawn]
+    return np.add.reduceat(picked, np.cumsum(counts) - counts) / counts
+
+
+def _ends(values: NDArray[np.float64], means: NDArray[np.float64], level: float) -> tuple[float, float, float, int]:
+    """Mean, low, high and number of images. The ends are the order statistics that agree with `_p_value`."""
+    value = float(values.mean())
+    ranked = np.sort(means)
+    outside = max(1, int((len(means) + 1) * (1 - level) / 2 + _ROUNDING))  # that many lie at or beyond each end
+    return value, min(float(ranked[outside - 1]), value), max(float(ranked[-outside]), value), values.shape[1]
+
+
+def _p_value(value: float, means: NDArray[np.float64]) -> float:
+    """Twice the share of resamples at or beyond zero, seen from `value`, which counts as one of them."""
+    if value == 0:
+        return 1.0
+    beyond = (means <= 0).sum() if value > 0 else (means >= 0).sum()
+    return min(1.0, 2 * (float(beyond) + 1) / (len(means) + 1))

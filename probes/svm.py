@@ -12,15 +12,15 @@ from .scalings import scaling
 
 
 class RBFSVM(ClassifierMixin, BaseEstimator):
-    """Kernel exp(-gamma |a - b|^2) with gamma = width / (d * variance of the scaled training features).
+    """Kernel exp(-gamma |a - b|^2) with gamma = relative_gamma / (d * variance of the scaled training features).
 
-    A relative `width` makes one search grid fit features of any dimension and scale; 1 is the gamma="scale"
-    of scikit-learn.
+    1 is the gamma="scale" of scikit-learn, higher is narrower. A relative gamma makes one search grid fit features of
+    any dimension and scale.
     """
 
-    def __init__(self, C: float = 1.0, width: float = 1.0, scaling: str = "none") -> None:
+    def __init__(self, C: float = 1.0, relative_gamma: float = 1.0, scaling: str = "none") -> None:
         self.C = C
-        self.width = width
+        self.relative_gamma = relative_gamma
         self.scaling = scaling
 
     def fit(self, x: ArrayLike, y: ArrayLike) -> "RBFSVM":
@@ -30,7 +30,7 @@ class RBFSVM(ClassifierMixin, BaseEstimator):
         self.scaler_ = scaling(self.scaling)
         scaled = self.scaler_.fit_transform(features)
         spread = scaled.var(dtype=np.float64) * scaled.shape[1]
-        self.gamma_ = self.width / spread if spread > 0 else self.width
+        self.gamma_ = self.relative_gamma / spread if spread > 0 else self.relative_gamma
         with one_image_per_class_is_fine():
             self.model_ = SVC(C=self.C, gamma=self.gamma_).fit(scaled, labels)
         return self

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import warnings
 from collections.abc import Iterable, Iterator, Sized
@@ -211,12 +212,10 @@ def _content(source: str | Path | BinaryIO) -> bytes:
         return source.read()
     try:
         return Path(source).read_bytes()
-    except FileNotFoundError:
-        raise UnreadableImage("no such file") from None
-    except IsADirectoryError:
-        raise UnreadableImage("a directory") from None
-    except PermissionError:
-        raise UnreadableImage("no permission to read it") from None
+    except OSError as error:
+        if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):  # the machine's fault, not the file's
+            raise
+        raise UnreadableImage((error.strerror or str(error)).lower()) from None
 
 
 def _reason(error: Exception, content: bytes) -> str:

@@ -48,6 +48,10 @@ class Encoder(ABC):
         """`prepare` and `encode` of one batch of PIL images, paths, or uint8 arrays (H, W) or (H, W, channels)."""
         return self.encode(torch.from_numpy(np.stack([self.prepare(_picture(image)) for image in images])))
 
+    def compile(self) -> None:
+        """From now on `encode` goes through torch's compiler, which takes a minute or more at the first batches."""
+        raise ValueError(f"{self.name} is not compiled: leave --compile out, it is for models of randfeat")
+
     @abstractmethod
     def record(self) -> dict[str, Any]:
         """All that decides the numbers, as JSON: hash and configuration of the weights, preprocessing, specs, dtype."""
@@ -79,7 +83,10 @@ class PipelineEncoder(Encoder):
 
     def encode_tokens(self, tokens: Tensor) -> list[np.ndarray]:
         """Tokens (B, N) in raster space -> as `encode`."""
-        return [read.numpy() for read in features.read(self.pipeline.packed(), tokens, self._specs)]
+        return [read.numpy() for read in features.read(self.pipeline.reader(), tokens, self._specs)]
+
+    def compile(self) -> None:
+        self.pipeline.compile()
 
     def record(self) -> dict[str, Any]:
         generator, tokenizer = self.pipeline.generator, self.pipeline.tokenizer

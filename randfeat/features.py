@@ -185,14 +185,14 @@ def read(model: Generator, tokens: Tensor, specs: Sequence[FeatureSpec], batch_s
     results: dict[int, list[Tensor]] = defaultdict(list)
     with model.evaluating():
         for (passes, context, stream, label), members in groups.items():
-            layers = sorted({layer for i in members for layer in specs[i].layers})
+            layers = sorted({int(layer) for i in members for layer in specs[i].layers})
             for chunk in tokens.split(max(1, batch_size // len(passes))):
                 chunk = chunk.to(model.device)
                 order = torch.stack([pass_order(p, model, chunk) for p in passes])  # (P, B, N)
                 flat = chunk.repeat(len(passes), 1)
                 labels = None if label is None else torch.full((len(flat),), label, device=model.device)
                 states = model.hidden(flat, labels, order.flatten(0, 1), layers, context, stream)
-                by_layer = dict(zip(layers, states, strict=True))
+                by_layer: dict[int | float, Tensor] = dict(zip(layers, states, strict=True))
                 for i in members:
                     read_out = [
                         pool(by_layer[layer], order.flatten(0, 1), model.grid, specs[i].pool)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 CLASS_PLACE = -1  # the "raster position" of the class token in a rope table
+QUERIES_AT_ONCE = 128  # of causal attention on a CPU
 
 
 def rope_table(grid: tuple[int, int], head_dim: int, base: float, device: torch.device) -> Tensor:
@@ -63,10 +64,15 @@ def rope_at(table: Tensor, positions: Tensor) -> Tensor:
 
 
 def rotate(x: Tensor, rope: Tensor) -> Tensor:
-    """Turns adjacent channel pairs, in float32. x: (B, H, L, E); rope: (B, L, E/2).
+    """Turns adjacent channel pairs, in float32. x: (B, H, L, E); rope: (B, L, E/2), or its real view (B, L, E/2, 2).
 
-    As complex numbers: one product instead of four on strided halves, which is several times faster on a CPU.
+    As complex numbers: one product instead of four on strided halves, which is several times faster on a CPU. torch's
+    compiler writes the four into one loop, but knows no complex numbers.
     """
+    if not rope.is_complex():
+        a, b = x.float().unflatten(-1, (-1, 2)).unbind(-1)
+        cos, sin = rope.unsqueeze(1).unbind(-1)
+        return torch.stack((a * cos - b * sin, a * sin + b * cos), -1).flatten(-2).type_as(x)
     pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)))
     return torch.view_as_real(pairs * rope.unsqueeze(1)).flatten(-2).type_as(x)
 
@@ -79,10 +85,21 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, causal: 
     """
     if causal and mask is None and q.shape[2] != k.shape[2]:
         mask = causal_mask(q.shape[2], k.shape[2], q.device)
+    if causal and mask is None and q.shape[2] > QUERIES_AT_ONCE and q.device.type == "cpu":
+        return _attend_in_parts(q, k, v)
     causal = causal and mask is None
     return F.scaled_dot_product_attention(
         q, k, v, attn_mask=mask, is_causal=causal, enable_gqa=q.shape[1] != k.shape[1]
     )
+
+
+def _attend_in_parts(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Causal attention without most of the products that a CPU would compute for keys that are not seen."""
+    parts, end = [], k.shape[2] - q.shape[2]
+    for queries in q.split(QUERIES_AT_ONCE, 2):
+        end += queries.shape[2]
+        parts.append(attend(queries, k[:, :, :end], v[:, :, :end], causal=True))
+    return torch.cat(parts, 2)
 
 
 def causal_mask(queries: int, keys: int, device: torch.device) -> Tensor:
@@ -136,16 +153,18 @@ class SelfAttention(nn.Module):
         causal: bool = False,
         cache: KVCache | None = None,
         layer: int = 0,
-        last: int | None = None,
+        rows: slice | None = None,
     ) -> Tensor:
-        """(B, L, D) -> (B, L, D), or (B, last, D) where only the outputs of the last inputs are wanted."""
+        """(B, L, D) -> (B, L, D), or only those rows of it."""
         heads = (self.num_heads + self.num_kv_heads, self.num_kv_heads)
         qk, v = self.qkv(x).unflatten(-1, (-1, x.shape[-1] // self.num_heads)).transpose(1, 2).split(heads, 1)
         q, k = rotate(qk, rope).split((self.num_heads, self.num_kv_heads), 1)
         if cache is not None:
             k, v = cache.extend(layer, k, v)
-        if last is not None:
-            q, mask = q[:, :, -last:], None if mask is None else mask[-last:]
+        if rows is not None:
+            if causal and mask is None:
+                mask = causal_mask(q.shape[2], k.shape[2], q.device)
+            q, mask = q[:, :, rows], None if mask is None else mask[rows]
         return self.proj(attend(q, k, v, mask, causal).transpose(1, 2).flatten(-2))
 
 
@@ -194,14 +213,13 @@ class Block(nn.Module):
         self.checkpointing = False  # whether the backward pass computes the activations again instead of keeping them
 
     def forward(self, x: Tensor, rope: Tensor, *args: Tensor, **kwargs: Any) -> Tensor:
-        """(B, L, D) -> (B, L, D); the rest goes to the attention, which may be asked for its `last` outputs alone."""
+        """(B, L, D) -> (B, L, D); the rest goes to the attention, which may be asked for some `rows` alone."""
         if self.checkpointing and torch.is_grad_enabled():
             return checkpoint(self._forward, x, rope, *args, use_reentrant=False, **kwargs)
         return self._forward(x, rope, *args, **kwargs)
 
     def _forward(self, x: Tensor, rope: Tensor, *args: Tensor, **kwargs: Any) -> Tensor:
         added = self.dropout(self.attn(self.norm1(x), rope, *args, **kwargs))
-        if added.shape[1] < x.shape[1]:
-            x = x[:, -added.shape[1] :]
-        x = x + added
+        rows = kwargs.get("rows")
+        x = (x if rows is None else x[:, rows]) + added
         return x + self.dropout(self.mlp(self.norm2(x)))

@@ -18,6 +18,8 @@ from .layers import Block, CrossAttention, SelfAttention, SwiGLU
 
 Network = TypeVar("Network", bound=nn.Module)
 
+# of a block, kept at a time: for each model, kind of reading, and for the first, every other, and a single batch size
+COMPILATIONS = 64
 ROWS = 32  # a hint to oneDNN: products of any number of rows are right, and of few are as fast
 _TWIN = "_is_twin"
 # what generators are built from
@@ -38,6 +40,27 @@ def twin(network: Network) -> Network:
         vars(made).update(_parts(network, can_pack(network)))
     vars(made)[_TWIN] = True
     return made
+
+
+def compiled(network: Network) -> Network:
+    """As `twin`, but through torch's compiler instead of packed, block by block, so that one compilation serves them
+    all, and another one every batch size. The first calls take a minute. On a CPU packed float32 is faster.
+    """
+    made = _shallow(network)
+    for name, child in made._modules.items():
+        if isinstance(child, nn.ModuleList):
+            vars(made)[name] = [_compiled_block(block) for block in child]
+    return made
+
+
+def _compiled_block(block: nn.Module) -> Callable[..., Tensor]:
+    compiled = torch.compile(block)
+
+    def call(x: Tensor, rope: Tensor, *args: Tensor, **how: Any) -> Tensor:
+        with torch._dynamo.config.patch(cache_size_limit=COMPILATIONS):
+            return compiled(x, torch.view_as_real(rope), *args, **how)
+
+    return call
 
 
 def _is_as_built(network: nn.Module) -> bool:
@@ -110,7 +133,7 @@ def _packed(weight: Tensor) -> Callable[[Tensor], Tensor]:
     product = torch.ops.mkldnn._linear_pointwise.default
 
     def linear(x: Tensor) -> Tensor:
-        return product(x, stored, None, "none", [], "")
+        return product(x.to(weight.dtype), stored, None, "none", [], "")  # autocast may have changed the input's type
 
     return linear
 
@@ -127,12 +150,13 @@ def _packed_swiglu(module: SwiGLU) -> Callable[[Tensor], Tensor]:
 
 
 def can_pack(network: nn.Module) -> bool:
-    """On a CPU with oneDNN, in a type that it packs."""
+    """On a CPU with oneDNN, in a type that it packs, and where autocast does not ask for another."""
     parameter = next(network.parameters(), None)
     return (
         parameter is not None
         and parameter.device.type == "cpu"
         and parameter.dtype in (torch.float32, torch.bfloat16)
+        and not torch.is_autocast_enabled("cpu")
         and torch.backends.mkldnn.is_available()
         and hasattr(torch.ops.mkldnn, "_linear_pointwise")
         and hasattr(torch.ops.mkldnn, "_reorder_linear_weight")

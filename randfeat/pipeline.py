@@ -72,6 +72,7 @@ class Pipeline(nn.Module):
         self.training_record = training or {}
         self.sampling = sampling or Sampling()
         self._packed: tuple[list, Generator] | None = None
+        self._compiled: Generator | None = None
         self.eval()
 
     def packed(self) -> Generator:
@@ -85,8 +86,18 @@ class Pipeline(nn.Module):
             self._packed = seen, packing.twin(self.generator)
         return self._packed[1]
 
+    def compile(self) -> None:
+        """From now on features are read through torch's compiler, which takes a minute or more at the first call of
+        each kind of reading. It is for GPUs: on a CPU, in float32, packed weights are faster (`benchmarks/README.md`).
+        """
+        vars(self)["_compiled"] = packing.compiled(self.generator)  # past nn.Module, which would make it a part
+
+    def reader(self) -> Generator:
+        """The generator that reads features: `packed`, unless it was asked to `compile`."""
+        return self._compiled or self.packed()
+
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_packed": None}  # packed weights stay in their process
+        return self.__dict__ | {"_packed": None, "_compiled": None}  # packed weights stay in their process
 
     def __sklearn_clone__(self) -> Pipeline:
         """scikit-learn's clone of an estimator shares the model that it was given."""
@@ -140,7 +151,7 @@ class Pipeline(nn.Module):
 
         Any number of images, of an iterator too: `batch_size` of them are held at a time. progress: show a bar.
         """
-        model, parsed = self.packed(), FeatureSpec.parse(spec)
+        model, parsed = self.reader(), FeatureSpec.parse(spec)
         features.check(model, parsed)
         batches = data.batches(images, batch_size, "reading" if progress else None)
         return np.concatenate([features.read(model, self.encode(batch), [parsed])[0].numpy() for batch in batches])

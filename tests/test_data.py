@@ -2,6 +2,7 @@ import contextlib
 import io
 import pickle
 import warnings
+from unittest.mock import Mock
 
 import damaged
 import numpy as np
@@ -188,12 +189,17 @@ def test_no_content_leads_to_another_error(content, beginning):
 
 def test_what_is_no_file_is_refused(tmp_path, monkeypatch):
     (tmp_path / "x.jpg").mkdir()
-    for name, reason in (("x.jpg", "a directory"), ("y.jpg", "no such file")):
+    (tmp_path / "file").touch()
+    for name, reason in (("x.jpg", "is a directory"), ("y.jpg", "no such file"), ("file/z.jpg", "not a directory")):
         with pytest.raises(UnreadableImage, match=reason):
             open_picture(tmp_path / name)
-    monkeypatch.setattr("pathlib.Path.read_bytes", lambda path: (_ for _ in ()).throw(PermissionError(13, "no")))
-    with pytest.raises(UnreadableImage, match="no permission to read it"):
-        open_picture(tmp_path / "z.jpg")
+    for error, expected in (
+        (PermissionError(13, "Permission denied"), UnreadableImage),
+        (OSError(24, "full"), OSError),
+    ):
+        monkeypatch.setattr("pathlib.Path.read_bytes", Mock(side_effect=error))
+        with pytest.raises(expected, match=r"full|permission denied"):
+            open_picture(tmp_path / "z.jpg")
 
 
 def test_a_leniency_of_somebody_else_does_not_count(tmp_path, monkeypatch):

@@ -7,6 +7,7 @@ from naive import attention, turn
 
 from randfeat.layers import (
     CLASS_PLACE,
+    Block,
     KVCache,
     SelfAttention,
     SwiGLU,
@@ -100,6 +101,30 @@ def test_attention_is_the_naive_one(kv_heads, seen, queries):
     actual = attend(q, k, v, drawn if seen == "mask" else None, causal=seen == "causal")
     expected = attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), mask[seen])
     torch.testing.assert_close(actual.transpose(1, 2).flatten(2), expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("queries", [300, 257, 128])
+def test_causal_attention_in_parts_is_attention(queries):
+    q, (k, v) = torch.randn(2, 4, queries, 8), torch.randn(2, 2, 2, 300, 8)
+    mask = causal_mask(queries, 300, CPU)
+    torch.testing.assert_close(attend(q, k, v, causal=True), attend(q, k, v, mask), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("causal", [True, False])
+def test_a_block_computes_the_wanted_rows_of_its_whole_output(causal):
+    block, x = Block(SelfAttention(16, 4, 2), 16, 24, 1e-5, 0.0), torch.randn(2, 7, 16)
+    rope, mlp_saw = rope_table((1, 7), 4, 10000.0, CPU)[None, 1:].expand(2, -1, -1), []
+    whole = block(x, rope, causal=causal)
+    block.mlp.register_forward_pre_hook(lambda _, inputs: mlp_saw.append(inputs[0].shape[1]))
+    for rows in (slice(2, None, 2), slice(-4, None), slice(0, 3)):
+        wanted = block(x, rope, causal=causal, rows=rows)
+        torch.testing.assert_close(wanted, whole[:, rows], atol=1e-6, rtol=1e-5)
+    assert mlp_saw == [3, 4, 3]
+
+
+def test_a_rotation_by_cosines_and_sines_is_the_complex_one():
+    x, rope = torch.randn(2, 4, 6, 8), rope_table((2, 3), 8, 10000.0, CPU)[None, 1:].expand(2, -1, -1)
+    torch.testing.assert_close(rotate(x, torch.view_as_real(rope)), rotate(x, rope), atol=1e-6, rtol=1e-5)
 
 
 def test_the_last_query_of_a_causal_mask_sees_the_last_key():

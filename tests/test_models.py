@@ -7,7 +7,7 @@ from naive import read as naive_read
 
 from randfeat import orders
 from randfeat.layers import Block
-from randfeat.models import MODELS, SIZES, create, name_of
+from randfeat.models import MODELS, SIZES, base, create, name_of
 
 CAN_READ = {
     "arpg": (("causal", "echo", "full", "after"), ("token", "query")),
@@ -199,7 +199,18 @@ def test_layers_come_as_asked_whatever_else_is_asked(model, context, stream):
     for layers, expected in (([1], [first]), ([2], [second]), ((2, 1, 2), [second, first, second])):
         states = model.hidden(*arguments, layers, context, stream)
         assert len(states) == len(expected)
-        assert all(torch.equal(a, b) for a, b in zip(states, expected, strict=True))
+        for state, whole in zip(states, expected, strict=True):  # of the deepest block only these rows were computed
+            torch.testing.assert_close(state, whole, atol=1e-5, rtol=1e-5)
+
+
+@of_every_reading
+def test_parts_of_a_batch_are_read_as_the_batch(model, context, stream, monkeypatch):
+    arguments, read, sizes = tiny.batch(model, 5), model.states, []
+    expected = everything(model, *arguments, context, stream)
+    monkeypatch.setattr(base, "BYTES_AT_ONCE", 2 * 4 * 16 * model.num_tokens * model.inputs_per_token)
+    monkeypatch.setattr(model, "states", lambda tokens, *rest: sizes.append(len(tokens)) or read(tokens, *rest))
+    torch.testing.assert_close(everything(model, *arguments, context, stream), expected, atol=1e-5, rtol=1e-5)
+    assert sizes == [2, 2, 1]
 
 
 @pytest.mark.parametrize(("build", "context", "stream"), tiny.readings(tiny.VARIANTS), indirect=["build"])
@@ -213,6 +224,17 @@ def test_nothing_deeper_than_asked_for_is_computed(build, context, stream):
     of_the_stream = model.blocks if stream == "token" else blocks[-4:]
     before = [] if stream == "token" else blocks[:-4]
     assert ran == [*before, *of_the_stream[:2]]
+
+
+@pytest.mark.parametrize("context", ["causal", "echo", "full"])
+def test_arpg_token_states_need_nothing_of_the_second_pass(context):
+    model, ran = tiny.model("arpg"), []
+    for module in (model.kv_norm, model.kv, *model.cross_blocks, model.norm, model.head):
+        module.register_forward_hook(lambda module, *_: ran.append(module))
+    model.hidden(*tiny.batch(model), [2], context, "token")
+    assert not ran
+    model.hidden(*tiny.batch(model), [2], context, "query")
+    assert ran == [model.kv_norm, model.kv, *model.cross_blocks]
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,12 @@
+import shutil
+
 import pytest
 import tiny
 import torch
 from torch import nn
 
 from randfeat import packing
+from randfeat.features import FeatureSpec, read
 
 
 @pytest.fixture(params=tiny.VARIANTS, ids=lambda variant: "-".join(map(str, variant)))
@@ -33,6 +36,52 @@ def test_a_twin_in_half_precision_is_as_near_as_the_model(model):
     half = model.bfloat16()
     error = (logits_of_two_steps(packing.twin(half)).float() - exact).abs().mean()
     assert error <= 1.5 * (logits_of_two_steps(half).float() - exact).abs().mean() + 1e-3
+
+
+def states_of(network, build_from, images=3):
+    tokens, label, order = tiny.batch(build_from, images)
+    return torch.cat(network.hidden(tokens, label, order, [2, 1], "causal", build_from.streams[-1]))
+
+
+@torch.no_grad()
+def test_a_twin_reads_what_the_model_reads(model):
+    expected = states_of(model.eval(), model)
+    torch.testing.assert_close(states_of(packing.twin(model), model), expected, rtol=1e-5, atol=1e-5)
+
+
+@torch.no_grad()
+def test_under_autocast_a_twin_is_as_near_as_the_model(model):
+    exact, packed = states_of(model.eval(), model), packing.twin(model)
+    with torch.autocast("cpu", torch.bfloat16):
+        plain = (states_of(model, model) - exact).abs().mean()
+        for twin in (packed, packing.twin(model)):  # packed before autocast, and left as it is inside
+            assert (states_of(twin, model) - exact).abs().mean() <= 1.5 * plain
+    assert 0 < plain < 0.1 * exact.abs().mean()
+    torch.testing.assert_close(states_of(packed, model), exact, rtol=1e-5, atol=1e-5)
+
+
+def test_features_read_under_autocast_are_single_precision(model):
+    tokens, spec = tiny.batch(model)[0], FeatureSpec(layers=(2,))
+    with torch.autocast("cpu", torch.bfloat16):
+        (feature,) = read(packing.twin(model), tokens, [spec])
+    assert feature.dtype == torch.float32
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not any(map(shutil.which, ("c++", "g++", "clang++"))), reason="torch's compiler needs one of C++")
+@torch.no_grad()
+def test_a_compiled_twin_reads_the_same_and_is_compiled_for_all_batches():
+    from torch._dynamo.utils import counters
+
+    model, graphs = tiny.model("randar"), []
+    compiled = packing.compiled(model.train())
+    for images in (3, 5, 2, 7, 4):
+        torch.testing.assert_close(
+            states_of(compiled, model, images), states_of(model.eval(), model, images), rtol=1e-5, atol=2e-5
+        )
+        graphs.append(counters["stats"]["unique_graphs"])
+    assert graphs[0] > 0
+    assert len(set(graphs[1:])) == 1  # the second size makes the general one
 
 
 @torch.no_grad()

@@ -22,6 +22,7 @@ from randfeat import (
     features,
     likelihood,
     load,
+    packing,
     pictures,
     sampling,
     weights,
@@ -94,6 +95,24 @@ def test_any_number_of_images_is_read_in_batches(pipeline, capsys):
     for nothing in ([], images[:0], iter([])):
         with pytest.raises(ValueError, match="there are no images"):
             pipeline.features(nothing)
+
+
+def test_a_compiled_model_reads_through_the_compiler_and_writes_as_ever(pipeline, monkeypatch):
+    calls = []
+
+    def compiled(network):
+        calls.append(network)
+        return copy.copy(packing.twin(network))
+
+    monkeypatch.setattr(packing, "compiled", compiled)
+    before = pipeline.features(ANY_IMAGES)
+    pipeline.compile()
+    assert calls == [pipeline.generator]
+    assert pipeline.reader() is not pipeline.packed()
+    assert [*pipeline.children()] == [pipeline.tokenizer, pipeline.generator]
+    np.testing.assert_allclose(pipeline.features(ANY_IMAGES), before, rtol=1e-5, atol=1e-5)
+    again = pickle.loads(pickle.dumps(pipeline))
+    assert again.reader() is again.packed()  # what was compiled stays in its process
 
 
 def test_a_reading_is_refused_before_an_image_is_opened(pipeline):

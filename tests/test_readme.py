@@ -9,8 +9,10 @@ import re
 import shlex
 from pathlib import Path
 
+import damaged
 import official
 import pytest
+from PIL import Image
 
 from randfeat import cli, npz, pretrain
 from randfeat.commands.demo import study
@@ -31,6 +33,9 @@ def test_the_blocks_run(demo, monkeypatch, hub):
     official.shrink(monkeypatch, "arpg_l")
     official.publish(hub, "arpg-l")
     monkeypatch.chdir(demo.parent)  # where the README's `demo` lies
+    (demo.parent / "photos").mkdir()
+    for number in range(6):
+        Image.fromarray(damaged.noise(50, 40, seed=number)).save(demo.parent / "photos" / f"{number}.jpg")
     whole = pretrain.read_recipe
     monkeypatch.setattr(pretrain, "read_recipe", lambda name: study.shortened(whole(name), 0.01))
     seen: dict[str, object] = {}
@@ -45,6 +50,11 @@ def test_the_blocks_run(demo, monkeypatch, hub):
     assert seen["features"].shape == (1797, 256)
     assert seen["eights"].shape == (16, 1, 8, 8)
     assert (seen["completed"][:, 0, :4].numpy() == seen["images"][:10, :4].astype("float32")).all()
+    assert seen["store"].as_numpy().shape == (6, 256)
+    with Image.open(demo.parent / "map.png") as map_of_photos:
+        assert map_of_photos.size == (1600, 1600)
+    assert seen["backbone"].num_classes == 10
+    assert seen["rows"].column_names == ["image", "features"]
     assert npz.count(demo.parent / "samples" / "samples.npz") == 100
     assert npz.count(demo.parent / "quick" / "samples.npz") == 2
     assert seen["dogs"].shape == (2, 3, 256, 256)

@@ -312,6 +312,8 @@ def test_wrong_labels_are_refused(content, message, tmp_path):
         (["b", None, "a", "b"], [1, None, 0, 1], ["a", "b"]),
         (["1", "x"], [0, 1], ["1", "x"]),
         ([0.5, 1.0], [0, 1], ["0.5", "1.0"]),
+        (["--1", "1"], [0, 1], ["--1", "1"]),
+        ([float("inf"), 1.0], [1, 0], ["1.0", "inf"]),
         ([True, False], [1, 0], ["False", "True"]),
     ],
 )

@@ -45,9 +45,11 @@ def model(request):
 
 def test_timm_lists_every_published_model():
     assert timm.list_models("randar*") == ["randar_l", "randar_xl"]
-    listed = timm.list_models(module="timm_models", include_tags=True)
-    assert len(listed) == len(published.MODELS) + 1
-    assert {"randar_l.maskgit_in1k", "arpg_xl.in1k", "llamagen_b.in1k_384", "randfeat"} <= {*listed}
+    listed = {*timm.list_models(module="timm_models", include_tags=True)}
+    assert listed - {"randfeat"} == {*timm_models.ROWS}
+    assert len(timm_models.ROWS) == len(published.MODELS)
+    assert {"randar_l.maskgit_in1k", "arpg_xl.in1k", "llamagen_b.in1k_384"} <= listed
+    assert timm.list_models("randfeat") == ["randfeat"]
     assert timm.list_pretrained("arpg*") == ["arpg_l.in1k", "arpg_xl.in1k", "arpg_xxl.in1k"]
 
 
@@ -129,11 +131,12 @@ def test_intermediates_are_those_of_forward_features(model):
     assert torch.equal(model.forward_intermediates(IMAGES, 1, intermediates_only=True)[0], intermediates[-1])
     shallow, (first, second) = model.forward_intermediates(IMAGES, [0, -2], stop_early=True, output_fmt="NLC")
     assert torch.equal(first, intermediates[0].flatten(2).mT)
-    assert torch.equal(second, intermediates[1].flatten(2).mT)
+    # of the deepest block only the rows of its stream are computed, which rounds differently
+    torch.testing.assert_close(second, intermediates[1].flatten(2).mT, rtol=1e-5, atol=1e-5)
     assert torch.equal(shallow, second)
     (normed,) = model.forward_intermediates(IMAGES, [1], norm=True, output_fmt="NLC", intermediates_only=True)
     torch.testing.assert_close(normed, second / (second.square().mean(-1, keepdim=True) + 1e-5).sqrt())
-    for reshape, expected in ((True, intermediates[1]), (False, second)):
+    for reshape, expected in ((True, second.mT.unflatten(2, model.generator.grid)), (False, second)):
         assert torch.equal(model.get_intermediate_layers(IMAGES, [1], reshape)[0], expected)
 
     deep = model.forward_features(IMAGES)

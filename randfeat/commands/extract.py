@@ -65,6 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     machine.add_argument("--workers", type=int, metavar="N", help="processes that decode (one for each processor)")
     machine.add_argument("--device", default="auto", help="cuda, mps or cpu; auto (the default) takes the first there")
     machine.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of the network")
+    machine.add_argument("--compile", action="store_true", help="through torch's compiler, for large runs on a GPU")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -79,6 +80,8 @@ def run(args: argparse.Namespace) -> int:
     with processes.ended_by_sigterm(), processes.group():
         device = devices.pick(args.device)
         encoder = open_encoder(args.model, args.spec, device, getattr(torch, args.dtype))
+        if args.compile:
+            encoder.compile()
         source = open_source(args.data, args.split, args.labels)
         first, complete = processes.rank() == 0, (args.out / META).exists()
         if args.device == "auto" and first and not complete:

@@ -74,36 +74,25 @@ class ARPG(Generator):
             y = block(y, target, k, v, causal=True)  # query i sees the class and x_0 .. x_{i-1}
         return self.head(self.norm(y))
 
-    def hidden(
-        self,
-        tokens: Tensor,
-        label: Tensor | None,
-        order: Tensor,
-        layers: Sequence[int],
-        context: Context = "causal",
-        stream: Stream = "token",
+    def states(
+        self, tokens: Tensor, label: Tensor, order: Tensor, layers: Sequence[int], context: Context, stream: Stream
     ) -> list[Tensor]:
-        self.check_reading(layers, context, stream)
-        self.check_order(order)
         table, count = self.rope(tokens.device), order.shape[1]
         copies = 2 if context == "echo" else 1
-        x, places = self._content(
-            self.labels(label, len(tokens)), orders.gather(tokens, order).repeat(1, copies), order.repeat(1, copies)
-        )
-        rope, states = rope_at(table, places), {}
-        for i, block in enumerate(self.blocks[: max(layers) if stream == "token" else None], 1):
+        x, places = self._content(label, orders.gather(tokens, order).repeat(1, copies), order.repeat(1, copies))
+        rope = rope_at(table, places)
+        if stream == "token":
+            return self.through(self.blocks, x, rope, layers, slice(-count, None), causal=context != "full")
+        for block in self.blocks:
             x = block(x, rope, causal=context != "full")
-            states[i] = x[:, -count:]
-        if stream == "query":
-            k, v = self._shared(x, rope)
-            causal = context in ("causal", "echo")
-            if causal:
-                k, v = k[:, :, :-1], v[:, :, :-1]  # nobody before the end may see the last token
-            y, target = self._queries(order), rope_at(table, order)
-            for i, block in enumerate(self.cross_blocks[: max(layers)], 1):
-                y = block(y, target, k, v, causal=causal)
-                states[i] = y
-        return [orders.scatter(states[i], order) for i in layers]
+        k, v = self._shared(x, rope)
+        causal = context in ("causal", "echo")
+        if causal:
+            k, v = k[:, :, :-1], v[:, :, :-1]  # nobody before the end may see the last token
+        y, target, states = self._queries(order), rope_at(table, order), {}
+        for i, block in enumerate(self.cross_blocks[: max(layers)], 1):
+            y = states[i] = block(y, target, k, v, causal=causal)
+        return [states[i] for i in layers]
 
     def start(
         self,

@@ -7,6 +7,7 @@ index, `num_classes` for the null class, and None stands for the null class of e
 
 from __future__ import annotations
 
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -20,6 +21,8 @@ from torch import Tensor, nn
 from .. import orders
 from ..layers import Block, CrossAttention, KVCache, SelfAttention, ffn_width, rope_table
 
+# On a CPU that much of the residual stream is read at once: the rest of a batch would push it out of the caches
+BYTES_AT_ONCE = 4 * 2**20
 Context = Literal["causal", "echo", "full", "after"]
 Stream = Literal["token", "query"]
 
@@ -59,6 +62,7 @@ class Generator(nn.Module, ABC):
     # our parameter name -> the official checkpoint's; several are stacked along dimension 0; * stands for a number
     official_names: ClassVar[dict[str, tuple[str, ...]]]
     unused: ClassVar[tuple[str, ...]] = ()  # entries of official checkpoints that nothing here reads
+    inputs_per_token: ClassVar[int] = 1
     # how the tokens of one sampling step may attend to each other once they are known; the first is the default
     within_step: ClassVar[tuple[str, ...]]
 
@@ -143,21 +147,10 @@ class Generator(nn.Module, ABC):
         """
 
     @abstractmethod
-    def hidden(
-        self,
-        tokens: Tensor,
-        label: Tensor | None,
-        order: Tensor,
-        layers: Sequence[int],
-        context: Context = "causal",
-        stream: Stream = "token",
+    def states(
+        self, tokens: Tensor, label: Tensor, order: Tensor, layers: Sequence[int], context: Context, stream: Stream
     ) -> list[Tensor]:
-        """States after blocks `layers` (1-based, before the final norm), each (B, N, D) in raster space.
-
-        All N tokens are fed, and nothing deeper than max(layers) runs. context, what a token may see: `causal`, as in
-        training; `echo`, a second reading in the same order after the first; `full`, everything; `after`, one extra
-        query per position once the whole image is read (stream `query` only).
-        """
+        """What `hidden` returns, of what it has checked, but in order space."""
 
     @abstractmethod
     def start(
@@ -180,6 +173,50 @@ class Generator(nn.Module, ABC):
         """
 
     # shared by all ---------------------------------------------------------------------------------------------
+
+    def hidden(
+        self,
+        tokens: Tensor,
+        label: Tensor | None,
+        order: Tensor,
+        layers: Sequence[int],
+        context: Context = "causal",
+        stream: Stream = "token",
+    ) -> list[Tensor]:
+        """States after blocks `layers` (1-based, before the final norm), each (B, N, D) in raster space.
+
+        All N tokens are fed, and nothing deeper than max(layers) runs. context, what a token may see: `causal`, as in
+        training; `echo`, a second reading in the same order after the first; `full`, everything; `after`, one extra
+        query per position once the whole image is read (stream `query` only).
+        """
+        self.check_reading(layers, context, stream)
+        self.check_order(order)
+        count, label = self._images_at_once(), self.labels(label, len(tokens))
+        parts = [
+            self.states(*part, layers, context, stream)
+            for part in zip(tokens.split(count), label.split(count), order.split(count), strict=True)
+        ]
+        return [orders.scatter(torch.cat(states), order) for states in zip(*parts, strict=True)]
+
+    def through(
+        self, blocks: nn.ModuleList, x: Tensor, rope: Tensor, layers: Sequence[int], rows: slice, **how: Any
+    ) -> list[Tensor]:
+        """Those rows of the states after `layers`: inputs (B, L, D) -> each (B, n, D). Nothing deeper is computed, and
+        of the deepest block only what is wanted.
+        """
+        states, deepest = {}, max(layers)
+        for i, block in enumerate(blocks[: deepest - 1], 1):
+            x = block(x, rope, **how)
+            states[i] = x[:, rows]
+        states[deepest] = blocks[deepest - 1](x, rope, rows=rows, **how)
+        return [states[i] for i in layers]
+
+    def _images_at_once(self) -> int:
+        """How many images `hidden` reads at once; the result does not depend on it, beyond rounding."""
+        if self.device.type != "cpu":
+            return sys.maxsize
+        inputs = self.num_tokens * self.inputs_per_token
+        return max(1, BYTES_AT_ONCE // (inputs * self.embed_dim * self.dtype.itemsize))
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:

@@ -45,25 +45,13 @@ class LlamaGen(Generator):
             x = block(x, rope, causal=True)
         return self.head(self.norm(x))
 
-    def hidden(
-        self,
-        tokens: Tensor,
-        label: Tensor | None,
-        order: Tensor,
-        layers: Sequence[int],
-        context: Context = "causal",
-        stream: Stream = "token",
+    def states(
+        self, tokens: Tensor, label: Tensor, order: Tensor, layers: Sequence[int], context: Context, stream: Stream
     ) -> list[Tensor]:
-        self.check_reading(layers, context, stream)
-        self.check_order(order)
         copies = 2 if context == "echo" else 1
-        label = self.labels(label, len(tokens))
         x, places = self._sequence(label, tokens.repeat(1, copies), order.repeat(1, copies))
-        rope, states = rope_at(self.rope(tokens.device), places), {}
-        for i, block in enumerate(self.blocks[: max(layers)], 1):
-            x = block(x, rope, causal=context != "full")
-            states[i] = x[:, -order.shape[1] :]  # in raster space as they are
-        return [states[i] for i in layers]
+        rope, rows = rope_at(self.rope(tokens.device), places), slice(-order.shape[1], None)
+        return self.through(self.blocks, x, rope, layers, rows, causal=context != "full")
 
     def start(
         self,

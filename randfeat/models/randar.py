@@ -29,6 +29,7 @@ class RandAR(Generator):
 
     contexts = ("causal", "echo", "full", "after")
     within_step = ("causal",)
+    inputs_per_token = 2
     official_names: ClassVar = {
         "instruction": ("pos_instruct_embeddings",),
         "label_embedding.weight": ("cls_embedding.embedding_table.weight",),
@@ -62,18 +63,10 @@ class RandAR(Generator):
             x = block(x, rope, causal=True)
         return self.head(self.norm(x[:, 1::2]))
 
-    def hidden(
-        self,
-        tokens: Tensor,
-        label: Tensor | None,
-        order: Tensor,
-        layers: Sequence[int],
-        context: Context = "causal",
-        stream: Stream = "token",
+    def states(
+        self, tokens: Tensor, label: Tensor, order: Tensor, layers: Sequence[int], context: Context, stream: Stream
     ) -> list[Tensor]:
-        self.check_reading(layers, context, stream)
-        self.check_order(order)
-        table, read, label = self.rope(tokens.device), orders.gather(tokens, order), self.labels(label, len(tokens))
+        table, read = self.rope(tokens.device), orders.gather(tokens, order)
         instructions = self._instructions(table)
         x, places = self._sequence(instructions, label, read, order)
         first, mask = x.shape[1], None
@@ -88,15 +81,11 @@ class RandAR(Generator):
             mask = causal_mask(x.shape[1], x.shape[1], x.device)
             mask[first:, first:] = torch.eye(order.shape[1], dtype=torch.bool, device=x.device)
         if context == "after":
-            wanted = slice(first, None)
+            rows = slice(first, None)
         else:
             offset = first if context == "echo" else 1
-            wanted = slice(offset + (stream == "token"), None, 2)
-        rope, states = rope_at(table, places), {}
-        for i, block in enumerate(self.blocks[: max(layers)], 1):
-            x = block(x, rope, mask=mask, causal=context != "full")
-            states[i] = x[:, wanted]
-        return [orders.scatter(states[i], order) for i in layers]
+            rows = slice(offset + (stream == "token"), None, 2)
+        return self.through(self.blocks, x, rope_at(table, places), layers, rows, mask=mask, causal=context != "full")
 
     def start(
         self,
@@ -128,8 +117,8 @@ class RandAR(Generator):
         mask = causal_mask(x.shape[1], state.cache.length + x.shape[1], x.device)
         for i, block in enumerate(self.blocks):
             # of the deepest block only what the head reads
-            last = queries.shape[1] if i == self.depth - 1 else None
-            x = block(x, rope, mask=mask, cache=state.cache, layer=i, last=last)
+            rows = slice(-queries.shape[1], None) if i == self.depth - 1 else None
+            x = block(x, rope, mask=mask, cache=state.cache, layer=i, rows=rows)
         state.cache.commit(kept)
         state.asked = queries
         return self.head(self.norm(x))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -36,7 +37,7 @@ class Rows(ABC):
 
     @abstractmethod
     def sizes(self) -> Iterable[int]:
-        """Bytes of each row's file, -1 for one that is not there."""
+        """Bytes of each row's file, -1 for one that is not there; where rows lie together, those of all of them."""
 
     def fingerprint(self) -> str:
         """SHA-256 in hex over what decides the rows: their names, labels and sizes, and the names of the classes.
@@ -99,8 +100,8 @@ def check_unique(name: str | Path, paths: Sequence[str]) -> None:
 
 def _is_index(value: Any) -> bool:
     if isinstance(value, str):
-        return value.strip().lstrip("-").isdecimal()
-    return not isinstance(value, bool) and value == int(value)
+        return re.fullmatch(r"\s*-?\d+\s*", value) is not None
+    return (isinstance(value, int) and not isinstance(value, bool)) or (isinstance(value, float) and value.is_integer())
 
 
 def printable(path: str) -> str:

@@ -6,11 +6,13 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
 from PIL import Image
 
 from . import splits
-from .base import Labels, Source, numbered
-from .parquet import IMAGES, cell_sizes, label_column, open_cell
+from .base import Labels, Source, numbered, size_of
+from .parquet import IMAGES, label_column, open_cell
 from .table import column
 
 
@@ -36,7 +38,7 @@ class HuggingFaceSource(Source):
 
     def sizes(self) -> Iterable[int]:
         for table in self.images.with_format("arrow").iter(1000):
-            yield from cell_sizes(table[self.column], Path())
+            yield from _sizes(table[self.column])
 
 
 def open_saved(root: Path, split: str | None = None) -> HuggingFaceSource:
@@ -78,6 +80,14 @@ def open_hub(name: str, split: str | None = None) -> HuggingFaceSource:
             "check the name and the connection, or give the folder of a copy"
         ) from error
     return HuggingFaceSource(name, dataset, chosen)
+
+
+def _sizes(cells: pa.ChunkedArray) -> Iterable[int]:
+    """Bytes of each encoded image, by where bytes begin and end, so that none is read; of a path those of its file."""
+    sizes = pc.binary_length(pc.struct_field(cells, "bytes")).to_pylist()
+    paths = pc.struct_field(cells, "path").to_pylist() if None in sizes else [None] * len(sizes)
+    for size, path in zip(sizes, paths, strict=True):
+        yield size if size is not None else size_of(path) if path else -1
 
 
 def _labels(dataset: Any) -> tuple[Labels, list[str] | None]:

@@ -9,12 +9,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from PIL import Image
 
 from ..data import UnreadableImage, open_picture
-from .base import Labels, Source, numbered, size_of
+from .base import Labels, Source, numbered
 from .table import LABELS, column
 
 IMAGES = ("image", "img", "picture", "bytes", "jpg", "png")  # columns, the first preferred
@@ -28,34 +27,36 @@ class ParquetSource(Source):
     ) -> None:
         """files: relative to `root`."""
         self.root, self.files, self.column = str(root), list(files), column
-        groups = []
+        places, rows, sizes = [], [], []
         paths: list[str] = []
         for number, file in enumerate(files):
             metadata = pq.read_metadata(root / file)
-            groups += [(number, group, metadata.row_group(group).num_rows) for group in range(metadata.num_row_groups)]
+            groups = [metadata.row_group(group) for group in range(metadata.num_row_groups)]
+            places += [(number, group) for group in range(len(groups))]
+            rows += [group.num_rows for group in groups]
+            sizes += [_bytes_of(group, column) for group in groups]
             paths += [f"{file}/{row}" for row in range(metadata.num_rows)]
         super().__init__(name, paths, labels, classes)
-        self.groups = np.array(groups, dtype=np.int64).reshape(-1, 3)
-        self.ends = self.groups[:, 2].cumsum()
+        self.places, self.rows, self.group_sizes = places, np.array(rows, dtype=np.int64), sizes
+        self.ends = self.rows.cumsum()
         self._held: tuple[int, pa.ChunkedArray] | None = None
 
     def read(self, i: int) -> Image.Image:
-        group = int(np.searchsorted(self.ends, i, side="right"))
-        if self._held is None or self._held[0] != group:
-            self._held = group, self._read_group(group)
-        first = int(self.ends[group] - self.groups[group, 2])
-        return open_cell(self._held[1][i - first].as_py(), self._file(group).parent)
+        place = int(np.searchsorted(self.ends, i, side="right"))
+        number, group = self.places[place]
+        path = Path(self.root, self.files[number])
+        if self._held is None or self._held[0] != place:
+            try:
+                with pq.ParquetFile(path) as file:
+                    self._held = place, file.read_row_group(group, columns=[self.column]).column(0)
+            except (pa.ArrowException, OSError) as error:
+                raise UnreadableImage(f"a damaged parquet file ({str(error).splitlines()[0]})") from error
+        first = int(self.ends[place] - self.rows[place])
+        return open_cell(self._held[1][i - first].as_py(), path.parent)
 
     def sizes(self) -> Iterable[int]:
-        for group in range(len(self.groups)):
-            yield from cell_sizes(self._read_group(group), self._file(group).parent)
-
-    def _read_group(self, group: int) -> pa.ChunkedArray:
-        with pq.ParquetFile(self._file(group)) as file:
-            return file.read_row_group(int(self.groups[group, 1]), columns=[self.column]).column(0)
-
-    def _file(self, group: int) -> Path:
-        return Path(self.root, self.files[self.groups[group, 0]])
+        """Of each row those of its group, which the end of the file tells: nothing else is read."""
+        return np.repeat(self.group_sizes, self.rows).tolist()
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_held": None}  # images stay in their process
@@ -113,11 +114,7 @@ def open_cell(cell: Any, folder: Path) -> Image.Image:
     return open_picture(folder / cell["path"])
 
 
-def cell_sizes(cells: pa.ChunkedArray, folder: Path) -> Iterable[int]:
-    """Bytes of each encoded image, looked up from where bytes begin and end."""
-    nested = pa.types.is_struct(cells.type)
-    contents = pc.struct_field(cells, "bytes") if nested else cells
-    sizes = pc.binary_length(contents.cast(pa.large_binary())).to_pylist()  # a column of nulls has no type of its own
-    paths = pc.struct_field(cells, "path").to_pylist() if nested and None in sizes else [None] * len(sizes)
-    for size, path in zip(sizes, paths, strict=True):
-        yield size if size is not None else size_of(folder / path) if path else -1
+def _bytes_of(group: pq.RowGroupMetaData, column: str) -> int:
+    """Bytes of a column, or of what is nested in it, in a group of rows, before compression."""
+    parts = [group.column(part) for part in range(group.num_columns)]
+    return sum(part.total_uncompressed_size for part in parts if part.path_in_schema.split(".")[0] == column)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from randfeat.probes import KNN, draw_shots, few_shot
+from randfeat.probes import KNN, draw_shots, few_shot, paired, spread
 
 labels_st = st.lists(st.sampled_from("abc"), min_size=1, max_size=30)
 
@@ -60,6 +60,17 @@ def test_the_default_learns_from_directions_alone():
     right = few_shot(x, y, x, y, draws=3)
     assert right.mean() > 0.8
     assert (right == few_shot(x * 2.0 ** rng.integers(-5, 5, size=(90, 1)), y, x, y, draws=3)).all()
+
+
+def test_draws_are_the_seeds_of_an_interval():
+    rng = np.random.default_rng(0)
+    y = np.arange(60) % 2
+    good, poor = (np.eye(2)[y] + rng.normal(0, noise, size=(60, 2)) for noise in (0.2, 2))
+    a, b = (few_shot(x, y, x, y, shots=3, draws=8) for x in (good, poor))
+    difference = paired(a.T, b.T)
+    assert difference.value == pytest.approx(a.mean() - b.mean())
+    assert difference.excludes_zero
+    assert (spread(a.mean(0)).runs, spread(a.mean(0)).std) == (8, pytest.approx(a.mean(0).std(ddof=1)))
 
 
 def test_bad_input():

@@ -1,10 +1,7 @@
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from hypothesis.extra.numpy import arrays
-from randfeat.probes import KNN
-from randfeat.probes.neighbors import nearest
+from randfeat.probes import KNN, few_shot, top_k
+from sklearn.metrics import pairwise_distances
 from sklearn.neighbors import KNeighborsClassifier
 
 
@@ -71,24 +68,96 @@ def test_leave_one_out_is_fitting_without_each_image(metric, k):
 
 @pytest.mark.parametrize("metric", ["cosine", "euclidean"])
 def test_blocks_do_not_change_predictions(metric, monkeypatch):
-    (x, y), queries = data(30), data(11, seed=1)[0]
+    (x, y), queries = data(90), data(11, seed=1)[0]
     model = KNN(4, metric=metric).fit(x, y)
-    whole = model.predict_proba(queries), model.predict_proba(None)
+    whole = model.predict_proba(queries), model.predict_proba(None), model.predict(None)
     monkeypatch.setattr("randfeat.probes.neighbors._BLOCK", 70)
-    for a, b in zip(whole, (model.predict_proba(queries), model.predict_proba(None)), strict=True):
-        np.testing.assert_allclose(a, b, atol=1e-12)
+    monkeypatch.setattr("randfeat.probes.neighbors._PIECE", 500)
+    monkeypatch.setattr("randfeat.probes.knn._BLOCK", 9)
+    for a, b in zip(whole, (model.predict_proba(queries), model.predict_proba(None), model.predict(None)), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def sklearn_knn(k, metric):
+    weights = "uniform" if metric == "euclidean" else lambda distance: np.exp((1 - distance) / 0.07)
+    return KNeighborsClassifier(k, algorithm="brute", metric=metric, weights=weights)
+
+
+@pytest.mark.parametrize("k", [1, 20, 200])
+@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
+@pytest.mark.parametrize("dtype", [np.float64, np.float32, np.float16])
+def test_predictions_are_those_of_sklearn_to_the_last(k, metric, dtype):
+    rng = np.random.default_rng(k)
+    centres = rng.normal(size=(30, 40))
+    y, truth = rng.integers(30, size=3000), rng.integers(30, size=1000)
+    bank = (centres[y] + 2 * rng.normal(size=(3000, 40))).astype(dtype)
+    bank[2000:2300], y[2000:2300] = bank[:300], y[:300]  # copies
+    queries = (centres[truth] + 2 * rng.normal(size=(1000, 40))).astype(dtype)
+    queries[:100] = bank[500:600]
+    reference = sklearn_knn(k, metric).fit(bank.astype(np.float64), y).predict(queries.astype(np.float64))
+    predicted = KNN(k, metric=metric).fit(bank, y).predict(queries)
+    assert 0.3 < (predicted == truth).mean() < 0.999
+    assert (predicted == reference).all()
+
+
+@pytest.mark.parametrize("k", [1, 7, 50])
+@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
+def test_ties_are_those_of_a_stable_order_of_sklearns_distances(k, metric):
+    """Corners of a cube in few dimensions: most distances are equal, and labels of equal images differ."""
+    rng = np.random.default_rng(k)
+    bank, queries = (rng.choice([-1.0, 1.0], size=(n, 6)) for n in (700, 200))
+    y = rng.integers(4, size=700)
+    distance = pairwise_distances(queries, bank, metric=metric).round(9)
+    picked = np.argsort(distance, axis=1, kind="stable")[:, :k]
+    weights = np.exp(-np.take_along_axis(distance, picked, 1) / 0.07) if metric == "cosine" else np.ones(picked.shape)
+    votes = np.stack([((y[picked] == c) * weights).sum(1) for c in range(4)], axis=1)
+    shares = KNN(k, metric=metric).fit(bank, y).predict_proba(queries)
+    np.testing.assert_allclose(shares, votes / votes.sum(1, keepdims=True), atol=1e-6)
+
+
+@pytest.mark.parametrize("queries", [None, data(50, seed=1)[0]], ids=["leave-one-out", "others"])
+def test_several_ks_come_from_one_search(queries, monkeypatch):
+    x, y = data(120)
+    y = np.array(["wren", "robin", "lark", "rook"])[y]
+    model = KNN().fit(x, y)
+    separate = {k: KNN(k).fit(x, y).predict(queries) for k in (10, 20, 100, 200)}
+    searched = []
+    monkeypatch.setattr("randfeat.probes.knn.top_k", lambda *a: searched.append(a[2]) or top_k(*a))
+    together = model.predict_each(queries)
+    assert searched == [200]
+    assert list(together) == [10, 20, 100, 200]
+    for k, labels in together.items():
+        assert (labels == separate[k]).all()
+    with pytest.raises(ValueError, match=r"ks=\(5, 0\): expected whole numbers from 1"):
+        model.predict_each(queries, (5, 0))
+
+
+def test_the_bank_is_kept_and_not_copied(tmp_path):
+    x, y = data(50)
+    for dtype in (np.float16, np.float32, np.float64):
+        np.save(tmp_path / "x.npy", x.astype(dtype))
+        mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
+        model = KNN(3).fit(mapped, y)
+        assert np.shares_memory(model.bank_, mapped)
+        assert (
+            model.predict_proba(None) == KNN(3).fit(x.astype(dtype).astype(np.float64), y).predict_proba(None)
+        ).all()
+
+
+def test_few_shots_of_named_classes_with_more_neighbours_than_images():
+    rng = np.random.default_rng(0)
+    y = np.repeat(["ash", "oak", "yew"], 20)
+    x = np.eye(3)[np.repeat(range(3), 20)] + rng.normal(0, 0.5, size=(60, 3))
+    one, again = (few_shot(x, y, x, y, shots=1, draws=5, seed=4, estimator=KNN(20)) for _ in range(2))
+    assert (one == again).all()
+    assert 0.5 < one.mean() < 1
+    assert (one != few_shot(x, y, x, y, shots=1, draws=5, seed=5, estimator=KNN(20))).any()
 
 
 def test_ties_go_to_the_earlier_image_then_to_the_first_class():
     same = np.ones((5, 2))
     assert KNN(1).fit(same, ["z", "a", "a", "a", "a"]).predict(same[:1]) == ["z"]
     assert KNN(2).fit(same, ["z", "a", "a", "a", "a"]).predict(same[:1]) == ["a"]
-
-
-@given(arrays(np.float64, (3, 9), elements=st.sampled_from([0.0, 1.0, 2.0])), st.integers(1, 9))
-@settings(max_examples=100, deadline=None)
-def test_nearest_is_a_stable_sort(costs, k):
-    assert (nearest(costs, k) == np.argsort(costs, axis=1, kind="stable")[:, :k]).all()
 
 
 def test_a_zero_vector_resembles_nothing():
@@ -101,8 +170,10 @@ def test_a_low_temperature_does_not_overflow():
     assert (KNN(20, temperature=1e-5).fit(x, y).predict(queries) == KNN(1).fit(x, y).predict(queries)).all()
 
 
-def test_one_class_is_always_predicted():
-    assert (KNN().fit(np.eye(3), ["a"] * 3).predict(np.eye(3)) == "a").all()
+def test_two_images_predict_each_other():
+    model = KNN().fit([[1.0, 0.0], [0.0, 1.0]], ["a", "b"])
+    assert model.predict(None).tolist() == ["b", "a"]
+    assert model.predict([[2.0, 1.0]]).tolist() == ["a"]
 
 
 @pytest.mark.parametrize(
@@ -112,8 +183,3 @@ def test_one_class_is_always_predicted():
 def test_bad_options(options, message):
     with pytest.raises(ValueError, match=message):
         KNN(**options).fit(*data())
-
-
-def test_one_image_cannot_be_left_out():
-    with pytest.raises(ValueError, match="bank holds one image"):
-        KNN().fit([[1.0]], [0]).predict(None)

@@ -1,5 +1,3 @@
-import warnings
-
 import numpy as np
 import pytest
 from randfeat.probes import RBFSVM, LinearProbe, scaling
@@ -52,21 +50,12 @@ def test_non_convergence_is_a_state_and_not_a_warning():
     assert 2 < finished.n_iter_ < 1000
 
 
-def test_other_warnings_still_reach_the_caller(monkeypatch):
-    def warns(self, x, y):
-        warnings.warn("something else", UserWarning, stacklevel=2)
-        self.n_iter_ = np.array([1])
-        return self
-
-    monkeypatch.setattr(LogisticRegression, "fit", warns)
-    with pytest.warns(UserWarning, match="something else"):
-        LinearProbe().fit(*blobs())
-
-
 def test_two_classes_have_one_logit_per_image():
     x, y = blobs(classes=2)
-    model = LinearProbe().fit(x, y)
+    model = LinearProbe(C=0.1, tol=1e-7).fit(x, y)
     assert ((model.decision_function(x) > 0) == (model.predict(x) == 1)).all()
+    reference = LogisticRegression(C=0.1, tol=1e-9, max_iter=5000).fit(x, y)
+    np.testing.assert_allclose(model.decision_function(x), reference.decision_function(x), atol=1e-4)
 
 
 def test_svm_is_that_of_sklearn_whatever_the_scale():
@@ -75,7 +64,7 @@ def test_svm_is_that_of_sklearn_whatever_the_scale():
     x, y = blobs(300)
     reference = SVC(C=3, gamma=2 / (x[:200].var() * 6)).fit(x[:200], y[:200])
     for scale in (1e-3, 1.0, 1e3):
-        ours = RBFSVM(C=3, width=2).fit(scale * x[:200], y[:200])
+        ours = RBFSVM(C=3, relative_gamma=2).fit(scale * x[:200], y[:200])
         np.testing.assert_allclose(
             ours.decision_function(scale * x[200:]), reference.decision_function(x[200:]), atol=1e-6
         )
@@ -103,3 +92,53 @@ def test_more_features_than_images_reach_the_same_optimum():
     plain = LogisticRegression(C=0.5, tol=1e-8, max_iter=5000).fit(x - x.mean(0), labels)
     new = rng.normal(size=(50, 60)) + 1
     np.testing.assert_allclose(wide.decision_function(new), plain.decision_function(new - x.mean(0)), atol=2e-3)
+
+
+def sklearn_loss(x, y, C, tol):
+    model = LogisticRegression(C=C, tol=tol, max_iter=10_000).fit(x, y)
+    penalty = (model.coef_**2).sum() / (2 * C * len(y))
+    return -np.log(model.predict_proba(x)[np.arange(len(y)), y]).mean() + penalty
+
+
+@pytest.mark.parametrize("C", [0.01, 1, 100])
+@pytest.mark.parametrize(("n", "d", "classes"), [(300, 20, 5), (40, 90, 4), (200, 10, 2)])
+def test_the_loss_is_that_of_sklearn(n, d, classes, C):
+    x, y = blobs(n, d, classes, spread=0.4)
+    x = (x * np.geomspace(1, 0.01, d)).astype(np.float32)  # some directions vary much more than others
+    model = LinearProbe(C=C, tol=1e-6).fit(x, y)
+    assert model.converged_
+    assert model.loss_ == pytest.approx(sklearn_loss(x.astype(np.float64), y, C, 1e-8), rel=1e-4)
+
+
+def test_few_iterations_do_where_directions_vary_unequally():
+    x, y = blobs(2000, 40, 8, spread=0.4)
+    x = (x - x.mean(0)) * np.geomspace(1, 0.003, 40)
+    ours = LinearProbe(C=10).fit(x, y)
+    assert ours.converged_
+    assert ours.n_iter_ < LogisticRegression(C=10, tol=1e-5, max_iter=5000).fit(x, y).n_iter_[0] / 3
+
+
+def test_a_warm_start_goes_on_where_the_last_fit_ended():
+    x, y = blobs(300, spread=0.3)
+    warm = LinearProbe(warm_start=True).fit(x, y)
+    cold = warm.n_iter_
+    assert warm.fit(x, y).n_iter_ <= 1
+    warm.C = 1.1
+    assert warm.fit(x, y).n_iter_ < cold
+    np.testing.assert_allclose(warm.predict_proba(x), LinearProbe(C=1.1).fit(x, y).predict_proba(x), atol=1e-3)
+    assert (warm.fit(x[:, :4], y).predict(x[:, :4]) == LinearProbe(C=1.1).fit(x[:, :4], y).predict(x[:, :4])).all()
+    names = np.array(["a", "b", "c"])[y]
+    assert set(warm.fit(x[:, :4], names).predict(x[:, :4])) <= {"a", "b", "c"}
+
+
+def test_blocks_do_not_change_the_fit(monkeypatch):
+    x, y = blobs()
+    whole = LinearProbe().fit(x, y)
+    monkeypatch.setattr("randfeat.probes.logistic._BLOCK", 100)
+    np.testing.assert_allclose(LinearProbe().fit(x, y).predict_proba(x), whole.predict_proba(x), atol=1e-3)
+
+
+@pytest.mark.parametrize("C", [0, -1, np.inf, np.nan])
+def test_no_penalty_is_an_error(C):
+    with pytest.raises(ValueError, match="expected a finite number above 0"):
+        LinearProbe(C=C).fit(*blobs())

@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 import randfeat.probes as probes
-from randfeat.probes import KNN, RBFSVM, LinearProbe
+from randfeat.probes import KNN, RBFSVM, Components, LinearProbe
 from sklearn.base import BaseEstimator
 from sklearn.utils.estimator_checks import check_estimator
 
@@ -27,7 +27,7 @@ def test_every_public_name_is_defined_where_the_package_says():
 @pytest.mark.filterwarnings("default")  # the checks fit on purpose what cannot converge or be compared
 @pytest.mark.parametrize(
     "estimator",
-    [KNN(), KNN(metric="euclidean"), LinearProbe(), LinearProbe(scaling="center-l2"), RBFSVM()],
+    [KNN(), KNN(metric="euclidean"), LinearProbe(), LinearProbe(scaling="center-l2"), RBFSVM(), Components(2)],
     ids=repr,
 )
 def test_estimators_follow_the_scikit_learn_contract(estimator: BaseEstimator):
@@ -48,7 +48,7 @@ def test_bad_rows_are_named_at_fit_and_at_predict(estimator: BaseEstimator):
         estimator.fit(x, y).predict(bad)
 
 
-@pytest.mark.parametrize("estimator", [LinearProbe(), RBFSVM()], ids=repr)
+@pytest.mark.parametrize("estimator", [KNN(), LinearProbe(), RBFSVM()], ids=repr)
 def test_one_class_cannot_be_separated(estimator: BaseEstimator):
     with pytest.raises(ValueError, match=r"one class \(cat\)"):
         estimator.fit(np.eye(3), ["cat"] * 3)

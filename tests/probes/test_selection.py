@@ -1,6 +1,21 @@
 import numpy as np
 import pytest
-from randfeat.probes import KNN, cross, knn_space, linear_space, refit, select, svm_space
+from randfeat.probes import (
+    KNN,
+    Components,
+    LinearProbe,
+    Selection,
+    cross,
+    folds,
+    knn_space,
+    linear_space,
+    nested,
+    refit,
+    scaling,
+    select,
+    strongest,
+    svm_space,
+)
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
 
 SEEN: list[set[int]] = []
@@ -59,7 +74,7 @@ def test_the_informative_feature_is_chosen():
         "noise": rng.normal(size=(120, 8)),
         "signal": np.eye(3)[y] + rng.normal(0, 0.3, size=(120, 3)),
     }
-    for space in (linear_space(Cs=(0.1, 1)), knn_space(ks=(1, 5)), svm_space(Cs=(1,), widths=(1,))):
+    for space in (linear_space(Cs=(0.1, 1)), knn_space(ks=(1, 5)), svm_space(Cs=(1,), relative_gammas=(1,))):
         selection = select(cross(features, space), y, np.arange(120) >= 90)
         assert selection.name.startswith("signal/")
         assert selection.score > 0.8
@@ -96,3 +111,92 @@ def test_bad_candidates(rows):
         select({"short": (KNN(), x[:5])}, y, held_out)
     with pytest.raises(ValueError, match="candidates are empty"):
         select({}, y, held_out)
+
+
+def test_every_fold_is_held_out_in_turn_and_every_image_counts_once(rows):
+    x, y, _ = rows
+    fold = np.array([0, 0, 0, 0, 0, 0, 1, 1, 2, 2])
+    selection = select({"zero": (Spy(0), x), "one": (Spy(1), x)}, y, fold)
+    assert SEEN[:3] == [{6, 7, 8, 9}, {0, 1, 2, 3, 4, 5, 8, 9}, set(range(8))]
+    assert selection.scores == {"zero": pytest.approx((y == 0).mean()), "one": pytest.approx((y == 1).mean())}
+
+
+def test_folds_that_are_one_are_refused(rows):
+    x, y, _ = rows
+    with pytest.raises(ValueError, match="all images in one fold"):
+        select({"knn": (KNN(), x)}, y, np.zeros(10, dtype=int))
+
+
+def test_nested_predictions_come_from_fits_and_choices_that_never_saw_the_image():
+    rng = np.random.default_rng(0)
+    y = np.arange(90) % 3
+    x = {"noise": rng.normal(size=(90, 5)), "signal": np.eye(3)[y] + rng.normal(0, 0.4, size=(90, 3))}
+    candidates = cross(x, knn_space(ks=(1, 5), metrics=("cosine",), scalings=("none",)))
+    result = nested(candidates, y, outer=4, inner=3, seed=1)
+    assert len(result.chosen) == 4
+    for i, name in enumerate(result.chosen):
+        mask = result.folds == i
+        estimator, features = candidates[name]
+        train = {n: (e, f[~mask]) for n, (e, f) in candidates.items()}
+        assert name == select(train, y[~mask], folds(y[~mask], None, 3, 1)).name
+        predicted = clone(estimator).fit(features[~mask], y[~mask]).predict(features[mask])
+        assert (result.right[mask] == (predicted == y[mask])).all()
+    assert result.right.mean() > 0.7
+
+
+def test_nested_keeps_groups_together():
+    SEEN.clear()
+    groups = np.repeat(list("abcdef"), 4)
+    x, y = np.arange(24.0)[:, None], np.arange(24) % 2
+    nested({"zero": (Spy(0), x), "one": (Spy(1), x)}, y, groups, outer=3, inner=2)
+    assert len(SEEN) == 3 * (2 * 2 + 1)
+    assert all(len(rows) == sum(4 for g in set(groups[list(rows)])) for rows in SEEN)
+
+
+def test_the_strongest_baseline_is_the_best_on_train():
+    scores = {"pixels": 0.5, "hog": 0.7, "pca": 0.7}
+    assert strongest({name: Selection("knn", s, {}) for name, s in scores.items()}) == "hog"
+    with pytest.raises(ValueError, match="selections are empty"):
+        strongest({})
+
+
+def test_components_are_those_of_a_singular_value_decomposition():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(30, 8)) * np.arange(1, 9)
+    made = Components(3).fit(x).transform(x)
+    _, _, axes = np.linalg.svd(x - x.mean(0), full_matrices=False)
+    np.testing.assert_allclose(np.abs(made), np.abs((x - x.mean(0)) @ axes[:3].T), atol=1e-10)
+
+
+def test_components_are_no_more_than_the_data_have():
+    x = np.random.default_rng(0).normal(size=(5, 40))
+    assert Components(64).fit(x).transform(x).shape == (5, 5)
+    with pytest.raises(ValueError, match="count=0"):
+        Components(0).fit(x)
+
+
+def test_a_space_with_components_reduces_after_scaling():
+    space = linear_space(scalings=("standard",), Cs=(1,), pcas=(None, 2))
+    assert list(space) == ["linear standard C=1", "linear standard pca=2 C=1"]
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(40, 6)) * 10.0 ** np.arange(6), np.arange(40) % 2
+    reduced = Components(2).fit_transform(scaling("standard").fit_transform(x))
+    expected = LinearProbe(C=1).fit(reduced, y).predict_proba(reduced)
+    np.testing.assert_allclose(space["linear standard pca=2 C=1"].fit(x, y).predict_proba(x), expected, atol=1e-6)
+
+
+def test_bad_rows_are_named_whatever_the_scaling(rows):
+    x, y, held_out = rows
+    bad = x.copy()
+    bad[7] = np.nan
+    with pytest.raises(ValueError, match=r"NaN or infinity in 1 of 10 rows \(first: 7\)"):
+        select(cross({"f": bad}, knn_space(scalings=("l2",))), y, held_out)
+
+
+def test_odd_data_work():
+    """Constant features, a class that is only held out, and labels that are strings."""
+    x, y = np.ones((12, 3)), np.array(list("aabbaabbaabb"))
+    for space in (linear_space(pcas=(None, 2)), knn_space(pcas=(None, 2)), svm_space(pcas=(None, 2))):
+        assert 0 <= select(cross({"f": x}, space), y, folds(y, count=3)).score <= 1
+    y[0] = "c"
+    assert select({"knn": (KNN(), x)}, y, np.arange(12) < 4).score < 1

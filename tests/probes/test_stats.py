@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from randfeat.probes import Interval, bootstrap, paired
+from randfeat.probes import Interval, bootstrap, holm, paired, spread
 
 scores_st = st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=40)
 
@@ -120,7 +120,8 @@ def test_paired_sees_what_unpaired_intervals_hide():
 
 def test_paired_resamples_as_bootstrap_does():
     a, b, groups = np.arange(9) % 2, np.arange(9) % 3, np.arange(9) // 2
-    assert paired(a, b, groups, seed=5) == bootstrap(a - b, groups, seed=5)
+    difference, interval = paired(a, b, groups, seed=5), bootstrap(a - b, groups, seed=5)
+    assert {**interval.as_dict(), "p": difference.p} == difference.as_dict()
 
 
 def test_paired_takes_booleans():
@@ -142,11 +143,13 @@ def test_excludes_zero(low, high, excludes):
     ("arguments", "message"),
     [
         ({"scores": []}, r"shape \(0,\)"),
-        ({"scores": np.ones((3, 2))}, "average repetitions first"),
+        ({"scores": np.ones((3, 2, 2))}, "average other repetitions first"),
+        ({"scores": np.ones((3, 0))}, r"shape \(3, 0\)"),
         ({"scores": [0.0, np.nan]}, "NaN or infinity"),
         ({"scores": [0, 1], "groups": [0]}, "one group per score"),
-        ({"scores": [0, 1], "groups": ["a", "a"]}, "leave groups out"),
-        ({"scores": [0, 1], "draws": 0}, "draws >= 1"),
+        ({"scores": [0, 1], "groups": ["a", "a"]}, "groups are all the same"),
+        ({"scores": [0, 1], "draws": 0}, "draws=0: expected one or more"),
+        ({"scores": [0, 1], "groups": {"typeface": ["a", "b"], "writer": [0]}}, r"writer have shape \(1,\)"),
         ({"scores": [0, 1], "level": 95}, "between 0 and 1"),
     ],
 )
@@ -155,6 +158,117 @@ def test_bad_input(arguments, message):
         bootstrap(**arguments)
 
 
-def test_paired_needs_the_same_images():
-    with pytest.raises(ValueError, match=r"shapes \(2,\) and \(3,\)"):
-        paired([0, 1], [0, 1, 1])
+def test_paired_needs_the_same_images_and_seeds():
+    for a, b in ((np.ones(2), np.ones(3)), (np.ones((2, 4)), np.ones((3, 4)))):
+        with pytest.raises(ValueError, match="score both features on the same images"):
+            paired(a, b)
+
+
+def two_levels(rng, outer=12, inner=5, images=4):
+    """Labels of groups inside groups, whose names repeat from one outer group to the next."""
+    return {
+        "typeface": np.repeat(np.arange(outer), inner * images),
+        "writer": np.tile(np.repeat(list("edcba"), images), outer),
+    }
+
+
+def test_groups_inside_groups_add_their_spread():
+    """The variance of a three-stage bootstrap, written out for groups of equal size."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(12, 1, 1)) + rng.normal(size=(12, 5, 1)) + rng.normal(size=(12, 5, 4))
+    variance = x.mean((1, 2)).var() / 12 + x.mean(2).var(1).mean() / 60 + x.var(2).mean() / 240
+    interval = bootstrap(x.ravel(), two_levels(rng), draws=20_000, level=0.6826894921)
+    assert (interval.high - interval.low) / 2 == pytest.approx(np.sqrt(variance), rel=0.03)
+
+
+def test_the_order_of_images_in_nested_groups_does_not_matter():
+    rng = np.random.default_rng(0)
+    groups, scores = two_levels(rng), np.repeat(rng.integers(2, size=60), 4)
+    moved = rng.permutation(240)
+    assert bootstrap(scores, groups) == bootstrap(scores[moved], {name: x[moved] for name, x in groups.items()})
+
+
+def test_several_seeds_are_resampled_beside_the_images():
+    """The variance of drawing seeds (one fewer) and images together, by simulation with plain loops."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(4, 1)) + rng.normal(size=50) + 0.3 * rng.normal(size=(4, 50))
+    slow = [x[rng.integers(4, size=3)][:, rng.integers(50, size=50)].mean() for _ in range(20_000)]
+    interval = bootstrap(x, draws=20_000, level=0.9)
+    assert (interval.value, interval.n) == (x.mean(), 50)
+    assert (interval.low, interval.high) == pytest.approx(tuple(np.quantile(slow, [0.05, 0.95])), abs=0.05)
+
+
+def test_one_seed_is_no_seed_and_equal_seeds_add_nothing():
+    scores = np.random.default_rng(0).random(30)
+    assert bootstrap(scores[None]) == bootstrap(scores)
+    same = bootstrap(np.tile(scores, (5, 1)), draws=20_000)
+    plain = bootstrap(scores, draws=20_000)
+    assert (same.low, same.high) == pytest.approx((plain.low, plain.high), abs=2e-3)
+
+
+@pytest.mark.parametrize("seeds", [3, 8])
+def test_coverage_with_seeds_needs_the_seeds(seeds):
+    """Scores of seed + image + noise around 0; the mean over seeds alone would be too sure."""
+    rng = np.random.default_rng(1)
+    hits = {"averaged": 0, "seeds": 0}
+    for i in range(300):
+        scores = 0.3 * rng.normal(size=(seeds, 1)) + rng.normal(size=40) + 0.5 * rng.normal(size=(seeds, 40))
+        for name, values in (("averaged", scores.mean(0)), ("seeds", scores)):
+            interval = bootstrap(values, draws=300, seed=i)
+            hits[name] += interval.low <= 0 <= interval.high
+    assert hits["averaged"] / 300 < hits["seeds"] / 300 - 0.03
+    assert 0.90 < hits["seeds"] / 300 < 0.99
+
+
+@given(scores_st, st.integers(39, 400), st.sampled_from([0.5, 0.9, 0.95]))
+@settings(max_examples=100, deadline=None)
+def test_p_is_low_exactly_where_the_interval_excludes_zero(scores, draws, level):
+    difference = paired(scores, np.zeros(len(scores)), draws=draws, level=level)
+    assert difference.excludes_zero == (difference.p <= 1 - level + 1e-9)
+    assert 2 / (draws + 1) <= difference.p <= 1
+
+
+def test_p_values_of_no_difference_are_uniform_and_of_a_large_one_the_lowest():
+    rng = np.random.default_rng(0)
+    p = np.array([paired(rng.normal(size=50), rng.normal(size=50), draws=199, seed=i).p for i in range(400)])
+    assert [np.mean(p <= level) for level in (0.1, 0.5, 0.9)] == pytest.approx([0.1, 0.5, 0.9], abs=0.05)
+    assert paired(rng.random(50) + 2, rng.random(50), draws=199).p == 0.01
+
+
+def test_a_single_run_is_compared_with_every_seed():
+    rng = np.random.default_rng(0)
+    a, b = rng.random((3, 20)), rng.random(20)
+    assert paired(a, b) == paired(a, b[None]) == paired(a, np.tile(b, (3, 1)))
+    assert paired(b, a).value == -paired(a, b).value
+
+
+def test_spread():
+    assert spread([1.0, 2.0, 4.0]).mean == pytest.approx(7 / 3)
+    assert spread([1.0, 2.0, 4.0]).std == pytest.approx(np.sqrt(7 / 3))
+    assert (spread([0.5]).std, spread([0.5]).runs) == (None, 1)
+    with pytest.raises(ValueError, match="one number per run"):
+        spread(np.ones((2, 2)))
+
+
+def test_holm_by_hand():
+    claims = holm({"c": 0.03, "a": 0.01, "d": 0.04, "b": 0.01})
+    assert list(claims) == ["c", "a", "d", "b"]
+    assert [claims[k].adjusted for k in "abcd"] == pytest.approx([0.04, 0.04, 0.06, 0.06])
+    assert [claims[k].holds for k in "abcd"] == [True, True, False, False]
+    assert holm({"a": 0.05})["a"].holds
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=8), st.sampled_from([0.9, 0.95]))
+@settings(max_examples=100, deadline=None)
+def test_holm_steps_down_until_the_first_failure(p, level):
+    claims = holm(dict(enumerate(p)), level)
+    holds, left = set(), sorted(range(len(p)), key=lambda i: p[i])
+    while left and p[left[0]] * len(left) <= 1 - level + 1e-9:
+        holds.add(left.pop(0))
+    assert {i for i in claims if claims[i].holds} == holds
+
+
+@pytest.mark.parametrize("p_values", [{}, {"a": np.nan}, {"a": 1.2}])
+def test_holm_refuses_what_is_no_p_value(p_values):
+    with pytest.raises(ValueError, match="numbers from 0 to 1"):
+        holm(p_values)

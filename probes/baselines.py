@@ -1,0 +1,242 @@
+"""What features have to beat: pixels, recentred pixels, HOG, colours, bags of patches and of tokens, as features.
+
+Give each of them the same search as the method (`cross` with `linear_space`, `knn_space` and `svm_space`, whose `pcas`
+reduce dimensions) and compare with the `strongest`. Images are (n, H, W) or (n, H, W, C), uint8 or float; features are
+float32 (n, d). Nothing here sees labels, and only `PatchCounts` learns anything: fit it on train.
+"""
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.utils.validation import check_is_fitted
+
+from .arrays import check_finite
+
+Features = NDArray[np.float32]
+
+_BLOCK = 1 << 24  # numbers worked on at once: 64 MB
+
+
+def pixels(images: ArrayLike) -> Features:
+    """The values of the pixels; bytes become 0..1."""
+    pictures = _as_pictures(images)
+    return pictures.reshape(len(pictures), -1)
+
+
+def recentred(images: ArrayLike) -> Features:
+    """Pixels after moving what is drawn, by whole pixels, so that its centre of mass lies in the middle.
+
+    Drawn is what differs from the median of the image's border, which also fills the gaps.
+    """
+    pictures = _as_pictures(images)
+    n, height, width, channels = pictures.shape
+    border = np.concatenate(
+        [pictures[:, [0, -1]].reshape(n, -1, channels), pictures[:, :, [0, -1]].reshape(n, -1, channels)], axis=1
+    )
+    paper = np.median(border, axis=1)
+    ink = np.abs(pictures - paper[:, None, None]).sum(axis=-1)
+    rows = _ahead(ink.sum(axis=2))[:, None] + np.arange(height)
+    columns = _ahead(ink.sum(axis=1))[:, None] + np.arange(width)
+    outside = ((rows < 0) | (rows >= height))[:, :, None] | ((columns < 0) | (columns >= width))[:, None]
+    picked = pictures[
+        np.arange(n)[:, None, None], rows.clip(0, height - 1)[:, :, None], columns.clip(0, width - 1)[:, None]
+    ]
+    return np.where(outside[..., None], paper[:, None, None], picked).reshape(n, -1)
+
+
+def hog(images: ArrayLike, cell: int | None = None, orientations: int = 9) -> Features:
+    """Histograms of oriented gradients (Dalal & Triggs 2005): for each cell how strong edges of each direction are,
+    relative to the 2 x 2 cells around.
+
+    cell: pixels of its side; by default an eighth of the image's shorter side, at least 2. Cells fill the image evenly.
+    """
+    pictures = _as_pictures(images)
+    _, height, width, _ = pictures.shape
+    side = max(2, min(height, width) // 8) if cell is None else cell
+    if side < 1 or orientations < 1 or min(height, width) < 2:
+        raise ValueError(
+            f"images are {height} x {width}, cell={side}, orientations={orientations}: expected two pixels a side or "
+            "more, a cell of one or more and one orientation or more."
+        )
+    down, across = (_shares(length, max(1, length // side)) for length in (height, width))
+    step = max(1, _BLOCK // (height * width * orientations))
+    blocks = [
+        _normalised(np.einsum("ih,nhwo,jw->nijo", down, _edges(part, orientations), across, optimize=True))
+        for part in (pictures[start : start + step] for start in range(0, len(pictures), step))
+    ]
+    return np.concatenate(blocks).astype(np.float32)
+
+
+def colour_histogram(images: ArrayLike, bins: int = 8) -> Features:
+    """Shares of the image's pixels (n, bins ** C) of each colour, every channel cut into `bins` equal parts of 0..1."""
+    pictures = _as_pictures(images)
+    if pictures.min() < 0 or pictures.max() > 1:
+        raise ValueError(
+            f"images reach from {pictures.min():.3g} to {pictures.max():.3g}, expected 0 to 1 or bytes; divide by "
+            "their highest possible value."
+        )
+    n, height, width, channels = pictures.shape
+    if bins < 1 or bins**channels > 1 << 16:
+        raise ValueError(f"bins={bins} for {channels} channels: expected from 1 to 65,536 colours; take fewer bins.")
+    levels = np.minimum((pictures * bins).astype(np.intp), bins - 1)
+    colours = levels @ bins ** np.arange(channels)
+    return token_counts(colours.reshape(n, -1), bins**channels) / (height * width)
+
+
+def token_counts(tokens: ArrayLike, vocab_size: int) -> Features:
+    """How often each token occurs in an image (n, vocab_size). tokens: codes of a tokenizer, (n, N)."""
+    codes = _as_tokens(tokens, vocab_size)
+    counts = np.zeros((len(codes), vocab_size), dtype=np.float32)
+    np.add.at(counts, (np.arange(len(codes))[:, None], codes), 1)
+    return counts
+
+
+def token_one_hot(tokens: ArrayLike, vocab_size: int) -> Features:
+    """Which token stands where (n, N * vocab_size), for short images of few codes; `token_codes` is for the others."""
+    codes = _as_tokens(tokens, vocab_size)
+    if codes.size * vocab_size > 1 << 31:
+        raise ValueError(
+            f"{len(codes)} images of {codes.shape[1]} tokens out of {vocab_size} make "
+            f"{codes.size * vocab_size:,} numbers; use token_codes or token_counts."
+        )
+    hot = np.zeros((codes.size, vocab_size), dtype=np.float32)
+    hot[np.arange(codes.size), codes.ravel()] = 1
+    return hot.reshape(len(codes), -1)
+
+
+def token_codes(tokens: ArrayLike, codebook: ArrayLike) -> Features:
+    """The tokenizer's own vectors of the tokens, one after the other (n, N * c). codebook: (vocab_size, c)."""
+    vectors = np.asarray(codebook, dtype=np.float32)
+    if vectors.ndim != 2:
+        raise ValueError(f"codebook has shape {vectors.shape}, expected (vocab_size, c); give one vector per token.")
+    codes = _as_tokens(tokens, len(vectors))
+    return vectors[codes].reshape(len(codes), -1)
+
+
+class PatchCounts(TransformerMixin, BaseEstimator):
+    """Bag of visual words: k-means of small patches, then how often each occurs (Csurka et al. 2004).
+
+    words: how many kinds of patches, at most as many as train holds different ones. patch: pixels of its side. stride:
+    pixels from one to the next. cells: the image is cut into cells x cells parts that are counted each by itself.
+    """
+
+    def __init__(self, words: int = 256, patch: int = 4, stride: int = 2, cells: int = 1, seed: int = 0) -> None:
+        self.words = words
+        self.patch = patch
+        self.stride = stride
+        self.cells = cells
+        self.seed = seed
+
+    def fit(self, images: ArrayLike, y: Any = None) -> "PatchCounts":
+        """Learn the kinds of patches of `images` from 100,000 of them."""
+        from sklearn.cluster import MiniBatchKMeans
+
+        if min(self.words, self.patch, self.stride, self.cells) < 1:
+            raise ValueError(
+                f"words={self.words}, patch={self.patch}, stride={self.stride}, cells={self.cells}: "
+                "expected one or more of each."
+            )
+        pictures = _as_pictures(images)
+        rng = np.random.default_rng(self.seed)
+        each = math.ceil(100_000 / len(pictures))
+        seen = [rng.permutation(np.concatenate(self._patches(picture)))[:each] for picture in pictures]
+        patches = np.concatenate(seen)
+        kinds = min(self.words, len(np.unique(patches, axis=0)))
+        self.kmeans_ = MiniBatchKMeans(kinds, random_state=self.seed, n_init=3, batch_size=4096).fit(patches)
+        return self
+
+    def transform(self, images: ArrayLike) -> Features:
+        """Shares of the patches (n, cells * cells * words) that are of each kind, in each part of the image."""
+        check_is_fitted(self)
+        pictures = _as_pictures(images)
+        values = self.patch**2 * pictures.shape[-1]
+        if values != self.kmeans_.n_features_in_:
+            raise ValueError(
+                f"images have {pictures.shape[-1]} channels, those of the fit had "
+                f"{self.kmeans_.n_features_in_ // self.patch**2}; give images of one kind."
+            )
+        return np.stack([self._counts(self._patches(picture)) for picture in pictures])
+
+    def _counts(self, patches: Features) -> Features:
+        rows, columns = (np.arange(n) * self.cells // n for n in patches.shape[:2])
+        part = rows[:, None] * self.cells + columns
+        word = self.kmeans_.predict(np.concatenate(patches))
+        kinds = self.kmeans_.n_clusters
+        counts = np.bincount(part.ravel() * kinds + word, minlength=self.cells**2 * kinds)
+        return (counts / len(word)).astype(np.float32)
+
+    def _patches(self, picture: Features) -> Features:
+        """Patches (rows, columns, patch * patch * C) of one picture."""
+        if min(picture.shape[:2]) < self.patch:
+            raise ValueError(
+                f"images are {picture.shape[0]} x {picture.shape[1]}, smaller than a patch of {self.patch}; "
+                "take a smaller one."
+            )
+        windows = np.lib.stride_tricks.sliding_window_view(picture, (self.patch, self.patch), axis=(0, 1))
+        windows = windows[:: self.stride, :: self.stride]
+        return windows.reshape(*windows.shape[:2], -1)
+
+
+def _as_pictures(images: ArrayLike) -> Features:
+    """Images as finite float32 (n, H, W, C), bytes as 0..1."""
+    pictures = np.asarray(images)
+    if pictures.ndim not in (3, 4) or not pictures.size or pictures.dtype.kind not in "fiub":
+        raise ValueError(
+            f"images are {pictures.dtype} {pictures.shape}, expected numbers (n, H, W) or (n, H, W, C), one or more."
+        )
+    scale = 255 if pictures.dtype == np.uint8 else 1
+    values = pictures.astype(np.float32) / np.float32(scale)
+    check_finite(values.reshape(len(values), -1), "images")
+    return values[..., None] if values.ndim == 3 else values
+
+
+def _as_tokens(tokens: ArrayLike, vocab_size: int) -> NDArray[np.integer]:
+    codes = np.asarray(tokens)
+    if codes.ndim != 2 or not codes.size or codes.dtype.kind not in "ui":
+        raise ValueError(f"tokens are {codes.dtype} {codes.shape}, expected whole numbers (n, N), one or more.")
+    if codes.min() < 0 or codes.max() >= vocab_size:
+        raise ValueError(f"tokens reach from {codes.min()} to {codes.max()}, expected 0 to {vocab_size - 1}.")
+    return codes
+
+
+def _ahead(mass: NDArray[np.floating]) -> NDArray[np.intp]:
+    """By how many places (n,) the centre of each row of masses (n, length) lies beyond the middle."""
+    total, middle = mass.sum(axis=1), (mass.shape[1] - 1) / 2
+    moments = mass @ (np.arange(mass.shape[1]) - middle)
+    return np.rint(np.divide(moments, total, out=np.zeros_like(total), where=total > 0)).astype(np.intp)
+
+
+def _edges(pictures: Features, orientations: int) -> Features:
+    """Strength (n, H, W, orientations) of the gradient of the channel where it is strongest, shared by the two nearest
+    directions; opposite ones are the same."""
+    by_row, by_column = np.gradient(pictures, axis=(1, 2))
+    strength = np.hypot(by_row, by_column)
+    channel = strength.argmax(axis=-1)[..., None]
+    by_row, by_column, strength = (np.take_along_axis(x, channel, axis=-1) for x in (by_row, by_column, strength))
+    direction = np.arctan2(by_row, by_column) % np.pi * (orientations / np.pi)
+    apart = np.abs(direction - np.arange(orientations))
+    nearest = np.minimum(apart, orientations - apart)
+    return strength * np.maximum(0, 1 - nearest)
+
+
+def _shares(length: int, cells: int) -> Features:
+    """The weights (cells, length) of pixels in cells that fill a side: 1 at the centre of a cell, 0 at the next."""
+    place = (np.arange(length) + 0.5) * cells / length - 0.5
+    return np.maximum(0, 1 - np.abs(place - np.arange(cells)[:, None])).astype(np.float32)
+
+
+def _normalised(cells: Features) -> Features:
+    """Blocks of 2 x 2 cells (n, rows, columns, o), each of length 1 with no number above 0.2, as vectors (n, d)."""
+    rows, columns = (min(2, side) for side in cells.shape[1:3])
+    blocks = np.lib.stride_tricks.sliding_window_view(cells, (rows, columns), axis=(1, 2))
+    flat = blocks.reshape(*blocks.shape[:3], -1)
+    flat = np.minimum(_unit(flat), 0.2)
+    return _unit(flat).reshape(len(cells), -1)
+
+
+def _unit(x: Features) -> Features:
+    """Vectors (..., d) of length 1; those without edges stay about zero."""
+    return x / np.sqrt(np.square(x).sum(axis=-1, keepdims=True) + 1e-6)

@@ -1,0 +1,86 @@
+"""Correspondence without annotations: do features find an image's points again once it is turned, zoomed and moved?"""
+
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from .correspondence import PCK, check_options, inner, tabulate
+from .matching import match
+from .placements import stretched
+
+
+def warped_pck(
+    images: ArrayLike,
+    dense: Callable[[NDArray], ArrayLike],
+    alphas: Sequence[float] = (0.1, 0.05),
+    turn: float = 30.0,
+    zoom: float = 1.25,
+    shift: float = 0.1,
+    grid: int = 8,
+    seed: int = 0,
+    upsample: int = 1,
+) -> PCK:
+    """PCK of images against themselves after a random known warp; alpha is a share of max(height, width) of the image.
+
+    images: (n, H, W) or (n, H, W, C), uint8 or float. dense: such images to features (n, D, h, w).
+    turn: at most that many degrees. zoom: at most by that factor, in or out. shift: at most that share of each side.
+    grid: grid x grid points spread over each image; those that leave the picture are lost. Where something comes into
+    the picture its edge is repeated, because a mirror would hold points twice. The warps depend on the seed and on the
+    place of an image in the list only.
+    """
+    check_options(alphas, upsample)
+    pictures = np.asarray(images)
+    if pictures.ndim not in (3, 4) or not pictures.size or grid < 1 or zoom < 1 or shift < 0:
+        raise ValueError(
+            f"images have shape {pictures.shape}, zoom={zoom}, shift={shift}, grid={grid}; expected "
+            "(n, H, W) or (n, H, W, C), zoom >= 1, shift >= 0 and grid >= 1."
+        )
+    height, width = pictures.shape[1:3]
+    warps = [_draw(np.random.default_rng([seed, i]), turn, zoom, shift) for i in range(len(pictures))]
+    moved = np.stack([_warp(picture, *warp) for picture, warp in zip(pictures, warps, strict=True)])
+    maps = [np.asarray(dense(side), dtype=np.float32) for side in (pictures, moved)]
+    if maps[0].ndim != 4 or len(maps[0]) != len(pictures) or not all(np.isfinite(m).all() for m in maps):
+        raise ValueError(f"dense gave {maps[0].shape}, expected finite features ({len(pictures)}, D, h, w).")
+    place = stretched((width, height))
+    ticks = (np.arange(grid) + 0.5) / grid
+    shares = np.stack(np.meshgrid(ticks, ticks), axis=-1).reshape(-1, 2)
+    points = place.back(shares)
+    rows = []
+    for source, target, (matrix, move) in zip(*maps, warps, strict=True):
+        wanted = _moved(points, matrix, move, height, width)
+        inside = inner(place.into(wanted))
+        matched = place.back(match(source, target, shares[inside], upsample))
+        error = np.linalg.norm(matched - wanted[inside], axis=1) / max(height, width)
+        rows.append((error, int((~inside).sum())))
+    return tabulate(rows, ["warp"] * len(pictures), alphas)
+
+
+def _draw(rng: np.random.Generator, turn: float, zoom: float, shift: float) -> tuple[NDArray, NDArray]:
+    """The matrix (2, 2) that points, less the centre of the image, are multiplied by, and the move as shares of its
+    sides."""
+    angle = math.radians(turn) * rng.uniform(-1, 1)
+    scale = zoom ** rng.uniform(-1, 1)
+    matrix = scale * np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
+    return matrix, shift * rng.uniform(-1, 1, size=2)
+
+
+def _moved(points: NDArray, matrix: NDArray, move: NDArray, height: int, width: int) -> NDArray[np.float64]:
+    centre = np.array([width - 1, height - 1]) / 2
+    return (points - centre) @ matrix.T + centre + move * (width, height)
+
+
+def _warp(picture: NDArray, matrix: NDArray, move: NDArray) -> NDArray:
+    """The picture (H, W) or (H, W, C), so that what was at a point is where `_moved` says."""
+    from scipy.ndimage import affine_transform
+
+    height, width = picture.shape[:2]
+    centre = np.array([width - 1, height - 1]) / 2
+    back = np.linalg.inv(matrix)
+    offset = centre - back @ (centre + move * (width, height))
+    channels = [
+        affine_transform(channel, back[::-1, ::-1], offset[::-1], order=1, mode="nearest")  # rows come before columns
+        for channel in np.moveaxis(picture.reshape(height, width, -1), -1, 0)
+    ]
+    return np.stack(channels, axis=-1).reshape(picture.shape)
