@@ -14,7 +14,6 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 # float32 and float64 are kept, everything else (half precision, uint8 pixels) becomes float32.
 _FORM: dict[str, Any] = {"dtype": (np.float32, np.float64), "ensure_all_finite": False}
-_BLOCK = 1 << 24  # numbers checked at once
 
 
 def check_finite(x: NDArray[Any], name: str = "features") -> None:

@@ -66,8 +66,8 @@ def bootstrap(
 
     What is drawn with replacement, from the outside in:
 
-    - seeds, if there are several: one fewer than there are, so that their variance is unbiased (Rao & Wu 1988). The same
-      images are drawn for all of them, because all were scored on the same ones (Owen 2007, arXiv 0712.1111).
+    - seeds, if there are several: one fewer than there are, so that their variance is unbiased (Rao & Wu 1988).
+      The same images are drawn for all, because all were scored on the same ones (Owen 2007, arXiv 0712.1111).
     - groups, such as the folder or the photographer of an image, and groups inside each drawn group.
     - images inside each drawn group (Davison & Hinkley 1997, section 3.8). This counts the spread inside a group twice,
       so it errs to the wide side.

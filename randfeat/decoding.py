@@ -80,17 +80,20 @@ def batches(reader: Reader, parts: Sequence[range], workers: int) -> Generator[B
     numbers = (list(part) for part in parts)
     loader = DataLoader(_Attempts(reader), batch_sampler=numbers, num_workers=workers, collate_fn=_batch, **more)
     following = iter(loader)
-    while True:
-        try:
-            batch = next(following)
-        except StopIteration:
-            return
-        except RuntimeError as error:  # failures of images come as values
-            reason = str(error).splitlines()[0]
-            raise RuntimeError(f"a process that decodes images has ended ({reason}): try fewer workers") from error
-        if isinstance(batch, RuntimeError):
-            raise batch
-        yield batch
+    try:
+        while True:
+            try:
+                batch = next(following)
+            except StopIteration:
+                return
+            except RuntimeError as error:  # failures of images come as values
+                reason = str(error).splitlines()[0]
+                raise RuntimeError(f"a process that decodes images has ended ({reason}): try fewer workers") from error
+            if isinstance(batch, RuntimeError):
+                raise batch
+            yield batch
+    finally:
+        del following  # ends the workers now; a traceback would hold it, and them
 
 
 def default_workers() -> int:

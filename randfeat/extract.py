@@ -11,7 +11,7 @@ import json
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, suppress
+from contextlib import closing, nullcontext, suppress
 from dataclasses import dataclass
 from math import prod
 from numbers import Integral
@@ -174,10 +174,12 @@ def _make(
     processes.wait_for_all()
     begun = unfinished.begin(directory, wanted, "features", FREE)
     shards = Shards(directory / unfinished.FOLDER, len(reader.source), begun["shard_size"])
-    _fill(shards, reader, encode, shapes, batch_size, workers)
-    processes.wait_for_all()
-    if first:
-        _join(directory, begun, shards, reader.source, shapes)
+    with unfinished.alone(directory) if first else nullcontext():
+        processes.wait_for_all()  # until it is sure that nobody else is at it
+        _fill(shards, reader, encode, shapes, batch_size, workers)
+        processes.wait_for_all()
+        if first:
+            _join(directory, begun, shards, reader.source, shapes)
     processes.wait_for_all()
 
 

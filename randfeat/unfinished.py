@@ -5,14 +5,18 @@ the directory is whole.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from . import files
 from .settings import refuse_other
 
-FOLDER, SETTINGS = "unfinished", "settings.json"
+FOLDER, SETTINGS, LOCK = "unfinished", "settings.json", "lock"
+PATIENCE = 15  # seconds: so long the workers of a process that was killed may outlive it, and hold its lock
 
 
 def is_begun(directory: Path) -> bool:
@@ -38,6 +42,22 @@ def begin(directory: Path, settings: Mapping[str, Any], what: str, free: Collect
     folder.mkdir(parents=True, exist_ok=True)
     files.write_json(folder / SETTINGS, now)
     return now
+
+
+@contextmanager
+def alone(directory: Path) -> Iterator[None]:
+    """Inside, nobody else fills the directory; a RuntimeError if somebody does. A kill ends that, too."""
+    lock = FileLock(directory / FOLDER / LOCK, timeout=PATIENCE)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise RuntimeError(
+            f"another process is filling {directory}: wait until it has ended, or choose another directory (--out)"
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _is_empty(directory: Path) -> bool:

@@ -17,6 +17,7 @@ from readers import Means, Squares
 from test_sample_folder import contents
 
 from randfeat import extract as extracting
+from randfeat import unfinished
 from randfeat.extract import extract
 from randfeat.store import FeatureStore
 
@@ -216,6 +217,25 @@ def begun(directory, monkeypatch):
     return directory
 
 
+def test_two_at_once_are_one_too_many(tmp_path, monkeypatch, undisturbed):
+    monkeypatch.setattr(unfinished, "PATIENCE", 0.1)
+    out, refused = tmp_path / "out", []
+
+    class Interrupted(Means):
+        """In the midst of its work somebody begins the same."""
+
+        def encode(self, batch):
+            if (out / "unfinished" / "lock").exists() and not refused:
+                refused.append(True)
+                with pytest.raises(RuntimeError, match=r"another process is filling .*out: wait until it has ended"):
+                    made(out)
+            return super().encode(batch)
+
+    extract(Interrupted(), Squares(13, DAMAGED), out, batch_size=2, workers=0, shard_size=3)
+    assert refused
+    assert contents(out) == undisturbed
+
+
 def test_what_is_not_ours_is_left_alone(tmp_path):
     for name in (
         "photos/me.jpg",
@@ -309,7 +329,7 @@ def test_a_full_disk_loses_nothing(tmp_path, monkeypatch, undisturbed):
         with pytest.raises(OSError, match="No space"):
             made(out)
     assert sorted(contents(out)) == [f"unfinished/{name}" for name in
-                                     ("000000.safetensors", "000001.safetensors", "settings.json")]  # fmt: skip
+                                     ("000000.safetensors", "000001.safetensors", "lock", "settings.json")]  # fmt: skip
     made(out)
     assert contents(out) == undisturbed
 

@@ -22,7 +22,7 @@ from .. import orders
 from ..layers import Block, CrossAttention, KVCache, SelfAttention, ffn_width, rope_table
 
 # On a CPU that much of the residual stream is read at once: the rest of a batch would push it out of the caches
-BYTES_AT_ONCE = 4 * 2**20
+BYTES_AT_ONCE = 2 * 2**20
 Context = Literal["causal", "echo", "full", "after"]
 Stream = Literal["token", "query"]
 
