@@ -12,6 +12,8 @@ from sklearn.utils import check_array
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+_BLOCK = 1 << 24  # numbers looked at together
+
 # float32 and float64 are kept, everything else (half precision, uint8 pixels) becomes float32.
 _FORM: dict[str, Any] = {"dtype": (np.float32, np.float64), "ensure_all_finite": False}
 
