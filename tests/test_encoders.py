@@ -321,3 +321,25 @@ def test_images_of_many_kinds(saved, tmp_path):
 def test_the_hub_explains_for_others_too():
     with pytest.raises(ConnectionError, match="could not be transferred"), hub.explained("timm/x", "the weight file"):
         raise OSError("no space left")
+
+
+def test_a_model_of_timm_at_another_size(tmp_path):
+    import timm
+
+    from randfeat.timm_encoder import open_timm
+
+    path = tmp_path / "vit.pth"
+    torch.save(timm.create_model("test_vit", num_classes=0).state_dict(), path)
+    made = open_encoder(f"timm:test_vit?img_size=96,crop_pct=0.5@{path}")
+    usual = open_encoder(f"timm:test_vit@{path}")
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (200, 300, 3)).astype(np.uint8))
+    assert made.prepare(picture).shape == (3, 96, 96)
+    assert usual.prepare(picture).shape == (3, 160, 160)
+    assert "crop_pct 0.5" in made.record()["preprocessing"]
+    assert made.features([picture])[0].shape == (1, 64)
+    assert made.record()["weights"] != usual.record()["weights"]  # positions are another grid's
+    fresh = open_timm("test_vit?img_size=96", [], "cpu", torch.float32, fresh=True)
+    assert fresh.prepare(picture).shape == (3, 96, 96)
+    for wrong in ("img_size=x", "img_size=0", "crop_pct=2", "nonsense=3"):
+        with pytest.raises(ValueError, match=r"expected .img_size=PIXELS, .crop_pct=SHARE or both"):
+            open_timm(f"test_vit?{wrong}", [], "cpu", torch.float32)

@@ -131,6 +131,11 @@ def test_stores_and_models_measure_the_same(model, table, stores, tmp_path):
     assert found[0].scores == found[1].scores == found[2].scores
     assert found[0].fingerprints == found[1].fingerprints == found[2].fingerprints
     assert found[1].name == f"train,test {SPEC}"
+    FeatureStore.merge([stores / "train", stores / "test"], tmp_path / "whole")
+    more = ["--data", table, "--tasks", "linear", "--spec", SPEC, *group]
+    assert probe("compare", tmp_path / "whole", model, out=tmp_path / "d", more=more) == 0
+    whole, ours = (record for record in load_all(tmp_path / "d") if not record.is_baseline)
+    assert whole.scores == ours.scores == found[0].scores
 
 
 def test_one_store_is_cut_by_the_seed_and_groups_stay_whole(model, folder, tmp_path):
@@ -333,10 +338,14 @@ def test_points_are_followed_through_the_preparation(model, size):
         (["{model}", "{table}", "--split", "train", "nonsense"], "has the splits test, train, not 'nonsense'"),
         (["{model}", "{table}", "--spec", "raster/nonsense"], "raster/nonsense"),
         (["{model}", "{folder}/ant"], "has no labels"),
+        (["{model}", "{table}", "--test-share", "0.2"], "train and test are given already"),
+        (["{model}", "{table}", "--recipe", "mae"], "--recipe is for linear probes"),
+        (["{stores}/train", "--split", "train", "test"], "--split and --labels are for DATA"),
+        (["{stores}/train", "--spec", "pooled"], "holds no feature pooled: there is raster/causal/token/L2/mean/mean"),
     ],
 )
-def test_errors_are_one_sentence_and_leave_no_records(what, says, model, table, folder, tmp_path, capsys):
-    given = [word.format(model=model, table=table, folder=folder) for word in what]
+def test_errors_are_one_sentence_and_leave_no_records(what, says, model, table, folder, stores, tmp_path, capsys):
+    given = [word.format(model=model, table=table, folder=folder, stores=stores) for word in what]
     assert probe("knn", *given, out=tmp_path / "out") == 1
     said = capsys.readouterr().err.splitlines()[-1]
     assert said.startswith("randfeat probe: ")

@@ -380,3 +380,20 @@ def test_a_source_travels_to_other_processes(tmp_path):
     arrived = pickle.loads(pickle.dumps(source))
     assert (arrived.paths, arrived.labels, arrived.classes) == (source.paths, source.labels, source.classes)
     assert np.array_equal(arrived.read(1), source.read(1))
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
+def test_a_column_of_ones_own_is_read_by_path(tmp_path, suffix):
+    from randfeat.sources.table import read_column
+
+    rows = [{"path": "a.png", "label": 0, "Writer": 7}, {"path": "b.png", "label": 1, "Writer": None}]
+    path = tmp_path / f"list.{suffix}"
+    if suffix == "csv":
+        path.write_text("path,label,Writer\na.png,0,7\nb.png,1,\n")
+    elif suffix == "jsonl":
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    else:
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    assert read_column(path, "writer") == {"a.png": 7, "b.png": None}
+    with pytest.raises(ValueError, match="has no column nobody"):
+        read_column(path, "nobody")

@@ -83,8 +83,8 @@ def _measured(
     start = time.perf_counter()
     store = contender.stores[0]
     score = partial(_pck, contender, args=args)
-    search = {spec: float(score(spec, choosing).per_image()[0]) for spec in store.specs} if choosing else {}
-    spec = max(search, key=lambda one: search[one]) if search else store.specs[0]
+    search = {spec: float(score(spec, choosing).per_image()[0]) for spec in contender.specs} if choosing else {}
+    spec = max(search, key=lambda one: search[one]) if search else contender.specs[0]
     found = score(spec, scored)
     root = Path(args.data)
     paths = [f"{pair.source.relative_to(root)}:{pair.target.relative_to(root)}" for pair in scored]

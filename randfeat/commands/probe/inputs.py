@@ -30,10 +30,12 @@ Sources = Sequence["Source | TokenSource"]
 
 @dataclass(frozen=True, eq=False)
 class Contender:
-    """One model or store. stores: of train and of test, or one of both. encoder: of a model."""
+    """One model or store. stores: of train and of test, or one of both. specs: those that are measured. encoder: of a
+    model."""
 
     text: str
     stores: tuple[FeatureStore, ...]
+    specs: tuple[str, ...]
     encoder: Encoder | None = None
 
     @property
@@ -95,12 +97,17 @@ def groups_of(column: str, paths: Sequence[str], name: str) -> np.ndarray:
 def open_contender(text: str, sources: Sources, specs: Sequence[str], args: argparse.Namespace) -> Contender:
     """A store, two (TRAIN,TEST), or a model whose features of all sources are read, unless they are there already."""
     if stores := _stores(text):
-        return Contender(text, tuple(stores))
+        there = [spec for spec in stores[0].specs if all(spec in store.specs for store in stores)]
+        wanted = [spec for spec in there if not specs or spec in specs]
+        if not wanted:
+            asked = " or ".join(specs) or "that both stores have"
+            raise ValueError(f"{text} holds no feature {asked}: there is {', '.join(stores[0].specs)}")
+        return Contender(text, tuple(stores), tuple(wanted))
     if not sources:
         raise ValueError(f"{text} is no feature store: give DATA as well for a model to read")
     encoder = open_model(text, specs, devices.pick(args.device), getattr(torch, args.dtype), args.seed)
     folder = args.stores or args.out / "stores"
-    return Contender(text, tuple(_read(encoder, source, folder, args) for source in sources), encoder)
+    return Contender(text, tuple(_read(encoder, source, folder, args) for source in sources), encoder.specs, encoder)
 
 
 def open_model(
@@ -128,11 +135,11 @@ def open_model(
 def feature_set(contender: Contender, train: Part, test: Part, name: str, baseline: bool = False) -> FeatureSet:
     """Its features of the images of train and of test."""
     stores = contender.stores
-    ends = _features(stores[0], train), _features(stores[-1], test)
+    ends = [_features(store, contender.specs, part) for store, part in ((stores[0], train), (stores[-1], test))]
     parts = [Labelled(x, part.labels, part.paths, part.groups) for x, part in zip(ends, (train, test), strict=True)]
     own = {store.directory: store for store in stores}.values()
     prints = {
-        "features": " ".join(store.fingerprint(spec) for store in own for spec in store.specs),
+        "features": " ".join(store.fingerprint(spec) for store in own for spec in contender.specs),
         "data": " ".join(store.meta["source"]["fingerprint"] for store in own),
     }
     return FeatureSet(name, *parts, baseline, prints)
@@ -142,7 +149,7 @@ def names(contenders: Sequence[Contender]) -> list[str]:
     """One name for each: the short one, with the reading if there is but one, unless two would be called the same."""
     shorts = [contender.short for contender in contenders]
     plain = [c.short if shorts.count(c.short) == 1 else c.text for c in contenders]
-    specs = [contender.stores[0].specs for contender in contenders]
+    specs = [contender.specs for contender in contenders]
     return [f"{name} {own[0]}" if len(own) == 1 else name for name, own in zip(plain, specs, strict=True)]
 
 
@@ -193,7 +200,7 @@ def _is_of_timm(spec: str) -> bool:
     return spec == "pooled" or re.match(r"L[-\d]", spec) is not None
 
 
-def _features(store: FeatureStore, part: Part) -> dict[str, np.ndarray]:
+def _features(store: FeatureStore, specs: Sequence[str], part: Part) -> dict[str, np.ndarray]:
     """By reading, the rows of a store that are the images of a part; mapped from the disk where that is all of them."""
     row_of = {path: row for row, path in enumerate(store.paths)}
     if missing := [path for path in part.paths.tolist() if path not in row_of]:
@@ -203,4 +210,4 @@ def _features(store: FeatureStore, part: Part) -> dict[str, np.ndarray]:
         )
     rows = np.array([row_of[path] for path in part.paths.tolist()], dtype=np.intp)
     whole = len(rows) == len(store) and bool((rows == np.arange(len(rows))).all())
-    return {spec: store.as_numpy(spec) if whole else store.as_numpy(spec)[rows] for spec in store.specs}
+    return {spec: store.as_numpy(spec) if whole else store.as_numpy(spec)[rows] for spec in specs}

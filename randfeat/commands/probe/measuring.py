@@ -40,6 +40,10 @@ def measure(given: Sequence[str], data: str | None, tasks: Sequence[str], args: 
     """Every contender in every task; what is written lies in `args.out`."""
     if twice := next((text for text in given if given.count(text) > 1), None):
         raise ValueError(f"{twice} is given twice: once is enough")
+    if data is None and (args.split or args.labels):
+        raise ValueError("--split and --labels are for DATA, and a store is what it is: leave them out")
+    if args.recipe and "linear" not in tasks:
+        raise ValueError("--recipe is for linear probes: leave it out")
     how = protocol(args)
     with processes.ended_by_sigterm(), processes.group():
         sources = [] if data is None else open_data(data, args.split, args.labels)
@@ -48,10 +52,13 @@ def measure(given: Sequence[str], data: str | None, tasks: Sequence[str], args: 
         fresh = random_weights(contenders, sources, specs, args) if args.baselines else []
         if processes.rank() > 0:  # it has read its share
             return
+    most = max(contenders, key=lambda contender: len(contender.stores))  # a store may hold train and test in one
+    parts = [part_of(store, args.group, data) for store in most.stores]
     share = args.test_share
+    if share is not None and len(parts) == 2:
+        raise ValueError("train and test are given already: leave --test-share out")
     if share is None:
         share = 0 if {*tasks} <= {"retrieval", "cluster"} else SHARE
-    parts = [part_of(store, args.group, data) for store in contenders[0].stores]
     train, test = divided(parts, share, args.seed)
     everyone = [*contenders, *fresh]
     sets = [
@@ -111,7 +118,7 @@ def random_weights(
         text = RANDOM + (contender.text.partition("@")[0] if contender.text.startswith(TIMM) else contender.text)
         if text not in known:
             made = open_contender(text, sources, specs, args)
-            fresh.setdefault(made.stores[0].fingerprint(made.stores[0].specs[0]), made)
+            fresh.setdefault(made.stores[0].fingerprint(made.specs[0]), made)
     return list(fresh.values())
 
 
