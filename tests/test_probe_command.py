@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import csv
 import json
+import runpy
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from randfeat.probes import Record, load_all
+from sklearn.datasets import load_digits
 from test_sample_folder import make
 
 from randfeat import cli, store
 from randfeat.commands.probe.correspondence import placement
+from randfeat.commands.probe.inputs import open_data, part_of
 from randfeat.encoders import open_encoder
 from randfeat.store import FeatureStore
 
@@ -256,6 +260,21 @@ def test_online_probes_read_crops(table, tmp_path, monkeypatch, capsys):
     capsys.readouterr()
     assert probe("knn", model, table, out=tmp_path / "no", more=more) == 1
     assert "--online is for `probe linear` with a --recipe" in capsys.readouterr().err
+
+
+def test_the_digits_as_a_folder(tmp_path, monkeypatch):
+    script = Path(__file__).parents[1] / "benchmarks" / "digits_folder.py"
+    monkeypatch.setattr("sys.argv", [str(script), str(tmp_path / "digits")])
+    runpy.run_path(str(script), run_name="__main__")
+    parts = open_data(str(tmp_path / "digits"), None, None)
+    assert [len(part) for part in parts] == [1157, 640]
+    train, test = (part_of(part, "writer") for part in parts)
+    assert set(train.groups) == {str(writer) for writer in range(9)}
+    assert set(test.groups) == {str(writer) for writer in range(9, 14)}
+    assert set(test.labels) == set(range(10))
+    images = load_digits().images
+    seen = np.asarray(parts[1].read(3)) / 255 * 16
+    np.testing.assert_allclose(seen, images[1157 + 3], atol=0.04)
 
 
 # correspondence -------------------------------------------------------------------------------------------------------

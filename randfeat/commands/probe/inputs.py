@@ -205,8 +205,8 @@ def _features(store: FeatureStore, specs: Sequence[str], part: Part) -> dict[str
     row_of = {path: row for row, path in enumerate(store.paths)}
     if missing := [path for path in part.paths.tolist() if path not in row_of]:
         raise ValueError(
-            f"{store.directory} has no features of {missing[0]} and {len(missing) - 1} others: measure stores of the "
-            "same images together"
+            f"{store.directory} has no features of {len(missing):,} of the images, such as {missing[0]}: measure stores "
+            "of the same images together"
         )
     rows = np.array([row_of[path] for path in part.paths.tolist()], dtype=np.intp)
     whole = len(rows) == len(store) and bool((rows == np.arange(len(rows))).all())

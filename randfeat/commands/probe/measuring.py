@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -45,6 +46,8 @@ def measure(given: Sequence[str], data: str | None, tasks: Sequence[str], args: 
     if args.recipe and "linear" not in tasks:
         raise ValueError("--recipe is for linear probes: leave it out")
     how = protocol(args)
+    if args.device == "auto":
+        print(f"on {how.device}", file=sys.stderr)
     with processes.ended_by_sigterm(), processes.group():
         sources = [] if data is None else open_data(data, args.split, args.labels)
         specs = args.spec or (DENSE_SPECS if "attentive" in tasks else ())
