@@ -205,7 +205,7 @@ def _features(store: FeatureStore, specs: Sequence[str], part: Part) -> dict[str
     row_of = {path: row for row, path in enumerate(store.paths)}
     if missing := [path for path in part.paths.tolist() if path not in row_of]:
         raise ValueError(
-            f"{store.directory} has no features of {len(missing):,} of the images, such as {missing[0]}: measure stores "
+            f"{store.directory} has no features of {len(missing):,} images, such as {missing[0]}: measure stores "
             "of the same images together"
         )
     rows = np.array([row_of[path] for path in part.paths.tolist()], dtype=np.intp)
