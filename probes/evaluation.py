@@ -435,7 +435,7 @@ def _scaled(data: FeatureSet, name: str, part: Labelled) -> NDArray[np.floating]
 
 
 def _ranked(data: FeatureSet, name: str, part: Labelled) -> dict[str, NDArray[np.float64]]:
-    return retrieval_scores(_scaled(data, name, part), part.labels)
+    return retrieval_scores(_scaled(data, name, part), part.labels, ks=(5, 10))  # Recall@1 is P@1
 
 
 def _clusters(data: FeatureSet, name: str, part: Labelled, seed: int) -> NDArray[np.int64]:

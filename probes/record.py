@@ -61,7 +61,7 @@ class Record:
         "runs", "runs <metric>"  the same (runs, n), where several draws or seeds were scored
         "paths", "truth"    the name of each image and its label; "predicted", its predicted label, for classifiers
         "groups"            the group of each image, where there are groups
-        "nearest"           retrieval: row numbers (n, 10) of the nearest test images, the best first
+        "nearest"           retrieval: rows (n, 10) of "gallery", all test images, that are nearest, the best first
     """
 
     name: str
@@ -156,12 +156,13 @@ class Comparison:
 
 
 def load_all(directory: str | Path) -> list[Record]:
-    """The records of a directory in the order of results.csv."""
+    """The records of a directory in the order of results.csv, without any whose replacement was interrupted."""
     path = Path(directory) / RESULTS
     if not path.exists():
         raise FileNotFoundError(f"there is no {RESULTS} in {directory}; give the folder that a probe wrote.")
     with path.open(encoding="utf-8", newline="") as file:
-        return [Record.load(path.with_name(row["record"])) for row in csv.DictReader(file)]
+        files = [path.with_name(row["record"]) for row in csv.DictReader(file)]
+    return [Record.load(file) for file in files if file.exists()]
 
 
 def strongest_baseline(records: Sequence[Record], metric: str) -> Record | None:
@@ -171,7 +172,14 @@ def strongest_baseline(records: Sequence[Record], metric: str) -> Record | None:
     if not baselines:
         return None
     on_train = all(record.search for record in baselines)
-    return max(baselines, key=lambda r: max(r.search.values()) if on_train else r.scores[metric].value)
+
+    def promise(record: Record) -> float:
+        if not on_train:
+            return record.scores[metric].value
+        fixed = [score for name, score in record.search.items() if name.endswith(f"/{metric}")]
+        return max(fixed or record.search.values())  # a metric that was fixed in advance has candidates of its name
+
+    return max(baselines, key=promise)
 
 
 def compare(records: Sequence[Record], seed: int = 0, level: float = 0.95) -> list[Comparison]:
@@ -227,7 +235,7 @@ def markdown(records: Sequence[Record], comparisons: Sequence[Comparison] = ()) 
             lines.append(_row([name, *(percent(record.scores.get(metric)) for metric in metrics)]))
         counts = {score.n for record in own for score in record.scores.values()}
         images = f"{min(counts):,}" if len(counts) == 1 else f"{min(counts):,} to {max(counts):,}"
-        lines += ["", f"Percent with 95 % bootstrap intervals, n = {images}; baselines in italics.", ""]
+        lines += ["", f"Percent with 95 % intervals, n = {images}; baselines in italics.", ""]
     if comparisons:
         lines += [_row(["paired difference", "task", "points", "p", "p (Holm)", "holds"]), _row(["---"] * 6)]
     for c in comparisons:

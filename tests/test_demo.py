@@ -9,6 +9,7 @@ import pytest
 
 import randfeat
 from randfeat.commands.demo import digits, study
+from randfeat.sources import open_source
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +47,10 @@ class TestDemo:
         assert len(sources) >= 8
         assert all(source.startswith("data:image/") for source in sources)
         assert "http" not in page
+
+    def test_the_digits_are_left_as_files(self, demo):
+        source = open_source(demo / "digits", "test")
+        assert (len(source), sorted(set(source.labels))) == (640, list(range(10)))
 
     def test_the_models_open_and_work(self, demo):
         images = digits.load_digits().images[:4]

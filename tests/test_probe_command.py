@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import runpy
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +14,7 @@ from sklearn.datasets import load_digits
 from test_sample_folder import make
 
 from randfeat import cli, store
+from randfeat.commands.demo import digits
 from randfeat.commands.probe.correspondence import placement
 from randfeat.commands.probe.inputs import open_data, part_of
 from randfeat.encoders import open_encoder
@@ -262,10 +261,8 @@ def test_online_probes_read_crops(table, tmp_path, monkeypatch, capsys):
     assert "--online is for `probe linear` with a --recipe" in capsys.readouterr().err
 
 
-def test_the_digits_as_a_folder(tmp_path, monkeypatch):
-    script = Path(__file__).parents[1] / "benchmarks" / "digits_folder.py"
-    monkeypatch.setattr("sys.argv", [str(script), str(tmp_path / "digits")])
-    runpy.run_path(str(script), run_name="__main__")
+def test_the_digits_as_a_folder(tmp_path):
+    digits.write_folder(digits.load_digits(), tmp_path / "digits")
     parts = open_data(str(tmp_path / "digits"), None, None)
     assert [len(part) for part in parts] == [1157, 640]
     train, test = (part_of(part, "writer") for part in parts)

@@ -95,6 +95,27 @@ def test_claims_are_against_the_strongest_baseline_by_train_and_between_contende
     assert only_one < 0.05
 
 
+def test_a_metric_fixed_in_advance_has_its_own_strongest_baseline():
+    fixed, searched = (record(name, 0.5, held_out=0.6, baseline=True) for name in ("fixed", "searched"))
+    fixed.search["fixed/knn k=1"] = 0.6
+    searched.search.update({"searched/k=20": 0.5, "searched/knn k=1": 0.9})
+    for one in (fixed, searched):
+        one.scores["chosen"] = one.scores["k=20"]
+    assert strongest_baseline([fixed, searched], "k=20") is fixed
+    assert strongest_baseline([fixed, searched], "chosen") is searched
+
+
+def test_a_replacement_that_was_interrupted_hides_its_record_alone(tmp_path, monkeypatch):
+    record("a", 0.5).save(tmp_path)
+    path = record("b", 0.5).save(tmp_path)
+    monkeypatch.setattr("json.dumps", lambda *of, **how: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        record("b", 0.6).save(tmp_path)
+    monkeypatch.undo()
+    assert not path.exists()
+    assert [one.name for one in load_all(tmp_path)] == ["a"]
+
+
 def test_other_test_images_are_never_compared():
     with pytest.raises(ValueError, match="scored on other test images"):
         compare([record("a", 0.5), record("b", 0.5, paths=PATHS[:-1])])

@@ -4,8 +4,8 @@ It trains a RandAR, its raster-order control (both without labels), a RandAR and
 in every order mode and probes them beside simple baselines; classifies by likelihood; samples, inpaints, indexes and
 searches. Training uses the first nine writers; what is scored is scored on the last five.
 
-It writes report.html (open it in a browser), report.json, overview.png, models/ (open one with randfeat.load) and
-index/.
+It writes report.html (open it in a browser), report.json, overview.png, models/ (open one with randfeat.load), index/
+and digits/, the images with their labels and writers (for `randfeat probe`).
 """
 
 from __future__ import annotations

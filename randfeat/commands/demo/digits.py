@@ -6,12 +6,17 @@ Samples of one writer are contiguous; the borders are those that the scikit-lear
 
 from __future__ import annotations
 
+import csv
+import io
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from randfeat import data, files, pictures
 
 BORDERS = (0, 130, 256, 386, 516, 646, 776, 915, 1029, 1157, 1287, 1415, 1545, 1667, 1797)
 FIT, VALIDATION, TEST = range(7), range(7, 9), range(9, 14)
@@ -55,3 +60,20 @@ def load_digits() -> Digits:
     images = torch.from_numpy(bunch.images).float().unsqueeze(1) / 16
     writers = torch.arange(len(BORDERS) - 1).repeat_interleave(torch.tensor(BORDERS).diff())
     return Digits(images, torch.from_numpy(bunch.target).long(), writers)
+
+
+def write_folder(digits: Digits, folder: Path) -> None:
+    """The digits as a user would have them: PNG files and, written last, a table metadata.csv of path, label, split
+    (train, or test for the last five writers) and writer. What is there is kept."""
+    table = folder / "metadata.csv"
+    if table.exists():
+        return
+    (folder / "images").mkdir(parents=True, exist_ok=True)
+    rows = []
+    for number, (image, label, writer) in enumerate(zip(digits.images, digits.labels, digits.writers, strict=True)):
+        path = f"images/{number:04}.png"
+        (folder / path).write_bytes(pictures.png(data.to_pil(image)))
+        rows.append((path, int(label), "test" if int(writer) in TEST else "train", int(writer)))
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([("path", "label", "split", "writer"), *rows])
+    files.write_bytes(table, text.getvalue().encode())

@@ -17,7 +17,7 @@ DIR then holds, for each evaluation, a record (.json) with the scores of every i
   report.html     the same as a page with pictures
 
 examples:
-  randfeat probe all demo/models/randar_free digits --group writer --baselines -o measured
+  randfeat probe all demo/models/randar_free demo/digits --group writer --baselines -o measured
   randfeat probe compare arpg-l timm:vit_base_patch16_224.mae random:arpg-l --data photos -o compared
   randfeat probe correspondence arpg-l SPair-71k --spec raster/full/token/L6/none/mean -o matched
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -74,8 +74,8 @@ def references(sources: Sources, train: Part, test: Part, contenders: Iterable[C
     for contender in contenders:
         if isinstance(contender.encoder, PipelineEncoder):
             pipeline = contender.encoder.pipeline
-            if (print_ := weights.fingerprint(pipeline.tokenizer)) not in seen:
-                seen.add(print_)
+            if (mark := weights.fingerprint(pipeline.tokenizer)) not in seen:
+                seen.add(mark)
                 sets.append(made(f"tokens of {contender.short}", **_tokens(pipeline, readers)))
     return sets
 
@@ -89,7 +89,7 @@ class _Reader:
             raise ValueError(f"{source.name} has no image {missing[0]}: give the DATA that the features are of")
         self.source, self.rows = source, [row_of[path] for path in part.paths.tolist()]
 
-    def __iter__(self) -> Iterable[Image.Image]:
+    def __iter__(self) -> Iterator[Image.Image]:
         return (self.source.read(row) for row in self.rows)
 
     def pictures(self, crop: CentreCrop) -> np.ndarray:
