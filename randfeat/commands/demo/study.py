@@ -91,7 +91,7 @@ class Results:
 
 
 def run(preset_name: str, preset: Preset, out: Path) -> Results:
-    """Runs the whole demo; models are left in out/models and digits in out/digits, and kept if they lie there already."""
+    """Runs the whole demo; models are left in out/models, digits in out/digits, and kept if they lie there."""
     use_one_thread()  # two that wait for each other are far slower than one wherever another process is at work
     digits = load_digits()
     write_folder(digits, out / "digits")
