@@ -400,6 +400,16 @@ def test_odd_data_work_or_say_why(model, tmp_path, capsys):
     assert "1 of 3 test images have exactly the tiny" in capsys.readouterr().err
 
 
+def test_parts_of_other_names_are_asked_for(model, table, tmp_path, capsys):
+    other = table.parent / "other.csv"
+    text = (table / "metadata.csv").read_text().replace(",test", ",evaluation")
+    other.write_text("\n".join(f"photos/{line}" if ".png" in line else line for line in text.splitlines()))
+    assert probe("knn", model, other, out=tmp_path) == 1
+    assert "has the splits evaluation, train: say which one" in capsys.readouterr().err
+    assert probe("knn", model, other, out=tmp_path, more=["--split", "train", "evaluation"]) == 0
+    assert load_all(tmp_path)[0].scores["k=20"].n == 30
+
+
 def test_a_store_of_other_images_is_not_compared(model, table, folder, stores, tmp_path, capsys):
     both = f"{stores / 'train'},{stores / 'test'}"
     assert probe("compare", both, f"{stores / 'test'},{stores / 'train'}", out=tmp_path) == 1

@@ -76,7 +76,7 @@ def open_data(data: str, split: Sequence[str] | None, labels: Path | None) -> So
             return [train, open_source(data, part, labels)]
         except ValueError:
             continue
-    return [train]
+    return [open_source(data, None, labels)]  # where train is all there is; else it says which parts there are
 
 
 def groups_of(column: str, paths: Sequence[str], name: str) -> np.ndarray:

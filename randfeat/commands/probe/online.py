@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -26,6 +27,8 @@ def measure_online(text: str, data: str, args: argparse.Namespace) -> None:
 
     if args.recipe is None or args.baselines or args.probe != "linear":
         raise ValueError("--online is for `probe linear` with a --recipe, without --baselines")
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        raise ValueError("--online runs in one process: leave torchrun out")
     encoder = open_model(text, args.spec, devices.pick(args.device), getattr(torch, args.dtype), args.seed)
     sources = open_data(data, args.split, args.labels)
     parts = [part_of(source, args.group) for source in sources]
