@@ -122,7 +122,7 @@ def _tokens(pipeline: Pipeline, readers: list[_Reader]) -> dict[str, Ends]:
     tokenizer = pipeline.tokenizer
 
     def tokens_of(reader: _Reader) -> np.ndarray:
-        images = reader.rows and pipeline.tokens(reader)  # type: ignore[arg-type]
+        images = reader.rows and pipeline.tokens(reader)
         return np.asarray(images, dtype=np.int64).reshape(len(reader.rows), pipeline.generator.num_tokens)
 
     ends = tokens_of(readers[0]), tokens_of(readers[1])
