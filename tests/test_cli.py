@@ -8,11 +8,15 @@ import sys
 import pytest
 
 from randfeat import cli
+from randfeat.commands.probe import PROBES
 
 HEAVY = ("torch", "numpy", "faiss", "sklearn", "matplotlib", "datasets", "jinja2")
 
 
-@pytest.mark.parametrize("arguments", [["--help"], *([name, "--help"] for name in cli.COMMANDS)])
+HELPS = [["--help"], *([name, "--help"] for name in cli.COMMANDS), *(["probe", name, "--help"] for name in PROBES)]
+
+
+@pytest.mark.parametrize("arguments", HELPS, ids=" ".join)
 def test_help_teaches_and_imports_nothing_heavy(arguments):
     code = (
         "import sys; from randfeat.cli import main\n"

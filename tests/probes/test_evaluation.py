@@ -231,3 +231,31 @@ def test_pairs_count_alike():
     assert record.per_class == pytest.approx({"cat": 2 / 3, "dog": 0})
     assert record.arrays["paths"].tolist() == ["1", "2", "3"]  # the owls have no points
     assert record.settings["pck@0.1 per point"] == pytest.approx(2 / 6)
+
+
+def test_retrieval_leaves_out_queries_without_a_match_and_shows_the_nearest():
+    test = blobs(31, 1)
+    test.labels[5] = "elk"  # alone
+    record = evaluate(both(test=Labelled(test.features, test.labels, test.paths)), "retrieval", QUICK)
+    assert record.scores["map_at_r"].n == 30
+    assert test.paths[5] not in record.arrays["paths"]
+    assert record.arrays["gallery"].tolist() == test.paths.tolist()
+    near = record.arrays["nearest"]
+    assert near.shape == (30, 10)
+    right = test.labels[near[:, 0]] == record.arrays["truth"]
+    np.testing.assert_array_equal(right, record.arrays["right precision_at_1"])
+    assert not any(path in test.paths[row] for path, row in zip(record.arrays["paths"], near, strict=True))
+
+
+def test_several_runs_are_kept_for_pairing():
+    from randfeat.probes import compare
+
+    ours, theirs = both(), both(blobs(60, 0, spread=2.0), blobs(45, 1, spread=2.0), name="theirs")
+    for task, runs in (("fewshot", 4), ("cluster", 2)):
+        records = [evaluate(one, task, QUICK) for one in (ours, theirs)]
+        assert records[0].arrays["runs"].shape == (runs, 45)
+        np.testing.assert_allclose(records[0].arrays["runs"].mean(0), records[0].arrays["right"])
+        [claim] = compare(records)
+        assert claim.difference.value == pytest.approx(
+            records[0].scores[records[0].headline].value - records[1].scores[records[1].headline].value
+        )
