@@ -15,8 +15,8 @@ from test_sample_folder import make
 
 from randfeat import cli, store
 from randfeat.commands.demo import digits
-from randfeat.commands.probe.correspondence import placement
 from randfeat.commands.probe.inputs import open_data, part_of
+from randfeat.commands.probe.pairs import placement
 from randfeat.encoders import open_encoder
 from randfeat.store import FeatureStore
 
@@ -300,14 +300,32 @@ def test_correspondence_scores_pairs(model, spair, tmp_path):
     dense = ["--spec", "raster/causal/token/L1/none/mean", "raster/causal/token/L2/none/mean"]
     more = [*dense, "--alphas", 0.5, 0.2, "--baselines"]
     assert probe("correspondence", model, spair, out=tmp_path, more=more) == 0
-    ours, fresh = load_all(tmp_path)
+    ours, fresh, chance = load_all(tmp_path)
     assert (ours.name, fresh.name, fresh.is_baseline) == ("tiny", "random:tiny", True)
+    assert (chance.name, chance.is_baseline) == ("chance (noise)", True)
     assert list(ours.scores) == ["pck@0.5", "pck@0.2"]
     assert ours.scores["pck@0.5"].n == 3
     assert ours.arrays["right"][0] == 1  # a picture matches itself, to within a cell
     assert ours.chosen in ours.search
     assert set(ours.search) == {"raster/causal/token/L1/none/mean", "raster/causal/token/L2/none/mean"}
     assert "| pck@0.5 |" in (tmp_path / "table.md").read_text().splitlines()[0]
+
+
+def test_pairs_that_one_model_crops_away_are_scored_for_none(model, tmp_path):
+    """timm's network sees the middle 7/8 of a picture, ours all of it: the points of pair 1 lie at the border."""
+    root = tmp_path / "pairs"
+    (root / "JPEGImages" / "cat").mkdir(parents=True)
+    (root / "PairAnnotation" / "test").mkdir(parents=True)
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (60, 60, 3)).astype(np.uint8)).save(
+        root / "JPEGImages" / "cat" / "a.png"
+    )
+    for number, point in enumerate(([30, 30], [0, 30], [20, 25])):
+        content = {"category": "cat", "src_imname": "a.png", "trg_imname": "a.png", "src_kps": [point]}
+        content |= {"trg_kps": [point], "src_imsize": [60, 60, 3], "trg_imsize": [60, 60, 3]}
+        content |= {"src_bndbox": [0, 0, 60, 60], "trg_bndbox": [0, 0, 60, 60]}
+        (root / "PairAnnotation" / "test" / f"{number}.json").write_text(json.dumps(content))
+    assert probe("correspondence", model, "random:timm:test_vit", root, out=tmp_path / "out") == 0
+    assert [record.scores["pck@0.1"].n for record in load_all(tmp_path / "out")] == [2, 2, 2]
 
 
 @pytest.mark.parametrize("size", [(400, 300), (300, 400), (120, 80), (600, 100)])
