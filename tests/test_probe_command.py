@@ -443,3 +443,16 @@ def test_records_name_what_made_them(model, table, tmp_path):
     record = next(Record.load(path) for path in tmp_path.glob("linear-tiny*.json"))
     assert set(record.fingerprints) == {"features", "data", "labels"}
     assert {"randfeat", "numpy", "scikit-learn"} <= set(record.made_with)
+
+
+def test_options_know_the_tasks_and_recipes_that_there_are():
+    from randfeat.probes import Recipe
+    from randfeat.probes.measures import MEASURES
+    from randfeat.probes.measures import RECIPES as KNOWN
+
+    from randfeat.commands.probe import PROBES, options
+
+    assert options.RECIPES == KNOWN
+    assert all(isinstance(getattr(Recipe, name)(), Recipe) for name in options.RECIPES)
+    assert {*options.EVERY, "attentive"} == set(MEASURES)
+    assert set(MEASURES) | {"correspondence", "all", "compare"} <= set(PROBES)
