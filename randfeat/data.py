@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import warnings
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Iterable, Iterator, Mapping, Sized
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
@@ -137,8 +137,7 @@ class CentreCrop:
 
 def batches(images: Images | Iterable[Picture], size: int, what: str | None = None) -> Iterator[Images]:
     """Images in batches of `size`, the last one smaller. what: the title of a progress bar, which None leaves out."""
-    if isinstance(images, (Image.Image, str, Path)):
-        images = [images]
+    images = _listed(images)
     if isinstance(size, bool) or not isinstance(size, Integral) or size < 1:
         raise ValueError(f"batch_size must be a whole number from 1, got {size}")
     total = len(images) if isinstance(images, Sized) else None
@@ -149,6 +148,24 @@ def batches(images: Images | Iterable[Picture], size: int, what: str | None = No
             bar.update(len(batch))
     if not len(batch):
         raise ValueError("there are no images: give at least one")
+
+
+def _listed(images: Images | Iterable[Picture]) -> Any:
+    """Several images, as an array or as something to go through; a ValueError for what is neither."""
+    if isinstance(images, (Image.Image, str, Path)):
+        return [images]
+    if isinstance(images, np.ndarray) and images.dtype.kind in "OU":  # of paths, or of whatever else
+        return images.tolist()
+    if isinstance(images, (Tensor, np.ndarray)) and images.ndim not in (3, 4):
+        raise ValueError(
+            f"images must be (B, H, W), (B, channels, H, W) or (B, H, W, channels), got {tuple(images.shape)}: "
+            "give one image in a list, [image]"
+        )
+    if not isinstance(images, Iterable) or isinstance(images, Mapping) or hasattr(images, "columns"):
+        raise ValueError(
+            f"images are PIL images, paths, arrays or tensors, or a list of them, got {type(images).__name__}"
+        )
+    return images
 
 
 def _slices(images: Tensor | np.ndarray | Iterable[Picture], size: int) -> Iterator[Any]:
@@ -257,14 +274,24 @@ def as_images(images: Images, channels: int, size: tuple[int, int]) -> Tensor:
     [0, 1] and have the size. uint8 of another size, or with 1, 3 or 4 channels where the model has others, are
     pictures too. Raises a ValueError for anything else, an UnreadableImage for a path of no picture.
     """
-    if isinstance(images, (Image.Image, str, Path)):
-        images = [images]
-    if isinstance(images, (Tensor, np.ndarray)):
-        return _as_batch(images, channels, size)
-    batches = [_as_one(image, channels, size) for image in images]
+    several = _listed(images)
+    if isinstance(several, (Tensor, np.ndarray)):
+        if _is_one_picture(several) and tuple(several.shape[1:]) != tuple(size):
+            raise ValueError(
+                f"an array {tuple(several.shape)} looks like one picture, and a batch of grey ones would be (B, H, W): "
+                "give one picture in a list, [image]"
+            )
+        return _as_batch(several, channels, size)
+    batches = [_as_one(image, channels, size) for image in several]
     if not batches:
         raise ValueError("there are no images: give at least one")
     return torch.cat(batches)
+
+
+def _is_one_picture(images: Array) -> bool:
+    """Whether the shape is that of a coloured picture rather than of a batch of grey ones."""
+    place = -1 if isinstance(images, np.ndarray) else 0
+    return images.ndim == 3 and images.shape[place] in (3, 4)
 
 
 def _as_one(image: Array | Picture, channels: int, size: tuple[int, int]) -> Tensor:
@@ -272,14 +299,26 @@ def _as_one(image: Array | Picture, channels: int, size: tuple[int, int]) -> Ten
         if image.ndim not in (2, 3):
             raise ValueError(f"an image in a list must be (H, W) or ({channels}, H, W), got {tuple(image.shape)}")
         return _as_batch(image[None], channels, size)
+    return torch.from_numpy(CentreCrop(size, channels)(as_picture(image))).movedim(2, 0)[None].float() / 255
+
+
+def as_picture(image: Array | Picture) -> Image.Image:
+    """A PIL image as it is, the picture in the file of a path, or an array (H, W), (H, W, channels) or for tensors
+    (channels, H, W) of uint8 or of floats in [0, 1] as a picture of 8 bits.
+    """
     if isinstance(image, (str, Path)):
         try:
-            image = open_picture(image)
+            return open_picture(image)
         except UnreadableImage as error:
             raise UnreadableImage(f"{image} cannot be read as a picture: {error}") from None
+    if isinstance(image, (Tensor, np.ndarray)):
+        batch = _channels_first(image[None], CHANNELS) if image.ndim in (2, 3) else None
+        if batch is None:
+            raise ValueError(f"an image is (H, W) or (H, W, 3), got an array {tuple(image.shape)}")
+        return _byte_picture((_in_range(batch) * 255).round().to(torch.uint8)[0])
     if not isinstance(image, Image.Image):
         raise ValueError(f"an image is a PIL image, a path, an array or a tensor, got {type(image).__name__}")
-    return torch.from_numpy(CentreCrop(size, channels)(image)).movedim(2, 0)[None].float() / 255
+    return image
 
 
 def _as_batch(images: Array, channels: int, size: tuple[int, int]) -> Tensor:
@@ -289,7 +328,9 @@ def _as_batch(images: Array, channels: int, size: tuple[int, int]) -> Tensor:
     as_bytes = images.dtype in (torch.uint8, np.uint8)
     batch = _channels_first(images, (channels, *(CHANNELS if as_bytes else ())))
     if batch is None:
-        raise ValueError(f"images must be (B, {channels}, H, W), got {given}")
+        raise ValueError(
+            f"images must be (B, {channels}, H, W), got {given}: give PIL images, paths or uint8, which are converted"
+        )
     if as_bytes and batch.shape[1:] != (channels, *size):
         none = torch.empty(0, channels, *size)
         return torch.cat([none, *(_as_one(_byte_picture(image), channels, size) for image in batch)])
@@ -298,9 +339,21 @@ def _as_batch(images: Array, channels: int, size: tuple[int, int]) -> Tensor:
             f"images must be {size[0]} x {size[1]} pixels, got {batch.shape[2]} x {batch.shape[3]}: "
             "give PIL images, paths or uint8, which are scaled and cropped"
         )
-    batch = batch.float() / 255 if as_bytes else batch.float()
+    return _in_range(batch)
+
+
+def _in_range(batch: Tensor) -> Tensor:
+    """uint8 or floats in [0, 1] as floats in [0, 1]."""
+    if batch.dtype == torch.uint8:
+        return batch.float() / 255
+    if batch.is_complex():
+        raise ValueError("image values must be real, got complex numbers")
+    batch = batch.float()
     if batch.numel() and not (batch.min() >= 0 and batch.max() <= 1):
-        raise ValueError(f"image values must lie in [0, 1] (or be uint8), got {batch.min():.3g} to {batch.max():.3g}")
+        raise ValueError(
+            f"image values must lie in [0, 1] or be uint8, got {batch.min():.3g} to {batch.max():.3g}: divide them by "
+            "the largest that there can be"
+        )
     return batch
 
 

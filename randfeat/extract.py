@@ -175,6 +175,8 @@ def _make(
     begun = unfinished.begin(directory, wanted, "features", FREE)
     shards = Shards(directory / unfinished.FOLDER, len(reader.source), begun["shard_size"])
     with unfinished.alone(directory) if first else nullcontext():
+        if first and (directory / store.META).exists():
+            raise RuntimeError(f"another process has just filled {directory}: run the same command again")
         processes.wait_for_all()  # until it is sure that nobody else is at it
         _fill(shards, reader, encode, shapes, batch_size, workers)
         processes.wait_for_all()

@@ -49,8 +49,8 @@ class FeatureSpec:
     stream: `token` or `query`.
     layers: blocks whose output is read: numbered from 1, from the end as -1, -2, ..., or a share of the depth between
         0 and 1, as 0.5. `resolved` gives their numbers in a model.
-    pool: `mean`, `max`, `last` (the last place of the order), `gridG` (G x G cells, concatenated) or `none` (a
-        dense map).
+    pool: `mean`, `max`, `last` (the last place of the order), `gridG` (the means of G x G cells, (D, G, G) flattened)
+        or `none` (a dense map).
     merge: how passes and layers become one vector, `mean` or `concat`.
     label: class given while reading; None, the default, is the null class.
 
@@ -93,6 +93,8 @@ class FeatureSpec:
                 passes.append(Pass("explicit", positions=tuple(int(place) for place in part[1:-1].split(","))))
                 continue
             match = _PASS.fullmatch(part)
+            if not match and re.match(r"random\*\d{5}", part):
+                raise ValueError(f"order {part!r}: at most 9999 orders are read")
             if not match or match["mode"] not in orders.MODES:
                 raise ValueError(
                     f"order {part!r} is none of {', '.join(orders.MODES)}, random*K, bidirectional, [0,2,1,3]"
@@ -123,6 +125,8 @@ class FeatureSpec:
         """Reads the grammar; a ValueError says which part is wrong."""
         if isinstance(text, FeatureSpec):
             return text
+        if not isinstance(text, str):
+            raise ValueError(f"a feature spec is one line of text, expected {GRAMMAR}, got {text!r}")
         parts = text.strip().split("/")
         if len(parts) not in (6, 7):
             raise ValueError(f"feature spec {text!r} has {len(parts)} parts, expected {GRAMMAR}")

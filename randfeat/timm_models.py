@@ -176,6 +176,8 @@ class Backbone(nn.Module):
         expected = _input_size(self.tokenizer, self.generator)
         if x.shape[1:] != expected:
             raise ValueError(f"expected images (B, {', '.join(map(str, expected))}), got {tuple(x.shape)}")
+        if not x.is_floating_point():
+            raise ValueError(f"expected floating-point images in [0, 1], got {x.dtype}: divide by 255")
         if any(value.dtype != torch.float32 for value in self.tokenizer.state_dict().values()):
             raise ValueError("the tokenizer would choose other tokens in half precision: use autocast instead")
         with torch.autocast(x.device.type, enabled=False):

@@ -50,6 +50,8 @@ def alone(directory: Path) -> Iterator[None]:
     lock = FileLock(directory / FOLDER / LOCK, timeout=PATIENCE)
     try:
         lock.acquire()
+    except FileNotFoundError:
+        raise RuntimeError(f"another process has just filled {directory}: run the same command again") from None
     except Timeout:
         raise RuntimeError(
             f"another process is filling {directory}: wait until it has ended, or choose another directory (--out)"

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from randfeat import atlas
@@ -59,8 +60,27 @@ def test_of_many_images_an_even_share_is_shown(monkeypatch):
     assert sum(len(places(canvas, colour)) for colour in COLOURS.values()) == 10 * _pixels(canvas, 10)
 
 
+def test_features_that_are_all_the_same_are_no_reason_to_fall_over():
+    pictures, _ = groups(30)
+    for same in (np.ones((30, 4)), np.zeros((30, 60)), np.ones((30, 1)), np.arange(30.0)[:, None]):
+        canvas = atlas.atlas(pictures, same, size=100)
+        assert sum(len(places(canvas, colour)) for colour in COLOURS.values()) == 30 * _pixels(canvas, 30)
+
+
+def test_arrays_are_images_too():
+    pictures, features = groups(12)
+    expected = atlas.atlas(pictures, features, size=100).tobytes()
+    arrays = np.stack([np.array(picture) for picture in pictures])
+    floats = torch.from_numpy(arrays).movedim(-1, 1) / 255
+    for images in (arrays, list(arrays), floats, (picture for picture in pictures)):
+        assert atlas.atlas(images, features, size=100).tobytes() == expected
+
+
 def test_what_does_not_fit_is_refused():
     pictures, features = groups(4)
     for images, rows in ((pictures[:3], features), (pictures, features[0]), ([], features[:0])):
         with pytest.raises(ValueError, match="a map takes features"):
             atlas.atlas(images, rows)
+    features[2, 3] = np.nan
+    with pytest.raises(ValueError, match=r"the feature of image 2 \(of 1\) is not finite"):
+        atlas.atlas(pictures, features)

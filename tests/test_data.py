@@ -6,6 +6,7 @@ from unittest.mock import Mock
 
 import damaged
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from damaged import noise as photo
@@ -121,13 +122,34 @@ def test_values_out_of_range_are_refused(wrong):
 
 
 def test_bytes_in_a_wider_type_are_out_of_range():
-    with pytest.raises(ValueError, match=r"\(or be uint8\), got 0 to 255"):
+    with pytest.raises(ValueError, match=r"in \[0, 1\] or be uint8, got 0 to 255: divide them"):
         as_images(np.array([[[0, 255]]]), 1, (1, 2))
 
 
 def test_one_image_without_a_batch_is_refused():
-    with pytest.raises(ValueError, match=r"images must be \(B, H, W\) or \(B, 1, H, W\), got \(4, 4\)"):
+    with pytest.raises(ValueError, match=r"images must be \(B, H, W\), .*, got \(4, 4\): give one image in a list"):
         as_images(np.zeros((4, 4)), 1, (4, 4))
+    for picture in (photo(20, 31, 3), photo(20, 31, 4), torch.from_numpy(photo(20, 31, 3)).movedim(2, 0)):
+        with pytest.raises(ValueError, match=r"looks like one picture, .*: give one picture in a list"):
+            as_images(picture, 1, (4, 6))
+        assert len(as_images([picture], 1, (4, 6))) == 1
+
+
+def test_arrays_of_paths_are_paths(tmp_path):
+    paths = [tmp_path / "a.png", tmp_path / "b.png"]
+    for path in paths:
+        Image.fromarray(photo(9, 9, 3)).save(path)
+    expected = as_images(paths, 3, (4, 4))
+    for array in (np.array([str(path) for path in paths]), np.array(paths, dtype=object)):
+        assert torch.equal(as_images(array, 3, (4, 4)), expected)
+
+
+@pytest.mark.parametrize(
+    "wrong", [None, 3, {"image": 1}, np.zeros((2, 2), complex)[None], pd.DataFrame({"path": ["a"]})]
+)
+def test_what_holds_no_images_is_refused(wrong):
+    with pytest.raises(ValueError, match=r"images are PIL images, paths, arrays|must be real"):
+        as_images(wrong, 1, (2, 2))
 
 
 @pytest.mark.parametrize(

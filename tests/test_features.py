@@ -70,6 +70,7 @@ def test_bidirectional_is_short_for_both_directions():
         ("raster/causal/token/L0/mean/mean", "a layer is a number from 1, from the end as -1, or a share .*, got 0"),
         ("raster/causal/token/L0.0/mean/mean", "a layer is a number from 1, from the end as -1, .*, got 0.0"),
         ("raster/causal/token/L1.0/mean/mean", "layers 'L1.0' in a feature spec are written L6"),
+        ("random*10000/causal/token/L1/mean/mean", r"order 'random\*10000': at most 9999 orders are read"),
         ("[0,1/causal/token/L1/mean/mean", r"order '\[0,1' is none of"),
         ("raster/causal/token/L1/grid0/mean", "pool 'grid0' is none of"),
         ("raster/causal/token/L1/median/mean", "pool 'median' is none of"),
@@ -80,6 +81,12 @@ def test_bidirectional_is_short_for_both_directions():
 def test_a_wrong_spec_is_refused_by_its_part(text, message):
     with pytest.raises(ValueError, match=message):
         FeatureSpec.parse(text)
+
+
+def test_a_spec_is_text():
+    for wrong in (None, 3, ["raster/causal/token/L1/mean/mean"]):
+        with pytest.raises(ValueError, match="a feature spec is one line of text"):
+            FeatureSpec.parse(wrong)
 
 
 def test_a_spec_holds_no_value_that_it_cannot_print():

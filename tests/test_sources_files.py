@@ -95,7 +95,7 @@ def test_a_class_may_be_called_train(tmp_path):
 
 
 def test_a_folder_without_splits_has_none_to_choose(tmp_path):
-    with pytest.raises(ValueError, match=r"has no splits, not 'val': choose another, or leave the split out"):
+    with pytest.raises(ValueError, match=r"has no splits, so there is no 'val': leave the split out"):
         open_source(fill(tmp_path, "cat/a.png"), "val")
 
 
@@ -308,6 +308,7 @@ def test_wrong_labels_are_refused(content, message, tmp_path):
         ([3, 0, None], [3, 0, None], None),
         (["3", "-1", " 0"], [3, None, 0], None),
         ([-1, -1], None, None),
+        ([-1, None], None, None),
         ([2.0, float("nan")], [2, None], None),
         (["b", None, "a", "b"], [1, None, 0, 1], ["a", "b"]),
         (["1", "x"], [0, 1], ["1", "x"]),
@@ -319,6 +320,21 @@ def test_wrong_labels_are_refused(content, message, tmp_path):
 )
 def test_labels_are_indices_or_texts(values, labels, classes):
     assert numbered(values) == (labels, classes)
+
+
+def test_labels_below_none_are_refused():
+    with pytest.raises(ValueError, match="a label is -2: class indices count from 0, and -1 means none"):
+        numbered([0, -1, "-2"])
+
+
+def test_a_folder_without_images_is_no_class(tmp_path):
+    """So what is extracted into a folder within the data does not change it."""
+    before = open_source(fill(tmp_path, "cat/1.png", "dog/2.png"))
+    (tmp_path / "features").mkdir()
+    (tmp_path / "features" / "meta.json").write_text("{}")
+    after = open_source(tmp_path)
+    assert after.classes == before.classes == ["cat", "dog"]
+    assert after.fingerprint() == before.fingerprint()
 
 
 @given(st.text(max_size=8))

@@ -111,7 +111,7 @@ def test_sizes_are_those_of_the_bytes_or_files(tmp_path):
 def test_what_has_no_split_has_none_to_choose(saved):
     make().to_parquet(saved / "images.parquet")
     for form in ("saved", "images.parquet"):
-        with pytest.raises(ValueError, match="has no splits, not 'val'"):
+        with pytest.raises(ValueError, match="has no splits, so there is no 'val'"):
             open_source(saved / form, "val")
     assert len(open_source(saved / "images.parquet")) == 4
     assert open_source(saved / "parquet/data/validation-00000-of-00001.parquet", "validation").classes == NAMES

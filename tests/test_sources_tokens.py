@@ -53,7 +53,7 @@ def test_trees_and_tars_read_alike(tmp_path):
         for name, row in found.items():
             assert (arrived.tokens(row) == arrays[name]).all()
         assert arrived.fingerprint() == source.fingerprint()
-        with pytest.raises(ValueError, match="has no splits, not 'val'"):
+        with pytest.raises(ValueError, match="has no splits, so there is no 'val'"):
             open_source(form, "val")
 
 
@@ -121,5 +121,5 @@ def test_a_store_is_a_source(tmp_path):
     assert (arrived.tokens(7) == tokens(7)).all()
     assert arrived.fingerprint() == source.fingerprint() == open_source(store(tmp_path / "b")).fingerprint()
     assert open_source(store(tmp_path / "c", seed=1)).fingerprint() != source.fingerprint()
-    with pytest.raises(ValueError, match="has no splits, not 'val'"):
+    with pytest.raises(ValueError, match="has no splits, so there is no 'val'"):
         open_source(tmp_path / "a", "val")

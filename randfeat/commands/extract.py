@@ -92,7 +92,7 @@ def run(args: argparse.Namespace) -> int:
             reason = f"no room for {args.batch_size} images at a time on {device}: choose a smaller --batch-size"
             raise RuntimeError(reason) from None
         except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
                 raise
             raise OSError(f"no room left for {args.out}: make some, and run the same command again") from None
         if first:

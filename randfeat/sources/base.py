@@ -78,11 +78,14 @@ class TokenSource(Rows):
 def numbered(values: Sequence[Any], classes: Sequence[str] | None = None) -> tuple[Labels, list[str] | None]:
     """Labels as people write them -> class indices and the names of the classes.
 
-    Whole numbers, also written as text, are indices; one below zero means none. Texts become the classes, in sorted
-    order, unless `classes` gives them already.
+    Whole numbers, also written as text, are indices; -1 means none, and what lies below is refused. Texts become the
+    classes, in sorted order, unless `classes` gives them already.
     """
     values = [None if value != value else value for value in values]  # pandas' nan
     if classes is None and all(value is None or _is_index(value) for value in values):
+        lowest = min((int(value) for value in values if value is not None), default=0)
+        if lowest < -1:
+            raise ValueError(f"a label is {lowest}: class indices count from 0, and -1 means none")
         indices: list[int | None] = [None if value is None or int(value) < 0 else int(value) for value in values]
         return (None if all(index is None for index in indices) else indices), None
     texts = [None if value is None else str(value) for value in values]

@@ -48,16 +48,18 @@ def part_of(root: Path, files: Sequence[str], split: str | None) -> str:
 def open_folder(root: Path, files: Sequence[str], part: str = "") -> FileSource:
     """The files, which `walk` found below `root`, in its folder `part`.
 
-    The folders directly below are classes, in sorted order as in torchvision's ImageFolder; where images lie beside
-    them there are no labels. Classes are counted over all splits, so that an index means the same in each.
+    The folders directly below that hold images are classes, in sorted order as in torchvision's ImageFolder; where
+    images lie beside them there are no labels. Classes are counted over all splits, so that an index means the same in
+    each.
     """
+    parts = [file.split("/", 1) for file in files if "/" in file] if part else [["", file] for file in files]
+    in_splits = [rest for name, rest in parts if name == part or splits.is_split(name)]
     within = f"{part}/" if part else ""
     files = [file for file in files if file.startswith(within)]
     rest = [file[len(within) :] for file in files]
     if not all("/" in file for file in rest):
         return FileSource(str(root), root, files)
-    parts = [name for name in _folders(root) if splits.is_split(name) or name == part] if part else [""]
-    classes = sorted({name for one in parts for name in _folders(root / one)})
+    classes = sorted({file.partition("/")[0] for file in in_splits if "/" in file})
     labels, _ = numbered([file.partition("/")[0] for file in rest], classes)
     return FileSource(str(root), root, files, labels, [printable(name) for name in classes])
 
@@ -99,8 +101,3 @@ def _walk(root: str, below: str, suffixes: Set[str], above: tuple[str, ...]) -> 
 
 def _inside(path: str, folder: str) -> bool:
     return path == folder or path.startswith(folder + os.sep)
-
-
-def _folders(root: Path) -> list[str]:
-    with os.scandir(root) as entries:
-        return sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))

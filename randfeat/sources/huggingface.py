@@ -76,7 +76,8 @@ def open_hub(name: str, split: str | None = None) -> HuggingFaceSource:
         if type(error) is ValueError and str(error).startswith(f"{name} has "):
             raise
         raise ConnectionError(
-            f"the data set {name} of the hub could not be loaded ({type(error).__name__}: {_first_line(error)}): "
+            f"there is no {name} here, and the data set {name} of the hub could not be loaded "
+            f"({type(error).__name__}: {_first_line(error)}): "
             "check the name and the connection, or give the folder of a copy"
         ) from error
     return HuggingFaceSource(name, dataset, chosen)

@@ -17,6 +17,7 @@ FORMS = (
 )
 METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")  # of an `imagefolder` of Hugging Face
 TAR, PARQUET, ARRAY = ".tar", ".parquet", ".npy"
+FILES = {TAR, PARQUET, ARRAY, *table.LISTS, *table.TABLES, *folder.SUFFIXES}  # no data set of the hub is called so
 
 
 def open_source(data: str | Path, split: str | None = None, labels: str | Path | None = None) -> Source | TokenSource:
@@ -45,6 +46,8 @@ def open_source(data: str | Path, split: str | None = None, labels: str | Path |
 
 
 def _open(name: str, split: str | None) -> Source | TokenSource:
+    if not name:
+        raise ValueError(f"no data set is named: expected {FORMS}")
     path = Path(name)
     if path.is_dir():
         return _open_folder(path, split)
@@ -52,7 +55,7 @@ def _open(name: str, split: str | None) -> Source | TokenSource:
         return _open_file(path, split)
     if re.search(r"[*?{\[]", name):
         return _open_pattern(name, split)
-    if re.fullmatch(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", name):
+    if path.suffix.lower() not in FILES and re.fullmatch(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", name):
         from .huggingface import open_hub
 
         return open_hub(name, split)

@@ -42,5 +42,6 @@ def choose(name: str, there: Iterable[str], split: str | None) -> str:
     for found in names:
         if found == split or same(found) == same(split):
             return found
-    has = f"the splits {', '.join(names)}" if names else "no splits"
-    raise ValueError(f"{name} has {has}, not {split!r}: choose another, or leave the split out")
+    if not names:
+        raise ValueError(f"{name} has no splits, so there is no {split!r}: leave the split out")
+    raise ValueError(f"{name} has the splits {', '.join(names)}, not {split!r}: choose another, or leave the split out")
