@@ -14,7 +14,6 @@ DIR then holds, for each evaluation, a record (.json) with the scores of every i
 
   results.csv     a row for each record
   table.md        the tables, with 95 % intervals, and the paired differences with Holm's correction
-  report.html     the same as a page with pictures
 
 examples:
   randfeat probe all demo/models/randar_free demo/digits --group writer --baselines -o measured
@@ -54,7 +53,7 @@ PROBES = {
     "retrieval": ("tasks", "each test image among the others: MAP@R, P@1, Recall@k, R-precision, mAP"),
     "cluster": ("tasks", "spherical k-means: accuracy, NMI, adjusted Rand index"),
     "correspondence": ("correspondence", "PCK on image pairs with the layout of SPair-71k (pool none)"),
-    "all": ("tasks", "knn, linear, fewshot, retrieval and cluster, in one page"),
+    "all": ("tasks", "knn, linear, fewshot, retrieval and cluster, in one table each"),
     "compare": ("compare", "several models and stores on the same images: one table, paired differences"),
 }
 

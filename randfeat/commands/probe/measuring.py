@@ -1,21 +1,19 @@
-"""Contenders and baselines through all tasks, each with a record; then the table and the page."""
+"""Contenders and baselines through all tasks, each with a record; then the table."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from randfeat import files, processes, progress
 from randfeat.encoders import TIMM
 from randfeat.probes import FeatureSet, Protocol, Record, compare, evaluate, has_positive, markdown, noise, svm_space
-from randfeat.sources import Source
 
 from .inputs import (
     RANDOM,
@@ -79,7 +77,7 @@ def measure(given: Sequence[str], data: str | None, tasks: Sequence[str], args: 
                 record.save(args.out)
                 records.append(record)
             bar.update()
-    write(records, args.out, pictures_of(sources, test))
+    write(records, args.out)
 
 
 def measured(task: str, one: FeatureSet, how: Protocol) -> list[Record]:
@@ -125,18 +123,9 @@ def random_weights(
     return list(fresh.values())
 
 
-def write(records: Sequence[Record], out: Path, pictures: Callable[[int], Image.Image] | None) -> None:
-    """table.md and the page; the table is printed as well."""
+def write(records: Sequence[Record], out: Path) -> None:
+    """table.md, which is printed as well."""
     text = markdown(records, compare(records))
     files.write_bytes(out / TABLE, text.encode())
     print(text)
     print(f"records and {TABLE} -> {out}")
-
-
-def pictures_of(sources: Sources, test: Part) -> Callable[[int], Image.Image] | None:
-    """Row of test -> its picture; None where there are no images."""
-    if not sources or not isinstance(sources[-1], Source):
-        return None
-    source = sources[-1]
-    row_of = {path: row for row, path in enumerate(source.paths)}
-    return lambda row: source.read(row_of[str(test.paths[row])])

@@ -52,7 +52,7 @@ def measure(args: argparse.Namespace) -> None:
         record = evaluate_pairs(one.name, kept, there, one.seconds, how, own, one.prints, one.chosen, one.search)
         record.save(args.out)
         records.append(record)
-    write(records, args.out, None)
+    write(records, args.out)
 
 
 @dataclass(frozen=True, eq=False)
