@@ -61,8 +61,10 @@ def open_saved(root: Path, split: str | None = None) -> HuggingFaceSource:
 def open_hub(name: str, split: str | None = None) -> HuggingFaceSource:
     """A data set of the hub, downloaded into the cache of `datasets` if it is not there."""
     import datasets
+    import huggingface_hub
     from datasets.exceptions import DatasetNotFoundError
 
+    huggingface_hub.logging.set_verbosity_error()  # what fails is said in one sentence, and not at each attempt
     try:
         there = datasets.get_dataset_split_names(name)
         chosen = splits.choose(name, there, split)
