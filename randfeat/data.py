@@ -276,7 +276,8 @@ def as_images(images: Images, channels: int, size: tuple[int, int]) -> Tensor:
     """
     several = _listed(images)
     if isinstance(several, (Tensor, np.ndarray)):
-        if _is_one_picture(several) and tuple(several.shape[1:]) != tuple(size):
+        coloured = isinstance(several, np.ndarray) and several.ndim == 3 and several.shape[2] in (3, 4)
+        if coloured and tuple(several.shape[1:]) != tuple(size):
             raise ValueError(
                 f"an array {tuple(several.shape)} looks like one picture, and a batch of grey ones would be (B, H, W): "
                 "give one picture in a list, [image]"
@@ -286,12 +287,6 @@ def as_images(images: Images, channels: int, size: tuple[int, int]) -> Tensor:
     if not batches:
         raise ValueError("there are no images: give at least one")
     return torch.cat(batches)
-
-
-def _is_one_picture(images: Array) -> bool:
-    """Whether the shape is that of a coloured picture rather than of a batch of grey ones."""
-    place = -1 if isinstance(images, np.ndarray) else 0
-    return images.ndim == 3 and images.shape[place] in (3, 4)
 
 
 def _as_one(image: Array | Picture, channels: int, size: tuple[int, int]) -> Tensor:
