@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from readers import Means, Squares
 from test_sample_folder import contents
 
+from randfeat import decoding, unfinished
 from randfeat import extract as extracting
-from randfeat import unfinished
 from randfeat.extract import extract
 from randfeat.store import FeatureStore
 
@@ -301,6 +301,14 @@ def test_a_source_that_fails_is_one_sentence(tmp_path, workers):
 def test_a_worker_that_dies_is_one_sentence(tmp_path):
     with pytest.raises(RuntimeError, match=r"a process that decodes images has ended \(.*\): try fewer workers"):
         made(tmp_path / "out", Dying(13), workers=1)
+
+
+def test_a_worker_is_silent_about_a_listener_that_has_gone_and_nothing_else(capsys):
+    for error in (EOFError(), ConnectionResetError()):
+        decoding._unless_left(type(error), error, None)
+    assert not capsys.readouterr().err
+    decoding._unless_left(ValueError, ValueError("something else"), None)
+    assert "something else" in capsys.readouterr().err
 
 
 def test_features_that_are_not_finite_are_refused(tmp_path, monkeypatch):
