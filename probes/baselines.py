@@ -6,6 +6,7 @@ float32 (n, d). Nothing here sees labels, and only `PatchCounts` learns anything
 """
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ _BLOCK = 1 << 24  # numbers worked on at once: 64 MB
 
 def pixels(images: ArrayLike) -> Features:
     """The values of the pixels; bytes become 0..1."""
-    pictures = _as_pictures(images)
+    pictures = as_pictures(images)
     return pictures.reshape(len(pictures), -1)
 
 
@@ -31,7 +32,7 @@ def recentred(images: ArrayLike) -> Features:
 
     Drawn is what differs from the median of the image's border, which also fills the gaps.
     """
-    pictures = _as_pictures(images)
+    pictures = as_pictures(images)
     n, height, width, channels = pictures.shape
     border = np.concatenate(
         [pictures[:, [0, -1]].reshape(n, -1, channels), pictures[:, :, [0, -1]].reshape(n, -1, channels)], axis=1
@@ -53,7 +54,7 @@ def hog(images: ArrayLike, cell: int | None = None, orientations: int = 9) -> Fe
 
     cell: pixels of its side; by default an eighth of the image's shorter side, at least 2. Cells fill the image evenly.
     """
-    pictures = _as_pictures(images)
+    pictures = as_pictures(images)
     _, height, width, _ = pictures.shape
     side = max(2, min(height, width) // 8) if cell is None else cell
     if side < 1 or orientations < 1 or min(height, width) < 2:
@@ -61,18 +62,14 @@ def hog(images: ArrayLike, cell: int | None = None, orientations: int = 9) -> Fe
             f"images are {height} x {width}, cell={side}, orientations={orientations}: expected two pixels a side or "
             "more, a cell of one or more and one orientation or more."
         )
-    down, across = (_shares(length, max(1, length // side)) for length in (height, width))
-    step = max(1, _BLOCK // (height * width * orientations))
-    blocks = [
-        _normalised(np.einsum("ih,nhwo,jw->nijo", down, _edges(part, orientations), across, optimize=True))
-        for part in (pictures[start : start + step] for start in range(0, len(pictures), step))
-    ]
+    grid = max(1, height // side), max(1, width // side)
+    blocks = [_normalised(part) for part in cell_edges(pictures, grid, orientations)]
     return np.concatenate(blocks).astype(np.float32)
 
 
 def colour_histogram(images: ArrayLike, bins: int = 8) -> Features:
     """Shares of the image's pixels (n, bins ** C) of each colour, every channel cut into `bins` equal parts of 0..1."""
-    pictures = _as_pictures(images)
+    pictures = as_pictures(images)
     if pictures.min() < 0 or pictures.max() > 1:
         raise ValueError(
             f"images reach from {pictures.min():.3g} to {pictures.max():.3g}, expected 0 to 1 or bytes; divide by "
@@ -88,7 +85,7 @@ def colour_histogram(images: ArrayLike, bins: int = 8) -> Features:
 
 def token_counts(tokens: ArrayLike, vocab_size: int) -> Features:
     """How often each token occurs in an image (n, vocab_size). tokens: codes of a tokenizer, (n, N)."""
-    codes = _as_tokens(tokens, vocab_size)
+    codes = as_tokens(tokens, vocab_size)
     counts = np.zeros((len(codes), vocab_size), dtype=np.float32)
     np.add.at(counts, (np.arange(len(codes))[:, None], codes), 1)
     return counts
@@ -96,7 +93,7 @@ def token_counts(tokens: ArrayLike, vocab_size: int) -> Features:
 
 def token_one_hot(tokens: ArrayLike, vocab_size: int) -> Features:
     """Which token stands where (n, N * vocab_size), for short images of few codes; `token_codes` is for the others."""
-    codes = _as_tokens(tokens, vocab_size)
+    codes = as_tokens(tokens, vocab_size)
     if codes.size * vocab_size > 1 << 31:
         raise ValueError(
             f"{len(codes)} images of {codes.shape[1]} tokens out of {vocab_size} make "
@@ -112,7 +109,7 @@ def token_codes(tokens: ArrayLike, codebook: ArrayLike) -> Features:
     vectors = np.asarray(codebook, dtype=np.float32)
     if vectors.ndim != 2:
         raise ValueError(f"codebook has shape {vectors.shape}, expected (vocab_size, c); give one vector per token.")
-    codes = _as_tokens(tokens, len(vectors))
+    codes = as_tokens(tokens, len(vectors))
     return vectors[codes].reshape(len(codes), -1)
 
 
@@ -139,7 +136,7 @@ class PatchCounts(TransformerMixin, BaseEstimator):
                 f"words={self.words}, patch={self.patch}, stride={self.stride}, cells={self.cells}: "
                 "expected one or more of each."
             )
-        pictures = _as_pictures(images)
+        pictures = as_pictures(images)
         rng = np.random.default_rng(self.seed)
         each = math.ceil(100_000 / len(pictures))
         seen = [rng.permutation(np.concatenate(self._patches(picture)))[:each] for picture in pictures]
@@ -151,7 +148,7 @@ class PatchCounts(TransformerMixin, BaseEstimator):
     def transform(self, images: ArrayLike) -> Features:
         """Shares of the patches (n, cells * cells * words) that are of each kind, in each part of the image."""
         check_is_fitted(self)
-        pictures = _as_pictures(images)
+        pictures = as_pictures(images)
         values = self.patch**2 * pictures.shape[-1]
         if values != self.kmeans_.n_features_in_:
             raise ValueError(
@@ -180,7 +177,7 @@ class PatchCounts(TransformerMixin, BaseEstimator):
         return windows.reshape(*windows.shape[:2], -1)
 
 
-def _as_pictures(images: ArrayLike) -> Features:
+def as_pictures(images: ArrayLike) -> Features:
     """Images as finite float32 (n, H, W, C), bytes as 0..1."""
     pictures = np.asarray(images)
     if pictures.ndim not in (3, 4) or not pictures.size or pictures.dtype.kind not in "fiub":
@@ -193,7 +190,7 @@ def _as_pictures(images: ArrayLike) -> Features:
     return values[..., None] if values.ndim == 3 else values
 
 
-def _as_tokens(tokens: ArrayLike, vocab_size: int) -> NDArray[np.integer]:
+def as_tokens(tokens: ArrayLike, vocab_size: int) -> NDArray[np.integer]:
     codes = np.asarray(tokens)
     if codes.ndim != 2 or not codes.size or codes.dtype.kind not in "ui":
         raise ValueError(f"tokens are {codes.dtype} {codes.shape}, expected whole numbers (n, N), one or more.")
@@ -207,6 +204,17 @@ def _ahead(mass: NDArray[np.floating]) -> NDArray[np.intp]:
     total, middle = mass.sum(axis=1), (mass.shape[1] - 1) / 2
     moments = mass @ (np.arange(mass.shape[1]) - middle)
     return np.rint(np.divide(moments, total, out=np.zeros_like(total), where=total > 0)).astype(np.intp)
+
+
+def cell_edges(pictures: Features, grid: tuple[int, int], orientations: int) -> Iterator[Features]:
+    """How strong edges of each direction are in each cell of pictures (n, H, W, C): some pictures at a time,
+    (m, rows, columns, orientations)."""
+    _, height, width, _ = pictures.shape
+    down, across = (_shares(length, cells) for length, cells in zip((height, width), grid, strict=True))
+    step = max(1, _BLOCK // (height * width * orientations))
+    for start in range(0, len(pictures), step):
+        edges = _edges(pictures[start : start + step], orientations)
+        yield np.einsum("ih,nhwo,jw->nijo", down, edges, across, optimize=True)
 
 
 def _edges(pictures: Features, orientations: int) -> Features:
@@ -233,10 +241,10 @@ def _normalised(cells: Features) -> Features:
     rows, columns = (min(2, side) for side in cells.shape[1:3])
     blocks = np.lib.stride_tricks.sliding_window_view(cells, (rows, columns), axis=(1, 2))
     flat = blocks.reshape(*blocks.shape[:3], -1)
-    flat = np.minimum(_unit(flat), 0.2)
-    return _unit(flat).reshape(len(cells), -1)
+    flat = np.minimum(unit(flat), 0.2)
+    return unit(flat).reshape(len(cells), -1)
 
 
-def _unit(x: Features) -> Features:
+def unit(x: Features) -> Features:
     """Vectors (..., d) of length 1; those without edges stay about zero."""
     return x / np.sqrt(np.square(x).sum(axis=-1, keepdims=True) + 1e-6)

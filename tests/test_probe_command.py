@@ -16,7 +16,7 @@ from test_sample_folder import make
 from randfeat import cli, store
 from randfeat.commands.demo import digits
 from randfeat.commands.probe.inputs import open_data, part_of
-from randfeat.commands.probe.pairs import placement
+from randfeat.commands.probe.placing import placement, seen
 from randfeat.encoders import open_encoder
 from randfeat.store import FeatureStore
 
@@ -230,11 +230,19 @@ def test_random_weights_are_other_weights_and_the_same_each_time(model):
 
 def test_attentive_reads_dense_maps_of_its_own_accord(model, table, tmp_path):
     assert probe("attentive", model, table, out=tmp_path, more=["--no-search", "--baselines"]) == 0
-    assert {record.name for record in load_all(tmp_path)} == {
+    records = {record.name: record for record in load_all(tmp_path)}
+    assert set(records) == {
         "tiny raster/causal/token/L1/none/mean",
         "random:tiny raster/causal/token/L1/none/mean",
+        "patch pixels",
+        "HOG cells",
+        "cell colours",
+        "tokens of tiny",
         "chance (noise)",
     }
+    assert all(set(records[name].search) for name in ("patch pixels", "HOG cells"))  # as they are, or with the place
+    solved = records["cell colours"].scores["accuracy"].value, records["patch pixels"].scores["accuracy"].value
+    assert max(solved) > 0.9  # left, right and nowhere
 
 
 def test_online_probes_read_crops(table, tmp_path, monkeypatch, capsys):
@@ -300,9 +308,24 @@ def test_correspondence_scores_pairs(model, spair, tmp_path):
     dense = ["--spec", "raster/causal/token/L1/none/mean", "raster/causal/token/L2/none/mean"]
     more = [*dense, "--alphas", 0.5, 0.2, "--baselines"]
     assert probe("correspondence", model, spair, out=tmp_path, more=more) == 0
-    ours, fresh, chance = load_all(tmp_path)
-    assert (ours.name, fresh.name, fresh.is_baseline) == ("tiny", "random:tiny", True)
-    assert (chance.name, chance.is_baseline) == ("chance (noise)", True)
+    ours, *others = load_all(tmp_path)
+    assert ours.name == "tiny"
+    assert {one.name: one.is_baseline for one in others} == dict.fromkeys(
+        (
+            "random:tiny",
+            "patch pixels",
+            "HOG cells",
+            "cell colours",
+            "tokens of tiny",
+            "the same place",
+            "chance (noise)",
+        ),
+        True,
+    )
+    by = {one.name: one for one in others}
+    assert by["the same place"].arrays["right"].min() == 1  # where all points are: to within a cell
+    assert by["patch pixels"].arrays["right"][0] == 1
+    assert by["patch pixels"].chosen in by["patch pixels"].search
     assert list(ours.scores) == ["pck@0.5", "pck@0.2"]
     assert ours.scores["pck@0.5"].n == 3
     assert ours.arrays["right"][0] == 1  # a picture matches itself, to within a cell
@@ -348,6 +371,17 @@ def test_points_are_followed_through_the_preparation(model, size):
             found = (seen.sum(0) @ across / seen.sum(), seen.sum(1) @ down / seen.sum())
             expected = placement(encoder)(size).into(np.array([[x, y]]))[0]
             np.testing.assert_allclose(found, expected, atol=0.01 + 0.5 / min(seen.shape))  # crops are whole pixels
+
+
+@pytest.mark.parametrize("size", [(400, 300), (301, 402), (90, 600), (60, 40)])
+def test_baselines_see_what_the_model_sees(model, size):
+    """A smooth picture, scaled by the model's own preparation and for the baselines."""
+    across, down = np.meshgrid(np.linspace(0, 1, size[0]), np.linspace(0, 1, size[1]))
+    image = Image.fromarray((255 * np.stack([across, down, across * down], axis=2)).astype(np.uint8))
+    encoder = open_encoder(str(model), [], torch.device("cpu"))
+    expected = encoder.prepare(image)
+    found = seen(image, placement(encoder), expected.shape[:2])
+    np.testing.assert_allclose(found.astype(int), expected.astype(int), atol=8)
 
 
 # what goes wrong ------------------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from randfeat import files, processes, progress
 from randfeat.encoders import TIMM
 from randfeat.probes import FeatureSet, Protocol, Record, compare, evaluate, has_positive, markdown, noise, svm_space
 
+from .dense import attended
 from .inputs import (
     RANDOM,
     SHARE,
@@ -66,8 +67,8 @@ def measure(given: Sequence[str], data: str | None, tasks: Sequence[str], args: 
         feature_set(contender, train, test, name, contender in fresh)
         for contender, name in zip(everyone, names(everyone), strict=True)
     ]
-    if args.baselines and "attentive" not in tasks:
-        sets += references(sources, train, test, contenders)
+    if args.baselines:
+        sets += (attended if "attentive" in tasks else references)(sources, train, test, contenders)
     sets.append(noise(sets[0], args.seed))
     records: list[Record] = []
     jobs = [(task, one) for task in possible(tasks, train, test, how) for one in sets]

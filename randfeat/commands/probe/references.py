@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
-import torch
-from PIL import Image
 
-from randfeat import weights
 from randfeat.data import CentreCrop
-from randfeat.encoders import PipelineEncoder
 from randfeat.pipeline import Pipeline
 from randfeat.probes import (
     Components,
@@ -25,11 +21,9 @@ from randfeat.probes import (
     token_codes,
     token_counts,
 )
-from randfeat.sources import Source
-from randfeat.tokenizers import PatchTokenizer
-from randfeat.tokenizers.vq import VQTokenizer
 
 from .inputs import Contender, Part, Sources
+from .reading import Reader, codebook, pipelines, read_by
 
 SIDE = 32  # pixels of the pictures that baselines see, at most
 LOOK = 16  # pictures that tell whether all are grey
@@ -45,11 +39,7 @@ def references(sources: Sources, train: Part, test: Part, contenders: Iterable[C
 
     They see pictures of at most 32 pixels a side, as large as the first of test.
     """
-    found = [source for source in sources if isinstance(source, Source)]
-    if not found or len(found) < len(sources):
-        raise ValueError("baselines read pictures, and there are none here: give DATA with images, or no --baselines")
-    parts = (train, test)
-    readers = [_Reader(source, part) for source, part in zip((found[0], found[-1]), parts, strict=True)]
+    parts, readers = (train, test), read_by(sources, train, test)
     crop = _crop(readers[1])
     ends = readers[0].pictures(crop), readers[1].pictures(crop)
 
@@ -70,37 +60,11 @@ def references(sources: Sources, train: Part, test: Part, contenders: Iterable[C
         sets.append(made("patch counts", **counts))
     if crop.channels == 3:
         sets.append(made("colour histogram", colours=_each(colour_histogram, ends)))
-    seen = set()
-    for contender in contenders:
-        if isinstance(contender.encoder, PipelineEncoder):
-            pipeline = contender.encoder.pipeline
-            if (mark := weights.fingerprint(pipeline.tokenizer)) not in seen:
-                seen.add(mark)
-                sets.append(made(f"tokens of {contender.short}", **_tokens(pipeline, readers)))
+    sets += [made(f"tokens of {name}", **_tokens(pipeline, readers)) for name, pipeline in pipelines(contenders)]
     return sets
 
 
-class _Reader:
-    """The pictures of the images of a part."""
-
-    def __init__(self, source: Source, part: Part) -> None:
-        row_of = {path: row for row, path in enumerate(source.paths)}
-        if missing := [path for path in part.paths.tolist() if path not in row_of]:
-            raise ValueError(f"{source.name} has no image {missing[0]}: give the DATA that the features are of")
-        self.source, self.rows = source, [row_of[path] for path in part.paths.tolist()]
-
-    def __iter__(self) -> Iterator[Image.Image]:
-        return (self.source.read(row) for row in self.rows)
-
-    def pictures(self, crop: CentreCrop) -> np.ndarray:
-        """uint8 (n, h, w, channels)."""
-        made = np.empty((len(self.rows), *crop.size, crop.channels), dtype=np.uint8)
-        for place, row in enumerate(self.rows):
-            made[place] = crop(self.source.read(row))
-        return made
-
-
-def _crop(reader: _Reader) -> CentreCrop:
+def _crop(reader: Reader) -> CentreCrop:
     first = [reader.source.read(row) for row in reader.rows[:LOOK]]
     side = min(SIDE, *first[0].size)
     return CentreCrop((side, side), 1 if all(picture.mode == "L" for picture in first) else 3)
@@ -117,22 +81,11 @@ def _fitted(transformer: Any, ends: Ends) -> Ends:
     return transformer.transform(ends[0]), transformer.transform(ends[1])
 
 
-def _tokens(pipeline: Pipeline, readers: list[_Reader]) -> dict[str, Ends]:
+def _tokens(pipeline: Pipeline, readers: list[Reader]) -> dict[str, Ends]:
     """How often each token occurs, and the tokenizer's own vectors of all of them where these are not too many."""
-    tokenizer = pipeline.tokenizer
-
-    def tokens_of(reader: _Reader) -> np.ndarray:
-        images = reader.rows and pipeline.tokens(reader)
-        return np.asarray(images, dtype=np.int64).reshape(len(reader.rows), pipeline.generator.num_tokens)
-
-    ends = tokens_of(readers[0]), tokens_of(readers[1])
-    readings = {"counts": _each(lambda tokens: token_counts(tokens, tokenizer.vocab_size), ends)}
-    book: torch.Tensor | None = None
-    if isinstance(tokenizer, PatchTokenizer):
-        book = tokenizer.codebook
-    elif isinstance(tokenizer, VQTokenizer):
-        book = tokenizer.normalised(tokenizer.quantize.embedding.weight)
+    ends = readers[0].tokens(pipeline), readers[1].tokens(pipeline)
+    readings = {"counts": _each(lambda tokens: token_counts(tokens, pipeline.tokenizer.vocab_size), ends)}
+    book = codebook(pipeline.tokenizer)
     if book is not None and book.shape[1] * ends[1].shape[1] <= CODES:
-        vectors = book.detach().float().cpu().numpy()
-        readings["codes"] = _each(lambda tokens: token_codes(tokens, vectors), ends)
+        readings["codes"] = _each(lambda tokens: token_codes(tokens, book), ends)
     return readings

@@ -1,0 +1,106 @@
+"""What dense features have to beat: maps of pixels, edges, colours and tokens, and the place alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+
+from randfeat.probes import (
+    FeatureSet,
+    Labelled,
+    code_maps,
+    colour_maps,
+    hog_maps,
+    pixel_maps,
+    place_maps,
+)
+
+from .inputs import Contender, Part, Sources
+from .placing import Place, covering, placement
+from .reading import Reader, codebook, pipelines, read_by
+
+PATCH = (2, 8)  # pixels of the side of a cell, at least and at most
+NUMBERS = 1 << 30  # of the pixels of all cells of a part, at most: 4 GiB
+PLAIN, PLACED = "plain", "with place"
+
+Maps = dict[str, np.ndarray]  # by reading, (n, D, h, w)
+
+
+@dataclass(frozen=True, eq=False)
+class Dense:
+    """A baseline: its maps of each part of the images, and what of a picture they cover."""
+
+    name: str
+    parts: list[Maps]
+    place: Place
+
+
+def dense_references(
+    readers: Sequence[Reader], contenders: Sequence[Contender], grid: tuple[int, int], place: Place
+) -> list[Dense]:
+    """Patch pixels, HOG cells and cell colours of what `place` lets a model see, on `grid`; the tokens of our models on
+    theirs; and the place alone. The others are read as they are, and with the place beside them."""
+    side = _side(readers, grid)
+    pictures = [reader.placed(place, (side * grid[0], side * grid[1])) for reader in readers]
+    makers: dict[str, Callable[..., np.ndarray]] = {
+        "patch pixels": pixel_maps,
+        "HOG cells": hog_maps,
+        "cell colours": colour_maps,
+    }
+    made = [Dense(name, [_readings(make(part, grid)) for part in pictures], place) for name, make in makers.items()]
+    for name, pipeline in pipelines(contenders):
+        if (book := codebook(pipeline.tokenizer)) is not None:
+            maps = [code_maps(reader.tokens(pipeline), book, pipeline.generator.grid) for reader in readers]
+            crop = partial(covering, pipeline.image_size, 1.0)
+            made.append(Dense(f"tokens of {name}", [_readings(part) for part in maps], crop))
+    return [*made, Dense("the same place", [{PLAIN: place_maps(len(reader), grid)} for reader in readers], place)]
+
+
+def attended(sources: Sources, train: Part, test: Part, contenders: Sequence[Contender]) -> list[FeatureSet]:
+    """These for attentive probes, on the grid of the first contender, of the largest centred part of its shape. The
+    place alone says nothing there."""
+    grid, parts = grid_of(contenders[0]), (train, test)
+    found = dense_references(read_by(sources, *parts), contenders, grid, partial(covering, grid, 1.0))
+    return [
+        FeatureSet(
+            one.name,
+            *(Labelled(x, p.labels, p.paths, p.groups) for x, p in zip(one.parts, parts, strict=True)),
+            baseline=True,
+        )
+        for one in found[:-1]
+    ]
+
+
+def grid_of(contender: Contender) -> tuple[int, int]:
+    """Rows and columns of its first map; a ValueError where it has none."""
+    shape = contender.stores[0].as_numpy(contender.specs[0]).shape
+    if len(shape) != 4:
+        raise ValueError(f"{contender.specs[0]} gives no dense map: choose the pool none")
+    return shape[2], shape[3]
+
+
+def place_of(contender: Contender) -> Place:
+    """Where the preparation of a model puts pictures; a ValueError for a store."""
+    if contender.encoder is None:
+        raise ValueError(f"{contender.text} is a store, which does not say how pictures were cropped: give the model")
+    return placement(contender.encoder)
+
+
+def _side(readers: Iterable[Reader], grid: tuple[int, int]) -> int:
+    """Pixels of the side of a cell: as many as the first picture has, within PATCH, and fewer of very many images."""
+    readers = list(readers)
+    width, height = next(iter(readers[-1])).size
+    side = min(max(min(width // grid[1], height // grid[0]), PATCH[0]), PATCH[1])
+    most = max(len(reader) for reader in readers) * grid[0] * grid[1] * 3
+    while side > PATCH[0] and most * side**2 > NUMBERS:
+        side -= 1
+    return side
+
+
+def _readings(maps: np.ndarray) -> Maps:
+    """As they are, and with the place of each cell beside them."""
+    n, _, h, w = maps.shape
+    return {PLAIN: maps, PLACED: np.concatenate([maps, place_maps(n, (h, w))], axis=1)}
