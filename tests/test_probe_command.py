@@ -381,7 +381,7 @@ def test_baselines_see_what_the_model_sees(model, size):
     encoder = open_encoder(str(model), [], torch.device("cpu"))
     expected = encoder.prepare(image)
     found = seen(image, placement(encoder), expected.shape[:2])
-    np.testing.assert_allclose(found.astype(int), expected.astype(int), atol=8)
+    np.testing.assert_allclose(found.astype(int), expected.astype(int), atol=24)  # crops are whole pixels
 
 
 # what goes wrong ------------------------------------------------------------------------------------------------------
