@@ -26,7 +26,7 @@ from .stats import Claim, Difference, Interval, holm, paired
 
 FORMAT = "evaluation of randfeat, version 1"
 RESULTS = "results.csv"
-TASKS = ("knn", "linear", "attentive", "fewshot", "retrieval", "correspondence", "cluster")
+TASKS = ("knn", "linear", "attentive", "fewshot", "retrieval", "correspondence", "segmentation", "cluster")
 CHOSEN = "chosen"  # the metric of what was chosen on train, where the headline was fixed in advance
 _COLUMNS = (
     "task",
@@ -56,7 +56,8 @@ class Record:
     features, data and labels. made_with: versions, and the git commit where there is one. seconds: it took.
 
     arrays: by name, a row for each test image:
-        "right"             the headline's score of each image, in 0..1: its mean is the headline
+        "right"             the headline's score of each image, in 0..1: its mean is the headline. Of segmentation, what
+                            each image adds to it, which may lie outside: see `Overlaps.scores`
         "right <metric>"    the same for others of `scores`, where each image has one
         "runs", "runs <metric>"  the same (runs, n), where several draws or seeds were scored
         "paths", "truth"    the name of each image and its label; "predicted", its predicted label, for classifiers

@@ -4,14 +4,12 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from PIL import Image
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
@@ -19,81 +17,7 @@ from torch import Tensor
 from .arrays import two_or_more_classes
 from .attentive import Dense, as_dense, dense_blocks, read_dense
 from .heads import Recipe, Stack, batches
-
-LabelMap: TypeAlias = "str | Path | NDArray[np.integer]"
-"""The path of a PNG whose values (or palette entries) are labels, or an array (H, W) of them."""
-
-
-@dataclass(frozen=True)
-class LabelledFolder:
-    """Images and their label maps in the same order, and the label that means none."""
-
-    images: list[Path]
-    maps: list[Path]
-    ignore: int
-
-
-def label_maps(root: str | Path, split: str) -> LabelledFolder:
-    """The images of a `split` that have label maps, in one of two layouts.
-
-    Pascal VOC: `ImageSets/Segmentation/<split>.txt` names them, `JPEGImages/` and `SegmentationClass/` hold them, 255
-    is no label. ADE20K (scene parsing): `images/<split>/` and `annotations/<split>/` hold them, 0 is no label.
-    """
-    root = Path(root)
-    if (listed := root / "ImageSets" / "Segmentation" / f"{split}.txt").is_file():
-        names, ignore = listed.read_text().split(), 255
-        image_folder, map_folder = root / "JPEGImages", root / "SegmentationClass"
-    elif (map_folder := root / "annotations" / split).is_dir():
-        names, ignore = sorted(path.stem for path in map_folder.glob("*.png")), 0
-        image_folder = root / "images" / split
-    else:
-        raise ValueError(
-            f"{root} holds neither {listed.relative_to(root)} nor {map_folder.relative_to(root)}/, "
-            "expected Pascal VOC's or ADE20K's layout; name the folder that holds them and its split."
-        )
-    found = {path.stem: path for path in image_folder.glob("*")}
-    maps = [map_folder / f"{name}.png" for name in names]
-    missing = [name for name, path in zip(names, maps, strict=True) if name not in found or not path.is_file()]
-    if missing or not names:
-        raise ValueError(
-            f"{len(missing)} of {len(names)} images of {split!r} lack the image or the label map "
-            f"(first: {', '.join(missing[:3])}) in {root}; complete the folder."
-        )
-    return LabelledFolder([found[name] for name in names], maps, ignore)
-
-
-def read_label_map(path: LabelMap, size: tuple[int, int] | None = None) -> NDArray[np.int64]:
-    """Labels (H, W), resized by nearest neighbour to `size` (height, width) if given."""
-    if isinstance(path, (str, Path)):
-        with Image.open(path) as opened:
-            labels = np.asarray(opened)
-    else:
-        labels = np.asarray(path)
-    if labels.ndim != 2 or labels.dtype.kind not in "iu" or 0 in labels.shape or labels.min() < 0:
-        raise ValueError(
-            f"label map {path if isinstance(path, (str, Path)) else ''} holds {labels.dtype} {labels.shape}, "
-            "expected one whole number from 0 per pixel; save labels, not colours."
-        )
-    if size is not None:  # the pixel under each centre
-        (height, width), (old_height, old_width) = size, labels.shape
-        rows = (2 * np.arange(height) + 1) * old_height // (2 * height)
-        columns = (2 * np.arange(width) + 1) * old_width // (2 * width)
-        labels = labels[rows[:, None], columns]
-    return labels.astype(np.int64)
-
-
-def patch_labels(labels: NDArray[np.integer], grid: tuple[int, int], ignore: int) -> NDArray[np.int64]:
-    """The most frequent label of the pixels of each patch, (h, w) of labels (H, W); -1 where all pixels are ignored.
-
-    Of equally frequent labels the lowest.
-    """
-    (height, width), (h, w) = labels.shape, grid
-    values, codes = np.unique(labels, return_inverse=True)
-    patch = (np.arange(height) * h // height)[:, None] * w + np.arange(width) * w // width
-    cells = patch * len(values) + codes.reshape(labels.shape)
-    counts = np.bincount(cells.ravel(), minlength=h * w * len(values)).reshape(h, w, len(values))
-    counts[:, :, values == ignore] = 0
-    return np.where(counts.any(axis=2), values.astype(np.int64)[counts.argmax(axis=2)], -1)
+from .labelled_maps import LabelMap, patch_labels, read_label_map
 
 
 @dataclass(frozen=True)
@@ -118,6 +42,32 @@ class Segmentation:
     def accuracy(self) -> float:
         """The share of pixels."""
         return float(np.trace(self.confusion) / self.confusion.sum())
+
+
+@dataclass(frozen=True, eq=False)
+class Overlaps:
+    """Pixels of each of n images by class (n, classes), every class in the truth or in the prediction of some image:
+    where both say it, and where either does."""
+
+    classes: NDArray[np.int64]
+    both: NDArray[np.int64]
+    either: NDArray[np.int64]
+
+    @property
+    def iou(self) -> NDArray[np.float64]:
+        """Intersection over union of each class, over the pixels of all images."""
+        return self.both.sum(axis=0) / self.either.sum(axis=0)
+
+    def scores(self) -> NDArray[np.float64]:
+        """What each image adds to mIoU (n,), for `bootstrap` and `paired`: the mean is the mIoU of all images.
+
+        mIoU is no mean over images, so this is its linearisation by the infinitesimal jackknife (Efron 1982, chapter
+        6): mIoU and n times the derivative by an image's weight. Single numbers may lie outside of 0..1; their
+        resampled means are to first order the mIoU of the resampled images, and a class of few images cannot vanish
+        from a resample.
+        """
+        iou, union = self.iou, self.either.sum(axis=0)
+        return iou.mean() + len(self.both) * ((self.both - iou * self.either) / union).mean(axis=1)
 
 
 class LinearSegmenter(BaseEstimator):
@@ -180,21 +130,34 @@ class LinearSegmenter(BaseEstimator):
 
     def evaluate(self, x: Dense, maps: Sequence[LabelMap]) -> Segmentation:
         """Counts over all labelled pixels. A class that training did not show is never right."""
+        pairs = sum(self._pairs(x, maps), Counter())
+        classes = _classes(pairs, self.ignore)
+        confusion = np.zeros((len(classes), len(classes)), dtype=np.int64)
+        for pair, count in pairs.items():
+            confusion[tuple(np.searchsorted(classes, pair))] = count
+        return Segmentation(classes, confusion)
+
+    def overlaps(self, x: Dense, maps: Sequence[LabelMap]) -> Overlaps:
+        """The same of each image by itself."""
+        images = list(self._pairs(x, maps))
+        classes = _classes(sum(images, Counter()), self.ignore)
+        both, either = np.zeros((2, len(images), len(classes)), dtype=np.int64)
+        for row, pairs in enumerate(images):
+            for pair, count in pairs.items():
+                true, found = np.searchsorted(classes, pair)
+                both[row, true] += count * (true == found)
+                either[row, list({true, found})] += count
+        return Overlaps(classes, both, either)
+
+    def _pairs(self, x: Dense, maps: Sequence[LabelMap]) -> Iterator[Counter[tuple[int, int]]]:
+        """Of each image how many labelled pixels have which true and which predicted label."""
         _matched(x, maps)
-        pairs: Counter[tuple[int, int]] = Counter()
         for logits, path in zip(self.logits(x), maps, strict=True):
             truth = read_label_map(path, self.size)
             found = self._upsampled(logits, truth.shape)
             scored = truth != self.ignore
             both, counts = np.unique((truth[scored] << 32) + found[scored], return_counts=True)
-            pairs.update({(int(b >> 32), int(b % (1 << 32))): int(c) for b, c in zip(both, counts, strict=True)})
-        if not pairs:
-            raise ValueError(f"all pixels are labelled {self.ignore}, which means none; give maps with labels.")
-        classes = np.unique(np.array(list(pairs)))
-        confusion = np.zeros((len(classes), len(classes)), dtype=np.int64)
-        for pair, count in pairs.items():
-            confusion[tuple(np.searchsorted(classes, pair))] = count
-        return Segmentation(classes, confusion)
+            yield Counter({(int(b >> 32), int(b % (1 << 32))): int(c) for b, c in zip(both, counts, strict=True)})
 
     def _upsampled(self, logits: Tensor, size: tuple[int, ...]) -> NDArray[Any]:
         large = F.interpolate(logits, size, mode="bilinear", align_corners=False)
@@ -206,3 +169,9 @@ def _matched(x: Dense, maps: Sequence[LabelMap]) -> list[NDArray[np.floating]]:
     if len(maps) != len(layers[0]):
         raise ValueError(f"there are {len(maps)} label maps for {len(layers[0])} images; give one for each.")
     return layers
+
+
+def _classes(pairs: Counter[tuple[int, int]], ignore: int) -> NDArray[np.int64]:
+    if not pairs:
+        raise ValueError(f"all pixels are labelled {ignore}, which means none; give maps with labels.")
+    return np.unique(np.array(list(pairs)))

@@ -384,6 +384,99 @@ def test_baselines_see_what_the_model_sees(model, size):
     np.testing.assert_allclose(found.astype(int), expected.astype(int), atol=24)  # crops are whole pixels
 
 
+# segmentation ---------------------------------------------------------------------------------------------------------
+
+COLOURS = {0: None, 1: (230, 40, 40), 2: (40, 60, 230)}  # the background is whatever
+
+
+def shapes(root, count, layout="voc", size=(24, 36), seed=0):
+    """Red squares and blue bars on grey clutter, half of them in train; a border that nobody labelled."""
+    names = {"voc": ("JPEGImages", "SegmentationClass"), "pair": ("photos/{}", "labels/{}")}[layout]
+    rng, lists = np.random.default_rng(seed), {"train": [], "val": []}
+    for number in range(count):
+        part = "train" if number % 2 else "val"
+        labels = np.zeros(size, np.uint8)
+        for label, (height, width) in ((1, (14, 14)), (2, (8, 20))):
+            top, left = rng.integers(size[0] - height), rng.integers(size[1] - width)
+            labels[top : top + height, left : left + width] = label
+        pixels = np.repeat(rng.integers(60, 200, (*size, 1)), 3, axis=2)
+        for label in (1, 2):
+            pixels[labels == label] = COLOURS[label]
+        labels[:2] = 255
+        for folder, array in zip(names, (pixels.astype(np.uint8), labels), strict=True):
+            path = root / folder.format(part) / f"{number:02}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(array).save(path)
+        lists[part].append(f"{number:02}")
+    if layout == "voc":
+        (root / "ImageSets" / "Segmentation").mkdir(parents=True)
+        for part, listed in lists.items():
+            (root / "ImageSets" / "Segmentation" / f"{part}.txt").write_text("\n".join(listed))
+    return root
+
+
+def test_segmentation_of_a_folder_like_voc(model, tmp_path, capsys):
+    voc = shapes(tmp_path / "voc", 40)
+    more = ["--baselines", "--spec", "raster/causal/token/L1/none/mean", "raster/causal/token/L2/none/mean"]
+    assert probe("segmentation", model, voc, out=tmp_path / "out", more=more) == 0
+    records = {record.name: record for record in load_all(tmp_path / "out")}
+    assert {name for name, record in records.items() if not record.is_baseline} == {"tiny"}
+    assert set(records) == {
+        "tiny",
+        "random:tiny",
+        "patch pixels",
+        "HOG cells",
+        "cell colours",
+        "tokens of tiny",
+        "the same place",
+        "chance (noise)",
+    }
+    ours, pixels, chance = (records[name] for name in ("tiny", "patch pixels", "chance (noise)"))
+    assert set(ours.per_class) == {"0", "1", "2"}
+    assert len(ours.search) == 6
+    assert ours.chosen in ours.search
+    assert ours.scores["mIoU"].n == 20
+    assert set(ours.fingerprints) == {"data", "features"}
+    assert pixels.scores["mIoU"].low > chance.scores["mIoU"].high + 0.1
+    assert pixels.per_class["1"] > 0.4  # on six cells for each picture
+    table = (tmp_path / "out" / "table.md").read_text()
+    assert "| segmentation | mIoU |" in table
+    assert "p (Holm)" in table
+    assert table in capsys.readouterr().out
+
+
+def test_all_models_are_scored_on_the_pixels_that_all_see(model, tmp_path):
+    """timm's network sees the middle 7/8 of a picture's shorter side squared, ours three halves as wide."""
+    pair = shapes(tmp_path / "pair", 12, "pair")
+    more = ["--images", "photos/train", "photos/val", "--maps", "labels/train", "labels/val", "--no-search"]
+    scored = []
+    for number, models in enumerate(([model], [model, "random:timm:test_vit"])):
+        out = tmp_path / str(number)
+        assert probe("segmentation", *models, pair, out=out, more=more) == 0
+        scored.append(next(record for record in load_all(out) if record.name.startswith("tiny")))
+    alone, beside = (record.arrays["either"].sum() for record in scored)
+    assert 6 * 22 * 36 <= alone <= 2 * 6 * 22 * 36  # each pixel counts once or, if it is wrong, twice
+    assert beside <= 2 * 6 * 21 * 21
+
+
+@pytest.mark.parametrize(
+    ("what", "says"),
+    [
+        (["nowhere"], "there is no folder nowhere"),
+        (["{voc}", "--split", "train", "test"], "holds neither ImageSets/Segmentation/test.txt nor annotations/test/"),
+        (["{voc}", "--images", "a", "b"], "--images and --maps go together"),
+        (["{voc}", "--images", "a", "b", "--maps", "c", "d"], "there are no label maps"),
+        (["{voc}", "--ignore", "0"], "--ignore is for --maps"),
+        (["{voc}", "--spec", "raster/causal/token/L1/mean/mean"], "gives no dense map: choose the pool none"),
+    ],
+)
+def test_segmentation_says_what_is_wrong(what, says, model, tmp_path, capsys):
+    voc = shapes(tmp_path / "voc", 4)
+    assert probe("segmentation", model, *(word.format(voc=voc) for word in what), out=tmp_path / "out") == 1
+    assert says in capsys.readouterr().err
+    assert not list((tmp_path / "out").glob("*.json"))
+
+
 # what goes wrong ------------------------------------------------------------------------------------------------------
 
 
@@ -489,4 +582,4 @@ def test_options_know_the_tasks_and_recipes_that_there_are():
     assert options.RECIPES == KNOWN
     assert all(isinstance(getattr(Recipe, name)(), Recipe) for name in options.RECIPES)
     assert {*options.EVERY, "attentive"} == set(MEASURES)
-    assert set(MEASURES) | {"correspondence", "all", "compare"} <= set(PROBES)
+    assert set(MEASURES) | {"correspondence", "segmentation", "all", "compare"} <= set(PROBES)

@@ -5,7 +5,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
-from randfeat.probes import LinearSegmenter, Recipe, Segmentation, label_maps, patch_labels, read_label_map
+from randfeat.probes import (
+    LinearSegmenter,
+    Mapped,
+    Overlaps,
+    Protocol,
+    Recipe,
+    Segmentation,
+    bootstrap,
+    evaluate_segmentation,
+    label_maps,
+    paired_maps,
+    patch_labels,
+    read_label_map,
+)
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.metrics import confusion_matrix, jaccard_score
@@ -80,6 +93,56 @@ def test_a_hand_computed_score():
     assert found.accuracy == 0.7
 
 
+def test_images_one_by_one_make_the_whole():
+    x, maps = data(20)
+    segmenter = LinearSegmenter(RECIPE).fit(x[:10], maps[:10])
+    whole, each = segmenter.evaluate(x[10:], maps[10:]), segmenter.overlaps(x[10:], maps[10:])
+    assert each.classes.tolist() == whole.classes.tolist()
+    np.testing.assert_allclose(each.iou, whole.iou)
+    assert each.scores().mean() == pytest.approx(whole.miou)
+    for row in range(10):
+        alone = segmenter.evaluate(x[10 + row : 11 + row], maps[10 + row : 11 + row])
+        own = np.searchsorted(each.classes, alone.classes)
+        assert each.both[row, own].tolist() == np.diag(alone.confusion).tolist()
+        np.testing.assert_allclose(each.both[row, own] / each.either[row, own], alone.iou)
+
+
+def test_the_interval_is_that_of_resampled_images():
+    """Of images that differ much, with a class that few of them show, beside mIoU computed anew for each resample."""
+    rng = np.random.default_rng(0)
+    n, often = 300, np.array([1, 0.5, 0.08])
+    either = rng.integers(50, 400, (n, 3)) * (rng.random((n, 3)) < often)
+    both = (either * rng.beta(3, 2, (n, 3))).astype(int)
+    found = Overlaps(np.arange(3), both, either)
+    rows = rng.integers(0, n, (2000, n))
+    anew = np.mean(both[rows].sum(1) / either[rows].sum(1), axis=1)
+    score = bootstrap(found.scores())
+    assert score.value == pytest.approx(found.iou.mean())
+    low, high = np.quantile(anew, (0.025, 0.975))
+    assert (score.low, score.high) == pytest.approx((low, high), abs=0.15 * (high - low))
+
+
+def test_a_record_of_segmentation():
+    x, maps = data(40)
+    paths = [f"{i}.jpg" for i in range(40)]
+    readings = {"bad": np.random.default_rng(0).normal(size=x.shape).astype(np.float32), "good": x}
+    parts = [
+        Mapped({name: r[rows] for name, r in readings.items()}, maps[rows], paths[rows])
+        for rows in (slice(0, 25), slice(25, 40))
+    ]
+    record = evaluate_segmentation("ours", *parts, 255, Protocol(draws=200), {"baseline": False})
+    assert record.chosen.startswith("good/")
+    assert len(record.search) == 6
+    assert record.scores["mIoU"].value > 0.85
+    assert record.scores["mIoU"].value == pytest.approx(np.mean(list(record.per_class.values())))
+    assert set(record.per_class) == {"1", "2", "7"}
+    assert record.arrays["paths"].tolist() == paths[25:]
+    assert record.scores["mIoU"].low <= record.scores["mIoU"].value <= record.scores["mIoU"].high <= 1
+    plain = evaluate_segmentation("bad", *parts, 255, Protocol(draws=200, search=False))
+    assert {one.split("/")[0] for one in plain.search} == {"bad", "good"}
+    assert set(plain.search) == {"bad/lr=0.05", "good/lr=0.05"}
+
+
 def test_label_maps_are_resized_by_nearest():
     labels = np.arange(12).reshape(3, 4)
     assert (read_label_map(labels, (6, 8)) == labels.repeat(2, 0).repeat(2, 1)).all()
@@ -116,6 +179,11 @@ def test_folders_of_both_layouts_are_read(folders):
     (folders[1] / "images/training/a.jpg").unlink()
     with pytest.raises(ValueError, match=r"1 of 2 images of 'training' lack the image or the label map \(first: a\)"):
         label_maps(folders[1], "training")
+    assert [path.stem for path in paired_maps(voc.images[0].parent, voc.maps[0].parent).images] == ["a", "b"]
+    with pytest.raises(ValueError, match=r"1 of 2 images of .* lack the image"):
+        paired_maps(folders[1] / "images/training", ade.maps[0].parent)
+    with pytest.raises(ValueError, match=r"there are no label maps .*JPEGImages/\*\.png"):
+        paired_maps(voc.images[0].parent, voc.images[0].parent)
     with pytest.raises(ValueError, match="expected Pascal VOC's or ADE20K's layout"):
         label_maps(folders[0], "test")
     with pytest.raises(ValueError, match="save labels, not colours"):

@@ -19,6 +19,7 @@ examples:
   randfeat probe all demo/models/randar_free demo/digits --group writer --baselines -o measured
   randfeat probe compare arpg-l timm:vit_base_patch16_224.mae random:arpg-l --data photos -o compared
   randfeat probe correspondence arpg-l SPair-71k --spec raster/full/token/L6/none/mean -o matched
+  randfeat probe segmentation arpg-l VOC2012 --spec raster/full/token/L6/none/mean --baselines -o segmented
 
 calibrations, where ImageNet lies in `imagenet`: each should give the published number within 0.3 (docs/measuring.md)
   DINOv2-B, k-NN 82.1     randfeat probe knn 'timm:vit_base_patch14_dinov2?img_size=224,crop_pct=0.875' imagenet
@@ -53,6 +54,10 @@ PROBES = {
     "retrieval": ("tasks", "each test image among the others: MAP@R, P@1, Recall@k, R-precision, mAP"),
     "cluster": ("tasks", "spherical k-means: accuracy, NMI, adjusted Rand index"),
     "correspondence": ("correspondence", "PCK on image pairs with the layout of SPair-71k (pool none)"),
+    "segmentation": (
+        "segmentation",
+        "mIoU of a linear layer on dense features, in layouts like Pascal VOC's and ADE20K's",
+    ),
     "all": ("tasks", "knn, linear, fewshot, retrieval and cluster, in one table each"),
     "compare": ("compare", "several models and stores on the same images: one table, paired differences"),
 }

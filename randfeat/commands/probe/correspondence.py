@@ -25,7 +25,9 @@ def add_arguments(parser: argparse.ArgumentParser, name: str) -> None:
     parser.add_argument("--choose-on", default="val", metavar="PART", help="which pairs choose among specs (val)")
     parser.add_argument("--alphas", nargs="+", type=float, default=[0.1, 0.05], metavar="X", help="of PCK (0.1 0.05)")
     parser.add_argument("--upsample", type=int, default=1, metavar="N", help="enlarge maps N times before matching (1)")
-    parser.add_argument("--baselines", action="store_true", help="add random weights of each model")
+    parser.add_argument(
+        "--baselines", action="store_true", help="add pixels, edges, colours, tokens, the same place and random weights"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of random weights and draws (0)")
     parser.add_argument("--draws", type=int, default=2000, metavar="N", help="resamples of a bootstrap (2000)")
     add_machine(parser)

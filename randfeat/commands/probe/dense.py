@@ -24,6 +24,7 @@ from .reading import Reader, codebook, pipelines, read_by
 
 PATCH = (2, 8)  # pixels of the side of a cell, at least and at most
 NUMBERS = 1 << 30  # of the pixels of all cells of a part, at most: 4 GiB
+NOISE = 16  # dimensions of features that mean nothing
 PLAIN, PLACED = "plain", "with place"
 
 Maps = dict[str, np.ndarray]  # by reading, (n, D, h, w)
@@ -38,11 +39,39 @@ class Dense:
     place: Place
 
 
+def dense_of(contender: Contender, name: str) -> Dense:
+    """The maps of a model, a part for each of its stores; a ValueError where an image or a map is missing."""
+    place = _place(contender)
+    for store in contender.stores:
+        if unread := store.skipped:
+            raise ValueError(f"{unread[0][0]} cannot be read ({unread[0][1]}): get it again")
+    for spec in contender.specs:
+        _grid(contender, spec)
+    parts = [{spec: store.as_numpy(spec) for spec in contender.specs} for store in contender.stores]
+    return Dense(name, parts, place)
+
+
+def dense_noise(entry: Dense, seed: int) -> Dense:
+    """Chance: maps of the same sizes that mean nothing."""
+    rng = np.random.default_rng(seed)
+
+    def of(part: Maps) -> Maps:
+        n, _, h, w = next(iter(part.values())).shape
+        return {"noise": rng.standard_normal((n, NOISE, h, w), dtype=np.float32)}
+
+    return Dense("chance (noise)", [of(part) for part in entry.parts], entry.place)
+
+
 def dense_references(
-    readers: Sequence[Reader], contenders: Sequence[Contender], grid: tuple[int, int], place: Place
+    readers: Sequence[Reader], contenders: Sequence[Contender], place: Place | None = None
 ) -> list[Dense]:
-    """Patch pixels, HOG cells and cell colours of what `place` lets a model see, on `grid`; the tokens of our models on
-    theirs; and the place alone. The others are read as they are, and with the place beside them."""
+    """Patch pixels, HOG cells and cell colours on the grid of the first contender, of what `place` (by default its own)
+    lets it see; the tokens of our models on their grids; and the place alone. All others are read as they are, and with
+    the place beside them."""
+    first = contenders[0]
+    grid = _grid(first, first.specs[0])
+    if place is None:
+        place = _place(first)
     side = _side(readers, grid)
     pictures = [reader.placed(place, (side * grid[0], side * grid[1])) for reader in readers]
     makers: dict[str, Callable[..., np.ndarray]] = {
@@ -60,33 +89,32 @@ def dense_references(
 
 
 def attended(sources: Sources, train: Part, test: Part, contenders: Sequence[Contender]) -> list[FeatureSet]:
-    """These for attentive probes, on the grid of the first contender, of the largest centred part of its shape. The
-    place alone says nothing there."""
-    grid, parts = grid_of(contenders[0]), (train, test)
-    found = dense_references(read_by(sources, *parts), contenders, grid, partial(covering, grid, 1.0))
+    """These for attentive probes, to which the place alone says nothing: of the largest centred part of a picture that
+    has the shape of the grid."""
+    parts, whole = (train, test), partial(covering, _grid(contenders[0], contenders[0].specs[0]), 1.0)
+    *found, _ = dense_references(read_by(sources, *parts), contenders, whole)
     return [
         FeatureSet(
             one.name,
             *(Labelled(x, p.labels, p.paths, p.groups) for x, p in zip(one.parts, parts, strict=True)),
             baseline=True,
         )
-        for one in found[:-1]
+        for one in found
     ]
 
 
-def grid_of(contender: Contender) -> tuple[int, int]:
-    """Rows and columns of its first map; a ValueError where it has none."""
-    shape = contender.stores[0].as_numpy(contender.specs[0]).shape
-    if len(shape) != 4:
-        raise ValueError(f"{contender.specs[0]} gives no dense map: choose the pool none")
-    return shape[2], shape[3]
-
-
-def place_of(contender: Contender) -> Place:
-    """Where the preparation of a model puts pictures; a ValueError for a store."""
+def _place(contender: Contender) -> Place:
     if contender.encoder is None:
         raise ValueError(f"{contender.text} is a store, which does not say how pictures were cropped: give the model")
     return placement(contender.encoder)
+
+
+def _grid(contender: Contender, spec: str) -> tuple[int, int]:
+    """Rows and columns of its maps; a ValueError where these are none."""
+    shape = contender.stores[0].as_numpy(spec).shape
+    if len(shape) != 4:
+        raise ValueError(f"{spec} gives no dense map: choose the pool none")
+    return shape[2], shape[3]
 
 
 def _side(readers: Iterable[Reader], grid: tuple[int, int]) -> int:
