@@ -136,6 +136,29 @@ def tokens_of(model, photos, directory, crops=2, **other):
     return paths
 
 
+def test_labels_that_are_called_otherwise_are_not_dropped_without_a_word(model, photos, tmp_path, capsys):
+    (photos / "list.csv").write_text("path,breed\ncat/000.png,pug\ndog/001.png,akita\n")
+    assert cli.main(command(model, photos / "list.csv", tmp_path / "a", "--workers", "0")) == 0
+    said = capsys.readouterr().err
+    assert "note: " in said
+    assert "list.csv gives no labels: its columns are path, breed, expected one called label, " in said
+    more = ["--workers", "0", "--label-column", "breed"]
+    assert cli.main(command(model, photos / "list.csv", tmp_path / "b", *more)) == 0
+    store = FeatureStore.open(tmp_path / "b")
+    assert (store.classes, store.labels.tolist()) == (["akita", "pug"], [1, 0])
+    assert "note: " not in capsys.readouterr().err
+    (photos / "list.csv").unlink()
+
+
+def test_an_image_beside_class_folders_is_named(model, photos, tmp_path, capsys):
+    (photos / "loose.png").write_bytes((photos / "cat" / "000.png").read_bytes())
+    assert cli.main(command(model, photos, tmp_path / "out", "--workers", "0")) == 3
+    said = capsys.readouterr().err
+    assert f"note: 1 of 151 images of {photos} lie beside its folders, such as loose.png, so the folders are no" in said
+    assert FeatureStore.open(tmp_path / "out").labels is None
+    (photos / "loose.png").unlink()
+
+
 def test_tokens_are_read_as_their_pictures_are(model, photos, tmp_path, capsys):
     paths = tokens_of(model, photos, tmp_path / "tokens")
     assert cli.main(command(model, tmp_path / "tokens", tmp_path / "out", "--spec", *SPECS, "--batch-size", "7")) == 0

@@ -501,7 +501,7 @@ def test_segmentation_says_what_is_wrong(what, says, model, tmp_path, capsys):
         (["{model}", "{folder}/ant"], "has no labels"),
         (["{model}", "{table}", "--test-share", "0.2"], "train and test are given already"),
         (["{model}", "{table}", "--recipe", "mae"], "--recipe is for linear probes"),
-        (["{stores}/train", "--split", "train", "test"], "--split and --labels are for DATA"),
+        (["{stores}/train", "--split", "train", "test"], "--split, --labels and --label-column are for DATA"),
         (["{stores}/train", "--spec", "pooled"], "holds no feature pooled: there is raster/causal/token/L2/mean/mean"),
     ],
 )
@@ -512,6 +512,40 @@ def test_errors_are_one_sentence_and_leave_no_records(what, says, model, table, 
     assert said.startswith("randfeat probe: ")
     assert says in said
     assert not list((tmp_path / "out").glob("*.json"))
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        (["--group", "nobody"], "has no column nobody"),
+        (["--test-share", "0.2"], "train and test are given already"),
+        (["--label-column", "nobody"], "metadata.csv has no column nobody: there is path, label, photographer, split"),
+        (["--tasks", "attentive", "--split", "train", "nonsense"], "has the splits test, train, not 'nonsense'"),
+        (["{stores}/train,{stores}/test", "--spec", "pooled"], "holds no feature pooled"),
+    ],
+)
+def test_what_is_wrong_is_said_before_images_are_read(more, says, model, table, stores, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("randfeat.commands.probe.inputs.extract", lambda *of: pytest.fail("images were read"))
+    given = [word.format(stores=stores) for word in more]
+    assert probe("compare", model, *given, out=tmp_path, more=["--data", table]) == 1
+    assert says in capsys.readouterr().err
+
+
+def test_no_train_is_said_before_images_are_read(model, folder, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("randfeat.commands.probe.inputs.extract", lambda *of: pytest.fail("images were read"))
+    assert probe("knn", model, folder, out=tmp_path, more=["--test-share", 0]) == 1
+    assert "--test-share 0 leaves no train images, which knn needs" in capsys.readouterr().err
+
+
+def test_labels_of_a_column_with_another_name(model, table, tmp_path, capsys):
+    other = table.parent / "breeds.csv"
+    lines = (table / "metadata.csv").read_text().replace("path,label", "path,breed").splitlines()
+    other.write_text("\n".join(f"photos/{line}" if ".png" in line else line for line in lines))
+    assert probe("knn", model, other, out=tmp_path / "a") == 1
+    said = capsys.readouterr().err
+    assert "has no labels: its columns are path, breed, photographer, split, expected one called label" in said
+    assert probe("knn", model, other, out=tmp_path / "b", more=["--label-column", "breed", "--no-search"]) == 0
+    assert set(load_all(tmp_path / "b")[0].arrays["truth"]) == {"ant", "bee", "cat"}
 
 
 def test_odd_data_work_or_say_why(model, tmp_path, capsys):

@@ -59,8 +59,12 @@ def test_class_folders_are_labels_as_in_torchvision(tmp_path):
 
 
 def test_images_beside_folders_have_no_labels(tmp_path):
-    source = open_source(fill(tmp_path, "a.png", "more/b.png"))
-    assert source.paths == ["a.png", "more/b.png"]
+    fill(tmp_path, "a.png", "c.png", "more/b.png")
+    with pytest.warns(
+        UserWarning, match=r"2 of 3 images of .* lie beside its folders, such as a\.png, so the folders are no"
+    ):
+        source = open_source(tmp_path)
+    assert source.paths == ["a.png", "c.png", "more/b.png"]
     assert source.labels is source.classes is None
 
 
@@ -246,6 +250,9 @@ def test_an_image_folder_with_a_metadata_file_is_read_by_it(tmp_path):
             "picture,label\na.png,1\n",
             "has no column of paths: expected one called path, .* got picture, label",
         ),
+        ("x.csv", "path;label\na.png;1\n", "has semicolons between its columns, expected commas: save it again"),
+        ("x.csv", "path\tlabel\na.png\t1\n", "has tabs between its columns, expected commas"),
+        ("x.tsv", "path,label\na.png,1\n", "has commas between its columns, expected tabs"),
         ("x.csv", "path,label\n", "holds no images"),
         ("x.csv", "", "is no csv table"),
         ("x.csv", "path\na,b\nc,d,e\n", "is no csv table"),
@@ -284,6 +291,27 @@ def test_labels_come_from_a_file(tmp_path):
         source = open_source(images, labels=labels)
         assert source.paths == ["a/y.png", "b/x.png"]
         assert (source.labels, source.classes) == expected
+
+
+def test_a_column_of_labels_may_have_a_name_of_its_own(tmp_path):
+    fill(tmp_path, "x.png", "y.png", "z.png")
+    columns = {
+        "file": ["x.png", "y.png", "z.png"],
+        "Breed": ["pug", "beagle", "akita"],
+        "split": ["train", "train", "test"],
+    }
+    table = write_table(tmp_path / "dogs.csv", columns)
+    assert open_source(table, "train").labels is None
+    source = open_source(table, "train", label_column="breed")
+    assert (source.paths, source.labels, source.classes) == (["x.png", "y.png"], [2, 1], ["akita", "beagle", "pug"])
+    beside = open_source(fill(tmp_path / "images", "z.png"), labels=table, label_column="Breed")
+    assert (beside.labels, beside.classes) == ([0], ["akita", "beagle", "pug"])
+    with pytest.raises(ValueError, match=r"dogs\.csv has no column colour: there is file, Breed, split"):
+        open_source(table, "train", label_column="colour")
+    with pytest.raises(ValueError, match="is no table, so it has no column of labels breed"):
+        open_source(tmp_path / "images", label_column="breed")
+    with pytest.raises(ValueError, match=r"has no column of labels: expected one called label, .* or --label-column"):
+        open_source(tmp_path / "images", labels=table)
 
 
 @pytest.mark.parametrize(

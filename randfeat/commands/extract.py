@@ -60,6 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     what.add_argument("--split", metavar="NAME", help="train, val, ... of data that has splits")
     what.add_argument("--labels", type=Path, metavar="FILE", help="labels that do not lie with the images")
+    what.add_argument("--label-column", metavar="NAME", help="the column of labels in a table, if none is called label")
     machine = parser.add_argument_group("on which machine")
     machine.add_argument("--batch-size", type=int, default=64, metavar="B", help="images at a time (64)")
     machine.add_argument("--workers", type=int, metavar="N", help="processes that decode (one for each processor)")
@@ -71,19 +72,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     import torch
 
-    from .. import devices, processes
+    from .. import devices, notes, processes
     from ..encoders import open_encoder
     from ..extract import extract
     from ..sources import open_source
+    from ..sources.table import without_labels
     from ..store import META
 
-    with processes.ended_by_sigterm(), processes.group():
+    with notes.printed(), processes.ended_by_sigterm(), processes.group():
         device = devices.pick(args.device)
         encoder = open_encoder(args.model, args.spec, device, getattr(torch, args.dtype))
         if args.compile:
             encoder.compile()
-        source = open_source(args.data, args.split, args.labels)
+        source = open_source(args.data, args.split, args.labels, args.label_column)
         first, complete = processes.rank() == 0, (args.out / META).exists()
+        if first and source.labels is None and (why := without_labels(source.name)):
+            print(f"note: {source.name} gives no labels: {why}", file=sys.stderr)
         if args.device == "auto" and first and not complete:
             print(f"reading on {device}", file=sys.stderr)
         try:

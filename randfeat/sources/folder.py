@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterable, Iterator, Sequence, Set
 from pathlib import Path
 
@@ -57,7 +58,13 @@ def open_folder(root: Path, files: Sequence[str], part: str = "") -> FileSource:
     within = f"{part}/" if part else ""
     files = [file for file in files if file.startswith(within)]
     rest = [file[len(within) :] for file in files]
-    if not all("/" in file for file in rest):
+    if loose := [file for file in rest if "/" not in file]:
+        if len(loose) < len(rest):
+            warnings.warn(
+                f"{len(loose):,} of {len(rest):,} images of {root / part} lie beside its folders, such as "
+                f"{printable(loose[0])}, so the folders are no classes and no image has a label: move those images where that is not meant.",
+                stacklevel=2,
+            )
         return FileSource(str(root), root, files)
     classes = sorted({file.partition("/")[0] for file in in_splits if "/" in file})
     labels, _ = numbered([file.partition("/")[0] for file in rest], classes)

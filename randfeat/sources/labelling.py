@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -33,6 +34,19 @@ def labelled(source: AnyRows, path: Path) -> AnyRows:
     return made
 
 
+def by_column(source: AnyRows, column: str, path: Path | None = None) -> AnyRows:
+    """The same rows with the labels that a column of a table has, by default of the one that they were read from."""
+    path = Path(source.name) if path is None else path
+    if path.suffix.lower() not in table.TABLES or not path.is_file():
+        raise ValueError(f"{path} is no table, so it has no column of labels {column}: leave that out, or give a table")
+    label_of = table.read_column(path, column)
+    labels, classes = numbered(list(label_of.values()))  # over all parts, so that an index means the same in each
+    index_of = dict(zip(label_of, labels or [None] * len(label_of), strict=True))
+    made = copy.copy(source)
+    made.labels, made.classes = [index_of[name] for name in _names(source, label_of, path)], classes
+    return made
+
+
 def with_kit_nearby(source: Source, folder: Path) -> Source:
     """ImageNet's validation images with the labels of the development kit, where it lies beside them."""
     if source.labels is not None or not all(imagenet.number(path) for path in source.paths):
@@ -44,12 +58,15 @@ def with_kit_nearby(source: Source, folder: Path) -> Source:
 def _by_path(source: Rows, path: Path) -> list[Any]:
     columns = table.read(path)
     if columns.labels is None:
-        raise ValueError(f"{path} has no column of labels: expected one called {' or '.join(table.LABELS)}")
+        raise ValueError(f"{path} has no column of labels: {table.LABELLED_BY}")
     label_of = dict(zip(columns.paths, columns.labels, strict=True))
-    labels = []
+    return [label_of[name] for name in _names(source, label_of, path)]
+
+
+def _names(source: Rows, label_of: Mapping[str, Any], path: Path) -> Iterator[str]:
+    """How a file of labels calls each row: by its path, or by its file name alone."""
     for row in source.paths:
         name = row if row in label_of else row.rpartition("/")[2]
         if name not in label_of:
             raise ValueError(f"{path} has no label for {row}: expected one for each image of {source.name}")
-        labels.append(label_of[name])
-    return labels
+        yield name

@@ -20,7 +20,9 @@ TAR, PARQUET, ARRAY = ".tar", ".parquet", ".npy"
 FILES = {TAR, PARQUET, ARRAY, *table.LISTS, *table.TABLES, *folder.SUFFIXES}  # no data set of the hub is called so
 
 
-def open_source(data: str | Path, split: str | None = None, labels: str | Path | None = None) -> Source | TokenSource:
+def open_source(
+    data: str | Path, split: str | None = None, labels: str | Path | None = None, label_column: str | None = None
+) -> Source | TokenSource:
     """Opens a data set, whatever its form.
 
     data: one of
@@ -33,13 +35,16 @@ def open_source(data: str | Path, split: str | None = None, labels: str | Path |
     - a token store, or the trees and tars of `<class>/<i>.npy` that RandAR publishes.
     split: which part, where there are several: then it must be given. "val" and "validation" are the same.
     labels: a file of labels, see `labelling.labelled`. ImageNet's flat validation images find those of the development
-    kit if it lies beside their folder.
+    kit if it lies beside their folder. label_column: the column of labels in that table, or in the one that names the
+    images, where it has a name of its own.
 
     Raises a FileNotFoundError or a ValueError that says what was found instead.
     """
     from . import labelling
 
     source = _open(str(data), split)
+    if label_column is not None:
+        return labelling.by_column(source, label_column, None if labels is None else Path(labels))
     if labels is not None:
         return labelling.labelled(source, Path(labels))
     return labelling.with_kit_nearby(source, Path(data)) if isinstance(source, Source) else source

@@ -19,6 +19,7 @@ TABLES = (".csv", ".tsv", ".jsonl", ".parquet")
 PATHS = ("path", "file", "filename", "file_name", "image_path", "filepath", "file_path")
 LABELS = ("label", "labels", "class", "target")
 SPLIT = ("split",)
+LABELLED_BY = f"expected one called {', '.join(LABELS[:-1])} or {LABELS[-1]}, or --label-column with its name"
 _SUFFIX = "|".join(suffix[1:] for suffix in sorted(SUFFIXES))
 _LABELLED = re.compile(rf"(.*\.(?:{_SUFFIX}))\s+(?!\S*\.(?:{_SUFFIX})$)(\S+)", re.IGNORECASE)
 
@@ -75,6 +76,20 @@ def read_column(path: Path, wanted: str) -> dict[str, Any]:
     return dict(zip(table[paths].to_pylist(), table[found].to_pylist(), strict=True))
 
 
+def without_labels(name: str) -> str | None:
+    """Why the images of a table have no labels, for a person; None where `name` is no table of paths."""
+    path = Path(name)
+    if path.suffix.lower() not in TABLES or not path.is_file():
+        return None
+    if path.suffix.lower() == ".parquet":
+        import pyarrow.parquet
+
+        names = pyarrow.parquet.read_schema(path).names
+    else:
+        names = read_arrow(path).column_names
+    return None if column(names, PATHS) is None else f"its columns are {', '.join(names)}, {LABELLED_BY}"
+
+
 def read_arrow(path: Path, *more: str) -> pa.Table:
     """A table in memory, whatever its form. more: columns of parquet to read beside those that are known."""
     try:
@@ -88,6 +103,7 @@ def read_arrow(path: Path, *more: str) -> pa.Table:
             return pyarrow.json.read_json(path)
         import pyarrow.csv
 
+        _check_delimiter(path)
         as_text = pyarrow.csv.ConvertOptions(column_types={name: pa.string() for name in (*PATHS, *SPLIT)})
         delimiter = pyarrow.csv.ParseOptions(delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
         return pyarrow.csv.read_csv(path, parse_options=delimiter, convert_options=as_text)
@@ -95,6 +111,18 @@ def read_arrow(path: Path, *more: str) -> pa.Table:
         if isinstance(error, OSError) and error.errno:
             raise
         raise ValueError(f"{path} is no {path.suffix[1:]} table: {str(error).splitlines()[0]}") from error
+
+
+def _check_delimiter(path: Path) -> None:
+    """Raises a ValueError for a table whose first line has other signs between its columns than its suffix says."""
+    names = {",": "commas", "\t": "tabs", ";": "semicolons"}
+    wanted = "\t" if path.suffix.lower() == ".tsv" else ","
+    with path.open("rb") as file:
+        first = file.readline(1 << 16).decode("utf-8", "replace")
+    if wanted not in first and (other := next((sign for sign in names if sign in first), None)):
+        raise ValueError(
+            f"{path} has {names[other]} between its columns, expected {names[wanted]}: save it again with these"
+        )
 
 
 def column(names: Sequence[str], wanted: Sequence[str]) -> str | None:

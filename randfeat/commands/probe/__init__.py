@@ -35,10 +35,7 @@ calibrations, where ImageNet lies in `imagenet`: each should give the published 
 from __future__ import annotations
 
 import argparse
-import sys
-import warnings
 from importlib import import_module
-from typing import Any
 
 HOW_TO_RESUME = "Run the same command again: features that are read already are kept."
 
@@ -75,14 +72,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int | None:
-    said: set[str] = set()
+    from randfeat import notes
 
-    def say(message: Warning | str, *where: Any, **more: Any) -> None:
-        if str(message) not in said:
-            said.add(str(message))
-            print(f"note: {message}", file=sys.stderr)
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("always", UserWarning)
-        warnings.showwarning = say
+    with notes.printed():
         return import_module(f".{PROBES[args.probe][0]}", __package__).run(args)

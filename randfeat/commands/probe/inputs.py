@@ -63,20 +63,26 @@ class Part:
 # data ---------------------------------------------------------------------------------------------------------------
 
 
-def open_data(data: str, split: Sequence[str] | None, labels: Path | None) -> Sources:
+def open_data(data: str, split: Sequence[str] | None, labels: Path | None, label_column: str | None = None) -> Sources:
     """The sources of train and of test; one, where DATA has no such parts."""
-    if split is not None:
-        return [open_source(data, part, labels) for part in split]
+    found = {} if split is not None else _parts(data)
+    if found and labels is None and label_column is None:
+        return list(found.values())
+    return [open_source(data, part, labels, label_column) for part in split or found]
+
+
+def _parts(data: str) -> dict[str | None, Source | TokenSource]:
+    """Its parts by name, None for the whole."""
     try:
-        train = open_source(data, "train", labels)
+        train = open_source(data, "train")
     except ValueError:  # it has no splits, or is none: which is said then
-        return [open_source(data, None, labels)]
+        return {None: open_source(data)}
     for part in ("test", "val"):
         try:
-            return [train, open_source(data, part, labels)]
+            return {"train": train, part: open_source(data, part)}
         except ValueError:
             continue
-    return [open_source(data, None, labels)]  # where train is all there is; else it says which parts there are
+    return {None: open_source(data)}  # where train is all there is; else it says which parts there are
 
 
 def groups_of(column: str, paths: Sequence[str], name: str) -> np.ndarray:
@@ -96,6 +102,17 @@ def groups_of(column: str, paths: Sequence[str], name: str) -> np.ndarray:
 
 def open_contender(text: str, sources: Sources, specs: Sequence[str], args: argparse.Namespace) -> Contender:
     """A store, two (TRAIN,TEST), or a model whose features of all sources are read, unless they are there already."""
+    if (stored := open_stored(text, specs)) is not None:
+        return stored
+    if not sources:
+        raise ValueError(f"{text} is no feature store: give DATA as well for a model to read")
+    encoder = open_model(text, specs, devices.pick(args.device), getattr(torch, args.dtype), args.seed)
+    folder = args.stores or args.out / "stores"
+    return Contender(text, tuple(_read(encoder, source, folder, args) for source in sources), encoder.specs, encoder)
+
+
+def open_stored(text: str, specs: Sequence[str]) -> Contender | None:
+    """A store, or two; None for a model."""
     if stores := _stores(text):
         there = [spec for spec in stores[0].specs if all(spec in store.specs for store in stores)]
         wanted = [spec for spec in there if not specs or spec in specs]
@@ -103,11 +120,7 @@ def open_contender(text: str, sources: Sources, specs: Sequence[str], args: argp
             asked = " or ".join(specs) or "that both stores have"
             raise ValueError(f"{text} holds no feature {asked}: there is {', '.join(stores[0].specs)}")
         return Contender(text, tuple(stores), tuple(wanted))
-    if not sources:
-        raise ValueError(f"{text} is no feature store: give DATA as well for a model to read")
-    encoder = open_model(text, specs, devices.pick(args.device), getattr(torch, args.dtype), args.seed)
-    folder = args.stores or args.out / "stores"
-    return Contender(text, tuple(_read(encoder, source, folder, args) for source in sources), encoder.specs, encoder)
+    return None
 
 
 def open_model(
@@ -158,7 +171,9 @@ def part_of(rows: FeatureStore | Source | TokenSource, group: str | None, data: 
     they were read from."""
     labels = rows.labels
     if labels is None:
-        raise ValueError(f"{_name(rows)} has no labels: give a folder for each class, or a list with labels")
+        name = _name(rows)
+        why = tables.without_labels(name) or "give a folder for each class, or a list with labels"
+        raise ValueError(f"{name} has no labels: {why}")
     codes = np.array([-1 if label is None else label for label in labels])
     known = codes >= 0
     named = codes[known] if rows.classes is None else np.array(rows.classes)[codes[known]]

@@ -14,6 +14,8 @@ import numpy as np
 from randfeat import files, processes, progress
 from randfeat.encoders import TIMM
 from randfeat.probes import FeatureSet, Protocol, Record, compare, evaluate, has_positive, markdown, noise, svm_space
+from randfeat.sources import Source, TokenSource
+from randfeat.store import FeatureStore
 
 from .dense import attended
 from .inputs import (
@@ -27,12 +29,14 @@ from .inputs import (
     names,
     open_contender,
     open_data,
+    open_stored,
     part_of,
 )
 from .options import protocol
 from .references import PIXELS, references
 
 TABLE = "table.md"
+UNFITTED = ("retrieval", "cluster")  # tasks without a train
 DENSE_SPECS = ("raster/causal/token/L0.5/none/mean", "L-1/none")  # of ours and of timm's, where none is given
 
 
@@ -40,28 +44,25 @@ def measure(given: Sequence[str], data: str | None, tasks: Sequence[str], args: 
     """Every contender in every task; what is written lies in `args.out`."""
     if twice := next((text for text in given if given.count(text) > 1), None):
         raise ValueError(f"{twice} is given twice: once is enough")
-    if data is None and (args.split or args.labels):
-        raise ValueError("--split and --labels are for DATA, and a store is what it is: leave them out")
+    if data is None and (args.split or args.labels or args.label_column):
+        raise ValueError("--split, --labels and --label-column are for DATA, and a store is what it is: leave them out")
     if args.recipe and "linear" not in tasks:
         raise ValueError("--recipe is for linear probes: leave it out")
     how = protocol(args)
     if args.device == "auto":
         print(f"on {how.device}", file=sys.stderr)
     with processes.ended_by_sigterm(), processes.group():
-        sources = [] if data is None else open_data(data, args.split, args.labels)
+        sources = [] if data is None else open_data(data, args.split, args.labels, args.label_column)
         specs = args.spec or (DENSE_SPECS if "attentive" in tasks else ())
+        stored = [open_stored(text, specs) for text in given]  # what is wrong is said before anything is read
+        if sources and not any(stored):
+            divide(sources, data, tasks, args)
         contenders = [open_contender(text, sources, specs, args) for text in given]
         fresh = random_weights(contenders, sources, specs, args) if args.baselines else []
         if processes.rank() > 0:  # it has read its share
             return
     most = max(contenders, key=lambda contender: len(contender.stores))  # a store may hold train and test in one
-    parts = [part_of(store, args.group, data) for store in most.stores]
-    share = args.test_share
-    if share is not None and len(parts) == 2:
-        raise ValueError("train and test are given already: leave --test-share out")
-    if share is None:
-        share = 0 if {*tasks} <= {"retrieval", "cluster"} else SHARE
-    train, test = divided(parts, share, args.seed)
+    train, test = divide(most.stores, data, tasks, args)
     everyone = [*contenders, *fresh]
     sets = [
         feature_set(contender, train, test, name, contender in fresh)
@@ -79,6 +80,24 @@ def measure(given: Sequence[str], data: str | None, tasks: Sequence[str], args: 
                 records.append(record)
             bar.update()
     write(records, args.out)
+
+
+def divide(
+    rows: Sequence[FeatureStore | Source | TokenSource],
+    data: str | None,
+    tasks: Sequence[str],
+    args: argparse.Namespace,
+) -> tuple[Part, Part]:
+    """Train and test of one store or source, or of two."""
+    fitted = [task for task in tasks if task not in UNFITTED]
+    share = args.test_share
+    if share is not None and len(rows) == 2:
+        raise ValueError("train and test are given already: leave --test-share out")
+    if share == 0 and fitted:
+        raise ValueError(f"--test-share 0 leaves no train images, which {fitted[0]} needs: give more than 0, or none")
+    if share is None:
+        share = SHARE if fitted else 0
+    return divided([part_of(one, args.group, data) for one in rows], share, args.seed)
 
 
 def measured(task: str, one: FeatureSet, how: Protocol) -> list[Record]:

@@ -30,7 +30,7 @@ def measure_online(text: str, data: str, args: argparse.Namespace) -> None:
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
         raise ValueError("--online runs in one process: leave torchrun out")
     encoder = open_model(text, args.spec, devices.pick(args.device), getattr(torch, args.dtype), args.seed)
-    sources = open_data(data, args.split, args.labels)
+    sources = open_data(data, args.split, args.labels, args.label_column)
     parts = [part_of(source, args.group) for source in sources]
     train, test = divided(parts, SHARE if args.test_share is None else args.test_share, args.seed)
     ends = [Labelled({}, part.labels, part.paths, part.groups) for part in (train, test)]

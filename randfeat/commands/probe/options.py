@@ -38,6 +38,7 @@ def add_data(parser: argparse.ArgumentParser) -> None:
         help="of images that are in no parts, how many are test (0.3; retrieval and cluster alone: all)",
     )
     data.add_argument("--labels", type=Path, metavar="FILE", help="labels that do not lie with the images")
+    data.add_argument("--label-column", metavar="NAME", help="the column of labels in a table, if none is called label")
     data.add_argument(
         "--group",
         metavar="COLUMN",
