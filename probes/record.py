@@ -9,7 +9,6 @@ import csv
 import hashlib
 import io
 import json
-import os
 import re
 import subprocess
 from collections.abc import Sequence
@@ -21,6 +20,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from randfeat.files import write_bytes
 
 from .stats import Claim, Difference, Interval, holm, paired
 
@@ -105,9 +106,9 @@ class Record:
         np.savez_compressed(packed, **self.arrays)  # type: ignore[arg-type]
         path = folder / f"{self.stem}.json"
         path.unlink(missing_ok=True)  # not with the arrays of another
-        _write(path.with_suffix(".npz"), packed.getvalue())
+        write_bytes(path.with_suffix(".npz"), packed.getvalue())
         content = {"format": FORMAT, **{key: value for key, value in asdict(self).items() if key != "arrays"}}
-        _write(path, (json.dumps(content, indent=2, allow_nan=False) + "\n").encode())
+        write_bytes(path, (json.dumps(content, indent=2, allow_nan=False) + "\n").encode())
         self._add_row(folder / RESULTS)
         return path
 
@@ -140,7 +141,7 @@ class Record:
         kept = [other for other in rows if other[-1:] != row[-1:]]
         text = io.StringIO()
         csv.writer(text, lineterminator="\n").writerows([_COLUMNS, *kept, row])
-        _write(path, text.getvalue().encode())
+        write_bytes(path, text.getvalue().encode())
 
 
 @dataclass(frozen=True)
@@ -295,17 +296,3 @@ def _row(cells: Sequence[str]) -> str:
 
 def _points(share: float) -> str:
     return f"{100 * share:.1f}".replace("-", "−")
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Under a temporary name, which is exchanged once the disk has it."""
-    scratch = path.with_name(f".{path.name}.part")
-    try:
-        with scratch.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        scratch.replace(path)
-    except BaseException:
-        scratch.unlink(missing_ok=True)
-        raise

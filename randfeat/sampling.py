@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from numbers import Integral
 from typing import Any
 
 import torch
@@ -17,7 +16,7 @@ from torch import Tensor
 
 from . import orders, packing, seeding
 from .models import Generator, State
-from .schedules import Guidance, Schedule, tokens_per_step
+from .schedules import Guidance, Schedule, is_whole, tokens_per_step, with_plain_numbers
 
 UNKNOWN = -1  # the value of a token that is not decoded yet
 BLOCK = 128  # of the vocabulary, in `draw`
@@ -47,15 +46,16 @@ class Sampling:
     sweeps: int = 0
 
     def __post_init__(self) -> None:
+        with_plain_numbers(self)
         if not isinstance(self.guidance, Guidance):
             raise ValueError(f"guidance is an object, got {self.guidance!r}: write Guidance({self.guidance!r})")
         if not self.temperature > 0:
             raise ValueError(f"temperature must be above 0, got {self.temperature}; top_k=1 is greedy")
-        if not isinstance(self.top_k, Integral):
+        if not is_whole(self.top_k):
             raise ValueError(f"top_k must be a whole number, got {self.top_k}")
         if not 0 < self.top_p <= 1:
             raise ValueError(f"top_p must be in (0, 1], got {self.top_p}")
-        if not isinstance(self.sweeps, Integral) or self.sweeps < 0:
+        if not is_whole(self.sweeps) or self.sweeps < 0:
             raise ValueError(f"sweeps must be a whole number from 0, got {self.sweeps}")
         tokens_per_step(self.schedule, 1, self.steps)  # raises for a wrong name or number of steps
 

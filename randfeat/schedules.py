@@ -9,7 +9,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
+
+import numpy as np
 
 Schedule = Literal["cosine-randar", "cosine-arpg", "arccos", "linear", "one-by-one"]
 
@@ -24,7 +26,7 @@ def tokens_per_step(schedule: Schedule, count: int, steps: int | None = None, do
     """
     if schedule not in get_args(Schedule):
         raise ValueError(f"unknown schedule {schedule!r}, expected one of {', '.join(get_args(Schedule))}")
-    if steps is not None and not (isinstance(steps, Integral) and steps >= 1):
+    if steps is not None and not (is_whole(steps) and steps >= 1):
         raise ValueError(f"sampling takes whole steps, at least one step, got steps={steps}")
     steps = count if steps is None or schedule == "one-by-one" else min(steps, count)
     sizes: list[int] = []
@@ -34,6 +36,21 @@ def tokens_per_step(schedule: Schedule, count: int, steps: int | None = None, do
         sizes.append(size)
         done += size
     return sizes
+
+
+def is_whole(value: Any) -> bool:
+    """Whether it is a whole number, which True is not."""
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def with_plain_numbers(settings: Any) -> None:
+    """Turns numpy's numbers in the fields of a frozen dataclass into Python's, which can be written as JSON."""
+    for name, value in vars(settings).items():
+        if isinstance(value, np.generic):
+            object.__setattr__(settings, name, value.item())
+        elif isinstance(value, (tuple, list)):
+            plain = (one.item() if isinstance(one, np.generic) else one for one in value)
+            object.__setattr__(settings, name, type(value)(plain))
 
 
 def _decoded_after(schedule: Schedule, step: int, steps: int, count: int) -> int:
@@ -67,6 +84,7 @@ class Guidance:
     interval: tuple[float, float] = (0.0, 1.0)
 
     def __post_init__(self) -> None:
+        with_plain_numbers(self)
         for name in ("scale", "start"):
             value = getattr(self, name)
             if not isinstance(value, Real) or not math.isfinite(value):

@@ -1,8 +1,11 @@
 """The promises of every generator, over all that are registered: writing. And the loop's own parts."""
 
 import copy
+import json
+from dataclasses import asdict
 from typing import get_args
 
+import numpy as np
 import pytest
 import tiny
 import torch
@@ -219,11 +222,23 @@ def test_as_many_tokens_are_known_in_each_image(model):
         (dict(steps=2.5), "takes whole steps, .* got steps=2.5"),
         (dict(guidance=2.0), r"guidance is an object, got 2.0: write Guidance\(2.0\)"),
         (dict(top_k=2.5), "top_k must be a whole number, got 2.5"),
+        (dict(steps=True), "takes whole steps, .* got steps=True"),
+        (dict(top_k=True), "top_k must be a whole number, got True"),
+        (dict(sweeps=np.True_), "sweeps must be a whole number from 0, got True"),
     ],
 )
 def test_wrong_settings_are_refused(wrong, message):
     with pytest.raises(ValueError, match=message):
         Sampling(**wrong)
+
+
+def test_numbers_of_numpy_are_kept_as_plain_ones():
+    guidance = Guidance(np.float32(2.5), "linear", np.int64(1), interval=(np.float64(0.25), np.float32(0.5)))
+    how = Sampling(np.int64(3), guidance=guidance, temperature=np.float64(0.5), top_k=np.uint8(4), sweeps=np.int32(1))
+    kept = asdict(how)
+    assert Sampling.from_dict(json.loads(json.dumps(kept))) == how
+    assert [type(kept[name]) for name in ("steps", "temperature", "top_k", "sweeps")] == [int, float, int, int]
+    assert kept["guidance"]["interval"] == (0.25, 0.5)
 
 
 # filtering and drawing --------------------------------------------------------------------------------------

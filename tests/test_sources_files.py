@@ -60,9 +60,7 @@ def test_class_folders_are_labels_as_in_torchvision(tmp_path):
 
 def test_images_beside_folders_have_no_labels(tmp_path):
     fill(tmp_path, "a.png", "c.png", "more/b.png")
-    with pytest.warns(
-        UserWarning, match=r"2 of 3 images of .* lie beside its folders, such as a\.png, so the folders are no"
-    ):
+    with pytest.warns(UserWarning, match=r"2 of 3 images of .* lie beside its folders, such as a\.png, so the folders"):
         source = open_source(tmp_path)
     assert source.paths == ["a.png", "c.png", "more/b.png"]
     assert source.labels is source.classes is None

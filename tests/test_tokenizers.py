@@ -63,6 +63,12 @@ def test_images_of_few_distinct_patches_come_back_exactly():
     assert torch.equal(tokenizer.decode(tokenizer.encode(images)), images)
 
 
+@pytest.mark.parametrize(("scale", "offset"), [(255, 0), (1, -0.5), (float("nan"), 0)])
+def test_values_outside_of_0_to_1_are_refused(scale, offset):
+    with pytest.raises(ValueError, match=r"image values must lie in \[0, 1\], got .*: divide them by"):
+        PatchTokenizer.fit(torch.rand(4, 1, 4, 4) * scale + offset, 7, 2)
+
+
 def test_more_codes_fit_better():
     _, images = fitted()
     errors = []

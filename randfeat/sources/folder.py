@@ -62,7 +62,8 @@ def open_folder(root: Path, files: Sequence[str], part: str = "") -> FileSource:
         if len(loose) < len(rest):
             warnings.warn(
                 f"{len(loose):,} of {len(rest):,} images of {root / part} lie beside its folders, such as "
-                f"{printable(loose[0])}, so the folders are no classes and no image has a label: move those images where that is not meant.",
+                f"{printable(loose[0])}, so the folders are no classes and no image has a label: move those images "
+                "where that is not meant.",
                 stacklevel=2,
             )
         return FileSource(str(root), root, files)

@@ -43,6 +43,11 @@ class PatchTokenizer(Tokenizer):
 
         tokenizer = cls(vocab_size, patch, images.shape[1])
         tokenizer.check_images(images)
+        if not (images.min() >= 0 and images.max() <= 1):
+            raise ValueError(
+                f"image values must lie in [0, 1], got {images.min():.3g} to {images.max():.3g}: divide them by the "
+                "largest that there can be"
+            )
         patches = F.unfold(images.float(), patch, stride=patch).transpose(1, 2).flatten(0, 1).cpu().numpy()
         distinct = np.unique(patches, axis=0)
         if len(distinct) <= vocab_size:
