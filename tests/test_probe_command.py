@@ -384,6 +384,17 @@ def test_baselines_see_what_the_model_sees(model, size):
     np.testing.assert_allclose(found.astype(int), expected.astype(int), atol=24)  # crops are whole pixels
 
 
+def test_very_many_pictures_are_read_in_smaller_cells(monkeypatch):
+    from randfeat.commands.probe import dense
+
+    few, small = [Image.new("L", (320, 200))] * 4, [Image.new("L", (7, 5))] * 4
+    assert dense._side([few, few], (4, 4)) == 8
+    assert dense._side([few, small], (4, 4)) == 2
+    assert dense._side([few], (40, 40)) == 5
+    monkeypatch.setattr(dense, "NUMBERS", 4 * 16 * 3 * 30)
+    assert dense._side([few], (4, 4)) == 5
+
+
 # segmentation ---------------------------------------------------------------------------------------------------------
 
 COLOURS = {0: None, 1: (230, 40, 40), 2: (40, 60, 230)}  # the background is whatever

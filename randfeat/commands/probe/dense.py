@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -117,9 +117,8 @@ def _grid(contender: Contender, spec: str) -> tuple[int, int]:
     return shape[2], shape[3]
 
 
-def _side(readers: Iterable[Reader], grid: tuple[int, int]) -> int:
+def _side(readers: Sequence[Reader], grid: tuple[int, int]) -> int:
     """Pixels of the side of a cell: as many as the first picture has, within PATCH, and fewer of very many images."""
-    readers = list(readers)
     width, height = next(iter(readers[-1])).size
     side = min(max(min(width // grid[1], height // grid[0]), PATCH[0]), PATCH[1])
     most = max(len(reader) for reader in readers) * grid[0] * grid[1] * 3
