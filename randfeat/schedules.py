@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Any, Literal, get_args
 
-import numpy as np
-
 Schedule = Literal["cosine-randar", "cosine-arpg", "arccos", "linear", "one-by-one"]
 
 
@@ -45,12 +43,13 @@ def is_whole(value: Any) -> bool:
 
 def with_plain_numbers(settings: Any) -> None:
     """Turns numpy's numbers in the fields of a frozen dataclass into Python's, which can be written as JSON."""
+
+    def plain(value: Any) -> Any:
+        return value.item() if type(value).__module__ == "numpy" else value  # numpy itself would slow the help down
+
     for name, value in vars(settings).items():
-        if isinstance(value, np.generic):
-            object.__setattr__(settings, name, value.item())
-        elif isinstance(value, (tuple, list)):
-            plain = (one.item() if isinstance(one, np.generic) else one for one in value)
-            object.__setattr__(settings, name, type(value)(plain))
+        several = isinstance(value, (tuple, list))
+        object.__setattr__(settings, name, type(value)(map(plain, value)) if several else plain(value))
 
 
 def _decoded_after(schedule: Schedule, step: int, steps: int, count: int) -> int:

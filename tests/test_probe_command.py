@@ -239,7 +239,13 @@ def test_attentive_reads_dense_maps_of_its_own_accord(model, table, tmp_path):
         "cell colours",
         "tokens of tiny",
         "chance (noise)",
+        *(
+            f"{name}, one cell"
+            for name in ("pixels", "recentred pixels", "HOG", "PCA of pixels", "patch counts", "colour histogram")
+        ),
+        "tokens of tiny, one cell",
     }
+    assert records["pixels, one cell"].scores["accuracy"].value > 0.9
     assert all(set(records[name].search) for name in ("patch pixels", "HOG cells"))  # as they are, or with the place
     solved = records["cell colours"].scores["accuracy"].value, records["patch pixels"].scores["accuracy"].value
     assert max(solved) > 0.9  # left, right and nowhere

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -21,6 +21,7 @@ from randfeat.probes import (
 from .inputs import Contender, Part, Sources
 from .placing import Place, covering, placement
 from .reading import Reader, codebook, pipelines, read_by
+from .references import references
 
 PATCH = (2, 8)  # pixels of the side of a cell, at least and at most
 NUMBERS = 1 << 30  # of the pixels of all cells of a part, at most: 4 GiB
@@ -90,10 +91,11 @@ def dense_references(
 
 def attended(sources: Sources, train: Part, test: Part, contenders: Sequence[Contender]) -> list[FeatureSet]:
     """These for attentive probes, to which the place alone says nothing: of the largest centred part of a picture that
-    has the shape of the grid."""
+    has the shape of the grid. And all `references`, each vector as a map of one cell: attention cannot put cells that
+    say little together, and these are stronger."""
     parts, whole = (train, test), partial(covering, _grid(contenders[0], contenders[0].specs[0]), 1.0)
     *found, _ = dense_references(read_by(sources, *parts), contenders, whole)
-    return [
+    dense = [
         FeatureSet(
             one.name,
             *(Labelled(x, p.labels, p.paths, p.groups) for x, p in zip(one.parts, parts, strict=True)),
@@ -101,6 +103,14 @@ def attended(sources: Sources, train: Part, test: Part, contenders: Sequence[Con
         )
         for one in found
     ]
+    return dense + [
+        replace(one, name=f"{one.name}, one cell", train=_one_cell(one.train), test=_one_cell(one.test))
+        for one in references(sources, train, test, contenders)
+    ]
+
+
+def _one_cell(part: Labelled) -> Labelled:
+    return replace(part, features={reading: x[:, :, None, None] for reading, x in part.features.items()})
 
 
 def _place(contender: Contender) -> Place:
