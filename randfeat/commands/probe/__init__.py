@@ -54,6 +54,7 @@ PROBES = {
     "cluster": ("tasks", "spherical k-means: accuracy, NMI, adjusted Rand index"),
     "correspondence": ("correspondence", "PCK on image pairs with the layout of SPair-71k (pool none)"),
     "all": ("tasks", "knn, linear, fewshot, retrieval and cluster, in one table each"),
+    "sweep": ("sweep", "one model read in many ways: order x context x stream x layer x pool, ranked on train"),
     "compare": ("compare", "several models and stores on the same images: one table, paired differences"),
 }
 
