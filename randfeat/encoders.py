@@ -48,6 +48,10 @@ class Encoder(ABC):
         """`prepare` and `encode` of one batch of PIL images, paths, or uint8 arrays (H, W) or (H, W, channels)."""
         return self.encode(torch.from_numpy(np.stack([self.prepare(_picture(image)) for image in images])))
 
+    @abstractmethod
+    def with_specs(self, specs: Sequence[str]) -> Encoder:
+        """The same network, read so. Raises a ValueError for what it cannot do."""
+
     def compile(self) -> None:
         """From now on `encode` goes through torch's compiler, which takes a minute or more at the first batches."""
         raise ValueError(f"{self.name} is not compiled: leave --compile out, it is for models of randfeat")
@@ -84,6 +88,9 @@ class PipelineEncoder(Encoder):
     def encode_tokens(self, tokens: Tensor) -> list[np.ndarray]:
         """Tokens (B, N) in raster space -> as `encode`."""
         return [read.numpy() for read in features.read(self.pipeline.reader(), tokens, self._specs)]
+
+    def with_specs(self, specs: Sequence[str]) -> PipelineEncoder:
+        return PipelineEncoder(self.pipeline, specs, self.name)
 
     def compile(self) -> None:
         self.pipeline.compile()

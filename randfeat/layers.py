@@ -28,9 +28,9 @@ def rope_table(grid: tuple[int, int], head_dim: int, base: float, device: torch.
 
 
 def stretched_rope_table(
-    grid: tuple[int, int], factor: int, boundary: int, head_dim: int, base: float, device: torch.device
+    grid: tuple[int, int], factors: tuple[int, int], boundary: int, head_dim: int, base: float, device: torch.device
 ) -> Tensor:
-    """The table of a grid `factor` times as high and as wide as the trained `grid`: (1 + factor^2 * N, E/2).
+    """The table of a grid `factors` times as high and as wide as the trained `grid`, M positions: (1 + M, E/2).
 
     The `boundary` fastest frequencies of an axis turn from one position to the next as in training. The slower ones are
     stretched: they spread the angles from the first trained position to the last over the large grid (RandAR's
@@ -39,7 +39,7 @@ def stretched_rope_table(
     frequencies = _frequencies(head_dim, base, device)
     fast = torch.arange(len(frequencies), device=device) < boundary
     axes = []
-    for side in grid:
+    for side, factor in zip(grid, factors, strict=True):
         as_trained = torch.arange(side * factor, device=device, dtype=torch.float32)[:, None]
         stretched = torch.linspace(0, side - 1, side * factor, device=device)[:, None]
         axes.append(torch.where(fast, as_trained, stretched) * frequencies)

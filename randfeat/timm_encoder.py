@@ -161,6 +161,9 @@ class TimmEncoder(Encoder):
             {layer: prefix[:, 0] for layer, (_, prefix) in by_layer.items()},
         )
 
+    def with_specs(self, specs: Sequence[str]) -> TimmEncoder:
+        return TimmEncoder(self.model, specs, self.name)
+
     def record(self) -> dict[str, Any]:
         return {
             "model": f"{TIMM}{self.architecture}",

@@ -1,4 +1,5 @@
 import copy
+import math
 
 import naive
 import pytest
@@ -16,8 +17,8 @@ LABEL, SEEDS = torch.tensor([0, 2, 3]), torch.tensor([5, 6, 7])  # 3 is the null
 GUIDED, SPATIAL = Guidance(3.0, "linear", start=0.5), Guidance(2.0, "linear", start=1.5)
 
 
-def make(grid=(2, 3), **config):
-    return tiny.model("randar", grid, **config)
+def make(grid=(2, 3), name="randar", **config):
+    return tiny.model(name, grid, **config)
 
 
 def small_image(model):
@@ -29,10 +30,10 @@ def slow_rotation(grid, how):
 
     def turn(x, at, model):
         half = x.shape[-1] // 2
-        frequencies, width = model.rope_base ** (-torch.arange(0, half, 2).double() / half), grid[1] * how.factor
+        frequencies, width = model.rope_base ** (-torch.arange(0, half, 2).double() / half), grid[1] * how.factors[1]
         angles = []
-        for place, side in ((at // width, grid[0]), (at % width, grid[1])):
-            stretched = place * (side - 1) / (side * how.factor - 1)
+        for place, side, factor in zip((at // width, at % width), grid, how.factors, strict=True):
+            stretched = place * (side - 1) / max(1, side * factor - 1)
             angles += [(place if j < how.boundary else stretched) * f for j, f in enumerate(frequencies)]
         angles = torch.stack(angles, -1)[:, :, None]
         there = (at >= 0)[:, :, None, None]
@@ -49,25 +50,29 @@ def slow_rotation(grid, how):
         ((1, 3), Extrapolation(3, 0)),
         ((2, 3), Extrapolation(2, 9, SPATIAL)),
         ((2, 1), Extrapolation(4, 1, SPATIAL, blind=1.0)),
+        ((2, 2), Extrapolation((1, 3), 0, SPATIAL)),
     ],
-    ids=["square", "thrice", "spatial", "all-blind"],
+    ids=["square", "thrice", "spatial", "all-blind", "wide"],
 )
+@pytest.mark.parametrize("name", ["randar", "arpg"])
 @pytest.mark.parametrize("guidance", [Guidance(), GUIDED], ids=["plain", "guided"])
-def test_steps_are_those_of_the_naive_reading(monkeypatch, grid, how, guidance):
-    model = make(grid)
-    tokens, known, sampling = small_image(model), model.num_tokens, Sampling(7, guidance=guidance)
+def test_steps_are_those_of_the_naive_reading(monkeypatch, name, grid, how, guidance):
+    model = make(grid, name)
+    tokens, known = small_image(model), model.num_tokens
+    sampling = Sampling(7, guidance=guidance, within_step="causal")
     steps = list(enlarge(model, tokens, LABEL, SEEDS, sampling, how))
     order = torch.cat((how.order(grid, "random", SEEDS)[:, :known], *(step.positions for step in steps)), 1)
     assert torch.equal(order, how.order(grid, "random", SEEDS))
     read = orders.gather(steps[-1].tokens, order)
     # the branches: with the label, without, and without half of the small image, whose tokens become a row of zeros
     blind = orders.random(grid, seeding.derive(SEEDS, 3))[:, : int(known * how.blind)]
-    unseen = read.scatter(1, blind, model.vocab_size)
+    other = copy.deepcopy(model)
+    embedding = other.token_embedding if name == "randar" else other.embedding
+    unseen = read.scatter(1, blind, len(embedding.weight))
+    embedding.weight.data = torch.nn.functional.pad(embedding.weight.data, (0, 0, 0, 1))
     null = torch.full_like(LABEL, model.num_classes)
     branches = [(LABEL, read), (null, read), (null, unseen)]
     branches = branches[: 3 if not how.spatial.off else 1 if guidance.off else 2]
-    other = copy.deepcopy(model)
-    other.token_embedding.weight.data = torch.nn.functional.pad(model.token_embedding.weight.data, (0, 0, 0, 1))
     monkeypatch.setattr(naive, "turn", slow_rotation(grid, how))
     done, count = known, order.shape[1]
     for step in steps:
@@ -87,11 +92,20 @@ def test_steps_are_those_of_the_naive_reading(monkeypatch, grid, how, guidance):
     assert done == count
 
 
-@given(st.sampled_from([(1, 1), (1, 2), (2, 2)]), st.integers(2, 3), st.integers(1, 40), st.booleans())
-def test_every_token_is_decoded_exactly_once(grid, factor, steps, spatial):
-    model, how = make(grid, depth=1), Extrapolation(factor, spatial=SPATIAL if spatial else Guidance())
+FACTORS = st.integers(2, 3) | st.tuples(st.integers(1, 3), st.integers(1, 3)).filter(lambda both: max(both) > 1)
+
+
+@given(
+    st.sampled_from([(1, 1), (1, 2), (2, 2)]),
+    FACTORS,
+    st.integers(1, 40),
+    st.booleans(),
+    st.sampled_from(["randar", "arpg"]),
+)
+def test_every_token_is_decoded_exactly_once(grid, factor, steps, spatial, name):
+    model, how = make(grid, name, depth=1), Extrapolation(factor, spatial=SPATIAL if spatial else Guidance())
     tokens, sampling = small_image(model), Sampling(steps)
-    canvas = torch.full((3, factor**2 * model.num_tokens), UNKNOWN)
+    canvas = torch.full((3, math.prod(how.grid(grid))), UNKNOWN)
     canvas[:, how.lattice(grid)] = tokens
     sizes = []
     for step in enlarge(model, tokens, LABEL, SEEDS, sampling, how):
@@ -118,8 +132,9 @@ def test_a_large_image_starts_as_a_small_one():
     assert torch.equal(orders.gather(large, order)[:, 6:], drawn)
 
 
-def test_an_image_is_a_function_of_its_seed_and_leaves_no_trace():
-    model, how, sampling = make(), Extrapolation(spatial=SPATIAL), Sampling(9, guidance=GUIDED)
+@pytest.mark.parametrize("name", ["randar", "arpg"])
+def test_an_image_is_a_function_of_its_seed_and_leaves_no_trace(name):
+    model, how, sampling = make(name=name), Extrapolation(spatial=SPATIAL), Sampling(9, guidance=GUIDED)
     fresh, state = copy.deepcopy(model.state_dict()), torch.get_rng_state()
     model.train()
     everything = sample(model, LABEL, SEEDS, sampling, how)
@@ -141,43 +156,53 @@ def test_a_branch_that_sees_all_changes_nothing():
     assert not torch.allclose(next(blind).logits, plain.logits)
 
 
-@pytest.mark.parametrize(("grid", "factor"), [((2, 3), 2), ((2, 2), 3), ((1, 4), 5)])
+@pytest.mark.parametrize(("grid", "factor"), [((2, 3), (2, 2)), ((2, 2), (3, 3)), ((1, 4), (5, 5)), ((2, 3), (1, 2))])
 @pytest.mark.parametrize("mode", orders.MODES)
 def test_orders_begin_with_the_small_image(grid, factor, mode):
     how = Extrapolation(factor)
+    down, across = factor
     order = how.order(grid, mode, SEEDS)
     orders.validate(order, how.grid(grid))
     small = how.small_order(grid, order)
     orders.validate(small, grid)
-    rows, cols = order // (grid[1] * factor), order % (grid[1] * factor)
+    rows, cols = order // (grid[1] * across), order % (grid[1] * across)
     count = grid[0] * grid[1]
-    assert torch.equal(small, rows[:, :count] // factor * grid[1] + cols[:, :count] // factor)
-    assert (rows[:, :count] % factor == 0).all()
-    assert (cols[:, :count] % factor == 0).all()
+    assert torch.equal(small, rows[:, :count] // down * grid[1] + cols[:, :count] // across)
+    assert (rows[:, :count] % down == 0).all()
+    assert (cols[:, :count] % across == 0).all()
     assert how.lattice(grid).sum() == count
 
 
 def test_what_cannot_be_is_refused():
     model, how, sampling = make((2, 2)), Extrapolation(), Sampling()
-    with pytest.raises(ValueError, match="the first 4 entries must lie on every row and column that 2 divides"):
+    with pytest.raises(ValueError, match="the first 4 entries must be the small image, on rows that 2 divides"):
         sample(model, LABEL, SEEDS, sampling, how, orders.raster((4, 4)).expand(3, -1))
     with pytest.raises(ValueError, match="entry 15 of order 0, 0, occurs twice"):
         sample(model, LABEL, SEEDS, sampling, how, torch.tensor([[*range(15), 0]] * 3))
-    for name in ("arpg", "llamagen"):
-        other = tiny.model(name, (2, 2))
-        with pytest.raises(ValueError, match=r"RandAR goes beyond its trained grid, (ARPG|LlamaGen) does not"):
-            sample(other, LABEL, SEEDS, sampling, how)
-        with pytest.raises(ValueError, match="RandAR goes beyond its trained grid"):
-            next(enlarge(other, small_image(other), LABEL, SEEDS, sampling, how))
+    raster = tiny.model("llamagen", (2, 2))
+    with pytest.raises(ValueError, match="LlamaGen knows raster order alone"):
+        sample(raster, LABEL, SEEDS, sampling, how)
+    with pytest.raises(ValueError, match="LlamaGen knows raster order alone"):
+        next(enlarge(raster, small_image(raster), LABEL, SEEDS, sampling, how))
+
+
+def test_two_equal_factors_are_one():
+    model, sampling = make(), Sampling(3)
+    for how in (Extrapolation((2, 2)), Extrapolation([2, 2])):  # as JSON has it
+        assert torch.equal(
+            sample(model, LABEL, SEEDS, sampling, how), sample(model, LABEL, SEEDS, sampling, Extrapolation(2))
+        )
 
 
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
         (dict(factor=1), "factor must be a whole number from 2, got 1"),
-        (dict(factor=2.5), "factor must be a whole number from 2, got 2.5"),
-        (dict(factor=2.0), "factor must be a whole number from 2, got 2.0"),
-        (dict(factor=float("inf")), "factor must be a whole number from 2, got inf"),
+        (dict(factor=2.5), "factor must be a whole number from 2, or two from 1.*, got 2.5"),
+        (dict(factor=2.0), "factor must be a whole number from 2, or two from 1.*, got 2.0"),
+        (dict(factor=float("inf")), "factor must be a whole number from 2, or two from 1.*, got inf"),
+        (dict(factor=(1, 1)), "factor must be a whole number from 2, or two from 1.*not both 1"),
+        (dict(factor=(2,)), "factor must be a whole number from 2, or two from 1"),
         (dict(boundary=-1), "boundary must be a whole number from 0, got -1"),
         (dict(blind=1.5), r"blind must be a share in \[0, 1\], got 1.5"),
     ],

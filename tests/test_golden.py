@@ -246,7 +246,7 @@ def run_extrapolate(case: dict[str, Any], tensors: dict[str, Tensor]) -> None:
         close(torch.cat([step.raw_logits for step in steps], 1), tensors[f"out.{phase}_raw_logits"], case)
         close(torch.cat([step.logits for step in steps], 1), tensors[f"out.{phase}_guided_logits"], case)
     table = stretched_rope_table(
-        model.grid, larger.factor, larger.boundary, model.embed_dim // model.num_heads, model.rope_base, label.device
+        model.grid, larger.factors, larger.boundary, model.embed_dim // model.num_heads, model.rope_base, label.device
     )
     close(torch.view_as_real(table), tensors["out.freqs_cis_hi"], case)
 

@@ -39,15 +39,15 @@ def test_rotation_is_by_row_and_column_angles():
 def test_a_stretched_table():
     grid, many = (3, 2), 99
     plain = rope_table((6, 4), 12, 100.0, CPU)
-    assert torch.equal(stretched_rope_table(grid, 2, many, 12, 100.0, CPU), plain)  # all frequencies as trained
-    stretched = stretched_rope_table(grid, 2, 0, 12, 100.0, CPU)
+    assert torch.equal(stretched_rope_table(grid, (2, 2), many, 12, 100.0, CPU), plain)  # all frequencies as trained
+    stretched = stretched_rope_table(grid, (2, 2), 0, 12, 100.0, CPU)
     trained = rope_table(grid, 12, 100.0, CPU)
     assert not stretched[0].any()
     for corner, its in ((1, 1), (1 + 3, 1 + 1), (1 + 20, 1 + 4), (1 + 23, 1 + 5)):  # the corners stay where they were
         torch.testing.assert_close(stretched[corner], trained[its])
     # from one row to the next, 2/5 of a trained step
     torch.testing.assert_close(stretched[1 + 4].angle()[:3], 0.4 * trained[1 + 2].angle()[:3])
-    mixed = stretched_rope_table(grid, 2, 1, 12, 100.0, CPU)
+    mixed = stretched_rope_table(grid, (2, 2), 1, 12, 100.0, CPU)
     fast = torch.arange(6) % 3 == 0  # the first of three frequencies, of rows and of columns
     assert torch.equal(mixed[:, fast], plain[:, fast])
     assert torch.equal(mixed[:, ~fast], stretched[:, ~fast])

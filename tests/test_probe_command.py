@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from randfeat.commands.demo import digits
 from randfeat.commands.probe.inputs import open_data, part_of
 from randfeat.commands.probe.placing import placement, seen
 from randfeat.encoders import open_encoder
+from randfeat.loading import load
 from randfeat.store import FeatureStore
 
 SPEC = "raster/causal/token/L2/mean/mean"
@@ -634,3 +636,78 @@ def test_options_know_the_tasks_and_recipes_that_there_are():
     assert all(isinstance(getattr(Recipe, name)(), Recipe) for name in options.RECIPES)
     assert {*options.EVERY, "attentive"} == set(MEASURES)
     assert set(MEASURES) | {"correspondence", "segmentation", "all", "compare"} <= set(PROBES)
+
+
+# sweep ----------------------------------------------------------------------------------------------------------------
+
+GRID = ["--orders", "raster", "random*2", "--layers", "L1", "L-1", "--pools", "mean", "grid2"]
+
+
+def test_sweep_ranks_on_train_and_scores_the_best_once(model, table, tmp_path, capsys):
+    out = tmp_path / "out"
+    more = [*GRID, "--contexts", "causal", "after", "--group", "photographer", "--folds", "3"]
+    assert probe("sweep", model, table, out=out, more=more) == 0
+    shown = capsys.readouterr().out
+    with (out / "readings.csv").open(newline="") as file:
+        rows = [row for row in csv.DictReader(file)]
+    depth = load(model).generator.depth
+    specs = [row["spec"] for row in rows if row["task"] == "knn"]
+    # two orders, two layers, two pools; causal has both streams, after the query stream alone
+    assert len(specs) == len(set(specs)) == 2 * 2 * 2 * 3
+    assert {spec.split("/")[3] for spec in specs} == {"L1", f"L{depth}"}
+    for task in ("knn", "linear"):
+        own = [row for row in rows if row["task"] == task]
+        best = max(own, key=lambda row: float(row["value"]))
+        assert [row["spec"] for row in own if row["best"] == "True"] == [best["spec"]]
+        assert best["spec"] in shown
+        record = by_name(out)[task, f"tiny {best['spec']}"]
+        assert record.chosen.startswith(f"{best['spec']}/")
+        assert record.search[best["spec"]] == pytest.approx(float(best["value"]), abs=1e-5)
+        assert record.settings["best on train"]
+        assert int(best["n"]) == record.settings["train images"] == 60
+        assert record.scores[record.headline].n == 30
+        width = FeatureStore.open(next((out / "stores").iterdir())).as_numpy(best["spec"]).shape[1]
+        assert int(best["dimension"]) == width
+
+
+def test_sweep_of_a_store_is_that_of_its_vectors(model, table, tmp_path):
+    specs = [SPEC, "raster/causal/token/L1/mean/mean", "raster/causal/token/L2/none/mean"]
+    for part in ("train", "test"):
+        extract = ["extract", str(model), str(table), "-o", str(tmp_path / part), "--split", part, "--spec", *specs]
+        assert cli.main([*extract, "--workers", "0", "--device", "cpu"]) == 0
+    out = tmp_path / "out"
+    assert probe("sweep", f"{tmp_path / 'train'},{tmp_path / 'test'}", out=out, more=["--tasks", "knn"]) == 0
+    with (out / "readings.csv").open(newline="") as file:
+        assert [row["spec"] for row in csv.DictReader(file)] == specs[:2]
+
+
+def test_sweep_of_a_model_of_timm_is_over_layers_and_pools(table, tmp_path):
+    name = "random:timm:test_vit"
+    more = ["--tasks", "knn", "--layers", "L1", "L-1", "--pools", "mean", "cls", "--no-search"]
+    assert probe("sweep", name, table, out=tmp_path / "out", more=more) == 0
+    with (tmp_path / "out" / "readings.csv").open(newline="") as file:
+        found = {row["spec"].split("/")[1] for row in csv.DictReader(file)}
+    assert found == {"mean", "cls"}
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--orders", "spiral"], "--orders spiral: order 'spiral' is none of raster"),
+        (["--contexts", "causal", "future"], "--contexts future: context 'future' is none of"),
+        (["--layers", "L99"], "--layers L99: .*layers are numbered 1 to"),
+        (["--pools", "none"], "is a dense map: sweep over pools that make vectors"),
+        (["--recipe", "mae"], "leave --recipe and --online out"),
+    ],
+)
+def test_sweep_refuses_what_no_reading_has(more, message, model, table, tmp_path, capsys):
+    assert probe("sweep", model, table, out=tmp_path / "out", more=more) == 1
+    assert re.search(message, capsys.readouterr().err)
+    assert not (tmp_path / "out").exists()
+
+
+def test_sweep_takes_one_model(model, table, tmp_path, capsys):
+    assert probe("sweep", model, model, table, out=tmp_path / "out") == 1
+    assert "one MODEL and DATA, or one STORE" in capsys.readouterr().err
+    assert probe("sweep", "random:timm:test_vit", table, out=tmp_path / "out", more=["--orders", "raster"]) == 1
+    assert "leave --orders out" in capsys.readouterr().err

@@ -141,7 +141,8 @@ def test_bad_input_is_one_sentence_and_writes_nothing(model, tmp_path, capsys, m
 
 def test_arpg_and_a_raster_model(tmp_path, capsys):
     for name, wrong, message in (
-        ("arpg", ["--factor", "2"], "RandAR goes beyond its trained grid, ARPG does not"),
+        ("arpg", ["--factor", "1"], "factor must be a whole number from 2"),
+        ("llamagen", ["--factor", "2"], "LlamaGen knows raster order alone"),
         ("llamagen", ["--steps", "2"], "LlamaGen decodes one token a step, not 5: leave steps out"),
         ("llamagen", ["--sweeps", "1"], "leave sweeps out"),
     ):
@@ -152,7 +153,7 @@ def test_arpg_and_a_raster_model(tmp_path, capsys):
         assert cli.main([*command, *wrong]) == 1
         assert message in capsys.readouterr().err
         assert not (tmp_path / "out").exists()
-        more = ["--within-step", "causal", "--steps", "2"] if name == "arpg" else []
+        more = ["--within-step", "causal", "--steps", "2", "--factor", "1", "2"] if name == "arpg" else []
         assert cli.main([*command[:3], str(tmp_path / f"{name}-out"), *more, "--count", "2"]) == 0
 
 

@@ -73,8 +73,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     how.add_argument("--within-step", metavar="MODE", help="ARPG, tokens of one step: group (see each other) or causal")
     how.add_argument("--sweeps", type=int, metavar="N", help="go over the finished image N times, half by half")
 
-    larger = parser.add_argument_group("larger images than the model was trained on (RandAR)")
-    larger.add_argument("--factor", type=int, metavar="F", help="F times as high and as wide")
+    larger = parser.add_argument_group("larger images than the model was trained on (RandAR, ARPG)")
+    larger.add_argument(
+        "--factor", type=int, nargs="+", metavar="F", help="F times as high and as wide; two: of height, of width"
+    )
     larger.add_argument("--boundary", type=int, metavar="N", help="rotary frequencies that are not stretched (2)")
     add_guidance(larger, "spatial", "guidance towards the small image, or off (off)")
     larger.add_argument("--blind", type=float, metavar="SHARE", help="of it that the other branch does not see (0.5)")
@@ -162,7 +164,9 @@ def extrapolation_of(args: argparse.Namespace) -> Extrapolation | None:
         if stray:
             raise ValueError(f"--{stray[0].replace('_', '-')} is for larger images: give --factor too")
         return None
-    return Extrapolation(**given(args, EXTRAPOLATION), spatial=guidance_of(args, "spatial", Guidance()))
+    factor = args.factor[0] if len(args.factor) == 1 else args.factor
+    fields = given(args, EXTRAPOLATION) | {"factor": factor}
+    return Extrapolation(**fields, spatial=guidance_of(args, "spatial", Guidance()))
 
 
 def read_order(path: Path) -> list[int]:

@@ -100,14 +100,16 @@ class ARPG(Generator):
         tokens: Tensor | None = None,
         positions: Tensor | None = None,
         within_step: str | None = None,
+        table: Tensor | None = None,
     ) -> State:
         within_step = self.check_within_step(within_step)
+        table = self.rope(label.device) if table is None else table
         if tokens is None or positions is None:
             tokens = positions = label.new_empty(len(label), 0)
         x, places = self._content(self.labels(label, len(label)), tokens, positions)
         # the last layer of the cache holds the shared keys and values; the last token decoded is never fed
-        cache = KVCache(self.depth + 1, self.num_tokens)
-        return State(cache, self.rope(label.device), x, places, within_step)
+        cache = KVCache(self.depth + 1, len(table) - 1)
+        return State(cache, table, x, places, within_step)
 
     def step(self, state: State, tokens: Tensor | None, queries: Tensor) -> Tensor:
         causal = state.within_step == "causal"

@@ -63,6 +63,8 @@ class Generator(nn.Module, ABC):
     official_names: ClassVar[dict[str, tuple[str, ...]]]
     unused: ClassVar[tuple[str, ...]] = ()  # entries of official checkpoints that nothing here reads
     inputs_per_token: ClassVar[int] = 1
+    # the known tokens among the inputs that wait for the first step
+    known_inputs: ClassVar[slice] = slice(1, None)
     # how the tokens of one sampling step may attend to each other once they are known; the first is the default
     within_step: ClassVar[tuple[str, ...]]
 
@@ -159,11 +161,13 @@ class Generator(nn.Module, ABC):
         tokens: Tensor | None = None,
         positions: Tensor | None = None,
         within_step: str | None = None,
+        table: Tensor | None = None,
     ) -> State:
         """Begins to sample: label (B,), with known tokens (B, m) at raster positions (B, m) if there are any.
 
         Known tokens are read causally, in the order in which they are given, by the first step. within_step: how the
-        tokens of a later step see each other, one of the class's `within_step`, by default the first.
+        tokens of a later step see each other, one of the class's `within_step`, by default the first. table: the rope
+        table of another grid, which positions then count in; by default that of the trained one.
         """
 
     @abstractmethod

@@ -59,14 +59,16 @@ class LlamaGen(Generator):
         tokens: Tensor | None = None,
         positions: Tensor | None = None,
         within_step: str | None = None,
+        table: Tensor | None = None,
     ) -> State:
         within_step = self.check_within_step(within_step)
+        table = self.rope(label.device) if table is None else table
         if tokens is None or positions is None:
             tokens = positions = label.new_empty(len(label), 0)
         self._check_next(positions, 0)
         x, places = self._sequence(self.labels(label, len(label)), tokens, positions)
         # the last token decoded is never fed
-        return State(KVCache(self.depth, self.num_tokens), self.rope(label.device), x, places, within_step)
+        return State(KVCache(self.depth, len(table) - 1), table, x, places, within_step)
 
     def step(self, state: State, tokens: Tensor | None, queries: Tensor) -> Tensor:
         x, places = state.waiting, state.waiting_at

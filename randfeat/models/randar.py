@@ -30,6 +30,7 @@ class RandAR(Generator):
     contexts = ("causal", "echo", "full", "after")
     within_step = ("causal",)
     inputs_per_token = 2
+    known_inputs = slice(2, None, 2)  # class, q_0, x_0, q_1, x_1, ...
     official_names: ClassVar = {
         "instruction": ("pos_instruct_embeddings",),
         "label_embedding.weight": ("cls_embedding.embedding_table.weight",),
@@ -95,7 +96,6 @@ class RandAR(Generator):
         within_step: str | None = None,
         table: Tensor | None = None,
     ) -> RandARState:
-        """As `Generator.start`; another rope table makes another grid of it, which positions then count in."""
         within_step = self.check_within_step(within_step)
         table = self.rope(label.device) if table is None else table
         if tokens is None or positions is None:

@@ -56,6 +56,7 @@ PROBES = {
         "mIoU of a linear layer on dense features, in layouts like Pascal VOC's and ADE20K's",
     ),
     "all": ("tasks", "knn, linear, fewshot, retrieval and cluster, in one table each"),
+    "sweep": ("sweep", "one model read in many ways: order x context x stream x layer x pool, ranked on train"),
     "compare": ("compare", "several models and stores on the same images: one table, paired differences"),
 }
 

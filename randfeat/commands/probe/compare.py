@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from .options import EVERY, add_data, add_machine, add_protocol
+from .options import EVERY, add_data, add_machine, add_protocol, add_specs
 
 
 def add_arguments(parser: argparse.ArgumentParser, name: str) -> None:
@@ -21,6 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser, name: str) -> None:
         metavar="TASK",
         help=f"of {', '.join(EVERY)} (all of these), attentive",
     )
+    add_specs(parser)
     add_data(parser)
     add_protocol(parser)
     add_machine(parser)

@@ -107,8 +107,7 @@ def open_contender(text: str, sources: Sources, specs: Sequence[str], args: argp
     if not sources:
         raise ValueError(f"{text} is no feature store: give DATA as well for a model to read")
     encoder = open_model(text, specs, devices.pick(args.device), getattr(torch, args.dtype), args.seed)
-    folder = args.stores or args.out / "stores"
-    return Contender(text, tuple(_read(encoder, source, folder, args) for source in sources), encoder.specs, encoder)
+    return read_contender(text, encoder, sources, args)
 
 
 def open_stored(text: str, specs: Sequence[str]) -> Contender | None:
@@ -121,6 +120,19 @@ def open_stored(text: str, specs: Sequence[str]) -> Contender | None:
             raise ValueError(f"{text} holds no feature {asked}: there is {', '.join(stores[0].specs)}")
         return Contender(text, tuple(stores), tuple(wanted))
     return None
+
+
+def read_contender(text: str, encoder: Encoder, sources: Sources, args: argparse.Namespace) -> Contender:
+    """A model whose features of all sources are read, unless they are there already."""
+    folder = args.stores or args.out / "stores"
+    return Contender(text, tuple(_read(encoder, source, folder, args) for source in sources), encoder.specs, encoder)
+
+
+def fresh_of(text: str) -> str:
+    """The same network with random weights, by name."""
+    if text.startswith(RANDOM):
+        return text
+    return RANDOM + (text.partition("@")[0] if text.startswith(TIMM) else text)
 
 
 def open_model(
@@ -148,7 +160,7 @@ def open_model(
 def feature_set(contender: Contender, train: Part, test: Part, name: str, baseline: bool = False) -> FeatureSet:
     """Its features of the images of train and of test."""
     stores = contender.stores
-    ends = [_features(store, contender.specs, part) for store, part in ((stores[0], train), (stores[-1], test))]
+    ends = [features_of(store, contender.specs, part) for store, part in ((stores[0], train), (stores[-1], test))]
     parts = [Labelled(x, part.labels, part.paths, part.groups) for x, part in zip(ends, (train, test), strict=True)]
     own = {store.directory: store for store in stores}.values()
     prints = {
@@ -215,7 +227,7 @@ def _is_of_timm(spec: str) -> bool:
     return spec == "pooled" or re.match(r"L[-\d]", spec) is not None
 
 
-def _features(store: FeatureStore, specs: Sequence[str], part: Part) -> dict[str, np.ndarray]:
+def features_of(store: FeatureStore, specs: Sequence[str], part: Part) -> dict[str, np.ndarray]:
     """By reading, the rows of a store that are the images of a part; mapped from the disk where that is all of them."""
     row_of = {path: row for row, path in enumerate(store.paths)}
     if missing := [path for path in part.paths.tolist() if path not in row_of]:

@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 
 from randfeat import files, processes, progress
-from randfeat.encoders import TIMM
 from randfeat.probes import FeatureSet, Protocol, Record, compare, evaluate, has_positive, markdown, noise, svm_space
 from randfeat.sources import Source, TokenSource
 from randfeat.store import FeatureStore
@@ -26,6 +25,7 @@ from .inputs import (
     Sources,
     divided,
     feature_set,
+    fresh_of,
     names,
     open_contender,
     open_data,
@@ -61,8 +61,7 @@ def measure(given: Sequence[str], data: str | None, tasks: Sequence[str], args: 
         fresh = random_weights(contenders, sources, specs, args) if args.baselines else []
         if processes.rank() > 0:  # it has read its share
             return
-    most = max(contenders, key=lambda contender: len(contender.stores))  # a store may hold train and test in one
-    train, test = divide(most.stores, data, tasks, args)
+    train, test = cut(contenders, data, tasks, args)
     everyone = [*contenders, *fresh]
     sets = [
         feature_set(contender, train, test, name, contender in fresh)
@@ -80,6 +79,14 @@ def measure(given: Sequence[str], data: str | None, tasks: Sequence[str], args: 
                 records.append(record)
             bar.update()
     write(records, args.out)
+
+
+def cut(
+    contenders: Sequence[Contender], data: str | None, tasks: Sequence[str], args: argparse.Namespace
+) -> tuple[Part, Part]:
+    """The images of train and of test."""
+    most = max(contenders, key=lambda contender: len(contender.stores))  # a store may hold train and test in one
+    return divide(most.stores, data, tasks, args)
 
 
 def divide(
@@ -136,8 +143,7 @@ def random_weights(
     for contender in contenders:
         if contender.encoder is None or contender.text.startswith(RANDOM):
             continue
-        text = RANDOM + (contender.text.partition("@")[0] if contender.text.startswith(TIMM) else contender.text)
-        if text not in known:
+        if (text := fresh_of(contender.text)) not in known:
             made = open_contender(text, sources, specs, args)
             fresh.setdefault(made.stores[0].fingerprint(made.specs[0]), made)
     return list(fresh.values())

@@ -13,10 +13,9 @@ RECIPES = ("mae", "dinov2", "capi")
 EVERY = ("knn", "linear", "fewshot", "retrieval", "cluster")
 
 
-def add_data(parser: argparse.ArgumentParser) -> None:
-    """What is read, and which of it is test."""
-    data = parser.add_argument_group("images")
-    data.add_argument(
+def add_specs(parser: argparse.ArgumentParser) -> None:
+    """How models are read."""
+    parser.add_argument(
         "--spec",
         nargs="+",
         action="extend",
@@ -25,6 +24,11 @@ def add_data(parser: argparse.ArgumentParser) -> None:
         help="how models are read, see `randfeat extract --help`; of several the best one is chosen on train. Those "
         "like `pooled` and `L6/mean` are for models of timm, the others for randfeat's",
     )
+
+
+def add_data(parser: argparse.ArgumentParser) -> None:
+    """Which images are read, and which of them are test."""
+    data = parser.add_argument_group("images")
     data.add_argument(
         "--split",
         nargs=2,

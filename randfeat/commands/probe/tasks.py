@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from .options import EVERY, add_data, add_machine, add_protocol
+from .options import EVERY, add_data, add_machine, add_protocol, add_specs
 
 
 def add_arguments(parser: argparse.ArgumentParser, name: str) -> None:
@@ -13,6 +13,7 @@ def add_arguments(parser: argparse.ArgumentParser, name: str) -> None:
     parser.add_argument("what", nargs="*", metavar="STORE | MODEL DATA", help="what is measured")
     parser.add_argument("--train", metavar="STORE", help="features to learn and to choose on")
     parser.add_argument("--test", metavar="STORE", help="features to score, once")
+    add_specs(parser)
     add_data(parser)
     add_protocol(parser)
     add_machine(parser)
