@@ -16,6 +16,7 @@ COMMANDS = {
     "info": "what a model, a tokenizer, a checkpoint file or a short name is, without loading or downloading weights",
     "probe": "measure features: k-NN, linear, attentive, few-shot, retrieval, clusters, correspondence; with intervals",
     "sample": "sample images into a folder: PNG files, a grid, one .npz",
+    "tokenize": "tokens of all images of a folder, a list or a dataset into a cache that training reads",
 }
 
 
