@@ -54,7 +54,8 @@ class TokenStore:
                 raise FileNotFoundError(f"the tokens in {directory} are unfinished: run the same command again")
             raise FileNotFoundError(f"{directory} is no token store: it has no {META}")
         store = cls(directory, meta)
-        store.tokens, store.table  # noqa: B018  raise for wrong files
+        store.tokens  # noqa: B018  raises for a wrong file
+        rows.check_form(directory, ROW_SCHEMA, len(store))
         return store
 
     def __reduce__(self) -> tuple[Any, ...]:
