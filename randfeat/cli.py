@@ -13,9 +13,11 @@ from importlib.metadata import version
 COMMANDS = {
     "demo": "train on handwritten digits, read, probe, search, sample and inpaint them, and show it all in one page",
     "extract": "features of all images of a folder, a list or a dataset into a store on disk",
+    "fid": "how good samples are: FID, precision, recall and Inception Score, and a search over guidance",
     "info": "what a model, a tokenizer, a checkpoint file or a short name is, without loading or downloading weights",
     "probe": "measure features: k-NN, linear, attentive, few-shot, retrieval, clusters, dense; with intervals",
     "sample": "sample images into a folder: PNG files, a grid, one .npz",
+    "tokenize": "tokens of all images of a folder, a list or a dataset into a cache that training reads",
 }
 
 

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -25,12 +25,21 @@ AHEAD = 2  # batches that each process has ready at most
 
 @dataclass(frozen=True)
 class Batch:
-    """Some images: the numbers and the stacked arrays of those that could be read (None if there are none), the numbers
-    and reasons of the others."""
+    """Some images: the numbers of those that could be read and the arrays that a reader makes of each, stacked (None if
+    there are none), the numbers and reasons of the others."""
 
     numbers: list[int]
-    arrays: Tensor | None
+    arrays: tuple[Tensor, ...] | None
     unread: list[tuple[int, str]]
+
+
+class Reader(Protocol):
+    """Number of an image -> arrays, of the same shapes and types for all images. It can be pickled."""
+
+    @property
+    def source(self) -> Source | TokenSource: ...
+
+    def __call__(self, number: int) -> tuple[np.ndarray, ...]: ...
 
 
 @dataclass(frozen=True)
@@ -40,8 +49,8 @@ class Prepared:
     source: Source
     prepare: Callable[[Image.Image], np.ndarray]
 
-    def __call__(self, number: int) -> np.ndarray:
-        return self.prepare(self.source.read(number))
+    def __call__(self, number: int) -> tuple[np.ndarray, ...]:
+        return (self.prepare(self.source.read(number)),)
 
     def blank(self) -> np.ndarray:
         """Of some picture: its shape and type are those of all."""
@@ -55,18 +64,15 @@ class FirstCrop:
     source: TokenSource
     vocab_size: int
 
-    def __call__(self, number: int) -> np.ndarray:
+    def __call__(self, number: int) -> tuple[np.ndarray, ...]:
         tokens = self.source.tokens(number)[0].astype(np.int64)
         if tokens.min() < 0 or tokens.max() >= self.vocab_size:
             raise ValueError(f"it has tokens {tokens.min()} to {tokens.max()}, of a vocabulary of {self.vocab_size}")
-        return tokens
+        return (tokens,)
 
     def blank(self) -> np.ndarray:
         """Of some image: its shape and type are those of all."""
         return np.zeros(self.source.grid[0] * self.source.grid[1], dtype=np.int64)
-
-
-Reader = Prepared | FirstCrop
 
 
 def batches(reader: Reader, parts: Sequence[range], workers: int) -> Generator[Batch, None, None]:
@@ -105,14 +111,14 @@ def default_workers() -> int:
 
 
 class _Attempts(Dataset):
-    """Of each image its array, or the exception that says why there is none: raised in a worker, it would come with
+    """Of each image its arrays, or the exception that says why there is none: raised in a worker, it would come with
     the traceback as its text.
     """
 
     def __init__(self, reader: Reader) -> None:
         self.reader = reader
 
-    def __getitem__(self, number: int) -> tuple[int, np.ndarray | Exception]:
+    def __getitem__(self, number: int) -> tuple[int, tuple[np.ndarray, ...] | Exception]:
         try:
             return number, self.reader(number)
         except UnreadableImage as error:
@@ -122,14 +128,15 @@ class _Attempts(Dataset):
             return number, RuntimeError(f"{path} could not be read: {type(error).__name__}: {error}")
 
 
-def _batch(attempts: Sequence[tuple[int, np.ndarray | Exception]]) -> Batch | Exception:
-    read = [(number, array) for number, array in attempts if isinstance(array, np.ndarray)]
+def _batch(attempts: Sequence[tuple[int, tuple[np.ndarray, ...] | Exception]]) -> Batch | Exception:
+    read = [(number, arrays) for number, arrays in attempts if isinstance(arrays, tuple)]
     unread = [(number, str(error)) for number, error in attempts if isinstance(error, UnreadableImage)]
     for _, error in attempts:
         if isinstance(error, RuntimeError):
             return error
-    arrays = torch.from_numpy(np.stack([array for _, array in read])) if read else None
-    return Batch([number for number, _ in read], arrays, unread)
+    columns = zip(*(arrays for _, arrays in read), strict=True)
+    stacked = tuple(torch.from_numpy(np.stack(column)) for column in columns) if read else None
+    return Batch([number for number, _ in read], stacked, unread)
 
 
 def _begin_worker(number: int) -> None:

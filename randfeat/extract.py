@@ -32,6 +32,7 @@ from .sources import Source, TokenSource
 from .store import FeatureStore
 
 Encode: TypeAlias = "Callable[[Tensor], list[np.ndarray]]"
+Reader: TypeAlias = decoding.Prepared | decoding.FirstCrop
 
 SHARD = 512  # images, fewer where their features take more than SHARD_BYTES
 SHARD_BYTES = 1 << 26
@@ -97,7 +98,7 @@ def reasons(skipped: Sequence[tuple[str, str]]) -> str:
     return ", ".join([*said, f"{rest:,} for other reasons"] if rest else said)
 
 
-def _reader_and_encode(encoder: Encoder, source: Source | TokenSource) -> tuple[decoding.Reader, Encode]:
+def _reader_and_encode(encoder: Encoder, source: Source | TokenSource) -> tuple[Reader, Encode]:
     if isinstance(source, Source):
         return decoding.Prepared(source, encoder.prepare), encoder.encode
     if not isinstance(encoder, PipelineEncoder):
@@ -159,7 +160,7 @@ def default_shard(shapes: Sequence[tuple[int, ...]]) -> int:
 def _make(
     directory: Path,
     settings: dict[str, Any],
-    reader: decoding.Reader,
+    reader: Reader,
     encode: Encode,
     batch_size: int,
     workers: int,
@@ -187,7 +188,7 @@ def _make(
 
 def _fill(
     shards: Shards,
-    reader: decoding.Reader,
+    reader: Reader,
     encode: Encode,
     shapes: Sequence[tuple[int, ...]],
     batch_size: int,
@@ -211,7 +212,7 @@ def _fill(
             for part in parts[shard]:
                 batch = next(following)
                 if batch.arrays is not None:
-                    read = encode(batch.arrays)
+                    read = encode(*batch.arrays)
                     _refuse_infinite(read, [reader.source.paths[number] for number in batch.numbers])
                     for rows, new in zip(features, read, strict=True):
                         rows.append(new)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -44,3 +44,27 @@ def count(path: Path) -> int:
             return np.lib.format.read_array_header_1_0(entry)[0][0]
     except (FileNotFoundError, zipfile.BadZipFile, KeyError, ValueError):
         return 0
+
+
+def read(path: Path) -> Iterator[Image.Image]:
+    """The pictures of `arr_0` one after the other, whatever the size of the file.
+
+    Raises a FileNotFoundError, or a ValueError for a file that holds no uint8 (N, H, W, 3).
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no {path}: check the path")
+    try:
+        with zipfile.ZipFile(path) as archive, archive.open("arr_0.npy") as entry:
+            version = np.lib.format.read_magic(entry)
+            header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+            shape, by_column, dtype = header(entry)
+            if len(shape) != 4 or shape[3] != 3 or dtype != np.uint8 or by_column:
+                raise ValueError(f"arr_0 is {dtype} {shape}")
+            size = shape[1] * shape[2] * 3
+            for number in range(shape[0]):
+                pixels = entry.read(size)
+                if len(pixels) < size:
+                    raise ValueError(f"it ends at picture {number} of {shape[0]}")
+                yield Image.fromarray(np.frombuffer(pixels, np.uint8).reshape(shape[1:]))
+    except (zipfile.BadZipFile, KeyError, EOFError, ValueError) as error:
+        raise ValueError(f"{path} holds no pictures as uint8 (N, H, W, 3): {error}") from None

@@ -7,9 +7,11 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from typing import TypeVar
 
 import torch.distributed as dist
 
+T = TypeVar("T")
 PATIENCE = timedelta(days=30)  # a share may take long; torchrun itself ends those whose fellow failed
 
 
@@ -63,3 +65,15 @@ def wait_for_all() -> None:
     except RuntimeError:
         # a process that is gone has said why
         raise SystemExit(1) from None
+
+
+def gathered(value: T) -> list[T]:
+    """What each process gives here, in every process. What is given can be pickled."""
+    if world() == 1:
+        return [value]
+    values: list[T] = [value] * world()
+    try:
+        dist.all_gather_object(values, value)
+    except RuntimeError:
+        raise SystemExit(1) from None
+    return values

@@ -27,15 +27,27 @@ def write(directory: Path, table: pa.Table, skipped: Iterable[tuple[str, str]]) 
 
 def read(directory: Path, schema: pa.Schema, count: int) -> pa.Table:
     """The table; a ValueError if it is damaged, or has other columns or another number of rows."""
+    check_form(directory, schema, count)
+    try:
+        return pq.read_table(directory / ROWS)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise _damaged(f"{directory / ROWS} cannot be read ({str(error).splitlines()[0]})", schema, count) from None
+
+
+def check_form(directory: Path, schema: pa.Schema, count: int) -> None:
+    """The ValueError that `read` would raise for the columns and the number of rows, without reading a million."""
     path = directory / ROWS
     try:
-        table = pq.read_table(path)
-        if table.schema == schema and table.num_rows == count:
-            return table
-        found = f"{path} has {table.num_rows} rows of {', '.join(table.column_names)}"
+        with pq.ParquetFile(path) as file:
+            found, names, rows = file.schema_arrow, file.schema_arrow.names, file.metadata.num_rows
     except (OSError, pa.ArrowInvalid) as error:
-        found = f"{path} cannot be read ({str(error).splitlines()[0]})"
-    raise ValueError(f"{found}, not {count} of {', '.join(schema.names)}: it is damaged, copy the directory again")
+        raise _damaged(f"{path} cannot be read ({str(error).splitlines()[0]})", schema, count) from None
+    if not found.equals(schema) or rows != count:
+        raise _damaged(f"{path} has {rows} rows of {', '.join(names)}", schema, count)
+
+
+def _damaged(found: str, schema: pa.Schema, count: int) -> ValueError:
+    return ValueError(f"{found}, not {count} of {', '.join(schema.names)}: it is damaged, copy the directory again")
 
 
 def read_skipped(directory: Path) -> list[tuple[str, str]]:

@@ -25,10 +25,13 @@ import numpy as np
 import pyarrow as pa
 
 from . import files, npy, rows, unfinished
+from .settings import refuse_other
 
 META, TOKENS = "meta.json", "tokens.npy"
 SIZES = "sizes.npy"  # of the images, in an unfinished store: none, for a row that is not written
 FORMAT = "tokens of randfeat, version 1"
+FREE = ("more.source.name",)  # what may differ between the run that began a store and one that goes on with it
+UNKNOWN = -1  # width or height of an image
 ROW_SCHEMA = pa.schema([("path", pa.string()), ("label", pa.int64()), ("width", pa.int32()), ("height", pa.int32())])
 
 
@@ -51,7 +54,8 @@ class TokenStore:
                 raise FileNotFoundError(f"the tokens in {directory} are unfinished: run the same command again")
             raise FileNotFoundError(f"{directory} is no token store: it has no {META}")
         store = cls(directory, meta)
-        store.tokens, store.table  # noqa: B018  raise for wrong files
+        store.tokens  # noqa: B018  raises for a wrong file
+        rows.check_form(directory, ROW_SCHEMA, len(store))
         return store
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -93,7 +97,7 @@ class TokenStore:
 
     @cached_property
     def table(self) -> pa.Table:
-        """The rows: `path`, `label` (or null), and `width` and `height` of the image in pixels."""
+        """The rows: `path`, `label` (or null), and `width` and `height` of the image in pixels (or null)."""
         return rows.read(self.directory, ROW_SCHEMA, len(self))
 
     @property
@@ -105,6 +109,11 @@ class TokenStore:
         """One for each image, None for one without; None if no image has one."""
         column = self.table["label"]
         return None if column.null_count == len(self) else column.to_pylist()
+
+    @property
+    def skipped(self) -> list[tuple[str, str]]:
+        """Path and reason of each image that could not be read."""
+        return rows.read_skipped(self.directory)
 
     def verify(self) -> None:
         """Reads all of it; a ValueError names the first thing that is not as it was written, or cannot be."""
@@ -118,9 +127,11 @@ class TokenWriter:
     """Fills a token store row by row, and goes on where it was stopped.
 
     paths, labels: of all images, known from the start. Several processes may write at once if each has rows of its
-    own; one of them, after all are done, calls `finish`. The same arguments go on with what is there; a ValueError
-    names the one that differs, and a FileExistsError refuses a directory of something else.
+    own; one of them, after all are done, calls `finish`. The same arguments go on with what is there, `complete` if
+    that is all; a ValueError names the one that differs, and a FileExistsError refuses a directory of something else.
     """
+
+    complete: bool
 
     def __init__(
         self,
@@ -150,10 +161,13 @@ class TokenWriter:
 
     def missing(self) -> np.ndarray:
         """The rows that are not written, in order: int64 (m,)."""
+        if self.complete:
+            return np.empty(0, dtype=np.int64)
         return np.flatnonzero(self._sizes()[:, 0] == 0)
 
     def write(self, start: int, tokens: np.ndarray, sizes: np.ndarray) -> None:
-        """Tokens (rows, crops, N) of the images from `start` on, and the sizes (rows, 2) of these, width and height."""
+        """Tokens (rows, crops, N) of the images from `start` on, and the sizes (rows, 2) of these, width and height, or
+        UNKNOWN."""
         tokens, sizes = np.asarray(tokens), np.asarray(sizes)
         if tokens.shape[1:] != self.shape[1:] or sizes.shape != (len(tokens), 2):
             raise ValueError(
@@ -162,8 +176,9 @@ class TokenWriter:
             )
         if not 0 <= start <= start + len(tokens) <= self.shape[0]:
             raise ValueError(f"rows {start} to {start + len(tokens) - 1} are outside 0..{self.shape[0] - 1}")
-        if len(tokens) and not (tokens.min() >= 0 and tokens.max() < self.vocab_size and sizes.min() > 0):
-            raise ValueError(f"tokens lie in 0..{self.vocab_size - 1} and sizes from 1")
+        if len(tokens) and not (tokens.min() >= 0 and tokens.max() < self.vocab_size and (sizes != 0).all()):
+            found = f"{tokens.min()}..{tokens.max()} and from {sizes.min()}"
+            raise ValueError(f"tokens lie in 0..{self.vocab_size - 1} and sizes from 1, got {found}")
         _write_rows(self._work / TOKENS, self.shape, start, tokens.astype(self.dtype))
         # a row counts as written once it has a size
         _write_rows(self._work / SIZES, (self.shape[0], 2), start, sizes.astype(np.int32))
@@ -185,9 +200,10 @@ class TokenWriter:
         tokens = npy.read(self._work / TOKENS, self.shape, self.dtype)
         pieces = (tokens[part] for part in np.array_split(kept, -(-len(kept) // 4096)))
         digests = {TOKENS: npy.write(self.directory / TOKENS, (len(kept), *self.shape[1:]), self.dtype, pieces)}
-        sizes = self._sizes()[kept]
+        sizes = np.ma.masked_equal(self._sizes()[kept], UNKNOWN)
+        width, height = (pa.array(side.data, pa.int32(), mask=np.ma.getmaskarray(side)) for side in sizes.T)
         labels = [None] * self.shape[0] if self.labels is None else self.labels
-        columns = [[self.paths[row] for row in kept], [labels[row] for row in kept], sizes[:, 0], sizes[:, 1]]
+        columns = [[self.paths[row] for row in kept], [labels[row] for row in kept], width, height]
         reasons = [(self.paths[row], skipped[row]) for row in sorted(skipped)]
         digests |= rows.write(self.directory, pa.table(columns, schema=ROW_SCHEMA), reasons)
         meta = self._settings | {"count": len(kept), "skipped": len(skipped), "files": digests}
@@ -196,9 +212,13 @@ class TokenWriter:
         return TokenStore.open(self.directory)
 
     def _begin(self) -> None:
-        if (self.directory / META).exists():
-            raise FileExistsError(f"{self.directory} is complete: open it, or choose another directory")
-        unfinished.begin(self.directory, self._settings, "tokens")
+        whole = files.read_json(self.directory / META, FORMAT)
+        self.complete = whole is not None
+        if whole is not None:
+            refuse_other(self.directory, whole, self._settings, "tokens", (*FREE, "count", "skipped", "files"))
+            shutil.rmtree(self._work, ignore_errors=True)  # what a kill may have left
+            return
+        unfinished.begin(self.directory, self._settings, "tokens", FREE)
         for name, shape, dtype in ((TOKENS, self.shape, self.dtype), (SIZES, (self.shape[0], 2), np.dtype(np.int32))):
             if not (self._work / name).exists():
                 with files.writing(self._work / name) as file:  # zeros, which take no room on most disks

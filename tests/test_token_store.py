@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from test_sample_folder import contents
 
-from randfeat.token_store import TokenStore, TokenWriter, dtype_of
+from randfeat.token_store import UNKNOWN, TokenStore, TokenWriter, dtype_of
 
 GRID, CROPS = (2, 3), 2
 
@@ -126,8 +126,21 @@ def test_what_is_not_ours_or_not_whole_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"the tokens in .*out are unfinished: run the same command again"):
         TokenStore.open(tmp_path / "out")
     made.finish()
-    with pytest.raises(FileExistsError, match="out is complete: open it, or choose another directory"):
-        writer(tmp_path / "out")
+    before = contents(tmp_path)
+    again = writer(tmp_path / "out")
+    assert again.complete
+    assert len(again.missing()) == 0
+    with pytest.raises(ValueError, match=r"out holds tokens with vocab_size 9, not 10: choose another directory"):
+        writer(tmp_path / "out", vocab_size=10)
+    assert contents(tmp_path) == before
+
+
+def test_a_size_may_be_unknown(tmp_path):
+    made = writer(tmp_path / "out", 2)
+    made.write(0, tokens(2), np.array([[UNKNOWN, UNKNOWN], [3, 4]]))
+    table = made.finish().table
+    assert table["width"].to_pylist() == [None, 3]
+    assert table["height"].to_pylist() == [None, 4]
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ def open_source(
       of a data set on the Hugging Face hub, the one form that asks the network;
     - tar files: WebDataset shards (`shards-{000..009}.tar`, `shards-*.tar`, a folder of them), ImageNet's class tars or
       the tar of these;
-    - a token store, or the trees and tars of `<class>/<i>.npy` that RandAR publishes.
+    - a token store, the trees and tars of `<class>/<i>.npy` that RandAR publishes, or RAR's jsonl of tokens.
     split: which part, where there are several: then it must be given. "val" and "validation" are the same.
     labels: a file of labels, see `labelling.labelled`. ImageNet's flat validation images find those of the development
     kit if it lies beside their folder. label_column: the column of labels in that table, or in the one that names the
@@ -77,6 +77,11 @@ def _open_file(path: Path, split: str | None) -> Source | TokenSource:
         if split is not None:
             splits.choose(str(path), filter(None, [splits.in_file_name(path.name)]), split)
         return open_parquet(str(path), path.parent, [path.name])
+    if suffix == ".jsonl":
+        from .tokens import TokenLines
+
+        if TokenLines.is_one(path):
+            return _unsplit(TokenLines(path), split)
     if suffix in (*table.LISTS, *table.TABLES):
         return table.open_table(path, split)
     raise ValueError(f"{path} is no data set: expected {FORMS}")

@@ -1,9 +1,10 @@
-"""Images as tokens: a store of ours, and the trees and tars of `<class>/<i>.npy` that RandAR publishes."""
+"""Images as tokens: a store of ours, the trees and tars of `<class>/<i>.npy` that RandAR publishes, and RAR's jsonl."""
 
 from __future__ import annotations
 
 import hashlib
 import io
+import json
 import math
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,6 +19,7 @@ from .base import Labels, TokenSource, check_unique, numbered, printable, size_o
 from .tar import Member, TarRows
 
 SUFFIX = ".npy"
+TOKENS_OF_LINE = "tokens"
 
 
 class StoredTokens(TokenSource):
@@ -97,6 +99,59 @@ class TokenFiles(ArrayTokens):
 
     def sizes(self) -> Iterable[int]:
         return (size_of(self.root / file) for file in self.files)
+
+
+class TokenLines(TokenSource):
+    """A .jsonl file with `{"class_id": 3, "tokens": [17, 4, ...]}` in each line, as RAR publishes. tokens may be a list
+    of crops; the grid is square.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path, self._offsets = path, []
+        labels: list[int | None] = []
+        with path.open("rb") as file:
+            for line in file:
+                content = _line(path, len(labels), line)
+                labels.append(content.get("class_id"))
+                self._offsets.append(file.tell() - len(line))
+        names = [f"{path.name}:{number}" for number in range(1, len(labels) + 1)]
+        super().__init__(str(path), names, *numbered(labels))
+        n = self.tokens(0).shape[1]
+        side = math.isqrt(n)
+        if n != side * side:
+            raise ValueError(f"{path} has {n} tokens an image: expected those of a square grid")
+        self.grid = side, side
+
+    @staticmethod
+    def is_one(path: Path) -> bool:
+        """Whether the first line of a file holds tokens."""
+        with path.open("rb") as file:
+            try:
+                return TOKENS_OF_LINE in json.loads(file.readline())
+            except (ValueError, TypeError):
+                return False
+
+    def tokens(self, i: int) -> np.ndarray:
+        with self.path.open("rb") as file:
+            file.seek(self._offsets[i])
+            array = np.array(_line(self.path, i, file.readline())[TOKENS_OF_LINE])
+        if array.dtype.kind not in "iu" or not 1 <= array.ndim <= 2 or not array.size:
+            raise UnreadableImage(f"{array.dtype} of shape {array.shape}, expected integers (crops, N)")
+        return array.reshape(-1, array.shape[-1])
+
+    def sizes(self) -> Iterable[int]:
+        return [self.path.stat().st_size] * len(self)
+
+
+def _line(path: Path, number: int, line: bytes) -> dict[str, Any]:
+    try:
+        content = json.loads(line)
+        content[TOKENS_OF_LINE]
+    except (ValueError, TypeError, KeyError):
+        raise ValueError(
+            f"line {number + 1} of {path} is no JSON object with {TOKENS_OF_LINE}: is it cut off?"
+        ) from None
+    return content
 
 
 class TokenTars(ArrayTokens):

@@ -1,0 +1,139 @@
+"""How good samples are beside real pictures: Fréchet distance (FID), precision, recall and Inception Score.
+
+SAMPLES and REFERENCE are an .npz as ADM's tools read and `randfeat sample` writes (arr_0, uint8 (N, H, W, 3)), or
+anything that `randfeat extract` reads. Where SAMPLES is a model, --guidance samples from it at each scale, as many as
+--search, and the best scale up to --count, into DIR/guidance-<scale>.
+
+A number means nothing without its evaluator, which stands beside each:
+
+  inception          torch-fidelity's Inception of 2015: what papers call FID, which ADM's TensorFlow evaluator gives to
+                     the second digit. It needs `pip install torch-fidelity` and the file of weights.
+  likelihood:MODEL   how likely a picture is under each class of a class-conditional model; no FID
+  anything else      the features of a model, of ours or timm:NAME, as --spec reads it; no FID
+
+examples:
+  randfeat fid samples/samples.npz VIRTUAL_imagenet256_labeled.npz
+  randfeat fid samples/images photos --evaluator timm:vit_base_patch14_dinov2
+  randfeat fid arpg-l imagenet/val -o search --guidance 2 3 4 5 --search 10000 --count 50000
+  randfeat fid demo/models/arpg demo/digits --split test --evaluator likelihood:demo/models/randar -o quality \\
+      --guidance 1 1.5 2 --search 640 --count 640
+
+DIR then holds quality.json, and table.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+    from ..pretrain import Evaluator, Quality, Seen
+
+HOW_TO_RESUME = "Run the same command again: samples that are there are kept."
+LIKELIHOOD = "likelihood:"
+INCEPTION = "inception"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.usage = "randfeat fid SAMPLES REFERENCE [-o DIR] [options]"
+    parser.add_argument("samples", metavar="SAMPLES", help="what is judged; or a model, with --guidance")
+    parser.add_argument("reference", metavar="REFERENCE", help="real pictures")
+    parser.add_argument("-o", "--out", type=Path, metavar="DIR", help="where to write (only shown without)")
+    parser.add_argument("--split", metavar="NAME", help="train, val, ... of a REFERENCE that has splits")
+    parser.add_argument("--count", type=int, metavar="N", help="pictures of SAMPLES (all; of a model 50000)")
+    how = parser.add_argument_group("by what it is judged")
+    how.add_argument("--evaluator", default=INCEPTION, metavar="E", help=f"see above ({INCEPTION})")
+    how.add_argument("--weights", type=Path, metavar="FILE", help="of Inception, if not where torch's hub keeps it")
+    how.add_argument("--spec", metavar="S", help="how a model reads, see `randfeat extract --help`")
+    how.add_argument("--orders", type=int, default=4, metavar="K", help="of likelihoods (4)")
+    search = parser.add_argument_group("a search over guidance, where SAMPLES is a model")
+    search.add_argument("--guidance", type=float, nargs="+", metavar="SCALE", help="scales to try; 1 is none")
+    search.add_argument("--search", type=int, default=10_000, metavar="N", help="samples of each scale (10000)")
+    search.add_argument("--steps", type=int, help="network calls for an image, as the model was published by default")
+    search.add_argument("--seed", type=int, default=0, metavar="S", help="of the first image (0)")
+    machine = parser.add_argument_group("on which machine")
+    machine.add_argument("--batch-size", type=int, default=64, metavar="B", help="images at a time (64)")
+    machine.add_argument("--device", default="auto", help="cuda, mps or cpu; auto (the default) takes the first there")
+    machine.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of the sampled model")
+
+
+def run(args: argparse.Namespace) -> None:
+    from .. import devices, files
+    from ..pretrain import measure_quality, pictures_of, see
+    from ..pretrain.quality import table
+
+    if args.guidance and args.out is None:
+        raise ValueError("a search keeps its samples: say where, with -o DIR")
+    device = devices.pick(args.device)
+    count, pictures = pictures_of(args.reference, args.split)
+    given = None if args.guidance else pictures_of(args.samples)
+    judge = evaluator(args, device)
+    reference = see(judge, pictures, count, args.batch_size)
+    found: dict[str, Quality] = {}
+    if given is None:
+        found = search(args, judge, reference, device)
+    else:
+        wanted = min(args.count or given[0], given[0])
+        samples = see(judge, given[1], wanted, args.batch_size)
+        found[args.samples] = measure_quality(samples, reference, judge.name)
+    shown = table(found, judge.is_inception)
+    print(shown)
+    if args.out is not None:
+        args.out.mkdir(parents=True, exist_ok=True)
+        content = {name: one.as_dict() for name, one in found.items()}
+        files.write_bytes(args.out / "quality.json", (json.dumps(content, indent=2) + "\n").encode())
+        files.write_bytes(args.out / "table.md", (shown + "\n").encode())
+
+
+def evaluator(args: argparse.Namespace, device: torch.device) -> Evaluator:
+    """What `--evaluator` names."""
+    from ..encoders import open_encoder
+    from ..loading import load
+    from ..pretrain import Encoded, Inception, Likelihoods
+
+    if args.evaluator == INCEPTION:
+        return Inception(args.weights, device)
+    if args.weights is not None:
+        raise ValueError(f"--weights are for --evaluator {INCEPTION}: leave them out")
+    if args.evaluator.startswith(LIKELIHOOD):
+        name = args.evaluator.removeprefix(LIKELIHOOD)
+        return Likelihoods(load(name, device=device), args.orders, Path(name).name)
+    return Encoded(open_encoder(args.evaluator, [args.spec] if args.spec else [], device))
+
+
+def search(args: argparse.Namespace, judge: Evaluator, reference: Seen, device: torch.device) -> dict[str, Quality]:
+    """Every scale on few samples, then the one with the lowest Fréchet distance on all."""
+    import torch
+
+    from ..loading import load
+    from ..pretrain import measure_quality, pictures_of, see
+    from ..sample_folder import IMAGES, write_samples
+    from ..schedules import Guidance
+
+    model = load(args.samples, device=device, dtype=getattr(torch, args.dtype))
+    steps = {} if args.steps is None else {"steps": args.steps}
+    count = args.count or 50_000
+
+    def judged(scale: float, wanted: int) -> Quality:
+        guidance = Guidance() if scale == 1 else replace(model.sampling.guidance, scale=scale)
+        sampling = replace(model.sampling, guidance=guidance, **steps)
+        folder = args.out / f"guidance-{scale:g}"
+        made = len(list((folder / IMAGES).glob("*.png")))  # of a search that was run before
+        balanced = bool(model.classes.count)
+        more = dict(balanced=balanced, sampling=sampling, seed=args.seed, batch_size=args.batch_size)
+        write_samples(model, folder, max(wanted, made), **more, model_name=args.samples)
+        _, pictures = pictures_of(folder / IMAGES)
+        return measure_quality(see(judge, pictures, wanted, args.batch_size), reference, judge.name)
+
+    few = min(args.search, count)
+    found = {scale: judged(scale, few) for scale in dict.fromkeys(args.guidance)}
+    best = min(found, key=lambda scale: found[scale].frechet)
+    rows = {f"guidance {scale:g}": one for scale, one in found.items()}
+    if few < count:
+        rows[f"guidance {best:g}, the best"] = judged(best, count)
+    return rows
