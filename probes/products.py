@@ -6,9 +6,9 @@ from torch import Tensor
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """`x @ weight.T + bias` (n, m) of x (n, d) and weight (m, d), in their type, without gradients.
+    """`x @ weight.T + bias` (n, m) of x (n, d) and weight (m, d) of one type and any strides, without gradients.
 
-    Any strides will do. On a CPU float32 goes through oneDNN, which torch brings along and asks for bfloat16 alone: MKL, which it asks for
+    On a CPU float32 goes through oneDNN, which torch brings along but asks for bfloat16 alone. MKL, which it asks for
     float32, takes twice as long on processors that are not Intel's.
     """
     if x.device.type == "cpu" and x.dtype == torch.float32 and _has_onednn():
