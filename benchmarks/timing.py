@@ -36,3 +36,9 @@ def ratio(seconds: Mapping[str, list[float]], slow: str, fast: str) -> dict[str,
     of_rounds = [a / b for a, b in zip(seconds[slow], seconds[fast], strict=True)]
     medians = statistics.median(seconds[slow]) / statistics.median(seconds[fast])
     return {"ratio": medians, "lowest": min(of_rounds), "highest": max(of_rounds)}
+
+
+def table(ratios: Mapping[str, Mapping[str, float]], head: str = "") -> str:
+    """Markdown: each ratio of `ratio`, in brackets the lowest and the highest of a round."""
+    rows = [f"| {name} | {r['ratio']:.2f} [{r['lowest']:.2f}, {r['highest']:.2f}] |" for name, r in ratios.items()]
+    return "\n".join([f"| {head} | |", "|---|---|", *rows])

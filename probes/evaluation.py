@@ -126,6 +126,9 @@ def _checked(data: FeatureSet, task: str) -> dict[str, Any]:
                 raise ValueError(f"{data.name} ({reading}) has shape {np.shape(x)}; {task} reads {wanted}.")
             _check_finite(x, part.paths, f"{data.name} ({reading}, {name})")
     train, test = data.train, data.test
+    for part, name in ((train, "train"), (test, "test")):
+        if not len(part) and (name == "test" or task in FITTING):
+            raise ValueError(f"{data.name} has no images of {name}; {task} needs some.")
     two_or_more_classes((train if task in FITTING else test).labels)
     notes: dict[str, Any] = {"train images": len(train), "test images": len(test)}
     notes["classes"] = len(np.unique(np.concatenate([train.labels, test.labels])))

@@ -8,6 +8,8 @@ from numpy.typing import NDArray
 from scipy.optimize import OptimizeResult, minimize
 from torch import Tensor
 
+from .products import linear
+
 _BLOCK = 1 << 18  # logits at once: 1 MB, which stays in a processor's cache
 _ROWS_PER_DIMENSION = 16  # so many images show the covariance of features well enough to precondition with
 
@@ -61,16 +63,16 @@ def fit_logistic(
         if objective.steepest <= tol:
             raise StopIteration
 
-    iterations = 0
+    loss, iterations = objective(variables)[0] if start else np.inf, 0
     for dtype in objective.dtypes:
+        if objective.steepest <= tol or iterations >= max_iter:
+            break
         objective.dtype = dtype
         options = {"maxiter": max_iter - iterations, "maxfun": np.inf, "maxls": 10, "gtol": 0, "ftol": 0}
         found = minimize(objective, variables, method="L-BFGS-B", jac=True, callback=stop_at_tol, options=options)
-        variables, iterations = found.x, iterations + int(found.nit)
-        if objective.steepest <= tol or iterations >= max_iter:
-            break
+        variables, loss, iterations = found.x, float(found.fun), iterations + int(found.nit)
     solution = objective.solution(variables).numpy()
-    return Logistic(solution[:-1], solution[-1], float(found.fun), objective.steepest <= tol, iterations)
+    return Logistic(solution[:-1], solution[-1], loss, objective.steepest <= tol, iterations)
 
 
 class _Objective:
@@ -117,15 +119,16 @@ class _Objective:
 
     def _cross_entropy(self, solution: Tensor) -> tuple[float, Tensor]:
         """The mean over images, and its gradient (d + 1, classes)."""
-        weights = solution.to(self.dtype).to(self.x.device)
-        loss, gradient = 0.0, torch.zeros_like(solution)
+        solution = solution.to(self.dtype).to(self.x.device)
+        weight, bias = solution[:-1].T.contiguous(), solution[-1]
+        loss, gradient = 0.0, torch.zeros(self.shape, dtype=torch.float64)
         rows = max(1, (_BLOCK if self.x.device.type == "cpu" else 256 * _BLOCK) // self.shape[1])
         for x, codes in zip(self.x.split(rows), self.codes.split(rows), strict=True):
             x = x.to(self.dtype)
-            logs = torch.addmm(weights[-1], x, weights[:-1]).log_softmax(1)
+            logs = linear(x, weight, bias).log_softmax(1)
             loss -= float(logs.gather(1, codes).cpu().double().sum())
             errors = logs.exp_().scatter_add_(1, codes, torch.full_like(logs[:, :1], -1).expand_as(codes))
-            gradient[:-1] += (errors.T @ x).T.cpu()
+            gradient[:-1] += linear(errors.T, x.T).T.cpu()
             gradient[-1] += errors.sum(0).cpu()
         return loss / len(self.x), gradient.div_(len(self.x))
 

@@ -227,8 +227,13 @@ def _placed(space: _Space, x: Features, dtype: DTypeLike) -> Features:
 
 def _in_threads(fill: Callable[[slice], None], n: int, step: int) -> None:
     """`fill` for each `step` of `n` rows, in as many threads as faiss has."""
-    with ThreadPoolExecutor(faiss.omp_get_max_threads()) as pool:
-        list(pool.map(fill, (slice(start, min(start + step, n)) for start in range(0, n, step))))
+    parts = (slice(start, min(start + step, n)) for start in range(0, n, step))
+    if (threads := faiss.omp_get_max_threads()) == 1:  # another one would return its memory, and ask for it again
+        for rows in parts:
+            fill(rows)
+        return
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(fill, parts))
 
 
 def _as_bytes(x: Features) -> NDArray[np.void]:

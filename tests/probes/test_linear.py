@@ -110,6 +110,31 @@ def test_the_loss_is_that_of_sklearn(n, d, classes, C):
     assert model.loss_ == pytest.approx(sklearn_loss(x.astype(np.float64), y, C, 1e-8), rel=1e-4)
 
 
+def problem(kind):
+    """Centred features (n, d) float32 and labels."""
+    classes = {"two classes": 2, "many classes": 40}.get(kind, 4)
+    spread = 3.0 if kind == "separable" else 0.4
+    x, y = blobs(240, 12, classes, spread=spread)
+    if kind == "correlated":
+        x = x @ (0.05 * np.eye(12) + np.random.default_rng(1).normal(size=(12, 3)) @ np.ones((3, 12)) / 6)
+    if kind == "badly scaled":
+        x = x * np.geomspace(30, 0.03, 12)
+    return (x - x.mean(0)).astype(np.float32), np.unique(y, return_inverse=True)[1]
+
+
+@pytest.mark.parametrize("C", [1e-3, 1, 1e3])
+@pytest.mark.parametrize(
+    "kind", ["separable", "isotropic", "correlated", "badly scaled", "two classes", "many classes"]
+)
+def test_the_optimum_is_that_of_sklearn_on_problems_of_every_kind(kind, C):
+    x, y = problem(kind)
+    solver = "newton-cholesky" if C > 1 else "lbfgs"
+    reference = LogisticRegression(C=C, tol=1e-10, max_iter=20_000, solver=solver).fit(x.astype(np.float64), y)
+    best = (reference.coef_**2).sum() / (2 * C * len(y))
+    best -= np.log(reference.predict_proba(x.astype(np.float64))[np.arange(len(y)), y]).mean()
+    assert LinearProbe(C=C, tol=1e-8).fit(x, y).loss_ == pytest.approx(best, rel=1e-4)
+
+
 def test_few_iterations_do_where_directions_vary_unequally():
     x, y = blobs(2000, 40, 8, spread=0.4)
     x = (x - x.mean(0)) * np.geomspace(1, 0.003, 40)

@@ -43,16 +43,21 @@ def test_a_world_that_does_not_divide_scores_every_image_once(world):
 def in_a_process(rank, world, folder):
     dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=world)
     shares = [None] * world
-    dist.all_gather_object(shares, share_of(rank, world))
-    np.save(f"{folder}/{rank}.npy", merge_scores(ROWS, shares))
+    rows, right = share_of(rank, world)
+    dist.all_gather_object(shares, (rows, right))
+    np.savez(f"{folder}/{rank}.npz", merged=merge_scores(ROWS, shares), own=rows)
     dist.destroy_process_group()
 
 
-def test_processes_all_have_every_score(tmp_path):
-    torch.multiprocessing.spawn(in_a_process, (2, tmp_path), nprocs=2)
+@pytest.mark.parametrize("world", [2, 3])
+def test_processes_score_every_image_once_and_all_have_every_score(world, tmp_path):
+    assert ROWS % world
+    torch.multiprocessing.spawn(in_a_process, (world, tmp_path), nprocs=world)
+    found = [np.load(tmp_path / f"{rank}.npz") for rank in range(world)]
+    assert sorted(np.concatenate([one["own"] for one in found])) == list(range(ROWS))
     model, queries, truth = knn_and_queries()
-    for rank in range(2):
-        assert (np.load(tmp_path / f"{rank}.npy") == (model.predict(queries) == truth)).all()
+    for one in found:
+        assert (one["merged"] == (model.predict(queries) == truth)).all()
 
 
 def test_fewer_images_than_processes():
