@@ -34,6 +34,17 @@ class Pair:
 
 
 @dataclass(frozen=True, eq=False)
+class Matches:
+    """Of the p points of a pair those inside both inputs, bool (p,); where each of these q was found in the target, in
+    its pixels (q, 2), and how far that is from where it should be, as a share of the longer side of the target's box
+    (q,)."""
+
+    inside: NDArray[np.bool_]
+    found: NDArray[np.float64]
+    error: NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
 class PCK:
     """What was found in n pairs.
 
@@ -99,20 +110,28 @@ def pck(
         raise ValueError("pairs are empty, expected one or more; see read_spair.")
     rows = []
     for pair in pairs:
-        source, target = _map(dense(pair.source), pair.source), _map(dense(pair.target), pair.target)
-        if len(source) != len(target):
-            raise ValueError(
-                f"features of {pair.source} and {pair.target} have {len(source)} and {len(target)} dimensions; "
-                "read both with one model."
-            )
-        there, here = place(pair.source_size), place(pair.target_size)
-        at, wanted = there.into(pair.source_points), here.into(pair.target_points)
-        inside = inner(at) & inner(wanted)
-        matched = here.back(match(source, target, at[inside], upsample))
-        left, top, right, bottom = pair.target_box
-        error = np.linalg.norm(matched - pair.target_points[inside], axis=1) / max(right - left, bottom - top)
-        rows.append((error, int((~inside).sum())))
+        found = match_pair(pair, dense, place, upsample)
+        rows.append((found.error, int((~found.inside).sum())))
     return tabulate(rows, [pair.category for pair in pairs], alphas)
+
+
+def match_pair(
+    pair: Pair, dense: Callable[[Path], ArrayLike], place: Callable[[Size], Placement] = stretched, upsample: int = 1
+) -> Matches:
+    """Where the points of a pair are found; arguments as in `pck`."""
+    source, target = _map(dense(pair.source), pair.source), _map(dense(pair.target), pair.target)
+    if len(source) != len(target):
+        raise ValueError(
+            f"features of {pair.source} and {pair.target} have {len(source)} and {len(target)} dimensions; "
+            "read both with one model."
+        )
+    there, here = place(pair.source_size), place(pair.target_size)
+    at, wanted = there.into(pair.source_points), here.into(pair.target_points)
+    inside = inner(at) & inner(wanted)
+    matched = here.back(match(source, target, at[inside], upsample))
+    left, top, right, bottom = pair.target_box
+    error = np.linalg.norm(matched - pair.target_points[inside], axis=1) / max(right - left, bottom - top)
+    return Matches(inside, matched, error)
 
 
 def check_options(alphas: Sequence[float], upsample: int) -> None:

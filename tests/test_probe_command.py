@@ -96,6 +96,10 @@ def test_model_and_data_leave_records_and_tables(model, table, tmp_path, capsys)
     assert probe("all", model, table, out=out, more=["--group", "photographer", "--spec", SPEC, "--shots", 2]) == 0
     shown = capsys.readouterr().out
     assert (out / "table.md").read_text() in shown
+    page = (out / "report.html").read_text()
+    assert page.count("<img ") == len(list((out / "plots").iterdir()))
+    for part in ("Features as colours", "retrieval", "confusions"):
+        assert part in page
     records = by_name(out)
     assert {task for task, _ in records} == {"knn", "linear", "fewshot", "retrieval", "cluster"}
     assert {name for _, name in records} == {f"tiny {SPEC}", "chance (noise)"}
@@ -316,6 +320,7 @@ def test_correspondence_scores_pairs(model, spair, tmp_path):
     dense = ["--spec", "raster/causal/token/L1/none/mean", "raster/causal/token/L2/none/mean"]
     more = [*dense, "--alphas", 0.5, 0.2, "--baselines"]
     assert probe("correspondence", model, spair, out=tmp_path, more=more) == 0
+    assert "Lines go to where a point was found" in (tmp_path / "report.html").read_text()
     ours, *others = load_all(tmp_path)
     assert ours.name == "tiny"
     assert {one.name: one.is_baseline for one in others} == dict.fromkeys(
@@ -650,6 +655,8 @@ def test_sweep_ranks_on_train_and_scores_the_best_once(model, table, tmp_path, c
     shown = capsys.readouterr().out
     with (out / "readings.csv").open(newline="") as file:
         rows = [row for row in csv.DictReader(file)]
+    assert "Readings of tiny: knn" in (out / "report.html").read_text()
+    assert len(list((out / "plots").glob("Readings-*"))) == 4  # heat maps and curves of two tasks
     depth = load(model).generator.depth
     specs = [row["spec"] for row in rows if row["task"] == "knn"]
     # two orders, two layers, two pools; causal has both streams, after the query stream alone

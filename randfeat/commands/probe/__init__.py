@@ -14,6 +14,7 @@ DIR then holds, for each evaluation, a record (.json) with the scores of every i
 
   results.csv     a row for each record
   table.md        the tables, with 95 % intervals, and the paired differences with Holm's correction
+  report.html     the same as a page with plots and pictures, which lie in plots/ as well
 
 examples:
   randfeat probe all demo/models/randar_free demo/digits --group writer --baselines -o measured

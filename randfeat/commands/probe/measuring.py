@@ -1,4 +1,4 @@
-"""Contenders and baselines through all tasks, each with a record; then the table."""
+"""Contenders and baselines through all tasks, each with a record; then the table and the page."""
 
 from __future__ import annotations
 
@@ -12,7 +12,20 @@ from pathlib import Path
 import numpy as np
 
 from randfeat import files, processes, progress
-from randfeat.probes import FeatureSet, Protocol, Record, compare, evaluate, has_positive, markdown, noise, svm_space
+from randfeat.probes import (
+    Chart,
+    FeatureSet,
+    Protocol,
+    Record,
+    compare,
+    evaluate,
+    has_positive,
+    markdown,
+    noise,
+    svm_space,
+    write_report,
+)
+from randfeat.probes.sheets import Pictures
 from randfeat.sources import Source, TokenSource
 from randfeat.store import FeatureStore
 
@@ -34,6 +47,7 @@ from .inputs import (
 )
 from .options import protocol
 from .references import PIXELS, references
+from .showing import feature_charts, pictures_of
 
 TABLE = "table.md"
 UNFITTED = ("retrieval", "cluster")  # tasks without a train
@@ -78,7 +92,9 @@ def measure(given: Sequence[str], data: str | None, tasks: Sequence[str], args: 
                 record.save(args.out)
                 records.append(record)
             bar.update()
-    write(records, args.out)
+    pictures = pictures_of(sources)
+    charts = feature_charts(contenders, names(everyone)[: len(contenders)], test, pictures)
+    write(records, args.out, pictures, charts)
 
 
 def cut(
@@ -149,9 +165,11 @@ def random_weights(
     return list(fresh.values())
 
 
-def write(records: Sequence[Record], out: Path) -> None:
-    """table.md, which is printed as well."""
-    text = markdown(records, compare(records))
+def write(records: Sequence[Record], out: Path, pictures: Pictures | None = None, charts: Sequence[Chart] = ()) -> None:
+    """table.md, which is printed as well, and the page."""
+    comparisons = compare(records)
+    text = markdown(records, comparisons)
     files.write_bytes(out / TABLE, text.encode())
     print(text)
-    print(f"records and {TABLE} -> {out}")
+    page = write_report(records, out, pictures, charts, comparisons)
+    print(f"records, {TABLE} and {page.name} -> {out}")

@@ -4,20 +4,37 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from randfeat import processes
-from randfeat.probes import PCK, Pair, Protocol, evaluate_pairs, pck, read_spair
+from randfeat.pictures import png
+from randfeat.probes import (
+    PCK,
+    Chart,
+    Matched,
+    Pair,
+    Protocol,
+    Record,
+    correspondence_sheet,
+    evaluate_pairs,
+    extremes,
+    match_pair,
+    pck,
+    read_spair,
+)
 from randfeat.sources.folder import FileSource
 
 from .dense import Dense, dense_noise, dense_of, dense_references
 from .inputs import names, open_contender
 from .measuring import DENSE_SPECS, random_weights, write
 from .reading import Reader
+from .showing import pictures_of
+
+PAIRS = 4  # shown, of the best and of the worst
 
 
 def measure(args: argparse.Namespace) -> None:
@@ -56,7 +73,9 @@ def measure(args: argparse.Namespace) -> None:
         )
         record.save(args.out)
         records.append(record)
-    write(records, args.out)
+    pairs = [pair for pair, here in zip(scored, common, strict=True) if here]
+    charts = [_chart(records[i], entries[i], found[i].chosen, pairs, source, args) for i, _ in enumerate(contenders)]
+    write(records, args.out, pictures_of([source]), charts)
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,21 +88,42 @@ class _Found:
     seconds: float
 
 
+def _chart(
+    record: Record, entry: Dense, reading: str, pairs: Sequence[Pair], source: FileSource, args: argparse.Namespace
+) -> Chart:
+    """The pairs with the most and with the fewest points found."""
+    dense, root = _dense(entry, reading, source, args), Path(args.data)
+    best, worst = extremes(record.arrays["right"], record.arrays["truth"], PAIRS)
+    row_of = {path: row for row, path in enumerate(source.paths)}
+    sheet = []
+    for row in (*best, *worst):
+        pair = pairs[row]
+        matches = match_pair(pair, dense, entry.place, args.upsample)
+        ends = [source.read(row_of[path.relative_to(root).as_posix()]) for path in (pair.source, pair.target)]
+        points, wanted = pair.source_points[matches.inside], pair.target_points[matches.inside]
+        caption = f"{pair.category} · {100 * record.arrays['right'][row]:.0f} %"
+        sheet.append(Matched(*ends, points, matches.found, wanted, matches.error < args.alphas[0], caption))
+    caption = (
+        f"The {len(best)} best pairs, then the worst. Lines go to where a point was found: green within "
+        f"{args.alphas[0]:g} of the box, else red, with a ring where it belongs."
+    )
+    return Chart("Matches", caption, png(correspondence_sheet(sheet)), record.name)
+
+
+def _dense(entry: Dense, reading: str, source: FileSource, args: argparse.Namespace) -> Callable[[Path], np.ndarray]:
+    """The path of a picture -> its map."""
+    row_of, root = {path: row for row, path in enumerate(source.paths)}, Path(args.data)
+    maps = entry.parts[0][reading]
+    return lambda path: maps[row_of[path.relative_to(root).as_posix()]]
+
+
 def _match(
     entry: Dense, source: FileSource, scored: Sequence[Pair], choosing: Sequence[Pair], args: argparse.Namespace
 ) -> _Found:
-    start, root, (by_reading,) = time.perf_counter(), Path(args.data), entry.parts
-    row_of = {path: row for row, path in enumerate(source.paths)}
+    start, (by_reading,) = time.perf_counter(), entry.parts
 
     def matched(reading: str, pairs: Sequence[Pair]) -> PCK:
-        maps = by_reading[reading]
-        return pck(
-            pairs,
-            lambda path: maps[row_of[path.relative_to(root).as_posix()]],
-            tuple(args.alphas),
-            entry.place,
-            args.upsample,
-        )
+        return pck(pairs, _dense(entry, reading, source, args), tuple(args.alphas), entry.place, args.upsample)
 
     search = {one: float(matched(one, choosing).per_image()[0]) for one in by_reading} if choosing else {}
     chosen = max(search, key=lambda one: search[one]) if search else next(iter(by_reading))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 
@@ -14,7 +14,21 @@ from sklearn.base import BaseEstimator
 
 from randfeat import devices, files, processes, progress
 from randfeat.encoders import TIMM, Encoder
-from randfeat.probes import Interval, Protocol, Ranking, Record, evaluate, knn_space, linear_space, noise, rank_readings
+from randfeat.probes import (
+    Chart,
+    Interval,
+    Protocol,
+    Ranking,
+    Record,
+    curves,
+    evaluate,
+    heat_maps,
+    knn_space,
+    linear_space,
+    noise,
+    rank_readings,
+)
+from randfeat.probes import png as figure_png
 
 from .inputs import (
     RANDOM,
@@ -32,12 +46,14 @@ from .inputs import (
 from .measuring import cut, divide, measured, write
 from .options import protocol
 from .references import references
+from .showing import pictures_of
 from .sweep import AXES
 
 TABLE = "readings.csv"
 TIMM_AXES = {"layers": AXES["layers"][0], "pools": ("mean", "cls", "grid2")}
 DRAWS = 400  # of the intervals of readings, of which there are many
 SHOWN = 5
+LINES = 9  # kinds of pass in one chart
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,7 +90,7 @@ def measure(text: str, data: str | None, args: argparse.Namespace) -> None:
     records += [record for task in args.tasks for one in sets for record in measured(task, one, how)]
     for record in records:
         record.save(args.out)
-    write(records, args.out)
+    write(records, args.out, pictures_of(sources), [chart for one in found for chart in _charts(one)])
 
 
 def _open(text: str, sources: Sources, args: argparse.Namespace) -> Contender:
@@ -149,6 +165,33 @@ def _usual(contender: Contender) -> str | None:
     if contender.encoder is None:
         return None
     return contender.encoder.with_specs(()).specs[0]
+
+
+def _charts(one: Ranked) -> list[Chart]:
+    """Maps of all readings, and how each kind of pass goes over the layers with its best pool."""
+    maps: dict[str, dict[str, dict[str, float]]] = {}
+    lines: dict[str, dict[str, dict[str, Interval]]] = {}
+    for spec, score in one.intervals.items():
+        passes, row, layers = cell_of(spec)
+        maps.setdefault(passes, {}).setdefault(row, {})[layers] = score.value
+        lines.setdefault(f"{passes} {row.partition(' ')[0]}", {}).setdefault(row, {})[layers] = score
+    best = {kind: max(rows.values(), key=_highest) for kind, rows in lines.items()}
+    ranked = sorted(best, key=lambda kind: -_highest(best[kind]))[:LINES]
+    section = f"Readings of {one.contender.short}: {one.task}"
+    words = f"{one.task} on train, each image held out once. The frame marks the highest score, which is the choice."
+    return [
+        Chart("Readings", words, figure_png(heat_maps(maps)), section),
+        Chart(
+            "Layers",
+            "The best pooling of each kind of pass; bands are 95 % intervals of each reading alone.",
+            figure_png(curves({kind: best[kind] for kind in ranked})),
+            section,
+        ),
+    ]
+
+
+def _highest(line: Mapping[str, Interval]) -> float:
+    return max(score.value for score in line.values())
 
 
 def cell_of(spec: str) -> tuple[str, str, str]:

@@ -1,0 +1,60 @@
+"""How charts look: colours, axes, legends, and names as they are."""
+
+import io
+import warnings
+from collections.abc import Mapping
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+INK, SOFT, LINE = "#1c2330", "#5b6678", "#dfe4ec"
+GOOD, BAD = "#17703a", "#a33a1f"
+COLOURS = ("#2b6cb0", "#d9730d", "#17703a", "#a33a1f", "#6b46c1", "#b7791f", "#0e7c86", "#b83280", "#4a5568")
+LONGEST = 60  # characters of a name
+DPI = 144
+
+
+def png(figure: Figure) -> bytes:
+    """A PNG file, as large as what is drawn."""
+    buffer = io.BytesIO()
+    with warnings.catch_warnings():  # a class may be named in a script that the font has not: it is drawn as boxes
+        warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)
+        FigureCanvasAgg(figure).print_figure(buffer, format="png", dpi=DPI, bbox_inches="tight", facecolor="white")
+    return buffer.getvalue()
+
+
+def colours(count: int) -> list[str]:
+    return [COLOURS[i % len(COLOURS)] for i in range(count)]
+
+
+def axes(ax: Axes, grid: str) -> Axes:
+    """With grid lines along "x" or "y" and nothing that is not needed."""
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.spines[["left", "bottom"]].set_color(SOFT)
+    ax.tick_params(colors=INK, labelsize=8)
+    ax.grid(axis=grid, color=LINE, lw=0.8)  # type: ignore[arg-type]
+    ax.set_axisbelow(True)
+    return ax
+
+
+def titled(ax: Axes, title: str) -> None:
+    ax.set_title("\n".join(text(line) for line in title.split("\n")), fontsize=9, loc="left", color=INK)
+
+
+def legend(ax: Axes, lines: int) -> None:
+    """Beside the axes, where it hides nothing."""
+    ax.legend(fontsize=7.5, frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.02), ncols=1 + lines // 16)
+
+
+def text(name: str, longest: int = LONGEST) -> str:
+    """A name as matplotlib takes it for plain text, and for one that belongs into a legend."""
+    plain = " ".join(name.split())
+    if len(plain) > longest:
+        plain = f"{plain[: longest * 2 // 3].rstrip()}…{plain[-(longest // 3) :].lstrip()}"
+    return (f" {plain}" if plain.startswith("_") else plain).replace("$", r"\$")
+
+
+def some(given: Mapping, what: str) -> None:
+    if not given:
+        raise ValueError(f"{what} are empty, expected one or more to draw.")
