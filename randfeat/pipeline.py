@@ -385,8 +385,8 @@ class Pipeline(nn.Module):
         sampling: Sampling | None = None,
         framing: str | Framing = "around",
     ) -> Iterator[jobs.Frame]:
-        """The moments of `sample`, or with a picture and a mask those of `inpaint`: before the first step and after each,
-        grey where nothing is made yet, with the step that made each token. The last one is the result.
+        """The moments of `sample`, or with a picture and a mask of `inpaint`: before the first step and after each, grey
+        where nothing is made yet, with the step that made each token. The last one is the result.
 
         `pictures.gif` and `pictures.order_sheet` show them.
         """

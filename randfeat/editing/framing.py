@@ -103,7 +103,7 @@ class Framing:
         grid: the model's. corner: row and column of a pixel that shall be the first of a token, for "tile".
         """
         size, sides = (mask.shape[0], mask.shape[1]), (grid[0] * stride, grid[1] * stride)
-        masked = [_span(mask.any(1)), _span(mask.any(0))]
+        masked = [_span(np.flatnonzero(mask.any(axis))) for axis in (1, 0)]
         if self.fit == "tile":
             margins = [round(self.margin * side) for side in sides]
             (top, bottom), (left, right) = (
@@ -126,9 +126,8 @@ def as_framing(framing: str | Framing) -> Framing:
     return framing if isinstance(framing, Framing) else Framing(framing)  # type: ignore[arg-type]
 
 
-def _span(masked: np.ndarray) -> Span:
+def _span(places: np.ndarray) -> Span:
     """From the first to behind the last."""
-    places = np.flatnonzero(masked)
     return int(places[0]), int(places[-1]) + 1
 
 

@@ -70,7 +70,7 @@ def inpaint(
     batch_size: int,
 ) -> list[Image.Image]:
     """See `Pipeline.inpaint`."""
-    pictures = _arrays(images)
+    pictures = arrays(images)
     each = masks.as_masks(mask, [picture.shape[:2] for picture in pictures])
     tasks = [_task(model, *one, framing) for one in zip(pictures, each, strict=True)]
     return _paint_all(model, pictures, tasks, label, samples, seed, sampling, framing, batch_size)
@@ -90,17 +90,17 @@ def outpaint(
 ) -> list[Image.Image]:
     """See `Pipeline.outpaint`. sides: left, top, right, bottom."""
     pictures, tasks = [], []
-    for picture in _arrays(images):
-        extended, mask, corner = extend(picture, size, sides)
+    for picture in arrays(images):
+        extended, mask, corner = extend(picture, sides_of(picture, size, sides))
         pictures.append(extended)
         tasks.append(_task(model, extended, mask, framing, corner))
     return _paint_all(model, pictures, tasks, label, samples, seed, sampling, framing, batch_size)
 
 
-def extend(
-    picture: np.ndarray, size: tuple[int, int] | None, sides: tuple[int, int, int, int]
-) -> tuple[np.ndarray, np.ndarray, tuple[int, int]]:
-    """A picture (H, W, ...) with its edges repeated, where they are (bool), and row and column of its first pixel."""
+def sides_of(picture: np.ndarray, size: tuple[int, int] | None, sides: Sequence[int]) -> Sequence[int]:
+    """Pixels to add on the left, at the top, on the right and at the bottom. size: width and height with the picture in
+    the middle, instead of sides.
+    """
     height, width = picture.shape[:2]
     if size is not None:
         if any(sides):
@@ -113,11 +113,16 @@ def extend(
         left, top = (size[0] - width) // 2, (size[1] - height) // 2
         sides = left, top, size[0] - width - left, size[1] - height - top
     if any(isinstance(side, bool) or not isinstance(side, Integral) or side < 0 for side in sides):
-        raise ValueError(f"sides are whole numbers of pixels from 0, left, top, right and bottom, got {sides}")
+        raise ValueError(f"sides are whole numbers of pixels from 0, left, top, right and bottom, got {tuple(sides)}")
+    return sides
+
+
+def extend(picture: np.ndarray, sides: Sequence[int]) -> tuple[np.ndarray, np.ndarray, tuple[int, int]]:
+    """A picture (H, W, ...) with its edges repeated, where they are (bool), and row and column of its first pixel."""
     left, top, right, bottom = sides
     around = ((top, bottom), (left, right))
     extended = np.pad(picture, (*around, *(((0, 0),) * (picture.ndim - 2))), mode="edge")
-    mask = np.pad(np.zeros((height, width), dtype=bool), around, constant_values=True)
+    mask = np.pad(np.zeros(picture.shape[:2], dtype=bool), around, constant_values=True)
     return extended, mask, (top, left)
 
 
@@ -133,9 +138,8 @@ def variations(
     batch_size: int,
 ) -> list[Image.Image]:
     """See `Pipeline.variations`."""
-    if isinstance(keep, bool) or not isinstance(keep, Real) or not 0 <= keep <= 1:
-        raise ValueError(f"keep must be a share of the tokens, from 0 to 1, got {keep!r}")
-    pictures, grid = _arrays(images), model.generator.grid
+    check_keep(keep)
+    pictures, grid = arrays(images), model.generator.grid
     check_counts(samples=samples, batch_size=batch_size)
     labels = _labels(model, label, len(pictures), samples)
     seeds = seeding.of_images(seed, len(pictures) * samples)
@@ -157,8 +161,8 @@ def variations(
 
 @dataclass(frozen=True)
 class Frame:
-    """A moment of painting. picture: so far, grey where nothing is. made_at: int (rows, columns), for each token the step
-    that made it, from 1; 0 if it was known from the beginning, -1 if it is still to come.
+    """A moment of painting. picture: so far, grey where nothing is. made_at: int (rows, columns), the step that made each
+    token, from 1; 0 if it was known from the beginning, -1 if it is still to come.
     """
 
     picture: Image.Image
@@ -173,7 +177,7 @@ def watch(
     seed: int,
     sampling: Sampling,
     framing: Framing,
-    sides: tuple[int, int, int, int] = (0, 0, 0, 0),
+    sides: Sequence[int] = (0, 0, 0, 0),
 ) -> Iterator[Frame]:
     """See `Pipeline.watch`. sides: as of `outpaint`, instead of a mask."""
     if image is None:
@@ -183,9 +187,9 @@ def watch(
         picture = np.full((h, w) if model.tokenizer.channels == 1 else (h, w, 3), round(GREY * 255), dtype=np.uint8)
         hidden, corner = np.ones((h, w), dtype=bool), (0, 0)
     elif mask is None:
-        picture, hidden, corner = extend(_arrays([image])[0], None, sides)
+        picture, hidden, corner = extend(arrays([image])[0], sides)
     else:
-        picture = _arrays([image])[0]
+        picture = arrays([image])[0]
         hidden, corner = masks.as_mask(mask, (picture.shape[0], picture.shape[1])), (0, 0)
     task = _task(model, picture, hidden, framing, corner)
     if task is None:
@@ -222,12 +226,17 @@ def check_counts(**counts: int) -> None:
             raise ValueError(f"{name} must be a whole number from 1, got {count!r}")
 
 
-def _arrays(images: data.Images) -> list[np.ndarray]:
+def arrays(images: data.Images) -> list[np.ndarray]:
     """Each picture, upright and of 8 bits: (H, W) or (H, W, 3)."""
     arrays = [np.asarray(picture) for picture in data.pictures(images)]
     if any(0 in array.shape for array in arrays):
         raise ValueError("a picture without pixels cannot be painted in: leave it out")
     return arrays
+
+
+def check_keep(keep: float) -> None:
+    if isinstance(keep, bool) or not isinstance(keep, Real) or not 0 <= keep <= 1:
+        raise ValueError(f"keep must be a share of the tokens, from 0 to 1, got {keep!r}")
 
 
 def _task(
