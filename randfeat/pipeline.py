@@ -288,6 +288,7 @@ class Pipeline(nn.Module):
         seed: int | Iterable[int] = 0,
         sampling: Sampling | None = None,
         framing: str | Framing = "around",
+        guess: int = 0,
         batch_size: int = BATCH,
     ) -> list[Image.Image]:
         """Paints the masked pixels of pictures of any size, given the others, which come back bit for bit.
@@ -298,10 +299,11 @@ class Pipeline(nn.Module):
         pictures, or a list. Returns `samples` of each picture in turn, of its size and in mode "L" or "RGB"; result i
         has the seed `seed + i`, or the i-th of a list, and `batch_size` of them are made at a time.
 
-        What the mask hides is never read. An empty mask leaves a picture as it is. A model of raster order alone does
-        not see what comes after the mask.
+        guess: where no label is given, paint towards the class under which what is known is likeliest, its log p
+        averaged over so many orders. What the mask hides is never read. An empty mask leaves a picture as it is. A
+        model of raster order alone does not see what comes after the mask.
         """
-        how = sampling or self.sampling, editing.as_framing(framing), batch_size
+        how = sampling or self.sampling, editing.as_framing(framing), guess, batch_size
         return jobs.inpaint(self, images, mask, label, samples, seed, *how)
 
     def edit(
@@ -317,7 +319,7 @@ class Pipeline(nn.Module):
     ) -> list[Image.Image]:
         """`inpaint` towards a class: with guidance, of 2 where nothing is said of `sampling` and the model has none."""
         how = sampling or jobs.guided(self.sampling)
-        return self.inpaint(images, mask, label, samples, seed, how, framing, batch_size)
+        return self.inpaint(images, mask, label, samples, seed, how, framing, 0, batch_size)
 
     def outpaint(
         self,
@@ -332,13 +334,14 @@ class Pipeline(nn.Module):
         seed: int | Iterable[int] = 0,
         sampling: Sampling | None = None,
         framing: str | Framing = "tile",
+        guess: int = 0,
         batch_size: int = BATCH,
     ) -> list[Image.Image]:
         """Paints around pictures, which come back bit for bit: so many pixels on each side, or to a size, width and
         height, with the picture in its middle. Beyond the trained grid windows slide, which share known tokens. The
         rest is as in `inpaint`.
         """
-        how = sampling or self.sampling, editing.as_framing(framing), batch_size
+        how = sampling or self.sampling, editing.as_framing(framing), guess, batch_size
         return jobs.outpaint(self, images, size, (left, top, right, bottom), label, samples, seed, *how)
 
     def variations(
@@ -384,15 +387,17 @@ class Pipeline(nn.Module):
         seed: int = 0,
         sampling: Sampling | None = None,
         framing: str | Framing = "around",
+        guess: int = 0,
     ) -> Iterator[jobs.Frame]:
-        """The moments of `sample`, or with a picture and a mask of `inpaint`: before the first step and after each, grey
-        where nothing is made yet, with the step that made each token. The last one is the result.
+        """The moments of `sample`, or with a picture and a mask of `inpaint`: before the first step and after each,
+        grey where nothing is made yet, with the step that made each token. The last one is the result.
 
         `pictures.gif` and `pictures.order_sheet` show them.
         """
         if image is not None and mask is None:
             raise ValueError("a mask says where to paint in a picture: give one, or leave the picture out")
-        return jobs.watch(self, image, mask, label, seed, sampling or self.sampling, editing.as_framing(framing))
+        how = sampling or self.sampling, editing.as_framing(framing), guess
+        return jobs.watch(self, image, mask, label, seed, *how)
 
     def classify(self, images: data.Images, orders: int = 16, seed: int = 0) -> Tensor:
         """Mean over `orders` orders of log p(image | class), in nats: float32 (B, num_classes)."""

@@ -1,7 +1,7 @@
 """Paints the masked part of a picture anew as something of a class: `inpaint` with guidance towards it.
 
-Guidance is the model's own, or 2 where it has none; --guidance says another. DIR, the picture, the mask and the fits are
-those of `randfeat inpaint --help`.
+Guidance is the model's own, or 2 where it has none; --guidance says another. DIR, the picture, the mask and the fits
+are those of `randfeat inpaint --help`.
 
 examples:
   randfeat edit MODEL photo.jpg --mask mask.png --class "tabby cat"
@@ -23,6 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what.add_argument("--class", dest="cls", required=True, metavar="CLASS", help="index or name of what it shall be")
     painting.add_framing(parser, "around")
     painting.add_how(parser)
+    parser.set_defaults(guess=0)
 
 
 def run(args: argparse.Namespace) -> None:

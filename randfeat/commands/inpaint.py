@@ -16,7 +16,7 @@ fits, what of the picture the model sees:
   tile     at its own scale, windows of its size slide over the mask; each sees what those before it made
 
 examples:
-  randfeat inpaint MODEL photo.jpg --mask mask.png --samples 8
+  randfeat inpaint MODEL photo.jpg --mask mask.png --samples 8 --guess 4
   randfeat inpaint MODEL photo.jpg --box 100 40 180 200 --class otter --feather 4
   randfeat inpaint MODEL photo.jpg --mask mask.png --fit tile --gif
 
@@ -34,7 +34,7 @@ from .painting import HOW_TO_RESUME as HOW_TO_RESUME
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     what = painting.add_common(parser, "inpaint", "(--mask MASK | --box L T R B) ")
     painting.add_mask(what)
-    what.add_argument("--class", dest="cls", metavar="CLASS", help="index or name of what it shall be (none)")
+    painting.add_class(what)
     painting.add_framing(parser, "around")
     painting.add_how(parser)
 

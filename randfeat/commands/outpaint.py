@@ -1,8 +1,8 @@
 """Paints around a picture, which comes back bit for bit inside.
 
-MODEL is what randfeat.load takes, IMAGE a picture of any size. Where the result is larger than the model, windows of its
-size slide outwards, at the picture's own scale; each knows the tokens of those before it. --fit whole scales the result
-to the model's size instead. DIR is filled as by `randfeat inpaint --help`.
+MODEL is what randfeat.load takes, IMAGE a picture of any size. Where the result is larger than the model, windows of
+its size slide outwards, at the picture's own scale; each knows the tokens of those before it. --fit whole scales the
+result to the model's size instead. DIR is filled as by `randfeat inpaint --help`.
 
 examples:
   randfeat outpaint MODEL photo.jpg --size 512x256
@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     where = what.add_mutually_exclusive_group(required=True)
     where.add_argument("--size", type=painting.size, metavar="WxH", help="of the result, the picture in its middle")
     where.add_argument("--sides", nargs=4, type=int, metavar=("L", "T", "R", "B"), help="pixels to add on each side")
-    what.add_argument("--class", dest="cls", metavar="CLASS", help="index or name of what it shall be (none)")
+    painting.add_class(what)
     painting.add_framing(parser, "tile")
     painting.add_how(parser)
 
@@ -48,13 +48,14 @@ def job(args: argparse.Namespace, model: Pipeline, picture: np.ndarray) -> dict[
     extended, mask, _ = jobs.extend(picture, sides)
     sampling, framing = painting.sampling_of(args, model.sampling), painting.framing_of(args)
     label, image = args.cls, Image.fromarray(picture)
+    jobs.check_guess(model, args.guess)
 
     def paint(seeds: Any) -> list[Image.Image]:
-        more = {"sampling": sampling, "framing": framing, "batch_size": args.batch_size}
-        return model.outpaint(image, None, left, top, right, bottom, label, len(seeds), seeds, **more)
+        how = sampling, framing, args.guess, args.batch_size
+        return model.outpaint(image, None, left, top, right, bottom, label, len(seeds), seeds, *how)
 
     def watch() -> Any:
-        return jobs.watch(model, image, None, label, args.seed, sampling, framing, sides)
+        return jobs.watch(model, image, None, label, args.seed, sampling, framing, args.guess, sides)
 
     return {
         "paint": paint,
@@ -63,6 +64,7 @@ def job(args: argparse.Namespace, model: Pipeline, picture: np.ndarray) -> dict[
         "settings": {
             "sides": list(sides),
             "label": model.classes.index(label),
+            "guess": args.guess,
             "sampling": sampling,
             "framing": framing,
         },

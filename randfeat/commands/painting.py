@@ -50,6 +50,12 @@ def add_mask(what: Any) -> None:
     where.add_argument("--box", nargs=4, type=int, metavar=("L", "T", "R", "B"), help="paint in this box, in pixels")
 
 
+def add_class(what: Any) -> None:
+    either = what.add_mutually_exclusive_group()
+    either.add_argument("--class", dest="cls", metavar="CLASS", help="index or name of what it shall be (none)")
+    either.add_argument("--guess", type=int, default=0, metavar="K", help="guess it from the rest, in K orders (0: no)")
+
+
 def add_framing(parser: argparse.ArgumentParser, fit: str) -> None:
     what = parser.add_argument_group("how the picture meets the model's grid")
     what.add_argument("--fit", choices=FITS, default=fit, help=f"see above ({fit})")
@@ -111,20 +117,28 @@ def mask_job(args: argparse.Namespace, model: Pipeline, picture: np.ndarray, gui
     from ..editing import as_mask, jobs
     from ..painted_folder import hidden
 
-    mask = as_mask(args.mask if args.box is None else args.box, picture.shape[:2])  # type: ignore[arg-type]
+    mask = as_mask(args.mask if args.box is None else args.box, picture.shape[:2])
     if not mask.any():
         print("the mask is empty, nothing is white: the picture stays as it is", file=sys.stderr)
     sampling = sampling_of(args, jobs.guided(model.sampling) if guided else model.sampling)
     label, framing, image = args.cls, framing_of(args), Image.fromarray(picture)
-    how = {"sampling": sampling, "framing": framing, "batch_size": args.batch_size}
+    jobs.check_guess(model, args.guess)
+
+    def paint(seeds: Any) -> list[Image.Image]:
+        return model.inpaint(image, mask, label, len(seeds), seeds, sampling, framing, args.guess, args.batch_size)
+
+    def watch() -> Any:
+        return jobs.watch(model, image, mask, label, args.seed, sampling, framing, args.guess)
+
     return {
-        "paint": lambda seeds: model.inpaint(image, mask, label, len(seeds), seeds, **how),
+        "paint": paint,
         "before": {"original": image, "masked": hidden(picture, mask)},
-        "watch": (lambda: jobs.watch(model, image, mask, label, args.seed, sampling, framing)) if args.gif else None,
+        "watch": watch if args.gif else None,
         "settings": {
             "mask": str(args.mask or args.box),
             "masked": hashlib.sha256(mask.tobytes()).hexdigest(),
             "label": model.classes.index(label),
+            "guess": args.guess,
             "sampling": sampling,
             "framing": framing,
         },

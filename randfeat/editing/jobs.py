@@ -15,7 +15,7 @@ from torch import Tensor
 from .. import data, orders, seeding
 from ..sampling import UNKNOWN, Sampling
 from ..schedules import Guidance
-from . import canvas, masks
+from . import canvas, guessing, masks
 from .framing import Framing, View
 
 if TYPE_CHECKING:
@@ -67,13 +67,14 @@ def inpaint(
     seed: int | Iterable[int],
     sampling: Sampling,
     framing: Framing,
+    guess: int,
     batch_size: int,
 ) -> list[Image.Image]:
     """See `Pipeline.inpaint`."""
     pictures = arrays(images)
     each = masks.as_masks(mask, [picture.shape[:2] for picture in pictures])
     tasks = [_task(model, *one, framing) for one in zip(pictures, each, strict=True)]
-    return _paint_all(model, pictures, tasks, label, samples, seed, sampling, framing, batch_size)
+    return _paint_all(model, pictures, tasks, label, samples, seed, sampling, framing, guess, batch_size)
 
 
 def outpaint(
@@ -86,6 +87,7 @@ def outpaint(
     seed: int | Iterable[int],
     sampling: Sampling,
     framing: Framing,
+    guess: int,
     batch_size: int,
 ) -> list[Image.Image]:
     """See `Pipeline.outpaint`. sides: left, top, right, bottom."""
@@ -94,7 +96,7 @@ def outpaint(
         extended, mask, corner = extend(picture, sides_of(picture, size, sides))
         pictures.append(extended)
         tasks.append(_task(model, extended, mask, framing, corner))
-    return _paint_all(model, pictures, tasks, label, samples, seed, sampling, framing, batch_size)
+    return _paint_all(model, pictures, tasks, label, samples, seed, sampling, framing, guess, batch_size)
 
 
 def sides_of(picture: np.ndarray, size: tuple[int, int] | None, sides: Sequence[int]) -> Sequence[int]:
@@ -161,8 +163,8 @@ def variations(
 
 @dataclass(frozen=True)
 class Frame:
-    """A moment of painting. picture: so far, grey where nothing is. made_at: int (rows, columns), the step that made each
-    token, from 1; 0 if it was known from the beginning, -1 if it is still to come.
+    """A moment of painting. picture: so far, grey where nothing is. made_at: int (rows, columns), for each token the
+    step that made it, from 1; 0 if it was known from the beginning, -1 if it is still to come.
     """
 
     picture: Image.Image
@@ -177,9 +179,11 @@ def watch(
     seed: int,
     sampling: Sampling,
     framing: Framing,
+    guess: int = 0,
     sides: Sequence[int] = (0, 0, 0, 0),
 ) -> Iterator[Frame]:
     """See `Pipeline.watch`. sides: as of `outpaint`, instead of a mask."""
+    check_guess(model, guess)
     if image is None:
         if mask is not None:
             raise ValueError("a mask says where to paint in a picture: give the picture too, or leave the mask out")
@@ -194,7 +198,7 @@ def watch(
     task = _task(model, picture, hidden, framing, corner)
     if task is None:
         return iter([Frame(Image.fromarray(picture), np.zeros((0, 0), dtype=int))])
-    canvases = _paint(model, [task], _labels(model, label, 1, 1), seeding.of_images(seed, 1), sampling, framing)
+    canvases = _paint(model, [task], _labels(model, label, 1, 1), seeding.of_images(seed, 1), sampling, framing, guess)
     return _frames(model, task, canvases)
 
 
@@ -234,6 +238,14 @@ def arrays(images: data.Images) -> list[np.ndarray]:
     return arrays
 
 
+def check_guess(model: Pipeline, guess: int) -> None:
+    """Raises a ValueError for what is no number of orders, or where there are no classes to guess from."""
+    if isinstance(guess, bool) or not isinstance(guess, Integral) or guess < 0:
+        raise ValueError(f"guess must be a whole number of orders, 0 for none, got {guess!r}")
+    if guess and not model.classes.count:
+        raise ValueError("this model has no classes to guess from: leave guess out")
+
+
 def check_keep(keep: float) -> None:
     if isinstance(keep, bool) or not isinstance(keep, Real) or not 0 <= keep <= 1:
         raise ValueError(f"keep must be a share of the tokens, from 0 to 1, got {keep!r}")
@@ -270,11 +282,22 @@ def _encode(model: Pipeline, tasks: Sequence[Task]) -> Tensor:
 
 
 def _paint(
-    model: Pipeline, tasks: Sequence[Task], labels: Tensor, seeds: Tensor, sampling: Sampling, framing: Framing
+    model: Pipeline,
+    tasks: Sequence[Task],
+    labels: Tensor,
+    seeds: Tensor,
+    sampling: Sampling,
+    framing: Framing,
+    guess: int,
 ) -> Iterator[Tensor]:
     """Canvases of tasks that leave the same tokens, step by step."""
-    known, step = torch.from_numpy(~tasks[0].anew), framing.step(model.generator.grid)
-    return canvas.paint(model.packed(), _encode(model, tasks), known, labels, seeds, sampling, step)
+    generator, tokens = model.packed(), _encode(model, tasks)
+    known, step = ~tasks[0].anew, framing.step(generator.grid)
+    if guess:
+        window = (*canvas.windows(known, generator.grid, step), (slice(None), slice(None)))[0]
+        seen = tokens[:, window[0], window[1]].flatten(1), torch.from_numpy(known[window].flatten())
+        labels = torch.where(labels == generator.num_classes, guessing.guess(generator, *seen, guess), labels)
+    return canvas.paint(generator, tokens, torch.from_numpy(known), labels, seeds, sampling, step)
 
 
 @torch.no_grad()
@@ -287,10 +310,12 @@ def _paint_all(
     seed: int | Iterable[int],
     sampling: Sampling,
     framing: Framing,
+    guess: int,
     batch_size: int,
 ) -> list[Image.Image]:
     """`samples` of each picture in turn; those that leave the same tokens are painted together."""
     check_counts(samples=samples, batch_size=batch_size)
+    check_guess(model, guess)
     labels, seeds = _labels(model, label, len(tasks), samples), seeding.of_images(seed, len(tasks) * samples)
     finished = [Image.fromarray(picture) for picture in pictures for _ in range(samples)]
     alike: dict[tuple[orders.Grid, bytes], list[int]] = {}
@@ -300,7 +325,7 @@ def _paint_all(
     for numbers in alike.values():
         for part in torch.tensor(numbers).split(batch_size):
             chosen = [task for number in part.tolist() if (task := tasks[number // samples]) is not None]
-            for tokens in _paint(model, chosen, labels[part], seeds[part], sampling, framing):
+            for tokens in _paint(model, chosen, labels[part], seeds[part], sampling, framing, guess):
                 last = tokens
             images = canvas.decode(model.decode, last, model.generator.grid, model.tokenizer.stride)
             for number, task, image in zip(part.tolist(), chosen, images, strict=True):
