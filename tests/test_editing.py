@@ -15,8 +15,8 @@ from hypothesis.extra.numpy import arrays
 from PIL import Image
 from test_pipeline import make
 
-from randfeat import Guidance, Sampling, data
-from randfeat.editing import Framing, as_mask, complete, paint
+from randfeat import Guidance, Pipeline, Sampling, data, orders, seeding
+from randfeat.editing import Framing, as_mask, complete, guess, known_log_prob, paint
 from randfeat.editing.canvas import decode, encode, windows
 from randfeat.editing.masks import fill, paste, token_mask
 from randfeat.models import MODELS
@@ -383,6 +383,58 @@ def test_an_edit_is_guided_towards_its_class():
     assert (np.asarray(own) == np.asarray(model.inpaint(picture, mask, "dog")[0])).all()
 
 
+# guessing ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_what_is_known_is_scored_by_the_chain_rule(name):
+    model = pipeline(name).generator
+    tokens, _, _ = tiny.batch(model, 2)
+    known = torch.tensor([True, True, False, True, False, False])
+    scores = known_log_prob(model, tokens, known, 2)
+    assert scores.shape == (2, 3)
+    hidden = torch.where(known, tokens, 0)
+    assert torch.equal(known_log_prob(model, hidden, known, 2), scores)  # the others do not matter
+    if model.raster_only:
+        expected = chain_rule(model, tokens, torch.arange(6), 2)
+    else:
+        orders_read = [orders.random(model.grid, seeding.derive(torch.tensor([0]), 7, k))[0] for k in range(2)]
+        expected = sum(chain_rule(model, tokens, orders.known_first(order, known), 3) for order in orders_read) / 2
+    torch.testing.assert_close(scores, expected)
+    assert torch.equal(guess(model, tokens, known, 2), expected.argmax(1))
+    assert guess(model, tokens, known & False, 2).tolist() == [3, 3]  # nothing known, the null class
+    everything = known_log_prob(model, tokens, known | True, 2).sum(1)
+    assert torch.isfinite(everything).all()
+
+
+def chain_rule(model, tokens, order, count):
+    """Token by token, each given those before it: (B, classes)."""
+    columns = []
+    for label in range(model.num_classes):
+        logits = model(tokens, torch.full((len(tokens),), label), order.expand(len(tokens), -1)).log_softmax(-1)
+        columns.append(sum(logits[range(len(tokens)), i, tokens[:, order[i]]] for i in range(count)))
+    return torch.stack(columns, 1).detach()
+
+
+def test_a_guess_takes_the_place_of_no_label_alone():
+    model, mask = pipeline("randar"), (0, 2, 6, 4)
+    pictures = [noise(4, 6, seed=seed) for seed in range(4)]
+    known = torch.from_numpy(~token_mask(as_mask(mask, (4, 6)), (2, 3)).flatten())
+    guessed = guess(model.generator, model.encode(pictures), known, 3).tolist()
+    assert len(set(guessed)) > 1
+
+    def same(a, b):
+        return all((np.asarray(x) == np.asarray(y)).all() for x, y in zip(a, b, strict=True))
+
+    assert same(model.inpaint(pictures, mask, guess=3), model.inpaint(pictures, mask, guessed))
+    assert same(model.inpaint(pictures, mask, "cow", guess=3), model.inpaint(pictures, mask, "cow"))
+    *_, last = model.watch(image=pictures[0], mask=mask, guess=3)
+    assert same([last.picture], model.inpaint(pictures[0], mask, guess=3))
+    unlabelled = Pipeline(model.tokenizer, tiny.model("randar", (2, 3), num_classes=0))
+    with pytest.raises(ValueError, match="this model has no classes to guess from: leave guess out"):
+        unlabelled.inpaint(pictures, mask, guess=1)
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_variations_keep_a_share_of_the_tokens(name):
     model = pipeline(name)
@@ -412,6 +464,7 @@ def test_variations_keep_a_share_of_the_tokens(name):
         ({"label": ["cat", "dog"]}, "2 labels for 1 pictures"),
         ({"label": "fox"}, "unknown class 'fox'"),
         ({"framing": "stretch"}, "fit must be one of"),
+        ({"guess": 0.5}, "guess must be a whole number of orders"),
         ({"seed": [1, 2]}, "2 seeds for 1 images"),
     ],
 )

@@ -197,7 +197,7 @@ def watch(
         hidden, corner = masks.as_mask(mask, (picture.shape[0], picture.shape[1])), (0, 0)
     task = _task(model, picture, hidden, framing, corner)
     if task is None:
-        return iter([Frame(Image.fromarray(picture), np.zeros((0, 0), dtype=int))])
+        return iter([Frame(Image.fromarray(picture), np.zeros(model.generator.grid, dtype=int))])
     canvases = _paint(model, [task], _labels(model, label, 1, 1), seeding.of_images(seed, 1), sampling, framing, guess)
     return _frames(model, task, canvases)
 
