@@ -22,13 +22,15 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from randfeat.probes import Interval, bootstrap, paired
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.neural_network import MLPClassifier
 from torch import Tensor
 
-from randfeat import Guidance, Pipeline, Sampling, load
+from randfeat import Guidance, Pipeline, Sampling, load, painted_folder, pictures
 from randfeat.commands.demo.digits import FIT, TEST, VALIDATION, Digits, load_digits, with_shifts
+from randfeat.data import to_pil
 from randfeat.editing import guess
 
 HALVES = {
@@ -160,13 +162,34 @@ def shown(interval: Interval, scale: float) -> str:
     return f"{scale * interval.value:.1f} [{scale * interval.low:.1f}, {scale * interval.high:.1f}]"
 
 
+def picture(model: Pipeline) -> Image.Image:
+    """Test digits with several masks, and what the model paints: original, masked, and six results each."""
+    shown, captions = [], []
+    centre, spots = np.zeros((8, 8), dtype=bool), np.zeros((8, 8), dtype=bool)
+    centre[2:6, 2:6] = True
+    spots[::4, 2::4] = spots[1::4, 1::4] = spots[2::4, 3::4] = True
+    masks = [*(hidden(half).numpy() for half in ("bottom", "top", "left")), centre, spots]
+    test = load_digits().written_by(TEST)
+    rows = [int((test.labels == digit).nonzero()[7]) for digit in (5, 2, 9, 8, 6)]
+    for row, mask in zip(rows, masks, strict=True):
+        original = to_pil(test.images[row])
+        made = model.inpaint(original, mask, samples=6, guess=ORDERS)
+        shown += [original, painted_folder.hidden(np.asarray(original), mask), *made]
+        captions += ["original", "masked", *[""] * 6]
+    return pictures.grid(shown, 8, captions)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", nargs="+", type=Path, metavar="MODEL")
     parser.add_argument("--samples", type=int, default=16, metavar="N")
     parser.add_argument("--out", type=Path, metavar="FILE", help="the figures as JSON")
+    parser.add_argument("--picture", type=Path, metavar="FILE", help="only paint a sheet, with the first model")
     args = parser.parse_args()
     torch.set_num_threads(1)
+    if args.picture:
+        args.picture.write_bytes(pictures.png(picture(load(args.models[0]))))
+        return
     results = measure({path.name: load(path) for path in args.models}, args.samples)
     print(f"the judge calls {shown(results['judge_on_whole_digits'], 100)} % of the whole digits by their names\n")
     print(table("recognised, %, by the half that is hidden", results["recognised"], 100))

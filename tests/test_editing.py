@@ -232,7 +232,7 @@ def test_windows_go_from_what_is_known_outwards():
 
 @pytest.mark.parametrize("name", MODELS)
 @given(known=KNOWN)
-@hypothesis_settings(max_examples=10)
+@hypothesis_settings(max_examples=6)
 def test_known_tokens_of_a_canvas_survive(name, known):
     model = pipeline(name).generator
     tokens = torch.randint(7, (2, *known.shape), generator=torch.Generator().manual_seed(1))
