@@ -15,7 +15,7 @@ from hypothesis.extra.numpy import arrays
 from PIL import Image
 from test_pipeline import make
 
-from randfeat import Guidance, Pipeline, Sampling, data, orders, seeding
+from randfeat import Guidance, Pipeline, Sampling, data, orders, seeding, tokenizers
 from randfeat.editing import Framing, as_mask, complete, guess, known_log_prob, paint
 from randfeat.editing.canvas import decode, encode, windows
 from randfeat.editing.masks import fill, paste, token_mask
@@ -516,3 +516,20 @@ def test_frames_become_a_gif_and_their_order_a_sheet(tmp_path):
     assert len(np.unique(sheet[:50, 50:].reshape(-1, 3), axis=0)) > 2  # with a number
     large = np.asarray(order_sheet(np.arange(1, 65 * 65 + 1).reshape(65, 65)))
     assert len(np.unique(large[:7, :7].reshape(-1, 3), axis=0)) == 1  # without
+
+
+@pytest.mark.parametrize("name", ["llamagen_vq", "maskgit_vq"])
+def test_a_network_for_a_tokenizer_paints_too(name):
+    small = dict(vocab_size=40, code_dim=6, width=32, multipliers=(1, 2, 1), num_res_blocks=1)
+    model = Pipeline(tokenizers.create(name, **small), tiny.model("randar", (2, 3), vocab_size=40))
+    stride, picture = model.tokenizer.stride, noise(21, 30, 3)
+    mask = as_mask((3, 5, 20, 19), (21, 30))
+    for fit in FITS:
+        painted = np.asarray(model.inpaint(picture, mask, framing=Framing(fit, margin=0.2, feather=2))[0])
+        assert (painted[~mask] == np.asarray(picture)[~mask]).all()
+    wider = model.outpaint(picture, right=3 * stride)[0]
+    assert (np.asarray(wider)[:, :30] == np.asarray(picture)).all()
+    tokens = torch.randint(40, (1, 5, 7))
+    faded = decode(model.decode, tokens, (2, 3), stride)
+    assert faded.shape == (1, 3, 5 * stride, 7 * stride)
+    assert ((faded >= 0) & (faded <= 1)).all()
