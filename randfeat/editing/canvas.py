@@ -1,7 +1,7 @@
 """One grid of tokens, as large as it has to be, which a model of a smaller grid completes window by window.
 
-Windows share the tokens of the canvas: what one has made, the next one knows. Only pixels need borders hidden: they
-are encoded and decoded in windows that overlap by a quarter.
+Windows share the tokens of the canvas: what one has made, the next one knows exactly. The tokenizer, too, sees windows
+of that size, which overlap by a quarter: memory does not grow with the picture, and what it sees is what it knows.
 """
 
 from __future__ import annotations
