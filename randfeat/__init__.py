@@ -14,6 +14,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .editing import Framing
     from .extractor import FeatureExtractor
     from .features import FeatureSpec
     from .index import Index
@@ -22,11 +23,22 @@ if TYPE_CHECKING:
     from .sampling import Sampling
     from .schedules import Guidance
 
-__all__ = ["FeatureExtractor", "FeatureSpec", "Guidance", "Index", "Pipeline", "Sampling", "load", "load_tokenizer"]
+__all__ = [
+    "FeatureExtractor",
+    "FeatureSpec",
+    "Framing",
+    "Guidance",
+    "Index",
+    "Pipeline",
+    "Sampling",
+    "load",
+    "load_tokenizer",
+]
 
 _HOME = {
     "FeatureExtractor": "extractor",
     "FeatureSpec": "features",
+    "Framing": "editing",
     "Guidance": "schedules",
     "Index": "index",
     "Pipeline": "pipeline",

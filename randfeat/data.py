@@ -266,6 +266,20 @@ def _what_it_is(content: bytes) -> str:
 # arrays --------------------------------------------------------------------------------------------------------------
 
 
+def pictures(images: Images) -> list[Image.Image]:
+    """One picture or several as `as_images` takes them, each as it is seen: of its own size, in mode "L" or "RGB"."""
+    several = _listed(images)
+    if isinstance(several, np.ndarray) and several.ndim == 3 and several.shape[2] in (3, 4):
+        raise ValueError(
+            f"an array {tuple(several.shape)} looks like one picture, and a batch of grey ones would be (B, H, W): "
+            "give one picture in a list, [image]"
+        )
+    seen = [as_seen(as_picture(image)) for image in several]
+    if not seen:
+        raise ValueError("there are no images: give at least one")
+    return seen
+
+
 def as_images(images: Images, channels: int, size: tuple[int, int]) -> Tensor:
     """Images as float32 (B, channels, H, W) in [0, 1], where `size` is (H, W).
 

@@ -6,6 +6,7 @@ import io
 import math
 from collections.abc import Sequence
 
+import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 SMALLEST = 96  # pixels; a picture with a shorter side is magnified, pixel by pixel
@@ -16,6 +17,48 @@ def png(picture: Image.Image) -> bytes:
     buffer = io.BytesIO()
     picture.save(buffer, "PNG")
     return buffer.getvalue()
+
+
+def magnified(picture: Image.Image) -> Image.Image:
+    """A small picture with every pixel as a square, as an RGB picture; others as they are."""
+    zoom = math.ceil(SMALLEST / min(picture.size))
+    return picture.convert("RGB").resize((picture.width * zoom, picture.height * zoom), Image.Resampling.NEAREST)
+
+
+def gif(frames: Sequence[Image.Image], milliseconds: int = 180, rest: int = 1500) -> bytes:
+    """A GIF that loops and rests on its last frame."""
+    buffer = io.BytesIO()
+    times = [milliseconds] * (len(frames) - 1) + [rest]
+    frames[0].save(buffer, "GIF", save_all=True, append_images=list(frames[1:]), duration=times, loop=0, disposal=1)
+    return buffer.getvalue()
+
+
+def order_sheet(made_at: np.ndarray, width: int = 512) -> Image.Image:
+    """When each token of a grid was made, as a colour from dark (early) to light (late), and as a number where there is
+    room; known tokens (0) are white, missing ones (-1) grey. made_at: int (rows, columns).
+    """
+    rows, columns = made_at.shape
+    side = max(4, width // columns)
+    last = max(1, int(made_at.max()))
+    canvas = Image.new("RGB", (columns * side, rows * side), PAPER)
+    pen = ImageDraw.Draw(canvas)
+    points = side // 3
+    font = ImageFont.load_default(max(points, 1))
+    for (row, column), step in np.ndenumerate(made_at):
+        box = (column * side, row * side, (column + 1) * side - 1, (row + 1) * side - 1)
+        if step:
+            late = (step - 1) / max(last - 1, 1)
+            pen.rectangle(box, (170, 170, 170) if step < 0 else _shade(late))
+        if step > 0 and points >= 9:
+            middle = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
+            pen.text(middle, str(step), "white" if late < 0.6 else "black", font, anchor="mm")
+    return canvas
+
+
+def _shade(share: float) -> tuple[int, int, int]:
+    """From dark blue over green to light yellow; each is lighter than those before it."""
+    stops = np.array([(40, 30, 90), (30, 120, 140), (120, 200, 100), (255, 245, 160)])
+    return tuple(int(np.interp(share, np.linspace(0, 1, 4), stops[:, channel])) for channel in range(3))  # type: ignore
 
 
 def columns_for(count: int) -> int:

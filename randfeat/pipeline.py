@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from importlib.metadata import version
@@ -31,6 +31,7 @@ from . import (
 )
 from . import extrapolation as extrapolating
 from .classes import Classes, Label
+from .editing import Framing, jobs
 from .extrapolation import Extrapolation
 from .features import FeatureSpec
 from .models import Generator
@@ -276,30 +277,127 @@ class Pipeline(nn.Module):
             loaded = (size or family).upper().replace("_", "-")
             raise ValueError(f"model_type is {model_type!r}, but {loaded} was loaded: leave it out, or load the other")
 
+    # pictures of any size; see `editing` ---------------------------------------------------------------------------
+
     def inpaint(
         self,
         images: data.Images,
-        mask: Tensor | np.ndarray,
-        labels: Sequence[Label] | None = None,
-        sampling: Sampling | None = None,
+        mask: editing.Mask | Sequence[editing.Mask],
+        label: Label | Sequence[Label] = None,
+        samples: int = 1,
         seed: int | Iterable[int] = 0,
-    ) -> Tensor:
-        """Draws the masked pixels anew, given the others, which come back bit for bit.
+        sampling: Sampling | None = None,
+        framing: str | Framing = "around",
+        guess: int = 0,
+        batch_size: int = BATCH,
+    ) -> list[Image.Image]:
+        """Paints the masked pixels of pictures of any size, given the others, which come back bit for bit.
 
-        mask: bool (H, W), True where to paint; a token with one masked pixel is drawn anew as a whole, its unmasked
-        pixels are pasted back. Returns (B, channels, H, W) in [0, 1].
+        images: one picture or several, as `data.as_images` takes them; 8 bits of them are used. mask: of the picture's
+        size, white or True where to paint, or a box (see `editing.as_mask`). framing: what of the picture the model
+        sees and how that comes back, see `editing.Framing`, or the name of its fit. mask and label: one for all
+        pictures, or a list. Returns `samples` of each picture in turn, of its size and in mode "L" or "RGB"; result i
+        has the seed `seed + i`, or the i-th of a list, and `batch_size` of them are made at a time.
+
+        guess: where no label is given, paint towards the class under which what is known is likeliest, its log p
+        averaged over so many orders. What the mask hides is never read. An empty mask leaves a picture as it is. A
+        model of raster order alone does not see what comes after the mask.
         """
-        pixels = data.as_images(images, self.tokenizer.channels, self.image_size).to(self.generator.device)
-        mask = torch.as_tensor(mask, dtype=torch.bool, device=pixels.device)
-        if tuple(mask.shape) != self.image_size:
-            raise ValueError(f"the mask must be {self.image_size} like the image, got {tuple(mask.shape)}")
-        label = self.label_indices([None] * len(pixels) if labels is None else labels)
-        if len(label) != len(pixels):
-            raise ValueError(f"{len(label)} labels for {len(pixels)} images: give one for each")
-        known = ~editing.token_mask(mask, self.tokenizer.stride).flatten()
-        seeds = seeding.of_images(seed, len(pixels))
-        tokens = editing.complete(self.packed(), self.encode(pixels), known, label, seeds, sampling or self.sampling)
-        return editing.paste(pixels, self.decode(tokens), mask)
+        how = sampling or self.sampling, editing.as_framing(framing), guess, batch_size
+        return jobs.inpaint(self, images, mask, label, samples, seed, *how)
+
+    def edit(
+        self,
+        images: data.Images,
+        mask: editing.Mask | Sequence[editing.Mask],
+        label: Label | Sequence[Label],
+        samples: int = 1,
+        seed: int | Iterable[int] = 0,
+        sampling: Sampling | None = None,
+        framing: str | Framing = "around",
+        batch_size: int = BATCH,
+    ) -> list[Image.Image]:
+        """`inpaint` towards a class: with guidance, of 2 where nothing is said of `sampling` and the model has none."""
+        how = sampling or jobs.guided(self.sampling)
+        return self.inpaint(images, mask, label, samples, seed, how, framing, 0, batch_size)
+
+    def outpaint(
+        self,
+        images: data.Images,
+        size: tuple[int, int] | None = None,
+        left: int = 0,
+        top: int = 0,
+        right: int = 0,
+        bottom: int = 0,
+        label: Label | Sequence[Label] = None,
+        samples: int = 1,
+        seed: int | Iterable[int] = 0,
+        sampling: Sampling | None = None,
+        framing: str | Framing = "tile",
+        guess: int = 0,
+        batch_size: int = BATCH,
+    ) -> list[Image.Image]:
+        """Paints around pictures, which come back bit for bit: so many pixels on each side, or to a size, width and
+        height, with the picture in its middle. Beyond the trained grid windows slide, which share known tokens. The
+        rest is as in `inpaint`.
+        """
+        how = sampling or self.sampling, editing.as_framing(framing), guess, batch_size
+        return jobs.outpaint(self, images, size, (left, top, right, bottom), label, samples, seed, *how)
+
+    def variations(
+        self,
+        images: data.Images,
+        keep: float = 0.5,
+        label: Label | Sequence[Label] = None,
+        samples: int = 1,
+        seed: int | Iterable[int] = 0,
+        sampling: Sampling | None = None,
+        batch_size: int = BATCH,
+    ) -> list[Image.Image]:
+        """Pictures like these: the share `keep` of their tokens stays, at places that each result's seed draws, and the
+        others are drawn anew. Each picture is seen as a whole, at the model's size, and no pixel of it is pasted back.
+        The rest is as in `inpaint`.
+        """
+        return jobs.variations(self, images, keep, label, samples, seed, sampling or self.sampling, batch_size)
+
+    def complete(
+        self,
+        tokens: Tensor,
+        known: Tensor,
+        labels: Sequence[Label] | None = None,
+        seed: int | Iterable[int] = 0,
+        sampling: Sampling | None = None,
+    ) -> Tensor:
+        """Tokens (B, N) in raster space with those that are not known drawn given the others, which stay as they are.
+
+        known: bool (N,) or (B, N), as many in each image. labels: one for each. `decode` makes pixels of them.
+        """
+        label = self.label_indices([None] * len(tokens) if labels is None else labels)
+        if len(label) != len(tokens):
+            raise ValueError(f"{len(label)} labels for {len(tokens)} images: give one for each")
+        device, seeds = self.generator.device, seeding.of_images(seed, len(tokens))
+        how = sampling or self.sampling
+        return editing.complete(self.packed(), tokens.to(device), known.to(device), label, seeds, how)
+
+    def watch(
+        self,
+        label: Label = None,
+        image: data.Array | data.Picture | None = None,
+        mask: editing.Mask | None = None,
+        seed: int = 0,
+        sampling: Sampling | None = None,
+        framing: str | Framing = "around",
+        guess: int = 0,
+    ) -> Iterator[jobs.Frame]:
+        """The moments of `sample`, or with a picture and a mask of `inpaint`: before the first step and after each,
+        grey where nothing is made yet, with the step that made each token. The last one is the result.
+
+        `pictures.gif` and `pictures.order_sheet` show them.
+        """
+        if image is not None and mask is None:
+            raise ValueError("a mask says where to paint in a picture: give one, or leave the picture out")
+        how = sampling or self.sampling, editing.as_framing(framing), guess
+        return jobs.watch(self, image, mask, label, seed, *how)
 
     def classify(self, images: data.Images, orders: int = 16, seed: int = 0) -> Tensor:
         """Mean over `orders` orders of log p(image | class), in nats: float32 (B, num_classes)."""

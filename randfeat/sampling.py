@@ -215,10 +215,23 @@ def sample(
     order: Tensor | None = None,
     known: Tensor | None = None,
 ) -> Tensor:
-    """The finished tokens, (B, N) in raster space: what `decode` ends with, gone over again `sampling.sweeps` times.
+    """The finished tokens, (B, N) in raster space: those that `every_step` ends with. Arguments as in `decode`."""
+    tokens = known
+    for step in every_step(model, label, seeds, sampling, order, known):
+        tokens = step.tokens
+    assert tokens is not None  # without known tokens there is a step
+    return tokens.to(model.device)
 
-    Arguments as in `decode`.
-    """
+
+def every_step(
+    model: Generator,
+    label: Tensor,
+    seeds: Tensor,
+    sampling: Sampling,
+    order: Tensor | None = None,
+    known: Tensor | None = None,
+) -> Iterator[Step]:
+    """The steps of `decode`, then those that go over the image again, `sampling.sweeps` times. Arguments as there."""
     check_sweeps(model, sampling)
     unknown = torch.full((len(label), model.num_tokens), UNKNOWN, device=model.device)
     tokens = unknown if known is None else known.to(model.device)
@@ -226,6 +239,7 @@ def sample(
     drawn = tokens == UNKNOWN
     for step in decode(model, label, seeds, sampling, order, tokens):
         tokens = step.tokens
+        yield step
     for sweep in range(sampling.sweeps):
         again = seeding.derive(seeds.to(model.device), 2, sweep)
         redraw = orders.known_first(orders.random(model.grid, again), drawn)[:, : int(drawn[0].sum())]
@@ -233,7 +247,7 @@ def sample(
             hidden = tokens.scatter(1, half, UNKNOWN)
             for step in decode(model, label, seeding.derive(again, number), sampling, None, hidden):
                 tokens = step.tokens
-    return tokens
+                yield step
 
 
 def check_sweeps(model: Generator, sampling: Sampling) -> None:

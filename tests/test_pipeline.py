@@ -7,9 +7,6 @@ import numpy as np
 import pytest
 import tiny
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
-from hypothesis.extra.numpy import arrays
 from PIL import Image
 
 from randfeat import (
@@ -300,36 +297,6 @@ def test_classify_is_the_mean_over_orders(pipeline):
     expected = likelihood.class_log_prob(pipeline.generator, pipeline.encode(ANY_IMAGES), None, 5, seed=2).mean(2)
     torch.testing.assert_close(pipeline.classify(ANY_IMAGES, orders=5, seed=2), expected)
     assert expected.shape == (2, 3)
-
-
-EDGES = [np.zeros(SIZE, bool), np.ones(SIZE, bool), np.eye(1, 24, 13, dtype=bool).reshape(SIZE)]
-
-
-@given(st.sampled_from(sorted(MODELS)), st.sampled_from(EDGES) | arrays(bool, SIZE), st.sampled_from([1, 3]))
-def test_inpainting_paints_where_it_may(name, mask, channels):
-    pipeline = make(name, channels)
-    images = torch.rand(2, channels, *SIZE, generator=torch.Generator().manual_seed(3))
-    how = Sampling(tiny.steps(pipeline.generator, 2))
-    painted = pipeline.inpaint(images, mask, sampling=how)
-    assert torch.equal(painted[:, :, ~mask], images[:, :, ~mask])  # to the bit
-    codes = pipeline.tokenizer.codebook.clamp(0, 1)
-    assert torch.isin(painted[:, :, mask], codes).all()  # and what is painted comes from the tokenizer
-    assert torch.equal(
-        pipeline.inpaint(images, torch.from_numpy(mask), ["dog", 1], how)[:, :, ~mask],
-        images[:, :, ~mask],
-    )
-
-
-def test_a_full_mask_samples_and_a_label_changes_it(pipeline):
-    everywhere, how = np.ones(SIZE, bool), Sampling(tiny.steps(pipeline.generator, 3))
-    painted = pipeline.inpaint(ANY_IMAGES, everywhere, ["cat", "cow"], how, seed=1)
-    assert torch.equal(painted, pipeline.sample(["cat", "cow"], how, seed=1))
-    assert not torch.equal(painted, pipeline.inpaint(ANY_IMAGES, everywhere, None, how, seed=1))
-
-
-def test_a_mask_of_another_shape_is_refused(pipeline):
-    with pytest.raises(ValueError, match=r"the mask must be \(4, 6\) like the image, got \(6, 4\)"):
-        pipeline.inpaint(ANY_IMAGES, np.ones((6, 4), bool))
 
 
 def test_parts_that_do_not_fit_are_refused():

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from ..extrapolation import Extrapolation
     from ..sampling import Sampling
 
+ORDER_HELP = "raster, reversed, columns, hierarchical or random"
 HOW_TO_RESUME = "Run the same command again: images that are there are kept."
 
 # flag, as argparse stores it -> field; those of a guidance are in `guidance_flags`
@@ -61,17 +62,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what.add_argument("--seed", type=int, default=0, metavar="S", help="of the first image (0)")
 
     how = parser.add_argument_group("how to sample")
-    how.add_argument("--steps", type=int, help="network calls for an image")
-    how.add_argument("--schedule", choices=get_args(Schedule), help="see above")
-    add_guidance(how, "guidance", "how much more an image shall look like its class, or off")
-    how.add_argument("--temperature", type=float, help="below 1 plainer, above 1 wilder")
-    how.add_argument("--top-k", type=int, metavar="K", help="draw from the K likeliest tokens only (0: all)")
-    how.add_argument("--top-p", type=float, metavar="P", help="draw from the likeliest that sum to P only (1: all)")
+    add_sampling(how)
     places = how.add_mutually_exclusive_group()
-    places.add_argument("--order", metavar="MODE", help="raster, reversed, columns, hierarchical or random")
+    places.add_argument("--order", metavar="MODE", help=ORDER_HELP)
     places.add_argument("--order-file", type=Path, metavar="FILE", help="an order of your own, of row * width + column")
-    how.add_argument("--within-step", metavar="MODE", help="ARPG, tokens of one step: group (see each other) or causal")
-    how.add_argument("--sweeps", type=int, metavar="N", help="go over the finished image N times, half by half")
 
     larger = parser.add_argument_group("larger images than the model was trained on (RandAR, ARPG)")
     larger.add_argument(
@@ -81,6 +75,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_guidance(larger, "spatial", "guidance towards the small image, or off (off)")
     larger.add_argument("--blind", type=float, metavar="SHARE", help="of it that the other branch does not see (0.5)")
 
+    add_machine(parser)
+
+
+def add_sampling(how: Any) -> None:
+    """The flags of SAMPLING but the order, and those of guidance."""
+    how.add_argument("--steps", type=int, help="network calls for an image")
+    how.add_argument("--schedule", choices=get_args(Schedule), help="see above")
+    add_guidance(how, "guidance", "how much more an image shall look like its class, or off")
+    how.add_argument("--temperature", type=float, help="below 1 plainer, above 1 wilder")
+    how.add_argument("--top-k", type=int, metavar="K", help="draw from the K likeliest tokens only (0: all)")
+    how.add_argument("--top-p", type=float, metavar="P", help="draw from the likeliest that sum to P only (1: all)")
+    how.add_argument("--within-step", metavar="MODE", help="ARPG, tokens of one step: group (see each other) or causal")
+    how.add_argument("--sweeps", type=int, metavar="N", help="go over the finished image N times, half by half")
+
+
+def add_machine(parser: argparse.ArgumentParser) -> None:
     machine = parser.add_argument_group("on which machine")
     machine.add_argument("--batch-size", type=int, default=64, metavar="B", help="images at a time (64)")
     machine.add_argument("--device", default="auto", help="cuda, mps or cpu; auto (the default) takes the first there")

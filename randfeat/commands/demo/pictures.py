@@ -1,4 +1,4 @@
-"""Plots and picture sheets of the report, each a PNG or GIF in memory."""
+"""Plots and picture sheets of the report, each a PNG in memory."""
 
 from __future__ import annotations
 
@@ -29,14 +29,6 @@ def sheet(rows: Sequence[Tensor]) -> Image.Image:
             canvas[:, top : top + height, left : left + width] = image
     picture = to_pil(canvas)
     return picture.resize((picture.width * ZOOM, picture.height * ZOOM), Image.Resampling.NEAREST)
-
-
-def gif(frames: Sequence[Image.Image], milliseconds: int = 180, rest: int = 1500) -> bytes:
-    """A GIF that loops and rests on its last frame."""
-    buffer = io.BytesIO()
-    times = [milliseconds] * (len(frames) - 1) + [rest]
-    frames[0].save(buffer, "GIF", save_all=True, append_images=list(frames[1:]), duration=times, loop=0, disposal=1)
-    return buffer.getvalue()
 
 
 def plot(figure: Figure) -> bytes:

@@ -12,7 +12,7 @@ import torch
 from markupsafe import Markup
 
 from randfeat import files
-from randfeat.pictures import png
+from randfeat.pictures import gif, png
 from randfeat.probes import Interval
 
 from . import pictures, study
@@ -98,7 +98,7 @@ def make_pictures(results: Results) -> dict[str, Markup]:
         made[f"samples_{name}"] = png_uri(png(pictures.sheet(raw[f"samples_{name}"])))
     frames = [pictures.sheet([canvas]) for canvas in raw["watch"]]
     blank = pictures.sheet([torch.full_like(raw["watch"][0], 0.5)])
-    made["watch"] = data_uri(pictures.gif([blank, *frames]), "gif")
+    made["watch"] = data_uri(gif([blank, *frames]), "gif")
     made["inpainting"] = png_uri(png(pictures.sheet(raw["inpainting"])))
     made["neighbours"] = png_uri(png(pictures.sheet(neighbour_rows(results))))
     made["heat"] = png_uri(heat_maps(results))

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from randfeat import Guidance, Index, Pipeline, Sampling, load, progress, seeding
+from randfeat import Guidance, Index, Pipeline, Sampling, data, load, progress, seeding
 from randfeat.pretrain import Recipe, read_recipe
 from randfeat.probes import Interval, bootstrap, paired
 from randfeat.tokenizers import PatchTokenizer
@@ -266,7 +266,9 @@ def sample_and_judge(results: Results, preset: Preset, train: Digits, test: Digi
     mask[4:] = True
     hidden = torch.where(torch.from_numpy(mask), torch.tensor(0.5), test.images[rows])
     results.pictures["inpainting"] = [test.images[rows], hidden] + [
-        results.models[name].inpaint(test.images[rows], mask, sampling=Sampling(), seed=100 * draw)
+        data.as_images(
+            results.models[name].inpaint(test.images[rows], mask, sampling=Sampling(), seed=100 * draw), 1, (8, 8)
+        )
         for name in ("randar", "arpg")
         for draw in (1, 2)
     ]

@@ -53,7 +53,7 @@ TABLE = "readings.csv"
 TIMM_AXES = {"layers": AXES["layers"][0], "pools": ("mean", "cls", "grid2")}
 DRAWS = 400  # of the intervals of readings, of which there are many
 SHOWN = 5
-LINES = 9  # kinds of pass in one chart
+LINES = 4  # kinds of pass in one chart
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,0 +1,71 @@
+"""Paints around a picture, which comes back bit for bit inside.
+
+MODEL is what randfeat.load takes, IMAGE a picture of any size. Where the result is larger than the model, windows of
+its size slide outwards, at the picture's own scale; each knows the tokens of those before it. --fit whole scales the
+result to the model's size instead. DIR is filled as by `randfeat inpaint --help`.
+
+examples:
+  randfeat outpaint MODEL photo.jpg --size 512x256
+  randfeat outpaint MODEL photo.jpg --sides 128 0 128 0 --samples 8 --overlap 0.75 --gif
+"""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING, Any
+
+from . import painting
+from .painting import HOW_TO_RESUME as HOW_TO_RESUME
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from ..pipeline import Pipeline
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    what = painting.add_common(parser, "outpaint", "(--size WxH | --sides L T R B) ")
+    where = what.add_mutually_exclusive_group(required=True)
+    where.add_argument("--size", type=painting.size, metavar="WxH", help="of the result, the picture in its middle")
+    where.add_argument("--sides", nargs=4, type=int, metavar=("L", "T", "R", "B"), help="pixels to add on each side")
+    painting.add_class(what)
+    painting.add_framing(parser, "tile")
+    painting.add_how(parser)
+
+
+def run(args: argparse.Namespace) -> None:
+    painting.run_job(args, job)
+
+
+def job(args: argparse.Namespace, model: Pipeline, picture: np.ndarray) -> dict[str, Any]:
+    from PIL import Image
+
+    from ..editing import jobs
+    from ..painted_folder import hidden
+
+    sides = jobs.sides_of(picture, args.size, args.sides or (0, 0, 0, 0))
+    left, top, right, bottom = sides
+    extended, mask, _ = jobs.extend(picture, sides)
+    sampling, framing = painting.sampling_of(args, model.sampling), painting.framing_of(args)
+    label, image = args.cls, Image.fromarray(picture)
+    jobs.check_guess(model, args.guess)
+
+    def paint(seeds: Any) -> list[Image.Image]:
+        how = sampling, framing, args.guess, args.batch_size
+        return model.outpaint(image, None, left, top, right, bottom, label, len(seeds), seeds, *how)
+
+    def watch() -> Any:
+        return jobs.watch(model, image, None, label, args.seed, sampling, framing, args.guess, sides)
+
+    return {
+        "paint": paint,
+        "before": {"original": hidden(extended, mask)},
+        "watch": watch if args.gif else None,
+        "settings": {
+            "sides": list(sides),
+            "label": model.classes.index(label),
+            "guess": args.guess,
+            "sampling": sampling,
+            "framing": framing,
+        },
+    }
