@@ -26,7 +26,7 @@ from .stats import Claim, Difference, Interval, holm, paired
 
 FORMAT = "evaluation of randfeat, version 1"
 RESULTS = "results.csv"
-TASKS = ("knn", "linear", "attentive", "fewshot", "retrieval", "correspondence", "cluster")
+TASKS = ("knn", "linear", "attentive", "fewshot", "retrieval", "correspondence", "cluster", "likelihood")
 CHOSEN = "chosen"  # the metric of what was chosen on train, where the headline was fixed in advance
 _COLUMNS = (
     "task",

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from .sampling import Sampling
     from .schedules import Guidance
 
-__all__ = ["FeatureExtractor", "FeatureSpec", "Guidance", "Index", "Pipeline", "Sampling", "load", "load_tokenizer"]
+__all__ = ["FeatureExtractor", "FeatureSpec", "Guidance", "Index", "Pipeline", "Race", "Sampling", "load", "load_tokenizer"]
 
 _HOME = {
     "FeatureExtractor": "extractor",
@@ -30,6 +30,7 @@ _HOME = {
     "Guidance": "schedules",
     "Index": "index",
     "Pipeline": "pipeline",
+    "Race": "racing",
     "Sampling": "sampling",
     "load": "loading",
     "load_tokenizer": "loading",

@@ -11,11 +11,13 @@ from importlib import import_module
 from importlib.metadata import version
 
 COMMANDS = {
+    "classify": "which class makes an image likeliest, without training anything: ranked names with probabilities",
     "demo": "train on handwritten digits, read, probe, search, sample and inpaint them, and show it all in one page",
     "extract": "features of all images of a folder, a list or a dataset into a store on disk",
     "info": "what a model, a tokenizer, a checkpoint file or a short name is, without loading or downloading weights",
     "probe": "measure features: k-NN, linear, attentive, few-shot, retrieval, clusters, correspondence; with intervals",
     "sample": "sample images into a folder: PNG files, a grid, one .npz",
+    "surprise": "where an image is unlike what the model expects: heat maps, and the numbers behind them",
 }
 
 

@@ -18,6 +18,7 @@ DIR then holds, for each evaluation, a record (.json) with the scores of every i
 examples:
   randfeat probe all demo/models/randar_free demo/digits --group writer --baselines -o measured
   randfeat probe compare arpg-l timm:vit_base_patch16_224.mae random:arpg-l --data photos -o compared
+  randfeat probe likelihood demo/models/randar demo/digits --group writer --orders 1 4 16 -o likelihood
   randfeat probe correspondence arpg-l SPair-71k --spec raster/full/token/L6/none/mean -o matched
 
 calibrations, where ImageNet lies in `imagenet`: each should give the published number within 0.3 (docs/measuring.md)
@@ -53,6 +54,10 @@ PROBES = {
     "retrieval": ("tasks", "each test image among the others: MAP@R, P@1, Recall@k, R-precision, mAP"),
     "cluster": ("tasks", "spherical k-means: accuracy, NMI, adjusted Rand index"),
     "correspondence": ("correspondence", "PCK on image pairs with the layout of SPair-71k (pool none)"),
+    "likelihood": (
+        "likelihood",
+        "no training: the class that makes an image likeliest, for models with labels; beside k-NN and linear",
+    ),
     "all": ("tasks", "knn, linear, fewshot, retrieval and cluster, in one table each"),
     "compare": ("compare", "several models and stores on the same images: one table, paired differences"),
 }
