@@ -16,14 +16,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from randfeat.pretrain import Recipe, read_recipe, train
 from torch import Tensor
 
 from randfeat import Pipeline, likelihood, load, seeding
 from randfeat.commands.demo.digits import FIT, VALIDATION, Digits, load_digits, with_shifts
-from randfeat.pretrain import Recipe, read_recipe, train
 from randfeat.tokenizers import Tokenizer
 
-STEPS = (400, 800, 1400, 2000)  # of the raster control
+STEPS = (400, 800, 1400)  # of the raster control
 EACH = 24  # numbers of each writer and class that the network of numbers learns from
 
 

@@ -22,7 +22,17 @@ if TYPE_CHECKING:
     from .sampling import Sampling
     from .schedules import Guidance
 
-__all__ = ["FeatureExtractor", "FeatureSpec", "Guidance", "Index", "Pipeline", "Race", "Sampling", "load", "load_tokenizer"]
+__all__ = [
+    "FeatureExtractor",
+    "FeatureSpec",
+    "Guidance",
+    "Index",
+    "Pipeline",
+    "Race",
+    "Sampling",
+    "load",
+    "load_tokenizer",
+]
 
 _HOME = {
     "FeatureExtractor": "extractor",

@@ -86,7 +86,9 @@ def log_prob(
     table = orders_of(model, count, mode, seed)
     labels = torch.full((len(tokens),), model.num_classes) if labels is None else labels
     place, image = _every(len(table), len(tokens))
-    sums = [part.sum(1) for part in token_log_prob(model, tokens, table, (image, labels[image], place), tick, batch_size)]
+    sums = [
+        part.sum(1) for part in token_log_prob(model, tokens, table, (image, labels[image], place), tick, batch_size)
+    ]
     return torch.cat(sums).view(len(table), -1).T.expand(-1, count)
 
 

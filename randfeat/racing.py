@@ -44,7 +44,7 @@ class Race:
 
     rungs: tuple[Rung, ...] = (
         Rung(1 / 8),
-        Rung(1 / 2, 0.7, 200),
+        Rung(1 / 2, 0.6, 180),
         Rung(1, 0.5, 50),
         Rung(4, 0.4, 10),
         Rung(math.inf, 0.2, 3),
@@ -59,7 +59,7 @@ class Race:
         if not self.margin > 0:
             raise ValueError(f"the margin of a race is a number of nats above 0, got {self.margin}")
         for passes, share, most in self.rungs:
-            if not 0 < passes or (1 <= passes < math.inf and passes != int(passes)):
+            if not passes > 0 or (1 <= passes < math.inf and passes != int(passes)):
                 raise ValueError(f"a rung reads a share of an order or whole orders, got {passes} passes")
             if not 0 < share <= 1 or most < 1:
                 raise ValueError(f"a rung is for a share of the classes and at least one, got {share} and {most}")
@@ -68,7 +68,7 @@ class Race:
                 raise ValueError(f"each rung reads further, and no more classes, but {after} follows {before}")
 
 
-def race_cost(classes: int, tokens: int, orders: int = 20, race: Race = Race()) -> float:  # noqa: B008  immutable
+def race_cost(classes: int, tokens: int, orders: int = 20, race: Race = Race()) -> float:
     """What a race among C classes costs for one image at most, in passes: readings of all N tokens for one class. In
     full it would be C * K. With a margin it costs less.
     """
@@ -88,7 +88,7 @@ def race(
     tokens: Tensor,
     classes: Sequence[int] | None = None,
     count: int = 20,
-    how: Race = Race(),  # noqa: B008  immutable
+    how: Race = Race(),
     mode: str | None = None,
     seed: int = 0,
     tick: Tick = lambda passes: None,

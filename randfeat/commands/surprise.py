@@ -59,7 +59,9 @@ def run(args: argparse.Namespace) -> None:
         seen.append(picture)
         heated.append(pictures.heat(picture, values, 0.0, high))
     shown = [picture for pair in zip(seen[:SHEET], heated[:SHEET], strict=True) for picture in pair]
-    captions = [text for path, one in zip(paths[:SHEET], maps, strict=False) for text in (path.name, caption(one))]
+    captions = [
+        text for path, one in zip(paths[:SHEET], maps, strict=False) for text in (path.name, f"to {one.max():.1f} nats")
+    ]
     packed = io.BytesIO()
     np.savez_compressed(packed, maps=maps, paths=np.array([str(path) for path in paths]))
     args.out.mkdir(parents=True, exist_ok=True)
@@ -68,9 +70,3 @@ def run(args: argparse.Namespace) -> None:
     files.write_bytes(args.out / "surprise.npz", packed.getvalue())
     files.write_bytes(args.out / "sheet.png", pictures.png(pictures.grid(shown, min(8, len(shown)), captions)))
     print(f"up to {high:.1f} nats; look at {args.out / 'sheet.png'} first")
-
-
-def caption(values: object) -> str:
-    import numpy as np
-
-    return f"mean {np.mean(values):.1f}, most {np.max(values):.1f} nats"  # type: ignore[arg-type]

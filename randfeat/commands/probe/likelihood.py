@@ -21,7 +21,9 @@ def add_arguments(parser: argparse.ArgumentParser, name: str) -> None:
         help="the orders that log p is averaged over (1 4 16). Of the largest number, a smaller one gets as many sets as "
         "it has room for, and its score is their mean",
     )
-    parser.add_argument("--race", action="store_true", help="read only the classes in front to the end: for many classes")
+    parser.add_argument(
+        "--race", action="store_true", help="read only the classes in front to the end: for many classes"
+    )
     parser.add_argument(
         "--beside",
         nargs="*",
