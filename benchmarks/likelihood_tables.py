@@ -1,6 +1,7 @@
-"""log p of every token of test images under every class in 20 orders, kept in a file: what tables and curves are made of.
+"""log p of every token of test images under every class in 20 orders, kept in a file.
 
-Races are run on such a table by the library's own code, which asks for numbers that are looked up here.
+Tables and curves are made of it. Races are run on such a table by the library's own code, which asks for numbers that
+are looked up here.
 """
 
 from __future__ import annotations

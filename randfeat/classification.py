@@ -30,11 +30,11 @@ class LogProb:
 
 
 class Ranked(NamedTuple):
-    """A class of an image: its index in the model, name, probability among the classes that were asked for, and
-    log p(image | class) in nats.
+    """A class of an image: label, its index in the model; name; probability among the classes that were
+    asked for; and log p(image | class) in nats.
     """
 
-    index: int
+    label: int
     name: str
     probability: float
     log_prob: float

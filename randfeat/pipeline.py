@@ -362,11 +362,10 @@ class Pipeline(nn.Module):
         seed: int = 0,
         batch_size: int = BATCH,
     ) -> Tensor:
-        """How unexpected each token of an image is: the mean over `orders` orders of -log p(token | those before it), in
-        nats, float32 (B, h, w).
+        """How unexpected each token of an image is: the mean over `orders` orders of -log p(token | those before it).
 
-        exact: given all other tokens, which takes h * w times as long. labels: one for each image, by default none, the
-        null class. `pictures.heat` shows a map.
+        In nats, float32 (B, h, w). exact: given all other tokens, which takes h * w times as long. labels: one for each
+        image, by default none, the null class. `pictures.heat` shows a map.
         """
         parts = [
             likelihood.surprise(self.packed(), tokens, label, orders, exact, seed=seed)

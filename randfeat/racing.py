@@ -44,12 +44,12 @@ class Race:
 
     rungs: tuple[Rung, ...] = (
         Rung(1 / 8),
-        Rung(1 / 2, 0.6, 180),
-        Rung(1, 0.5, 50),
-        Rung(4, 0.4, 10),
-        Rung(math.inf, 0.2, 3),
+        Rung(1 / 2, 0.7, 120),
+        Rung(1, 0.5, 40),
+        Rung(4, 0.3, 12),
+        Rung(math.inf, 0.2, 5),
     )
-    margin: float = 20.0
+    margin: float = 10.0
 
     def __post_init__(self) -> None:
         if not self.rungs or self.rungs[0][1:] != (1.0, math.inf):
@@ -107,7 +107,7 @@ def race(
     sums, standing, reached = torch.zeros(size), torch.zeros(size), torch.zeros(size, dtype=torch.int64)
     cost, orders_read, whole = torch.zeros(len(tokens)), torch.zeros(size), 0
 
-    def read(rows: tuple[Tensor, Tensor], part: Tensor) -> Tensor:
+    def read(rows: tuple[Tensor, ...], part: Tensor) -> Tensor:
         """The sums of log p over the orders in `part`, for the images and columns in `rows`."""
         image, column = (index.repeat(len(part)) for index in rows)
         place = torch.arange(len(part)).repeat_interleave(len(rows[0]))

@@ -9,8 +9,9 @@ from ..sources.folder import SUFFIXES
 
 
 def listed(given: Iterable[Path]) -> list[Path]:
-    """The files, and of each folder the images below it, sorted. Raises a FileNotFoundError for what is not there, and a
-    ValueError for a folder without images.
+    """The files, and of each folder the images below it, sorted.
+
+    Raises a FileNotFoundError for what is not there, and a ValueError for a folder without images.
     """
     found: list[Path] = []
     for path in given:

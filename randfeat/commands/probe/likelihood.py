@@ -18,8 +18,8 @@ def add_arguments(parser: argparse.ArgumentParser, name: str) -> None:
         type=int,
         default=[1, 4, 16],
         metavar="K",
-        help="the orders that log p is averaged over (1 4 16). Of the largest number, a smaller one gets as many sets as "
-        "it has room for, and its score is their mean",
+        help="the orders that log p is averaged over (1 4 16). The largest number holds several "
+        "sets of a smaller one, whose score is their mean",
     )
     parser.add_argument(
         "--race", action="store_true", help="read only the classes in front to the end: for many classes"
