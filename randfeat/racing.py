@@ -38,18 +38,20 @@ class Rung(NamedTuple):
 class Race:
     """Rungs, each with more passes and no more classes than the one before.
 
-    margin: a class that is so many nats behind the best leaves, too. An image with one class left is done once that was
-    read in a whole order. Infinity lets no class leave early.
+    margin: a class that is so many nats behind the best leaves, too; after k orders it is the margin / sqrt(k), since a
+    mean over k orders varies that much less. An image with one class left is done once that was read in a whole order.
+    Infinity lets no class leave early.
     """
 
     rungs: tuple[Rung, ...] = (
         Rung(1 / 8),
-        Rung(1 / 2, 0.7, 120),
-        Rung(1, 0.5, 40),
-        Rung(4, 0.3, 12),
+        Rung(1 / 2, 1, 120),
+        Rung(1, 1, 40),
+        Rung(4, 0.5, 12),
+        Rung(8, 0.2, 5),
         Rung(math.inf, 0.2, 5),
     )
-    margin: float = 10.0
+    margin: float = 12.0
 
     def __post_init__(self) -> None:
         if not self.rungs or self.rungs[0][1:] != (1.0, math.inf):
@@ -115,7 +117,8 @@ def race(
         return torch.cat([one.sum(1) for one in found]).view(len(part), -1).sum(0)
 
     for number, rung in enumerate(how.rungs, 1):
-        running = _in_front(standing, reached == number - 1, rung.runners(len(label)), how.margin)
+        margin = how.margin / math.sqrt(max(1, whole))
+        running = _in_front(standing, reached == number - 1, rung.runners(len(label)), margin)
         running &= (running.sum(1, keepdim=True) > 1) | (orders_read.sum(1, keepdim=True) == 0)
         rows = running.nonzero(as_tuple=True)
         passes = int(min(rung.passes, len(table)))
