@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import math
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -265,39 +266,40 @@ def shared_forward(model: RandAR, tokens: Tensor, order: Tensor) -> Tensor:
     return model.head(model.norm(y[:, 1::2])).unflatten(0, (batch, classes))
 
 
-def report_sharing(models: Path, out: Path, rounds: int = 7) -> None:
+def report_sharing(models: Path, out: Path, rounds: int = 15) -> None:
     model = load(models / "randar")
-    generator, images = model.generator.eval(), load_digits().written_by(TEST).images[:32]
-    tokens, classes = model.encode(images), generator.num_classes
-    order = likelihood.orders_of(generator, 1).expand(len(tokens), -1)
+    generator, packed, classes = model.generator.eval(), model.packed(), model.generator.num_classes
+    for images in (1, 24):
+        tokens = model.encode(load_digits().written_by(TEST).images[:images])
+        order = likelihood.orders_of(generator, 1).expand(images, -1)
+        every = tokens.repeat_interleave(classes, 0), order.repeat_interleave(classes, 0)
+        label = torch.arange(classes).repeat(images)
 
-    @torch.no_grad()
-    def one_batch(network: object) -> Tensor:
-        label = torch.arange(classes).repeat(len(tokens))
-        every = tokens.repeat_interleave(classes, 0), label, order.repeat_interleave(classes, 0)
-        return network(*every).unflatten(0, (len(tokens), classes))  # type: ignore[operator]
+        def one_by_one(network: RandAR, tokens: Tensor = tokens, order: Tensor = order) -> Tensor:
+            return torch.stack([network(tokens, torch.full((len(tokens),), c), order) for c in range(classes)], 1)
 
-    @torch.no_grad()
-    def one_by_one() -> Tensor:
-        each = [generator(tokens, torch.full((len(tokens),), c), order) for c in range(classes)]
-        return torch.stack(each, 1)
+        def one_batch(
+            network: RandAR, every: tuple[Tensor, Tensor] = every, label: Tensor = label, images: int = images
+        ) -> Tensor:
+            return network(every[0], label, every[1]).unflatten(0, (images, classes))
 
-    packed = model.packed()
-    ways = {
-        "C calls": one_by_one,
-        "C classes in one batch": lambda: one_batch(generator),
-        "the same, packed weights": lambda: one_batch(packed),
-        "the first block shared": lambda: shared_forward(generator, tokens, order),
-    }
-    expected = one_by_one()
-    for way, call in ways.items():
-        difference = float((call() - expected).abs().max())
-        seconds = []
-        for _ in range(rounds):
-            begin = time.process_time()
-            call()
-            seconds.append(time.process_time() - begin)
-        print(f"| {way} | {1000 * sorted(seconds)[rounds // 2]:.0f} ms | {difference:.1e} |", flush=True)
+        ways = {
+            "C calls": partial(one_by_one, generator),
+            "C classes in one batch": partial(one_batch, generator),
+            "one batch, the first block shared": partial(shared_forward, generator, tokens, order),
+            "C calls, packed weights": partial(one_by_one, packed),
+            "C classes in one batch, packed weights": partial(one_batch, packed),
+        }
+        with torch.no_grad():
+            expected, seconds = one_by_one(generator), {way: [] for way in ways}
+            for _ in range(rounds):
+                for way, call in ways.items():
+                    begin = time.process_time()
+                    call()
+                    seconds[way].append(time.process_time() - begin)
+            for way, call in ways.items():
+                difference = float((call() - expected).abs().max())
+                print(f"| {images} | {way} | {1000 * sorted(seconds[way])[rounds // 2]:.1f} ms | {difference:.0e} |")
 
 
 REPORTS = {"orders": report_orders, "race": report_race, "surprise": report_surprise, "sharing": report_sharing}
