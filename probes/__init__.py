@@ -61,6 +61,7 @@ _HOME = {
     "deal_rows": "shares",
     "draw_shots": "fewshot",
     "evaluate": "evaluation",
+    "evaluate_likelihood": "evaluation",
     "evaluate_online": "evaluation",
     "evaluate_pairs": "evaluation",
     "evaluate_segmentation": "segmenting",

@@ -112,6 +112,25 @@ def evaluate_pairs(
     )
 
 
+def evaluate_likelihood(
+    data: FeatureSet,
+    predicted: Mapping[int, NDArray[Any]],
+    how: Protocol = _USUAL,
+    settings: Mapping[str, Any] | None = None,
+    seconds: float = 0.0,
+) -> Record:
+    """The record of "likelihood", classification without training. Its headline is the largest number of orders.
+
+    data: without features. predicted: by number of orders the labels of the test images as text, (n,), or (runs, n)
+    from as many sets of orders. seconds: that it took to predict them.
+    """
+    truth = data.test.labels.astype(str)
+    right = {f"K={count}": predicted[count] == truth for count in sorted(predicted, reverse=True)}
+    labels = np.atleast_2d(predicted[max(predicted)])[0]
+    found = Measured(right, predicted=labels, settings=dict(settings or {}))
+    return _record(data, "likelihood", how, found, data.test, {"test images": len(data.test)}, seconds)
+
+
 # records ------------------------------------------------------------------------------------------------------------
 
 

@@ -27,7 +27,17 @@ from .stats import Claim, Difference, Interval, holm, paired
 
 FORMAT = "evaluation of randfeat, version 1"
 RESULTS = "results.csv"
-TASKS = ("knn", "linear", "attentive", "fewshot", "retrieval", "correspondence", "segmentation", "cluster")
+TASKS = (
+    "knn",
+    "linear",
+    "attentive",
+    "fewshot",
+    "retrieval",
+    "correspondence",
+    "segmentation",
+    "cluster",
+    "likelihood",
+)
 CHOSEN = "chosen"  # the metric of what was chosen on train, where the headline was fixed in advance
 _COLUMNS = (
     "task",

@@ -11,6 +11,7 @@ from importlib import import_module
 from importlib.metadata import version
 
 COMMANDS = {
+    "classify": "which class makes an image likeliest, without training anything: ranked names with probabilities",
     "demo": "train on handwritten digits, read, probe, search, sample and inpaint them, and show it all in one page",
     "edit": "paint the masked part of a picture anew as something of a class",
     "extract": "features of all images of a folder, a list or a dataset into a store on disk",
@@ -20,6 +21,7 @@ COMMANDS = {
     "outpaint": "paint around a picture, to any size",
     "probe": "measure features: k-NN, linear, attentive, few-shot, retrieval, clusters, dense; with intervals",
     "sample": "sample images into a folder: PNG files, a grid, one .npz",
+    "surprise": "where an image is unlike what the model expects: heat maps, and the numbers behind them",
     "tokenize": "tokens of all images of a folder, a list or a dataset into a cache that training reads",
     "vary": "draw pictures like one that there is",
 }

@@ -71,15 +71,19 @@ def explicit(positions: Sequence[int] | Tensor, grid: Grid) -> Tensor:
     return order
 
 
-def validate(order: Tensor, grid: Grid) -> None:
-    """Raises a ValueError that names the first offending entry unless each row is a permutation of 0..N-1."""
+def validate(order: Tensor, grid: Grid, cut: bool = False) -> None:
+    """Raises a ValueError that names the first offending entry unless each row is a permutation of 0..N-1.
+
+    cut: whether it may be the beginning of one, of at least one position.
+    """
     count = grid[0] * grid[1]
-    if order.dtype != torch.int64 or order.ndim == 0 or order.shape[-1] != count:
+    length = order.shape[-1] if order.ndim else 0
+    if order.dtype != torch.int64 or not (1 <= length <= count if cut else length == count):
         raise ValueError(
-            f"an order for the grid {grid[0]} x {grid[1]} holds {count} int64 positions, "
+            f"an order for the grid {grid[0]} x {grid[1]} holds {'at most ' if cut else ''}{count} int64 positions, "
             f"got {order.dtype} of shape {tuple(order.shape)}"
         )
-    rows = order.reshape(-1, count).cpu()
+    rows = order.reshape(-1, length).cpu()
     sorted_rows, places = rows.sort(dim=-1, stable=True)
     outside = (rows < 0) | (rows >= count)
     repeated = torch.zeros_like(outside)

@@ -11,6 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 SMALLEST = 96  # pixels; a picture with a shorter side is magnified, pixel by pixel
 PAPER, INK = "white", (60, 60, 60)
+HEAT, COVER = "inferno", 0.65  # matplotlib's colours, and how much of a picture they cover
 
 
 def png(picture: Image.Image) -> bytes:
@@ -90,6 +91,19 @@ def grid(
             text = _cut(captions[number], font, width)
             pen.text((left + width / 2, top + height + below / 2), text, INK, font, anchor="mm")
     return canvas
+
+
+def heat(picture: Image.Image, values: np.ndarray, low: float, high: float) -> Image.Image:
+    """A picture in grey under the colours of a map of numbers, dark for `low` and bright for `high`, as RGB.
+
+    values: (h, w); each covers the rectangle of the picture that it speaks of.
+    """
+    from matplotlib import colormaps
+
+    shares = np.clip((np.asarray(values, dtype=np.float64) - low) / max(high - low, 1e-12), 0, 1)
+    colours = Image.fromarray(colormaps[HEAT](shares, bytes=True)[..., :3])
+    grey = picture.convert("L").convert("RGB")
+    return Image.blend(grey, colours.resize(picture.size, Image.Resampling.NEAREST), COVER)
 
 
 def _cut(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> str:

@@ -25,16 +25,19 @@ from . import (
     orders,
     packing,
     pictures,
+    racing,
     seeding,
     tokenizers,
     weights,
 )
 from . import extrapolation as extrapolating
 from .classes import Classes, Label
+from .classification import Classification, LogProb
 from .editing import Framing, jobs
 from .extrapolation import Extrapolation
 from .features import FeatureSpec
 from .models import Generator
+from .racing import Race
 from .sampling import Sampling, check_sweeps
 from .sampling import decode as draw_step_by_step
 from .sampling import sample as draw_tokens
@@ -399,9 +402,98 @@ class Pipeline(nn.Module):
         how = sampling or self.sampling, editing.as_framing(framing), guess
         return jobs.watch(self, image, mask, label, seed, *how)
 
-    def classify(self, images: data.Images, orders: int = 16, seed: int = 0) -> Tensor:
-        """Mean over `orders` orders of log p(image | class), in nats: float32 (B, num_classes)."""
-        return likelihood.class_log_prob(self.packed(), self.encode(images), None, orders, seed=seed).mean(-1)
+    def log_prob(
+        self,
+        images: data.Images | Iterable[data.Picture],
+        labels: Sequence[Label] | None = None,
+        orders: int = 16,
+        seed: int = 0,
+        batch_size: int = BATCH,
+    ) -> LogProb:
+        """log p(image | label) in nats, in each of `orders` orders, the same for all images: its `mean` and `deviation`
+        are (B,).
+
+        labels: one for each image, by default none, the null class. Any number of images, as for `features`.
+        """
+        parts = [
+            likelihood.log_prob(self.packed(), tokens, label, orders, seed=seed)
+            for tokens, label in self._labelled(images, labels, batch_size)
+        ]
+        return LogProb(torch.cat(parts))
+
+    def classify(
+        self,
+        images: data.Images | Iterable[data.Picture],
+        classes: Sequence[Label] | None = None,
+        orders: int = 16,
+        seed: int = 0,
+        race: Race | None = None,
+        batch_size: int = BATCH,
+        progress: bool = False,
+    ) -> Classification:
+        """Which classes make images likeliest: by the mean of log p(image | class) over `orders` orders, the same for
+        all images and classes.
+
+        classes: those to choose from, all by default. race: reads only the classes in front in all orders, for many
+        classes (see `racing`). Any number of images, as for `features`. progress: show a bar.
+        """
+        columns = self._classes(classes)
+        names, parts = [self.classes.short(index) for index in columns], []
+        for batch in data.batches(images, batch_size, "classifying" if progress else None):
+            tokens = self.encode(batch).cpu()
+            if race is not None:
+                scores, order, passes = racing.race(self.packed(), tokens, columns, orders, race, seed=seed)
+            else:
+                each = likelihood.class_log_prob(self.packed(), tokens, columns, orders, seed=seed)
+                scores, distinct = each.mean(2), 1 if self.generator.raster_only else orders
+                order = scores.argsort(dim=1, descending=True, stable=True)
+                passes = torch.full((len(tokens),), float(len(columns) * distinct))
+            parts.append(Classification(scores, order, columns, names, passes))
+        return Classification.joined(parts)
+
+    def surprise(
+        self,
+        images: data.Images | Iterable[data.Picture],
+        labels: Sequence[Label] | None = None,
+        orders: int = 16,
+        exact: bool = False,
+        seed: int = 0,
+        batch_size: int = BATCH,
+    ) -> Tensor:
+        """How unexpected each token of an image is: the mean over `orders` orders of -log p(token | those before it).
+
+        In nats, float32 (B, h, w). exact: given all other tokens, which takes h * w times as long. labels: one for each
+        image, by default none, the null class. `pictures.heat` shows a map.
+        """
+        parts = [
+            likelihood.surprise(self.packed(), tokens, label, orders, exact, seed=seed)
+            for tokens, label in self._labelled(images, labels, batch_size)
+        ]
+        return torch.cat(parts).unflatten(1, self.generator.grid)
+
+    def _classes(self, classes: Sequence[Label] | None) -> list[int]:
+        """Indices of classes to choose from."""
+        if classes is None:
+            return list(range(self.generator.num_classes))
+        indices = self.classes.indices(classes)
+        if self.generator.num_classes in indices or len(set(indices)) < len(indices):
+            raise ValueError(f"classes to choose from are different ones and no None, got {list(classes)}")
+        return indices
+
+    def _labelled(
+        self, images: data.Images | Iterable[data.Picture], labels: Sequence[Label] | None, batch_size: int
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Tokens and class indices of images, batch after batch."""
+        label, done = None if labels is None else self.label_indices(labels), 0
+        for batch in data.batches(images, batch_size):
+            tokens = self.encode(batch).cpu()
+            own = self.label_indices([None] * len(tokens)) if label is None else label[done : done + len(tokens)]
+            done += len(tokens)
+            if len(own) < len(tokens):
+                break
+            yield tokens, own
+        if label is not None and len(label) != done:
+            raise ValueError(f"{len(label)} labels for {done} images or more: give one for each")
 
     def label_indices(self, labels: Sequence[Label]) -> Tensor:
         """Class indices (B,) of labels given by index, by name, or as None (the null class)."""

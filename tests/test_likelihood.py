@@ -5,8 +5,8 @@ import tiny
 import torch
 from naive import read as naive_read
 
-from randfeat import orders, seeding
-from randfeat.likelihood import class_log_prob, log_prob
+from randfeat import likelihood, orders, seeding
+from randfeat.likelihood import class_log_prob, log_prob, orders_of, passes_at_once, surprise, token_log_prob
 from randfeat.sampling import Sampling, sample
 
 TOYS = [((1, 3), 3), ((2, 2), 2)]
@@ -66,8 +66,8 @@ def test_an_order_that_is_always_the_same_is_read_once(name, monkeypatch):
     tokens, label, _ = tiny.batch(model)
     forward, calls = model.forward, []
     monkeypatch.setattr(model, "forward", lambda *args: calls.append(args) or forward(*args))
-    logp = log_prob(model, tokens, label, 3, "raster", tick=lambda: ticks.append(len(calls)))
-    assert ticks == [1, 1, 1]
+    logp = log_prob(model, tokens, label, 3, "raster", tick=ticks.append)
+    assert (ticks, len(calls)) == ([len(tokens)], 1)
     assert torch.equal(logp, log_prob(model, tokens, label, 1, "raster").expand(-1, 3))
 
 
@@ -82,7 +82,7 @@ def test_samples_of_a_class_are_likeliest_under_it(build):
 def test_class_log_prob_is_log_prob_of_each_class(model):
     tokens = tiny.batch(model)[0]
     expected = [log_prob(model, tokens, torch.full((3,), c), 2, None, 5) for c in (2, 0)]
-    assert torch.equal(class_log_prob(model, tokens, [2, 0], 2, seed=5), torch.stack(expected, 1))
+    torch.testing.assert_close(class_log_prob(model, tokens, [2, 0], 2, seed=5), torch.stack(expected, 1))
     assert class_log_prob(model, tokens).shape == (3, 3, 1)
 
 
@@ -105,3 +105,48 @@ def test_a_likelihood_needs_an_order(model):
     tokens, _, _ = tiny.batch(model)
     with pytest.raises(ValueError, match="at least one order, got 0"):
         log_prob(model, tokens, count=0)
+
+
+def test_an_order_that_is_cut_short_reads_the_same_as_the_beginning_of_a_whole_one(model):
+    tokens, label, _ = tiny.batch(model)
+    table, rows = orders_of(model, 2), (torch.arange(3), label, torch.tensor([0, 1, 0]) % len(orders_of(model, 2)))
+    whole = torch.cat(list(token_log_prob(model, tokens, table, rows)))
+    for length in range(1, model.num_tokens + 1):
+        cut = torch.cat(list(token_log_prob(model, tokens, table[:, :length], rows, at_once=2)))
+        torch.testing.assert_close(cut, whole[:, :length])
+
+
+def test_a_batch_is_bounded_by_its_logits(monkeypatch):
+    model = tiny.model("randar")
+    most = passes_at_once(model, model.num_tokens)
+    assert most == model.images_at_once()
+    monkeypatch.setattr(likelihood, "LOGITS_AT_ONCE", 3 * 4 * model.num_tokens * model.vocab_size)
+    assert passes_at_once(model, model.num_tokens) == 3
+    monkeypatch.setattr(likelihood, "LOGITS_AT_ONCE", 1)
+    assert passes_at_once(model, model.num_tokens) == 1
+    tokens, ticks = tiny.batch(model)[0], []
+    log_prob(model, tokens, count=2, tick=ticks.append)
+    assert ticks == [1] * 6
+
+
+def test_surprise_is_what_likelihood_is_made_of(model):
+    tokens, label, _ = tiny.batch(model)
+    found = surprise(model, tokens, label, 4, seed=2)
+    assert found.shape == tokens.shape
+    torch.testing.assert_close(-found.sum(1), log_prob(model, tokens, label, 4, seed=2).mean(1))
+    torch.testing.assert_close(surprise(model, tokens), surprise(model, tokens, torch.full((3,), 3)))
+
+
+def test_exact_surprise_is_of_a_token_that_comes_last(model):
+    tokens, label, _ = tiny.batch(model)
+    if model.raster_only:
+        with pytest.raises(ValueError, match="never all others: leave exact out"):
+            surprise(model, tokens, exact=True)
+        return
+    found = surprise(model, tokens, label, 2, exact=True, seed=4)
+    for position in range(model.num_tokens):
+        expected = torch.zeros(3)
+        for order in orders_of(model, 2, seed=4):
+            moved = torch.cat((order[order != position], torch.tensor([position]))).expand(3, -1)
+            expected -= model(tokens, label, moved)[:, -1].log_softmax(-1).detach()[range(3), tokens[:, position]] / 2
+        torch.testing.assert_close(found[:, position], expected, atol=1e-5, rtol=1e-4)

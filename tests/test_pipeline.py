@@ -295,8 +295,41 @@ def test_published_words_mean_what_they_meant(name):
 
 def test_classify_is_the_mean_over_orders(pipeline):
     expected = likelihood.class_log_prob(pipeline.generator, pipeline.encode(ANY_IMAGES), None, 5, seed=2).mean(2)
-    torch.testing.assert_close(pipeline.classify(ANY_IMAGES, orders=5, seed=2), expected)
-    assert expected.shape == (2, 3)
+    found = pipeline.classify(ANY_IMAGES, orders=5, seed=2, batch_size=1)
+    torch.testing.assert_close(found.log_prob, expected)
+    assert torch.equal(found.best, expected.argmax(1))
+    assert found.passes.tolist() == [3 * (1 if pipeline.generator.raster_only else 5)] * 2
+    two = pipeline.classify(ANY_IMAGES, ["dog", 0], orders=5, seed=2)
+    torch.testing.assert_close(two.log_prob, expected[:, [1, 0]])
+    names = [pipeline.class_names[row.argmax()] for row in expected]
+    assert [ranked[0].name for ranked in found.ranked()] == names
+    for ranked, row in zip(two.ranked(), expected[:, [1, 0]], strict=True):
+        assert ranked[0].log_prob >= ranked[1].log_prob
+        assert sum(one.probability for one in ranked) == pytest.approx(1)
+        assert ranked[0].probability == pytest.approx(row.softmax(0).max().item(), rel=1e-4)
+    with pytest.raises(ValueError, match="different ones and no None"):
+        pipeline.classify(ANY_IMAGES, [1, 1])
+    with pytest.raises(ValueError, match="unknown class 'horse'"):
+        pipeline.classify(ANY_IMAGES, ["horse"])
+
+
+def test_log_prob_has_a_deviation_over_orders(pipeline):
+    each = likelihood.log_prob(pipeline.generator, pipeline.encode(ANY_IMAGES), torch.tensor([1, 3]), 4, seed=1)
+    found = pipeline.log_prob(ANY_IMAGES, [1, None], orders=4, seed=1, batch_size=1)
+    torch.testing.assert_close(found.each, each)
+    torch.testing.assert_close(found.mean, each.mean(1))
+    torch.testing.assert_close(found.deviation, each.std(1))
+    assert pipeline.log_prob(ANY_IMAGES, orders=1).deviation.isnan().all()
+    for labels in ([1], [1, 2, 0]):
+        with pytest.raises(ValueError, match="give one for each"):
+            pipeline.log_prob(ANY_IMAGES, labels)
+
+
+def test_surprise_has_the_shape_of_the_grid(pipeline):
+    found = pipeline.surprise(ANY_IMAGES, [0, 1], orders=2, seed=3)
+    assert found.shape == (2, *pipeline.generator.grid)
+    expected = likelihood.surprise(pipeline.generator, pipeline.encode(ANY_IMAGES), torch.tensor([0, 1]), 2, seed=3)
+    torch.testing.assert_close(found.flatten(1), expected)
 
 
 def test_parts_that_do_not_fit_are_refused():

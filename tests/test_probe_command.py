@@ -14,12 +14,11 @@ from randfeat.probes import Record, load_all
 from sklearn.datasets import load_digits
 from test_sample_folder import make
 
-from randfeat import cli, store
+from randfeat import Pipeline, cli, load, store
 from randfeat.commands.demo import digits
 from randfeat.commands.probe.inputs import open_data, part_of
 from randfeat.commands.probe.placing import placement, seen
 from randfeat.encoders import open_encoder
-from randfeat.loading import load
 from randfeat.store import FeatureStore
 
 SPEC = "raster/causal/token/L2/mean/mean"
@@ -640,7 +639,7 @@ def test_options_know_the_tasks_and_recipes_that_there_are():
     assert options.RECIPES == KNOWN
     assert all(isinstance(getattr(Recipe, name)(), Recipe) for name in options.RECIPES)
     assert {*options.EVERY, "attentive"} == set(MEASURES)
-    assert set(MEASURES) | {"correspondence", "segmentation", "all", "compare"} <= set(PROBES)
+    assert set(MEASURES) | {"correspondence", "segmentation", "likelihood", "sweep", "all", "compare"} <= set(PROBES)
 
 
 # sweep ----------------------------------------------------------------------------------------------------------------
@@ -718,3 +717,46 @@ def test_sweep_takes_one_model(model, table, tmp_path, capsys):
     assert "one MODEL and DATA, or one STORE" in capsys.readouterr().err
     assert probe("sweep", "random:timm:test_vit", table, out=tmp_path / "out", more=["--orders", "raster"]) == 1
     assert "leave --orders out" in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def named(tmp_path_factory):
+    """A model whose classes are called as those of the data."""
+    path = tmp_path_factory.mktemp("model") / "named"
+    made = make()
+    Pipeline(made.tokenizer, made.generator, ["bee", "ant", "cat"]).save(path)
+    return path
+
+
+def test_likelihood_stands_beside_probes_of_the_same_images(named, table, tmp_path):
+    command = ["probe", "likelihood", str(named), str(table), "-o", str(tmp_path), "--group", "photographer"]
+    assert cli.main([*command, "--orders", "1", "4", "--beside", "knn", *FAST]) == 0
+    record, other = load_all(tmp_path)[:2]
+    assert (record.task, other.task, list(record.scores)) == ("likelihood", "knn", ["K=4", "K=1"])
+    assert record.arrays["paths"].tolist() == other.arrays["paths"].tolist()
+    assert set(record.arrays["groups"]) == {"p4", "p5"}
+    pipeline, names = load(named), np.array(["bee", "ant", "cat"])
+    paths = [str(table / path) for path in record.arrays["paths"].tolist()]
+    best = [names[pipeline.classify(paths, orders=k).log_prob.argmax(1)] for k in (4, 1)]
+    assert record.arrays["predicted"].tolist() == best[0].tolist()
+    assert record.scores["K=4"].value == pytest.approx((best[0] == record.arrays["truth"]).mean())
+    assert record.arrays["runs K=1"].shape == (4, len(paths))
+    assert record.arrays["runs K=1"][0].tolist() == (best[1] == record.arrays["truth"]).tolist()
+    text = (tmp_path / "table.md").read_text()
+    assert "| likelihood | K=4 | K=1 |" in text
+    assert "| knn |" in text
+    assert cli.main([*command, "--orders", "4", "--race", "--beside", *FAST]) == 0
+    assert "| likelihood | K=4 |" in (tmp_path / "table.md").read_text()
+
+
+def test_likelihood_says_what_it_needs(model, named, table, tmp_path, capsys):
+    command = ["probe", "likelihood", str(named), str(table), "-o", str(tmp_path), *FAST]
+    for more, says in (
+        (["--orders", "0"], "at least one order, got 0"),
+        (["--beside", "--baselines"], "for the probes of --beside"),
+        (["--recipe", "mae"], "leave them out"),
+    ):
+        assert cli.main([*command, *more]) == 1
+        assert says in capsys.readouterr().err
+    assert cli.main(["probe", "likelihood", str(model), str(table), "-o", str(tmp_path), *FAST]) == 1
+    assert "the class ant of the data is none of the model's" in capsys.readouterr().err

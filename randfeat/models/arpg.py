@@ -61,7 +61,7 @@ class ARPG(Generator):
         self.head = nn.Linear(self.embed_dim, self.vocab_size, bias=False)
 
     def forward(self, tokens: Tensor, label: Tensor | None, order: Tensor) -> Tensor:
-        self.check_order(order)
+        self.check_order(order, cut=True)
         table, label = self.rope(tokens.device), self.labels(label, len(tokens))
         # the last token predicts nothing
         x, places = self._content(label, orders.gather(tokens, order)[:, :-1], order[:, :-1])

@@ -142,10 +142,10 @@ class Generator(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, tokens: Tensor, label: Tensor | None, order: Tensor) -> Tensor:
-        """Teacher-forced logits: tokens (B, N) in raster space, label (B,), order (B, N) -> (B, N, V) in order space.
+        """Teacher-forced logits: tokens (B, N) in raster space, label (B,), order (B, n) -> (B, n, V) in order space.
 
         Row i predicts the token at `order[:, i]` from the class and the tokens at earlier places only, in training
-        and evaluation alike.
+        and evaluation alike. An order may be cut short, n <= N: no row knows how many follow.
         """
 
     @abstractmethod
@@ -195,7 +195,7 @@ class Generator(nn.Module, ABC):
         """
         self.check_reading(layers, context, stream)
         self.check_order(order)
-        count, label = self._images_at_once(), self.labels(label, len(tokens))
+        count, label = self.images_at_once(), self.labels(label, len(tokens))
         parts = [
             self.states(*part, layers, context, stream)
             for part in zip(tokens.split(count), label.split(count), order.split(count), strict=True)
@@ -215,7 +215,7 @@ class Generator(nn.Module, ABC):
         states[deepest] = blocks[deepest - 1](x, rope, rows=rows, **how)
         return [states[i] for i in layers]
 
-    def _images_at_once(self) -> int:
+    def images_at_once(self) -> int:
         """How many images `hidden` reads at once; the result does not depend on it, beyond rounding."""
         if self.device.type != "cpu":
             return sys.maxsize
@@ -247,11 +247,14 @@ class Generator(nn.Module, ABC):
             raise ValueError(f"label {int(wrong)} is outside 0..{self.num_classes}, whose last is the null class")
         return label
 
-    def check_order(self, order: Tensor) -> None:
-        """Raises a ValueError for what is no permutation (on the CPU only, see `labels`) or not the order it knows."""
+    def check_order(self, order: Tensor, cut: bool = False) -> None:
+        """Raises a ValueError for what is no permutation (on the CPU only, see `labels`) or not the order it knows.
+
+        cut: whether the beginning of one will do.
+        """
         if order.device.type == "cpu":
-            orders.validate(order, self.grid)
-        if self.raster_only and (order != orders.raster(self.grid).to(order.device)).any():
+            orders.validate(order, self.grid, cut)
+        if self.raster_only and (order != orders.raster(self.grid)[: order.shape[-1]].to(order.device)).any():
             raise ValueError(f"{type(self).__name__} knows one order, raster: another one was given")
 
     def check_order_mode(self, mode: str | None) -> str:

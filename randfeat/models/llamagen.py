@@ -37,9 +37,10 @@ class LlamaGen(Generator):
         self.head = nn.Linear(self.embed_dim, self.vocab_size, bias=False)
 
     def forward(self, tokens: Tensor, label: Tensor | None, order: Tensor) -> Tensor:
-        self.check_order(order)
+        self.check_order(order, cut=True)
         # the last token predicts nothing
-        x, places = self._sequence(self.labels(label, len(tokens)), tokens[:, :-1], order[:, :-1])
+        read = tokens[:, : order.shape[1] - 1]
+        x, places = self._sequence(self.labels(label, len(tokens)), read, order[:, :-1])
         rope = rope_at(self.rope(tokens.device), places)
         for block in self.blocks:
             x = block(x, rope, causal=True)

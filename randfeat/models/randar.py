@@ -55,7 +55,7 @@ class RandAR(Generator):
         self.head = nn.Linear(self.embed_dim, self.vocab_size, bias=False)
 
     def forward(self, tokens: Tensor, label: Tensor | None, order: Tensor) -> Tensor:
-        self.check_order(order)
+        self.check_order(order, cut=True)
         table = self.rope(tokens.device)
         read, label = orders.gather(tokens, order), self.labels(label, len(tokens))
         x, places = self._sequence(self._instructions(table), label, read, order)

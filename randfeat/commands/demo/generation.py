@@ -81,11 +81,11 @@ def likelihood_curve(
     tokens: Tensor,
     labels: np.ndarray,
     counts: tuple[int, ...],
-    tick: Callable[[], None] = lambda: None,
+    tick: Callable[[int], object] = lambda passes: None,
 ) -> dict[int, np.ndarray]:
     """Whether the likeliest class is right, (n,) for each number of orders; a larger number includes a smaller one's.
 
-    tick is called after each pass over the images, of which there are classes * max(counts).
+    tick is called with the number of passes after each batch; there are images * classes * max(counts).
     """
     scores = likelihood.class_log_prob(model, tokens, None, max(counts), tick=tick)
     return {k: (scores[..., :k].mean(-1).argmax(1).numpy() == labels) for k in counts}

@@ -186,8 +186,8 @@ def read_baselines(tokenizer: PatchTokenizer, task: Task, line: int) -> dict[str
 def score_likelihood(directory: Path, every: int, counts: tuple[int, ...], line: int) -> dict[int, np.ndarray]:
     pipeline, test = load(directory), load_digits().written_by(TEST)
     classes, total = pipeline.generator.num_classes, max(counts)
-    with progress.bar(classes * total, f"likelihood {directory.name}", "pass", line) as bar:
-        tokens = pipeline.encode(test.images[::every])
+    tokens = pipeline.encode(test.images[::every])
+    with progress.bar(len(tokens) * classes * total, f"likelihood {directory.name}", "pass", line) as bar:
         return generation.likelihood_curve(pipeline.generator, tokens, test.labels[::every].numpy(), counts, bar.update)
 
 

@@ -19,6 +19,7 @@ DIR then holds, for each evaluation, a record (.json) with the scores of every i
 examples:
   randfeat probe all demo/models/randar_free demo/digits --group writer --baselines -o measured
   randfeat probe compare arpg-l timm:vit_base_patch16_224.mae random:arpg-l --data photos -o compared
+  randfeat probe likelihood demo/models/randar demo/digits --group writer --orders 1 4 16 -o likelihood
   randfeat probe correspondence arpg-l SPair-71k --spec raster/full/token/L6/none/mean -o matched
   randfeat probe segmentation arpg-l VOC2012 --spec raster/full/token/L6/none/mean --baselines -o segmented
 
@@ -55,6 +56,10 @@ PROBES = {
     "segmentation": (
         "segmentation",
         "mIoU of a linear layer on dense features, in layouts like Pascal VOC's and ADE20K's",
+    ),
+    "likelihood": (
+        "likelihood",
+        "no training: the class that makes an image likeliest, for models with labels; beside k-NN and linear",
     ),
     "all": ("tasks", "knn, linear, fewshot, retrieval and cluster, in one table each"),
     "sweep": ("sweep", "one model read in many ways: order x context x stream x layer x pool, ranked on train"),

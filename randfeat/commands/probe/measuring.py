@@ -54,8 +54,14 @@ UNFITTED = ("retrieval", "cluster")  # tasks without a train
 DENSE_SPECS = ("raster/causal/token/L0.5/none/mean", "L-1/none")  # of ours and of timm's, where none is given
 
 
-def measure(given: Sequence[str], data: str | None, tasks: Sequence[str], args: argparse.Namespace) -> None:
-    """Every contender in every task; what is written lies in `args.out`."""
+def measure(
+    given: Sequence[str],
+    data: str | None,
+    tasks: Sequence[str],
+    args: argparse.Namespace,
+    others: Sequence[Record] = (),
+) -> None:
+    """Every contender in every task; what is written lies in `args.out`. others: records for the same table."""
     if twice := next((text for text in given if given.count(text) > 1), None):
         raise ValueError(f"{twice} is given twice: once is enough")
     if data is None and (args.split or args.labels or args.label_column):
@@ -84,7 +90,7 @@ def measure(given: Sequence[str], data: str | None, tasks: Sequence[str], args: 
     if args.baselines:
         sets += (attended if "attentive" in tasks else references)(sources, train, test, contenders)
     sets.append(noise(sets[0], args.seed))
-    records: list[Record] = []
+    records = list(others)
     jobs = [(task, one) for task in possible(tasks, train, test, how) for one in sets]
     with progress.bar(len(jobs), "measuring", "probe") as bar:
         for task, one in jobs:

@@ -1,0 +1,320 @@
+"""Classification by likelihood, races and surprise, on writers that no model and no choice has seen.
+
+    python benchmarks/likelihood_models.py demo/models/randar --out likelihood/models
+    python benchmarks/likelihood.py orders demo/models likelihood     accuracy against K, and the raster control
+    python benchmarks/likelihood.py race demo/models likelihood       accuracy against what a race costs
+    python benchmarks/likelihood.py surprise demo/models likelihood   AUC of pasted patches
+    python benchmarks/likelihood.py sharing demo/models likelihood    classes in one batch, and what they could share
+
+The first folder is what `randfeat demo --full` leaves (it needs randar, arpg and randar_free), the second one is this
+benchmark's own: tables of log p are kept there, and the curves.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import time
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from likelihood_models import numbers
+from likelihood_tables import ORDERS, looked_up, table
+from randfeat.probes import bootstrap, paired
+from torch import Tensor
+
+from randfeat import Pipeline, likelihood, load, orders, racing, seeding
+from randfeat.commands.demo.digits import TEST, VALIDATION, Digits, load_digits
+from randfeat.layers import attend, rope_at, rotate
+from randfeat.models import RandAR
+from randfeat.racing import Race, race_cost
+
+COUNTS = (1, 2, 4, 8, 16, 20)
+MARGINS = (8.0, 10.0, 12.0, 15.0, math.inf)
+PASTED, LEVELS = 200, 4 / 16  # digits with a patch, and by how much it differs at least on average
+
+
+def percent(value: float) -> str:
+    return f"{100 * value:.1f}"
+
+
+def with_ends(interval: object) -> str:
+    return f"{percent(interval.value)} [{percent(interval.low)}, {percent(interval.high)}]"  # type: ignore[attr-defined]
+
+
+def test_sets(models: Path, out: Path) -> dict[str, tuple[Pipeline, Digits, Tensor]]:
+    """Model, test images and their table, by name."""
+    digits = load_digits()
+    found = {}
+    for name, path in {
+        "RandAR": models / "randar",
+        "ARPG": models / "arpg",
+        "raster control": out / "models" / "raster",
+        "RandAR, numbers": out / "models" / "numbers",
+    }.items():
+        images = numbers(digits, TEST, 1, seed=2) if "numbers" in name else digits.written_by(TEST)
+        model = load(path)
+        found[name] = model, images, table(model, images.images, out / f"{path.name}_test.pt")
+    return found
+
+
+# K ------------------------------------------------------------------------------------------------------------------
+
+
+def right(found: Tensor, labels: Tensor, count: int) -> np.ndarray:
+    """Whether the likeliest class is right: (runs, n), a run for each of the sets of `count` orders that there are."""
+    sums = found.sum(3)
+    runs = max(1, len(sums) // count)
+    sets = torch.stack([sums[r * count : (r + 1) * count].mean(0) for r in range(runs)])
+    return (sets.argmax(2) == labels).numpy().astype(float)
+
+
+def report_orders(models: Path, out: Path) -> None:
+    scores = {}
+    for name, (_, images, found) in test_sets(models, out).items():
+        counts = COUNTS if len(found) > 1 else (1,)
+        scores[name] = {count: right(found, images.labels, count) for count in counts}
+        writers = images.writers.numpy()
+        cells = [with_ends(bootstrap(scores[name][count], writers)) for count in counts]
+        print(f"| {name} | {' | '.join(cells)} |")
+        if len(found) > 1:
+            for label, one in (("one order, mean over 20", scores[name][1]), ("the first order", scores[name][1][0])):
+                gain = paired(scores[name][20], one, writers, 4000)
+                print(f"    K = 20 − {label}: {with_ends(gain)}, p = {gain.p:.4f}")
+    writers = load_digits().written_by(TEST).writers.numpy()
+    for name in ("RandAR", "ARPG"):
+        for count in (1, 20):
+            gain = paired(scores[name][count], scores["raster control"][1], writers, 4000)
+            print(f"{name}, K = {count} − raster control: {with_ends(gain)}, p = {gain.p:.4f}")
+    draw_orders(scores, out / "likelihood_orders.png")
+
+
+def draw_orders(scores: dict[str, dict[int, np.ndarray]], file: Path) -> None:
+    import matplotlib
+
+    matplotlib.use("agg")
+    from matplotlib import pyplot
+
+    figure, ax = pyplot.subplots(figsize=(6, 3.6), layout="constrained")
+    for name, by_count in scores.items():
+        values = [100 * by_count[count].mean() for count in by_count]
+        if len(values) == 1:
+            ax.axhline(values[0], color="grey", linestyle=":", label=name)
+        else:
+            ax.plot(list(by_count), values, marker="o", label=name)
+    ax.set_xscale("log", base=2)
+    ax.set_xticks(COUNTS, [str(count) for count in COUNTS])
+    ax.set(xlabel="orders K", ylabel="accuracy, %")
+    ax.legend(frameon=False)
+    figure.savefig(file, dpi=120)
+
+
+# races --------------------------------------------------------------------------------------------------------------
+
+
+def run_race(
+    model: Pipeline, images: Digits, found: Tensor, how: Race, count: int = ORDERS
+) -> tuple[np.ndarray, float]:
+    """Whether the winner is right, (n,), and the mean cost in passes."""
+    tokens = model.encode(images.images)
+    with looked_up(model, found):
+        _, ranking, cost = racing.race(model.generator, tokens, None, count, how)
+    return (ranking[:, 0] == images.labels).numpy().astype(float), float(cost.mean())
+
+
+def report_race(models: Path, out: Path) -> None:
+    tests = test_sets(models, out)
+    numbers_model = tests["RandAR, numbers"][0]
+    held_out = numbers(load_digits(), VALIDATION, 2, seed=1)
+    table_of = table(numbers_model, held_out.images, out / "numbers_validation.pt")
+    full = right(table_of, held_out.labels, ORDERS)[0].mean()
+    print(f"held-out writers, 100 numbers, in full: {percent(full)} % for {100 * ORDERS} passes")
+    for margin in MARGINS:
+        how = Race(margin=margin)
+        won, cost = run_race(numbers_model, held_out, table_of, how)
+        print(f"    margin {margin:g}: {percent(won.mean())} % for {cost:.1f} passes")
+    print(
+        f"most that a race costs: C = 1,000: {race_cost(1000, 256):.1f} passes, C = 100: {race_cost(100, 32):.1f}, "
+        f"C = 10: {race_cost(10, 16):.1f}"
+    )
+    curves: dict[str, tuple[list, list]] = {}
+    for name, (model, images, found) in tests.items():
+        if len(found) == 1:
+            continue
+        writers, classes = images.writers.numpy(), found.shape[2]
+        reference = right(found, images.labels, ORDERS)[0]
+        won, cost = run_race(model, images, found, Race())
+        loss = paired(reference, won, writers, 4000)
+        print(
+            f"| {name} | {classes} | {with_ends(bootstrap(reference, writers))} | {classes * ORDERS} | "
+            f"{with_ends(bootstrap(won, writers))} | {cost:.1f} | {percent(cost / classes / ORDERS)} % | "
+            f"{with_ends(loss)} |"
+        )
+        races = [(Race(margin=m), k) for k in COUNTS for m in (Race().margin,)]
+        points = [run_race(model, images, found, how, k) for how, k in races]
+        curves[name] = (
+            [(classes * k, 100 * right(found, images.labels, k)[0].mean()) for k in COUNTS],
+            [(cost, 100 * won.mean()) for won, cost in points],
+        )
+    draw_race(curves, out / "likelihood_race.png")
+
+
+def draw_race(curves: dict[str, tuple[list, list]], file: Path) -> None:
+    import matplotlib
+
+    matplotlib.use("agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(1, len(curves), figsize=(3.4 * len(curves), 3.2), layout="constrained")
+    for ax, (name, (whole, races)) in zip(axes, curves.items(), strict=True):
+        ax.plot(*zip(*whole, strict=True), marker="o", label="all classes, K orders")
+        ax.plot(*zip(*races, strict=True), marker="s", label="race, K orders")
+        ax.set_xscale("log")
+        ax.set(title=name, xlabel="passes an image", ylabel="accuracy, %")
+    axes[0].legend(frameon=False)
+    figure.savefig(file, dpi=120)
+
+
+# surprise -----------------------------------------------------------------------------------------------------------
+
+
+def paste(images: Tensor, side: int, stride: int = 2, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """A patch of side x side tokens of another digit, from any place, in any place, where it differs by at least
+    `LEVELS` on average: images, and bool (n, h, w) of tokens.
+    """
+    made, size = images.clone(), images.shape[2] // stride
+    mask = torch.zeros(len(images), size, size, dtype=torch.bool)
+    for i in range(len(images)):
+        for attempt in range(1000):
+            drawn = seeding.bits(seeding.derive(seed, i, attempt), 5).abs()
+            other, places = int(drawn[0] % len(images)), (drawn[1:] % (size - side + 1)).tolist()
+            cut, put = ([slice(stride * p, stride * (p + side)) for p in pair] for pair in (places[:2], places[2:]))
+            patch, old = images[other][:, cut[0], cut[1]], images[i][:, put[0], put[1]]
+            if other != i and (patch - old).abs().mean() > LEVELS:
+                made[i][:, put[0], put[1]] = patch
+                mask[i, places[2] : places[2] + side, places[3] : places[3] + side] = True
+                break
+    return made, mask
+
+
+def report_surprise(models: Path, out: Path) -> None:
+    from sklearn.metrics import roc_auc_score
+
+    digits = load_digits().written_by(TEST)
+    rows = seeding.bits(torch.tensor(11), len(digits)).argsort()[:PASTED]
+    images, labels = digits.images[rows], digits.labels[rows]
+    for name in ("randar_free", "randar", "arpg"):
+        model = load(models / name)
+        for side in (1, 2):
+            pasted, mask = paste(images, side, model.tokenizer.stride)
+            tokens, generator = model.encode(pasted), model.packed()
+            maps = {f"K = {k}": likelihood.surprise(generator, tokens, None, k) for k in (1, 4, 16)}
+            maps["K = 16, smoothed"] = smoothed(maps["K = 16"], model.generator.grid)
+            maps["exact, K = 1"] = likelihood.surprise(generator, tokens, None, 1, exact=True)
+            maps["exact, K = 4"] = likelihood.surprise(generator, tokens, None, 4, exact=True)
+            if generator.num_classes:
+                maps["K = 16, label"] = likelihood.surprise(generator, tokens, labels, 16)
+                guessed = likelihood.class_log_prob(generator, tokens, None, 16).mean(2).argmax(1)
+                maps["K = 16, label by classify"] = likelihood.surprise(generator, tokens, guessed, 16)
+                maps["K = 16, label, smoothed"] = smoothed(maps["K = 16, label"], model.generator.grid)
+            for how, values in maps.items():
+                score = roc_auc_score(mask.flatten().numpy(), values.flatten().numpy())
+                print(f"| {name} | {side} x {side} tokens | {how} | {score:.3f} |", flush=True)
+
+
+def smoothed(maps: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Each number weighed 4, its neighbours beside it 2, across the corner 1; edges go on outside."""
+    padded = F.pad(maps.unflatten(1, grid).unsqueeze(1), (1, 1, 1, 1), mode="replicate")
+    return F.avg_pool2d(F.avg_pool2d(padded, 2, 1), 2, 1).flatten(1)
+
+
+# sharing ------------------------------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def shared_forward(model: RandAR, tokens: Tensor, order: Tensor) -> Tensor:
+    """Logits (B, C, N, V) of every class with everything shared that can be, exactly: the inputs and, since the class
+    token's key is zero and only its value knows the class, the first block's queries, keys and attention weights.
+    """
+    table, batch, classes = model.rope(tokens.device), len(tokens), model.num_classes
+    read = orders.gather(tokens, order)
+    x, places = model._sequence(model._instructions(table), torch.zeros(batch, dtype=torch.int64), read, order)
+    x, rope = x[:, :-1], rope_at(table, places[:, :-1])
+    prefix, block = model.label_embedding.weight[:classes], model.blocks[0]
+    attention, normed = block.attn, block.norm1(x)
+    heads = (attention.num_heads + attention.num_kv_heads, attention.num_kv_heads)
+    qk, v = attention.qkv(normed).unflatten(-1, (sum(heads), -1)).transpose(1, 2).split(heads, 1)
+    q, k = rotate(qk, rope).split((attention.num_heads, attention.num_kv_heads), 1)
+    first = torch.zeros_like(v)  # what of the output is the class token's value: a second value that is one there
+    first[:, :, 0] = 1
+    without = v.clone()
+    without[:, :, 0] = 0
+    mixed, weight = attend(q, k, without, causal=True), attend(q, k, first, causal=True)[..., :1]
+    own = attention.qkv(block.norm1(prefix)).unflatten(-1, (sum(heads), -1))[:, heads[0] :]  # (C, K, E)
+    own = own.repeat_interleave(attention.num_heads // attention.num_kv_heads, 1)
+    put = attention.proj(mixed.transpose(1, 2).flatten(-2)).unsqueeze(1)
+    of_class = (weight.unsqueeze(1) * own[None, :, :, None]).transpose(2, 3).flatten(-2)
+    start = x.unsqueeze(1).repeat(1, classes, 1, 1)
+    start[:, :, 0] = prefix
+    y = (start + put + attention.proj(of_class)).flatten(0, 1)
+    y = y + block.mlp(block.norm2(y))
+    for later in model.blocks[1:]:
+        y = later(y, rope.repeat_interleave(classes, 0), causal=True)
+    return model.head(model.norm(y[:, 1::2])).unflatten(0, (batch, classes))
+
+
+def report_sharing(models: Path, out: Path, rounds: int = 15) -> None:
+    model = load(models / "randar")
+    generator, packed, classes = model.generator.eval(), model.packed(), model.generator.num_classes
+    for images in (1, 24):
+        tokens = model.encode(load_digits().written_by(TEST).images[:images])
+        order = likelihood.orders_of(generator, 1).expand(images, -1)
+        every = tokens.repeat_interleave(classes, 0), order.repeat_interleave(classes, 0)
+        label = torch.arange(classes).repeat(images)
+
+        def one_by_one(network: RandAR, tokens: Tensor = tokens, order: Tensor = order) -> Tensor:
+            return torch.stack([network(tokens, torch.full((len(tokens),), c), order) for c in range(classes)], 1)
+
+        def one_batch(
+            network: RandAR, every: tuple[Tensor, Tensor] = every, label: Tensor = label, images: int = images
+        ) -> Tensor:
+            return network(every[0], label, every[1]).unflatten(0, (images, classes))
+
+        ways = {
+            "C calls": partial(one_by_one, generator),
+            "C classes in one batch": partial(one_batch, generator),
+            "one batch, the first block shared": partial(shared_forward, generator, tokens, order),
+            "C calls, packed weights": partial(one_by_one, packed),
+            "C classes in one batch, packed weights": partial(one_batch, packed),
+        }
+        with torch.no_grad():
+            expected, seconds = one_by_one(generator), {way: [] for way in ways}
+            for _ in range(rounds):
+                for way, call in ways.items():
+                    begin = time.process_time()
+                    call()
+                    seconds[way].append(time.process_time() - begin)
+            for way, call in ways.items():
+                difference = float((call() - expected).abs().max())
+                print(f"| {images} | {way} | {1000 * sorted(seconds[way])[rounds // 2]:.1f} ms | {difference:.0e} |")
+
+
+REPORTS = {"orders": report_orders, "race": report_race, "surprise": report_surprise, "sharing": report_sharing}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=REPORTS)
+    parser.add_argument("models", type=Path)
+    parser.add_argument("out", type=Path)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    args.out.mkdir(parents=True, exist_ok=True)
+    REPORTS[args.what](args.models, args.out)
+
+
+if __name__ == "__main__":
+    main()

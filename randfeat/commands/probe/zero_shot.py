@@ -1,0 +1,95 @@
+"""The record of a model's classification by likelihood, which sees no image of train."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from PIL import Image
+
+from randfeat import devices, likelihood, progress, racing, weights
+from randfeat.loading import load
+from randfeat.pipeline import Pipeline
+from randfeat.probes import FeatureSet, Labelled, Record, evaluate_likelihood
+from randfeat.racing import Race
+from randfeat.sources import Source
+
+from .inputs import SHARE, Contender, Part, divided, open_data, part_of
+from .measuring import measure, write
+from .options import protocol
+
+
+def measure_likelihood(args: argparse.Namespace) -> None:
+    """The record of MODEL on the test images of DATA, in one table with the probes of `--beside`."""
+    device = devices.pick(args.device)
+    if args.device == "auto":
+        print(f"on {device}", file=sys.stderr)
+    model = load(args.model, device=device, dtype=getattr(torch, args.dtype))
+    sources = open_data(args.data, args.split, args.labels)
+    share = args.test_share
+    if share is None:
+        share = SHARE if {*args.beside} - {"retrieval", "cluster"} else 0
+    train, test = divided([part_of(source, args.group, args.data) for source in sources], share, args.seed)
+    source = sources[-1]
+    if not isinstance(source, Source):
+        raise ValueError(f"{source.name} holds tokens, and a likelihood is measured on images: give those")
+    start = time.perf_counter()
+    predicted = predict(model, source, test, sorted(set(args.orders)), args)
+    ends = [Labelled({}, part.labels, part.paths, part.groups) for part in (train, test)]
+    prints = {"data": " ".join(one.fingerprint() for one in sources), "weights": weights.fingerprint(model.generator)}
+    one = FeatureSet(Contender(args.model, (), ()).short, *ends, fingerprints=prints)
+    settings = {"orders": max(args.orders), "race": args.race, "classes of the model": model.generator.num_classes}
+    record: Record = evaluate_likelihood(one, predicted, protocol(args), settings, time.perf_counter() - start)
+    record.save(args.out)
+    if args.beside:
+        measure([args.model], args.data, args.beside, args, [record])
+    else:
+        write([record], args.out)
+
+
+def predict(
+    model: Pipeline, source: Source, test: Part, counts: list[int], args: argparse.Namespace
+) -> dict[int, np.ndarray]:
+    """By number of orders, the likeliest of the model's classes as the data calls it: (runs, n)."""
+    called = names_in(model, test.labels)
+    row_of = {path: row for row, path in enumerate(source.paths)}
+    pictures: Iterator[Image.Image] = (source.read(row_of[path]) for path in test.paths.tolist())
+    tokens = torch.from_numpy(model.tokens(pictures, args.batch_size).astype(np.int64))
+    found: dict[int, list[np.ndarray]] = {count: [] for count in counts}
+    with progress.bar(len(tokens), "classifying", "image") as bar:
+        for batch in tokens.split(args.batch_size):
+            for count, columns in _columns(model, batch, counts, args).items():
+                found[count].append(called[columns])
+            bar.update(len(batch))
+    return {count: np.concatenate(parts, 1) for count, parts in found.items()}
+
+
+def _columns(
+    model: Pipeline, tokens: torch.Tensor, counts: list[int], args: argparse.Namespace
+) -> dict[int, np.ndarray]:
+    """By number of orders, the best class of each image: (runs, n)."""
+    if args.race:
+        won = {k: racing.race(model.packed(), tokens, None, k, Race(), seed=args.seed)[1][:, 0] for k in counts}
+        return {count: columns.numpy()[None] for count, columns in won.items()}
+    each = likelihood.class_log_prob(model.packed(), tokens, None, max(counts), seed=args.seed)
+    best = {}
+    for count in counts:
+        runs = 1 if model.generator.raster_only else max(counts) // count
+        sets = each[..., : runs * count].unflatten(2, (runs, count)).mean(3)
+        best[count] = sets.argmax(1).T.numpy()
+    return best
+
+
+def names_in(model: Pipeline, labels: np.ndarray) -> np.ndarray:
+    """What the data calls each class of the model; where it has none of a class, the model's own name."""
+    names = [model.classes.short(index) for index in range(model.generator.num_classes)]
+    for label in np.unique(labels).tolist():
+        try:
+            names[model.classes.index(label)] = str(label)
+        except ValueError as error:
+            raise ValueError(f"the class {label} of the data is none of the model's: {error}") from None
+    return np.array(names)

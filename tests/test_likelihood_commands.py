@@ -1,0 +1,95 @@
+"""`randfeat classify` and `randfeat surprise` on a tiny model and pictures made here."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+from test_sample_folder import make
+
+from randfeat import cli, load
+
+FAST = ["--device", "cpu", "--orders", "2"]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    path = tmp_path_factory.mktemp("model") / "tiny"
+    make().save(path)
+    return path
+
+
+@pytest.fixture
+def photos(tmp_path):
+    for name in ("b/two.png", "a.png"):
+        path = tmp_path / "photos" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.random.default_rng(len(name)).integers(0, 255, (9, 14, 3)).astype(np.uint8)).save(path)
+    return tmp_path / "photos"
+
+
+def test_classify_names_what_classify_finds(model, photos, capsys):
+    pipeline, paths = load(model), [photos / "a.png", photos / "b" / "two.png"]
+    expected = pipeline.classify(paths, orders=2).top(2)
+    assert cli.main(["classify", str(model), str(photos), *FAST, "--top", "2", "--format", "json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert [row["image"] for row in shown] == list(map(str, paths))
+    assert [[one["name"] for one in row["classes"]] for row in shown] == [[one.name for one in row] for row in expected]
+    assert shown[0]["classes"][0]["log_prob"] == pytest.approx(expected[0][0].log_prob, rel=1e-4)
+    assert shown[0]["passes"] == 2 * pipeline.generator.num_classes
+    assert cli.main(["classify", str(model), *map(str, paths), *FAST]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2
+    assert lines[1].startswith(str(paths[1]))
+    assert f"{expected[1][0].name} {100 * expected[1][0].probability:.1f} %" in lines[1]
+
+
+def test_a_race_and_a_choice_of_classes(model, photos, capsys):
+    names = load(model).class_names[:2]
+    assert (
+        cli.main(["classify", str(model), str(photos), "--classes", *names, "--race", *FAST, "--format", "json"]) == 0
+    )
+    for row in json.loads(capsys.readouterr().out):
+        assert {one["name"] for one in row["classes"]} == set(names)
+        assert row["passes"] <= 2 * 2
+        assert row["classes"][0]["log_prob"] is not None
+
+
+def test_surprise_leaves_maps_and_pictures(model, photos, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert cli.main(["surprise", str(model), str(photos), "-o", str(out), *FAST]) == 0
+    assert "sheet.png first" in capsys.readouterr().out
+    assert {path.name for path in out.iterdir()} == {"0000-a.png", "0001-two.png", "sheet.png", "surprise.npz"}
+    pipeline, paths = load(model), [photos / "a.png", photos / "b" / "two.png"]
+    with np.load(out / "surprise.npz") as saved:
+        assert saved["paths"].tolist() == list(map(str, paths))
+        np.testing.assert_allclose(saved["maps"], pipeline.surprise(paths, orders=2).numpy(), rtol=1e-4)
+    assert cli.main(["surprise", str(model), str(photos), "-o", str(out), *FAST, "--exact", "--label", "1"]) == 0
+    with np.load(out / "surprise.npz") as saved:
+        expected = pipeline.surprise(paths, [1, 1], orders=2, exact=True).numpy()
+        np.testing.assert_allclose(saved["maps"], expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize("command", [["classify"], ["surprise", "-o", "out"]])
+def test_what_cannot_be_read_is_named(command, model, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    for image, says in (
+        ("none.png", "there is no none.png"),
+        ("empty", "holds no image"),
+        ("broken.png", "broken"),
+    ):
+        assert cli.main([command[0], str(model), image, *command[1:], *FAST]) == 1
+        message = capsys.readouterr().err
+        assert says in message
+    assert not (tmp_path / "out").exists()
+
+
+def test_wrong_classes_are_refused(model, photos, capsys):
+    assert cli.main(["classify", str(model), str(photos), "--classes", "0", "0", *FAST]) == 1
+    assert "different ones" in capsys.readouterr().err
+    assert cli.main(["classify", str(model), str(photos), "--top", "0", *FAST]) == 1
+    assert "top needs" in capsys.readouterr().err
