@@ -194,7 +194,7 @@ NO_PERMUTATION = "not a permutation: entry 5 of order 0, 0, occurs twice"
         (dict(order=[0.0, 1.0, 2.0, 3.0, 4.0, 5.5]), "holds 6 int64 positions, got torch.float32"),
         (dict(order=[*range(24)]), "an order for the grid 2 x 3 holds 6 int64 positions"),
         (dict(order=[[*range(6)]] * 3), r"orders of shape \(3, 6\) for 2 images"),
-        (dict(order=[*range(24)], extrapolation=Extrapolation(2)), "the first 6 entries must lie on every row"),
+        (dict(order=[*range(24)], extrapolation=Extrapolation(2)), "the first 6 entries must be the small image"),
         (dict(order=[*range(6)], extrapolation=Extrapolation(2)), "an order for the grid 4 x 6 holds 24"),
     ],
 )
