@@ -36,14 +36,14 @@ class LlamaGen(Generator):
         self.norm = nn.RMSNorm(self.embed_dim, self.norm_eps)
         self.head = nn.Linear(self.embed_dim, self.vocab_size, bias=False)
 
-    def forward(self, tokens: Tensor, label: Tensor | None, order: Tensor) -> Tensor:
+    def pre_logits(self, tokens: Tensor, label: Tensor | None, order: Tensor) -> Tensor:
         self.check_order(order)
         # the last token predicts nothing
         x, places = self._sequence(self.labels(label, len(tokens)), tokens[:, :-1], order[:, :-1])
         rope = rope_at(self.rope(tokens.device), places)
         for block in self.blocks:
             x = block(x, rope, causal=True)
-        return self.head(self.norm(x))
+        return self.norm(x)
 
     def states(
         self, tokens: Tensor, label: Tensor, order: Tensor, layers: Sequence[int], context: Context, stream: Stream
