@@ -10,6 +10,7 @@ state.json find what was damaged later. Tensors are those of one process, whatev
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
 from collections.abc import Iterator, Mapping
@@ -46,16 +47,17 @@ class Checkpoints:
         FileExistsError refuses a directory of something else.
         """
         self.directory, self.keep = directory, keep
+        now: dict[str, Any] = json.loads(json.dumps({"format": FORMAT, **settings}))
         before = files.read_json(directory / RUN, FORMAT)
         if before is not None:
-            refuse_other(directory, before, {"format": FORMAT, **settings}, "a run")
+            refuse_other(directory, before, now, "a run")
         elif directory.exists() and not (directory.is_dir() and {p.name for p in directory.iterdir()} <= _LEFT):
             raise FileExistsError(f"{directory} holds something else: choose another directory (--out)")
         processes.wait_for_all()
         if processes.rank() == 0:
             directory.mkdir(parents=True, exist_ok=True)
             if before is None:
-                files.write_json(directory / RUN, {"format": FORMAT, **settings})
+                files.write_json(directory / RUN, now)
         self._writer: ThreadPoolExecutor | None = None
         self._writing: Future[None] | None = None
 

@@ -1,8 +1,11 @@
-"""Tokens that tell which image they are of."""
+"""What is trained on, and runs of it: at the level of a module, so that other processes can call them."""
 
 import copy
 
 import torch
+from randfeat.pretrain import Running, Training, train
+
+from randfeat.models import create
 
 
 def data(count=20, vocab=7, length=6):
@@ -18,3 +21,32 @@ def weights_of(model):
 
 def same(a, b):
     return all(torch.equal(a[name], b[name]) for name in a) and a.keys() == b.keys()
+
+
+LONG = Training(steps=30, batch_size=8, learning_rate=0.01, warmup=2, eval_every=5, ema=0.5, label_dropout=0.2)
+
+
+def a_model():
+    torch.manual_seed(0)
+    size = dict(embed_dim=16, depth=2, num_heads=2, ffn_dim=24, dropout=0.2)
+    return create("randar", grid=(2, 3), vocab_size=7, num_classes=3, **size)
+
+
+def run(directory, config=LONG, running=None, **told):
+    """A training in a directory, from the same beginning each time: its history and its weights."""
+    model, (tokens, labels) = a_model(), data(50)
+    running = running or Running(save_every=4)
+    history = train(
+        model, tokens[:40], labels[:40], (tokens[40:], labels[40:]), config, running, directory=directory, **told
+    )
+    return history, weights_of(model)
+
+
+def run_in_process(directory, config, running, steps_done, weights):
+    """`run` for a process that may be killed: counts its steps, and leaves its weights in a file."""
+    torch.set_num_threads(1)
+
+    def count(step):
+        steps_done.value = step.step
+
+    torch.save(run(directory, config, running, on_step=count)[1], weights)

@@ -39,7 +39,7 @@ def shown(config, *shares):
 
 def test_an_epoch_shows_every_image_once():
     _, steps = shown(CONFIG)
-    epochs = [sum(steps[i : i + 3], []) for i in (0, 3, 6)]
+    epochs = [[row for step in steps[i : i + 3] for row in step] for i in (0, 3, 6)]
     assert [len(step) for step in steps] == [8, 8, 4] * 3
     assert all(sorted(epoch) == list(range(20)) for epoch in epochs)
     assert len({tuple(epoch) for epoch in epochs}) == 3
