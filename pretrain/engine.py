@@ -24,7 +24,7 @@ from .batches import Batch, Batches, Share, Tokens
 from .checkpoints import Checkpoints, Parts, fill, restore, snapshot
 from .objective import Objective
 from .optimiser import Average, learning_rate, make_optimiser, update
-from .parallel import accumulating, as_asked, total, wrap
+from .parallel import accumulating, as_asked, local, total, wrap
 from .recipe import Running, Training
 from .signals import CODES, Signals, Stopped
 
@@ -252,7 +252,7 @@ class _Loop:
             if is_best:
                 self.history.kept_step = self.step
                 if self.checkpoints is None:
-                    self.kept = [p.detach().clone() for p in self.model.parameters()]
+                    self.kept = [x.clone() for x in local(self.model.parameters())]
             if on_validation:
                 with self.model.evaluating():
                     on_validation(Validation(self.step, loss, by_place, self.model, self._measure))
@@ -279,7 +279,6 @@ class _Loop:
         for curve in (self.history.train, self.history.validation):
             curve[:] = [(step, loss) for step, loss in curve]  # JSON has no tuples
 
-    @torch.no_grad()
     def _keep_best(self) -> None:
         """Gives the model the weights of `kept_step`, the last ones if there is none."""
         if self.checkpoints:
@@ -288,8 +287,9 @@ class _Loop:
         if self.history.kept_step not in (0, self.step) and self.checkpoints:
             fill(self.model, judged(self.checkpoints.read(self.history.kept_step)[0]))
         else:
-            weights: list[Tensor] = list(self.model.parameters())
-            torch._foreach_copy_(weights, self.kept or (self.average and self.average.values) or weights)
+            weights = local(self.model.parameters())
+            averaged = local(self.average.values) if self.average else []
+            torch._foreach_copy_(weights, self.kept or averaged or weights)
 
 
 def judged(parts: Parts) -> dict[str, Tensor]:

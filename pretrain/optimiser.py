@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from .parallel import whole
+from .parallel import local, whole
 from .recipe import Training
 
 
@@ -56,25 +56,23 @@ class Average:
     """The weights' exponential moving average in float32, from the first update on."""
 
     def __init__(self, model: nn.Module, decay: float) -> None:
-        self.parameters: list[Tensor] = list(model.parameters())
-        self.decay, self.values = decay, list[Tensor]()
+        self.parameters, self.decay = list(model.parameters()), decay
+        self.values: list[Tensor] = []
 
-    @torch.no_grad()
     def update(self) -> None:
         """Moves the average towards the weights; the first call copies them."""
         if self.values:
-            torch._foreach_lerp_(self.values, self.parameters, 1 - self.decay)
+            torch._foreach_lerp_(local(self.values), local(self.parameters), 1 - self.decay)
         else:
             self.values = [p.detach().clone() for p in self.parameters]
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
         """Inside, the model has the averaged weights."""
-        own = [p.detach().clone() for p in self.parameters]
-        with torch.no_grad():
-            torch._foreach_copy_(self.parameters, self.values or own)
+        weights = local(self.parameters)
+        own = [x.clone() for x in weights]
+        torch._foreach_copy_(weights, local(self.values) or own)
         try:
             yield
         finally:
-            with torch.no_grad():
-                torch._foreach_copy_(self.parameters, own)
+            torch._foreach_copy_(weights, own)

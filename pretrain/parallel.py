@@ -4,7 +4,7 @@ parts lie in several processes made whole.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
@@ -40,7 +40,8 @@ def wrap(objective: nn.Module, running: Running) -> nn.Module:
     mesh = dist.init_device_mesh(next(objective.parameters()).device.type, (processes.world(),))
     for block in blocks(objective):
         fully_shard(block, mesh=mesh)
-    fully_shard(objective, mesh=mesh)
+    # or else the outermost parameters stay whole after validation, and changes to the shares would not reach them
+    fully_shard(objective, mesh=mesh, reshard_after_forward=True)
     return objective
 
 
@@ -98,6 +99,12 @@ def shared_like(value: Tensor, like: Tensor) -> Tensor:
     from torch.distributed.tensor import distribute_tensor
 
     return distribute_tensor(value, like.device_mesh, like.placements)  # type: ignore[attr-defined]
+
+
+@torch.no_grad()
+def local(tensors: Iterable[Tensor]) -> list[Tensor]:
+    """What this process holds of each, for changes in place of element by element."""
+    return [x.to_local() if is_shared(x) else x.detach() for x in tensors]  # type: ignore[attr-defined]
 
 
 def is_shared(tensor: Tensor) -> bool:
