@@ -5,6 +5,7 @@ from .engine import History, Step, Validation, train, validate
 from .objective import Objective, cross_entropy
 from .parallel import group
 from .recipe import Recipe, Running, Size, Training, read_recipe
+from .runs import run
 from .signals import Stopped
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "cross_entropy",
     "group",
     "read_recipe",
+    "run",
     "train",
     "validate",
 ]
