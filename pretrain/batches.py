@@ -78,12 +78,18 @@ class Batches:
         self.steps_per_epoch = math.ceil(len(tokens) / config.batch_size)
         self._shuffled = -1, torch.empty(0)
 
+    def images(self, step: int) -> int:
+        """How many images step 0, 1, ... has, in all processes together."""
+        return min(self.config.batch_size, len(self.tokens) - step % self.steps_per_epoch * self.config.batch_size)
+
     def rows(self, step: int) -> Tensor:
         """The images of step 0, 1, ...: int64 (B,)."""
         epoch, place = divmod(step, self.steps_per_epoch)
-        if self._shuffled[0] != epoch:
-            self._shuffled = epoch, shuffle(self.config.seed, epoch, len(self.tokens))
-        return self._shuffled[1][place * self.config.batch_size :][: self.config.batch_size].long()
+        shuffled_epoch, shuffled = self._shuffled  # together: another thread may ask for another epoch
+        if shuffled_epoch != epoch:
+            shuffled = shuffle(self.config.seed, epoch, len(self.tokens))
+            self._shuffled = epoch, shuffled
+        return shuffled[place * self.config.batch_size :][: self.config.batch_size].long()
 
     def at(self, step: int) -> list[Batch]:
         """This process's pieces of step 0, 1, ..."""

@@ -201,7 +201,7 @@ class _Loop:
 
     def _take_step(self, pieces: list[Batch], caught: int) -> tuple[Step, int]:
         """The next step, and the signal that a process has caught, or 0."""
-        began, images = time.perf_counter(), len(self.batches.rows(self.step))
+        began, images = time.perf_counter(), self.batches.images(self.step)
         tokens = images * self.model.num_tokens
         self.optimiser.zero_grad(set_to_none=True)
         nats = torch.zeros((), device=self.model.device)

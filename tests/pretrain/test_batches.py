@@ -1,4 +1,5 @@
 import math
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -79,6 +80,15 @@ def test_the_next_step_is_made_ahead_and_is_the_same():
     ahead = [[batch.tokens.tolist() for batch in step] for step in source.ahead(4)]
     assert ahead == [[batch.tokens.tolist() for batch in source.at(step)] for step in range(4, 9)]
     assert list(source.ahead(9)) == []
+
+
+def test_threads_that_ask_for_other_epochs_do_not_mix_them_up():
+    source, expected = batches(), [batches().rows(step).tolist() for step in range(9)]
+    with ThreadPoolExecutor(4) as pool:
+        asked = list(range(9)) * 200
+        found = list(pool.map(lambda step: source.rows(step).tolist(), asked))
+    assert found == [expected[step] for step in asked]
+    assert [source.images(step) for step in range(9)] == [len(rows) for rows in expected]
 
 
 def test_a_shuffle_of_many_is_a_permutation():
