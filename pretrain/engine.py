@@ -1,8 +1,7 @@
-"""The training loop: tokens in memory, one process, early stopping on held-out tokens.
+"""The training loop, in one process or many, from the first step or from where it was stopped.
 
-What a step sees is a pure function of (seed, epoch, sample): the shuffle, each image's token order and the dropped
-labels are computed, never drawn from a generator that has a state; dropout runs under an RNG seeded for its step and
-put back after.
+What a step sees is a pure function of its number (see `batches`), dropout runs under an RNG seeded for step and piece
+and put back after, and nothing else is random: so a run that goes on has no other weights than one never stopped.
 """
 
 from __future__ import annotations
@@ -10,183 +9,298 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-from randfeat import orders, seeding
+from randfeat import processes, seeding
 from randfeat.models import Generator
 
+from .batches import Batch, Batches, Share, Tokens
+from .checkpoints import Checkpoints, Parts, fill, restore, snapshot
+from .objective import Objective
+from .optimiser import Average, learning_rate, make_optimiser, update
+from .parallel import accumulating, as_asked, local, total, wrap
+from .recipe import Running, Training
+from .signals import CODES, Signals, Stopped
 
-@dataclass(frozen=True)
-class Training:
-    """How to train.
-
-    steps: optimiser steps. batch_size: images a step.
-    order: `random`, a fresh order per image and epoch, or another mode of `orders.MODES` for every image; by default
-        the model's own first, which is random where it can.
-    label_dropout: share of the times an image is seen that replace its label by the null class, for guidance.
-    other_crops: share of the times that show one of its other crops instead of the first. It falls from epoch to epoch
-        in proportion to the images still to be seen, so that the end of a long training shows first crops alone.
-    warmup: steps of linear warm-up; a cosine decay to `final_lr_ratio` of the rate follows.
-    clip: largest global gradient norm.
-    ema: decay of the averaged weights that are validated and kept; 0 keeps the weights themselves.
-    eval_every: steps between validations. patience: validations without a new best before training stops (0: never).
-    """
-
-    steps: int = 1000
-    batch_size: int = 128
-    order: str | None = None
-    learning_rate: float = 1e-3
-    weight_decay: float = 0.05
-    betas: tuple[float, float] = (0.9, 0.95)
-    warmup: int = 100
-    final_lr_ratio: float = 0.05
-    clip: float = 1.0
-    ema: float = 0.0
-    label_dropout: float = 0.1
-    other_crops: float = 0.0
-    eval_every: int = 100
-    patience: int = 0
-    seed: int = 0
+DRAWS = 4  # orders of an image that validation reads
+AT_ONCE = 128  # images that validation reads, unless `micro_batch` says how many
 
 
 @dataclass
 class History:
-    """What was measured: lists of (step, nats per token); the weights kept are those of `kept_step`."""
+    """What was measured: lists of (step, nats per token); the weights kept are those of `kept_step`. `skipped` lists
+    the steps whose gradients were not finite.
+    """
 
     train: list[tuple[int, float]] = field(default_factory=list)
     validation: list[tuple[int, float]] = field(default_factory=list)
+    skipped: list[int] = field(default_factory=list)
     kept_step: int = 0
     seconds: float = 0.0
 
+    @property
+    def best(self) -> float:
+        """The validation of `kept_step`."""
+        return dict(self.validation).get(self.kept_step, math.inf)
+
 
 @dataclass(frozen=True)
-class Batch:
-    tokens: Tensor  # (B, N) raster space
-    labels: Tensor  # (B,) after label dropout
-    order: Tensor  # (B, N)
+class Step:
+    """What `on_step` is told. loss: nats per token. gradient_norm: before clipping; not finite if it was skipped."""
+
+    step: int
+    loss: float
+    learning_rate: float
+    gradient_norm: float
+    images: int
+    seconds: float
 
 
-def batches(tokens: Tensor, labels: Tensor | None, model: Generator, config: Training) -> Iterator[Batch]:
-    """The batches of all steps, epoch after epoch; an epoch's last, smaller batch is kept."""
-    count, step, epoch = len(tokens), 0, 0
-    while step < config.steps:
-        shuffled = seeding.bits(seeding.derive(config.seed, epoch, 0), count).argsort(stable=True)
-        for rows in shuffled.split(config.batch_size):
-            if step == config.steps:
-                return
-            yield make_batch(tokens, labels, model, config, epoch, rows)
-            step += 1
-        epoch += 1
+@dataclass(frozen=True)
+class Validation:
+    """What `on_validation` is told, while the model has the weights that are judged and is in evaluation mode.
 
+    loss: nats per token. by_place: (N,), nats of each place in the order. measure: the same as by_place for images in
+    another order mode, which every process has to call.
+    """
 
-def make_batch(
-    tokens: Tensor, labels: Tensor | None, model: Generator, config: Training, epoch: int, rows: Tensor
-) -> Batch:
-    """The given rows as epoch `epoch` shows them."""
-    order = orders.make(model.check_order_mode(config.order), model.grid, seeding.derive(config.seed, epoch, 1, rows))
-    label = torch.full_like(rows, model.num_classes)
-    if labels is not None:
-        kept = seeding.uniform(seeding.derive(config.seed, epoch, 2, rows), 1)[:, 0] >= config.label_dropout
-        label = torch.where(kept, labels[rows], label)
-    crops = tokens.unsqueeze(1) if tokens.ndim == 2 else tokens
-    count = crops.shape[1]
-    other, which = seeding.uniform(seeding.derive(config.seed, epoch, 4, rows), 2).unbind(-1)
-    left = 1 - epoch * len(crops) / (config.steps * config.batch_size)
-    crop = (other < config.other_crops * left) * (1 + (which * (count - 1)).long()) % count
-    return Batch(*(x.to(model.device) for x in (crops[rows, crop], label, order)))
-
-
-def loss(model: Generator, batch: Batch) -> Tensor:
-    """Mean negative log-likelihood in nats per token."""
-    logits = model(batch.tokens, batch.labels, batch.order)
-    return F.cross_entropy(logits.flatten(0, 1).float(), orders.gather(batch.tokens, batch.order).flatten())
+    step: int
+    loss: float
+    by_place: Tensor
+    model: Generator
+    measure: Callable[[str], Tensor]
 
 
 @torch.no_grad()
-def validate(model: Generator, tokens: Tensor, labels: Tensor | None, config: Training, draws: int = 4) -> float:
-    """Held-out loss as trained: the same kind of order, labels given; the same `draws` orders of an image each time."""
-    fixed, total = Training(order=config.order, label_dropout=0.0, seed=-1), 0.0
+def losses_by_place(
+    objective: nn.Module,
+    model: Generator,
+    tokens: Tokens,
+    labels: Tensor | None,
+    order: str | None = None,
+    share: Share | None = None,
+) -> Tensor:
+    """Held-out nats of each place in the order, as trained: labels given; the same orders of an image each time. (N,)
+
+    objective: `Objective(model)`, perhaps wrapped. order: a mode of the model's.
+    """
+    share = share or Share(AT_ONCE)
+    source = Batches(tokens, labels, model, Training(order=order, label_dropout=0.0, seed=-1), share)
+    nats = torch.zeros(tokens.shape[-1], dtype=torch.float64)
     with model.evaluating():
-        for epoch in range(draws):
-            for rows in torch.arange(len(tokens)).split(512):
-                total += loss(model, make_batch(tokens, labels, model, fixed, epoch, rows)).item() * len(rows)
-    return total / (draws * len(tokens))
+        for epoch in range(DRAWS):
+            for piece, weight, rows in share.of(torch.arange(len(tokens))):
+                batch = source.show(epoch, rows, piece, weight).to(model.device)
+                losses = objective(batch.tokens, batch.labels, batch.order)[1]
+                nats += weight * losses.sum(0).cpu().double()
+    return total(nats) / (DRAWS * len(tokens))
+
+
+def validate(model: Generator, tokens: Tokens, labels: Tensor | None, config: Training) -> float:
+    """Held-out nats per token, as trained."""
+    return losses_by_place(Objective(model), model, tokens, labels, config.order).mean().item()
 
 
 def train(
     model: Generator,
-    tokens: Tensor,
+    tokens: Tokens,
     labels: Tensor | None,
-    validation: tuple[Tensor, Tensor | None] | None,
+    validation: tuple[Tokens, Tensor | None] | None,
     config: Training,
-    on_step: Callable[[int, float], None] | None = None,
+    running: Running | None = None,
+    *,
+    directory: Path | None = None,
+    settings: dict[str, Any] | None = None,
+    on_step: Callable[[Step], None] | None = None,
+    on_validation: Callable[[Validation], None] | None = None,
 ) -> History:
     """Trains in place and leaves the model in evaluation mode, with the weights of the best validation.
 
     tokens: (n, N) in raster space, or (n, crops, N); labels: (n,) class indices, or None to train without labels;
-    validation: the same of held-out images, or None to keep the last step's weights. on_step: called with (steps
-    done, loss of the step).
+    validation: the same of held-out images, or None to keep the last step's weights. on_step, on_validation: called
+    in every process.
+
+    directory: where checkpoints go. Training goes on from the newest of them, if it has the same `settings` (what
+    decided model and data, as JSON) and `config`; all processes must see the same files. TERM, INT and USR1 are then
+    obeyed between two steps: the run is saved, and `Stopped` raised. An OSError says that the disk is full; what was
+    saved before is whole.
     """
-    history, began = History(), time.perf_counter()
-    optimiser = make_optimiser(model, config)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: learning_rate_factor(step, config))
-    averaged = (
-        torch.optim.swa_utils.AveragedModel(model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(config.ema))
-        if config.ema
-        else None
-    )
-    judged: Generator = averaged.module if averaged else model  # type: ignore[assignment]
-    best, kept = math.inf, judged.state_dict()
-    model.train()
-    for step, batch in enumerate(batches(tokens, labels, model, config), 1):
-        with torch.random.fork_rng():
-            torch.manual_seed(int(seeding.derive(config.seed, step, 3)))
-            value = loss(model, batch)
-        optimiser.zero_grad(set_to_none=True)
-        value.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip)
-        optimiser.step()
-        schedule.step()
-        if averaged:
-            averaged.update_parameters(model)
-        history.train.append((step, value.item()))
-        if on_step:
-            on_step(step, history.train[-1][1])
-        if validation is None:
-            history.kept_step = step
-        elif step % config.eval_every == 0 or step == config.steps:
-            held_out = validate(judged, *validation, config)
-            history.validation.append((step, held_out))
-            if held_out < best:
-                best, history.kept_step = held_out, step
-                kept = {name: value.clone() for name, value in judged.state_dict().items()}
-            elif config.patience and step - history.kept_step >= config.patience * config.eval_every:
-                break
-    model.load_state_dict(kept)
-    model.eval()
-    history.seconds = time.perf_counter() - began
-    return history
+    running = running or Running()
+    with ExitStack() as stack:
+        checkpoints = None
+        if directory is not None:
+            everything = {"settings": settings or {}, "model": model.config, "training": vars(config)}
+            checkpoints = Checkpoints(directory, everything, running.keep)
+            stack.enter_context(checkpoints.alone())
+        signals = stack.enter_context(Signals(checkpoints is not None))
+        stack.enter_context(as_asked(model, running))
+        loop = _Loop(model, tokens, labels, validation, config, running, checkpoints)
+        return loop.run(signals, on_step, on_validation)
 
 
-def make_optimiser(model: Generator, config: Training) -> torch.optim.Optimizer:
-    """AdamW that decays every parameter of two or more dimensions, embeddings too, as both papers' code does."""
-    decayed = [p for p in model.parameters() if p.ndim > 1]
-    plain = [p for p in model.parameters() if p.ndim <= 1]
-    return torch.optim.AdamW(
-        [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}],
-        lr=config.learning_rate,
-        betas=config.betas,
-        fused=True,
-    )
+class _Loop:
+    """The state of a training, and what is done with it."""
+
+    def __init__(
+        self,
+        model: Generator,
+        tokens: Tokens,
+        labels: Tensor | None,
+        validation: tuple[Tokens, Tensor | None] | None,
+        config: Training,
+        running: Running,
+        checkpoints: Checkpoints | None,
+    ) -> None:
+        self.model, self.validation, self.config, self.running = model, validation, config, running
+        self.checkpoints = checkpoints
+        self.world, self.rank = processes.world(), processes.rank()
+        self.batches = Batches(tokens, labels, model, config, Share(running.micro_batch, self.rank, self.world))
+        self.objective = wrap(Objective(model, running.precision == "bfloat16"), running)
+        self.optimiser = make_optimiser(model, config)
+        self.average = Average(model, config.ema) if config.ema else None
+        self.history, self.step = History(), 0
+        self.kept: list[Tensor] = []  # the best weights, where no checkpoint holds them
+
+    def run(
+        self,
+        signals: Signals,
+        on_step: Callable[[Step], None] | None,
+        on_validation: Callable[[Validation], None] | None,
+    ) -> History:
+        self._restore()
+        self.model.train()
+        began = time.perf_counter() - self.history.seconds
+        ahead = self.batches.ahead(self.step, pin=self.model.device.type == "cuda")
+        while not self._is_over():
+            told, caught = self._take_step(next(ahead), signals.caught)
+            if on_step:
+                on_step(told)
+            is_best = self._validate(on_validation)
+            self.history.seconds = time.perf_counter() - began
+            if caught or is_best or self._is_over() or self.step % self.running.save_every == 0:
+                self._save()
+            if caught and not self._is_over():
+                if self.checkpoints:
+                    self.checkpoints.wait()
+                raise Stopped(caught, self.step)
+        ahead.close()
+        self._keep_best()
+        self.model.eval()
+        return self.history
+
+    def _is_over(self) -> bool:
+        config = self.config
+        tried = config.patience and self.step - self.history.kept_step >= config.patience * config.eval_every
+        return self.step >= config.steps or bool(tried)
+
+    def _take_step(self, pieces: list[Batch], caught: int) -> tuple[Step, int]:
+        """The next step, and the signal that a process has caught, or 0."""
+        began, images = time.perf_counter(), self.batches.images(self.step)
+        tokens = images * self.model.num_tokens
+        self.optimiser.zero_grad(set_to_none=True)
+        nats = torch.zeros((), device=self.model.device)
+        for number, batch in enumerate(pieces, 1):
+            with accumulating(self.objective, number == len(pieces)):
+                value = batch.weight * self._loss(batch.to(self.model.device))
+                (value * self.world / tokens).backward()  # the processes' gradients are averaged
+            nats += value.detach()
+        norm = update(self.optimiser, self.model, self.step, self.config)
+        found = total(torch.tensor([float(nats), *(caught == number for number in CODES)], dtype=torch.float64))
+        rate, self.step = learning_rate(self.step, self.config), self.step + 1
+        loss = float(found[0]) / tokens
+        if math.isfinite(norm):
+            self.history.train.append((self.step, loss))
+            if self.average:
+                self.average.update()
+        else:
+            self._skip()
+        if self.validation is None:
+            self.history.kept_step = self.step
+        told = Step(self.step, loss, rate, norm, images, time.perf_counter() - began)
+        return told, next((int(number) for number, count in zip(CODES, found[1:], strict=True) if count), 0)
+
+    def _loss(self, batch: Batch) -> Tensor:
+        """The sum over a piece, under its own RNG."""
+        with seeded(int(seeding.derive(self.config.seed, self.step + 1, 3)) + batch.piece, self.model.device):
+            return self.objective(batch.tokens, batch.labels, batch.order)[0]
+
+    def _skip(self) -> None:
+        """Notes a step that changed nothing; a RuntimeError after too many of them."""
+        skipped, most = self.history.skipped, self.config.max_not_finite
+        skipped.append(self.step)
+        if skipped[-most:] == list(range(self.step - most + 1, self.step + 1)):
+            raise RuntimeError(
+                f"gradients were not finite in {most} steps in a row, the last of them {self.step}: lower "
+                "learning_rate, or look at the data"
+            )
+
+    def _validate(self, on_validation: Callable[[Validation], None] | None) -> bool:
+        """Validates if it is time to; whether the weights are the best so far, which are then kept."""
+        if self.validation is None or (self.step % self.config.eval_every and self.step < self.config.steps):
+            return False
+        with self.average.in_place() if self.average else nullcontext():
+            by_place = self._measure(self.config.order)
+            loss = by_place.mean().item()
+            is_best = loss < self.history.best
+            self.history.validation.append((self.step, loss))
+            if is_best:
+                self.history.kept_step = self.step
+                if self.checkpoints is None:
+                    self.kept = [x.clone() for x in local(self.model.parameters())]
+            if on_validation:
+                with self.model.evaluating():
+                    on_validation(Validation(self.step, loss, by_place, self.model, self._measure))
+        return is_best
+
+    def _measure(self, order: str | None) -> Tensor:
+        assert self.validation is not None
+        share = Share(self.running.micro_batch or AT_ONCE, self.rank, self.world)
+        return losses_by_place(self.objective, self.model, *self.validation, order, share)
+
+    def _save(self) -> None:
+        if self.checkpoints:
+            parts = snapshot(self.model, self.optimiser, self.average)
+            state = {"step": self.step, "history": asdict(self.history), "versions": {"torch": torch.__version__}}
+            self.checkpoints.save(self.step, parts, state, self.history.kept_step)
+
+    def _restore(self) -> None:
+        saved = self.checkpoints.newest() if self.checkpoints else None
+        if saved is None:
+            return
+        parts, state = saved
+        restore(parts, self.model, self.optimiser, self.average)
+        self.step, self.history = state["step"], History(**state["history"])
+        for curve in (self.history.train, self.history.validation):
+            curve[:] = [(step, loss) for step, loss in curve]  # JSON has no tuples
+
+    def _keep_best(self) -> None:
+        """Gives the model the weights of `kept_step`, the last ones if there is none."""
+        if self.checkpoints:
+            self.checkpoints.wait()
+            processes.wait_for_all()
+        if self.history.kept_step not in (0, self.step) and self.checkpoints:
+            fill(self.model, judged(self.checkpoints.read(self.history.kept_step)[0]))
+        else:
+            weights = local(self.model.parameters())
+            averaged = local(self.average.values) if self.average else []
+            torch._foreach_copy_(weights, self.kept or averaged or weights)
 
 
-def learning_rate_factor(step: int, config: Training) -> float:
-    """Linear warm-up, then a cosine from 1 to `final_lr_ratio`."""
-    if step < config.warmup:
-        return (step + 1) / config.warmup
-    share = (step - config.warmup) / max(1, config.steps - config.warmup)
-    return config.final_lr_ratio + (1 - config.final_lr_ratio) * (1 + math.cos(math.pi * min(share, 1))) / 2
+def judged(parts: Parts) -> dict[str, Tensor]:
+    """The weights of a checkpoint that are validated and kept: the averaged ones, where there are any."""
+    return parts.get("average") or parts["model"]
+
+
+@contextmanager
+def seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """Inside, torch draws from this seed on; afterwards as if nothing had been drawn."""
+    devices = [] if device.type == "cpu" else [device]
+    with torch.random.fork_rng(devices, device_type="cuda" if device.type == "cpu" else device.type):
+        torch.manual_seed(seed)
+        yield

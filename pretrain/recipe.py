@@ -1,17 +1,110 @@
-"""A recipe: which generator, how large, with or without labels, trained how. Read from the YAML files in `configs/`."""
+"""A recipe: which generator, how large, with or without labels, trained how, and how the machine is used for it. Read
+from the YAML files in `configs/`.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
+from typing import Literal
 
 import torch
 
 from randfeat import models
 from randfeat.models import Generator
 
-from .engine import Training
+
+@dataclass(frozen=True)
+class Training:
+    """How to train.
+
+    steps: optimiser steps. batch_size: images a step, of all processes together.
+    order: `random`, a fresh order per image and epoch, or another mode of `orders.MODES` for every image; by default
+        the model's own first, which is random where it can.
+    label_dropout: share of the times an image is seen that replace its label by the null class, for guidance.
+    other_crops: share of the times that show one of its other crops instead of the first. It falls from epoch to epoch
+        in proportion to the images still to be seen, so that the end of a long training shows first crops alone.
+    warmup: steps of linear warm-up to `learning_rate`. schedule: what follows, a `cosine` to `final_lr_ratio` of it;
+        `constant`; or `linear-end`, constant but for the last `decay_steps`, in which it falls to that ratio.
+    clip: largest global gradient norm.
+    ema: decay of the averaged weights that are validated and kept; 0 keeps the weights themselves.
+    eval_every: steps between validations. patience: validations without a new best before training stops (0: never).
+    max_not_finite: steps in a row with gradients that are not finite before training gives up; each is skipped.
+    """
+
+    steps: int = 1000
+    batch_size: int = 128
+    order: str | None = None
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.05
+    betas: tuple[float, float] = (0.9, 0.95)
+    warmup: int = 100
+    schedule: Literal["cosine", "constant", "linear-end"] = "cosine"
+    decay_steps: int | None = None
+    final_lr_ratio: float = 0.05
+    clip: float = 1.0
+    ema: float = 0.0
+    label_dropout: float = 0.1
+    other_crops: float = 0.0
+    eval_every: int = 100
+    patience: int = 0
+    max_not_finite: int = 10
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "eval_every", "max_not_finite"):
+            _check(self, name, 1, math.inf)
+        for name in ("learning_rate", "weight_decay", "warmup", "patience"):
+            _check(self, name, 0, math.inf)
+        for name in ("label_dropout", "other_crops", "final_lr_ratio", "ema"):
+            _check(self, name, 0, 1)
+        if not self.clip > 0:
+            raise ValueError(f"clip must be above 0, got {self.clip!r}: .inf clips nothing")
+        if self.schedule not in ("cosine", "constant", "linear-end"):
+            raise ValueError(f"schedule must be cosine, constant or linear-end, got {self.schedule!r}")
+        if (self.schedule == "linear-end") != (self.decay_steps is not None):
+            raise ValueError(f"decay_steps belongs to schedule linear-end, got {self.decay_steps} and {self.schedule}")
+        if self.decay_steps is not None:
+            _check(self, "decay_steps", 1, self.steps)
+
+
+@dataclass(frozen=True)
+class Running:
+    """How the machine is used. The weights do not depend on it beyond rounding, and on `micro_batch` in what dropout
+    drops; a run that was stopped goes on with another choice, too.
+
+    precision: of matrix products and attention; weights, sums and the optimiser are float32 always.
+    parallel: of several processes each has all weights (`ddp`) or a share of them (`fsdp`).
+    compile: each block through torch's compiler: a slow start, then faster on a GPU.
+    recompute: the backward pass computes the activations inside blocks again, which saves memory and costs time.
+    micro_batch: images that go through the network at once; 0 for all those of a process.
+    save_every: steps between checkpoints. keep: how many of the last stay, beside the best.
+    """
+
+    precision: Literal["float32", "bfloat16"] = "float32"
+    parallel: Literal["ddp", "fsdp"] = "ddp"
+    compile: bool = False
+    recompute: bool = False
+    micro_batch: int = 0
+    save_every: int = 1000
+    keep: int = 2
+
+    def __post_init__(self) -> None:
+        for name, known in (("precision", ("float32", "bfloat16")), ("parallel", ("ddp", "fsdp"))):
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name} must be {' or '.join(known)}, got {getattr(self, name)!r}")
+        _check(self, "micro_batch", 0, math.inf)
+        for name in ("save_every", "keep"):
+            _check(self, name, 1, math.inf)
+
+
+def _check(settings: object, name: str, low: float, high: float) -> None:
+    value = getattr(settings, name)
+    if not low <= value <= high:
+        limits = f"{low} or more" if high == math.inf else f"from {low} to {high}"
+        raise ValueError(f"{name} must be {limits}, got {value!r}")
 
 
 @dataclass(frozen=True)
@@ -29,13 +122,14 @@ class Size:
 @dataclass(frozen=True)
 class Recipe:
     """model: a registered name. labels: whether training sees them. size: of the generator. training: how it is
-    trained.
+    trained. running: how the machine is used.
     """
 
     model: str
     labels: bool
     size: Size
     training: Training
+    running: Running = field(default_factory=Running)
 
     def build(self, grid: tuple[int, int], vocab_size: int, num_classes: int) -> Generator:
         """A generator with fresh weights that are a function of the recipe's seed; label-free recipes have no class."""

@@ -16,17 +16,17 @@ PATIENCE = timedelta(days=30)  # a share may take long; torchrun itself ends tho
 
 
 @contextmanager
-def group() -> Iterator[None]:
+def group(backend: str = "gloo") -> Iterator[None]:
     """Inside, the processes that torchrun started know each other; one process alone is none the wiser.
 
+    backend: of torch.distributed; gloo does for barriers between GPUs, too, and for all that lies in main memory.
     The first to fail raises and says why; the others, which it takes with it, end in silence.
     """
     if int(os.environ.get("WORLD_SIZE", 1)) == 1:
         yield
         return
     store, rank, world = next(iter(dist.rendezvous("env://", timeout=PATIENCE)))
-    # gloo on GPUs too: nothing but barriers goes through the group
-    dist.init_process_group("gloo", store=store, rank=rank, world_size=world, timeout=PATIENCE)
+    dist.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=PATIENCE)
     try:
         yield
     except BaseException:

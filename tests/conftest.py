@@ -4,6 +4,8 @@ import tiny
 import torch
 from hypothesis import settings
 
+from randfeat.models import create, name_of
+
 torch.set_num_threads(1)
 settings.register_profile("randfeat", deadline=None, derandomize=True)
 settings.load_profile("randfeat")
@@ -26,6 +28,17 @@ def build(request):
     """The same generators as a function of the grid (and any other keyword)."""
     name, config = request.param
     return lambda grid=(2, 3), **more: tiny.model(name, grid, **(config | more))
+
+
+@pytest.fixture
+def fresh(build):
+    """The same, as training finds them: their heads are zero."""
+
+    def make(**config):
+        model = build(**config)
+        return create(name_of(model), **model.config)
+
+    return make
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from randfeat.pretrain import Objective
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -129,7 +130,10 @@ def run_teacher_forced(case: dict[str, Any], tensors: dict[str, Tensor]) -> None
     order = recorded_order(model, tensors)
     causal = case["family"] != "arpg" or case["mode"] == "train"
     logits = model(tokens, label, order) if causal else unmasked_arpg(model, tokens, label, order)
-    loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), orders.gather(tokens, order).flatten())
+    if causal:  # as training computes it
+        loss = Objective(model)(tokens, label, order)[0] / tokens.numel()
+    else:
+        loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), orders.gather(tokens, order).flatten())
     close(logits, tensors.get("out.logits", tensors.get("out.token_logits")), case)
     close(loss, tensors["out.loss"], case)
     close(torch.view_as_real(model.rope(tokens.device)), tensors["out.freqs_cis"], case)

@@ -60,7 +60,7 @@ class ARPG(Generator):
         self.norm = nn.RMSNorm(self.embed_dim, self.norm_eps)
         self.head = nn.Linear(self.embed_dim, self.vocab_size, bias=False)
 
-    def forward(self, tokens: Tensor, label: Tensor | None, order: Tensor) -> Tensor:
+    def pre_logits(self, tokens: Tensor, label: Tensor | None, order: Tensor) -> Tensor:
         self.check_order(order, cut=True)
         table, label = self.rope(tokens.device), self.labels(label, len(tokens))
         # the last token predicts nothing
@@ -72,7 +72,7 @@ class ARPG(Generator):
         y, target = self._queries(order), rope_at(table, order)
         for block in self.cross_blocks:
             y = block(y, target, k, v, causal=True)  # query i sees the class and x_0 .. x_{i-1}
-        return self.head(self.norm(y))
+        return self.norm(y)
 
     def states(
         self, tokens: Tensor, label: Tensor, order: Tensor, layers: Sequence[int], context: Context, stream: Stream

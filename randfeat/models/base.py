@@ -61,6 +61,7 @@ class Generator(nn.Module, ABC):
     order_modes: ClassVar[tuple[str, ...]] = ("random", *orders.FIXED)
     # our parameter name -> the official checkpoint's; several are stacked along dimension 0; * stands for a number
     official_names: ClassVar[dict[str, tuple[str, ...]]]
+    head: nn.Linear  # what `pre_logits` is made for, without bias
     unused: ClassVar[tuple[str, ...]] = ()  # entries of official checkpoints that nothing here reads
     inputs_per_token: ClassVar[int] = 1
     # the known tokens among the inputs that wait for the first step
@@ -141,12 +142,8 @@ class Generator(nn.Module, ABC):
         """Makes the modules and parameters; `init_weights` fills them."""
 
     @abstractmethod
-    def forward(self, tokens: Tensor, label: Tensor | None, order: Tensor) -> Tensor:
-        """Teacher-forced logits: tokens (B, N) in raster space, label (B,), order (B, n) -> (B, n, V) in order space.
-
-        Row i predicts the token at `order[:, i]` from the class and the tokens at earlier places only, in training
-        and evaluation alike. An order may be cut short, n <= N: no row knows how many follow.
-        """
+    def pre_logits(self, tokens: Tensor, label: Tensor | None, order: Tensor) -> Tensor:
+        """What the head reads to make the logits of `forward`, after the final norm: (B, n, D) in order space."""
 
     @abstractmethod
     def states(
@@ -177,6 +174,14 @@ class Generator(nn.Module, ABC):
         """
 
     # shared by all ---------------------------------------------------------------------------------------------
+
+    def forward(self, tokens: Tensor, label: Tensor | None, order: Tensor) -> Tensor:
+        """Teacher-forced logits: tokens (B, N) in raster space, label (B,), order (B, n) -> (B, n, V) in order space.
+
+        Row i predicts the token at `order[:, i]` from the class and the tokens at earlier places only, in training
+        and evaluation alike. An order may be cut short, n <= N: no row knows how many follow.
+        """
+        return self.head(self.pre_logits(tokens, label, order))
 
     def hidden(
         self,

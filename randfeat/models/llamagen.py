@@ -36,7 +36,7 @@ class LlamaGen(Generator):
         self.norm = nn.RMSNorm(self.embed_dim, self.norm_eps)
         self.head = nn.Linear(self.embed_dim, self.vocab_size, bias=False)
 
-    def forward(self, tokens: Tensor, label: Tensor | None, order: Tensor) -> Tensor:
+    def pre_logits(self, tokens: Tensor, label: Tensor | None, order: Tensor) -> Tensor:
         self.check_order(order, cut=True)
         # the last token predicts nothing
         read = tokens[:, : order.shape[1] - 1]
@@ -44,7 +44,7 @@ class LlamaGen(Generator):
         rope = rope_at(self.rope(tokens.device), places)
         for block in self.blocks:
             x = block(x, rope, causal=True)
-        return self.head(self.norm(x))
+        return self.norm(x)
 
     def states(
         self, tokens: Tensor, label: Tensor, order: Tensor, layers: Sequence[int], context: Context, stream: Stream

@@ -54,7 +54,7 @@ class RandAR(Generator):
         self.norm = nn.RMSNorm(self.embed_dim, self.norm_eps)
         self.head = nn.Linear(self.embed_dim, self.vocab_size, bias=False)
 
-    def forward(self, tokens: Tensor, label: Tensor | None, order: Tensor) -> Tensor:
+    def pre_logits(self, tokens: Tensor, label: Tensor | None, order: Tensor) -> Tensor:
         self.check_order(order, cut=True)
         table = self.rope(tokens.device)
         read, label = orders.gather(tokens, order), self.labels(label, len(tokens))
@@ -62,7 +62,7 @@ class RandAR(Generator):
         x, rope = x[:, :-1], rope_at(table, places[:, :-1])  # the last token predicts nothing
         for block in self.blocks:
             x = block(x, rope, causal=True)
-        return self.head(self.norm(x[:, 1::2]))
+        return self.norm(x[:, 1::2])
 
     def states(
         self, tokens: Tensor, label: Tensor, order: Tensor, layers: Sequence[int], context: Context, stream: Stream

@@ -3,122 +3,21 @@ import math
 from dataclasses import replace
 
 import pytest
-import tiny
 import torch
-from randfeat.pretrain import engine
-from randfeat.pretrain.engine import (
-    Training,
-    batches,
-    learning_rate_factor,
-    loss,
-    make_batch,
-    train,
-    validate,
-)
+from material import data, same, weights_of
+from randfeat.pretrain import Batches, Objective, Running, Training, engine, train, validate
+from torch import nn
 
 from randfeat import likelihood, orders, seeding
-from randfeat.models import create, name_of
 
 QUICK = Training(steps=12, batch_size=8, learning_rate=0.01, warmup=2, eval_every=6)
-
-
-@pytest.fixture
-def fresh(build):
-    """Each generator as training finds it: its head is zero."""
-
-    def make(**config):
-        model = build(**config)
-        return create(name_of(model), **model.config)
-
-    return make
-
-
-def data(count=20, vocab=7, length=6):
-    """Tokens that tell their row, in base V; labels 0, 1, 2, 0, 1, 2, ..."""
-    rows = torch.arange(count)
-    digits = [rows // vocab**i % vocab for i in range(length)]
-    return torch.stack(digits, 1), rows % 3
-
-
-def weights_of(model):
-    return copy.deepcopy(model.state_dict())
-
-
-def same(a, b):
-    return all(torch.equal(a[name], b[name]) for name in a) and a.keys() == b.keys()
-
-
-# what a step sees -------------------------------------------------------------------------------------------
-
-
-def shown(config, tokens, labels):
-    """(epoch, row) -> (label, order), and the rows in the sequence in which they came."""
-    model, (every, _) = tiny.model("arpg"), data(500)
-    seen, sequence = {}, []
-    for batch in batches(tokens, labels, model, config):
-        for row, label, order in zip(batch.tokens, batch.labels.tolist(), batch.order.tolist(), strict=True):
-            number = int((every == row).all(1).nonzero())
-            seen[len(sequence) // len(tokens), number] = label, order
-            sequence.append(number)
-    return seen, sequence
-
-
-def test_an_epoch_shows_every_image_once():
-    config = Training(steps=9, batch_size=8)  # three epochs of 8, 8 and 4
-    _, sequence = shown(config, *data())
-    epochs = [sequence[i : i + 20] for i in (0, 20, 40)]
-    assert len(sequence) == 60
-    assert all(sorted(epoch) == list(range(20)) for epoch in epochs)
-    assert len({tuple(epoch) for epoch in epochs}) == 3
-
-
-def test_an_image_is_shown_as_a_function_of_seed_epoch_and_row():
-    config = Training(steps=9, batch_size=8, label_dropout=0.3)
-    seen, sequence = shown(config, *data())
-    again, same_sequence = shown(replace(config, batch_size=5, steps=12), *data())
-    assert again == seen  # whatever the batch
-    assert same_sequence == sequence
-    other, other_sequence = shown(replace(config, seed=1), *data())
-    assert other_sequence != sequence
-    assert all(other[key][1] != seen[key][1] for key in seen if seen[key][1] != sorted(seen[key][1]))
-    of_row_3 = [seen[epoch, 3][1] for epoch in range(3)]
-    assert len({tuple(order) for order in of_row_3}) == 3  # a fresh order in every epoch
-    for (_, row), (label, order) in seen.items():
-        assert sorted(order) == list(range(6))
-        assert label in (row % 3, 3)
-
-
-@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
-def test_a_share_of_the_labels_is_dropped(share):
-    tokens, labels = data(4000)
-    batch = make_batch(tokens, labels, tiny.model("arpg"), Training(label_dropout=share), 0, torch.arange(4000))
-    dropped = batch.labels == 3
-    assert abs(dropped.double().mean() - share) <= 4 * math.sqrt(share * (1 - share) / 4000)
-    assert torch.equal(batch.labels[~dropped], labels[~dropped])
-
-
-def test_another_order_mode_is_every_image_s():
-    tokens, labels = data()
-    batch = make_batch(tokens, labels, tiny.model("arpg"), Training(order="columns"), 0, torch.tensor([3, 1]))
-    assert batch.order.tolist() == [orders.columns((2, 3)).tolist()] * 2
-    assert torch.equal(batch.tokens, tokens[[3, 1]])
 
 
 # the loss ---------------------------------------------------------------------------------------------------
 
 
 def test_an_untrained_model_knows_nothing(fresh):
-    model = fresh(vocab_size=11)
-    batch = make_batch(*data(), model, QUICK, 0, torch.arange(20))
-    assert loss(model, batch).item() == pytest.approx(math.log(11), rel=1e-6)
-    assert validate(model, *data(), QUICK) == pytest.approx(math.log(11), rel=1e-6)
-
-
-def test_the_loss_is_the_mean_log_likelihood(model):
-    tokens, label, _ = tiny.batch(model, 5)
-    batch = make_batch(tokens, label, model, Training(order="raster", label_dropout=0.0), 0, torch.arange(5))
-    expected = -likelihood.log_prob(model, tokens, label, mode="raster").mean() / model.num_tokens
-    torch.testing.assert_close(loss(model, batch).detach(), expected)
+    assert validate(fresh(vocab_size=11), *data(), QUICK) == pytest.approx(math.log(11), rel=1e-6)
 
 
 @pytest.mark.parametrize("labelled", [True, False])
@@ -130,7 +29,15 @@ def test_validation_is_as_trained_and_always_the_same(build, labelled):
     assert validate(model, tokens, labels, replace(QUICK, seed=5, batch_size=3, label_dropout=0.9)) == value
     raster = validate(model, tokens, labels, replace(QUICK, order="raster"))
     assert raster == pytest.approx(-likelihood.log_prob(model, tokens, labels, mode="raster").mean().item() / 6)
-    assert (raster == value) == model.raster_only
+    assert (raster == pytest.approx(value, rel=1e-6)) == model.raster_only
+
+
+def test_what_each_place_adds_to_validation(model):
+    tokens, labels = data(length=model.num_tokens)
+    by_place = engine.losses_by_place(Objective(model), model, tokens, labels, "raster")
+    log_p = model(tokens, labels, orders.make("raster", model.grid, torch.zeros(20)).contiguous()).log_softmax(-1)
+    expected = -log_p.gather(-1, tokens.unsqueeze(-1)).squeeze(-1).mean(0)
+    torch.testing.assert_close(by_place.float(), expected.detach())
 
 
 # training ---------------------------------------------------------------------------------------------------
@@ -139,29 +46,28 @@ def test_validation_is_as_trained_and_always_the_same(build, labelled):
 def test_a_few_steps_learn_something(fresh):
     tokens = torch.tensor([[0, 1, 2, 3, 4, 5], [6, 6, 5, 5, 0, 0]]).repeat(10, 1)
     labels = torch.tensor([0, 1]).repeat(10)
-    model, calls = fresh(), []
-    history = train(
-        model,
-        tokens,
-        labels,
-        (tokens, labels),
-        replace(QUICK, steps=60, eval_every=25),
-        lambda *step: calls.append(step),
-    )
+    model, told, judged = fresh(), [], []
+    config = replace(QUICK, steps=60, eval_every=25)
+    history = train(model, tokens, labels, (tokens, labels), config, on_step=told.append, on_validation=judged.append)
     assert history.train[0][1] == pytest.approx(math.log(7))
     best = min(history.validation, key=lambda measured: measured[1])
     assert best[1] < 0.7 * math.log(7)
     assert history.kept_step == best[0]
-    assert validate(model, tokens, labels, QUICK) == best[1]
-    assert history.train == calls
-    assert [step for step, _ in calls] == list(range(1, 61))
+    assert history.best == best[1]
+    assert validate(model, tokens, labels, QUICK) == pytest.approx(best[1])
+    assert history.train == [(step.step, step.loss) for step in told]
+    assert [step.step for step in told] == list(range(1, 61))
+    assert {step.images for step in told} == {4, 8}
+    assert all(step.gradient_norm > 0 and step.seconds > 0 and step.learning_rate > 0 for step in told)
+    assert history.validation == [(one.step, one.loss) for one in judged]
     assert [step for step, _ in history.validation] == [25, 50, 60]
+    assert all(one.by_place.mean().item() == one.loss for one in judged)
     assert history.seconds > 0
     assert not model.training
 
 
 def test_training_is_a_function_of_its_seed(fresh):
-    untrained, state = fresh(dropout=0.2), torch.get_rng_state()
+    untrained = fresh(dropout=0.2)
     results = []
     for noise, config in ((0, QUICK), (1, QUICK), (0, replace(QUICK, seed=1))):
         model = copy.deepcopy(untrained)
@@ -170,31 +76,62 @@ def test_training_is_a_function_of_its_seed(fresh):
         history = train(model, *data(), data(), config)
         assert torch.equal(torch.get_rng_state(), before)
         results.append((weights_of(model), history.train))
-    assert not torch.equal(torch.get_rng_state(), state)
     assert same(results[0][0], results[1][0])
     assert results[0][1] == results[1][1]
     assert not same(results[0][0], results[2][0])
 
 
 @pytest.mark.parametrize("num_classes", [0, 3])
-def test_without_labels_the_null_class_is_all_that_is_seen(fresh, num_classes):
+def test_training_without_labels_is_training_with_all_of_them_dropped(fresh, num_classes):
     model, (tokens, labels) = fresh(num_classes=num_classes), data()
-    assert all((batch.labels == num_classes).all() for batch in batches(tokens, None, model, QUICK))
     other = copy.deepcopy(model)
     train(model, tokens, None, (tokens, None), QUICK)
     train(other, tokens, labels, (tokens, None), replace(QUICK, label_dropout=1.0))
     assert same(weights_of(model), weights_of(other))
 
 
+def test_an_array_of_the_disk_is_as_a_tensor(fresh):
+    model, (tokens, labels) = fresh(), data()
+    other = copy.deepcopy(model)
+    train(model, tokens, labels, None, QUICK)
+    train(other, tokens.numpy().astype("uint16")[:, None], labels, None, QUICK)
+    assert same(weights_of(model), weights_of(other))
+
+
+@pytest.mark.parametrize("micro_batch", [1, 3, 8, 100])
+def test_pieces_of_a_step_are_as_the_whole(fresh, micro_batch):
+    model = fresh()
+    other = copy.deepcopy(model)
+    config = replace(QUICK, steps=6)
+    whole = train(model, *data(), None, config)
+    pieces = train(other, *data(), None, config, Running(micro_batch=micro_batch))
+    for (_, a), (_, b) in zip(whole.train, pieces.train, strict=True):
+        assert a == pytest.approx(b, rel=1e-5)
+    for name, value in other.state_dict().items():
+        torch.testing.assert_close(value, model.state_dict()[name], rtol=1e-4, atol=2e-5)
+
+
+def test_the_choices_of_a_run_change_no_more_than_rounding(fresh):
+    untrained = fresh(dropout=0.2)
+    losses = []
+    for running in (Running(), Running(recompute=True), Running(precision="bfloat16")):
+        model = copy.deepcopy(untrained)
+        losses.append([loss for _, loss in train(model, *data(), None, QUICK, running).train])
+        assert model.dtype == torch.float32
+    assert losses[0] == losses[1]
+    assert losses[2] != losses[0]
+    assert losses[2] == pytest.approx(losses[0], rel=0.02)
+
+
 def scripted(monkeypatch, values):
     """Validation that says `values` one after the other and keeps the weights that it saw."""
     seen = []
 
-    def judge(model, *_):
+    def judge(objective, model, *_):
         seen.append(weights_of(model))
-        return values[len(seen) - 1]
+        return torch.tensor([values[len(seen) - 1]], dtype=torch.float64)
 
-    monkeypatch.setattr(engine, "validate", judge)
+    monkeypatch.setattr(engine, "losses_by_place", judge)
     return seen
 
 
@@ -214,60 +151,88 @@ def test_the_last_weights_are_kept_where_nothing_is_measured(fresh, monkeypatch,
     scripted(monkeypatch, [math.nan] * 2)
     model, path = fresh(), []
     held_out = None if validation == "none" else data()
-    history = train(model, *data(), held_out, QUICK, lambda *_: path.append(weights_of(model)))
+    history = train(model, *data(), held_out, QUICK, on_step=lambda _: path.append(weights_of(model)))
     assert same(weights_of(model), path[-1])
     assert history.kept_step == (12 if validation == "none" else 0)
 
 
 def test_averaged_weights_are_judged_and_kept(fresh):
-    model, path = fresh(), []
+    model, path, judged = fresh(), [], []
     config = replace(QUICK, ema=0.8, eval_every=12)
-    history = train(model, *data(), data(), config, lambda *_: path.append(weights_of(model)))
+    history = train(
+        model,
+        *data(),
+        data(),
+        config,
+        on_step=lambda _: path.append(weights_of(model)),
+        on_validation=lambda one: judged.append(weights_of(one.model)),
+    )
     average = path[0]
     for weights in path[1:]:
         average = {name: 0.8 * average[name] + 0.2 * value for name, value in weights.items()}
     for name, value in model.state_dict().items():
         torch.testing.assert_close(value, average[name], atol=1e-6, rtol=1e-5)
-    assert validate(model, *data(), config) == history.validation[-1][1]
+    assert same(judged[0], weights_of(model))
+    assert validate(model, *data(), config) == pytest.approx(history.validation[-1][1])
     assert not same(weights_of(model), path[-1])
 
 
-def test_the_learning_rate_rises_then_falls():
-    config = Training(steps=110, warmup=10, final_lr_ratio=0.1)
-    assert [learning_rate_factor(step, config) for step in (0, 4, 9, 10)] == [0.1, 0.5, 1.0, 1.0]
-    assert learning_rate_factor(60, config) == pytest.approx(0.55)  # half of the way
-    assert learning_rate_factor(110, config) == learning_rate_factor(500, config) == pytest.approx(0.1)
-
-
-def test_only_matrices_decay(fresh):
-    """With a loss that is flat everywhere, decay alone moves the weights."""
-    flat = dict(warmup=0, final_lr_ratio=1.0, weight_decay=0.1, eval_every=12)
-    model = fresh(vocab_size=1)
-    before = weights_of(model)
-    train(model, *data(vocab=1), data(vocab=1), replace(QUICK, **flat))
-    for name, value in model.state_dict().items():
-        factor = (1 - 0.01 * 0.1) ** 12 if value.ndim > 1 else 1
-        torch.testing.assert_close(value, before[name] * factor)
-
-
-def test_dropout_of_a_step_is_seeded_by_the_step(fresh, monkeypatch):
+def test_dropout_of_a_step_is_seeded_by_the_step_and_of_a_piece_by_its_number(fresh, monkeypatch):
     seeds = []
     monkeypatch.setattr(torch, "manual_seed", seeds.append)
-    train(fresh(), *data(), data(), replace(QUICK, seed=4))
-    assert seeds == [int(seeding.derive(4, step, 3)) for step in range(1, 13)]
+    train(fresh(), *data(16), None, replace(QUICK, seed=4), Running(micro_batch=4))
+    assert seeds == [int(seeding.derive(4, step, 3)) + piece for step in range(1, 13) for piece in (0, 1)]
 
 
-def test_crops_are_shown_in_a_share_that_falls_to_none_and_one_crop_is_as_none():
-    model = tiny.model("randar", (2, 2))
-    rows = torch.arange(2000)
-    crops = torch.stack([torch.full((2000, 4), crop) for crop in range(3)], 1)  # every token tells its crop
-    config = Training(other_crops=0.4, steps=100, batch_size=200)  # ten epochs
-    shown = engine.make_batch(crops, None, model, config, 0, rows).tokens[:, 0]
-    shares = torch.bincount(shown, minlength=3) / 2000
-    torch.testing.assert_close(shares, torch.tensor([0.6, 0.2, 0.2]), atol=0.03, rtol=0)
-    halfway = engine.make_batch(crops, None, model, config, 5, rows).tokens[:, 0]
-    assert (halfway > 0).float().mean().item() == pytest.approx(0.2, abs=0.03)
-    assert not engine.make_batch(crops, None, model, config, 10, rows).tokens.any()
-    assert not torch.equal(shown, engine.make_batch(crops, None, model, config, 1, rows).tokens[:, 0])
-    plain = engine.make_batch(crops[:, 1], None, model, config, 0, rows)
-    assert torch.equal(plain.tokens, engine.make_batch(crops[:, 1:2], None, model, config, 0, rows).tokens)
+# steps that are not finite ----------------------------------------------------------------------------------
+
+
+def explode(model, steps):
+    """Makes the gradients of these steps infinite."""
+    count = 0
+
+    def hook(gradient):
+        nonlocal count
+        count += 1
+        return gradient * math.inf if count in steps else gradient
+
+    model.norm.weight.register_hook(hook)
+
+
+@pytest.mark.parametrize("ema", [0.0, 0.5])
+def test_a_step_that_is_not_finite_changes_nothing(fresh, ema):
+    model, path, norms = fresh(), [], []
+    explode(model, {3, 4, 7})
+
+    def note(step):
+        path.append(weights_of(model))
+        norms.append(step.gradient_norm)
+
+    history = train(model, *data(), None, replace(QUICK, ema=ema, max_not_finite=3), on_step=note)
+    assert history.skipped == [3, 4, 7]
+    assert [step for step, _ in history.train] == [1, 2, 5, 6, 8, 9, 10, 11, 12]
+    assert [i for i in range(1, 12) if same(path[i - 1], path[i])] == [2, 3, 6]
+    assert [i for i, norm in enumerate(norms, 1) if not math.isfinite(norm)] == [3, 4, 7]
+    assert all(value.isfinite().all() for value in model.state_dict().values())
+
+
+def test_too_many_of_them_in_a_row_end_training(fresh):
+    model = fresh()
+    explode(model, {2, 5, 6, 7})
+    with pytest.raises(RuntimeError, match="not finite in 3 steps in a row, the last of them 7: lower learning_rate"):
+        train(model, *data(), None, replace(QUICK, max_not_finite=3))
+
+
+def test_batches_and_validation_refuse_an_order_that_the_model_does_not_know(fresh):
+    model = fresh()
+    with pytest.raises(ValueError, match="order 'spiral' is none of"):
+        Batches(data()[0], None, model, replace(QUICK, order="spiral"))
+
+
+def test_the_model_that_is_wrapped_is_left_as_it_was(fresh):
+    model = fresh()
+    kinds = [type(module) for module in model.modules()]
+    train(model, *data(), None, replace(QUICK, steps=2), Running(recompute=True))
+    assert [type(module) for module in model.modules()] == kinds
+    assert isinstance(model, nn.Module)
+    assert not any(getattr(module, "checkpointing", False) for module in model.modules())

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from randfeat import Pipeline, load, progress
-from randfeat.pretrain import Recipe, train
+from randfeat.pretrain import Recipe, Step, train
 from randfeat.tokenizers import Tokenizer
 
 from .digits import FIT, VALIDATION, Digits, with_shifts
@@ -46,10 +46,10 @@ def train_one(name: str, recipe: Recipe, digits: Digits, tokenizer: Tokenizer, d
     generator = recipe.build((rows, columns), tokenizer.vocab_size, int(digits.labels.max()) + 1)
     with progress.bar(recipe.training.steps, name, "step", line) as bar:
 
-        def on_step(step: int, loss: float) -> None:
+        def on_step(done: Step) -> None:
             bar.update()
-            if step % 10 == 0:
-                bar.set_postfix_str(f"{loss:.3f} nats/token", refresh=False)
+            if done.step % 10 == 0:
+                bar.set_postfix_str(f"{done.loss:.3f} nats/token", refresh=False)
 
         history = train(
             generator,
@@ -57,7 +57,7 @@ def train_one(name: str, recipe: Recipe, digits: Digits, tokenizer: Tokenizer, d
             seen.labels if recipe.labels else None,
             None if held_out is None else (tokenizer.encode(held_out.images).flatten(1), None),
             recipe.training,
-            on_step,
+            on_step=on_step,
         )
     record = {"recipe": dataclasses.asdict(recipe), "history": dataclasses.asdict(history)}
     Pipeline(tokenizer, generator, training=record).save(directory / name)

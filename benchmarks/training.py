@@ -1,0 +1,200 @@
+"""Training beside the official code: the same weights, tokens, labels and orders, in turns, in one process.
+
+    OMP_NUM_THREADS=1 python benchmarks/training.py --official DIR --dtype float32 bfloat16             # time of a step
+    OMP_NUM_THREADS=1 python benchmarks/training.py --official DIR --dtype float32 bfloat16 --memory    # peak memory
+    OMP_NUM_THREADS=1 python benchmarks/training.py --official DIR --curve 300                          # equal losses
+
+DIR holds the checkouts that benchmarks/official.py names. A step is forward and backward pass with dropout, clipping
+and AdamW on a batch of 16 x 16 tokens; bfloat16 is autocast's, with weights in float32, as in the official trainers.
+The clock counts what the process itself computed. The curve is of a small model without dropout, from the same weights:
+the official side has its own network and loss, and torch's own parts, put together as its trainer does.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import official
+import sampling
+import timing
+import torch
+from randfeat.pretrain import Batches, Objective, Running, Training, train
+from randfeat.pretrain.batches import Batch
+from randfeat.pretrain.optimiser import make_optimiser, update
+from randfeat.pretrain.parallel import as_asked
+from torch import Tensor, nn
+
+from randfeat import models, orders
+from randfeat.models import Generator
+
+SIDES = ("official", "ours", "ours, recomputing activations")
+TINY = dict(grid=(8, 8), vocab_size=256, num_classes=10, embed_dim=64, depth=2, num_heads=4, ffn_dim=256)
+
+
+def build(name: str, size: str) -> Generator:
+    torch.manual_seed(0)
+    keywords = dict(grid=(16, 16), vocab_size=16384, num_classes=1000, dropout=0.1)
+    return models.create(name, **keywords, **sampling.SIZES[name, size]).train()
+
+
+def batch_of(model: Generator, images: int) -> Batch:
+    seeds = torch.arange(images)
+    tokens = torch.randint(model.vocab_size, (images, model.num_tokens), generator=torch.Generator().manual_seed(0))
+    return Batch(tokens, seeds * 100 % model.num_classes, orders.random(model.grid, seeds).contiguous())
+
+
+def official_loss(theirs: nn.Module, batch: Batch) -> Tensor:
+    """The official forward's own loss for these orders; labels are dropped by whoever made the batch."""
+    if hasattr(theirs, "remove_caches"):  # RandAR
+        theirs.cls_embedding.dropout_prob = 0.0
+        return theirs(batch.tokens, batch.labels, batch.order, targets=batch.tokens)[1]
+    theirs.config.class_dropout_prob = 0.0
+    names = type(theirs).forward.__globals__
+    shuffle = names["batch_seq_shuffle"]
+    # its only way to given orders
+    names["batch_seq_shuffle"] = lambda x, given=None: shuffle(x, batch.order if given is None else given)
+    try:
+        return theirs(batch.tokens, batch.labels.clone(), targets=batch.tokens)[1]
+    finally:
+        names["batch_seq_shuffle"] = shuffle
+
+
+def stepper(side: str, model: Generator, batch: Batch, in_bfloat16: bool, checkouts: Path) -> Callable[[], None]:
+    """One step of training, to be called again and again."""
+    config = Training(warmup=0)
+    if side == "official":
+        theirs = official.build(model, checkouts).train()
+        optimiser = make_optimiser(theirs, config)  # theirs has the same groups
+
+        def step() -> None:
+            with torch.autocast("cpu", torch.bfloat16, enabled=in_bfloat16):
+                loss = official_loss(theirs, batch)
+            loss.backward()
+            nn.utils.clip_grad_norm_(theirs.parameters(), config.clip)
+            optimiser.step()
+            optimiser.zero_grad(set_to_none=True)
+
+        return step
+    objective, ours = Objective(model, in_bfloat16), make_optimiser(model, config)
+
+    def our_step() -> None:
+        with as_asked(model, Running(recompute=side != "ours")):
+            (objective(batch.tokens, batch.labels, batch.order)[0] / batch.tokens.numel()).backward()
+        update(ours, model, 0, config)
+        ours.zero_grad(set_to_none=True)
+
+    return our_step
+
+
+def compare(name: str, size: str, dtype: str, images: int, rounds: int, checkouts: Path) -> dict:
+    made = {
+        side: stepper(side, model := build(name, size), batch_of(model, images), dtype == "bfloat16", checkouts)
+        for side in SIDES
+    }
+    seconds = timing.alternate(made, rounds, time.process_time)
+    return {
+        "seconds": seconds,
+        "faster": timing.ratio(seconds, "official", "ours"),
+        "faster, recomputing activations": timing.ratio(seconds, "official", SIDES[2]),
+    }
+
+
+def memory(name: str, size: str, dtype: str, images: int, checkouts: Path) -> dict[str, float]:
+    """Peak GiB of a process that takes two steps, for each side."""
+    words = [sys.executable, __file__, "--model", name, "--size", size, "--dtype", dtype, "--batch", str(images)]
+    words += ["--official", str(checkouts), "--peak"]
+    return {side: float(subprocess.run([*words, side], check=True, stdout=subprocess.PIPE).stdout) for side in SIDES}
+
+
+def peak(side: str, name: str, size: str, dtype: str, images: int, checkouts: Path) -> float:
+    model = build(name, size)
+    step = stepper(side, model, batch_of(model, images), dtype == "bfloat16", checkouts)
+    if side == "official":
+        del model  # its network has taken the place of ours
+    for _ in range(2):
+        step()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+def curves(name: str, steps: int, checkouts: Path) -> dict:
+    """Losses of both sides, step by step, and how far they and a second run of ours are apart at most."""
+    torch.manual_seed(0)
+    model = models.create(name, **TINY)
+    config = Training(steps=steps, batch_size=32, warmup=steps // 10, learning_rate=1e-3)
+    # images that can be learnt: each a row of numbers that count up, with some noise
+    draw = torch.Generator().manual_seed(0)
+    first, noise = torch.randint(256, (512, 1), generator=draw), torch.rand(512, 64, generator=draw)
+    tokens = (first + torch.arange(64)) % 256
+    tokens = torch.where(noise < 0.1, torch.randint(256, (512, 64), generator=draw), tokens)
+    labels = torch.arange(512) % 10
+    theirs = official.build(model, checkouts).train()
+    for module in theirs.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+    optimiser, losses = make_optimiser(theirs, config), []
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: factor(step, config))
+    source = Batches(tokens, labels, model, config)
+    for step in range(steps):
+        (batch,) = source.at(step)
+        loss = official_loss(theirs, batch)
+        losses.append(loss.item())
+        loss.backward()
+        nn.utils.clip_grad_norm_(theirs.parameters(), config.clip)
+        optimiser.step()
+        schedule.step()
+        optimiser.zero_grad(set_to_none=True)
+    ours = [loss for _, loss in train(model, tokens, labels, None, config).train]
+    apart = [abs(a - b) for a, b in zip(ours, losses, strict=True)]
+    return {
+        "first": {"official": losses[0], "ours": ours[0]},
+        "last": {"official": losses[-1], "ours": ours[-1]},
+        "largest difference": max(apart),
+        "at step": apart.index(max(apart)) + 1,
+        "largest difference in the first 50": max(apart[:50]),
+    }
+
+
+def factor(step: int, config: Training) -> float:
+    """The schedule written down once more: linear warm-up, then a cosine to the twentieth part."""
+    if step < config.warmup:
+        return (step + 1) / config.warmup
+    way = torch.tensor((step - config.warmup) / (config.steps - config.warmup) * torch.pi, dtype=torch.float64)
+    return float(0.05 + 0.95 * 0.5 * (1 + way.cos()))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--official", type=Path, required=True, metavar="DIR")
+    parser.add_argument("--model", nargs="+", default=["randar", "arpg"], choices=("randar", "arpg"))
+    parser.add_argument("--size", default="S", choices=("S", "L", "XL"))
+    parser.add_argument("--dtype", nargs="+", default=["float32"], choices=("float32", "bfloat16"))
+    parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--memory", action="store_true", help="peak memory instead of time")
+    parser.add_argument("--curve", type=int, metavar="STEPS", help="losses of a small model instead of time")
+    parser.add_argument("--peak", choices=SIDES, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", 1)))
+    if args.peak:
+        print(peak(args.peak, args.model[0], args.size, args.dtype[0], args.batch, args.official))
+        return
+    for name in args.model:
+        if args.curve:
+            print(json.dumps({"model": name, **curves(name, args.curve, args.official)}), flush=True)
+            continue
+        for dtype in args.dtype:
+            case = name, args.size, dtype, args.batch
+            found = memory(*case, args.official) if args.memory else compare(*case, args.rounds, args.official)
+            print(json.dumps({"case": case, "threads": torch.get_num_threads(), **found}), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,98 @@
+"""What training minimises: the negative log-likelihood of each token given those before it in its order.
+
+Logits exist for a few rows at a time, in single precision, and only where there is a target: all of a batch,
+(B * N, V), would be the largest thing in memory by far.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from randfeat import orders
+from randfeat.models import Generator
+
+# of single-precision logits that exist at once: what stays in the caches of a CPU, what keeps another device busy
+BYTES_AT_ONCE = {"cpu": 1 << 24}
+BYTES_ELSEWHERE = 1 << 28
+
+
+class Objective(nn.Module):
+    """A generator with its loss as one module, so that what wraps a module for many processes sees all its parameters
+    used inside one forward.
+    """
+
+    def __init__(self, generator: Generator, in_bfloat16: bool = False) -> None:
+        """in_bfloat16: the type of matrix products and attention, instead of the weights' own."""
+        super().__init__()
+        self.generator, self.in_bfloat16 = generator, in_bfloat16
+
+    def forward(self, tokens: Tensor, labels: Tensor | None, order: Tensor) -> tuple[Tensor, Tensor]:
+        """The sum over the batch in nats, and what each place in the order adds to it, without gradients: (), (B, N).
+
+        tokens, order: (B, N); labels: (B,).
+        """
+        with torch.autocast(tokens.device.type, torch.bfloat16, enabled=self.in_bfloat16):
+            states = self.generator.pre_logits(tokens, labels, order)
+        targets, weight = orders.gather(tokens, order), self.generator.head.weight
+        dtype = torch.bfloat16 if self.in_bfloat16 else weight.dtype
+        total, losses = cross_entropy(states.flatten(0, 1), weight, targets.flatten(), dtype)
+        return total, losses.view_as(targets)
+
+
+def cross_entropy(
+    states: Tensor, weight: Tensor, targets: Tensor, dtype: torch.dtype | None = None
+) -> tuple[Tensor, Tensor]:
+    """Of the logits `states @ weight.T`, a product in `dtype`: its sum in float32, and each row's without gradients.
+
+    states: (n, D); weight: (V, D); targets: (n,) -> (), (n,).
+    """
+    dtype = dtype or weight.dtype
+    rows = max(1, BYTES_AT_ONCE.get(states.device.type, BYTES_ELSEWHERE) // (4 * len(weight)))
+    if torch.is_grad_enabled():
+        return _CrossEntropy.apply(states, weight, targets, dtype, rows)
+    weight = weight.to(dtype)
+    parts = zip(states.split(rows), targets.split(rows), strict=True)
+    losses = torch.cat([_losses(_logits(part.to(dtype), weight), wanted) for part, wanted in parts])
+    return losses.sum(), losses
+
+
+class _CrossEntropy(torch.autograd.Function):
+    """The gradients are made beside the loss, while a part's logits are at hand: nothing is computed again later."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, states: Tensor, weight: Tensor, targets: Tensor, dtype: torch.dtype, rows: int
+    ) -> tuple[Tensor, Tensor]:
+        losses, to_states = states.new_empty(len(states), dtype=torch.float32), torch.empty_like(states)
+        to_weight, product = torch.zeros_like(weight, dtype=torch.float32), weight.to(dtype)
+        for start in range(0, len(states), rows):
+            part = slice(start, start + rows)
+            inputs, wanted = states[part].to(dtype), targets[part]
+            logits = _logits(inputs, product)
+            losses[part] = _losses(logits, wanted)
+            slopes = torch.softmax(logits, -1)
+            slopes[torch.arange(len(slopes), device=slopes.device), wanted] -= 1
+            slopes = slopes.to(dtype)
+            to_states[part] = slopes @ product
+            to_weight += slopes.T @ inputs
+        ctx.save_for_backward(to_states, to_weight.to(weight.dtype))
+        ctx.mark_non_differentiable(losses)
+        return losses.sum(), losses
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, total: Tensor, _losses: Tensor) -> tuple[Tensor | None, ...]:
+        to_states, to_weight = ctx.saved_tensors
+        return to_states * total, to_weight * total, None, None, None
+
+
+def _logits(states: Tensor, weight: Tensor) -> Tensor:
+    return (states @ weight.T).float()
+
+
+def _losses(logits: Tensor, targets: Tensor) -> Tensor:
+    return logits.logsumexp(-1) - logits.gather(-1, targets.unsqueeze(-1)).squeeze(-1)

@@ -1,0 +1,113 @@
+"""A recipe, a token store and a directory: trained, gone on with where it was stopped, left as a model directory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from randfeat import devices, models, processes, weights
+from randfeat.models import Generator
+from randfeat.pipeline import Pipeline
+from randfeat.settings import difference
+from randfeat.token_store import TokenStore
+from randfeat.tokenizers import Tokenizer
+
+from .batches import as_labels
+from .engine import History, Step, Validation, train
+from .parallel import whole
+from .recipe import Recipe
+
+MODEL = "model"  # the folder of a run that `randfeat.load` opens
+POINTS = 1000  # of the loss curve that a model keeps of its training
+
+
+def run(
+    recipe: Recipe,
+    store: TokenStore,
+    tokenizer: Tokenizer,
+    directory: str | Path,
+    *,
+    validation: TokenStore | None = None,
+    init: Generator | None = None,
+    device: str | torch.device = "auto",
+    on_step: Callable[[Step], None] | None = None,
+    on_validation: Callable[[Validation], None] | None = None,
+) -> Path:
+    """Trains on the tokens of a store and returns the model directory, DIRECTORY/model, with the best weights.
+
+    The same call goes on where an earlier one was stopped, see `train`. tokenizer: the one that made the tokens.
+    validation: held-out tokens; without them the last weights are kept. init: a generator to start from instead of a
+    fresh one. Under torchrun call it inside `group()`.
+    A ValueError names what does not fit together.
+    """
+    directory = Path(directory)
+    made_by = weights.fingerprint(tokenizer)
+    for each in (store, *([validation] if validation else [])):
+        if each.tokenizer != made_by:
+            raise ValueError(f"the tokens in {each.directory} were made by another tokenizer: give that one")
+    if validation and validation.grid != store.grid:
+        raise ValueError(f"held-out tokens on a grid of {validation.grid}, those to train on have {store.grid}")
+    generator = _generator(recipe, store, init).to(devices.pick(device))
+    settings = {
+        "recipe": {key: value for key, value in asdict(recipe).items() if key != "running"},
+        "tokens": store.meta["files"],
+        "validation": validation and validation.meta["files"],
+        "init": init and weights.fingerprint(init),
+    }
+    history = train(
+        generator,
+        store.tokens,
+        _labels(recipe, store, generator),
+        (validation.tokens[:, 0], _labels(recipe, validation, generator)) if validation else None,
+        recipe.training,
+        recipe.running,
+        directory=directory,
+        settings=settings,
+        on_step=on_step,
+        on_validation=on_validation,
+    )
+    state = {name: whole(value).cpu() for name, value in generator.state_dict().items()}
+    if processes.rank() == 0:
+        trained = models.create(recipe.model, **generator.config)
+        trained.load_state_dict(state)
+        names = store.classes if recipe.labels and store.classes else ()
+        Pipeline(tokenizer.cpu(), trained, names, training=_record(settings, history)).save(directory / MODEL)
+    processes.wait_for_all()
+    return directory / MODEL
+
+
+def _generator(recipe: Recipe, store: TokenStore, init: Generator | None) -> Generator:
+    """A fresh one, or the given one if it fits."""
+    made = recipe.build(store.grid, store.vocab_size, _num_classes(store))
+    if init is None:
+        return made
+    theirs, wanted = ({"model": models.name_of(one), **one.config, "dropout": None} for one in (init, made))
+    if other := difference(theirs, wanted):
+        raise ValueError(f"the model to start from has {other}, as recipe and tokens ask for")
+    made.load_state_dict(init.state_dict())
+    return made
+
+
+def _num_classes(store: TokenStore) -> int:
+    if store.classes is not None:
+        return len(store.classes)
+    return max((label for label in store.labels or () if label is not None), default=-1) + 1
+
+
+def _labels(recipe: Recipe, store: TokenStore, generator: Generator) -> Tensor | None:
+    if not recipe.labels:
+        return None
+    if store.labels is None:
+        raise ValueError(f"the recipe trains with labels and {store.directory} has none: set labels to false")
+    return as_labels(store.labels, generator.num_classes)
+
+
+def _record(settings: dict[str, Any], history: History) -> dict[str, Any]:
+    """What a model keeps of its training."""
+    curve = history.train[:: max(1, len(history.train) // POINTS)]
+    return {**settings, "history": {**asdict(history), "train": curve}}
