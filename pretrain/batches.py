@@ -22,8 +22,24 @@ from randfeat.models import Generator
 
 from .recipe import Training
 
-# int (n, N) or (n, crops, N) in raster space: a tensor, an array, or the mapped file of a token store
-Tokens = Tensor | np.ndarray
+
+class Some:
+    """Some rows of an array that stays where it is."""
+
+    def __init__(self, array: np.ndarray, rows: np.ndarray) -> None:
+        self.array, self.rows = array, rows
+        self.shape, self.ndim = (len(rows), *array.shape[1:]), array.ndim
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: Any) -> np.ndarray:
+        first, *others = index if isinstance(index, tuple) else (index,)
+        return self.array[(self.rows[first], *others)]
+
+
+# int (n, N) or (n, crops, N) in raster space: a tensor, an array, or the mapped file of a token store, or some of it
+Tokens = Tensor | np.ndarray | Some
 
 
 @dataclass(frozen=True)
@@ -127,6 +143,8 @@ class Batches:
             return None
         count, config = self.tokens.shape[1], self.config
         other, which = seeding.uniform(seeding.derive(config.seed, epoch, 4, rows), 2).unbind(-1)
+        if config.other_crops is None:
+            return (which * count).long()
         left = 1 - epoch * len(self.tokens) / (config.steps * config.batch_size)
         return (other < config.other_crops * left) * (1 + (which * (count - 1)).long()) % count
 

@@ -155,7 +155,8 @@ class Checkpoints:
                 shutil.rmtree(self.path(other), ignore_errors=True)
 
 
-_LEFT = {LOCK, f".{RUN}.part"}  # of a begin that was killed
+TOKENS = "tokens"  # a token store that was made for the run
+_LEFT = {LOCK, f".{RUN}.part", TOKENS}  # of a begin that was killed, or that was prepared
 
 
 def snapshot(model: nn.Module, optimiser: torch.optim.Optimizer, average: Average | None) -> Parts:

@@ -5,6 +5,7 @@ from the YAML files in `configs/`.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -26,6 +27,7 @@ class Training:
     label_dropout: share of the times an image is seen that replace its label by the null class, for guidance.
     other_crops: share of the times that show one of its other crops instead of the first. It falls from epoch to epoch
         in proportion to the images still to be seen, so that the end of a long training shows first crops alone.
+        None (`null` in YAML) shows all crops equally often, to the end, as RandAR and ARPG were trained.
     warmup: steps of linear warm-up to `learning_rate`. schedule: what follows, a `cosine` to `final_lr_ratio` of it;
         `constant`; or `linear-end`, constant but for the last `decay_steps`, in which it falls to that ratio.
     clip: largest global gradient norm.
@@ -47,7 +49,7 @@ class Training:
     clip: float = 1.0
     ema: float = 0.0
     label_dropout: float = 0.1
-    other_crops: float = 0.0
+    other_crops: float | None = 0.0
     eval_every: int = 100
     patience: int = 0
     max_not_finite: int = 10
@@ -59,7 +61,8 @@ class Training:
         for name in ("learning_rate", "weight_decay", "warmup", "patience"):
             _check(self, name, 0, math.inf)
         for name in ("label_dropout", "other_crops", "final_lr_ratio", "ema"):
-            _check(self, name, 0, 1)
+            if getattr(self, name) is not None:
+                _check(self, name, 0, 1)
         if not self.clip > 0:
             raise ValueError(f"clip must be above 0, got {self.clip!r}: .inf clips nothing")
         if self.schedule not in ("cosine", "constant", "linear-end"):
@@ -144,9 +147,9 @@ class Recipe:
             )
 
 
-def read_recipe(name: str | Path) -> Recipe:
-    """A recipe by its name in `configs/` or by the path of a YAML file. Unknown, missing and ill-typed fields are
-    errors.
+def read_recipe(name: str | Path, changes: Sequence[str] = ()) -> Recipe:
+    """A recipe by its name in `configs/` or by the path of a YAML file, with changes such as `training.steps=100`.
+    Unknown, missing and ill-typed fields are errors.
     """
     from jsonargparse import ArgumentError, ArgumentParser
 
@@ -162,6 +165,8 @@ def read_recipe(name: str | Path) -> Recipe:
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(Recipe)
     try:
-        return Recipe(**vars(parser.instantiate(parser.parse_string(text))))
+        base = parser.parse_string(text, defaults=False)
+        said = [f"--{change}" for change in changes]
+        return Recipe(**vars(parser.instantiate(parser.parse_args(said, namespace=base))))
     except ArgumentError as error:
         raise ValueError(f"recipe {name}: {error}") from None

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,12 +18,13 @@ from randfeat.settings import difference
 from randfeat.token_store import TokenStore
 from randfeat.tokenizers import Tokenizer
 
-from .batches import as_labels
+from .batches import Some, Tokens, as_labels, shuffle
 from .engine import History, Step, Validation, train
 from .parallel import whole
 from .recipe import Recipe
 
 MODEL = "model"  # the folder of a run that `randfeat.load` opens
+Material = tuple[Tokens, Tensor | None]  # tokens and labels
 POINTS = 1000  # of the loss curve that a model keeps of its training
 
 
@@ -33,6 +35,7 @@ def run(
     directory: str | Path,
     *,
     validation: TokenStore | None = None,
+    held_out: float = 0.0,
     init: Generator | None = None,
     device: str | torch.device = "auto",
     on_step: Callable[[Step], None] | None = None,
@@ -41,7 +44,8 @@ def run(
     """Trains on the tokens of a store and returns the model directory, DIRECTORY/model, with the best weights.
 
     The same call goes on where an earlier one was stopped, see `train`. tokenizer: the one that made the tokens.
-    validation: held-out tokens; without them the last weights are kept. init: a generator to start from instead of a
+    validation: held-out tokens; held_out: or the share of the images, drawn by the recipe's seed, that are held out;
+    without either the last weights are kept. init: a generator to start from instead of a
     fresh one. Under torchrun call it inside `group()`.
     A ValueError names what does not fit together.
     """
@@ -52,18 +56,25 @@ def run(
             raise ValueError(f"the tokens in {each.directory} were made by another tokenizer: give that one")
     if validation and validation.grid != store.grid:
         raise ValueError(f"held-out tokens on a grid of {validation.grid}, those to train on have {store.grid}")
+    if not 0 <= held_out < 1 or (held_out and validation):
+        raise ValueError(f"held_out is a share below 1 and takes the place of validation, got {held_out}")
     generator = _generator(recipe, store, init).to(devices.pick(device))
+    seen: Material = store.tokens, _labels(recipe, store, generator)
+    judged: Material | None = None
+    if validation:
+        judged = validation.tokens[:, 0], _labels(recipe, validation, generator)
+    elif held_out:
+        seen, judged = _divided(store.tokens, seen[1], held_out, recipe.training.seed)
     settings = {
         "recipe": {key: value for key, value in asdict(recipe).items() if key != "running"},
         "tokens": store.meta["files"],
-        "validation": validation and validation.meta["files"],
+        "validation": validation.meta["files"] if validation else held_out or None,
         "init": init and weights.fingerprint(init),
     }
     history = train(
         generator,
-        store.tokens,
-        _labels(recipe, store, generator),
-        (validation.tokens[:, 0], _labels(recipe, validation, generator)) if validation else None,
+        *seen,
+        judged,
         recipe.training,
         recipe.running,
         directory=directory,
@@ -79,6 +90,17 @@ def run(
         Pipeline(tokenizer.cpu(), trained, names, training=_record(settings, history)).save(directory / MODEL)
     processes.wait_for_all()
     return directory / MODEL
+
+
+def _divided(tokens: np.ndarray, labels: Tensor | None, share: float, seed: int) -> tuple[Material, Material]:
+    """Rows to train on with all their crops, and the first crops of those that are held out."""
+    mixed = shuffle(seed, -1, len(tokens)).numpy()
+    count = round(share * len(tokens))
+    if not 0 < count < len(tokens):
+        raise ValueError(f"{share} of {len(tokens)} images leaves none to train on, or none held out: choose another")
+    held, kept = np.sort(mixed[:count]), np.sort(mixed[count:])
+    own = (None, None) if labels is None else (labels[torch.from_numpy(kept)], labels[torch.from_numpy(held)])
+    return (Some(tokens, kept), own[0]), (tokens[held, 0], own[1])
 
 
 def _generator(recipe: Recipe, store: TokenStore, init: Generator | None) -> Generator:

@@ -19,6 +19,7 @@ COMMANDS = {
     "info": "what a model, a tokenizer, a checkpoint file or a short name is, without loading or downloading weights",
     "inpaint": "paint the masked part of a picture anew, given the rest of it",
     "outpaint": "paint around a picture, to any size",
+    "pretrain": "train a generator on image tokens, from a laptop to a cluster, and go on where it was stopped",
     "probe": "measure features: k-NN, linear, attentive, few-shot, retrieval, clusters, dense; with intervals",
     "sample": "sample images into a folder: PNG files, a grid, one .npz",
     "surprise": "where an image is unlike what the model expects: heat maps, and the numbers behind them",

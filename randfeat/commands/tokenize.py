@@ -110,8 +110,8 @@ def run(args: argparse.Namespace) -> int:
         elif not isinstance(source, Source):
             raise ValueError(f"{args.data} holds tokens already: give --import to read them into a cache")
         else:
-            tokenizer, size = _tokenizer(source, args, device)
-            crops = _crops(args, size, tokenizer.channels)
+            tokenizer, size = tokenizer_of(source, args, args.out, device)
+            crops = crops_of(args, size, tokenizer.channels)
             dtype = getattr(torch, args.dtype)
             store = tokenise(tokenizer, source, args.out, crops, args.batch_size, args.workers, dtype)
         skipped = store.skipped
@@ -123,7 +123,9 @@ def run(args: argparse.Namespace) -> int:
         return SOME_SKIPPED if skipped and processes.world() == 1 else 0
 
 
-def _tokenizer(source: Source, args: argparse.Namespace, device: torch.device) -> tuple[Tokenizer, tuple[int, int]]:
+def tokenizer_of(
+    source: Source, args: argparse.Namespace, out: Path, device: torch.device
+) -> tuple[Tokenizer, tuple[int, int]]:
     """The tokenizer, and height and width of what it reads."""
     from .. import weights
     from ..loading import load_tokenizer
@@ -133,7 +135,7 @@ def _tokenizer(source: Source, args: argparse.Namespace, device: torch.device) -
         raise ValueError(f"--tokenizer is missing: give a short name, a file, a model's directory, or {FITTED}")
     if args.tokenizer == FITTED:
         size = _size(args, (FITTED_SIZE, FITTED_SIZE))
-        saved = args.out / weights.TOKENIZER  # of the run that this one goes on with
+        saved = out / weights.TOKENIZER  # of the run that this one goes on with
         if saved.is_dir() and weights.is_model(saved):
             return load_tokenizer(saved, device), size
         return fit_patches(source, size, args.patch or PATCH, args.vocab or CODES, args.seed).to(device), size
@@ -155,7 +157,7 @@ def _size(args: argparse.Namespace, usual: tuple[int, int]) -> tuple[int, int]:
     return args.size[0], args.size[-1]
 
 
-def _crops(args: argparse.Namespace, size: tuple[int, int], channels: int) -> Crops:
+def crops_of(args: argparse.Namespace, size: tuple[int, int], channels: int) -> Crops:
     from ..pretrain import CentreCrops, RandomCrops, TenCrops
 
     if args.crops == "ten":

@@ -1,0 +1,200 @@
+"""What is seen of a run while it goes on: a bar, CSV files, TensorBoard where it is installed, grids of samples."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import resource
+import sys
+import time
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from randfeat import data, features, files, pictures, processes, progress
+from randfeat.features import FeatureSpec
+from randfeat.models import Generator
+from randfeat.pipeline import Pipeline
+from randfeat.pretrain import Recipe, Step, Validation
+from randfeat.probes import KNN
+from randfeat.token_store import TokenStore
+from randfeat.tokenizers import Tokenizer
+
+TRAIN, VALIDATION, PLACES, SAMPLES = "train.csv", "validation.csv", "by_place.csv", "samples"
+BANK, QUERIES = 2000, 500  # images of the k-NN probe, at most
+FORWARD_AND_BACKWARD = 3  # times the operations of a forward pass
+PRODUCT = 2048  # side of the matrices whose product says what the device can do
+
+
+class Monitor(AbstractContextManager["Monitor"]):
+    """Told of every step and every validation. In processes but the first it only takes part in what all must do."""
+
+    def __init__(
+        self,
+        args: argparse.Namespace,
+        recipe: Recipe,
+        store: TokenStore,
+        tokenizer: Tokenizer,
+        device: torch.device,
+    ) -> None:
+        self.directory, self.recipe, self.every = args.out, recipe, args.every
+        self.store, self.tokenizer, self.device = store, tokenizer, device
+        self.first = processes.rank() == 0
+        self.samples = args.samples if recipe.running.parallel == "ddp" or processes.world() == 1 else 0
+        self.knn = self.first and not args.no_knn and store.labels is not None and self.samples > 0
+        self.modes: tuple[str, ...] = ()
+        self.operations = _operations(recipe, store)
+        self.peak = _peak(device, recipe.running.precision) if self.first else 1.0
+        self.window: list[Step] = []
+        self.files: dict[str, _Table] = {}
+        self.board = _board(self.directory) if self.first else None
+        self.bar: Any = None
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.bar is not None:
+            self.bar.close()
+        if self.board is not None:
+            self.board.close()
+
+    def on_step(self, step: Step) -> None:
+        if not self.first:
+            return
+        if self.bar is None:
+            self.bar = progress.bar(self.recipe.training.steps, "training", "step", done=step.step - 1)
+        self.bar.update()
+        self.window.append(step)
+        if step.step % self.every and step.step < self.recipe.training.steps:
+            return
+        seconds = sum(one.seconds for one in self.window)
+        images = sum(one.images for one in self.window) / max(seconds, 1e-9)
+        row = {
+            "loss": float(np.mean([one.loss for one in self.window])),
+            "learning_rate": step.learning_rate,
+            "gradient_norm": step.gradient_norm,
+            "images_per_second": images,
+            "tokens_per_second": images * self.store.grid[0] * self.store.grid[1],
+            "share_of_peak": images * self.operations / (self.peak * processes.world()),
+            "memory_gib": _memory(self.device),
+        }
+        self.window.clear()
+        self.bar.set_postfix_str(f"{row['loss']:.3f} nats/token, {images:.1f} images/s", refresh=False)
+        self._write(TRAIN, step.step, row)
+
+    def on_validation(self, found: Validation) -> None:
+        """All processes measure the losses by order mode; the first one samples and probes."""
+        modes = {mode: float(found.measure(mode).mean()) for mode in found.model.order_modes}
+        if not self.first:
+            return
+        row: dict[str, float] = {"loss": found.loss, **modes}
+        if self.knn:
+            row["knn_accuracy"] = self._probe(found.model)
+        self._write(VALIDATION, found.step, row)
+        self._write(PLACES, found.step, {str(place): float(x) for place, x in enumerate(found.by_place)}, board=False)
+        if self.samples:
+            self._sample(found)
+
+    def _sample(self, found: Validation) -> None:
+        names = self.store.classes if self.recipe.labels and self.store.classes else ()
+        model = Pipeline(self.tokenizer, found.model, names)
+        classes = found.model.num_classes
+        labels = [number % classes if classes else None for number in range(self.samples)]
+        with torch.random.fork_rng([] if self.device.type == "cpu" else [self.device]):
+            shown = [data.to_pil(image) for image in model.sample(labels, seed=0)]
+        picture = pictures.grid(shown)
+        folder = self.directory / SAMPLES
+        folder.mkdir(exist_ok=True)
+        files.write_bytes(folder / f"step-{found.step:08}.png", pictures.png(picture))
+        if self.board is not None:
+            self.board.add_image("samples", np.asarray(picture), found.step, dataformats="HWC")
+
+    def _probe(self, model: Generator) -> float:
+        """Accuracy of k-NN on the default reading, in 0..1, of some images of DATA against others."""
+        labels = np.array([-1 if label is None else label for label in self.store.labels or ()])
+        rows = np.random.default_rng(0).permutation(np.flatnonzero(labels >= 0))[: BANK + QUERIES]
+        tokens = torch.from_numpy(self.store.tokens[np.sort(rows), 0].astype(np.int64))
+        (read,) = features.read(model, tokens, [FeatureSpec()])
+        known, cut = labels[np.sort(rows)], min(QUERIES, len(rows) // 5)
+        mixed = np.random.default_rng(1).permutation(len(rows))
+        bank, queries = mixed[cut:], mixed[:cut]
+        x = read.numpy()
+        return float(KNN(20).fit(x[bank], known[bank]).score(x[queries], known[queries])) if cut else float("nan")
+
+    def _write(self, name: str, step: int, row: Mapping[str, float], board: bool = True) -> None:
+        if name not in self.files:
+            self.files[name] = _Table(self.directory / name, step)
+        self.files[name].add(step, row)
+        if self.board is not None and board:
+            for key, value in row.items():
+                self.board.add_scalar(f"{name.removesuffix('.csv')}/{key}", value, step)
+
+
+class _Table:
+    """A CSV file of rows by step. What an earlier run wrote of steps that are taken again is left out."""
+
+    def __init__(self, path: Path, step: int) -> None:
+        self.path = path
+        rows: list[list[str]] = []
+        if path.exists():
+            with path.open(encoding="utf-8", newline="") as file:
+                rows = list(csv.reader(file))
+        kept = [row for row in rows[1:] if row and row[0].isdigit() and int(row[0]) < step]
+        self.header = rows[0] if rows and kept else None
+        content = "".join(",".join(row) + "\n" for row in ([self.header, *kept] if self.header else []))
+        files.write_bytes(path, content.encode())
+
+    def add(self, step: int, row: Mapping[str, float]) -> None:
+        with self.path.open("a", encoding="utf-8", newline="") as file:
+            rows = csv.writer(file, lineterminator="\n")
+            if self.header is None:
+                self.header = ["step", *row]
+                rows.writerow(self.header)
+            rows.writerow([step, *(f"{row[name]:.6g}" for name in self.header[1:])])
+
+
+def _operations(recipe: Recipe, store: TokenStore) -> float:
+    """Floating-point operations of a training step for one image: those of matrix products and attention."""
+    with torch.device("meta"):
+        model = recipe.build(store.grid, store.vocab_size, 1 if recipe.labels else 0)
+        tokens = torch.zeros(1, store.grid[0] * store.grid[1], dtype=torch.int64)
+        order = torch.arange(tokens.shape[1]).unsqueeze(0)
+    counter = FlopCounterMode(display=False)
+    with torch.no_grad(), counter:
+        model(tokens, torch.zeros(1, dtype=torch.int64, device="meta"), order)
+    return FORWARD_AND_BACKWARD * counter.get_total_flops()
+
+
+def _peak(device: torch.device, precision: str) -> float:
+    """Operations a second that a large matrix product reaches here."""
+    side = PRODUCT if device.type == "cpu" else 4 * PRODUCT
+    a, b = (torch.randn(side, side, device=device, dtype=getattr(torch, precision)) for _ in range(2))
+    best = 0.0
+    for _ in range(3):
+        began = time.perf_counter()
+        (a @ b)[0, 0].item()
+        best = max(best, 2 * side**3 / (time.perf_counter() - began))
+    return best
+
+
+def _memory(device: torch.device) -> float:
+    """The most that was taken so far, in GiB: of a GPU its own, else of main memory."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**30
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most / (2**30 if sys.platform == "darwin" else 2**20)
+
+
+def _board(directory: Path) -> Any:
+    """TensorBoard's writer, None where it is not installed."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return None
+    return SummaryWriter(str(directory / "tensorboard"))
