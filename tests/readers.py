@@ -49,5 +49,8 @@ class Means(Encoder):
         both = {"number": np.stack([number, -number, number**2], 1), "map": pixels.transpose(0, 3, 1, 2)}
         return [both[spec] for spec in self.specs]
 
+    def with_specs(self, specs):
+        return Means(specs)
+
     def record(self):
         return {"weights": "none", "specs": [*self.specs], "preprocessing": "2 x 2", "dtype": "float32"}

@@ -214,7 +214,7 @@ def test_checking_raises_what_sampling_would():
         ("llamagen", Sampling(2), {}, "leave steps out"),
         ("arpg", Sampling(order="spiral"), {}, "order 'spiral' is none of ARPG's"),
         ("randar", Sampling(within_step="group"), {}, "within_step 'group' is none of RandAR's"),
-        ("arpg", Sampling(), {"extrapolation": Extrapolation(2)}, "ARPG does not"),
+        ("llamagen", Sampling(), {"extrapolation": Extrapolation(2)}, "LlamaGen knows raster order alone"),
         ("randar", Sampling(), {"order": [0, 1, 2, 3, 4, 0]}, NO_PERMUTATION),
         ("randar", Sampling(), {"order": range(24), "extrapolation": Extrapolation(2)}, "the first 6 entries"),
     ):

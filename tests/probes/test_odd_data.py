@@ -182,7 +182,7 @@ def test_all_images_may_be_test_where_nothing_is_fitted(tmp_path, capsys):
     share = ["-o", str(tmp_path / "all"), "--test-share", "0", "--draws", "50", "--device", "cpu"]
     assert cli.main(["probe", "retrieval", str(tmp_path / "train"), *share]) == 0
     assert cli.main(["probe", "knn", str(tmp_path / "train"), *share]) == 1
-    assert "has no images of train; knn needs some" in capsys.readouterr().err
+    assert "--test-share 0 leaves no train images, which knn needs" in capsys.readouterr().err
 
 
 @TASKS

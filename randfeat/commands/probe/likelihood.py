@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 
-from .options import EVERY, add_data, add_machine, add_protocol
+from .options import EVERY, add_data, add_machine, add_protocol, add_specs
 
 
 def add_arguments(parser: argparse.ArgumentParser, name: str) -> None:
@@ -32,6 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser, name: str) -> None:
         metavar="TASK",
         help=f"probes of the same model and images, of {', '.join(EVERY)} (knn linear)",
     )
+    add_specs(parser)
     add_data(parser)
     add_protocol(parser)
     add_machine(parser)
