@@ -38,7 +38,7 @@ def test_the_blocks_run(demo, monkeypatch, hub):
     for number in range(6):
         Image.fromarray(damaged.noise(50, 40, seed=number)).save(demo.parent / "photos" / f"{number}.jpg")
     whole = pretrain.read_recipe
-    monkeypatch.setattr(pretrain, "read_recipe", lambda name: study.shortened(whole(name), 0.01))
+    monkeypatch.setattr(pretrain, "read_recipe", lambda name, changes=(): study.shortened(whole(name, changes), 0.01))
     seen: dict[str, object] = {}
     for number, (language, code) in enumerate(BLOCKS[1:], 1):
         if language == "python":
@@ -65,6 +65,9 @@ def test_the_blocks_run(demo, monkeypatch, hub):
     assert seen["dogs"].shape == (2, 3, 256, 256)
     assert (demo.parent / "my_arpg" / "tokenizer" / "model.safetensors").is_file()
     assert (demo.parent / "my_model" / "model.safetensors").is_file()
+    assert (demo.parent / "run" / "model" / "model.safetensors").is_file()
+    assert (demo.parent / "run" / "report.html").is_file()
+    assert (demo.parent / "cache" / "tokens.npy").is_file()
 
 
 def test_the_pictures_are_in_the_repository():
