@@ -15,6 +15,8 @@ from torch.autograd.function import once_differentiable
 from randfeat import orders
 from randfeat.models import Generator
 
+from .products import product
+
 # of single-precision logits that exist at once: what stays in the caches of a CPU, what keeps another device busy
 BYTES_AT_ONCE = {"cpu": 1 << 24}
 BYTES_ELSEWHERE = 1 << 28
@@ -56,7 +58,7 @@ def cross_entropy(
         return _CrossEntropy.apply(states, weight, targets, dtype, rows)
     weight = weight.to(dtype)
     parts = zip(states.split(rows), targets.split(rows), strict=True)
-    losses = torch.cat([_losses(_logits(part.to(dtype), weight), wanted) for part, wanted in parts])
+    losses = torch.cat([-_of_targets(_log_p(x.to(dtype), weight), wanted) for x, wanted in parts])
     return losses.sum(), losses
 
 
@@ -68,18 +70,19 @@ class _CrossEntropy(torch.autograd.Function):
         ctx: Any, states: Tensor, weight: Tensor, targets: Tensor, dtype: torch.dtype, rows: int
     ) -> tuple[Tensor, Tensor]:
         losses, to_states = states.new_empty(len(states), dtype=torch.float32), torch.empty_like(states)
-        to_weight, product = torch.zeros_like(weight, dtype=torch.float32), weight.to(dtype)
+        to_weight, kind = torch.zeros_like(weight, dtype=torch.float32), weight.dtype
+        weight = weight.to(dtype)
         for start in range(0, len(states), rows):
             part = slice(start, start + rows)
             inputs, wanted = states[part].to(dtype), targets[part]
-            logits = _logits(inputs, product)
-            losses[part] = _losses(logits, wanted)
-            slopes = torch.softmax(logits, -1)
+            log_p = _log_p(inputs, weight)
+            losses[part] = -_of_targets(log_p, wanted)
+            slopes = log_p.exp_()
             slopes[torch.arange(len(slopes), device=slopes.device), wanted] -= 1
             slopes = slopes.to(dtype)
-            to_states[part] = slopes @ product
-            to_weight += slopes.T @ inputs
-        ctx.save_for_backward(to_states, to_weight.to(weight.dtype))
+            to_states[part] = product(slopes, weight.T)
+            to_weight += product(slopes.T, inputs.T)
+        ctx.save_for_backward(to_states, to_weight.to(kind))
         ctx.mark_non_differentiable(losses)
         return losses.sum(), losses
 
@@ -90,9 +93,9 @@ class _CrossEntropy(torch.autograd.Function):
         return to_states * total, to_weight * total, None, None, None
 
 
-def _logits(states: Tensor, weight: Tensor) -> Tensor:
-    return (states @ weight.T).float()
+def _log_p(states: Tensor, weight: Tensor) -> Tensor:
+    return product(states, weight).float().log_softmax(-1)
 
 
-def _losses(logits: Tensor, targets: Tensor) -> Tensor:
-    return logits.logsumexp(-1) - logits.gather(-1, targets.unsqueeze(-1)).squeeze(-1)
+def _of_targets(rows: Tensor, targets: Tensor) -> Tensor:
+    return rows.gather(-1, targets.unsqueeze(-1)).squeeze(-1)

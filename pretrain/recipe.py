@@ -83,7 +83,7 @@ class Running:
     compile: each block through torch's compiler: a slow start, then faster on a GPU.
     recompute: the backward pass computes the activations inside blocks again, which saves memory and costs time.
     micro_batch: images that go through the network at once; 0 for all those of a process.
-    save_every: steps between checkpoints. keep: how many of the last stay, beside the best.
+    save_every: steps between checkpoints; a new best is saved, too. keep: how many of the last stay, beside the best.
     """
 
     precision: Literal["float32", "bfloat16"] = "float32"

@@ -85,7 +85,9 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, causal: 
     """
     if causal and mask is None and q.shape[2] != k.shape[2]:
         mask = causal_mask(q.shape[2], k.shape[2], q.device)
-    if causal and mask is None and q.shape[2] > QUERIES_AT_ONCE and q.device.type == "cpu":
+    # the backward pass of bfloat16 is slower in parts
+    in_parts = q.device.type == "cpu" and not (q.requires_grad and q.dtype == torch.bfloat16)
+    if causal and mask is None and q.shape[2] > QUERIES_AT_ONCE and in_parts:
         return _attend_in_parts(q, k, v)
     causal = causal and mask is None
     return F.scaled_dot_product_attention(

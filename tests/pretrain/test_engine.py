@@ -236,3 +236,26 @@ def test_the_model_that_is_wrapped_is_left_as_it_was(fresh):
     assert [type(module) for module in model.modules()] == kinds
     assert isinstance(model, nn.Module)
     assert not any(getattr(module, "checkpointing", False) for module in model.modules())
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+def test_compiled_blocks_get_real_numbers_and_give_the_same(fresh, monkeypatch, recompute):
+    """torch's compiler itself takes minutes."""
+    model, seen = fresh(), []
+    other = copy.deepcopy(model)
+
+    def compile_(function):
+        def call(x, rope, *args, **kwargs):
+            seen.append(rope.is_complex())
+            return function(x, rope, *args, **kwargs)
+
+        return call
+
+    monkeypatch.setattr(torch, "compile", compile_)
+    plain = train(model, *data(), None, replace(QUICK, steps=3))
+    compiled = train(other, *data(), None, replace(QUICK, steps=3), Running(compile=True, recompute=recompute))
+    assert seen
+    assert not any(seen)
+    for (_, a), (_, b) in zip(plain.train, compiled.train, strict=True):
+        assert a == pytest.approx(b, rel=1e-5)
+    assert not any("_forward" in vars(module) for module in other.modules())
