@@ -43,6 +43,7 @@ def build_parser(command: str | None) -> argparse.ArgumentParser:
         if name == command:
             module = import_module(f".commands.{name}", __package__)
             sub.description = module.__doc__
+            sub.set_defaults(parser=sub)  # whose usage an unknown option shows
             module.add_arguments(sub)
     return parser
 
@@ -51,7 +52,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command; returns the exit code. An error is one sentence on standard error."""
     words = list(sys.argv[1:] if argv is None else argv)
     command = next((word for word in words if not word.startswith("-")), None)
-    args = build_parser(command).parse_args(words)
+    args, unknown = build_parser(command).parse_known_args(words)
+    if unknown:
+        args.parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     module = import_module(f".commands.{args.command}", __package__)
     try:
         code = module.run(args) or 0

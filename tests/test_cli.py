@@ -35,7 +35,8 @@ def test_help_teaches_and_imports_nothing_heavy(arguments):
         ([], "required"),
         (["nonsense"], "invalid choice"),
         (["demo", "--fast", "--full"], "not allowed with"),
-        (["demo", "--nonsense"], "unrecognized"),
+        (["demo", "--nonsense"], "randfeat demo: error: unrecognized"),
+        (["probe", "knn", "store", "-o", "out", "--nonsense"], "randfeat probe knn: error: unrecognized"),
     ],
 )
 def test_wrong_arguments_are_refused(wrong, says, capsys):

@@ -29,7 +29,9 @@ def add_common(parser: argparse.ArgumentParser, command: str, wanted: str) -> An
     parser.add_argument("model", metavar="MODEL", help="the model to paint with")
     parser.add_argument("image", type=Path, metavar="IMAGE", help="a picture of any size")
     what = parser.add_argument_group("what to paint")
-    what.add_argument("--out", type=Path, default=Path(command), metavar="DIR", help=f"where to write ({command})")
+    what.add_argument(
+        "-o", "--out", type=Path, default=Path(command), metavar="DIR", help=f"where to write ({command})"
+    )
     what.add_argument("--samples", type=int, default=4, metavar="N", help="results (4)")
     what.add_argument("--seed", type=int, default=0, metavar="S", help="of the first result (0)")
     return what

@@ -55,7 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.usage = "randfeat sample MODEL [options]"
     parser.add_argument("model", metavar="MODEL", help="the model to sample from")
     what = parser.add_argument_group("what to sample")
-    what.add_argument("--out", type=Path, default=Path("samples"), metavar="DIR", help="where to write (samples)")
+    what.add_argument("-o", "--out", type=Path, default=Path("samples"), metavar="DIR", help="where to write (samples)")
     what.add_argument("--classes", nargs="+", default=[], metavar="CLASS", help="indices or names, which go round")
     what.add_argument("--count", type=int, metavar="N", help="images (one of each class named, else 16)")
     what.add_argument("--balanced", action="store_true", help="go round all classes; else each seed draws one")

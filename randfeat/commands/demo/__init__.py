@@ -18,7 +18,7 @@ HOW_TO_RESUME = "Run the same command again: models that are trained already are
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--out", type=Path, default=Path("demo"), metavar="DIR", help="where to write (demo)")
+    parser.add_argument("-o", "--out", type=Path, default=Path("demo"), metavar="DIR", help="where to write (demo)")
     length = parser.add_mutually_exclusive_group()
     length.add_argument(
         "--fast", action="store_true", help="a first look in one to two minutes: too short to learn much"

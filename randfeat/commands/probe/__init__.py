@@ -75,6 +75,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         sub.add_argument(
             "--debug", action="store_true", default=argparse.SUPPRESS, help="show the traceback of an error"
         )
+        sub.set_defaults(parser=sub)
         import_module(f".{module}", __package__).add_arguments(sub, name)
 
 
