@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict
 from functools import partial
-from importlib.metadata import version
 from numbers import Integral
 from pathlib import Path
 from typing import Any, Literal
@@ -13,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
 from . import (
     data,
@@ -23,126 +21,37 @@ from . import (
     likelihood,
     models,
     orders,
-    packing,
     pictures,
     racing,
     seeding,
-    tokenizers,
-    weights,
 )
 from . import extrapolation as extrapolating
-from .classes import Classes, Label
+from .classes import Label
 from .classification import Classification, LogProb
 from .editing import Framing, jobs
 from .extrapolation import Extrapolation
 from .features import FeatureSpec
-from .models import Generator
+from .pair import Pair
 from .racing import Race
 from .sampling import Sampling, check_sweeps
 from .sampling import decode as draw_step_by_step
 from .sampling import sample as draw_tokens
 from .schedules import Guidance, Schedule
-from .tokenizers import Tokenizer
-from .weights import hub
 
 BATCH = 64  # images at a time
 
 
-class Pipeline(nn.Module):
-    """A tokenizer with the generator of its tokens.
+class Pipeline(Pair):
+    """What there is to do with a tokenizer and its generator: read, write, paint, and tell how likely images are."""
 
-    Images are whatever `data.as_images` takes. class_names: one name for each class, else the indices as text, or
-    "imagenet-1k" (see `classes.Classes`).
-    training: how the generator was trained, kept with it for the record. sampling: how to sample where a call does not
-    say.
-    """
+    @classmethod
+    def from_pretrained(cls, source: str | Path, **options: Any) -> Pipeline:
+        """`randfeat.load`, under the name that the Hugging Face hub's tools expect."""
+        from .loading import load  # which stands above this module
 
-    def __init__(
-        self,
-        tokenizer: Tokenizer,
-        generator: Generator,
-        class_names: str | Sequence[str] = (),
-        training: dict[str, Any] | None = None,
-        sampling: Sampling | None = None,
-    ) -> None:
-        super().__init__()
-        if tokenizer.vocab_size != generator.vocab_size:
-            raise ValueError(
-                f"the tokenizer has {tokenizer.vocab_size} codes, the generator {generator.vocab_size}: "
-                "they were not made for each other"
-            )
-        self.tokenizer, self.generator = tokenizer, generator
-        self.classes = Classes(class_names, generator.num_classes)
-        self.training_record = training or {}
-        self.sampling = sampling or Sampling()
-        self._packed: tuple[list, Generator] | None = None
-        self._compiled: Generator | None = None
-        self.eval()
+        return load(source, **options)
 
-    def packed(self) -> Generator:
-        """The generator for reading and writing without gradients: on a CPU with packed weights, see `packing`. They
-        take as much memory once more, and are kept until those of the generator change.
-        """
-        if not packing.can_pack(self.generator):
-            return packing.twin(self.generator)
-        seen = packing.signature(self.generator)
-        if self._packed is None or self._packed[0] != seen:
-            self._packed = seen, packing.twin(self.generator)
-        return self._packed[1]
-
-    def compile(self) -> None:
-        """From now on features are read through torch's compiler, which takes a minute or more at the first call of
-        each kind of reading. It is for GPUs: on a CPU, in float32, packed weights are faster (`benchmarks/README.md`).
-        """
-        vars(self)["_compiled"] = packing.compiled(self.generator)  # past nn.Module, which would make it a part
-
-    def reader(self) -> Generator:
-        """The generator that reads features: `packed`, unless it was asked to `compile`."""
-        return self._compiled or self.packed()
-
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_packed": None, "_compiled": None}  # packed weights stay in their process
-
-    def __sklearn_clone__(self) -> Pipeline:
-        """scikit-learn's clone of an estimator shares the model that it was given."""
-        return self
-
-    @property
-    def image_size(self) -> tuple[int, int]:
-        """Height and width in pixels."""
-        h, w = self.generator.grid
-        return h * self.tokenizer.stride, w * self.tokenizer.stride
-
-    @property
-    def class_names(self) -> list[str]:
-        """One for each class."""
-        return self.classes.names
-
-    # pictures and tokens ---------------------------------------------------------------------------------------
-
-    @torch.no_grad()
-    def encode(self, images: data.Images) -> Tensor:
-        """Images -> tokens (B, N) in raster space."""
-        pixels = data.as_images(images, self.tokenizer.channels, self.image_size)
-        if tuple(pixels.shape[2:]) != self.image_size:
-            h, w = self.image_size
-            raise ValueError(f"images must be {h} x {w} pixels, got {pixels.shape[2]} x {pixels.shape[3]}")
-        return self.tokenizer.encode(pixels.to(self.generator.device)).flatten(1)
-
-    @torch.no_grad()
-    def decode(self, tokens: Tensor, grid: orders.Grid | None = None) -> Tensor:
-        """Tokens (B, N) -> images (B, channels, H, W) in [0, 1]. grid: rows and columns, by default the trained ones.
-
-        With a generator in bfloat16 pixels are computed in it too, which is faster; tokens of an image never are.
-        """
-        h, w = grid or self.generator.grid
-        if tokens.ndim != 2 or tokens.shape[1] != h * w:
-            raise ValueError(f"the grid {h} x {w} takes tokens (B, {h * w}), got {tuple(tokens.shape)}")
-        half = self.generator.dtype == torch.bfloat16
-        with torch.autocast(tokens.device.type, torch.bfloat16, enabled=half):
-            return self.tokenizer.decode(tokens.unflatten(1, (h, w)))
-
-    # four things to do with it ---------------------------------------------------------------------------------
+    # reading and writing ---------------------------------------------------------------------------------------
 
     def features(
         self,
@@ -402,6 +311,8 @@ class Pipeline(nn.Module):
         how = sampling or self.sampling, editing.as_framing(framing), guess
         return jobs.watch(self, image, mask, label, seed, *how)
 
+    # how likely pictures are -----------------------------------------------------------------------------------
+
     def log_prob(
         self,
         images: data.Images | Iterable[data.Picture],
@@ -494,45 +405,6 @@ class Pipeline(nn.Module):
             yield tokens, own
         if label is not None and len(label) != done:
             raise ValueError(f"{len(label)} labels for {done} images or more: give one for each")
-
-    def label_indices(self, labels: Sequence[Label]) -> Tensor:
-        """Class indices (B,) of labels given by index, by name, or as None (the null class)."""
-        return torch.tensor(self.classes.indices(labels), dtype=torch.int64)
-
-    # on disk ---------------------------------------------------------------------------------------------------
-
-    def save(self, directory: str | Path) -> None:
-        """Writes a model directory; one of the same name is replaced as a whole."""
-        config = {
-            "randfeat": version("randfeat"),
-            "generator": {"name": models.name_of(self.generator), **self.generator.config},
-            "class_names": self.classes.given,
-            "training": self.training_record,
-            "sampling": asdict(self.sampling),
-        }
-        tokenizer = {"name": tokenizers.name_of(self.tokenizer), **self.tokenizer.config}
-        with files.new_directory(Path(directory), weights.is_model) as made:
-            (made / weights.TOKENIZER).mkdir()
-            weights.write(made, config, self.generator.state_dict())
-            weights.write(made / weights.TOKENIZER, tokenizer, self.tokenizer.state_dict())
-
-    def save_pretrained(self, directory: str | Path) -> None:
-        """`save`, under the name that the Hugging Face hub's tools expect."""
-        self.save(directory)
-
-    @classmethod
-    def from_pretrained(cls, source: str | Path, **options: Any) -> Pipeline:
-        """`randfeat.load`, under the name that the Hugging Face hub's tools expect."""
-        from .loading import load  # which stands above this module
-
-        return load(source, **options)
-
-    def push_to_hub(self, repository: str, private: bool | None = None, token: str | None = None) -> str:
-        """Uploads what `save` writes to owner/name on the Hugging Face hub, from where `randfeat.load` opens it.
-
-        The repository is made if need be. token: by default that of `hf auth login`. Returns the address.
-        """
-        return hub.push(self.save, repository, private, token)
 
 
 def _map(model: Pipeline, spec: FeatureSpec, image: str, output: str, rows: Mapping[str, Any]) -> dict[str, np.ndarray]:
