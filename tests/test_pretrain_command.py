@@ -47,9 +47,8 @@ def folder(tmp_path_factory):
 
 
 def pretrain(folder, out, *more, data="cache"):
-    return cli.main(
-        ["pretrain", str(folder / "recipe.yaml"), str(folder / data), "-o", str(out), *map(str, more), *FAST]
-    )
+    given = ["--config", folder / "recipe.yaml", "--data", folder / data, "-o", out]
+    return cli.main(["pretrain", *map(str, given), *map(str, more), *FAST])
 
 
 def rows(path):
@@ -128,7 +127,8 @@ def test_two_processes_train_the_same(folder, tmp_path):
     change = ["--set", "training.steps=4", "size.dropout=0.0", "--samples", "0"]
     assert pretrain(folder, tmp_path / "one", *change) == 0
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    words = ["-m", "randfeat", "pretrain", folder / "recipe.yaml", folder / "cache", "-o", tmp_path / "two", *FAST]
+    given = ["--config", folder / "recipe.yaml", "--data", folder / "cache", "-o", tmp_path / "two"]
+    words = ["-m", "randfeat", "pretrain", *given, *FAST]
     subprocess.run(
         [*torchrun, *map(str, words), *change],
         check=True,

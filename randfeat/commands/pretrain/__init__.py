@@ -19,10 +19,11 @@ recipes (configs/*.yaml; the header of each says hardware, time and what to expe
   randar_l, randar_xl, arpg_l, arpg_xl, arpg_xxl, and those of L with _free: as published, many GPUs
 
 examples:
-  randfeat pretrain digits_randar_free demo/digits -o run --tokenizer patch --patch 2 --size 8 --vocab 128
-  randfeat pretrain randar_s_free photos -o run --tokenizer llamagen-vq16 --device cuda
-  randfeat pretrain arpg_l cache -o run --validation cache_val
-  torchrun --nproc-per-node 8 -m randfeat pretrain randar_l cache -o run
+  randfeat pretrain --config digits_randar_free --data demo/digits --split train -o run --tokenizer patch \\
+      --patch 2 --size 8 --vocab 128
+  randfeat pretrain --config randar_s_free --data photos -o run --tokenizer llamagen-vq16 --device cuda
+  randfeat pretrain --config arpg_l --data cache -o run --validation cache_val
+  torchrun --nproc-per-node 8 -m randfeat pretrain --config randar_l --data cache -o run
 
 exit code: 0 when trained, 1 after an error, 130 or 143 after Ctrl-C or TERM, 75 after USR1, with which schedulers ask
 for room: then the run is saved, and the same command goes on.
@@ -48,9 +49,9 @@ FITTED = "patch"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.usage = "randfeat pretrain RECIPE DATA -o RUN [options]"
-    parser.add_argument("recipe", metavar="RECIPE", help="the name of a recipe, or a YAML file")
-    parser.add_argument("data", metavar="DATA", help="a token cache, or images")
+    parser.usage = "randfeat pretrain --config RECIPE --data DATA -o RUN [options]"
+    parser.add_argument("--config", required=True, metavar="RECIPE", help="the name of a recipe, or a YAML file")
+    parser.add_argument("--data", required=True, metavar="DATA", help="a token cache, or images")
     parser.add_argument("-o", "--out", type=Path, required=True, metavar="RUN", help="where to write")
     parser.add_argument(
         "--set", nargs="+", action="extend", default=[], metavar="FIELD=VALUE", help="change the recipe"
@@ -90,7 +91,7 @@ def run(args: argparse.Namespace) -> int:
     from .monitor import Monitor
     from .page import write_page
 
-    recipe = read_recipe(args.recipe, args.set)
+    recipe = read_recipe(args.config, args.set)
     if args.held_out is not None and args.validation:
         raise ValueError("--validation and --held-out are two ways to say which images are held out: give one")
     with group():
