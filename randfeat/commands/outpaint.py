@@ -45,17 +45,16 @@ def job(args: argparse.Namespace, model: Pipeline, picture: np.ndarray) -> dict[
 
     sides = jobs.sides_of(picture, args.size, args.sides or (0, 0, 0, 0))
     left, top, right, bottom = sides
-    extended, mask, _ = jobs.extend(picture, sides)
+    extended, mask, corner = jobs.extend(picture, sides)
     sampling, framing = painting.sampling_of(args, model.sampling), painting.framing_of(args)
-    label, image = args.cls, Image.fromarray(picture)
-    jobs.check_guess(model, args.guess)
+    image, label = Image.fromarray(picture), painting.label_of(args, model, extended, mask, framing, corner)
 
     def paint(seeds: Any) -> list[Image.Image]:
-        how = sampling, framing, args.guess, args.batch_size
+        how = sampling, framing, 0, args.batch_size
         return model.outpaint(image, None, left, top, right, bottom, label, len(seeds), seeds, *how)
 
     def watch() -> Any:
-        return jobs.watch(model, image, None, label, args.seed, sampling, framing, args.guess, sides)
+        return jobs.watch(model, image, None, label, args.seed, sampling, framing, 0, sides)
 
     return {
         "paint": paint,

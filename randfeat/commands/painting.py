@@ -15,6 +15,7 @@ from .sample import ORDER_HELP, add_machine, add_sampling, given, sampling_of
 if TYPE_CHECKING:
     import numpy as np
 
+    from ..classes import Label
     from ..editing import Framing
     from ..pipeline import Pipeline
 
@@ -123,14 +124,14 @@ def mask_job(args: argparse.Namespace, model: Pipeline, picture: np.ndarray, gui
     if not mask.any():
         print("the mask is empty, nothing is white: the picture stays as it is", file=sys.stderr)
     sampling = sampling_of(args, jobs.guided(model.sampling) if guided else model.sampling)
-    label, framing, image = args.cls, framing_of(args), Image.fromarray(picture)
-    jobs.check_guess(model, args.guess)
+    framing, image = framing_of(args), Image.fromarray(picture)
+    label = label_of(args, model, picture, mask, framing)
 
     def paint(seeds: Any) -> list[Image.Image]:
-        return model.inpaint(image, mask, label, len(seeds), seeds, sampling, framing, args.guess, args.batch_size)
+        return model.inpaint(image, mask, label, len(seeds), seeds, sampling, framing, 0, args.batch_size)
 
     def watch() -> Any:
-        return jobs.watch(model, image, mask, label, args.seed, sampling, framing, args.guess)
+        return jobs.watch(model, image, mask, label, args.seed, sampling, framing)
 
     return {
         "paint": paint,
@@ -145,6 +146,26 @@ def mask_job(args: argparse.Namespace, model: Pipeline, picture: np.ndarray, gui
             "framing": framing,
         },
     }
+
+
+def label_of(
+    args: argparse.Namespace,
+    model: Pipeline,
+    picture: np.ndarray,
+    mask: np.ndarray,
+    framing: Framing,
+    corner: tuple[int, int] = (0, 0),
+) -> Label:
+    """The class to paint as: the one that is given or, with --guess, found and said; else none."""
+    from ..editing import jobs
+
+    if not args.guess:
+        return args.cls
+    found = jobs.guess_label(model, picture, mask, framing, args.guess, corner)
+    if found == model.classes.count:
+        return None
+    print(f"guessed: {model.classes.names[found]}")
+    return found
 
 
 def size(text: str) -> tuple[int, int]:

@@ -238,6 +238,23 @@ def arrays(images: data.Images) -> list[np.ndarray]:
     return arrays
 
 
+@torch.no_grad()
+def guess_label(
+    model: Pipeline,
+    picture: np.ndarray,
+    mask: np.ndarray,
+    framing: Framing,
+    count: int,
+    corner: tuple[int, int] = (0, 0),
+) -> int:
+    """The class index that painting finds in `count` orders; the null class where nothing is painted, or known."""
+    check_guess(model, count)
+    task = _task(model, picture, mask, framing, corner)
+    if task is None:
+        return model.generator.num_classes
+    return int(_guess(model, _encode(model, [task]), ~task.anew, framing, count)[0])
+
+
 def check_guess(model: Pipeline, guess: int) -> None:
     """Raises a ValueError for what is no number of orders, or where there are no classes to guess from."""
     if isinstance(guess, bool) or not isinstance(guess, Integral) or guess < 0:
@@ -294,10 +311,18 @@ def _paint(
     generator, tokens = model.packed(), _encode(model, tasks)
     known, step = ~tasks[0].anew, framing.step(generator.grid)
     if guess:
-        window = (*canvas.windows(known, generator.grid, step), (slice(None), slice(None)))[0]
-        seen = tokens[:, window[0], window[1]].flatten(1), torch.from_numpy(known[window].flatten())
-        labels = torch.where(labels == generator.num_classes, guessing.guess(generator, *seen, guess), labels)
+        found = _guess(model, tokens, known, framing, guess)
+        labels = torch.where(labels == generator.num_classes, found, labels)
     return canvas.paint(generator, tokens, torch.from_numpy(known), labels, seeds, sampling, step)
+
+
+def _guess(model: Pipeline, tokens: Tensor, known: np.ndarray, framing: Framing, count: int) -> Tensor:
+    """The class of each canvas (n, rows, columns) by what is known in the first window that is painted: (n,)."""
+    generator = model.packed()
+    windows = canvas.windows(known, generator.grid, framing.step(generator.grid))
+    window = (*windows, (slice(None), slice(None)))[0]
+    seen = tokens[:, window[0], window[1]].flatten(1), torch.from_numpy(known[window].flatten())
+    return guessing.guess(generator, *seen, count)
 
 
 @torch.no_grad()
