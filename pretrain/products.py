@@ -1,8 +1,7 @@
 """Matrix products of training on a CPU, by oneDNN.
 
-torch leaves float32 products to MKL, which on AMD's processors reaches half of what oneDNN does, even if that has to
-rearrange a weight on each call. (Reading and sampling, where weights stay the same, keep them rearranged: see
-`randfeat.packing`.)
+`randfeat.products` says why: oneDNN is faster even if it has to rearrange a weight on each call. (Reading and sampling,
+where weights stay the same, keep them rearranged: see `randfeat.packing`.)
 """
 
 from __future__ import annotations
@@ -16,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+
+from randfeat.products import has_onednn, linear
 
 LARGE = 1 << 22  # multiplications below which the detour costs more than it saves
 
@@ -40,16 +41,13 @@ def pays(x: Tensor, weight: Tensor) -> bool:
         x.device.type == "cpu"
         and x.dtype == weight.dtype == torch.float32
         and x.numel() * len(weight) >= LARGE
-        and torch.backends.mkldnn.is_available()
-        and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+        and has_onednn()
     )
 
 
 def product(x: Tensor, weight: Tensor) -> Tensor:
     """x @ weight.T, without gradients. (..., D), (V, D) -> (..., V)."""
-    if pays(x, weight):
-        return torch.ops.mkldnn._linear_pointwise.default(x, weight, None, "none", [], "")
-    return x @ weight.T
+    return linear(x, weight) if pays(x, weight) else x @ weight.T
 
 
 def _linear(layer: nn.Linear, x: Tensor) -> Tensor:

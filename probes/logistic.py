@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from scipy.optimize import OptimizeResult, minimize
 from torch import Tensor
 
-from .products import linear
+from randfeat.products import linear
 
 _BLOCK = 1 << 18  # logits at once: 1 MB, which stays in a processor's cache
 _ROWS_PER_DIMENSION = 16  # so many images show the covariance of features well enough to precondition with

@@ -1,6 +1,7 @@
 import pytest
 import torch
-from randfeat.probes.products import linear
+
+from randfeat.products import linear
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -17,6 +18,6 @@ def test_products_are_right_whatever_the_strides(n, d, m, dtype):
 
 
 def test_without_onednn(monkeypatch):
-    monkeypatch.setattr("randfeat.probes.products._has_onednn", lambda: False)
+    monkeypatch.setattr("randfeat.products.has_onednn", lambda: False)
     x, weight = torch.randn(5, 3), torch.randn(4, 3)
     torch.testing.assert_close(linear(x, weight), x @ weight.T)
