@@ -131,3 +131,11 @@ def test_what_is_wrong_is_one_sentence(tmp_path, capsys):
         said = capsys.readouterr().err
         assert says in said
         assert len(said.splitlines()) == 1
+
+
+def test_a_long_record_of_training_is_one_line(info, tmp_path):
+    history = {"train": [[step, 1.0] for step in range(999)], "validation": [[5, 2.5], [10, 2.25]], "kept_step": 10}
+    record = {"recipe": {"model": "randar", "training": {"steps": 999, "betas": [0.9, 0.95]}}, "history": history}
+    made = Pipeline(PatchTokenizer(7, 2, 1), tiny.model("randar", GRID), ["cat", "dog", "cow"], record)
+    made.save(tmp_path / "model")
+    assert info(tmp_path / "model")["training"] == ["model randar, steps 999, kept step 10, held-out loss 2.25"]

@@ -162,11 +162,25 @@ def _config(config: Mapping[str, Any]) -> Iterator[Line]:
         names, sampling = config["class_names"], Sampling.from_dict(config["sampling"])
         yield "written by", f"randfeat {config['randfeat']}"
         yield "generator", _keywords(config["generator"])
-        yield "training", _keywords(config["training"])
+        yield "training", _keywords(_training(config["training"]))
     except (AttributeError, KeyError, TypeError) as error:
         raise ValueError(f"the config does not describe a model of randfeat: {error}") from None
     yield "class names", names if isinstance(names, str) else ", ".join(names[:10]) + ", ..." * (len(names) > 10)
     yield "sampling", _sampling(sampling)
+
+
+def _training(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Of the record of a training what a line can hold: plain settings, those of its recipe too, and how it ended."""
+    nested = record.get("recipe", {})
+    parts = [record, nested, nested.get("training", {})] if isinstance(nested, Mapping) else [record]
+    said = {name: value for part in parts for name, value in part.items() if isinstance(value, (str, int, float))}
+    history = record.get("history")
+    if isinstance(history, Mapping) and "kept_step" in history:
+        said["kept step"] = history["kept_step"]
+        losses = dict(history.get("validation") or ())
+        if history["kept_step"] in losses:
+            said["held-out loss"] = round(losses[history["kept_step"]], 4)
+    return said
 
 
 def _on_hub(repository: str, file: str) -> Iterator[Line]:
