@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 
 from randfeat import npz, progress
+from randfeat.data import UnreadableImage
 from randfeat.sources import Source, open_source
 
 from .evaluators import Evaluator, Seen
@@ -95,7 +96,15 @@ def pictures_of(data: str | Path, split: str | None = None) -> tuple[int, Iterat
     source = open_source(data, split)
     if not isinstance(source, Source):
         raise ValueError(f"{data} holds tokens, not pictures: give the pictures")
-    return len(source), (source.read(row) for row in range(len(source)))
+    return len(source), _read(source)
+
+
+def _read(source: Source) -> Iterator[Image.Image]:
+    for row, path in enumerate(source.paths):
+        try:
+            yield source.read(row)
+        except UnreadableImage as error:
+            raise UnreadableImage(f"{path} of {source.name} cannot be read ({error}): take it out") from None
 
 
 def table(rows: Mapping[str, Quality], is_inception: bool) -> str:

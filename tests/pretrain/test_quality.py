@@ -11,6 +11,7 @@ from randfeat.pretrain.quality import table
 from test_sample_folder import make
 
 from randfeat import npz
+from randfeat.data import UnreadableImage
 from randfeat.encoders import open_encoder
 from randfeat.likelihood import class_log_prob
 
@@ -161,5 +162,9 @@ def test_an_archive_of_pictures_comes_back_one_by_one(tmp_path):
     for name in ("grey", "floats", "other", "cut"):
         with pytest.raises(ValueError, match=rf"{name}.npz holds no pictures as uint8 \(N, H, W, 3\)"):
             pictures_of(tmp_path / f"{name}.npz")
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a.png").write_bytes(b"text")
+    with pytest.raises(UnreadableImage, match=r"a\.png of .*photos cannot be read \(.*\): take it out"):
+        list(pictures_of(tmp_path / "photos")[1])
     with pytest.raises(FileNotFoundError, match=r"there is no .*missing\.npz"):
         pictures_of(tmp_path / "missing.npz")

@@ -86,6 +86,8 @@ def _columns(
 
 def names_in(model: Pipeline, labels: np.ndarray) -> np.ndarray:
     """What the data calls each class of the model; where it has none of a class, the model's own name."""
+    if not model.classes.count:
+        raise ValueError("this model was trained without labels: it cannot classify by likelihood")
     names = [model.classes.short(index) for index in range(model.generator.num_classes)]
     for label in np.unique(labels).tolist():
         try:
