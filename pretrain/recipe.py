@@ -4,12 +4,14 @@ from the YAML files in `configs/`.
 
 from __future__ import annotations
 
+import difflib
 import math
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_type_hints
 
 import torch
 
@@ -164,9 +166,25 @@ def read_recipe(name: str | Path, changes: Sequence[str] = ()) -> Recipe:
         text = path.read_text("utf-8")
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(Recipe)
+    for change in changes:
+        _check_field(change)
     try:
         base = parser.parse_string(text, defaults=False)
         said = [f"--{change}" for change in changes]
         return Recipe(**vars(parser.instantiate(parser.parse_args(said, namespace=base))))
     except ArgumentError as error:
-        raise ValueError(f"recipe {name}: {error}") from None
+        problem = re.sub(r"Parser key |typing\.|<class |(?<=')>", "", " ".join(str(error).split()))
+        raise ValueError(f"recipe {name}: {problem}") from None
+
+
+def _check_field(change: str) -> None:
+    """A ValueError for a change that is none, or is of no field, which names those that there are."""
+    path, equals, _ = change.partition("=")
+    known = []
+    for part, kind in get_type_hints(Recipe).items():
+        known += [f"{part}.{one.name}" for one in fields(kind)] if is_dataclass(kind) else [part]
+    if equals and path in known:
+        return
+    near = difflib.get_close_matches(path, known, 1) or [one for one in known if one.endswith(f".{path}")]
+    hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(known)}"
+    raise ValueError(f"a recipe is changed by FIELD=VALUE, and {change!r} is none: {hint}")

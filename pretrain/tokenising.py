@@ -67,6 +67,7 @@ def tokenise(
     more = {"crops": str(crops), "dtype": str(dtype).removeprefix("torch.")}
     grid = height // stride, width // stride
     about = dict(tokenizer=weights.fingerprint(tokenizer), grid=grid, vocab_size=tokenizer.vocab_size)
+    about["config"] = {"name": name_of(tokenizer), **tokenizer.config}
     at_once = max(1, batch_size // crops.count)
     reader = Cropped(source, crops)
     return _make(reader, encode, directory, about, crops.count, more, at_once, workers, tokenizer)

@@ -144,17 +144,19 @@ class TokenWriter:
         vocab_size: int,
         crops: int = 1,
         classes: Sequence[str] | None = None,
+        config: Mapping[str, Any] | None = None,
         more: Mapping[str, Any] | None = None,
     ) -> None:
-        """tokenizer: its fingerprint (`weights.fingerprint`). more: what else decided the tokens, the crops for
-        instance, as JSON.
+        """tokenizer: its fingerprint (`weights.fingerprint`); config: its keywords, where they are known. more: what
+        else decided the tokens, the crops for instance, as JSON.
         """
         self.directory, self.paths, self.labels = Path(directory), paths, labels
         self.shape, self.dtype = (len(paths), crops, grid[0] * grid[1]), dtype_of(vocab_size)
         self.vocab_size = vocab_size
         classes = None if classes is None else list(classes)
         own_rows = hashlib.sha256(json.dumps([[*paths], labels and [*labels]]).encode()).hexdigest()
-        own = {"tokenizer": tokenizer, "grid": list(grid), "vocab_size": vocab_size, "crops": crops, "classes": classes}
+        own: dict[str, Any] = {"tokenizer_config": dict(config or {}), "tokenizer": tokenizer}
+        own |= {"grid": list(grid), "vocab_size": vocab_size, "crops": crops, "classes": classes}
         self._settings = json.loads(json.dumps({"format": FORMAT, **own, "rows": own_rows, "more": more or {}}))
         self._work = self.directory / unfinished.FOLDER
         self._begin()

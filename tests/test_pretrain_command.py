@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -185,3 +186,19 @@ def test_every_recipe_can_be_read_and_says_what_it_is(name):
         size = {key: model.config[key] for key in ("embed_dim", "depth", "num_heads")}
         assert models.SIZES[name] == (recipe.model, size)
         assert sum(p.numel() for p in model.parameters()) / 1e6 == pytest.approx(PUBLISHED[name], rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("steps=5", "'steps=5' is none: did you mean training.steps?"),
+        ("training.steps", "'training.steps' is none"),
+        ("weight=5", "'weight=5' is none: expected one of model, labels, size.embed_dim"),
+        ("training.steps=many", "training.steps"),
+    ],
+)
+def test_a_change_of_no_field_says_which_there_are(change, message):
+    with pytest.raises(ValueError, match=re.escape(message)) as error:
+        read_recipe("digits_randar", [change])
+    assert "class '" not in str(error.value)
+    assert "\n" not in str(error.value)

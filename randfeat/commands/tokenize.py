@@ -110,7 +110,7 @@ def run(args: argparse.Namespace) -> int:
         elif not isinstance(source, Source):
             raise ValueError(f"{args.data} holds tokens already: give --import to read them into a cache")
         else:
-            tokenizer, size = tokenizer_of(source, args, args.out, device)
+            tokenizer, size = tokenizer_of(source, args, device)
             crops = crops_of(args, size, tokenizer.channels)
             dtype = getattr(torch, args.dtype)
             store = tokenise(tokenizer, source, args.out, crops, args.batch_size, args.workers, dtype)
@@ -123,9 +123,7 @@ def run(args: argparse.Namespace) -> int:
         return SOME_SKIPPED if skipped and processes.world() == 1 else 0
 
 
-def tokenizer_of(
-    source: Source, args: argparse.Namespace, out: Path, device: torch.device
-) -> tuple[Tokenizer, tuple[int, int]]:
+def tokenizer_of(source: Source, args: argparse.Namespace, device: torch.device) -> tuple[Tokenizer, tuple[int, int]]:
     """The tokenizer, and height and width of what it reads."""
     from .. import weights
     from ..loading import load_tokenizer
@@ -135,9 +133,6 @@ def tokenizer_of(
         raise ValueError(f"--tokenizer is missing: give a short name, a file, a model's directory, or {FITTED}")
     if args.tokenizer == FITTED:
         size = _size(args, (FITTED_SIZE, FITTED_SIZE))
-        saved = out / weights.TOKENIZER  # of the run that this one goes on with
-        if saved.is_dir() and weights.is_model(saved):
-            return load_tokenizer(saved, device), size
         return fit_patches(source, size, args.patch or PATCH, args.vocab or CODES, args.seed).to(device), size
     if args.patch or args.vocab:
         raise ValueError(f"--patch and --vocab are for --tokenizer {FITTED}: leave them out")

@@ -139,6 +139,8 @@ def _tokens(args: argparse.Namespace, device: torch.device) -> tuple[TokenStore,
     data = Path(args.data)
     if (data / META).is_file():
         store, own = TokenStore.open(data), data / weights.TOKENIZER
+        if args.tokenizer == FITTED:
+            raise ValueError(f"{data} holds tokens already: leave --tokenizer out")
         if args.tokenizer is None and not own.is_dir():
             raise ValueError(f"{data} does not hold its tokenizer: give --tokenizer")
         return store, load_tokenizer(args.tokenizer or own, device)
@@ -146,7 +148,7 @@ def _tokens(args: argparse.Namespace, device: torch.device) -> tuple[TokenStore,
     if not isinstance(source, Source):
         raise ValueError(f"{data} holds tokens: make a cache of them with `randfeat tokenize --import`")
     out = args.out / "tokens"
-    tokenizer, size = tokenizer_of(source, args, out, device)
+    tokenizer, size = tokenizer_of(source, args, device)
     return tokenise(tokenizer, source, out, crops_of(args, size, tokenizer.channels), workers=args.workers), tokenizer
 
 
