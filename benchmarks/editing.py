@@ -29,7 +29,7 @@ from sklearn.neural_network import MLPClassifier
 from torch import Tensor
 
 from randfeat import Guidance, Pipeline, Sampling, load, painted_folder, pictures
-from randfeat.commands.demo.digits import FIT, TEST, VALIDATION, Digits, load_digits, with_shifts
+from randfeat.builders.digits import FIT, TEST, VALIDATION, Digits, load_digits, with_shifts
 from randfeat.data import to_pil
 from randfeat.editing import guess
 

@@ -27,7 +27,7 @@ from randfeat.probes import bootstrap, paired
 from torch import Tensor
 
 from randfeat import Pipeline, likelihood, load, orders, racing, seeding
-from randfeat.commands.demo.digits import TEST, VALIDATION, Digits, load_digits
+from randfeat.builders.digits import TEST, VALIDATION, Digits, load_digits
 from randfeat.layers import attend, rope_at, rotate
 from randfeat.models import RandAR
 from randfeat.racing import Race, race_cost

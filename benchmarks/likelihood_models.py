@@ -20,7 +20,7 @@ from randfeat.pretrain import Recipe, read_recipe, train
 from torch import Tensor
 
 from randfeat import Pipeline, likelihood, load, seeding
-from randfeat.commands.demo.digits import FIT, VALIDATION, Digits, load_digits, with_shifts
+from randfeat.builders.digits import FIT, VALIDATION, Digits, load_digits, with_shifts
 from randfeat.tokenizers import Tokenizer
 
 STEPS = (400, 800, 1400)  # of the raster control

@@ -8,7 +8,8 @@ import re
 import pytest
 
 import randfeat
-from randfeat.commands.demo import digits, study
+from randfeat.builders import digits
+from randfeat.commands.demo import study
 from randfeat.sources import open_source
 
 

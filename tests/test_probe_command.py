@@ -15,7 +15,7 @@ from sklearn.datasets import load_digits
 from test_sample_folder import make
 
 from randfeat import Pipeline, cli, load, store
-from randfeat.commands.demo import digits
+from randfeat.builders import make_digits, write_folder
 from randfeat.commands.probe.inputs import open_data, part_of
 from randfeat.commands.probe.placing import placement, seen
 from randfeat.encoders import open_encoder
@@ -281,7 +281,7 @@ def test_online_probes_read_crops(table, tmp_path, monkeypatch, capsys):
 
 
 def test_the_digits_as_a_folder(tmp_path):
-    digits.write_folder(digits.load_digits(), tmp_path / "digits")
+    write_folder(make_digits(), tmp_path / "digits")
     parts = open_data(str(tmp_path / "digits"), None, None)
     assert [len(part) for part in parts] == [1157, 640]
     train, test = (part_of(part, "writer") for part in parts)

@@ -19,6 +19,7 @@ from sklearn.linear_model import RidgeClassifier
 from sklearn.pipeline import make_pipeline
 
 from randfeat import features
+from randfeat.builders.digits import with_shifts
 from randfeat.features import FeatureSpec
 from randfeat.models import Generator
 from randfeat.probes import (
@@ -32,8 +33,6 @@ from randfeat.probes import (
     select,
     svm_space,
 )
-
-from .digits import with_shifts
 
 SHOTS, DRAWS = 5, 20
 MEASURES = ("linear", "knn", "fewshot5", "retrieval")  # three accuracies, and MAP@R of test images among those of train

@@ -18,12 +18,13 @@ import torch
 from torch import Tensor
 
 from randfeat import Guidance, Index, Pipeline, Sampling, data, load, progress, seeding
+from randfeat.builders import make_digits, write_folder
+from randfeat.builders.digits import FIT, TEST, VALIDATION, Digits, load_digits, with_shifts
 from randfeat.pretrain import Recipe, read_recipe
 from randfeat.probes import Interval, bootstrap, paired
 from randfeat.tokenizers import PatchTokenizer
 
 from . import generation, reading
-from .digits import FIT, TEST, VALIDATION, Digits, load_digits, with_shifts, write_folder
 from .reading import MEASURES, Plan, Reading, Task
 from .training import train_all
 from .workers import run_all, use_one_thread
@@ -94,7 +95,7 @@ def run(preset_name: str, preset: Preset, out: Path) -> Results:
     """Runs the whole demo; models are left in out/models, digits in out/digits, and kept if they lie there."""
     use_one_thread()  # two that wait for each other are far slower than one wherever another process is at work
     digits = load_digits()
-    write_folder(digits, out / "digits")
+    write_folder(make_digits(), out / "digits")
     results = Results(preset_name, digits)
     train, test = digits.written_by(FIT, VALIDATION), digits.written_by(TEST)
     task = Task(train.labels.numpy(), torch.isin(train.writers, torch.tensor(VALIDATION)).numpy(), test.labels.numpy())

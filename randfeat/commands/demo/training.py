@@ -11,10 +11,10 @@ from pathlib import Path
 import torch
 
 from randfeat import Pipeline, load, progress
+from randfeat.builders.digits import FIT, VALIDATION, Digits, with_shifts
 from randfeat.pretrain import Recipe, Step, train
 from randfeat.tokenizers import Tokenizer
 
-from .digits import FIT, VALIDATION, Digits, with_shifts
 from .workers import run_all
 
 

@@ -6,17 +6,14 @@ Samples of one writer are contiguous; the borders are those that the scikit-lear
 
 from __future__ import annotations
 
-import csv
-import io
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from randfeat import data, files, pictures
+from .base import Made, held_out
 
 BORDERS = (0, 130, 256, 386, 516, 646, 776, 915, 1029, 1157, 1287, 1415, 1545, 1667, 1797)
 FIT, VALIDATION, TEST = range(7), range(7, 9), range(9, 14)
@@ -62,18 +59,20 @@ def load_digits() -> Digits:
     return Digits(images, torch.from_numpy(bunch.target).long(), writers)
 
 
-def write_folder(digits: Digits, folder: Path) -> None:
-    """The digits as a user would have them: PNG files and, written last, a table metadata.csv of path, label, split
-    (train, or test for the last five writers) and writer. What is there is kept."""
-    table = folder / "metadata.csv"
-    if table.exists():
-        return
-    (folder / "images").mkdir(parents=True, exist_ok=True)
-    rows = []
-    for number, (image, label, writer) in enumerate(zip(digits.images, digits.labels, digits.writers, strict=True)):
-        path = f"images/{number:04}.png"
-        (folder / path).write_bytes(pictures.png(data.to_pil(image)))
-        rows.append((path, int(label), "test" if int(writer) in TEST else "train", int(writer)))
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([("path", "label", "split", "writer"), *rows])
-    files.write_bytes(table, text.getvalue().encode())
+def make_digits(seed: int = 0, split_seed: int | None = None) -> Made:
+    """The digits as they are, in 8 x 8 pixels; a group is a writer.
+
+    split_seed: None takes the last five writers for test, a number draws five. seed: has no effect, nothing is drawn.
+    """
+    digits = load_digits()
+    writers = len(BORDERS) - 1
+    tests = np.isin(np.arange(writers), TEST) if split_seed is None else held_out(writers, 5 / writers, split_seed)
+    return Made(
+        (digits.images[:, 0] * 255).round().byte().numpy(),
+        digits.labels.numpy(),
+        digits.writers.numpy(),
+        tests[digits.writers.numpy()],
+        tuple(str(digit) for digit in range(10)),
+        "writer",
+        tuple(str(writer) for writer in range(writers)),
+    )

@@ -1,0 +1,44 @@
+"""Makes a folder of real images to try things on, without a download: PNG files and a table metadata.csv.
+
+digits: 1,797 handwritten digits that ship with scikit-learn, 8 x 8 pixels, 14 writers.
+cluttered: those at random places, sizes and angles among pieces of others, 16 x 16 pixels.
+letters: a to z in the typefaces that are installed, 24 x 24 pixels. More packages of fonts make more letters.
+photographs: crops of the photographs that packages bring along, 32 x 32 pixels; the class is the picture.
+
+The table has the columns path, label, split and a group (writer, design or part) that lies on one side of the split:
+give it to `randfeat probe` as --group.
+
+examples:
+  randfeat make digits -o digits
+  randfeat probe all timm:vit_tiny_patch16_224 digits --group writer -o measured
+  randfeat make letters -o letters --split-seed 1
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+HOW_TO_RESUME = "The same command goes on."
+SETS = ("digits", "cluttered", "letters", "photographs")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("set", choices=SETS, metavar="SET", help=", ".join(SETS))
+    parser.add_argument("-o", "--out", type=Path, required=True, metavar="DIR", help="the folder to make")
+    parser.add_argument("--seed", type=int, default=0, help="of places, sizes and angles (0)")
+    parser.add_argument("--split-seed", type=int, help="another split into train and test than the usual one")
+
+
+def run(args: argparse.Namespace) -> None:
+    from .. import builders
+
+    if args.out.exists() and not args.out.is_dir():
+        raise FileExistsError(f"{args.out} is a file: name a folder with --out")
+    if (args.out / builders.TABLE).exists():
+        print(f"{args.out} is made already")
+        return
+    made = builders.BUILDERS[args.set](seed=args.seed, split_seed=args.split_seed)
+    builders.write_folder(made, args.out)
+    kinds = f"{len(made.classes)} classes, {len(made.group_names)} groups ({made.group_kind})"
+    print(f"{args.out}: {len(made)} images, {int(made.test.sum())} of them for test, {kinds}")
