@@ -115,6 +115,7 @@ def train(
     config: Training,
     running: Running | None = None,
     *,
+    objective: Callable[[Generator, bool], nn.Module] = Objective,
     directory: Path | None = None,
     settings: dict[str, Any] | None = None,
     on_step: Callable[[Step], None] | None = None,
@@ -124,7 +125,8 @@ def train(
 
     tokens: (n, N) in raster space, or (n, crops, N); labels: (n,) class indices, or None to train without labels;
     validation: the same of held-out images, or None to keep the last step's weights. on_step, on_validation: called
-    in every process.
+    in every process. objective: makes what is minimised of the model and of whether its products are in bfloat16, with
+    a forward as `Objective` has it.
 
     directory: where checkpoints go. Training goes on from the newest of them, if it has the same `settings` (what
     decided model and data, as JSON) and `config`; all processes must see the same files. TERM, INT and USR1 are then
@@ -140,7 +142,7 @@ def train(
             stack.enter_context(checkpoints.alone())
         signals = stack.enter_context(Signals(checkpoints is not None))
         stack.enter_context(as_asked(model, running))
-        loop = _Loop(model, tokens, labels, validation, config, running, checkpoints)
+        loop = _Loop(model, tokens, labels, validation, config, running, objective, checkpoints)
         return loop.run(signals, on_step, on_validation)
 
 
@@ -155,13 +157,14 @@ class _Loop:
         validation: tuple[Tokens, Tensor | None] | None,
         config: Training,
         running: Running,
+        objective: Callable[[Generator, bool], nn.Module],
         checkpoints: Checkpoints | None,
     ) -> None:
         self.model, self.validation, self.config, self.running = model, validation, config, running
         self.checkpoints = checkpoints
         self.world, self.rank = processes.world(), processes.rank()
         self.batches = Batches(tokens, labels, model, config, Share(running.micro_batch, self.rank, self.world))
-        self.objective = wrap(Objective(model, running.precision == "bfloat16"), running)
+        self.objective = wrap(objective(model, running.precision == "bfloat16"), running)
         self.optimiser = make_optimiser(model, config)
         self.average = Average(model, config.ema) if config.ema else None
         self.history, self.step = History(), 0

@@ -6,6 +6,7 @@ Logits exist for a few rows at a time, in single precision, and only where there
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -37,7 +38,8 @@ class Objective(nn.Module):
 
         tokens, order: (B, N); labels: (B,).
         """
-        with torch.autocast(tokens.device.type, torch.bfloat16, enabled=self.in_bfloat16):
+        device = tokens.device.type
+        with torch.autocast(device, torch.bfloat16) if self.in_bfloat16 else nullcontext():
             states = self.generator.pre_logits(tokens, labels, order)
         targets, weight = orders.gather(tokens, order), self.generator.head.weight
         dtype = torch.bfloat16 if self.in_bfloat16 else weight.dtype
