@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 INK, SOFT, LINE = "#1c2330", "#5b6678", "#dfe4ec"
 GOOD, BAD = "#17703a", "#a33a1f"
-COLOURS = ("#2b6cb0", "#d9730d", "#17703a", "#a33a1f", "#6b46c1", "#b7791f", "#0e7c86", "#b83280", "#4a5568")
+COLOURS = ("#2b6cb0", "#d9730d", "#17703a", "#a33a1f", "#6b46c1", "#7d8f00", "#0e7c86", "#b83280", "#4a5568")
 LONGEST = 60  # characters of a name
 DPI = 144
 

@@ -231,7 +231,15 @@ def _search_lines(
     for (name, line), colour in zip(lines.items(), colours(len(lines)), strict=True):
         places = sorted(line)
         heights = [line[place] for place in places]
-        ax.plot(places, heights, "o-", color=colour, ms=4, lw=1.4, label=text(name.rstrip("/ ") or setting))
+        ax.plot(
+            places,
+            heights,
+            "o-",
+            color=colour,
+            ms=4,
+            lw=1.4,
+            label=text(name.rstrip("/ ") or f"{setting} fixed in advance"),
+        )
         if chosen and chosen["rest"] == name and float(chosen["value"]) in line:
             at = float(chosen["value"])
             ax.plot(at, line[at], "o", ms=11, mfc="none", mec=INK, mew=1.4)

@@ -17,16 +17,22 @@ from randfeat.files import write_bytes
 
 from . import plots, sheets
 from .drawing import png
-from .record import Comparison, Record, compare, percent, strongest_baseline
+from .record import CHOSEN, Comparison, Record, compare, percent, strongest_baseline
 from .sheets import Pictures
 
 PAGE, PLOTS = "report.html", "plots"
 _CSS_DPI = 96
-_EMBEDDED = 14_000_000  # bytes of all pictures in the page; what is beyond lies in plots/ alone
+_EMBEDDED = 14_000_000  # characters of all pictures in the page; what is beyond lies in plots/ alone
 _HEAVY = 150_000  # bytes of a picture that is shown as a JPEG where that is smaller
 _FEW = 12  # comparisons that are shown without a click
 _MOST_DIFFERENCES = 40  # lines of a plot
 _WORDS = {"knn": "k-NN", "fewshot": "Few-shot"}
+_METRICS = {
+    "average_precision": "mAP",
+    "map_at_r": "MAP@R",
+    "precision_at_1": "P@1",
+    "r_precision": "R-precision",
+}
 
 
 @dataclass(frozen=True)
@@ -85,6 +91,7 @@ def write_report(
         lstrip_blocks=True,
     )
     environment.filters["percent"] = percent
+    environment.filters["spelt"] = _spelt
     page = environment.get_template("report.html.j2").render(
         title=title,
         facts=_facts(records),
@@ -110,10 +117,10 @@ class _Figures:
         with Image.open(io.BytesIO(content)) as picture:
             size, dpi = picture.size, float(picture.info.get("dpi", (_CSS_DPI,))[0])
             kind, shown = _light(picture, content)
-        self._left -= len(shown)
-        source = f"data:image/{kind};base64,{base64.b64encode(shown).decode()}" if self._left >= 0 else ""
+        source = f"data:image/{kind};base64,{base64.b64encode(shown).decode()}"
+        self._left -= len(source)
         width, height = (max(1, round(side * _CSS_DPI / dpi)) for side in size)
-        return _Shown(title, caption, f"{PLOTS}/{name}.png", source, width, height)
+        return _Shown(title, caption, f"{PLOTS}/{name}.png", source if self._left >= 0 else "", width, height)
 
     def plot(self, name: str, title: str, caption: str, figure: Figure) -> _Shown:
         return self.add(name, title, caption, png(figure))
@@ -184,7 +191,7 @@ def _task(records: list[Record], own: _Figures) -> dict[str, Any]:
     records = sorted(records, key=lambda record: record.is_baseline)
     task, headline = records[0].task, records[0].headline
     metrics = list(dict.fromkeys(metric for record in records for metric in record.scores))
-    strongest = strongest_baseline(records, headline)
+    strongest = {metric: strongest_baseline(records, metric) for metric in (headline, CHOSEN) if metric in metrics}
     highest = {m: max(record.scores[m].value for record in records if m in record.scores) for m in metrics}
     counts = sorted({score.n for record in records for score in record.scores.values()})
     scored = {record.name: record.scores[headline] for record in records if headline in record.scores}
@@ -194,6 +201,7 @@ def _task(records: list[Record], own: _Figures) -> dict[str, Any]:
         "name": _title(task),
         "metrics": metrics,
         "records": records,
+        "baselines": any(record.is_baseline for record in records),
         "strongest": strongest,
         "highest": highest,
         "n": " to ".join(f"{count:,}" for count in (counts[0], counts[-1])[: len(counts)]),
@@ -282,6 +290,11 @@ def _sheets_of(record: Record, pictures: Pictures, own: _Figures) -> Iterator[_S
 
 def _title(task: str) -> str:
     return _WORDS.get(task, task.capitalize())
+
+
+def _spelt(metric: str) -> str:
+    """A metric as papers write it."""
+    return _METRICS.get(metric, metric.replace("recall_at_", "Recall@"))
 
 
 def _duration(seconds: float) -> str:

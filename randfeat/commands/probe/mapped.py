@@ -65,7 +65,7 @@ def measure(args: argparse.Namespace) -> None:
             record.save(args.out)
             records.append(record)
             bar.update()
-    write(records, args.out)
+    write(records, args.out, args.data)
 
 
 def folders(args: argparse.Namespace) -> list[LabelledFolder]:

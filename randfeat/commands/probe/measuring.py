@@ -100,7 +100,7 @@ def measure(
             bar.update()
     pictures = pictures_of(sources)
     charts = feature_charts(contenders, names(everyone)[: len(contenders)], test, pictures)
-    write(records, args.out, pictures, charts)
+    write(records, args.out, named(data, contenders), pictures, charts)
 
 
 def cut(
@@ -171,11 +171,22 @@ def random_weights(
     return list(fresh.values())
 
 
-def write(records: Sequence[Record], out: Path, pictures: Pictures | None = None, charts: Sequence[Chart] = ()) -> None:
-    """table.md, which is printed as well, and the page."""
+def named(data: str | None, contenders: Sequence[Contender]) -> str:
+    """The data as the user gave it, or as the stores remember it."""
+    return data or str(contenders[0].stores[0].meta["source"]["name"])
+
+
+def write(
+    records: Sequence[Record],
+    out: Path,
+    data: str,
+    pictures: Pictures | None = None,
+    charts: Sequence[Chart] = (),
+) -> None:
+    """table.md, which is printed as well, and the page. data: what was measured on, the page's title."""
     comparisons = compare(records)
     text = markdown(records, comparisons)
     files.write_bytes(out / TABLE, text.encode())
     print(text)
-    page = write_report(records, out, pictures, charts, comparisons)
+    page = write_report(records, out, pictures, charts, comparisons, data)
     print(f"records, {TABLE} and {page.name} -> {out}")

@@ -48,7 +48,7 @@ def measure_online(text: str, data: str, args: argparse.Namespace) -> None:
         args.batch_size,
     )
     record.save(args.out)
-    write([record], args.out)
+    write([record], args.out, data)
 
 
 def encode_floats(encoder: Encoder) -> Callable[[Tensor], dict[str, Tensor]]:

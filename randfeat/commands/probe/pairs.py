@@ -75,7 +75,7 @@ def measure(args: argparse.Namespace) -> None:
         records.append(record)
     pairs = [pair for pair, here in zip(scored, common, strict=True) if here]
     charts = [_chart(records[i], entries[i], found[i].chosen, pairs, source, args) for i, _ in enumerate(contenders)]
-    write(records, args.out, pictures_of([source]), charts)
+    write(records, args.out, args.data, pictures_of([source]), charts)
 
 
 @dataclass(frozen=True, eq=False)

@@ -43,7 +43,7 @@ from .inputs import (
     open_model,
     read_contender,
 )
-from .measuring import cut, divide, measured, write
+from .measuring import cut, divide, measured, named, write
 from .options import protocol
 from .references import references
 from .showing import pictures_of
@@ -90,7 +90,8 @@ def measure(text: str, data: str | None, args: argparse.Namespace) -> None:
     records += [record for task in args.tasks for one in sets for record in measured(task, one, how)]
     for record in records:
         record.save(args.out)
-    write(records, args.out, pictures_of(sources), [chart for one in found for chart in _charts(one)])
+    charts = [chart for one in found for chart in _charts(one)]
+    write(records, args.out, named(data, contenders), pictures_of(sources), charts)
 
 
 def _open(text: str, sources: Sources, args: argparse.Namespace) -> Contender:

@@ -48,7 +48,7 @@ def measure_likelihood(args: argparse.Namespace) -> None:
     if args.beside:
         measure([args.model], args.data, args.beside, args, [record])
     else:
-        write([record], args.out)
+        write([record], args.out, args.data)
 
 
 def predict(
