@@ -1,0 +1,149 @@
+"""Who takes part, of which size, and how many steps of training each gets for the same number of floating-point
+operations."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from randfeat.pretrain import Objective, Training
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from randfeat import features, models
+from randfeat.features import FeatureSpec
+from randfeat.models import Generator
+
+from .controls import MaskedObjective, MaskedTransformer, PixelObjective, shaped
+from .material import Material
+from .variants import Echo, Noise, Prefix, Twins
+
+RATES = (1e-3, 2e-3, 4e-3)  # that every contender is tuned over
+WIDTH, DEPTH, HEADS, FFN, DROPOUT = 64, 6, 4, 168, 0.1
+BATCH = 64
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A way to pretrain. family: of the readings that fit it, `configs/reading/FAMILY.yaml`. order: mode of training,
+    None for the model's own. trained: or left with the weights that it starts from."""
+
+    name: str
+    model: str
+    family: str
+    order: str | None = None
+    trained: bool = True
+    objective: Callable[[Generator, bool], nn.Module] = Objective
+
+
+CONTENDERS = {
+    one.name: one
+    for one in (
+        Contender("randar", "randar", "randar"),
+        Contender("arpg", "arpg", "arpg"),
+        Contender("raster", "randar", "randar", order="raster"),
+        Contender("masked", "masked", "masked", objective=MaskedObjective),
+        Contender("pixels-mae", "pixels", "masked", objective=PixelObjective),
+        Contender("random-weights", "randar", "randar", trained=False),
+        Contender("randar-prefix", "randar", "randar", objective=Prefix),
+        Contender("randar-echo", "randar", "randar", objective=Echo),
+        Contender("randar-noise", "randar", "randar", objective=Noise),
+        Contender("randar-twins", "randar", "randar", objective=Twins),
+    )
+}
+
+
+@dataclass(frozen=True)
+class Size:
+    """Width and blocks of RandAR; the others have as many blocks in all."""
+
+    width: int = WIDTH
+    depth: int = DEPTH
+
+
+SIZE = Size()
+
+
+def build(contender: Contender, material: Material, seed: int, size: Size = SIZE) -> Generator:
+    """A network with weights drawn by the seed."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return _build(contender, material, size)
+
+
+def _build(contender: Contender, material: Material, size: Size) -> Generator:
+    shape = dict(
+        grid=material.grid,
+        vocab_size=len(material.codebook),
+        num_classes=0,
+        embed_dim=size.width,
+        depth=size.depth // 2 if contender.model == "arpg" else size.depth,
+        num_heads=HEADS,
+        ffn_dim=FFN * size.width // WIDTH,
+        dropout=DROPOUT,
+    )
+    if contender.model == "masked":
+        return MaskedTransformer(**shape)
+    if contender.model == "pixels":
+        return shaped(material.patches.shape[1] // math.prod(material.grid))(**shape | {"vocab_size": 256})
+    return models.create(contender.model, **shape)
+
+
+def seen_by(contender: Contender, material: Material) -> Tensor:
+    """What the network reads of each image: tokens, or pixels. int64 or uint8 (n, ...)."""
+    return torch.from_numpy(material.patches if contender.model == "pixels" else material.tokens)
+
+
+def flops_of_training(contender: Contender, material: Material, size: Size = SIZE) -> int:
+    """Of one image, forwards and backwards; attention counts in full where a mask hides half of it."""
+    with torch.device("meta"):
+        network = _build(contender, material, size)
+        tokens = torch.zeros(1, seen_by(contender, material).shape[1], dtype=torch.int64)
+        order = torch.zeros(1, math.prod(material.grid), dtype=torch.int64)
+    network.train()
+    with FlopCounterMode(display=False) as counter:
+        contender.objective(network, False)(tokens, None, order)[0].backward()
+    return counter.get_total_flops()
+
+
+def flops_of_reading(network: Generator, spec: FeatureSpec, values: int) -> int:
+    """Of one image with all passes. network: on the device `meta`. values: that it reads of an image."""
+    spec, passes = features.check(network, spec), len(spec.passes)
+    tokens = torch.zeros(passes, values, dtype=torch.int64, device="meta")
+    order = torch.zeros(passes, math.prod(network.grid), dtype=torch.int64, device="meta")
+    labels = torch.zeros(passes, dtype=torch.int64, device="meta")
+    network.requires_grad_(False)
+    with FlopCounterMode(display=False) as counter:
+        network.states(tokens, labels, order, [int(layer) for layer in spec.layers], spec.context, spec.stream)
+    return counter.get_total_flops()
+
+
+def recipe(
+    contender: Contender,
+    material: Material,
+    steps: int,
+    rate: float,
+    seed: int,
+    size: Size = SIZE,
+) -> Training:
+    """steps: of RandAR of the same size; every other contender gets as many as cost the same."""
+    reference = CONTENDERS["randar"]
+    each, ours = (flops_of_training(one, material, size) for one in (reference, contender))
+    taken = max(1, round(steps * each / ours))
+    return Training(
+        steps=taken,
+        batch_size=BATCH,
+        order=contender.order,
+        learning_rate=rate,
+        warmup=max(1, taken // 10),
+        eval_every=max(1, taken // 8),
+        seed=seed,
+    )
+
+
+def tuned(contender: Contender, training: Training, share: float) -> Training:
+    """The same recipe with a share of its steps, for finding the learning rate."""
+    taken = max(1, round(training.steps * share))
+    return replace(training, steps=taken, warmup=max(1, taken // 10), eval_every=max(1, taken // 2))

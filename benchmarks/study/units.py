@@ -1,0 +1,207 @@
+"""One unit of the study: a contender pretrained with one seed on one set, read, ranked on train and scored on test."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from randfeat.pretrain import Step, train
+from randfeat.probes import PatchCounts, colour_histogram, hog, pixels, recentred, token_codes, token_counts
+from safetensors.torch import load_file, save
+
+from randfeat import features, files, packing, progress
+from randfeat.features import FeatureSpec
+from randfeat.models import Generator
+
+from . import scoring
+from .contenders import CONTENDERS, SIZE, Contender, Size, build, flops_of_reading, flops_of_training, recipe, seen_by
+from .material import Material
+from .material import read as read_material
+
+READINGS = Path(__file__).parents[2] / "configs" / "reading"
+EQUAL = 64  # dimensions of the comparison at equal dimension
+
+
+@dataclass(frozen=True)
+class Job:
+    """set, contender, seed: which unit. material: the file of the set. folder: where the unit is left.
+
+    steps: of RandAR, whose cost all others are given. rate: of learning, as found for the contender on the set.
+    """
+
+    set: str
+    contender: str
+    seed: int
+    material: Path
+    folder: Path
+    steps: int = 0
+    rate: float = 0.0
+    size: Size = SIZE
+
+    @property
+    def name(self) -> str:
+        return f"{self.set}/{self.contender}/{self.seed}"
+
+
+@cache
+def readings(family: str) -> tuple[str, ...]:
+    """The readings written down for a family of models, the centre first."""
+    lists = yaml.safe_load((READINGS / f"{family}.yaml").read_text("utf-8"))
+    specs = [lists.pop("centre"), *(spec for part in lists.values() for spec in part)]
+    if len(set(specs)) != len(specs) or len(specs) > 40:
+        raise ValueError(f"{family}.yaml has {len(specs)} readings, expected at most 40 and none twice")
+    return tuple(specs)
+
+
+def pretrain(contender: Contender, material: Material, job: Job, bar: Any) -> tuple[Generator, dict[str, Any]]:
+    """A network with the weights of its best validation, and what to remember of its training."""
+    network, seen = build(contender, material, job.seed, job.size), seen_by(contender, material)
+    if not contender.trained:
+        return network.eval(), {"flops": 0}
+    how = recipe(contender, material, job.steps, job.rate, job.seed, job.size)
+
+    def tick(done: Step) -> None:
+        bar.set_postfix_str(f"{done.loss:.3f}", refresh=False)
+        bar.update(100 / how.steps)
+
+    held_out = (seen[material.held_out].long(), None)
+    history = train(network, seen[material.fit], None, held_out, how, objective=contender.objective, on_step=tick)
+    return network, {
+        "training": asdict(how),
+        "flops": flops_of_training(contender, material, job.size) * how.batch_size * how.steps,
+        "validation": history.validation,
+        "kept_step": history.kept_step,
+    }
+
+
+def reading_costs(contender: Contender, material: Material, size: Size) -> dict[str, int]:
+    """Floating-point operations for one image, of each reading of the contender's family."""
+    with torch.device("meta"):
+        network = build(contender, material, 0, size)
+    values = seen_by(contender, material).shape[1]
+    return {spec: flops_of_reading(network, FeatureSpec.parse(spec), values) for spec in readings(contender.family)}
+
+
+def classical(material: Material) -> dict[str, np.ndarray]:
+    """Features that nobody trains, of all images: float32 (n, d) by name. k-means sees training images alone."""
+    images, vocabulary = material.images, len(material.codebook)
+    straight = recentred(images).reshape(images.shape)
+    bag = PatchCounts(256, max(3, material.setting.patch)).fit(images[material.probed])
+    made = {
+        "pixels": pixels(images),
+        "recentred pixels": straight.reshape(len(images), -1),
+        "HOG": hog(images),
+        "HOG of recentred": hog(straight),
+        "patch counts": bag.transform(images),
+        "token counts": token_counts(material.tokens, vocabulary),
+        "token codes": token_codes(material.tokens, material.codebook),
+    }
+    return made | ({"colours": colour_histogram(images)} if images.ndim == 4 else {})
+
+
+def read_in(network: Generator, seen: torch.Tensor, specs: Sequence[str]) -> Iterator[tuple[str, np.ndarray]]:
+    """Features of each reading, float32 (n, d). Readings that share passes are computed together and come together."""
+    groups: dict[tuple, list[str]] = {}
+    for spec in specs:
+        parsed = FeatureSpec.parse(spec)
+        groups.setdefault((parsed.orders, parsed.context, parsed.stream), []).append(spec)
+    for members in groups.values():
+        made = features.read(network, seen.long(), [FeatureSpec.parse(spec) for spec in members])
+        yield from zip(members, (x.flatten(1).numpy() for x in made), strict=True)
+
+
+def kinds(flops: Mapping[str, int]) -> dict[str, list[str]]:
+    """Readings that compete with each other, the best of each kind on train is scored on test: all; one causal pass;
+    context on both sides; and that for no more than one causal pass through all blocks costs."""
+    parsed = {spec: FeatureSpec.parse(spec) for spec in flops}
+    single = [spec for spec, one in parsed.items() if len(one.passes) == 1 and one.context == "causal"]
+    both = [spec for spec in parsed if spec not in single]
+    if not single:
+        return {"any": both}
+    most = max(flops[spec] for spec in single)
+    return {"any": [*flops], "one": single, "both": both, "both, equal": [x for x in both if flops[x] <= most]}
+
+
+def measure(
+    read: Callable[[np.ndarray, Sequence[str]], Iterable[tuple[str, np.ndarray]]],
+    compete: Mapping[str, Sequence[str]],
+    material: Material,
+    tick: Callable[[], object] = lambda: None,
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """What was chosen, and how right each image is: of train, while held out, under every reading
+    ("train|MEASURE|READING"), of test under the chosen ones ("MEASURE|KIND", with "|64" cut down to that many
+    dimensions).
+
+    read: features of some rows, for some readings by name. compete: kinds of readings.
+    """
+    probed, tested = material.probed, material.tested
+    task = scoring.Task(material.labels[probed], material.groups[probed], material.labels[tested])
+    names = [*dict.fromkeys(name for kind in compete.values() for name in kind)]
+    ranked = scoring.rank(read(probed, names), task, tick)
+    chosen = {f"{how}|{kind}": scoring.best(ranked[how], among) for how in ranked for kind, among in compete.items()}
+    made = dict(read(np.concatenate((probed, tested)), sorted({*chosen.values()})))
+    settings, test = {}, {}
+    for name, spec in chosen.items():
+        how, kind = name.split("|")
+        x, y = np.split(made[spec], [len(probed)])
+        for pca in (None, EQUAL) if kind == "any" else (None,):
+            full = name if pca is None else f"{name}|{pca}"
+            settings[full], test[full] = scoring.score(how, x, y, task, pca)
+    test |= {f"train|{how}|{name}": right for how, of in ranked.items() for name, right in of.items()}
+    return {"chosen": chosen, "settings": settings}, test
+
+
+def run(job: Job, line: int = 0) -> Path:
+    """Trains, reads and scores a contender with one seed; what lies there already is kept. line: of its bar."""
+    record, folder = job.folder / "record.json", job.folder
+    if record.exists():
+        return record
+    folder.mkdir(parents=True, exist_ok=True)
+    material = read_material(job.set, job.material)
+    contender = CONTENDERS[job.contender]
+    with progress.bar(100, f"{job.set} {job.contender} {job.seed}", "%", line) as bar:
+        weights = folder / "weights.safetensors"
+        if weights.exists():
+            network = build(contender, material, job.seed, job.size)
+            network.load_state_dict(load_file(weights))
+            trained = json.loads((folder / "training.json").read_text("utf-8"))
+        else:
+            network, trained = pretrain(contender, material, job, bar)
+            files.write_bytes(folder / "training.json", json.dumps(trained).encode())
+            files.write_bytes(weights, save(network.state_dict()))
+        network.eval()
+        reader, seen = packing.twin(network) if packing.can_pack(network) else network, seen_by(contender, material)
+        costs = reading_costs(contender, material, job.size)
+        found, test = measure(lambda rows, specs: read_in(reader, seen[rows], specs), kinds(costs), material)
+    parameters = sum(parameter.numel() for parameter in network.parameters())
+    record = {"job": job.name, **trained, "parameters": parameters, "reading_flops": costs, **found}
+    return write(folder, record, test)
+
+
+def run_classical(job: Job, line: int = 0) -> Path:
+    """The same for features that nobody trains."""
+    if (record := job.folder / "record.json").exists():
+        return record
+    material = read_material(job.set, job.material)
+    made = classical(material)
+    found, test = measure(lambda rows, names: ((name, made[name][rows]) for name in names), {"any": [*made]}, material)
+    each = {}
+    for name in made:  # every baseline of the table is scored, the strongest on train is the one to beat
+        _, alone = measure(lambda rows, names: ((n, made[n][rows]) for n in names), {name: [name]}, material)
+        each |= alone
+    return write(job.folder, {"job": job.name, **found}, test | each)
+
+
+def write(folder: Path, record: Mapping[str, Any], test: Mapping[str, np.ndarray]) -> Path:
+    """scores.npz, and then record.json, which says that the unit is done."""
+    folder.mkdir(parents=True, exist_ok=True)
+    np.savez_compressed(folder / "scores.npz", **{name: right.astype(np.float16) for name, right in test.items()})
+    files.write_bytes(folder / "record.json", json.dumps(record, indent=1).encode())
+    return folder / "record.json"

@@ -1,0 +1,219 @@
+"""The study of docs/reading.md, which lies in benchmarks/: its networks, its search, and all of it on a few digits."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from randfeat.pretrain import Training, train
+
+from randfeat import features, orders
+from randfeat.features import FeatureSpec
+
+ROOT = Path(__file__).parents[1]
+FULL = "raster/full/token/L0.5/grid2/mean"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def checkout():
+    """The study runs from the checkout: it is imported from there."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(ROOT))
+        yield
+    for name in [name for name in sys.modules if name.partition(".")[0] == "benchmarks"]:
+        del sys.modules[name]
+
+
+def part(name):
+    return importlib.import_module(f"benchmarks.study.{name}")
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory):
+    return part("material").make("digits", tmp_path_factory.mktemp("study"), images=300)
+
+
+@pytest.fixture(scope="module")
+def material(digits):
+    return part("material").read("digits", digits)
+
+
+def test_nobody_trains_or_chooses_on_test(material):
+    seen = {*material.fit, *material.held_out, *material.probed}
+    assert not seen & {*material.tested}
+    assert not {*material.fit} & {*material.held_out}
+    assert not {*material.groups[material.probed]} & {*material.groups[material.tested]}
+    assert not {*material.groups[material.fit]} & {*material.groups[material.held_out]}
+    assert (len(material.probed), len(material.tested)) == (300, 200)
+
+
+def test_patches_hold_the_pixels(material):
+    image, patches, p = material.images[7], material.patches[7], material.setting.patch
+    assert patches.reshape(4, 4, p, p)[1, 2].tolist() == image[p : 2 * p, 2 * p : 3 * p].tolist()
+
+
+@pytest.mark.parametrize("name", ["randar", "arpg", "raster", "masked", "pixels-mae"])
+def test_everybody_costs_the_same(material, name):
+    contenders = part("contenders")
+    one = contenders.CONTENDERS[name]
+    how = contenders.recipe(one, material, 1000, 1e-3, 0)
+    reference = contenders.flops_of_training(contenders.CONTENDERS["randar"], material) * 1000
+    assert contenders.flops_of_training(one, material) * how.steps == pytest.approx(reference, rel=0.01)
+
+
+def test_flops_are_those_of_the_products(material):
+    """Two for each weight and input of a matrix product, and attention's two products: masked tokens, one layer."""
+    contenders = part("contenders")
+    with torch.device("meta"):
+        network = contenders.build(contenders.CONTENDERS["masked"], material, 0)
+    spec = FeatureSpec.parse("raster/full/token/L1/mean/mean")
+    weights = sum(p.numel() for p in network.blocks[0].parameters() if p.ndim == 2)
+    tokens = math.prod(material.grid)
+    expected = 2 * weights * tokens + 2 * 2 * tokens * tokens * network.embed_dim
+    assert contenders.flops_of_reading(network, spec, tokens) == expected
+
+
+@pytest.mark.parametrize("name", ["masked", "pixels-mae"])
+def test_controls_learn_to_fill_in(material, name):
+    contenders = part("contenders")
+    one = contenders.CONTENDERS[name]
+    network, seen = contenders.build(one, material, 0), contenders.seen_by(one, material)
+    how = Training(steps=40, batch_size=32, learning_rate=3e-3, warmup=5, eval_every=20)
+    held_out = (seen[material.held_out].long(), None)
+    history = train(network, seen[material.fit], None, held_out, how, objective=one.objective)
+    first, last = history.validation[0][1], history.validation[-1][1]
+    assert last < first
+    (read,) = features.read(network, seen[:5], [FeatureSpec.parse(FULL)])
+    assert read.shape == (5, 4 * network.embed_dim)
+
+
+def test_a_masked_token_is_not_seen(material):
+    """What is hidden changes what is to be predicted and nothing that predicts it."""
+    contenders, controls = part("contenders"), part("controls")
+    network = contenders.build(contenders.CONTENDERS["masked"], material, 0).eval()
+    torch.nn.init.normal_(network.head.weight)
+    tokens = torch.from_numpy(material.tokens[:1]).repeat(2, 1)
+    order = orders.raster(material.grid).expand(2, -1)
+    tokens[1, -1] = (tokens[1, -1] + 1) % network.vocab_size  # held out shares are .5 and 1: the last is hidden in both
+    seen = []
+    network.blocks[0].register_forward_hook(lambda block, given, state: seen.append(given[0]))
+    controls.MaskedObjective(network)(tokens[:1], None, order[:1])
+    controls.MaskedObjective(network)(tokens[1:], None, order[1:])
+    assert torch.equal(*seen)
+
+
+def test_the_decoder_of_the_autoencoder_sees_a_quarter(material):
+    contenders = part("contenders")
+    one = contenders.CONTENDERS["pixels-mae"]
+    network, seen = contenders.build(one, material, 0).eval(), contenders.seen_by(one, material)[:1].long()
+    order = orders.random(material.grid, torch.tensor([3]))
+    lengths = []
+    network.blocks[0].register_forward_hook(lambda block, given, state: lengths.append(state.shape[1]))
+    one.objective(network, False)(seen, None, order)
+    assert lengths == [4]
+
+
+@pytest.mark.parametrize("name", ["randar-prefix", "randar-echo", "randar-noise", "randar-twins"])
+def test_variants_train_and_are_judged_as_the_plain_recipe(material, name):
+    contenders = part("contenders")
+    one = contenders.CONTENDERS[name]
+    network, seen = contenders.build(one, material, 0), contenders.seen_by(one, material)
+    objective = one.objective(network, False)
+    order = orders.random(material.grid, torch.arange(6))
+    network.train()
+    for seed in range(8):  # half of the steps are plain
+        torch.manual_seed(seed)
+        total, by_place = objective(seen[:6], None, order)
+        assert by_place.shape == (6, 16)
+        assert total.isfinite()
+        total.backward()
+    assert all(parameter.grad.isfinite().all() for parameter in network.parameters())
+    network.eval()
+    plain = contenders.CONTENDERS["randar"].objective(network, False)
+    assert torch.equal(objective(seen[:6], None, order)[0], plain(seen[:6], None, order)[0])
+
+
+def test_what_a_prefix_hides_is_hidden(material):
+    """The tokens that are predicted never reach what predicts them, nor does anything behind them."""
+    contenders, variants = part("contenders"), part("variants")
+    network = contenders.build(contenders.CONTENDERS["randar"], material, 0).eval()
+    torch.nn.init.normal_(network.head.weight)
+    tokens = torch.from_numpy(material.tokens[:1])
+    order, known = orders.random(material.grid, torch.tensor([1])), 5
+    other = tokens.clone()
+    other[0, order[0, 9]] = (other[0, order[0, 9]] + 1) % network.vocab_size
+    mask = variants.causal_mask(32, 32, tokens.device)
+    mask[: 2 * known + 1, : 2 * known + 1] = True
+    twice = torch.cat((torch.arange(known), torch.arange(16)))
+    for places, first, how in ((torch.arange(16), known, mask), (twice, 2 * known, None)):
+        a, b = (variants._after(network, x, None, order, places, first, how)[1][0] for x in (tokens, other))
+        assert torch.equal(a[:9], b[:9])
+        assert not torch.equal(a[9:], b[9:])
+
+
+def test_readings_are_written_down_and_possible(material):
+    contenders, units = part("contenders"), part("units")
+    for name in ("randar", "arpg", "masked"):  # one of each family
+        one = contenders.CONTENDERS[name]
+        costs = units.reading_costs(one, material, contenders.SIZE)
+        assert 30 <= len(costs) <= 40
+        kinds = units.kinds(costs)
+        assert sorted(kinds["any"]) == sorted(costs)
+        if one.family != "masked":
+            assert {*kinds["one"], *kinds["both"]} == {*costs}
+            assert max(costs[spec] for spec in kinds["both, equal"]) <= max(costs[spec] for spec in kinds["one"]), name
+
+
+def test_the_search_never_looks_at_test():
+    """With labels of test shuffled the same is chosen."""
+    scoring = part("scoring")
+    rng = np.random.default_rng(0)
+    y = np.tile(np.arange(4), 30)
+    x = (rng.normal(size=(120, 6)) + 2 * np.eye(6)[y]).astype(np.float32)
+    task = scoring.Task(y[:80], np.arange(80) % 8, y[80:])
+    for measure in scoring.MEASURES:
+        chosen, right = scoring.score(measure, x[:80], x[80:], task)
+        other = scoring.Task(y[:80], np.arange(80) % 8, rng.permutation(y[80:]))
+        again, worse = scoring.score(measure, x[:80], x[80:], other)
+        assert chosen == again
+        assert right.mean() > worse.mean()
+
+
+@pytest.mark.slow
+def test_all_of_it_goes_on_and_becomes_tables(tmp_path):
+    command = [sys.executable, "-m", "benchmarks.study", str(tmp_path), "--sets", "digits", "--seeds", "0", "1"]
+    command += ["--steps", "4", "--images", "150", "--contenders", "classical", "randar", "masked"]
+    first = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert first.returncode == 0, first.stderr
+    folder = tmp_path / "data1-split1"
+    records = sorted(folder.glob("digits/*/*/record.json"))
+    assert [path.parts[-3:-1] for path in records] == [
+        ("masked", "0"),
+        ("masked", "1"),
+        ("randar", "0"),
+        ("randar", "1"),
+    ]
+    before = {path: path.stat().st_mtime_ns for path in records}
+    assert subprocess.run(command, cwd=ROOT, capture_output=True).returncode == 0
+    assert before == {path: path.stat().st_mtime_ns for path in records}
+    record = json.loads(records[-1].read_text())
+    assert record["flops"] > 0
+    tables = subprocess.run(
+        [sys.executable, "-m", "benchmarks.study.tables", str(folder), "--readings"], cwd=ROOT, capture_output=True
+    )
+    assert tables.returncode == 0, tables.stderr
+    text = tables.stdout.decode()
+    for words in (
+        "RandAR − masked tokens, linear",
+        "*HOG*",
+        "both sides − one pass",
+        "`raster/causal/token/L0.5/grid4",
+    ):
+        assert words in text
