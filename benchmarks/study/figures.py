@@ -1,0 +1,79 @@
+"""The pictures of docs/reading.md.
+
+python -m benchmarks.study.figures OUT/data1-split1 docs
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable
+from pathlib import Path
+
+from matplotlib.figure import Figure
+from randfeat.probes.drawing import COLOURS, axes, legend, png, titled
+from randfeat.probes.plots import intervals
+
+from randfeat.features import FeatureSpec
+
+from .scoring import MEASURES
+from .tables import TITLES, Results
+
+SHOWN = MEASURES[:3]
+BASELINE = "strongest baseline"
+FAMILY = {  # what a reading sees, in the order in which they are drawn
+    "one pass": lambda spec: spec.context == "causal" and len(spec.passes) == 1,
+    "several passes": lambda spec: spec.context == "causal" and len(spec.passes) > 1,
+    "echo": lambda spec: spec.context == "echo",
+    "full": lambda spec: spec.context == "full",
+    "after": lambda spec: spec.context == "after",
+}
+
+
+def costs(sets: Iterable[Results], contender: str = "randar") -> Figure:
+    """Held-out accuracy on train of every reading over what it costs: a row for each set, a column for each measure."""
+    rows = [one for one in sets if contender in one.found]
+    figure = Figure(figsize=(9.6, 2.9 * len(rows)), layout="constrained")
+    grid = figure.subplots(len(rows), len(SHOWN), squeeze=False)
+    for results, panels in zip(rows, grid, strict=True):
+        found = results.found[contender]
+        flops = found.records[0]["reading_flops"]
+        for measure, panel in zip(SHOWN, panels, strict=True):
+            ax = axes(panel, "both")
+            for (family, belongs), colour in zip(FAMILY.items(), COLOURS, strict=False):
+                specs = [spec for spec in flops if belongs(FeatureSpec.parse(spec))]
+                heights = [100 * found.right(f"train|{measure}|{spec}").mean() for spec in specs]
+                ax.plot([flops[spec] / 1e6 for spec in specs], heights, "o", color=colour, ms=4, label=family)
+            ax.set_xscale("log")
+            ax.set_xlabel("MFLOP an image", fontsize=8)
+            ax.set_ylabel(f"{measure} on train, %", fontsize=8)
+            titled(ax, f"{results.set}: {TITLES[contender]}")
+    legend(grid[0, 0], len(FAMILY))
+    return figure
+
+
+def contenders(results: Results) -> Figure:
+    """Every contender and the strongest baseline of each measure on test, with intervals."""
+    panels = {}
+    for measure in SHOWN:
+        strongest, right = results.strongest(measure)
+        scores = {TITLES[name]: found.right(f"{measure}|any") for name, found in results.found.items()} | {
+            BASELINE: right
+        }
+        panels[f"{measure} (baseline: {strongest})"] = {name: results.interval(one) for name, one in scores.items()}
+    return intervals(panels, (BASELINE,))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, metavar="OUT/dataD-splitS", help="what the study left")
+    parser.add_argument("out", type=Path, help="where the pictures go")
+    args = parser.parse_args()
+    found = [Results(path.parents[1]) for path in sorted(args.folder.glob("*/classical/record.json"))]
+    sets = [one for one in found if "randar" in one.found]
+    (args.out / "reading_costs.png").write_bytes(png(costs(sets)))
+    for one in sets:
+        (args.out / f"reading_{one.set}.png").write_bytes(png(contenders(one)))
+
+
+if __name__ == "__main__":
+    main()
