@@ -1,0 +1,80 @@
+"""The page on this machine alone, until Ctrl-C."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import gradio as gr
+import uvicorn
+from fastapi import FastAPI
+
+from . import page
+from .opened import Opened
+
+HOST = "127.0.0.1"
+PORT = 7860
+LARGEST_UPLOAD = "64mb"
+PATIENCE = 1  # seconds that listeners have to finish after Ctrl-C
+FONT, MONO = ("system-ui", "sans-serif"), ("ui-monospace", "monospace")  # of the machine: none is fetched
+SCRATCH = "GRADIO_TEMP_DIR"  # where gradio looks for its place for uploads
+
+
+def bound(port: int) -> socket.socket:
+    """A socket on 127.0.0.1, which nobody outside this machine reaches. port: 0 takes a free one."""
+    taken = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        taken.bind((HOST, port))
+        taken.listen()
+    except OSError as error:
+        taken.close()
+        if error.errno == errno.EADDRINUSE:
+            raise OSError(f"port {port} is taken: choose another with --port, or 0 for one that is free") from None
+        raise
+    return taken
+
+
+@contextmanager
+def server(opened: Opened) -> Iterator[uvicorn.Server]:
+    """What serves the page: its `run(sockets=[bound(port)])` returns when its `should_exit` is set. What is uploaded
+    is deleted when the block ends.
+    """
+    with tempfile.TemporaryDirectory(prefix="randfeat-app-") as scratch, _uploads_in(scratch):
+        made = page.build(opened)
+        app = gr.mount_gradio_app(
+            FastAPI(openapi_url=None),
+            made,
+            path="",
+            footer_links=[],
+            run_history=False,
+            show_error=False,
+            max_file_size=LARGEST_UPLOAD,
+            ssr_mode=False,
+            mcp_server=False,
+            pwa=False,
+            enable_monitoring=False,
+            theme=gr.themes.Base(font=FONT, font_mono=MONO),
+            css_paths=page.STYLE,
+        )
+        made.has_launched = True  # which gradio leaves out here: only what was uploaded is opened as an upload
+        yield uvicorn.Server(
+            uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=PATIENCE, lifespan="on")
+        )
+
+
+@contextmanager
+def _uploads_in(directory: str) -> Iterator[None]:
+    before = os.environ.get(SCRATCH)
+    os.environ[SCRATCH] = directory
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[SCRATCH]
+        else:
+            os.environ[SCRATCH] = before
