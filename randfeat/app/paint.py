@@ -38,7 +38,7 @@ def build(opened: Opened) -> None:
 
     def take(upload: Mapping[str, Any]) -> Iterator[tuple]:
         picture = shown.reduced(uploads.opened(upload))
-        yield shown.on_screen(picture), picture, on_painter(picture), ""
+        yield gr.Image(None, visible=False), picture, gr.HTML(on_painter(picture), visible=True), gr.Button(visible=True), ""
 
     def paint(
         drawn: Any, picture: Image.Image | None, choice: int, samples: float, scale: float, steps: float, seed: float
@@ -59,28 +59,32 @@ def build(opened: Opened) -> None:
         yield shown.figures(made), first + int(samples)
 
     with gr.Row(elem_classes="split"):
-        with gr.Column(scale=2, min_width=280):
+        with gr.Column(scale=3, min_width=280):
             box = uploads.box("Picture")
             picture = gr.State()
-        with gr.Column(scale=3, min_width=280):
             painter = gr.HTML(
                 elem_id="painter",
                 html_template=(HERE / "painter.html").read_text("utf-8"),
                 js_on_load=(HERE / "painter.js").read_text("utf-8"),
+                visible=False,
             )
-    with gr.Row(elem_classes="options"):
-        choice = controls.class_menu(model, guess=True)
-        samples = gr.Slider(1, 8, 4, step=1, label="Samples", info="each with a seed of its own", buttons=[])
-        scale, steps, seed = controls.guidance_slider(model), controls.steps_slider(model), controls.seed_box()
-    with gr.Row(elem_classes="press"):
-        go = gr.Button("Inpaint", variant="primary")
-        stop = gr.Button("Stop")
-    if model.generator.raster_only:
-        gr.HTML(shown.note("This model writes row by row: it does not see what comes after the mask."))
-    says = gr.HTML(elem_classes="says")
+            with gr.Row(elem_classes="press"):
+                other = gr.Button("Another picture", visible=False)
+        with gr.Column(scale=2, min_width=280):
+            choice = controls.class_menu(model, guess=True)
+            samples = gr.Slider(1, 8, 4, step=1, label="Samples", info="each with a seed of its own", buttons=[])
+            scale, steps, seed = controls.guidance_slider(model), controls.steps_slider(model), controls.seed_box()
+            with gr.Row(elem_classes="press"):
+                go = gr.Button("Inpaint", variant="primary")
+                stop = gr.Button("Stop")
+            if model.generator.raster_only:
+                gr.HTML(shown.note("This model writes row by row: it does not see what comes after the mask."))
+            says = gr.HTML(elem_classes="says")
     result = gr.HTML(elem_classes="result")
-    listen([box.upload], take, [box], [box, picture, painter, result], says, (None, None, None, ""), preprocess=False)
-    box.clear(lambda: (None, None, "", ""), None, [picture, painter, result, says], api_visibility="private")
+    place = [box, picture, painter, other, result]
+    empty = gr.Image(None, visible=True), None, gr.HTML(None, visible=False), gr.Button(visible=False), ""
+    listen([box.upload], take, [box], place, says, empty, preprocess=False)
+    listen([other.click], lambda: iter([empty]), [], place, says)
     given = [painter, picture, choice, samples, scale, steps, seed]
     running = listen([go.click], paint, given, [result, seed], says, js=SEND_MASK)
     stop.click(None, cancels=[running], api_visibility="private")

@@ -91,7 +91,6 @@ find(".clear").addEventListener("click", () => { if (mask) mask.fill(0); draw();
 
 async function show() {
   const given = props.value;
-  element.classList.toggle("ready", Boolean(given && given.url));
   if (!given || !given.url) {
     picture = mask = at = null;
     return draw();
