@@ -38,7 +38,7 @@ def build(opened: Opened) -> None:
 
     def take(upload: Mapping[str, Any]) -> Iterator[tuple]:
         picture = shown.reduced(uploads.opened(upload))
-        yield gr.Image(None, visible=False), picture, gr.HTML(on_painter(picture), visible=True), gr.Button(visible=True), ""
+        yield hidden(), picture, seen(on_painter(picture)), seen(), ""
 
     def paint(
         drawn: Any, picture: Image.Image | None, choice: int, samples: float, scale: float, steps: float, seed: float
@@ -82,12 +82,20 @@ def build(opened: Opened) -> None:
             says = gr.HTML(elem_classes="says")
     result = gr.HTML(elem_classes="result")
     place = [box, picture, painter, other, result]
-    empty = gr.Image(None, visible=True), None, gr.HTML(None, visible=False), gr.Button(visible=False), ""
+    empty = seen(None), None, hidden(), hidden(), ""
     listen([box.upload], take, [box], place, says, empty, preprocess=False)
     listen([other.click], lambda: iter([empty]), [], place, says)
     given = [painter, picture, choice, samples, scale, steps, seed]
     running = listen([go.click], paint, given, [result, seed], says, js=SEND_MASK)
     stop.click(None, cancels=[running], api_visibility="private")
+
+
+def seen(value: Any = ...) -> dict[str, Any]:
+    return gr.update(visible=True) if value is ... else gr.update(value=value, visible=True)
+
+
+def hidden() -> dict[str, Any]:
+    return gr.update(value=None, visible=False)
 
 
 def on_painter(picture: Image.Image) -> dict[str, Any]:
