@@ -19,9 +19,9 @@ MANY = 50  # classes, of which only those in front are read to the end
 
 
 def why_not(opened: Opened) -> str:
-    if not opened.model:
-        return opened.no_generator()
-    if not opened.model.classes.count:
+    if why := opened.no_generator():
+        return why
+    if not opened.generator().classes.count:
         return (
             "This model was trained without labels, so it cannot say which class makes a picture likeliest: give one "
             "that saw labels with --model."

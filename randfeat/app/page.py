@@ -7,10 +7,10 @@ from pathlib import Path
 
 import gradio as gr
 
-from . import classify, paint, read, sample, shown
+from . import classify, paint, read, sample, search, shown
 from .opened import Opened
 
-TABS = {"Paint": paint, "Sample": sample, "Read": read, "Classify": classify}
+TABS = {"Search": search, "Paint": paint, "Sample": sample, "Read": read, "Classify": classify}
 STYLE = Path(__file__).parent / "page.css"
 KEEP = 3600  # seconds that uploads stay on the disk
 
@@ -32,9 +32,20 @@ def build(opened: Opened) -> gr.Blocks:
 
 def what_is_open(opened: Opened) -> str:
     """In a line."""
-    if (model := opened.model) is None:
-        return opened.encoder.name
-    height, width = model.image_size
-    classes = f"{model.classes.count:,} classes" if model.classes.count else "trained without labels"
-    kind = type(model.generator).__name__
-    return f"{opened.encoder.name}: {kind} of {width} × {height} pixels, {classes}"
+    parts = []
+    if (index := opened.index) is not None:
+        parts.append(f"{Path(index.directory or 'index').name}: {len(index):,} rows")
+    if (model := opened.model) is not None:
+        height, width = model.image_size
+        classes = f"{model.classes.count:,} classes" if model.classes.count else "trained without labels"
+        kind = type(model.generator).__name__
+        parts.append(f"{_name(opened)}: {kind} of {width} × {height} pixels, {classes}")
+    elif opened.encoder is not None:
+        parts.append(_name(opened))
+    return " · ".join(parts)
+
+
+def _name(opened: Opened) -> str:
+    """Of the model, without the folders around it."""
+    name = opened.encoder.name if opened.encoder else ""
+    return Path(name).name if Path(name).exists() else name

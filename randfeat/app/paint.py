@@ -30,7 +30,7 @@ SEND_MASK = "(painter, ...rest) => [document.querySelector('#painter').mask(), .
 
 
 def why_not(opened: Opened) -> str:
-    return "" if opened.model else opened.no_generator()
+    return opened.no_generator()
 
 
 def build(opened: Opened) -> None:

@@ -36,11 +36,12 @@ TIMMS = ("L0.5/none", "L-1/none")
 
 
 def why_not(opened: Opened) -> str:
-    return ""  # there is nothing to open that does not read
+    return opened.no_model()
 
 
 def build(opened: Opened) -> None:
     encoder = opened.encoder
+    assert encoder is not None
 
     def take(upload: Mapping[str, Any], spec: str) -> Iterator[tuple]:
         picture = uploads.opened(upload)

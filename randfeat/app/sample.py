@@ -14,7 +14,7 @@ from .saying import listen
 
 
 def why_not(opened: Opened) -> str:
-    return "" if opened.model else opened.no_generator()
+    return opened.no_generator()
 
 
 def build(opened: Opened) -> None:

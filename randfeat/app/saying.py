@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -28,6 +29,7 @@ def listen(
     gradio's listeners. Returns what `cancels` of another listener takes.
     """
 
+    @functools.wraps(handler)  # gradio looks at its types for what else it wants to be told
     def guarded(*given: Any) -> Iterator[tuple]:
         try:
             for values in handler(*given):
@@ -36,7 +38,7 @@ def listen(
             left = tuple(gr.skip() for _ in outputs) if failed is None else failed
             yield *left, note(sentence(error), wrong=True)
 
-    how = {"show_progress": "minimal", "concurrency_id": "model", "concurrency_limit": 1} | options
+    how = {"show_progress": "minimal", "concurrency_id": "model", "concurrency_limit": 1, "show_progress_on": outputs[-1]} | options
     return gr.on([*events], guarded, [*inputs], [*outputs, says], api_visibility="private", **how)
 
 

@@ -14,10 +14,10 @@ SMALL, LARGE = 320, 768  # pixels of the longer side on the page: at least (pixe
 LARGEST = 1024  # of a picture that is worked on
 
 
-def on_screen(picture: Image.Image) -> Image.Image:
+def on_screen(picture: Image.Image, least: int = SMALL, most: int = LARGE) -> Image.Image:
     """A picture at a size that a page can show: a small one with every pixel as a square, a large one reduced."""
-    seen = reduced(picture.convert("RGB"), LARGE)
-    zoom = max(1, -(-SMALL // max(seen.size)))
+    seen = reduced(picture.convert("RGB"), most)
+    zoom = max(1, -(-least // max(seen.size)))
     return seen.resize((seen.width * zoom, seen.height * zoom), Image.Resampling.NEAREST)
 
 
