@@ -11,6 +11,7 @@ from importlib import import_module
 from importlib.metadata import version
 
 COMMANDS = {
+    "app": "a page in the browser, on this machine alone: search, paint, sample, read and classify",
     "classify": "which class makes an image likeliest, without training anything: ranked names with probabilities",
     "demo": "train on handwritten digits, read, probe, search, sample and inpaint them, and show it all in one page",
     "edit": "paint the masked part of a picture anew as something of a class",

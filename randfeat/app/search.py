@@ -86,7 +86,7 @@ def build(opened: Opened) -> None:
             query = gr.State()
             names = list(index.labels())
             labels = gr.Dropdown(names, value=[], multiselect=True, label="Labels", visible=bool(names), info="any if none")
-            pattern = gr.Textbox(label="Path", info="a pattern, such as cats/*.jpg; * stands for anything", value="")
+            pattern = gr.Textbox(label="Path", info=r"a pattern, such as cats/\*.jpg; \* is any text", value="")
             k = gr.Slider(1, MOST, AT_FIRST, step=1, label="Results", buttons=[])
             with gr.Accordion("Near-duplicates", open=False):
                 threshold = gr.Slider(0.5, 1, 0.97, step=0.005, label="Alike from", buttons=[], info="cosine similarity")

@@ -6,6 +6,7 @@ import errno
 import os
 import socket
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -39,32 +40,48 @@ def bound(port: int) -> socket.socket:
     return taken
 
 
+def address(listening: socket.socket) -> str:
+    return f"http://{HOST}:{listening.getsockname()[1]}/"
+
+
 @contextmanager
-def server(opened: Opened) -> Iterator[uvicorn.Server]:
-    """What serves the page: its `run(sockets=[bound(port)])` returns when its `should_exit` is set. What is uploaded
-    is deleted when the block ends.
+def served(opened: Opened, listening: socket.socket) -> Iterator[threading.Thread]:
+    """The page is there while the block runs, in a thread of its own that ends with it. What was uploaded is deleted
+    then, and a listener that still computes is left behind.
     """
     with tempfile.TemporaryDirectory(prefix="randfeat-app-") as scratch, _uploads_in(scratch):
-        made = page.build(opened)
-        app = gr.mount_gradio_app(
-            FastAPI(openapi_url=None),
-            made,
-            path="",
-            footer_links=[],
-            run_history=False,
-            show_error=False,
-            max_file_size=LARGEST_UPLOAD,
-            ssr_mode=False,
-            mcp_server=False,
-            pwa=False,
-            enable_monitoring=False,
-            theme=gr.themes.Base(font=FONT, font_mono=MONO),
-            css_paths=page.STYLE,
-        )
-        made.has_launched = True  # which gradio leaves out here: only what was uploaded is opened as an upload
-        yield uvicorn.Server(
-            uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=PATIENCE, lifespan="on")
-        )
+        app = application(opened)
+        config = uvicorn.Config(app, log_level="critical", timeout_graceful_shutdown=PATIENCE, lifespan="on")
+        server = uvicorn.Server(config)
+        thread = threading.Thread(target=server.run, args=([listening],), name="randfeat app", daemon=True)
+        thread.start()
+        try:
+            yield thread
+        finally:
+            server.should_exit = True
+            thread.join(2 * PATIENCE)
+
+
+def application(opened: Opened) -> FastAPI:
+    """The page as an application: without gradio's footer, interface for programs, history and monitoring."""
+    blocks = page.build(opened)
+    app = gr.mount_gradio_app(
+        FastAPI(openapi_url=None),
+        blocks,
+        path="",
+        footer_links=[],
+        run_history=False,
+        show_error=False,
+        max_file_size=LARGEST_UPLOAD,
+        ssr_mode=False,
+        mcp_server=False,
+        pwa=False,
+        enable_monitoring=False,
+        theme=gr.themes.Base(font=FONT, font_mono=MONO),
+        css_paths=page.STYLE,
+    )
+    blocks.has_launched = True  # which mounting leaves out; with it gradio opens no file that was not uploaded
+    return app
 
 
 @contextmanager
