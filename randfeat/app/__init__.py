@@ -6,5 +6,7 @@ what a person sees, presses and is told.
 
 import os
 
-# read by gradio when it is imported: with it, it would send who uses it to its makers, and ask for newer versions
+# gradio reads these when it is imported: else it would send who uses it to its makers and ask for newer versions,
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+# and reckon after each event how long all of them took, for a page of statistics that is not there
+os.environ["GRADIO_ANALYTICS_CACHE_FREQUENCY"] = str(10**9)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 import socket
 import tempfile
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import gradio as gr
@@ -50,7 +52,8 @@ def served(opened: Opened, listening: socket.socket) -> Iterator[threading.Threa
     then, and a listener that still computes is left behind.
     """
     with tempfile.TemporaryDirectory(prefix="randfeat-app-") as scratch, _uploads_in(scratch):
-        app = application(opened)
+        with ThreadPoolExecutor(1) as elsewhere:
+            app = elsewhere.submit(asyncio.run, _built(opened)).result()
         config = uvicorn.Config(app, log_level="critical", timeout_graceful_shutdown=PATIENCE, lifespan="on")
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, args=([listening],), name="randfeat app", daemon=True)
@@ -60,6 +63,11 @@ def served(opened: Opened, listening: socket.socket) -> Iterator[threading.Threa
         finally:
             server.should_exit = True
             thread.join(2 * PATIENCE)
+
+
+async def _built(opened: Opened) -> FastAPI:
+    """`application` inside an event loop: without one gradio makes loops that nobody closes."""
+    return application(opened)
 
 
 def application(opened: Opened) -> FastAPI:
