@@ -10,22 +10,22 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from .. import progress
 from ..rows import first_twice
 from . import building, kinds
-from .directory import FORMAT, Directory
+from .directory import FORMAT, Directory, Skipped
 from .results import Filter, Match
-from .rows import SCHEMA, Rows
+from .rows import SCHEMA
 from .segment import Segment
 
 if TYPE_CHECKING:
     from ..encoders import Encoder
 
 BLOCK = 1024  # rows that are searched for together
+
 
 class Index:
     """Nearest neighbours among rows of float32, each with an id, a path and a label.
@@ -34,6 +34,10 @@ class Index:
     when it was opened or last written by it. Removed rows are crossed out, added ones lie in segments of their own;
     `compact` makes one of all. Ids count from 0 and are never used twice.
     """
+
+    meta: dict[str, Any]  # as in the manifest, see `directory`
+    segments: list[Segment]
+    _directory: Directory | None
 
     def __init__(
         self,
@@ -137,6 +141,11 @@ class Index:
         `Encoder.record` says; None for rows that came as numbers.
         """
         return self.meta["reading"]
+
+    @property
+    def skipped(self) -> list[Skipped]:
+        """Path, reason, size and time of change of each image that could not be read."""
+        return [] if self._directory is None else self._directory.read_skipped(self.meta)
 
     def stats(self) -> dict[str, Any]:
         """What there is, as JSON."""
@@ -312,7 +321,8 @@ class Index:
         self, queries: np.ndarray, threshold: float, where: Filter | None
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Numbers of queries, in order, and ids, segments, rows and scores of what is so near to each."""
-        found, left, k = [], np.arange(len(queries)), 64
+        left, k = np.arange(len(queries)), 64
+        found: list[list[np.ndarray]] = []
         while len(left) or not found:
             ids, scores, segments, rows = self._nearest(queries[left], k, where)
             near = scores <= threshold if self.metric == "l2" else scores >= threshold
@@ -391,6 +401,7 @@ class Index:
         too large for `memory`. Ids stay. Returns whether there was anything to do.
         """
         with self._writing():
+            memory = self.meta["memory"] if memory is None else memory
             choice = kinds.choose(self.meta["asked"], len(self), self.dim, memory)
             folded = len(self.segments) < 2 and not any(len(segment.removed) for segment in self.segments)
             if folded and all(kinds.kind_of(segment.index) == choice.kind for segment in self.segments):
@@ -428,8 +439,8 @@ class Index:
         if kind not in kinds.KINDS:
             raise ValueError(f"kind {kind!r} is none of {', '.join(kinds.KINDS)}")
         self._directory = None if directory is None else Directory(Path(directory))
-        self.segments: list[Segment] = []
-        self.meta: dict[str, Any] = {
+        self.segments = []
+        self.meta = {
             "format": FORMAT,
             "asked": kind,
             "kind": "flat",
@@ -438,15 +449,24 @@ class Index:
             "normalised": metric == "cosine",
             "dimension": dim,
             "reading": None if reading is None else dict(reading),
+            "memory": None,
             "skipped": None,
             "next_id": 0,
         }
 
-    def _fill(self, parts: Sequence[building.Part], table: pa.Table, memory: int | None, shown: bool = False) -> None:
+    def _fill(
+        self,
+        parts: Sequence[building.Part],
+        table: pa.Table,
+        memory: int | None,
+        shown: bool = False,
+        skipped: Sequence[Skipped] = (),
+    ) -> None:
         """The first rows, with ids from 0."""
         choice = kinds.choose(self.meta["asked"], len(table), self.dim, memory)
         table = table.set_column(0, SCHEMA.field("id"), pa.array(np.arange(len(table))))
-        self._make(parts, table, choice, memory, shown, next_id=len(table))
+        self.meta |= {"next_id": len(table), "memory": memory}
+        self._make(parts, table, choice, memory, shown, skipped)
 
     def _make(
         self,
@@ -455,17 +475,22 @@ class Index:
         choice: kinds.Choice,
         memory: int | None,
         shown: bool,
-        **changes: Any,
+        skipped: Sequence[Skipped] | None = None,
     ) -> None:
         """Replaces all by these rows."""
         vectors = building.Vectors(parts, self.dim, self.metric)
         made = map(self._written, building.segments(vectors, table, choice, memory, shown))
-        self._commit([*made], kind=choice.kind, reason=choice.reason, **changes)
+        self._commit([*made], skipped, kind=choice.kind, reason=choice.reason)
 
     def _change(
-        self, parts: Sequence[building.Part], table: pa.Table, gone: Sequence[int] = (), **changes: Any
+        self,
+        parts: Sequence[building.Part],
+        table: pa.Table,
+        gone: Sequence[int] = (),
+        skipped: Sequence[Skipped] | None = None,
     ) -> list[int]:
-        """Puts rows in, where their path is there already in the place of that row; removes the ids `gone`.
+        """Puts rows in, where their path is there already in the place of that row; removes the ids `gone`; from now
+        on `skipped` could not be read.
 
         They become a segment of their own, which takes in flat ones before it that are not much larger: so there are
         never many, and no row is written often.
@@ -482,7 +507,7 @@ class Index:
                 parts, tables, count = [taken, *parts], [taken.table(), *tables], count + len(taken)
             vectors = building.Vectors(parts, self.dim, self.metric)
             segments += building.segments(vectors, pa.concat_tables(tables), kinds.choose("flat", count, self.dim))
-        self._commit(segments, next_id=next(new, self.meta["next_id"] + len(there)), **changes)
+        self._commit(segments, skipped, next_id=next(new, self.meta["next_id"] + len(there)))
         return ids
 
     def _without(self, ids: Sequence[int]) -> list[Segment]:
@@ -493,11 +518,13 @@ class Index:
     def _written(self, segment: Segment) -> Segment:
         return segment if self._directory is None else self._directory.write(segment)
 
-    def _commit(self, segments: Sequence[Segment], **changes: Any) -> None:
-        """Makes the index consist of these segments, on disk where it lies there."""
+    def _commit(self, segments: Sequence[Segment], skipped: Sequence[Skipped] | None = None, **changes: Any) -> None:
+        """Makes the index consist of these segments, on disk where it lies there. skipped: None for those as before."""
         segments = [self._written(segment) for segment in segments if len(segment)]
         self.meta = self.meta | changes
         if self._directory is not None:
+            if skipped is not None:
+                self.meta["skipped"] = self._directory.write_skipped(skipped) if skipped else None
             self.meta = self._directory.commit(self.meta, segments)
         self.segments = segments
 

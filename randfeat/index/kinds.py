@@ -164,7 +164,7 @@ def recall(scores: np.ndarray, truth: np.ndarray, metric: str) -> float:
     return float(near.mean())
 
 
-def _with_factor(index: FaissIndex, factor: int, enough: Any, effort: int) -> bool:
+def _with_factor(index: Any, factor: int, enough: Any, effort: int) -> bool:
     index.k_factor = factor
     return enough(effort)
 
