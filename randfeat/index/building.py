@@ -2,48 +2,113 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
 
 import numpy as np
+import pyarrow as pa
 
+from .. import progress
 from ..faiss_library import faiss
-from .kinds import METRICS
+from . import kinds
+from .kinds import Choice
+from .rows import Rows
+from .segment import Segment
 
-if TYPE_CHECKING:
-    from ..faiss_library import FaissIndex
+STEP = 1 << 14  # rows between two looks at the clock, or at Ctrl-C
+
+
+class Part(Protocol):
+    """Rows of numbers, (n, F), such as an array; they need not be in memory."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rows: Any) -> np.ndarray: ...
 
 
 class Vectors:
-    """Rows (n, F) in several arrays, one after the other, which may be mapped. They come out as they are indexed."""
+    """Rows (n, dim) in several parts, one after the other. They come out as they are indexed: float32, finite, of
+    length 1 where the metric is cosine.
+    """
 
-    def __init__(self, parts: Sequence[np.ndarray], metric: str) -> None:
-        self.parts, self.metric, self.dim = parts, metric, parts[0].shape[1]
+    def __init__(self, parts: Sequence[Part], dim: int, metric: str) -> None:
+        self.parts, self.dim, self.metric = parts, dim, metric
         self._starts = np.cumsum([0, *map(len, parts)])
 
     def __len__(self) -> int:
         return int(self._starts[-1])
 
     def take(self, start: int, stop: int) -> np.ndarray:
-        """Rows from start to stop: float32, finite, of length 1 where the metric is cosine."""
-        cut = [
-            part[max(0, start - at) : stop - at]
-            for part, at in zip(self.parts, self._starts, strict=False)
-            if at < stop
-        ]
-        rows = np.concatenate(
-            [np.asarray(part, np.float32) for part in cut if len(part)] or [np.empty((0, self.dim), np.float32)]
-        )
-        bad = np.flatnonzero(~np.isfinite(rows).all(1))
-        if len(bad):
-            raise ValueError(f"row {start + bad[0]} has a value that is not finite")
+        """The rows from start to stop."""
+        rows = np.empty((stop - start, self.dim), np.float32)
+        for part, at in zip(self.parts, self._starts, strict=False):
+            first, last = max(start, at), min(stop, at + len(part))
+            if first < last:
+                _copy(part[first - at : last - at], rows[first - start : last - start])
+        return self._as_indexed(rows, np.arange(start, stop))
+
+    def sample(self, count: int) -> np.ndarray:
+        """So many rows, always the same; all if there are no more."""
+        if count >= len(self):
+            return self.take(0, len(self))
+        numbers = np.sort(np.random.default_rng(0).choice(len(self), count, replace=False))
+        cuts = np.searchsorted(numbers, self._starts)
+        rows = np.empty((count, self.dim), np.float32)
+        for part, at, first, last in zip(self.parts, self._starts, cuts, cuts[1:], strict=False):
+            if first < last:
+                _copy(part[numbers[first:last] - at], rows[first:last])
+        return self._as_indexed(rows, numbers)
+
+    def _as_indexed(self, rows: np.ndarray, numbers: np.ndarray) -> np.ndarray:
+        finite = np.isfinite(rows.sum(1, dtype=np.float64))  # a sum is quicker than looking at each, and needs no room
+        if not finite.all():
+            raise ValueError(f"row {numbers[int(finite.argmin())]} has a value that is not finite")
         if self.metric == "cosine":
             faiss.normalize_L2(rows)
         return rows
 
 
-def flat(vectors: Vectors, metric: str) -> FaissIndex:
-    """All of them, exact."""
-    index = faiss.IndexFlat(vectors.dim, METRICS[metric])
-    index.add(vectors.take(0, len(vectors)))
-    return index
+def _copy(source: np.ndarray, target: np.ndarray) -> None:
+    with np.errstate(over="ignore"):  # what is too large for float32 is said to be not finite
+        target[:] = source
+
+
+class Left:
+    """The rows of a segment that are not crossed out, as a part."""
+
+    def __init__(self, segment: Segment) -> None:
+        self.segment, self.rows = segment, segment.left()
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, rows: Any) -> np.ndarray:
+        return self.segment.vectors(self.rows[rows])
+
+    def table(self) -> pa.Table:
+        return self.segment.rows.table(self.rows)
+
+
+def segments(
+    vectors: Vectors, table: pa.Table, choice: Choice, memory: int | None = None, shown: bool = False
+) -> Iterator[Segment]:
+    """Makes segments of rows, one at a time: several where they are too large for the memory together. What is learned
+    is learned once, from a sample of all.
+
+    table: the rows beside the vectors. memory: bytes, see `kinds.choose`. shown: whether with a progress bar.
+    """
+    memory = kinds.default_memory() if memory is None else memory
+    most = max(STEP, memory // (8 * vectors.dim))  # the rows are in memory twice
+    number = -(-len(vectors) // most)
+    size = -(-len(vectors) // max(1, number))
+    empty = kinds.make(choice.factory, vectors.dim, vectors.metric, vectors.sample(kinds.sample_size(choice.factory)))
+    with progress.bar(len(vectors), f"indexing ({choice.factory})", "row", shown=shown) as bar:
+        for start in range(0, len(vectors), size or 1):
+            rows = vectors.take(start, min(len(vectors), start + size))
+            index = empty if number == 1 else faiss.clone_index(empty)
+            step = STEP if choice.kind == "hnsw" else len(rows)  # the others are done in no time, at once in less room
+            for first in range(0, len(rows), step):
+                index.add(rows[first : first + step])
+                bar.update(len(rows[first : first + step]))
+            kinds.tune(index, rows, vectors.metric)
+            yield Segment(index, Rows(table.slice(start, len(rows))))

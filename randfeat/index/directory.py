@@ -144,6 +144,13 @@ class Directory:
                 listed[other["name"]] = other["sha256"]
         return listed
 
+    def verify(self, meta: dict[str, Any]) -> None:
+        """A ValueError names the first file that is not what was written."""
+        for name, digest in self.names(meta).items():
+            file = self.path / name
+            if not file.is_file() or files.sha256(file) != digest:
+                raise ValueError(f"{file} is missing or not what was written: copy the index again, or build it anew")
+
     def _opened(self, entry: dict[str, Any]) -> Segment:
         vectors = self.path / f"{entry['name']}.faiss"
         try:

@@ -4,21 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
+from .. import progress
 from ..rows import first_twice
 from . import building, kinds
-from .directory import Directory
+from .directory import FORMAT, Directory, Skipped
 from .results import Filter, Match
-from .rows import SCHEMA, Rows
+from .rows import SCHEMA
 from .segment import Segment
 
 if TYPE_CHECKING:
     from ..encoders import Encoder
+
+BLOCK = 1024  # rows that are searched for together
 
 
 class Index:
@@ -28,6 +34,10 @@ class Index:
     when it was opened or last written by it. Removed rows are crossed out, added ones lie in segments of their own;
     `compact` makes one of all. Ids count from 0 and are never used twice.
     """
+
+    meta: dict[str, Any]  # as in the manifest, see `directory`
+    segments: list[Segment]
+    _directory: Directory | None
 
     def __init__(
         self,
@@ -44,11 +54,9 @@ class Index:
         None for each. kind: `flat` is exact, `ivf` and `hnsw` are faster and find nearly all; `auto` chooses by size.
         metric: `cosine`, `inner product` or `l2`.
         """
-        self._directory: Directory | None = None
-        self.segments: list[Segment] = []
-        vectors = building.Vectors([_checked(features)], metric)
-        self.meta = _new_meta(kind, metric, vectors.dim, None)
-        self._fill(vectors, _table(names, labels, len(vectors)), None)
+        features = _checked(features)
+        self._begin(None, kind, metric, features.shape[1], None)
+        self._fill([features], table_of(names, labels, len(features)), None)
 
     @classmethod
     def build(
@@ -62,21 +70,20 @@ class Index:
         metric: str = "cosine",
         memory: int | None = None,
         reading: Mapping[str, Any] | None = None,
+        shown: bool = False,
     ) -> Index:
         """An index in a new directory. Arguments as of `Index`; besides, features: also several arrays, one after the
         other, which may be mapped and larger than the memory. memory: bytes that the index may take, by default half of
-        the machine's; what is larger is compressed and cut into segments. reading: see `reading`.
+        the machine's; what is larger is compressed and cut into segments. reading: see `reading`. shown: whether with a
+        progress bar.
         """
         parts = [_checked(part) for part in ([features] if isinstance(features, np.ndarray) else features)]
+        if len({part.shape[1] for part in parts}) != 1:
+            raise ValueError("features must be arrays of as many columns each, and one at least")
         index = cls.__new__(cls)
-        index._directory, index.segments = Directory(Path(directory)), []
-        vectors = building.Vectors(parts, metric)
-        index.meta = _new_meta(kind, metric, vectors.dim, reading)
-        table = _table(names, labels, len(vectors))
-        with index._directory.alone():
-            if index._directory.meta() is not None:
-                raise FileExistsError(f"{directory} is an index already: add to it, or choose another directory")
-            index._fill(vectors, table, memory)
+        index._begin(directory, kind, metric, parts[0].shape[1], reading)
+        with index._building():
+            index._fill(parts, table_of(names, labels, sum(map(len, parts))), memory, shown)
         return index
 
     @classmethod
@@ -134,6 +141,48 @@ class Index:
         `Encoder.record` says; None for rows that came as numbers.
         """
         return self.meta["reading"]
+
+    @property
+    def skipped(self) -> list[Skipped]:
+        """Path, reason, size and time of change of each image that could not be read."""
+        return [] if self._directory is None else self._directory.read_skipped(self.meta)
+
+    def stats(self) -> dict[str, Any]:
+        """What there is, as JSON."""
+        names = {} if self._directory is None else self._directory.names(self.meta)
+        return {
+            "rows": len(self),
+            "removed": sum(len(segment.removed) for segment in self.segments),
+            **{name: self.meta[name] for name in ("kind", "reason", "metric", "dimension")},
+            "labels": len(self.labels()),
+            "model": self.reading and self.reading["model"],
+            "spec": self.reading and self.reading["spec"],
+            "skipped": self.meta["skipped"]["images"] if self.meta["skipped"] else 0,
+            "bytes": sum((self.directory / name).stat().st_size for name in names) if self.directory else None,
+            "segments": [
+                {
+                    "kind": kinds.kind_of(segment.index),
+                    "rows": len(segment.rows),
+                    "removed": len(segment.removed),
+                    "effort": kinds.effort(segment.index),
+                }
+                for segment in self.segments
+            ],
+        }
+
+    def verify(self) -> None:
+        """Reads all of it; a ValueError names the first thing that is not as it was written, or cannot be."""
+        if self._directory is not None:
+            self._directory.verify(self.meta)
+        ids = np.concatenate([np.empty(0, np.int64), *(segment.rows.ids[segment.left()] for segment in self.segments)])
+        if len(np.unique(ids)) < len(ids) or (len(ids) and not 0 <= ids.min() <= ids.max() < self.meta["next_id"]):
+            raise ValueError(f"{self!r} has an id twice, or one that was never given: build it anew")
+        paths = chain.from_iterable(segment.rows.take("path", segment.left()) for segment in self.segments)
+        if (twice := first_twice(paths)) is not None:
+            raise ValueError(f"{self!r} has {twice} twice: build it anew")
+        for segment in self.segments:
+            if segment.index.d != self.dim:
+                raise ValueError(f"{self!r} has a segment of {segment.index.d} numbers a row: build it anew")
 
     def rows(self, ids: Sequence[int]) -> list[Match]:
         """Path and label of these ids, with score nan; a ValueError for one that is not there."""
@@ -218,6 +267,74 @@ class Index:
         found = self.search(self.vectors(ids), k + 1, where)
         return [[match for match in one if match.id != id_][:k] for id_, one in zip(ids, found, strict=True)]
 
+    def within(self, queries: np.ndarray, threshold: float, where: Filter | None = None) -> list[list[Match]]:
+        """For each of the queries (m, F) all rows that are at least so similar (for the metric l2: at most so far),
+        best first. An ivf or hnsw index may miss some.
+        """
+        of, *found = self._within(queries, threshold, where)
+        matches, counts = self._matches(*found), np.bincount(of, minlength=len(queries)).tolist()
+        ends = np.cumsum(counts).tolist()
+        return [matches[end - count : end] for count, end in zip(counts, ends, strict=True)]
+
+    def near_duplicates(
+        self, threshold: float = 0.95, where: Filter | None = None, shown: bool = False
+    ) -> list[list[Match]]:
+        """Groups of rows of which each is at least so similar (for the metric l2: at most so far) to another one of its
+        group; the largest first. A score is that to the nearest of the others. shown: whether with a progress bar.
+
+        Each row is searched for, so in a flat index it takes a time that grows with the square of the rows.
+        """
+        starts = np.cumsum([0, *(len(segment.rows) for segment in self.segments)])
+        worst = np.inf if self.metric == "l2" else -np.inf
+        nearest, ends = np.full(starts[-1], worst, np.float32), []
+        better = np.minimum if self.metric == "l2" else np.maximum
+        with progress.bar(len(self), "comparing", "row", shown=shown) as bar:
+            for start, segment in zip(starts, self.segments, strict=False):
+                mask = segment.asked(where)
+                rows = np.arange(len(segment.rows)) if mask is None else np.flatnonzero(mask)
+                for some in np.array_split(rows, -(-len(rows) // BLOCK)) if len(rows) else ():
+                    of, _, segments, found, scores = self._within(segment.vectors(some), threshold, where)
+                    one, other = start + some[of], starts[segments] + found
+                    differ = one != other
+                    better.at(nearest, one[differ], scores[differ])
+                    ends.append(np.stack((one[differ], other[differ])))
+                    bar.update(len(some))
+        return self._groups(np.concatenate([np.empty((2, 0), np.int64), *ends], 1), nearest, starts)
+
+    def _groups(self, ends: np.ndarray, nearest: np.ndarray, starts: np.ndarray) -> list[list[Match]]:
+        """The connected components of pairs of rows (2, n), which are counted through all segments."""
+        edges = coo_array((np.ones(ends.shape[1], bool), tuple(ends)), shape=(len(nearest), len(nearest)))
+        _, component = connected_components(edges, directed=False)
+        members = np.unique(ends)
+        members = members[np.argsort(component[members], kind="stable")]
+        segments = np.searchsorted(starts, members, side="right") - 1
+        rows = members - starts[segments]
+        ids = np.empty(len(rows), np.int64)
+        for number, segment in enumerate(self.segments):
+            ids[segments == number] = segment.rows.ids[rows[segments == number]]
+        matches = self._matches(ids, segments, rows, nearest[members])
+        cuts = np.flatnonzero(np.diff(component[members])) + 1
+        groups = [matches[a:b] for a, b in zip([0, *cuts], [*cuts, len(matches)], strict=True) if a < b]
+        return sorted(groups, key=lambda group: (-len(group), group[0].id))
+
+    def _within(
+        self, queries: np.ndarray, threshold: float, where: Filter | None
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Numbers of queries, in order, and ids, segments, rows and scores of what is so near to each."""
+        left, k = np.arange(len(queries)), 64
+        found: list[list[np.ndarray]] = []
+        while len(left) or not found:
+            ids, scores, segments, rows = self._nearest(queries[left], k, where)
+            near = scores <= threshold if self.metric == "l2" else scores >= threshold
+            ended = ~near[:, -1] if near.shape[1] == k else np.ones(len(left), bool)
+            kept = near & ended[:, None]
+            of = np.broadcast_to(left[:, None], near.shape)
+            found.append([array[kept] for array in (of, ids, segments, rows, scores)])
+            left, k = left[~ended], 4 * k
+        of, ids, segments, rows, scores = (np.concatenate(arrays) for arrays in zip(*found, strict=True))
+        order = np.argsort(of, kind="stable")
+        return of[order], ids[order], segments[order], rows[order], scores[order]
+
     def encoder(self, device: str = "cpu", model: str | None = None) -> Encoder:
         """The encoder that read the images of the index. model: where it lies now, if it was moved. A ValueError
         where it is another by now, or the rows came as numbers.
@@ -243,15 +360,15 @@ class Index:
         self, features: np.ndarray, names: Sequence[str | Path], labels: Sequence[str | int | None] | None = None
     ) -> list[int]:
         """Adds rows under new names; returns their ids. A ValueError names one that is there already: see `update`."""
-        vectors = self._own_vectors(features)
-        table = _table(names, labels, len(vectors))
+        features = self._own(features)
+        table = table_of(names, labels, len(features))
         with self._writing():
             there = [
                 name for name, id_ in zip(table["path"].to_pylist(), self.find(names), strict=True) if id_ is not None
             ]
             if there:
                 raise ValueError(f"{there[0]} is in the index already: use update to replace it")
-            return self._change(vectors, table)
+            return self._change([features], table)
 
     def update(
         self, features: np.ndarray, names: Sequence[str | Path], labels: Sequence[str | int | None] | None = None
@@ -259,10 +376,10 @@ class Index:
         """Gives these names these features and labels, in the place of what was there; new names are added. Returns
         their ids; what was there keeps its own.
         """
-        vectors = self._own_vectors(features)
-        table = _table(names, labels, len(vectors))
+        features = self._own(features)
+        table = table_of(names, labels, len(features))
         with self._writing():
-            return self._change(vectors, table)
+            return self._change([features], table)
 
     def remove(self, which: Sequence[int | str | Path]) -> int:
         """Removes rows by id or by path; returns how many. A ValueError names one that is not there, and then nothing
@@ -276,7 +393,23 @@ class Index:
                 if id_ is None:
                     raise ValueError(f"the index holds no {path}")
                 ids.append(id_)
-            return self._drop(*self._places(sorted(set(ids))))
+            self._commit(self._without(ids := sorted(set(ids))))
+            return len(ids)
+
+    def compact(self, memory: int | None = None, shown: bool = False) -> bool:
+        """Makes one segment of all, of the kind that was asked for, without the removed rows; several where they are
+        too large for `memory`. Ids stay. Returns whether there was anything to do.
+        """
+        with self._writing():
+            memory = self.meta["memory"] if memory is None else memory
+            choice = kinds.choose(self.meta["asked"], len(self), self.dim, memory)
+            folded = len(self.segments) < 2 and not any(len(segment.removed) for segment in self.segments)
+            if folded and all(kinds.kind_of(segment.index) == choice.kind for segment in self.segments):
+                return False
+            left = [building.Left(segment) for segment in self.segments]
+            tables = pa.concat_tables([SCHEMA.empty_table(), *(part.table() for part in left)])
+            self._make(left, tables, choice, memory, shown)
+            return True
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
@@ -288,38 +421,110 @@ class Index:
             self.refresh()
             yield
 
-    def _fill(self, vectors: building.Vectors, table: pa.Table, memory: int | None) -> None:
-        ids = pa.array(np.arange(len(table)))
-        table = table.set_column(0, SCHEMA.field("id"), ids)
-        self.meta["next_id"] = len(table)
-        self._commit([Segment(building.flat(vectors, self.metric), Rows(table))] if len(table) else [])
+    @contextmanager
+    def _building(self) -> Iterator[None]:
+        """Inside, this process alone makes an index in a directory where there is none."""
+        assert self._directory is not None
+        with self._directory.alone():
+            if self._directory.meta() is not None:
+                raise FileExistsError(f"{self.directory} is an index already: add to it, or choose another directory")
+            yield
 
-    def _change(self, vectors: building.Vectors, table: pa.Table) -> list[int]:
-        """Puts rows in: where their path is there already, in the place of that row."""
+    def _begin(
+        self, directory: str | Path | None, kind: str, metric: str, dim: int, reading: Mapping[str, Any] | None
+    ) -> None:
+        """An index without rows, of which nothing is on disk yet."""
+        if metric not in kinds.METRICS:
+            raise ValueError(f"metric {metric!r} is none of {', '.join(kinds.METRICS)}")
+        if kind not in kinds.KINDS:
+            raise ValueError(f"kind {kind!r} is none of {', '.join(kinds.KINDS)}")
+        self._directory = None if directory is None else Directory(Path(directory))
+        self.segments = []
+        self.meta = {
+            "format": FORMAT,
+            "asked": kind,
+            "kind": "flat",
+            "reason": "",
+            "metric": metric,
+            "normalised": metric == "cosine",
+            "dimension": dim,
+            "reading": None if reading is None else dict(reading),
+            "memory": None,
+            "skipped": None,
+            "next_id": 0,
+        }
+
+    def _fill(
+        self,
+        parts: Sequence[building.Part],
+        table: pa.Table,
+        memory: int | None,
+        shown: bool = False,
+        skipped: Sequence[Skipped] = (),
+    ) -> None:
+        """The first rows, with ids from 0."""
+        choice = kinds.choose(self.meta["asked"], len(table), self.dim, memory)
+        table = table.set_column(0, SCHEMA.field("id"), pa.array(np.arange(len(table))))
+        self.meta |= {"next_id": len(table), "memory": memory}
+        self._make(parts, table, choice, memory, shown, skipped)
+
+    def _make(
+        self,
+        parts: Sequence[building.Part],
+        table: pa.Table,
+        choice: kinds.Choice,
+        memory: int | None,
+        shown: bool,
+        skipped: Sequence[Skipped] | None = None,
+    ) -> None:
+        """Replaces all by these rows."""
+        vectors = building.Vectors(parts, self.dim, self.metric)
+        made = map(self._written, building.segments(vectors, table, choice, memory, shown))
+        self._commit([*made], skipped, kind=choice.kind, reason=choice.reason)
+
+    def _change(
+        self,
+        parts: Sequence[building.Part],
+        table: pa.Table,
+        gone: Sequence[int] = (),
+        skipped: Sequence[Skipped] | None = None,
+    ) -> list[int]:
+        """Puts rows in, where their path is there already in the place of that row; removes the ids `gone`; from now
+        on `skipped` could not be read.
+
+        They become a segment of their own, which takes in flat ones before it that are not much larger: so there are
+        never many, and no row is written often.
+        """
         there = self.find(table["path"].to_pylist())
-        old = [id_ for id_ in there if id_ is not None]
-        new_ids = iter(range(self.meta["next_id"], self.meta["next_id"] + len(there)))
-        ids = [next(new_ids) if id_ is None else id_ for id_ in there]
-        segments = self._without(*self._places(old))
+        new = iter(range(self.meta["next_id"], self.meta["next_id"] + len(there)))
+        ids = [next(new) if id_ is None else id_ for id_ in there]
+        segments = self._without([*(id_ for id_ in there if id_ is not None), *gone])
         if len(table):
-            table = table.set_column(0, SCHEMA.field("id"), pa.array(ids, pa.int64()))
-            segments.append(Segment(building.flat(vectors, self.metric), Rows(table)))
-        self._commit(segments, next_id=next(new_ids, self.meta["next_id"] + len(there)))
+            tables = [table.set_column(0, SCHEMA.field("id"), pa.array(ids, pa.int64()))]
+            parts, count = [*parts], len(table)
+            while segments and kinds.is_exact(segments[-1].index) and len(segments[-1]) <= 2 * count:
+                taken = building.Left(segments.pop())
+                parts, tables, count = [taken, *parts], [taken.table(), *tables], count + len(taken)
+            vectors = building.Vectors(parts, self.dim, self.metric)
+            segments += building.segments(vectors, pa.concat_tables(tables), kinds.choose("flat", count, self.dim))
+        self._commit(segments, skipped, next_id=next(new, self.meta["next_id"] + len(there)))
         return ids
 
-    def _drop(self, segments: np.ndarray, rows: np.ndarray) -> int:
-        self._commit(self._without(segments, rows))
-        return len(rows)
-
-    def _without(self, segments: np.ndarray, rows: np.ndarray) -> list[Segment]:
+    def _without(self, ids: Sequence[int]) -> list[Segment]:
+        """The segments with these ids crossed out."""
+        segments, rows = self._places(ids)
         return [segment.without(rows[segments == number]) for number, segment in enumerate(self.segments)]
 
-    def _commit(self, segments: Sequence[Segment], **changes: Any) -> None:
-        """Makes the index consist of these segments, on disk where it lies there."""
-        segments = [segment for segment in segments if len(segment)]
+    def _written(self, segment: Segment) -> Segment:
+        return segment if self._directory is None else self._directory.write(segment)
+
+    def _commit(self, segments: Sequence[Segment], skipped: Sequence[Skipped] | None = None, **changes: Any) -> None:
+        """Makes the index consist of these segments, on disk where it lies there. skipped: None for those as before."""
+        segments = [self._written(segment) for segment in segments if len(segment)]
         self.meta = self.meta | changes
         if self._directory is not None:
-            segments = [self._directory.write(segment) for segment in segments]
+            if skipped is not None:
+                self.meta["skipped"] = self._directory.write_skipped(skipped) if skipped else None
             self.meta = self._directory.commit(self.meta, segments)
         self.segments = segments
 
@@ -351,33 +556,16 @@ class Index:
         queries = _checked(queries)
         if queries.shape[1] != self.dim:
             raise ValueError(f"the index holds features of {self.dim} numbers, the query has {queries.shape[1]}")
-        return building.Vectors([queries], self.metric).take(0, len(queries))
+        return building.Vectors([queries], self.dim, self.metric).take(0, len(queries))
 
-    def _own_vectors(self, features: np.ndarray) -> building.Vectors:
+    def _own(self, features: np.ndarray) -> np.ndarray:
         features = _checked(features)
         if features.shape[1] != self.dim:
             raise ValueError(f"the index holds features of {self.dim} numbers, these have {features.shape[1]}")
-        return building.Vectors([features], self.metric)
+        return features
 
 
-def _new_meta(kind: str, metric: str, dim: int, reading: Mapping[str, Any] | None) -> dict[str, Any]:
-    if metric not in kinds.METRICS:
-        raise ValueError(f"metric {metric!r} is none of {', '.join(kinds.METRICS)}")
-    if kind not in kinds.KINDS:
-        raise ValueError(f"kind {kind!r} is none of {', '.join(kinds.KINDS)}")
-    return {
-        "format": "index of randfeat, version 1",
-        "kind": "flat",
-        "metric": metric,
-        "normalised": metric == "cosine",
-        "dimension": dim,
-        "reading": None if reading is None else dict(reading),
-        "skipped": None,
-        "next_id": 0,
-    }
-
-
-def _table(names: Sequence[str | Path], labels: Sequence[str | int | None] | None, count: int) -> pa.Table:
+def table_of(names: Sequence[str | Path], labels: Sequence[str | int | None] | None, count: int) -> pa.Table:
     """Rows of these names, without ids yet."""
     paths = [str(name) for name in names]
     if len(paths) != count:

@@ -33,9 +33,10 @@ class Filter:
     labels: tuple[str, ...] = ()
     paths: tuple[str, ...] = ()
 
-    def __init__(self, labels: str | Iterable[str] = (), paths: str | Iterable[str] = ()) -> None:
+    def __init__(self, labels: str | int | Iterable[str | int] = (), paths: str | Iterable[str] = ()) -> None:
         for name, given in (("labels", labels), ("paths", paths)):
-            object.__setattr__(self, name, (given,) if isinstance(given, str) else tuple(map(str, given)))
+            several = (given,) if isinstance(given, (str, int)) else given
+            object.__setattr__(self, name, tuple(map(str, several)))
 
     def __bool__(self) -> bool:
         return bool(self.labels or self.paths)

@@ -4,7 +4,6 @@ crossed out in a list beside it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from copy import copy
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +17,6 @@ from .rows import Rows
 if TYPE_CHECKING:
     from ..faiss_library import FaissIndex
 
-BLOCK = 1 << 26  # bytes of vectors at a time where all of them are gone through
 FEW = 1024  # crossed-out rows that a search rather asks for, and drops, than looks for the others one by one
 SPARSE = 0.05  # a share of the rows below which they are looked at one by one
 
@@ -56,13 +54,14 @@ class Segment:
         """For each row whether it is there and asked for; None if all are."""
         if not where and not len(self.removed):
             return None
-        if self._asked is None or self._asked[0] != where:  # the next search often asks for the same
+        last = self._asked
+        if last is None or last[0] != where:  # the next search often asks for the same
             mask = np.ones(len(self.rows), bool)
             if where:
                 mask = where.mask(self.rows.column("label"), self.rows.column("path")).to_numpy().copy()
             mask[self.removed] = False
-            self._asked = where, mask
-        return self._asked[1]
+            self._asked = last = where, mask
+        return last[1]
 
     def search(
         self, queries: np.ndarray, k: int, where: Filter | None = None, effort: int | None = None
@@ -87,12 +86,6 @@ class Segment:
     def vectors(self, rows: np.ndarray) -> np.ndarray:
         """float32 (n, d) as they were indexed: of length 1, where the metric is cosine."""
         return kinds.reconstruct(self.index, np.ascontiguousarray(rows, np.int64))
-
-    def blocks(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """The numbers of the rows that are not crossed out and their vectors, some at a time."""
-        rows, size = self.left(), max(1, BLOCK // (4 * self.index.d))
-        for start in range(0, len(rows), size):
-            yield rows[start : start + size], self.vectors(rows[start : start + size])
 
     def _search_and_drop(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         """An exact search that asks for as many more as are crossed out."""
