@@ -10,7 +10,7 @@ import pytest
 from randfeat import cli
 from randfeat.commands.probe import PROBES
 
-HEAVY = ("torch", "numpy", "faiss", "sklearn", "matplotlib", "datasets", "jinja2")
+HEAVY = ("torch", "numpy", "faiss", "sklearn", "matplotlib", "datasets", "jinja2", "gradio")
 
 
 HELPS = [["--help"], *([name, "--help"] for name in cli.COMMANDS), *(["probe", name, "--help"] for name in PROBES)]

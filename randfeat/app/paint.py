@@ -26,7 +26,7 @@ HERE = Path(__file__).parent
 ORDERS = 4  # that a guess is averaged over
 MASK = "data:image/png;base64,"
 # what stands in the place of the painter's value, which is the picture: the mask
-SEND_MASK = "(painter, ...rest) => [document.querySelector('#painter').mask(), ...rest]"
+SEND_MASK = "(painter, ...rest) => [document.querySelector('#painter')?.mask() ?? null, ...rest]"
 
 
 def why_not(opened: Opened) -> str:

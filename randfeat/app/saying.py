@@ -9,7 +9,7 @@ from typing import Any
 import gradio as gr
 import torch
 
-from .shown import note
+from .shown import alert
 
 EXPECTED = (ValueError, OSError, RuntimeError, MemoryError)
 
@@ -36,7 +36,7 @@ def listen(
                 yield *values, ""
         except EXPECTED as error:
             left = tuple(gr.skip() for _ in outputs) if failed is None else failed
-            yield *left, note(sentence(error), wrong=True)
+            yield *left, alert(sentence(error))
 
     how = {"show_progress": "minimal", "concurrency_id": "model", "concurrency_limit": 1, "show_progress_on": outputs[-1]} | options
     return gr.on([*events], guarded, [*inputs], [*outputs, says], api_visibility="private", **how)

@@ -11,7 +11,7 @@ from typing import Any
 import gradio as gr
 import numpy as np
 
-from ..index import Filter, Match
+from ..index import Filter, Index, Match
 from . import previews, shown, uploads
 from .opened import Opened
 from .saying import listen
@@ -73,9 +73,11 @@ def build(opened: Opened) -> None:
         towards = np.random.default_rng(0).standard_normal((1, index.dim)).astype(np.float32)
         return [match._replace(score=np.nan) for match in index.search(towards, k, where or None)[0]]
 
-    def duplicates(threshold: float, labels: Sequence[str], pattern: str) -> Iterator[tuple]:
+    def duplicates(threshold: float | None, labels: Sequence[str], pattern: str) -> Iterator[tuple]:
+        if threshold is None:
+            raise ValueError("The threshold is empty: give a number.")
         index.refresh()
-        groups = index.near_duplicates(float(threshold), Filter(labels or (), pattern.strip() or ()) or None)
+        groups = index.near_duplicates(float(threshold), where=Filter(labels or (), pattern.strip() or ()) or None)
         yield (in_groups(groups, threshold),)
 
     with gr.Row(elem_classes="split"):
@@ -89,7 +91,7 @@ def build(opened: Opened) -> None:
             pattern = gr.Textbox(label="Path", info=r"a pattern, such as cats/\*.jpg; \* is any text", value="")
             k = gr.Slider(1, MOST, AT_FIRST, step=1, label="Results", buttons=[])
             with gr.Accordion("Near-duplicates", open=False):
-                threshold = gr.Slider(0.5, 1, 0.97, step=0.005, label="Alike from", buttons=[], info="cosine similarity")
+                threshold = alike(index)
                 with gr.Row(elem_classes="press"):
                     find = gr.Button("Find them")
         with gr.Column(scale=5, min_width=280):
@@ -108,6 +110,13 @@ def build(opened: Opened) -> None:
     listen([find.click], duplicates, [threshold, labels, pattern], [hits], says, **options)
 
 
+def alike(index: Index) -> gr.Slider | gr.Number:
+    """From where on two rows are near-duplicates."""
+    if index.metric == "cosine":
+        return gr.Slider(0.5, 1, 0.97, step=0.005, label="Alike from", info="cosine similarity", buttons=[])
+    return gr.Number(label="Alike to" if index.metric == "l2" else "Alike from", info=index.metric)
+
+
 def tiles(title: str, found: Sequence[Match]) -> str:
     """Matches as buttons, each to search with."""
     if not found:
@@ -118,7 +127,7 @@ def tiles(title: str, found: Sequence[Match]) -> str:
 def in_groups(groups: Sequence[Sequence[Match]], threshold: float) -> str:
     """Near-duplicates, the largest groups first."""
     if not groups:
-        return shown.answer("No near-duplicates", f"no two rows are alike from {threshold:g}")
+        return shown.answer("No near-duplicates", f"no two rows are so alike ({threshold:g})")
     count = sum(map(len, groups))
     title = f"{len(groups)} group{'s' * (len(groups) > 1)} of near-duplicates"
     more = f"{count:,} rows" + (f", the {GROUPS} largest groups are shown" if len(groups) > GROUPS else "")

@@ -44,11 +44,14 @@ def figures(each: Iterable[str]) -> str:
     return f'<div class="figures">{"".join(each)}</div>'
 
 
-def note(sentence: str, wrong: bool = False) -> str:
-    """A sentence that a screen reader speaks when it appears."""
-    if not sentence:
-        return ""
-    return f'<p class="{"note wrong" if wrong else "note"}">{escape(sentence)}</p>'
+def note(sentence: str) -> str:
+    """A sentence about what there is."""
+    return f'<p class="note">{escape(sentence)}</p>'
+
+
+def alert(sentence: str) -> str:
+    """A sentence about what went wrong, which a screen reader speaks when it appears."""
+    return f'<p class="note wrong" role="alert">{escape(sentence)}</p>'
 
 
 def bars(shares: Iterable[tuple[str, float]]) -> str:
