@@ -51,7 +51,7 @@ def served(opened: Opened, listening: socket.socket) -> Iterator[threading.Threa
     """The page is there while the block runs, in a thread of its own that ends with it. What was uploaded is deleted
     then, and a listener that still computes is left behind.
     """
-    with tempfile.TemporaryDirectory(prefix="randfeat-app-") as scratch, _uploads_in(scratch):
+    with _scratch():
         with ThreadPoolExecutor(1) as elsewhere:
             app = elsewhere.submit(asyncio.run, _built(opened)).result()
         config = uvicorn.Config(app, log_level="critical", timeout_graceful_shutdown=PATIENCE, lifespan="on")
@@ -93,13 +93,14 @@ def application(opened: Opened) -> FastAPI:
 
 
 @contextmanager
-def _uploads_in(directory: str) -> Iterator[None]:
-    before = os.environ.get(SCRATCH)
-    os.environ[SCRATCH] = directory
-    try:
+def _scratch() -> Iterator[None]:
+    """A folder for uploads while the block runs, unless one was chosen, or another page of this process has made it."""
+    if SCRATCH in os.environ:
         yield
-    finally:
-        if before is None:
+        return
+    with tempfile.TemporaryDirectory(prefix="randfeat-app-") as made:
+        os.environ[SCRATCH] = made
+        try:
+            yield
+        finally:
             del os.environ[SCRATCH]
-        else:
-            os.environ[SCRATCH] = before

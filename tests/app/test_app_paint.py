@@ -15,7 +15,7 @@ def painter(visit, site, place):
     painter = visit(site, "Paint")
     painter.drop(place / "plain" / "0003.png")
     painter.panel.locator("canvas").wait_for()
-    painter.page.wait_for_function("document.querySelector('#painter canvas').width == 8")
+    painter.page.wait_for_function("document.querySelector('#painter canvas')?.width == 8")
     return painter
 
 
@@ -37,7 +37,7 @@ def test_what_is_drawn_over_is_made_anew_and_the_rest_stays(painter, place):
     assert not mask[:4].any()
     painter.press("Inpaint")
     painter.sees("seed 3")
-    assert painter.panel.get_by_label("Seed").input_value() == "4"  # so that pressing again shows other ones
+    assert painter.panel.get_by_label("Seed", exact=True).input_value() == "4"  # so that pressing again shows other ones
     picture, model = Image.open(place / "plain" / "0003.png"), load(place / "randar")
     made = painter.figures()
     assert len(made) == 4
@@ -84,7 +84,7 @@ def test_erasing_clearing_and_another_picture(painter, place):
     tall = place / "tall.png"
     Image.new("RGB", (500, 3000), "navy").save(tall)
     painter.drop(tall)
-    painter.page.wait_for_function("document.querySelector('#painter canvas').height == 1024")  # reduced to that
+    painter.page.wait_for_function("document.querySelector('#painter canvas')?.height == 1024")  # reduced to that
 
 
 def test_a_model_of_raster_order_says_what_it_does_not_see(visit, raster, place):
@@ -92,7 +92,7 @@ def test_a_model_of_raster_order_says_what_it_does_not_see(visit, raster, place)
     painter.sees("This model writes row by row: it does not see what comes after the mask.")
     assert painter.panel.get_by_label("Class").count() == 0
     painter.drop(place / "plain" / "0001.png")
-    painter.page.wait_for_function("document.querySelector('#painter canvas').width == 8")
+    painter.page.wait_for_function("document.querySelector('#painter canvas')?.width == 8")
     drag(painter, (0.5, 0.9), (0.6, 0.9))
     painter.press("Inpaint")
     painter.sees("seed 3")

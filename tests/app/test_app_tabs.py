@@ -25,7 +25,7 @@ def test_a_sample_is_watched(visit, site, place):
     sample.page.get_by_role("option", name="digit 3").click()
     sample.panel.get_by_label("number input for Guidance").fill("2.5")
     sample.panel.get_by_label("number input for Steps").fill("5")
-    sample.panel.get_by_label("Seed").fill("11")
+    sample.panel.get_by_label("Seed", exact=True).fill("11")
     sample.page.evaluate(WATCH)
     sample.press("Sample")
     sample.sees("seed 11, step 5, 16 of 16 tokens")
@@ -37,7 +37,7 @@ def test_a_sample_is_watched(visit, site, place):
     made = sample.figures()["seed 11, step 5, 16 of 16 tokens"]
     assert (np.asarray(made) == browsing.as_shown(expected)).all()
     sample.page.wait_for_function("document.querySelector('[aria-label=Seed]')?.value != '11'")
-    sample.panel.get_by_label("Seed").fill("")
+    sample.panel.get_by_label("Seed", exact=True).fill("")
     sample.press("Sample")
     assert sample.told() == "The seed is empty: give a whole number from 0."
 
