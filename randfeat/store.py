@@ -240,6 +240,14 @@ def write(
     files.write_json(directory / META, meta)
 
 
+def is_store(directory: str | Path) -> bool:
+    """Whether a directory holds features, as opposed to images or anything else."""
+    try:
+        return files.read_json(Path(directory) / META, FORMAT) is not None
+    except (ValueError, OSError):
+        return False
+
+
 def array_names(specs: int) -> list[str]:
     """The file of each spec."""
     return ["features.npy"] if specs == 1 else [f"features-{number}.npy" for number in range(specs)]

@@ -29,6 +29,8 @@ SCRATCH = "GRADIO_TEMP_DIR"  # where gradio looks for its place for uploads
 
 def bound(port: int) -> socket.socket:
     """A socket on 127.0.0.1, which nobody outside this machine reaches. port: 0 takes a free one."""
+    if not 0 <= port < 1 << 16:
+        raise ValueError(f"a port is a number from 0 to {(1 << 16) - 1:,}, got {port}")
     taken = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:

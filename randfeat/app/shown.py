@@ -16,7 +16,7 @@ LARGEST = 1024  # of a picture that is worked on
 
 def on_screen(picture: Image.Image, least: int = SMALL, most: int = LARGE) -> Image.Image:
     """A picture at a size that a page can show: a small one with every pixel as a square, a large one reduced."""
-    seen = reduced(picture.convert("RGB"), most)
+    seen = reduced(picture, most).convert("RGB")
     zoom = max(1, -(-least // max(seen.size)))
     return seen.resize((seen.width * zoom, seen.height * zoom), Image.Resampling.NEAREST)
 
@@ -26,7 +26,7 @@ def reduced(picture: Image.Image, longest: int = LARGEST) -> Image.Image:
     if max(picture.size) <= longest:
         return picture
     width, height = (max(1, round(side * longest / max(picture.size))) for side in picture.size)
-    return picture.resize((width, height), Image.Resampling.LANCZOS)
+    return picture.resize((width, height), Image.Resampling.LANCZOS, reducing_gap=3)
 
 
 def url(picture: Image.Image) -> str:

@@ -14,7 +14,13 @@ from .. import data
 def box(label: str) -> gr.Image:
     """Where a picture is dropped, chosen or pasted. Its listeners take `preprocess=False`, and `opened` what comes."""
     return gr.Image(
-        label=label, sources=["upload", "clipboard"], height=300, buttons=[], format="png", elem_classes="picture"
+        label=label,
+        placeholder="Drop a picture here, or press to choose one",
+        sources=["upload", "clipboard"],
+        height=300,
+        buttons=[],
+        format="png",
+        elem_classes="picture",
     )
 
 

@@ -23,6 +23,7 @@ exit code: 0 when Ctrl-C ends it, 1 after an error, one sentence.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 
 HOW_TO_RESUME = "Nothing was changed."
@@ -66,5 +67,7 @@ def run(args: argparse.Namespace) -> int:
                     webbrowser.open(address)
                 server.join()
         except KeyboardInterrupt:
-            print("\nstopped", file=sys.stderr)
+            print("\nstopped", file=sys.stderr, flush=True)
+            if server.is_alive():
+                os._exit(0)  # it computes still, and torch aborts when the interpreter ends around it
     return 0

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from ..encoders import Encoder
 
 BLOCK = 1024  # rows that are searched for together
+UNFOLDED = 0.2  # a share of rows that are compared one by one beside a quicker part, from which it is worth the while
 
 
 class Index:
@@ -52,7 +53,7 @@ class Index:
 
         features: (n, F) finite numbers. names: n different strings, paths for instance. labels: a name, a number or
         None for each. kind: `flat` is exact, `ivf` and `hnsw` are faster and find nearly all; `auto` chooses by size.
-        metric: `cosine`, `inner product` or `l2`.
+        metric: `cosine`, `dot` or `l2`.
         """
         features = _checked(features)
         self._begin(None, kind, metric, features.shape[1], None)
@@ -188,6 +189,14 @@ class Index:
         """Path and label of these ids, with score nan; a ValueError for one that is not there."""
         segments, rows = self._places(ids)
         return self._matches(np.asarray(ids, np.int64), segments, rows, np.full(len(rows), np.nan))
+
+    def ids(self, where: Filter | None = None) -> list[int]:
+        """The ids of all rows, or of those that are asked for."""
+        found: list[int] = []
+        for segment in self.segments:
+            mask = segment.asked(where)
+            found += (segment.rows.ids if mask is None else segment.rows.ids[mask]).tolist()
+        return found
 
     def find(self, paths: Sequence[str | Path]) -> list[int | None]:
         """The id of each path, None where there is none."""
@@ -395,6 +404,12 @@ class Index:
                 ids.append(id_)
             self._commit(self._without(ids := sorted(set(ids))))
             return len(ids)
+
+    def wants_compaction(self) -> bool:
+        """Whether searching would be much quicker after `compact`."""
+        beside = sum(len(segment.rows) for segment in self.segments if kinds.kind_of(segment.index) != self.kind)
+        choice = kinds.choose(self.meta["asked"], len(self), self.dim, self.meta["memory"])
+        return choice.kind != self.kind or beside > UNFOLDED * len(self)
 
     def compact(self, memory: int | None = None, shown: bool = False) -> bool:
         """Makes one segment of all, of the kind that was asked for, without the removed rows; several where they are

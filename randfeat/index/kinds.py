@@ -15,7 +15,7 @@ from ..faiss_library import faiss
 if TYPE_CHECKING:
     from ..faiss_library import FaissIndex
 
-METRICS = {"cosine": faiss.METRIC_INNER_PRODUCT, "inner product": faiss.METRIC_INNER_PRODUCT, "l2": faiss.METRIC_L2}
+METRICS = {"cosine": faiss.METRIC_INNER_PRODUCT, "dot": faiss.METRIC_INNER_PRODUCT, "l2": faiss.METRIC_L2}
 KINDS = ("auto", "flat", "ivf", "hnsw")
 
 QUICK = 1 << 27  # bytes of vectors that are gone through in some 20 ms, for each query
