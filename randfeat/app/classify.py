@@ -15,6 +15,7 @@ from .opened import Opened
 from .saying import listen
 
 SHOWN = 10  # classes
+EMPTY = shown.empty("Probabilities appear here.")
 MANY = 50  # classes, of which only those in front are read to the end
 
 
@@ -33,10 +34,14 @@ def build(opened: Opened) -> None:
     model = opened.generator()
     crop = CentreCrop(model.image_size, model.tokenizer.channels)
 
-    def take(upload: Mapping[str, Any]) -> Iterator[tuple]:
+    def take(upload: Mapping[str, Any]) -> tuple:
         picture = uploads.opened(upload)
         prepared = crop(picture)
-        yield shown.on_screen(picture), Image.fromarray(prepared[..., 0] if prepared.shape[2] == 1 else prepared), ""
+        return (
+            shown.on_screen(picture),
+            Image.fromarray(prepared[..., 0] if prepared.shape[2] == 1 else prepared),
+            EMPTY,
+        )
 
     def classify(picture: Image.Image | None, orders: float) -> Iterator[tuple]:
         if picture is None:
@@ -56,17 +61,23 @@ def build(opened: Opened) -> None:
             box = uploads.box("Picture")
             picture = gr.State()
             orders = gr.Slider(
-                1, 64, 16, step=1, label="Orders", info="more are more accurate, and take longer", buttons=[],
+                1,
+                64,
+                16,
+                step=1,
+                label="Orders",
+                info="more are more accurate, and take longer",
+                buttons=[],
                 visible=not model.generator.raster_only,
             )
             with gr.Row(elem_classes="press"):
                 go = gr.Button("Classify", variant="primary")
         with gr.Column(scale=3, min_width=280):
             says = gr.HTML(elem_classes="says")
-            result = gr.HTML(shown.empty("Probabilities appear here."), elem_classes="result")
-    listen([box.upload], take, [box], [box, picture, result], says, (None, None, ""), preprocess=False)
+            result = gr.HTML(EMPTY, elem_classes="result")
+    listen([box.upload], take, [box], [box, picture, result], says, (None, None, EMPTY), preprocess=False)
     listen([go.click], classify, [picture, orders], [result], says)
-    box.clear(lambda: (None, "", ""), None, [picture, result, says], api_visibility="private")
+    listen([box.clear], lambda: (None, EMPTY), [], [picture, result], says)
 
 
 def rounds(orders: int, several: bool) -> list[int]:

@@ -29,15 +29,27 @@ def label_of(choice: int) -> Label:
 def guidance_slider(model: Pipeline) -> gr.Slider:
     info = "how much more it shall look like its class; 1 is off"
     scale = max(1.0, float(model.sampling.guidance.scale))
-    return gr.Slider(1, max(10, scale), scale, step=0.1, label="Guidance", info=info, buttons=[], visible=model.classes.count > 0)
+    return gr.Slider(
+        1, max(10, scale), scale, step=0.1, label="Guidance", info=info, buttons=[], visible=model.classes.count > 0
+    )
 
 
 def steps_slider(model: Pipeline) -> gr.Slider:
     """Hidden where a model decodes one token at a time and nothing else."""
     tokens = model.generator.num_tokens
-    steps, info = min(model.sampling.steps or tokens, tokens), "calls of the network; fewer decode more tokens at a time"
+    steps, info = (
+        min(model.sampling.steps or tokens, tokens),
+        "calls of the network; fewer decode more tokens at a time",
+    )
     return gr.Slider(
-        1, tokens, steps, step=1, label="Steps", info=info, buttons=[], visible=not model.generator.raster_only and tokens > 1
+        1,
+        tokens,
+        steps,
+        step=1,
+        label="Steps",
+        info=info,
+        buttons=[],
+        visible=not model.generator.raster_only and tokens > 1,
     )
 
 

@@ -36,9 +36,9 @@ def why_not(opened: Opened) -> str:
 def build(opened: Opened) -> None:
     model = opened.generator()
 
-    def take(upload: Mapping[str, Any]) -> Iterator[tuple]:
+    def take(upload: Mapping[str, Any]) -> tuple:
         picture = shown.reduced(uploads.opened(upload))
-        yield hidden(), picture, seen(on_painter(picture)), seen(), ""
+        return hidden(), picture, seen(on_painter(picture)), seen(), ""
 
     def paint(
         drawn: Any, picture: Image.Image | None, choice: int, samples: float, scale: float, steps: float, seed: float
@@ -84,9 +84,9 @@ def build(opened: Opened) -> None:
     place = [box, picture, painter, other, result]
     empty = seen(None), None, hidden(), hidden(), ""
     listen([box.upload], take, [box], place, says, empty, preprocess=False)
-    listen([other.click], lambda: iter([empty]), [], place, says)
+    listen([other.click], lambda: empty, [], place, says)
     given = [painter, picture, choice, samples, scale, steps, seed]
-    running = listen([go.click], paint, given, [result, seed], says, js=SEND_MASK)
+    running = listen([go.click], paint, given, [result, seed], says, js=SEND_MASK, show_progress_on=result)
     stop.click(None, cancels=[running], api_visibility="private")
 
 

@@ -32,6 +32,7 @@ OURS = tuple(
         "raster/causal/token/L-1/none/mean",
     )
 )
+EMPTY = shown.empty("Drop a picture to see its features as colours.")
 TIMMS = ("L0.5/none", "L-1/none")
 
 
@@ -66,15 +67,18 @@ def build(opened: Opened) -> None:
             specs = readings(opened.model)
             info = "orders/context/stream/layers/none/merge" if opened.model else "layers/none, as L6/none"
             spec = gr.Dropdown(
-                specs, value=specs[0], label="Reading", info=f"choose one, or write your own: {info}",
+                specs,
+                value=specs[0],
+                label="Reading",
+                info=f"choose one, or write your own: {info}",
                 allow_custom_value=True,
             )
         with gr.Column(scale=3, min_width=280):
             says = gr.HTML(elem_classes="says")
-            result = gr.HTML(shown.empty("Drop a picture to see its features as colours."), elem_classes="result")
-    listen([box.upload], take, [box, spec], [box, prepared, result], says, (None, None, ""), preprocess=False)
+            result = gr.HTML(EMPTY, elem_classes="result")
+    listen([box.upload], take, [box, spec], [box, prepared, result], says, (None, None, EMPTY), preprocess=False)
     listen([spec.change], show, [prepared, spec], [result], says)
-    box.clear(lambda: (None, "", ""), None, [prepared, result, says], api_visibility="private")
+    listen([box.clear], lambda: (None, EMPTY), [], [prepared, result], says)
 
 
 def readings(model: Pipeline | None) -> list[str]:

@@ -37,7 +37,7 @@ def build(opened: Opened) -> None:
         with gr.Column(scale=3, min_width=280):
             says = gr.HTML(elem_classes="says")
             result = gr.HTML(shown.empty("A picture appears here, token by token."), elem_classes="result")
-    running = listen([go.click], sample, [choice, scale, steps, seed], [result, seed], says)
+    running = listen([go.click], sample, [choice, scale, steps, seed], [result, seed], says, show_progress_on=result)
     stop.click(None, cancels=[running], api_visibility="private")
 
 
@@ -47,5 +47,8 @@ def moment(frame: Frame, step: int, name: str) -> str:
     caption = f"{name}, step {step}, {made} of {tokens} tokens"
     order = pictures.order_sheet(frame.made_at)
     return shown.progress(made / tokens, caption) + shown.figures(
-        [shown.figure(frame.picture, caption), shown.figure(order, "the step that made each token, the early ones dark")]
+        [
+            shown.figure(frame.picture, caption),
+            shown.figure(order, "the step that made each token, the early ones dark"),
+        ]
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -16,30 +17,41 @@ EXPECTED = (ValueError, OSError, RuntimeError, MemoryError)
 
 def listen(
     events: Sequence[Any],
-    handler: Callable[..., Iterator[tuple]],
+    handler: Callable[..., Iterator[tuple]] | Callable[..., tuple],
     inputs: Sequence[Any],
     outputs: Sequence[Any],
     says: gr.HTML,
     failed: tuple | None = None,
     **options: Any,
 ) -> Any:
-    """Runs a handler at any of some events. It yields values for the outputs, once or again and again.
+    """Runs a handler at any of some events. It returns values for the outputs at once, or computes and yields some
+    again and again; then others wait until it is done.
 
-    says: where an error is said in a sentence; failed: the outputs after one, by default what they were. options: of
+    says: where an error is said in a sentence. failed: the outputs after one, by default what they were. options: of
     gradio's listeners. Returns what `cancels` of another listener takes.
     """
+    left = tuple(gr.skip() for _ in outputs) if failed is None else failed
 
     @functools.wraps(handler)  # gradio looks at its types for what else it wants to be told
-    def guarded(*given: Any) -> Iterator[tuple]:
+    def computing(*given: Any) -> Iterator[tuple]:
         try:
             for values in handler(*given):
                 yield *values, ""
         except EXPECTED as error:
-            left = tuple(gr.skip() for _ in outputs) if failed is None else failed
             yield *left, alert(sentence(error))
 
-    how = {"show_progress": "minimal", "concurrency_id": "model", "concurrency_limit": 1, "show_progress_on": outputs[-1]} | options
-    return gr.on([*events], guarded, [*inputs], [*outputs, says], api_visibility="private", **how)
+    @functools.wraps(handler)
+    def at_once(*given: Any) -> tuple:
+        try:
+            return *handler(*given), ""
+        except EXPECTED as error:
+            return *left, alert(sentence(error))
+
+    how: dict[str, Any] = {"show_progress": "minimal", "show_progress_on": outputs[-1], "api_visibility": "private"}
+    if inspect.isgeneratorfunction(handler):
+        how |= {"concurrency_id": "model", "concurrency_limit": 1}
+        return gr.on([*events], computing, [*inputs], [*outputs, says], **how | options)
+    return gr.on([*events], at_once, [*inputs], [*outputs, says], **how | {"queue": False} | options)
 
 
 def sentence(error: BaseException) -> str:

@@ -56,6 +56,9 @@ def build(opened: Opened) -> None:
     def again(query: Query | None, *how: Any) -> Iterator[tuple]:
         yield results(query, *how)
 
+    def begin(*how: Any) -> Iterator[tuple]:
+        yield None, *results(None, *how)
+
     def results(query: Query | None, labels: Sequence[str], pattern: str, k: float) -> tuple[str]:
         index.refresh()
         where = Filter(labels or (), pattern.strip() or ())
@@ -87,7 +90,9 @@ def build(opened: Opened) -> None:
                 gr.HTML(shown.note("Its rows came as numbers, which no model here reads: start from one of them."))
             query = gr.State()
             names = list(index.labels())
-            labels = gr.Dropdown(names, value=[], multiselect=True, label="Labels", visible=bool(names), info="any if none")
+            labels = gr.Dropdown(
+                names, value=[], multiselect=True, label="Labels", visible=bool(names), info="any if none"
+            )
             pattern = gr.Textbox(label="Path", info=r"a pattern, such as cats/\*.jpg; \* is any text", value="")
             k = gr.Slider(1, MOST, AT_FIRST, step=1, label="Results", buttons=[])
             with gr.Accordion("Near-duplicates", open=False):
@@ -104,9 +109,9 @@ def build(opened: Opened) -> None:
     how, options = [labels, pattern, k], {"show_progress_on": hits, "concurrency_id": THREAD}
     listen([box.upload], take, [box, *how], [box, query, hits], says, (None, None, ""), preprocess=False, **options)
     listen([hits.select], follow, how, [box, query, hits], says, **options)
-    changes = [labels.change, pattern.submit, pattern.blur, k.release, box.clear]
-    listen(changes[:-1], again, [query, *how], [hits], says, **options)
-    listen([box.clear], lambda *how: iter([(None, *results(None, *how))]), how, [query, hits], says, **options)
+    changes = [labels.change, pattern.submit, pattern.blur, k.release]
+    listen(changes, again, [query, *how], [hits], says, **options)
+    listen([box.clear], begin, how, [query, hits], says, **options)
     listen([find.click], duplicates, [threshold, labels, pattern], [hits], says, **options)
 
 

@@ -67,6 +67,11 @@ def served(opened: Opened, listening: socket.socket) -> Iterator[threading.Threa
             thread.join(2 * PATIENCE)
 
 
+def computes() -> bool:
+    """Whether a listener of a page that has ended still does."""
+    return any(thread.name == "AnyIO worker thread" for thread in threading.enumerate())
+
+
 async def _built(opened: Opened) -> FastAPI:
     """`application` inside an event loop: without one gradio makes loops that nobody closes."""
     return application(opened)

@@ -58,7 +58,7 @@ def bars(shares: Iterable[tuple[str, float]]) -> str:
     """Names with their probabilities as bars, in the sequence given."""
     rows = "".join(
         f'<li><span>{escape(name)}</span><span class="bar"><span style="width:{100 * share:.2f}%"></span></span>'
-        f'<b>{100 * share:.1f} %</b></li>'
+        f"<b>{100 * share:.1f} %</b></li>"
         for name, share in shares
     )
     return f'<ol class="bars">{rows}</ol>'

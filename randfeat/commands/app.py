@@ -68,6 +68,6 @@ def run(args: argparse.Namespace) -> int:
                 server.join()
         except KeyboardInterrupt:
             print("\nstopped", file=sys.stderr, flush=True)
-            if server.is_alive():
-                os._exit(0)  # it computes still, and torch aborts when the interpreter ends around it
+            if serving.computes():
+                os._exit(0)  # torch aborts when the interpreter ends around it
     return 0

@@ -24,10 +24,14 @@ class Visit:
         self.context.set_default_timeout(PATIENCE)
         self.context.route("**/*", self._only_here)
         self.page = self.context.new_page()
-        self.page.on("console", lambda said: self.errors.append(said.text) if said.type == "error" else None)
-        self.page.on("pageerror", lambda error: self.errors.append(str(error)))
+        self.page.on("console", lambda said: self._wrong(said.text) if said.type == "error" else None)
+        self.page.on("pageerror", lambda error: self._wrong(str(error)))
         self.page.goto(address)
         self.page.get_by_role("tab").first.wait_for()
+
+    def _wrong(self, said):
+        if self.errors is not None:
+            self.errors.append(said)
 
     def _only_here(self, route):
         if route.request.url.startswith(("http://127.0.0.1:", "data:", "blob:")):
@@ -35,6 +39,10 @@ class Visit:
         else:
             self.elsewhere.append(route.request.url)
             route.abort()
+
+    def forgive(self):
+        """What the console says from now on is not held against the page: its server is gone, or refuses something."""
+        self.errors = None
 
     def open(self, tab):
         self.page.get_by_role("tab", name=tab).click()

@@ -37,7 +37,9 @@ def test_what_is_drawn_over_is_made_anew_and_the_rest_stays(painter, place):
     assert not mask[:4].any()
     painter.press("Inpaint")
     painter.sees("seed 3")
-    assert painter.panel.get_by_label("Seed", exact=True).input_value() == "4"  # so that pressing again shows other ones
+    assert (
+        painter.panel.get_by_label("Seed", exact=True).input_value() == "4"
+    )  # so that pressing again shows other ones
     picture, model = Image.open(place / "plain" / "0003.png"), load(place / "randar")
     made = painter.figures()
     assert len(made) == 4
@@ -80,7 +82,9 @@ def test_erasing_clearing_and_another_picture(painter, place):
     painter.press("Another picture")
     painter.panel.locator("canvas").wait_for(state="hidden")
     painter.press("Inpaint")
-    painter.page.wait_for_function("document.querySelector('[role=alert]')?.innerText.startsWith('There is no picture')")
+    painter.page.wait_for_function(
+        "document.querySelector('[role=alert]')?.innerText.startsWith('There is no picture')"
+    )
     tall = place / "tall.png"
     Image.new("RGB", (500, 3000), "navy").save(tall)
     painter.drop(tall)

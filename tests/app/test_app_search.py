@@ -66,7 +66,9 @@ def test_filters_and_the_number_of_results(search, place):
     pattern = search.panel.get_by_label("Path")
     pattern.fill("negative/*.png")
     pattern.press("Enter")
-    search.page.wait_for_function("[...document.querySelectorAll('.hits button')].every(e => e.title.includes('negat'))")
+    search.page.wait_for_function(
+        "[...document.querySelectorAll('.hits button')].every(e => e.title.includes('negat'))"
+    )
     number = search.panel.get_by_label("number input for Results")
     number.fill("5")
     number.press("Tab")
@@ -109,7 +111,9 @@ def test_the_first_result_is_there_in_half_a_second(search, place):
         path = place / "plain" / f"{100 + number:04}.png"
         start = time.perf_counter()
         search.drop(path)
-        search.page.wait_for_function("name => document.querySelector('.answer')?.innerText.includes(name)", arg=path.name)
+        search.page.wait_for_function(
+            "name => document.querySelector('.answer')?.innerText.includes(name)", arg=path.name
+        )
         took.append(time.perf_counter() - start)
         search.panel.get_by_role("button", name="Remove Image").click()
         search.panel.get_by_text("nearest").wait_for(state="detached")

@@ -5,10 +5,10 @@ from __future__ import annotations
 import browsing
 import numpy as np
 from PIL import Image
+from randfeat.probes.sheets import pca_maps
 
 from randfeat import Guidance, Sampling, load
 from randfeat.data import to_pil
-from randfeat.probes.sheets import pca_maps
 
 WATCH = """() => {
   window.seen = [];
@@ -76,7 +76,9 @@ def test_features_are_read_as_colours(visit, site, place):
     ):
         reading.fill(wrong)
         reading.press("Enter")
-        read.page.wait_for_function("said => document.querySelector('[role=alert]')?.innerText.includes(said)", arg=says)
+        read.page.wait_for_function(
+            "said => document.querySelector('[role=alert]')?.innerText.includes(said)", arg=says
+        )
     reading.fill("columns/echo/query/L1,L2/none/concat")
     reading.press("Enter")
     read.sees("32 numbers at each of 4 × 4 places")
