@@ -60,12 +60,19 @@ class Vectors:
         return self._as_indexed(rows, numbers)
 
     def _as_indexed(self, rows: np.ndarray, numbers: np.ndarray) -> np.ndarray:
-        finite = np.isfinite(rows.sum(1, dtype=np.float64))  # a sum is quicker than looking at each, and needs no room
-        if not finite.all():
-            raise ValueError(f"row {numbers[int(finite.argmin())]} has a value that is not finite")
+        refuse_infinite(rows, numbers)
         if self.metric == "cosine":
             faiss.normalize_L2(rows)
         return rows
+
+
+def refuse_infinite(rows: np.ndarray, numbers: np.ndarray | None = None) -> None:
+    """A ValueError names the first row with a value that is not finite. numbers: of the rows, if not from 0."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        finite = np.isfinite(rows.sum(1, dtype=np.float64))  # quicker than to look at each, and in no room
+    if not finite.all():
+        row = int(finite.argmin())
+        raise ValueError(f"row {row if numbers is None else numbers[row]} has a value that is not finite")
 
 
 def _copy(source: np.ndarray, target: np.ndarray) -> None:

@@ -153,12 +153,14 @@ class Directory:
 
     def _opened(self, entry: dict[str, Any]) -> Segment:
         vectors = self.path / f"{entry['name']}.faiss"
+        names = [*entry["sha256"], *([entry["removed"]["name"]] if entry["removed"] else [])]
         try:
             removed = entry["removed"] and np.load(self.path / entry["removed"]["name"], allow_pickle=False)
             segment = Segment(_mapped(vectors), Rows(vectors.with_suffix(".parquet")), removed, entry)
-        except FileNotFoundError:
-            raise
         except (ValueError, OSError, RuntimeError, EOFError, pa.ArrowInvalid) as error:
+            for name in names:
+                if not (self.path / name).exists():
+                    raise FileNotFoundError(2, "No such file", str(self.path / name)) from None
             said = (str(error).strip() or type(error).__name__).splitlines()[0]
             reason = f"a file of {self.path} is damaged ({said}): copy the index again, or build it anew"
             raise ValueError(reason) from None
@@ -207,6 +209,4 @@ class Directory:
 
 def _mapped(path: Path) -> FaissIndex:
     """An index of faiss whose vectors stay on the disk until they are used, where this faiss and this machine can."""
-    if not path.is_file():
-        raise FileNotFoundError(2, "No such file", str(path))
     return faiss.read_index(str(path), getattr(faiss, "IO_FLAG_MMAP_IFC", 0))

@@ -247,8 +247,9 @@ class Index:
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Ids, scores, numbers of segments and rows, each (m, up to k), best first."""
         queries = self._prepared(queries)
-        if isinstance(k, bool) or int(k) != k or k < 1:
-            raise ValueError(f"k must be a whole number from 1, got {k}")
+        for name, value in (("k", k), ("effort", 1 if effort is None else effort)):
+            if isinstance(value, bool) or int(value) != value or value < 1:
+                raise ValueError(f"{name} must be a whole number from 1, got {value}")
         best_first = -1 if self.metric != "l2" else 1
         scores, segments, rows = [], [], []
         for number, segment in enumerate(self.segments):
@@ -577,6 +578,7 @@ class Index:
         features = _checked(features)
         if features.shape[1] != self.dim:
             raise ValueError(f"the index holds features of {self.dim} numbers, these have {features.shape[1]}")
+        building.refuse_infinite(features)
         return features
 
 

@@ -49,7 +49,7 @@ def choose(kind: str, count: int, dim: int, memory: int | None = None) -> Choice
     if size <= memory or count < COMPRESSED_FROM:
         return Choice("ivf", f"IVF{lists},Flat", f"{quick}; they fit into {memory / 1e9:.2g} GB")
     codes = max((m for m in range(1, dim // 4 + 1) if dim % m == 0), default=1)
-    coder = f"PQ{codes}" if 16 * codes >= dim else "SQ8"  # of a prime number there is nothing to divide
+    coder = f"PQ{codes}np" if 16 * codes >= dim else "SQ8"  # a prime number cannot be cut; np: no polysemous
     why = f"{quick}, as codes, since they do not fit into {memory / 1e9:.2g} GB; the best are compared exactly"
     return Choice("ivf", f"IVF{lists},{coder},RFlat", why)
 
@@ -75,7 +75,8 @@ def make(factory: str, dim: int, metric: str, sample: np.ndarray) -> FaissIndex:
     index = faiss.index_factory(dim, factory, METRICS[metric])
     if factory.startswith("IVF"):
         ivf = faiss.extract_index_ivf(index)
-        ivf.cp.min_points_per_centroid = 1  # faiss would warn on standard error
+        for learned in (ivf, *([ivf.pq] if hasattr(ivf, "pq") else [])):
+            learned.cp.min_points_per_centroid = 1  # faiss would warn on standard error
         if getattr(faiss, "get_num_gpus", int)():  # 0 in a faiss without them
             ivf.clustering_index = faiss.index_cpu_to_all_gpus(faiss.IndexFlat(dim, METRICS[metric]))
         index.train(sample)
@@ -96,9 +97,11 @@ def search(
     index: FaissIndex, queries: np.ndarray, k: int, selector: Any = None, effort: int | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Scores and row numbers (m, k); -1 where no more was found. selector: of faiss, among which rows."""
-    if selector is None and effort is None:
-        return index.search(queries, k)
-    return index.search(queries, k, params=_parameters(index, selector, effort))
+    parameters = None if selector is None and effort is None else _parameters(index, selector, effort)
+    if isinstance(index, faiss.IndexRefine) and k <= TUNED_AT:  # it compares exactly a multiple of what is asked for
+        scores, rows = index.search(queries, TUNED_AT + 1, params=parameters)
+        return np.ascontiguousarray(scores[:, :k]), np.ascontiguousarray(rows[:, :k])
+    return index.search(queries, k, params=parameters)
 
 
 def search_all(index: FaissIndex, queries: np.ndarray, k: int, selector: Any = None) -> tuple[np.ndarray, np.ndarray]:
