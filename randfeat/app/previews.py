@@ -38,6 +38,7 @@ def opened(path: str, longest: int = shown.LARGE) -> Image.Image | None:
         with warnings.catch_warnings(), Image.open(path) as picture:
             warnings.simplefilter("ignore")
             picture.draft("RGB" if picture.mode != "L" else "L", (longest, longest))
+            picture.load()
             return shown.reduced(data.as_seen(picture), longest)
     except Exception:  # decoders raise whatever they stumble over
         return None

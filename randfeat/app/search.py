@@ -93,7 +93,7 @@ def build(opened: Opened) -> None:
             labels = gr.Dropdown(
                 names, value=[], multiselect=True, label="Labels", visible=bool(names), info="any if none"
             )
-            pattern = gr.Textbox(label="Path", info=r"a pattern, such as cats/\*.jpg; \* is any text", value="")
+            pattern = gr.Textbox(label="Path", info="a pattern, such as cats/*.jpg", value="")
             k = gr.Slider(1, MOST, AT_FIRST, step=1, label="Results", buttons=[])
             with gr.Accordion("Near-duplicates", open=False):
                 threshold = alike(index)
