@@ -38,7 +38,7 @@ def build(opened: Opened) -> None:
         picture = uploads.opened(upload)
         prepared = crop(picture)
         return (
-            shown.on_screen(picture),
+            uploads.in_box(picture),
             Image.fromarray(prepared[..., 0] if prepared.shape[2] == 1 else prepared),
             EMPTY,
         )

@@ -27,7 +27,9 @@ def url(path: str) -> str:
 @functools.lru_cache(KEPT)
 def _url(path: str, changed: int) -> str:
     picture = opened(path, SIDE)
-    return "" if picture is None else shown.url(shown.on_screen(picture, SIDE // 2, SIDE))
+    if picture is None:
+        return ""
+    return shown.url(shown.on_screen(picture, SIDE // 2, SIDE), photograph=max(picture.size) > SIDE // 2)
 
 
 def opened(path: str, longest: int = shown.LARGE) -> Image.Image | None:

@@ -47,7 +47,7 @@ def build(opened: Opened) -> None:
     def take(upload: Mapping[str, Any], spec: str) -> Iterator[tuple]:
         picture = uploads.opened(upload)
         prepared = encoder.prepare(picture)
-        yield shown.on_screen(picture), prepared, gr.skip()
+        yield uploads.in_box(picture), prepared, gr.skip()
         for (result,) in show(prepared, spec):
             yield gr.skip(), gr.skip(), result
 

@@ -45,13 +45,14 @@ def build(opened: Opened) -> None:
         assert reader is not None
         picture = uploads.opened(upload)
         query = Query(str(upload.get("orig_name") or "your picture"), features=reader.features([picture])[0])
-        yield shown.on_screen(picture), query, *results(query, *how)
+        yield gr.skip(), query, *results(query, *how)
+        yield uploads.in_box(picture), gr.skip(), gr.skip()
 
     def follow(event: gr.EventData, *how: Any) -> Iterator[tuple]:
         (row,) = index.rows([int(event.id)])
         query = Query(Path(row.path).name, id=row.id)
         picture = previews.opened(row.path)
-        yield None if picture is None else shown.on_screen(picture), query, *results(query, *how)
+        yield None if picture is None else uploads.in_box(picture), query, *results(query, *how)
 
     def again(query: Query | None, *how: Any) -> Iterator[tuple]:
         yield results(query, *how)

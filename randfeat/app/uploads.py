@@ -9,6 +9,7 @@ import gradio as gr
 from PIL import Image
 
 from .. import data
+from . import shown
 
 
 def box(label: str) -> gr.Image:
@@ -19,9 +20,14 @@ def box(label: str) -> gr.Image:
         sources=["upload", "clipboard"],
         height=300,
         buttons=[],
-        format="png",
+        format="jpeg",  # of what `in_box` gives back
         elem_classes="picture",
     )
+
+
+def in_box(picture: Image.Image) -> Image.Image:
+    """What the box shows in the place of an upload, which no browser may be able to."""
+    return shown.on_screen(picture, most=480)
 
 
 def opened(upload: Mapping[str, Any]) -> Image.Image:
