@@ -12,10 +12,10 @@ from ..data import CentreCrop
 from ..racing import Race
 from . import shown, uploads
 from .opened import Opened
-from .saying import listen
+from .saying import disabled, enabled, listen
 
 SHOWN = 10  # classes
-EMPTY = shown.empty("Probabilities appear here.")
+EMPTY = shown.empty("Drop a picture, and press Classify.")
 MANY = 50  # classes, of which only those in front are read to the end
 
 
@@ -36,16 +36,11 @@ def build(opened: Opened) -> None:
 
     def take(upload: Mapping[str, Any]) -> tuple:
         picture = uploads.opened(upload)
-        prepared = crop(picture)
-        return (
-            uploads.in_box(picture),
-            Image.fromarray(prepared[..., 0] if prepared.shape[2] == 1 else prepared),
-            EMPTY,
-        )
+        return uploads.in_box(picture), shown.of_array(crop(picture)), enabled(), EMPTY
 
     def classify(picture: Image.Image | None, orders: float) -> Iterator[tuple]:
         if picture is None:
-            raise ValueError("There is no picture to classify yet: drop one first.")
+            raise ValueError("The picture is gone: drop it again.")
         race = Race() if model.classes.count > MANY else None
         yield (shown.progress(0, "reading in the first order"),)
         for count in rounds(int(orders), race is None and not model.generator.raster_only):
@@ -71,13 +66,14 @@ def build(opened: Opened) -> None:
                 visible=not model.generator.raster_only,
             )
             with gr.Row(elem_classes="press"):
-                go = gr.Button("Classify", variant="primary")
+                go = gr.Button("Classify", variant="primary", interactive=False)
         with gr.Column(scale=3, min_width=280):
             says = gr.HTML(elem_classes="says")
             result = gr.HTML(EMPTY, elem_classes="result")
-    listen([box.upload], take, [box], [box, picture, result], says, (None, None, EMPTY), preprocess=False)
+    place, none = [picture, go, result], (None, disabled(), EMPTY)
+    listen([box.upload], take, [box], [box, *place], says, (None, *none), preprocess=False)
+    listen([box.clear], lambda: none, [], place, says)
     listen([go.click], classify, [picture, orders], [result], says)
-    listen([box.clear], lambda: (None, EMPTY), [], [picture, result], says)
 
 
 def rounds(orders: int, several: bool) -> list[int]:

@@ -20,7 +20,7 @@ from ..editing.jobs import guess_label
 from ..pipeline import Pipeline
 from . import controls, shown, uploads
 from .opened import Opened
-from .saying import listen
+from .saying import disabled, enabled, listen
 
 HERE = Path(__file__).parent
 ORDERS = 4  # that a guess is averaged over
@@ -37,14 +37,13 @@ def build(opened: Opened) -> None:
     model = opened.generator()
 
     def take(upload: Mapping[str, Any]) -> tuple:
-        picture = shown.reduced(uploads.opened(upload))
-        return hidden(), picture, seen(on_painter(picture)), seen(), ""
+        return place_for(shown.reduced(uploads.opened(upload)))
 
     def paint(
         drawn: Any, picture: Image.Image | None, choice: int, samples: float, scale: float, steps: float, seed: float
     ) -> Iterator[tuple]:
         if picture is None:
-            raise ValueError("There is no picture to paint in yet: drop one first.")
+            raise ValueError("The picture is gone: drop it again.")
         hidden = as_mask(mask_of(drawn), (picture.height, picture.width))
         if not hidden.any():
             raise ValueError("Nothing is painted over yet: draw over what the model shall make anew.")
@@ -75,31 +74,30 @@ def build(opened: Opened) -> None:
             samples = gr.Slider(1, 8, 4, step=1, label="Samples", info="each with a seed of its own", buttons=[])
             scale, steps, seed = controls.guidance_slider(model), controls.steps_slider(model), controls.seed_box()
             with gr.Row(elem_classes="press"):
-                go = gr.Button("Inpaint", variant="primary")
+                go = gr.Button("Inpaint", variant="primary", interactive=False)
                 stop = gr.Button("Stop")
             if model.generator.raster_only:
                 gr.HTML(shown.note("This model writes row by row: it does not see what comes after the mask."))
             says = gr.HTML(elem_classes="says")
     result = gr.HTML(elem_classes="result")
-    place = [box, picture, painter, other, result]
-    empty = seen(None), None, hidden(), hidden(), ""
-    listen([box.upload], take, [box], place, says, empty, preprocess=False)
-    listen([other.click], lambda: empty, [], place, says)
+    place = [box, picture, painter, other, go, result]
+    listen([box.upload], take, [box], place, says, place_for(None), preprocess=False)
+    listen([other.click], lambda: place_for(None), [], place, says)
     given = [painter, picture, choice, samples, scale, steps, seed]
     running = listen([go.click], paint, given, [result, seed], says, js=SEND_MASK, show_progress_on=result)
     stop.click(None, cancels=[running], api_visibility="private")
 
 
-def seen(value: Any = ...) -> dict[str, Any]:
-    return gr.update(visible=True) if value is ... else gr.update(value=value, visible=True)
-
-
-def hidden() -> dict[str, Any]:
-    return gr.update(value=None, visible=False)
-
-
-def on_painter(picture: Image.Image) -> dict[str, Any]:
-    return {"url": shown.url(picture), "width": picture.width, "height": picture.height}
+def place_for(picture: Image.Image | None) -> tuple:
+    """What the page shows where there is a picture to paint in, or none: the box, the picture, the painter with it, the
+    buttons, no result.
+    """
+    if picture is None:
+        gone = gr.update(visible=False)
+        return gr.update(value=None, visible=True), None, gr.update(value=None, visible=False), gone, disabled(), ""
+    drawn_on = {"url": shown.url(picture), "width": picture.width, "height": picture.height}
+    there = gr.update(visible=True)
+    return gr.update(value=None, visible=False), picture, gr.update(value=drawn_on, visible=True), there, enabled(), ""
 
 
 def mask_of(drawn: Any) -> Image.Image:

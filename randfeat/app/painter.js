@@ -99,6 +99,8 @@ async function show() {
   loaded.src = given.url;
   await loaded.decode();
   [canvas.width, canvas.height] = [given.width, given.height];
+  // as large as there is room for, and no higher than the window
+  canvas.style.width = `min(100%, ${(75 * given.width) / given.height}vh)`;
   [picture, mask, at] = [loaded, new Uint8Array(given.width * given.height), null];
   draw();
 }

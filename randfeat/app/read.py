@@ -58,7 +58,8 @@ def build(opened: Opened) -> None:
         _, width, rows, columns = dense.shape
         colours = Image.fromarray(pca_maps(dense)[0])
         read = f"{width:,} numbers at each of {rows} × {columns} places; the same colours mean the same features"
-        yield (shown.figures([shown.figure(seen(prepared), "what the model sees"), shown.figure(colours, read)]),)
+        seen = shown.figure(shown.of_array(prepared), "what the model sees")
+        yield (shown.figures([seen, shown.figure(colours, read)]),)
 
     with gr.Row(elem_classes="split"):
         with gr.Column(scale=2, min_width=280):
@@ -102,9 +103,3 @@ def dense_features(encoder: Encoder, prepared: np.ndarray, spec: str) -> np.ndar
     if read.ndim != 4:
         raise ValueError(f"The reading {spec} gives one vector for the whole picture: write none where it pools.")
     return read
-
-
-def seen(prepared: np.ndarray) -> Image.Image:
-    """What an encoder made of a picture, (h, w, channels) or of timm (channels, h, w), as a picture."""
-    array = prepared if prepared.shape[2] in (1, 3) else prepared.transpose(1, 2, 0)
-    return Image.fromarray(array[..., 0] if array.shape[2] == 1 else np.ascontiguousarray(array))

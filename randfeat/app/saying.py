@@ -54,6 +54,15 @@ def listen(
     return gr.on([*events], at_once, [*inputs], [*outputs, says], **how | {"queue": False} | options)
 
 
+def enabled() -> dict[str, Any]:
+    """For a button that has something to do."""
+    return gr.update(interactive=True)
+
+
+def disabled() -> dict[str, Any]:
+    return gr.update(interactive=False)
+
+
 def sentence(error: BaseException) -> str:
     """What an error says, for a person."""
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):

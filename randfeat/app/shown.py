@@ -7,6 +7,7 @@ import io
 from collections.abc import Iterable
 from html import escape
 
+import numpy as np
 from PIL import Image
 
 from .. import pictures
@@ -28,6 +29,12 @@ def reduced(picture: Image.Image, longest: int = LARGEST) -> Image.Image:
         return picture
     width, height = (max(1, round(side * longest / max(picture.size))) for side in picture.size)
     return picture.resize((width, height), Image.Resampling.LANCZOS, reducing_gap=3)
+
+
+def of_array(prepared: np.ndarray) -> Image.Image:
+    """What an encoder made of a picture, uint8 (h, w, channels) or of timm (channels, h, w), as a picture."""
+    array = prepared if prepared.shape[2] in (1, 3) else prepared.transpose(1, 2, 0)
+    return Image.fromarray(array[..., 0] if array.shape[2] == 1 else np.ascontiguousarray(array))
 
 
 def url(picture: Image.Image, photograph: bool = False) -> str:

@@ -72,8 +72,12 @@ def test_two_people_do_not_mix(visit, site, place):
     one.open("Sample")
     one.press("Sample")
     other.open("Classify")
-    other.press("Classify")
-    assert other.told() == "There is no picture to classify yet: drop one first."  # what one dropped is not other's
+    one.open("Classify")
+    one.drop(place / "plain" / "0010.png")
+    one.press("Classify")
+    one.sees("read in 16 orders")
+    assert other.panel.get_by_role("button", name="Classify", exact=True).is_disabled()  # it is not the other's picture
+    one.open("Sample")
     one.sees("seed 0, step 16")
     assert one.panel.get_by_role("alert").count() == 0
 

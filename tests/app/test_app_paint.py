@@ -81,14 +81,19 @@ def test_erasing_clearing_and_another_picture(painter, place):
     assert painter.told() == "Nothing is painted over yet: draw over what the model shall make anew."
     painter.press("Another picture")
     painter.panel.locator("canvas").wait_for(state="hidden")
-    painter.press("Inpaint")
-    painter.page.wait_for_function(
-        "document.querySelector('[role=alert]')?.innerText.startsWith('There is no picture')"
-    )
+    assert painter.panel.get_by_role("button", name="Inpaint").is_disabled()
     tall = place / "tall.png"
     Image.new("RGB", (500, 3000), "navy").save(tall)
     painter.drop(tall)
     painter.page.wait_for_function("document.querySelector('#painter canvas')?.height == 1024")  # reduced to that
+    box = painter.panel.locator("canvas").bounding_box()
+    assert box["height"] < 900
+    width = painter.page.evaluate("document.querySelector('canvas').width")
+    assert abs(box["height"] / box["width"] - 1024 / width) < 0.1
+    drag(painter, (0.1, 0.1), (0.12, 0.12))
+    rows, columns = np.nonzero(painter.mask())
+    assert abs(rows.mean() / 1024 - 0.11) < 0.02  # what is marked is what was pointed at
+    assert abs(columns.mean() / painter.mask().shape[1] - 0.11) < 0.1
 
 
 def test_a_model_of_raster_order_says_what_it_does_not_see(visit, raster, place):

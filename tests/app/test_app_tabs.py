@@ -87,10 +87,9 @@ def test_features_are_read_as_colours(visit, site, place):
 
 def test_classes_have_the_probabilities_of_python(visit, site, place):
     classify = visit(site, "Classify")
-    classify.press("Classify")
-    assert classify.told() == "There is no picture to classify yet: drop one first."
+    go = classify.panel.get_by_role("button", name="Classify", exact=True)
+    assert go.is_disabled()
     classify.drop(place / "plain" / "0005.png")
-    classify.panel.get_by_role("button", name="Remove Image").wait_for()
     classify.press("Classify")
     classify.page.wait_for_function("!document.querySelector('progress') && document.querySelector('.bars')")
     classify.sees("read in 16 orders")
@@ -99,6 +98,9 @@ def test_classes_have_the_probabilities_of_python(visit, site, place):
     assert [" ".join(row[:2]) for row in rows] == [one.name for one in best]
     assert [row[2] for row in rows] == [f"{100 * one.probability:.1f}" for one in best]
     assert sum(float(row[2]) for row in rows) > 99
+    classify.press("Remove Image")
+    classify.sees("Drop a picture, and press Classify.")
+    assert go.is_disabled()
 
 
 def test_what_a_model_cannot_do_is_said_in_a_sentence(visit, raster):
