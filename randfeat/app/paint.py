@@ -59,16 +59,17 @@ def build(opened: Opened) -> None:
 
     with gr.Row(elem_classes="split"):
         with gr.Column(scale=3, min_width=280):
-            box = uploads.box("Picture")
+            with gr.Column() as dropping:
+                box = uploads.box("Picture")
+            with gr.Column(visible=False) as drawing:
+                painter = gr.HTML(
+                    elem_id="painter",
+                    html_template=(HERE / "painter.html").read_text("utf-8"),
+                    js_on_load=(HERE / "painter.js").read_text("utf-8"),
+                )
+                with gr.Row(elem_classes="press"):
+                    other = gr.Button("Another picture")
             picture = gr.State()
-            painter = gr.HTML(
-                elem_id="painter",
-                html_template=(HERE / "painter.html").read_text("utf-8"),
-                js_on_load=(HERE / "painter.js").read_text("utf-8"),
-                visible=False,
-            )
-            with gr.Row(elem_classes="press"):
-                other = gr.Button("Another picture", visible=False)
         with gr.Column(scale=2, min_width=280):
             choice = controls.class_menu(model, guess=True)
             samples = gr.Slider(1, 8, 4, step=1, label="Samples", info="each with a seed of its own", buttons=[])
@@ -80,7 +81,7 @@ def build(opened: Opened) -> None:
                 gr.HTML(shown.note("This model writes row by row: it does not see what comes after the mask."))
             says = gr.HTML(elem_classes="says")
     result = gr.HTML(elem_classes="result")
-    place = [box, picture, painter, other, go, result]
+    place = [box, dropping, drawing, painter, picture, go, result]
     listen([box.upload], take, [box], place, says, place_for(None), preprocess=False)
     listen([other.click], lambda: place_for(None), [], place, says)
     given = [painter, picture, choice, samples, scale, steps, seed]
@@ -89,15 +90,13 @@ def build(opened: Opened) -> None:
 
 
 def place_for(picture: Image.Image | None) -> tuple:
-    """What the page shows where there is a picture to paint in, or none: the box, the picture, the painter with it, the
-    buttons, no result.
+    """What the page shows where there is a picture to paint in, or none: an empty box, box or painter, what the painter
+    has, the picture, the button, no result.
     """
     if picture is None:
-        gone = gr.update(visible=False)
-        return gr.update(value=None, visible=True), None, gr.update(value=None, visible=False), gone, disabled(), ""
+        return None, gr.update(visible=True), gr.update(visible=False), None, None, disabled(), ""
     drawn_on = {"url": shown.url(picture), "width": picture.width, "height": picture.height}
-    there = gr.update(visible=True)
-    return gr.update(value=None, visible=False), picture, gr.update(value=drawn_on, visible=True), there, enabled(), ""
+    return None, gr.update(visible=False), gr.update(visible=True), drawn_on, picture, enabled(), ""
 
 
 def mask_of(drawn: Any) -> Image.Image:

@@ -108,7 +108,16 @@ def build(opened: Opened) -> None:
                 js_on_load=(HERE / "search.js").read_text("utf-8"),
             )
     how, options = [labels, pattern, k], {"show_progress_on": hits, "concurrency_id": THREAD}
-    listen([box.upload], take, [box, *how], [box, query, hits], says, (None, None, ""), preprocess=False, **options)
+    listen(
+        [box.upload],
+        take,
+        [box, *how],
+        [box, query, hits],
+        says,
+        (None, gr.skip(), gr.skip()),
+        preprocess=False,
+        **options,
+    )
     listen([hits.select], follow, how, [box, query, hits], says, **options)
     changes = [labels.change, pattern.submit, pattern.blur, k.release]
     listen(changes, again, [query, *how], [hits], says, **options)
