@@ -103,11 +103,14 @@ class Index:
         return True
 
     def save(self, directory: str | Path) -> None:
-        """Writes all of it to a directory; an index that was there is replaced as a whole."""
+        """Writes all of it to a directory; another index that was there is replaced as a whole."""
         target = Directory(Path(directory))
+        if self.directory is not None and self.directory.resolve() == target.path.resolve():
+            return  # where it lies already
         with target.alone():
             written = [target.write(Segment(each.index, each.rows, each.removed)) for each in self.segments]
-            target.commit(self.meta | {"skipped": None}, written)
+            skipped = target.write_skipped(self.skipped) if self.skipped else None
+            target.commit(self.meta | {"skipped": skipped}, written)
 
     # what it holds ---------------------------------------------------------------------------------------------------
 
