@@ -77,10 +77,10 @@ def refuse_infinite(rows: np.ndarray, number: int = 0) -> None:
 
 
 class Left:
-    """The rows of a segment that are not crossed out, as a part."""
+    """Rows of a segment as a part: those that are not crossed out, or these."""
 
-    def __init__(self, segment: Segment) -> None:
-        self.segment, self.rows = segment, segment.left()
+    def __init__(self, segment: Segment, rows: np.ndarray | None = None) -> None:
+        self.segment, self.rows = segment, segment.left() if rows is None else rows
 
     def __len__(self) -> int:
         return len(self.rows)

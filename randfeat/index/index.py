@@ -212,13 +212,17 @@ class Index:
 
     def vectors(self, ids: Sequence[int]) -> np.ndarray:
         """The rows of these ids, float32 (n, F), of length 1 where the metric is cosine."""
-        segments, rows = self._places(ids)
-        vectors = np.empty((len(rows), self.dim), np.float32)
-        for number, segment in enumerate(self.segments):
-            here = np.flatnonzero(segments == number)
-            if len(here):
-                vectors[here] = segment.vectors(rows[here])
+        vectors = np.empty((len(ids), self.dim), np.float32)
+        for part, which in self.parts(ids):
+            vectors[which] = part[:]
         return vectors
+
+    def parts(self, ids: Sequence[int]) -> Iterator[tuple[building.Part, np.ndarray]]:
+        """The same in parts, bit for bit as they lie there, and which of the ids each is of."""
+        segments, rows = self._places(ids)
+        for number, segment in enumerate(self.segments):
+            if len(here := np.flatnonzero(segments == number)):
+                yield building.Left(segment, rows[here]), here
 
     def labels(self) -> dict[str, int]:
         """How many rows have each label, in sorted order; those without one are not counted."""
