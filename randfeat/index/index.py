@@ -598,8 +598,8 @@ def table_of(names: Sequence[str | Path], labels: Sequence[str | int | None] | N
         raise ValueError(f"{count} features for {len(labels)} labels: expected as many")
     if (twice := first_twice(paths)) is not None:
         raise ValueError(f"the name {twice} is there twice: expected a name for each row")
-    texts = [None if label is None else str(label) for label in labels or [None] * count]
-    nulls = [None] * count
+    nulls: list[Any] = [None] * count
+    texts = [None if label is None else str(label) for label in (nulls if labels is None else labels)]
     return pa.table([[0] * count, paths, texts, nulls, nulls], schema=SCHEMA)
 
 
