@@ -81,6 +81,8 @@ def test_the_blocks_run(demo, monkeypatch, hub):
     assert npz.count(demo.parent / "quick" / "samples.npz") == 2
     assert seen["dogs"].shape == (2, 3, 256, 256)
     assert (demo.parent / "my_arpg" / "tokenizer" / "model.safetensors").is_file()
+    assert len(seen["index"]) == len(seen["in_memory"]) == 1157
+    assert (demo.parent / "similar.html").read_text().count("<img") == 51
     assert (demo.parent / "my_model" / "model.safetensors").is_file()
     assert (demo.parent / "run" / "model" / "model.safetensors").is_file()
     assert (demo.parent / "run" / "report.html").is_file()

@@ -168,8 +168,8 @@ def _search(job: Mapping[str, Any]) -> dict[str, Any]:
     opened = time.perf_counter() - started
     default = kinds.effort(index.segments[0].index)
     points: list[dict[str, Any]] = []
-    more = [] if default is None else [*kinds.efforts(index.segments[0].index, job["k"]), default]
-    for effort in sorted(set(more)) or [None]:
+    efforts: set[int | None] = {default, *kinds.efforts(index.segments[0].index, job["k"])}
+    for effort in sorted(efforts, key=lambda effort: effort or 0):
         found = index.search(queries, job["k"], effort=effort)
         scores = np.array([[match.score for match in one] for one in found])
         recall = kinds.recall(scores, truth[:, : scores.shape[1]], job["metric"])

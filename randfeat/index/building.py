@@ -44,8 +44,8 @@ class Vectors:
         for part, at in zip(self.parts, self._starts, strict=False):
             first, last = max(start, at), min(stop, at + len(part))
             if first < last:
-                _copy(part[first - at : last - at], rows[first - start : last - start])
-        return self._as_indexed(rows, np.arange(start, stop))
+                self._copy(part, slice(first - at, last - at), rows[first - start : last - start], first)
+        return rows
 
     def sample(self, count: int) -> np.ndarray:
         """So many rows, always the same; all if there are no more."""
@@ -56,35 +56,31 @@ class Vectors:
         rows = np.empty((count, self.dim), np.float32)
         for part, at, first, last in zip(self.parts, self._starts, cuts, cuts[1:], strict=False):
             if first < last:
-                _copy(part[numbers[first:last] - at], rows[first:last])
-        return self._as_indexed(rows, numbers)
-
-    def _as_indexed(self, rows: np.ndarray, numbers: np.ndarray) -> np.ndarray:
-        refuse_infinite(rows, numbers)
-        if self.metric == "cosine":
-            faiss.normalize_L2(rows)
+                self._copy(part, numbers[first:last] - at, rows[first:last], 0)
         return rows
 
+    def _copy(self, part: Part, which: Any, rows: np.ndarray, number: int) -> None:
+        """Some rows of a part into others, which are the rows from `number` on."""
+        with np.errstate(over="ignore"):  # what is too large for float32 is said to be not finite
+            rows[:] = part[which]
+        refuse_infinite(rows, number)
+        if self.metric == "cosine" and not isinstance(part, Left):  # those come out as they went in, bit for bit
+            faiss.normalize_L2(rows)
 
-def refuse_infinite(rows: np.ndarray, numbers: np.ndarray | None = None) -> None:
-    """A ValueError names the first row with a value that is not finite. numbers: of the rows, if not from 0."""
+
+def refuse_infinite(rows: np.ndarray, number: int = 0) -> None:
+    """A ValueError names the first row with a value that is not finite. number: of the first of these rows."""
     with np.errstate(invalid="ignore", over="ignore"):
         finite = np.isfinite(rows.sum(1, dtype=np.float64))  # quicker than to look at each, and in no room
     if not finite.all():
-        row = int(finite.argmin())
-        raise ValueError(f"row {row if numbers is None else numbers[row]} has a value that is not finite")
-
-
-def _copy(source: np.ndarray, target: np.ndarray) -> None:
-    with np.errstate(over="ignore"):  # what is too large for float32 is said to be not finite
-        target[:] = source
+        raise ValueError(f"row {number + int(finite.argmin())} has a value that is not finite")
 
 
 class Left:
-    """The rows of a segment that are not crossed out, as a part."""
+    """Rows of a segment as a part: those that are not crossed out, or these."""
 
-    def __init__(self, segment: Segment) -> None:
-        self.segment, self.rows = segment, segment.left()
+    def __init__(self, segment: Segment, rows: np.ndarray | None = None) -> None:
+        self.segment, self.rows = segment, segment.left() if rows is None else rows
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -104,13 +100,15 @@ def segments(
 
     table: the rows beside the vectors. memory: bytes, see `kinds.choose`. shown: whether with a progress bar.
     """
+    if not len(vectors):
+        return
     memory = kinds.default_memory() if memory is None else memory
     most = max(STEP, memory // (8 * vectors.dim))  # the rows are in memory twice
     number = -(-len(vectors) // most)
-    size = -(-len(vectors) // max(1, number))
+    size = -(-len(vectors) // number)
     empty = kinds.make(choice.factory, vectors.dim, vectors.metric, vectors.sample(kinds.sample_size(choice.factory)))
     with progress.bar(len(vectors), f"indexing ({choice.factory})", "row", shown=shown) as bar:
-        for start in range(0, len(vectors), size or 1):
+        for start in range(0, len(vectors), size):
             rows = vectors.take(start, min(len(vectors), start + size))
             index = empty if number == 1 else faiss.clone_index(empty)
             step = STEP if choice.kind == "hnsw" else len(rows)  # the others are done in no time, at once in less room

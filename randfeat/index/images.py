@@ -25,6 +25,7 @@ from ..settings import difference
 from ..sources import Source, TokenSource
 from ..sources.base import printable
 from ..sources.folder import FileSource
+from ..store import META
 from .building import Part
 from .directory import UNFINISHED, Skipped
 from .index import Index
@@ -134,18 +135,26 @@ def build_from_store(
     }
     root, classes = Path(store.meta["source"]["name"]), store.classes
     root = root.parent if root.is_file() else root
-    known = (store.directory / "meta.json").stat().st_mtime_ns
-    rows = []
-    for path, label in zip(store.paths, store.table["label"].to_pylist(), strict=True):
+    known = (store.directory / META).stat().st_mtime_ns
+
+    def found(path: str) -> tuple[str, int | None, int | None]:
         name, size, mtime_ns = _file(os.path.join(root, path))  # noqa: PTH118
-        if mtime_ns is None or mtime_ns > known:  # it may have changed since it was read
-            size = mtime_ns = None
-        found = os.path.exists(name)  # noqa: PTH110
-        rows.append((name if found else path, _label(label, classes), size, mtime_ns))
+        if mtime_ns is None:  # it lies elsewhere, or in an archive
+            return path, None, None
+        return (name, size, mtime_ns) if mtime_ns <= known else (name, None, None)  # changed since it was read
+
+    rows = []
+    for one, label in zip(store.paths, store.table["label"].to_pylist(), strict=True):
+        path, size, mtime_ns = found(one)
+        rows.append((path, _label(label, classes), size, mtime_ns))
+    skipped: list[Skipped] = []
+    for one, reason in store.skipped:
+        path, size, mtime_ns = found(one)
+        skipped.append((path, reason, size, mtime_ns))
     index = Index.__new__(Index)
     index._begin(directory, kind, metric, features.shape[1], reading)
     with index._building():
-        index._fill([features], _table(rows), memory, shown, [(*one, None, None) for one in store.skipped])
+        index._fill([features], _table(rows), memory, shown, skipped)
     return index
 
 
@@ -156,9 +165,7 @@ def plan(index: Index, source: Source | TokenSource, drop: bool = True) -> Plan:
     table, root = listed(source), ""
     if drop:
         if not isinstance(source, FileSource):
-            raise ValueError(
-                f"{source.name} is no folder or list of image files, so nothing can be missing from it: add it"
-            )
+            raise ValueError(f"{source.name} is no folder or list of image files: add it instead")
         root = os.path.join(os.path.abspath(source.root), "")  # noqa: PTH100, PTH118
     made = Plan(table)
     known: dict[str, tuple[int, int | None, int | None, str | None]] = {}
@@ -200,6 +207,8 @@ def sync(
 
     encoder: is not needed where nothing is to be read.
     """
+    if index.directory is None:
+        raise ValueError("an index in memory is kept in step with nothing: save it first, and open it from there")
     with index._writing():
         todo, rows = plan(index, source, drop), SCHEMA.empty_table()
         parts: list[Part] = []
@@ -212,8 +221,8 @@ def sync(
             parts, rows, skipped = read(todo.table, todo.to_read, shown)
         if todo.relabelled:
             again = todo.table.take(todo.relabelled)
-            parts = [*parts, index.vectors([id_ for id_ in index.find(again["path"].to_pylist()) if id_ is not None])]
-            rows = pa.concat_tables([rows, again])
+            for part, which in index.parts([id_ for id_ in index.find(again["path"].to_pylist()) if id_ is not None]):
+                parts, rows = [*parts, part], pa.concat_tables([rows, again.take(which)])
         lost = {path for path, *_ in skipped}  # changed into what cannot be read: its row goes
         lost_ids = [id_ for id_ in index.find(sorted(lost)) if id_ is not None]
         gone = [id_ for id_, _ in todo.gone] + lost_ids

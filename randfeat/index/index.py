@@ -103,11 +103,14 @@ class Index:
         return True
 
     def save(self, directory: str | Path) -> None:
-        """Writes all of it to a directory; an index that was there is replaced as a whole."""
+        """Writes all of it to a directory; another index that was there is replaced as a whole."""
         target = Directory(Path(directory))
+        if self.directory is not None and self.directory.resolve() == target.path.resolve():
+            return  # where it lies already
         with target.alone():
             written = [target.write(Segment(each.index, each.rows, each.removed)) for each in self.segments]
-            target.commit(self.meta | {"skipped": None}, written)
+            skipped = target.write_skipped(self.skipped) if self.skipped else None
+            target.commit(self.meta | {"skipped": skipped}, written)
 
     # what it holds ---------------------------------------------------------------------------------------------------
 
@@ -209,13 +212,17 @@ class Index:
 
     def vectors(self, ids: Sequence[int]) -> np.ndarray:
         """The rows of these ids, float32 (n, F), of length 1 where the metric is cosine."""
-        segments, rows = self._places(ids)
-        vectors = np.empty((len(rows), self.dim), np.float32)
-        for number, segment in enumerate(self.segments):
-            here = np.flatnonzero(segments == number)
-            if len(here):
-                vectors[here] = segment.vectors(rows[here])
+        vectors = np.empty((len(ids), self.dim), np.float32)
+        for part, which in self.parts(ids):
+            vectors[which] = part[:]
         return vectors
+
+    def parts(self, ids: Sequence[int]) -> Iterator[tuple[building.Part, np.ndarray]]:
+        """The same in parts, bit for bit as they lie there, and which of the ids each is of."""
+        segments, rows = self._places(ids)
+        for number, segment in enumerate(self.segments):
+            if len(here := np.flatnonzero(segments == number)):
+                yield building.Left(segment, rows[here]), here
 
     def labels(self) -> dict[str, int]:
         """How many rows have each label, in sorted order; those without one are not counted."""
@@ -591,8 +598,8 @@ def table_of(names: Sequence[str | Path], labels: Sequence[str | int | None] | N
         raise ValueError(f"{count} features for {len(labels)} labels: expected as many")
     if (twice := first_twice(paths)) is not None:
         raise ValueError(f"the name {twice} is there twice: expected a name for each row")
-    texts = [None if label is None else str(label) for label in labels or [None] * count]
-    nulls = [None] * count
+    nulls: list[Any] = [None] * count
+    texts = [None if label is None else str(label) for label in (nulls if labels is None else labels)]
     return pa.table([[0] * count, paths, texts, nulls, nulls], schema=SCHEMA)
 
 

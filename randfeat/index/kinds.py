@@ -48,10 +48,14 @@ def choose(kind: str, count: int, dim: int, memory: int | None = None) -> Choice
     quick = f"{what}: {lists:,} lists, of which a query looks at a few"
     if size <= memory or count < COMPRESSED_FROM:
         return Choice("ivf", f"IVF{lists},Flat", f"{quick}; they fit into {memory / 1e9:.2g} GB")
-    codes = max((m for m in range(1, dim // 4 + 1) if dim % m == 0), default=1)
-    coder = f"PQ{codes}np" if 16 * codes >= dim else "SQ8"  # a prime number cannot be cut; np: no polysemous
     why = f"{quick}, as codes, since they do not fit into {memory / 1e9:.2g} GB; the best are compared exactly"
-    return Choice("ivf", f"IVF{lists},{coder},RFlat", why)
+    return Choice("ivf", f"IVF{lists},{coder(dim)},RFlat", why)
+
+
+def coder(dim: int) -> str:
+    """How faiss calls the codes of vectors: a byte for four numbers, or for one where there are no equal parts."""
+    parts = max((number for number in range(1, dim // 4 + 1) if dim % number == 0), default=1)
+    return f"PQ{parts}np" if 16 * parts >= dim else "SQ8"  # np: not polysemous, which takes long to learn
 
 
 def default_memory() -> int:
