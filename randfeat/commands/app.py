@@ -63,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
             with serving.served(shown, listening) as server:
                 address = serving.address(listening)
                 print(f"{address} is open, on {device}; Ctrl-C ends it", flush=True)
-                if not args.no_browser:
+                if not args.no_browser and has_screen():
                     webbrowser.open(address)
                 server.join()
         except KeyboardInterrupt:
@@ -71,3 +71,8 @@ def run(args: argparse.Namespace) -> int:
             if serving.computes():
                 os._exit(0)  # torch aborts when the interpreter ends around it
     return 0
+
+
+def has_screen() -> bool:
+    """Whether a browser would have a window: without one, Python may find one that takes over the terminal."""
+    return sys.platform in ("darwin", "win32") or any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY"))

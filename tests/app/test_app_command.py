@@ -20,6 +20,22 @@ from randfeat import Pipeline, cli
 from randfeat.app import serving
 from randfeat.tokenizers import PatchTokenizer
 
+# notes whom a process talks to, or looks up
+LISTEN = """
+import os, socket
+def note(host):
+    with open(os.environ["CALLED"], "a") as file:
+        print(host, file=file)
+connect, look_up = socket.socket.connect, socket.getaddrinfo
+def noted(self, address):
+    note(address[0] if isinstance(address, tuple) else "127.0.0.1")
+    return connect(self, address)
+def looked_up(host, *more, **options):
+    note(host)
+    return look_up(host, *more, **options)
+socket.socket.connect, socket.getaddrinfo = noted, looked_up
+"""
+
 
 @contextlib.contextmanager
 def running(*arguments, **environment):
@@ -50,11 +66,21 @@ def slow(directory):
 
 def test_ctrl_c_ends_it_while_it_computes_and_leaves_nothing(place, visit, tmp_path):
     slow(place / "slow")
-    with running("--model", str(place / "slow"), TMPDIR=str(tmp_path)) as (process, address):
-        page = visit(address, "Classify")
+    (tmp_path / "sitecustomize.py").write_text(LISTEN)
+    environment = {"TMPDIR": str(tmp_path), "PYTHONPATH": str(tmp_path), "CALLED": str(tmp_path / "called")}
+    with running("--model", str(place / "slow"), **environment) as (process, address):
+        page = visit(address, "Sample")
+        page.press("Sample")
+        page.panel.locator("progress").wait_for()
+        page.press("Stop")
+        page.page.wait_for_timeout(500)
+        before = page.panel.locator("figcaption").first.inner_text()
+        page.open("Classify")
         page.drop(place / "plain" / "0000.png")
         page.press("Classify")
         page.panel.locator("progress").wait_for()
+        page.open("Sample")
+        assert page.panel.locator("figcaption").first.inner_text() == before  # it was stopped
         assert len(list(tmp_path.glob("randfeat-app-*"))) == 1
         page.forgive()
         process.send_signal(signal.SIGINT)
@@ -63,6 +89,30 @@ def test_ctrl_c_ends_it_while_it_computes_and_leaves_nothing(place, visit, tmp_p
         with pytest.raises(urllib.error.URLError):
             urllib.request.urlopen(address)
     assert not list(tmp_path.glob("randfeat-app-*"))
+    called = (tmp_path / "called").read_text().split() if (tmp_path / "called").exists() else []
+    assert [one for one in called if not one.startswith("127.0.0.1")] == []  # the server asks nobody, either
+
+
+def test_it_opens_a_browser_where_there_is_a_screen(place, monkeypatch, capsys):
+    opened = []
+    monkeypatch.setattr("webbrowser.open", opened.append)
+
+    class Ended:
+        def join(self):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(serving, "served", lambda *_: contextlib.nullcontext(Ended()))
+    monkeypatch.setattr(serving, "computes", lambda: False)
+    command = ["app", "--model", str(place / "randar"), "--port", "0", "--device", "cpu"]
+    for display, more, times in (("", [], 0), (":0", ["--no-browser"], 0), (":0", [], 1)):
+        monkeypatch.setenv("DISPLAY", display)
+        monkeypatch.setenv("WAYLAND_DISPLAY", "")
+        monkeypatch.setattr(sys, "platform", "linux")
+        assert cli.main([*command, *more]) == 0
+        said = capsys.readouterr()
+        assert said.err == "\nstopped\n"
+        assert len(opened) == times
+    assert said.out == f"{opened[0]} is open, on cpu; Ctrl-C ends it\n"
 
 
 def test_a_port_that_is_taken_is_said(place, capsys):
