@@ -36,21 +36,10 @@ def guidance_slider(model: Pipeline) -> gr.Slider:
 
 def steps_slider(model: Pipeline) -> gr.Slider:
     """Hidden where a model decodes one token at a time and nothing else."""
-    tokens = model.generator.num_tokens
-    steps, info = (
-        min(model.sampling.steps or tokens, tokens),
-        "calls of the network; fewer decode more tokens at a time",
-    )
-    return gr.Slider(
-        1,
-        tokens,
-        steps,
-        step=1,
-        label="Steps",
-        info=info,
-        buttons=[],
-        visible=not model.generator.raster_only and tokens > 1,
-    )
+    tokens, info = model.generator.num_tokens, "calls of the network; fewer decode more tokens at a time"
+    several = not model.generator.raster_only and tokens > 1
+    steps = min(model.sampling.steps or tokens, tokens)
+    return gr.Slider(1, tokens, steps, step=1, label="Steps", info=info, buttons=[], visible=several)
 
 
 def seed_box() -> gr.Number:

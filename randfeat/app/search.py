@@ -19,7 +19,7 @@ from .saying import listen
 HERE = Path(__file__).parent
 MOST, AT_FIRST = 100, 24  # results
 GROUPS, IN_GROUP = 20, 12  # that are shown of near-duplicates
-THREAD = "search"  # so that nobody waits here for somebody who paints
+TURN = "search"  # of its own, so that nobody waits here for somebody who paints
 
 
 @dataclass(frozen=True)
@@ -51,8 +51,9 @@ def build(opened: Opened) -> None:
     def follow(event: gr.EventData, *how: Any) -> Iterator[tuple]:
         (row,) = index.rows([int(event.id)])
         query = Query(Path(row.path).name, id=row.id)
+        yield gr.skip(), query, *results(query, *how)
         picture = previews.opened(row.path)
-        yield None if picture is None else uploads.in_box(picture), query, *results(query, *how)
+        yield None if picture is None else uploads.in_box(picture), gr.skip(), gr.skip()
 
     def again(query: Query | None, *how: Any) -> Iterator[tuple]:
         yield results(query, *how)
@@ -107,18 +108,10 @@ def build(opened: Opened) -> None:
                 elem_classes="result",
                 js_on_load=(HERE / "search.js").read_text("utf-8"),
             )
-    how, options = [labels, pattern, k], {"show_progress_on": hits, "concurrency_id": THREAD}
-    listen(
-        [box.upload],
-        take,
-        [box, *how],
-        [box, query, hits],
-        says,
-        (None, gr.skip(), gr.skip()),
-        preprocess=False,
-        **options,
-    )
-    listen([hits.select], follow, how, [box, query, hits], says, **options)
+    how, options = [labels, pattern, k], {"show_progress_on": hits, "concurrency_id": TURN}
+    found, failed = [box, query, hits], (None, gr.skip(), gr.skip())
+    listen([box.upload], take, [box, *how], found, says, failed, preprocess=False, **options)
+    listen([hits.select], follow, how, found, says, **options)
     changes = [labels.change, pattern.submit, pattern.blur, k.release]
     listen(changes, again, [query, *how], [hits], says, **options)
     listen([box.clear], begin, how, [query, hits], says, **options)

@@ -20,7 +20,6 @@ from . import page
 from .opened import Opened
 
 HOST = "127.0.0.1"
-PORT = 7860
 LARGEST_UPLOAD = "64mb"
 PATIENCE = 1  # seconds that listeners have to finish after Ctrl-C
 FONT, MONO = ("system-ui", "sans-serif"), ("ui-monospace", "monospace")  # of the machine: none is fetched

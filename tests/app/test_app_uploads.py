@@ -66,6 +66,16 @@ def test_anything_else_is_a_sentence(visit, site, tmp_path, tab):
     assert page.panel.locator("figure").count() == 0
 
 
+def test_a_name_is_shown_as_it_is(visit, site, place, tmp_path):
+    search = visit(site, "Search")
+    for number, name in enumerate(("${1+1} {{value}}.png", "<b onclick=alert(1)>&amp;.png")):
+        Image.open(place / "plain" / f"{number:04}.png").save(tmp_path / name)
+        search.drop(tmp_path / name)
+        search.page.wait_for_function(
+            "name => document.querySelector('.answer')?.innerText.startsWith('Like ' + name)", arg=name
+        )
+
+
 def test_a_file_that_is_too_large_is_refused_before_it_is_read(visit, site, tmp_path):
     page = visit(site, "Read")
     (tmp_path / "huge.png").write_bytes(bytes(2**26 + 2**20))
