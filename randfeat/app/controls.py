@@ -12,6 +12,7 @@ from ..sampling import Sampling
 from ..schedules import Guidance
 
 NO_CLASS, GUESS = -1, -2
+LARGEST_SEED = 10**9
 
 
 def class_menu(model: Pipeline, guess: bool = False) -> gr.Dropdown:
@@ -43,7 +44,7 @@ def steps_slider(model: Pipeline) -> gr.Slider:
 
 
 def seed_box() -> gr.Number:
-    return gr.Number(0, label="Seed", info="the same seed draws the same picture", precision=0, minimum=0)
+    return gr.Number(0, label="Seed", info="the same seed draws the same picture", precision=0)
 
 
 def sampling_of(model: Pipeline, scale: float, steps: float) -> Sampling:
@@ -55,6 +56,6 @@ def sampling_of(model: Pipeline, scale: float, steps: float) -> Sampling:
 
 
 def seed_of(seed: float | None) -> int:
-    if seed is None:
-        raise ValueError("The seed is empty: give a whole number from 0.")
+    if seed is None or not 0 <= seed <= LARGEST_SEED:
+        raise ValueError(f"The seed is a whole number from 0 to {LARGEST_SEED:,}.")
     return int(seed)

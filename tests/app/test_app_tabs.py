@@ -37,9 +37,14 @@ def test_a_sample_is_watched(visit, site, place):
     made = sample.figures()["seed 11, step 5, 16 of 16 tokens"]
     assert (np.asarray(made) == browsing.as_shown(expected)).all()
     sample.page.wait_for_function("document.querySelector('[aria-label=Seed]')?.value != '11'")
-    sample.panel.get_by_label("Seed", exact=True).fill("")
-    sample.press("Sample")
-    assert sample.told() == "The seed is empty: give a whole number from 0."
+    for wrong in ("", "-4", "1e30"):
+        sample.panel.get_by_label("Seed", exact=True).fill(wrong)
+        sample.press("Sample")
+        assert sample.told() == "The seed is a whole number from 0 to 1,000,000,000."
+        sample.panel.get_by_label("Seed", exact=True).fill("5")
+        sample.press("Sample")
+        sample.sees("seed 5, step 5, 16 of 16 tokens")
+        sample.panel.get_by_role("alert").wait_for(state="detached")
 
 
 def test_a_model_without_labels_and_of_raster_order_samples(visit, raster):
