@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import chain
@@ -585,7 +586,13 @@ class Index:
                         column[here] = segment.rows.take(name, rows[here])
             paths, labels = (column.tolist() for column in columns)
         fields = (ids.tolist(), paths, labels, scores.tolist())
-        return [_match(Match, one) for one in zip(*fields, strict=True)]
+        collecting = gc.isenabled()
+        gc.disable()  # thousands of tuples at once would make it look for garbage, and there is none
+        try:
+            return [_match(Match, one) for one in zip(*fields, strict=True)]
+        finally:
+            if collecting:
+                gc.enable()
 
     def _prepared(self, queries: np.ndarray) -> np.ndarray:
         queries = _checked(queries)
