@@ -92,6 +92,13 @@ class Directory:
             self._number = 1 if meta is None else meta["next_number"]
             self._sweep(meta)
             yield
+        except BaseException:  # nothing half done is left, but for what was read
+            self._sweep(meta := self.meta())
+            if meta is None:
+                with suppress(OSError):  # it is not empty, or in use
+                    (self.path / LOCK).unlink(missing_ok=True)
+                    self.path.rmdir()
+            raise
         finally:
             lock.release()
 
