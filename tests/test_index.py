@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import subprocess
@@ -160,10 +161,22 @@ def test_filters(where, wanted):
 
 
 def test_patterns_take_signs_as_they_are():
-    names = ["a.b", "axb", "a+b", "[x]", "x", "line\nbreak", "ü", "a\\b"]
-    index = Index(rows(8), names)
-    for pattern, found in [("a.b", [0]), ("a+b", [2]), ("[[]x]", [3]), ("line*", [5]), ("?", [4, 6]), ("a\\b", [7])]:
-        assert index.ids(Filter(paths=pattern)) == found, pattern
+    names = ["a.b", "axb", "a+b", "[x]", "x", "line\nbreak", "ü", "a\\b", "a b-#~&{}()$^|\t", "a[", "]"]
+    index = Index(rows(11), names)
+    found = {
+        "a.b": [0],
+        "a+b": [2],
+        "[[]x]": [3],
+        "line*": [5],
+        "?": [4, 6, 10],
+        "[]]": [10],
+        "[!x-z]": [6, 10],
+        "a[": [9],
+    }
+    for pattern, ids in (found | {name: [id_] for id_, name in enumerate(names) if name != "[x]"}).items():
+        assert index.ids(Filter(paths=pattern)) == ids, pattern
+    for id_, name in enumerate(names):
+        assert index.ids(Filter(paths=glob.escape(name))) == [id_]
 
 
 def test_the_same_again_in_batches_of_any_size(tmp_path):

@@ -343,3 +343,22 @@ def test_an_index_whose_files_are_in_use_is_changed_all_the_same(tmp_path, monke
     assert len(Index.open(tmp_path / "index")) == 7
     index.remove([0])
     assert len(list((tmp_path / "index").glob("*.faiss"))) == 1
+
+
+def test_a_failed_change_leaves_nothing(tmp_path, monkeypatch):
+    index = Index.build(tmp_path / "index", np.eye(4), "abcd")
+    before = {path.name: path.read_bytes() for path in (tmp_path / "index").iterdir()}
+
+    def full(*arguments):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(directory.rows, "write", full)
+        with pytest.raises(OSError, match="No space left"):
+            index.add(np.eye(4)[:2], "ef")
+        with pytest.raises(OSError, match="No space left"):
+            Index.build(tmp_path / "new", np.eye(4), "abcd")
+    assert {path.name: path.read_bytes() for path in (tmp_path / "index").iterdir()} == before
+    assert [path.name for path in tmp_path.iterdir()] == ["index"]
+    assert len(index) == 4
+    assert index.add(np.eye(4)[:2], "ef") == [4, 5]

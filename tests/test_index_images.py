@@ -178,6 +178,7 @@ def test_the_encoder_of_an_index_is_found_again(tmp_path, photos, monkeypatch):
 def test_what_is_no_vector_is_refused(tmp_path, photos, spec, message):
     with pytest.raises(ValueError, match=message):
         images.build(tmp_path / "index", open_encoder(make(), spec), open_source(photos), workers=0)
+    assert not (tmp_path / "index").exists()
 
 
 def test_no_readable_image_is_an_error(tmp_path, counted):
@@ -185,6 +186,7 @@ def test_no_readable_image_is_an_error(tmp_path, counted):
     (tmp_path / "photos" / "a.png").write_bytes(b"")
     with pytest.raises(ValueError, match=r"none of the 1 images of .* could be read: 1 an empty file"):
         built(tmp_path, tmp_path / "photos", counted)
+    assert not (tmp_path / "index").exists()
 
 
 # sync --------------------------------------------------------------------------------------------------------

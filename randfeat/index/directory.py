@@ -16,6 +16,7 @@ the next writer removes them. Who has opened the index before keeps what it has 
 from __future__ import annotations
 
 import csv
+import hashlib
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 META, LOCK, UNFINISHED = "meta.json", "lock", "unfinished"
 FORMAT = "index of randfeat, version 1"
 PATIENCE = 10  # seconds: so long the workers of a process that was killed may outlive it, and hold its lock
+WRITTEN = 1 << 20  # bytes of vectors at once
 OURS = re.compile(r"\d{6,}\.(faiss|parquet|npy|csv)|\.meta\.json\.part")
 SKIPPED = ("path", "reason", "size", "mtime_ns")
 
@@ -90,20 +92,25 @@ class Directory:
             self._number = 1 if meta is None else meta["next_number"]
             self._sweep(meta)
             yield
+        except BaseException:  # nothing half done is left, but for what was read
+            self._sweep(meta := self.meta())
+            if meta is None:
+                with suppress(OSError):  # it is not empty, or in use
+                    (self.path / LOCK).unlink(missing_ok=True)
+                    self.path.rmdir()
+            raise
         finally:
             lock.release()
 
     def write(self, segment: Segment) -> Segment:
         """Writes what is not yet on disk of a segment, and opens it from there. Nobody sees it before `commit`."""
-        if segment.entry is None:
-            name, digests = self._next(), {}
-            faiss.write_index(segment.index, str(self.path / f"{name}.faiss"))
-            rows.write(self.path / f"{name}.parquet", segment.rows.table(np.arange(len(segment.rows))))
-            for suffix in ("faiss", "parquet"):
-                digests[f"{name}.{suffix}"] = self._settle(f"{name}.{suffix}")
+        entry = segment.entry
+        if entry is None:
+            name = self._next()
+            digests = {f"{name}.faiss": self._write_vectors(f"{name}.faiss", segment.index)}
+            rows.write(self.path / f"{name}.parquet", segment.rows.table())
+            digests[f"{name}.parquet"] = self._settle(f"{name}.parquet")
             entry = {"name": name, "rows": len(segment.rows), "sha256": digests, "removed": None}
-        else:
-            entry = segment.entry
         if len(segment.removed) and entry["removed"] is None:
             name = f"{self._next()}.npy"
             np.save(self.path / name, segment.removed)
@@ -175,6 +182,20 @@ class Directory:
         name = f"{self._number:06}"
         self._number += 1
         return name
+
+    def _write_vectors(self, name: str, index: FaissIndex) -> str:
+        """Writes an index of faiss, and waits until the disk has it; returns its SHA-256."""
+        digest = hashlib.sha256()
+        with (self.path / name).open("wb") as file:
+
+            def write(content: bytes) -> None:
+                file.write(content)
+                digest.update(content)
+
+            faiss.write_index(index, faiss.PyCallbackIOWriter(write, WRITTEN))
+            file.flush()
+            os.fsync(file.fileno())
+        return digest.hexdigest()
 
     def _settle(self, name: str) -> str:
         """Waits until the disk has a file; returns its SHA-256."""

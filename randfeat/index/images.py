@@ -103,6 +103,7 @@ def build(
         read = _Reading(index, encoder, source, batch_size, workers)
         parts, rows, skipped = read(table, range(len(table)), shown)
         if not parts:
+            read.clear()
             raise ValueError(
                 f"none of the {len(table):,} images of {source.name} could be read: "
                 f"{extract.reasons([(path, reason) for path, reason, *_ in skipped])}"

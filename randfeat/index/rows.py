@@ -28,6 +28,7 @@ class Rows:
         if not schema.equals(SCHEMA):
             raise ValueError(f"it has columns {', '.join(schema.names)}, not {', '.join(SCHEMA.names)}")
         self._columns: dict[str, pa.ChunkedArray] = {}
+        self._blank: dict[str, bool] = {}
 
     def __len__(self) -> int:
         return self._source.num_rows if isinstance(self._source, pa.Table) else self._source.metadata.num_rows
@@ -62,12 +63,24 @@ class Rows:
 
     def take(self, name: str, rows: np.ndarray) -> list[Any]:
         """A column of these rows."""
+        if self._empty(name):
+            return [None] * len(rows)
         return self.column(name).take(pa.array(rows)).to_pylist()
 
-    def table(self, rows: np.ndarray) -> pa.Table:
-        """All columns of these rows."""
-        return pa.table([self.column(name).take(pa.array(rows)) for name in SCHEMA.names], schema=SCHEMA)
+    def _empty(self, name: str) -> bool:
+        if name not in self._blank:
+            column = self.column(name)
+            self._blank[name] = column.null_count == len(column)
+        return self._blank[name]
+
+    def table(self, rows: np.ndarray | None = None) -> pa.Table:
+        """All columns of these rows, or of all."""
+        columns = [self.column(name) for name in SCHEMA.names]
+        if rows is not None:
+            columns = [column.take(pa.array(rows)) for column in columns]
+        return pa.table(columns, schema=SCHEMA)
 
 
 def write(path: Path, table: pa.Table) -> None:
-    pq.write_table(table, path, row_group_size=1 << 18)
+    # paths are all different, so a dictionary of them would only take time
+    pq.write_table(table, path, row_group_size=1 << 18, use_dictionary=["label"])
