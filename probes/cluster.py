@@ -1,11 +1,12 @@
 """Clusters of features without labels, and how well they agree with labels."""
 
-import faiss
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import linear_sum_assignment
 from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 from sklearn.metrics.cluster import contingency_matrix
+
+from randfeat.faiss_library import faiss
 
 from .arrays import as_labels, as_matrix, two_or_more_classes
 from .neighbors import unit

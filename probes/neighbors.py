@@ -4,9 +4,10 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import faiss
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
+
+from randfeat.faiss_library import faiss
 
 _BLOCK = 1 << 23  # entries of one block of the cost matrix: 64 MB in float64
 _PIECE = 1 << 28  # bytes of the features that are looked at together

@@ -11,11 +11,13 @@ from importlib import import_module
 from importlib.metadata import version
 
 COMMANDS = {
+    "app": "a page in the browser, on this machine alone: search, paint, sample, read and classify",
     "classify": "which class makes an image likeliest, without training anything: ranked names with probabilities",
     "demo": "train on handwritten digits, read, probe, search, sample and inpaint them, and show it all in one page",
     "edit": "paint the masked part of a picture anew as something of a class",
     "extract": "features of all images of a folder, a list or a dataset into a store on disk",
     "fid": "how good samples are: FID, precision, recall and Inception Score, and a search over guidance",
+    "index": "find similar images: build, sync and measure an index of what a model sees in them",
     "info": "what a model, a tokenizer, a checkpoint file or a short name is, without loading or downloading weights",
     "inpaint": "paint the masked part of a picture anew, given the rest of it",
     "make": "a folder of real images to try things on, without a download: digits, letters, photographs",
@@ -23,6 +25,7 @@ COMMANDS = {
     "pretrain": "train a generator on image tokens, from a laptop to a cluster, and go on where it was stopped",
     "probe": "measure features: k-NN, linear, attentive, few-shot, retrieval, clusters, dense; with intervals",
     "sample": "sample images into a folder: PNG files, a grid, one .npz",
+    "search": "the images of an index that are most like some others: a table, JSON or a page with pictures",
     "surprise": "where an image is unlike what the model expects: heat maps, and the numbers behind them",
     "tokenize": "tokens of all images of a folder, a list or a dataset into a cache that training reads",
     "vary": "draw pictures like one that there is",

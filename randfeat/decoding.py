@@ -75,7 +75,7 @@ class FirstCrop:
         return np.zeros(self.source.grid[0] * self.source.grid[1], dtype=np.int64)
 
 
-def batches(reader: Reader, parts: Sequence[range], workers: int) -> Generator[Batch, None, None]:
+def batches(reader: Reader, parts: Sequence[Sequence[int]], workers: int) -> Generator[Batch, None, None]:
     """One batch for each part, numbers of images, in this order.
 
     workers: processes that decode; 0 decodes in this one. An image that cannot be read is no error, it is in its

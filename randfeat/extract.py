@@ -66,7 +66,7 @@ def extract(
             raise ValueError(f"{name} must be a whole number from {lowest}, got {value}")
     if twice := [spec for spec, count in Counter(encoder.specs).items() if count > 1]:
         raise ValueError(f"the feature {twice[0]} is asked for twice: once is enough")
-    reader, encode = _reader_and_encode(encoder, source)
+    reader, encode = reader_and_encode(encoder, source)
     record = {
         "format": store.FORMAT,
         "model": encoder.name,
@@ -98,7 +98,10 @@ def reasons(skipped: Sequence[tuple[str, str]]) -> str:
     return ", ".join([*said, f"{rest:,} for other reasons"] if rest else said)
 
 
-def _reader_and_encode(encoder: Encoder, source: Source | TokenSource) -> tuple[Reader, Encode]:
+def reader_and_encode(encoder: Encoder, source: Source | TokenSource) -> tuple[Reader, Encode]:
+    """What turns an image of the source into arrays, and a batch of those into features; a ValueError for tokens that
+    the encoder cannot read.
+    """
     if isinstance(source, Source):
         return decoding.Prepared(source, encoder.prepare), encoder.encode
     if not isinstance(encoder, PipelineEncoder):
@@ -213,7 +216,7 @@ def _fill(
                 batch = next(following)
                 if batch.arrays is not None:
                     read = encode(*batch.arrays)
-                    _refuse_infinite(read, [reader.source.paths[number] for number in batch.numbers])
+                    refuse_infinite(read, [reader.source.paths[number] for number in batch.numbers])
                     for rows, new in zip(features, read, strict=True):
                         rows.append(new)
                 numbers += batch.numbers
@@ -251,7 +254,8 @@ def _cut(numbers: range, size: int) -> list[range]:
     return [numbers[start : start + size] for start in range(0, len(numbers), size)]
 
 
-def _refuse_infinite(features: Sequence[np.ndarray], paths: Sequence[str]) -> None:
+def refuse_infinite(features: Sequence[np.ndarray], paths: Sequence[str]) -> None:
+    """A ValueError names the first image with a feature that is not finite."""
     for rows in features:
         finite = np.isfinite(rows.reshape(len(rows), -1)).all(1)
         if not finite.all():

@@ -111,7 +111,7 @@ class FeatureStore:
 
         spec: which, where there are several, in any spelling that means the same.
         """
-        name = array_names(len(self.specs))[self._number(spec)]
+        name = array_names(len(self.specs))[self.number(spec)]
         return npy.read(self.directory / name, tuple(self.meta["files"][name]["shape"]), np.float32)
 
     def as_dataset(self, spec: str | FeatureSpec | None = None) -> datasets.Dataset:
@@ -144,7 +144,7 @@ class FeatureStore:
     def fingerprint(self, spec: str | FeatureSpec | None = None) -> str:
         """SHA-256, in hexadecimal digits, of what one feature of all images is: its values and their rows."""
         own = self.meta["files"]
-        parts = own[array_names(len(self.specs))[self._number(spec)]]["sha256"], own[rows.ROWS]["sha256"]
+        parts = own[array_names(len(self.specs))[self.number(spec)]]["sha256"], own[rows.ROWS]["sha256"]
         return hashlib.sha256("".join(parts).encode()).hexdigest()
 
     def verify(self) -> None:
@@ -194,7 +194,8 @@ class FeatureStore:
             write(made, record, table, shapes, features, [row for store in opened for row in store.skipped])
         return cls.open(directory)
 
-    def _number(self, spec: str | FeatureSpec | None) -> int:
+    def number(self, spec: str | FeatureSpec | None) -> int:
+        """Of a spec in `specs`; a ValueError where it is none, or not said."""
         if spec is None and len(self.specs) == 1:
             return 0
         if spec is None:
@@ -237,6 +238,14 @@ def write(
     counts = {"count": table.num_rows, "skipped": len(skipped)}
     meta = {"format": FORMAT, **record, **counts, "files": written}
     files.write_json(directory / META, meta)
+
+
+def is_store(directory: str | Path) -> bool:
+    """Whether a directory holds features, as opposed to images or anything else."""
+    try:
+        return files.read_json(Path(directory) / META, FORMAT) is not None
+    except (ValueError, OSError):
+        return False
 
 
 def array_names(specs: int) -> list[str]:

@@ -8,12 +8,18 @@ import sys
 import pytest
 
 from randfeat import cli
+from randfeat.commands.index import ACTIONS
 from randfeat.commands.probe import PROBES
 
-HEAVY = ("torch", "numpy", "faiss", "sklearn", "matplotlib", "datasets", "jinja2")
+HEAVY = ("torch", "numpy", "faiss", "sklearn", "matplotlib", "datasets", "jinja2", "gradio")
 
 
-HELPS = [["--help"], *([name, "--help"] for name in cli.COMMANDS), *(["probe", name, "--help"] for name in PROBES)]
+HELPS = [
+    ["--help"],
+    *([name, "--help"] for name in cli.COMMANDS),
+    *(["probe", name, "--help"] for name in PROBES),
+    *(["index", name, "--help"] for name in ACTIONS),
+]
 
 
 @pytest.mark.parametrize("arguments", HELPS, ids=" ".join)

@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import re
 import shlex
+import subprocess
+import sys
+import urllib.request
 from pathlib import Path
 
 import damaged
@@ -29,6 +32,17 @@ def test_it_opens_with_two_commands():
     assert {language for language, _ in BLOCKS[1:]} == {"python", "bash"}
 
 
+def visit(arguments):
+    """Starts a page, waits until it is there, and ends it."""
+    command = [sys.executable, "-m", "randfeat", *arguments, "--port", "0", "--no-browser"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as page:
+        assert page.stdout is not None
+        address = page.stdout.readline().split()[0]
+        assert b"randfeat" in urllib.request.urlopen(address).read()
+        page.terminate()
+    assert page.returncode == 0
+
+
 @pytest.mark.slow
 def test_the_blocks_run(demo, monkeypatch, hub):
     official.shrink(monkeypatch, "arpg_l")
@@ -47,7 +61,10 @@ def test_the_blocks_run(demo, monkeypatch, hub):
             for line in code.splitlines():
                 program, *arguments = shlex.split(line)
                 assert program == "randfeat"
-                assert cli.main(arguments) == 0, line
+                if arguments[0] == "app":
+                    visit(arguments)
+                else:
+                    assert cli.main(arguments) == 0, line
     assert seen["features"].shape == (1797, 256)
     assert seen["eights"].shape == (16, 1, 8, 8)
     for picture, image in zip(seen["completed"], seen["images"], strict=False):
@@ -64,6 +81,8 @@ def test_the_blocks_run(demo, monkeypatch, hub):
     assert npz.count(demo.parent / "quick" / "samples.npz") == 2
     assert seen["dogs"].shape == (2, 3, 256, 256)
     assert (demo.parent / "my_arpg" / "tokenizer" / "model.safetensors").is_file()
+    assert len(seen["index"]) == len(seen["in_memory"]) == 1157
+    assert (demo.parent / "similar.html").read_text().count("<img") == 51
     assert (demo.parent / "my_model" / "model.safetensors").is_file()
     assert (demo.parent / "run" / "model" / "model.safetensors").is_file()
     assert (demo.parent / "run" / "report.html").is_file()

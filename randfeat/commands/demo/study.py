@@ -282,9 +282,9 @@ def search_index(results: Results, out: Path, train: Digits, test: Digits) -> No
     index = Index(model.features(train.images, spec), [str(i) for i in range(len(train))])
     index.save(out / "index")
     rows = seeding.bits(torch.tensor(6), len(test)).argsort()[:8]
-    found = Index.load(out / "index").search(model.features(test.images[rows], spec), 9)
+    found = Index.open(out / "index").search(model.features(test.images[rows], spec), 9)
     results.pictures["neighbours"] = [
-        (test.images[row], train.images[[int(match.name) for match in matches]])
+        (test.images[row], train.images[[int(match.path) for match in matches]])
         for row, matches in zip(rows, found, strict=True)
     ]
 

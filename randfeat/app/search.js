@@ -1,0 +1,12 @@
+// A result is a button: pressing it searches with it, and the keyboard stays among the results.
+let pressed = false;
+element.addEventListener("click", (event) => {
+  const hit = event.target.closest("button[data-id]");
+  if (!hit) return;
+  pressed = true;
+  trigger("select", { id: Number(hit.dataset.id) });
+});
+watch("value", () => {
+  if (pressed) element.querySelector("button[data-id]")?.focus({ preventScroll: true });
+  pressed = false;
+});

@@ -1,0 +1,47 @@
+"""Says what an index is: its kind and why it is that, how its images were read, and the parts that it is made of.
+
+examples:
+  randfeat index stats photos.index
+  randfeat index stats photos.index --format json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import Any
+
+from . import options
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.usage = "randfeat index stats INDEX [--format json]"
+    options.add_index(parser)
+    parser.add_argument("--format", choices=("table", "json"), default="table", help="of what is printed (table)")
+
+
+def run(args: argparse.Namespace) -> None:
+    from randfeat.index import Index
+
+    found = Index.open(args.index).stats()
+    print(json.dumps(found, indent=2) if args.format == "json" else table(found))
+
+
+def table(found: dict[str, Any]) -> str:
+    """A line for each thing."""
+    lines = {
+        "images": f"{found['rows']:,}",
+        "removed": f"{found['removed']:,}, whose room `randfeat index compact` gives back" if found["removed"] else "",
+        "skipped": f"{found['skipped']:,} that cannot be read" if found["skipped"] else "",
+        "labels": f"{found['labels']:,}" if found["labels"] else "",
+        "kind": f"{found['kind']} ({found['reason']})",
+        "metric": f"{found['metric']} of {found['dimension']} numbers",
+        "model": found["model"] or "",
+        "spec": found["spec"] or "",
+        "on disk": f"{found['bytes'] / 1e6:.1f} MB",
+    }
+    for number, part in enumerate(found["segments"], 1):
+        effort = "" if part["effort"] is None else f", effort {part['effort']}"
+        removed = f", {part['removed']:,} of them removed" if part["removed"] else ""
+        lines[f"part {number}"] = f"{part['kind']}, {part['rows']:,} rows{removed}{effort}"
+    return "\n".join(f"{name:8} {value}" for name, value in lines.items() if value)

@@ -1,0 +1,233 @@
+"""An index on disk.
+
+    meta.json          what the index is, and the names and SHA-256 of the files that are it
+    000001.faiss       vectors of a segment; faiss.read_index opens it
+    000001.parquet     id, path, label, size and mtime_ns of each of them
+    000004.npy         numbers of the rows of a segment that were removed since, int64, sorted
+    000004.csv         images that could not be read: path, reason, size, mtime_ns
+    lock               held by the one process that writes
+
+A file, once meta.json names it, never changes, and its number is never used again. A change writes new files, waits
+until the disk has them, and then puts a new meta.json in the place of the old one: before that moment everybody sees
+what was, afterwards what is. Files that are in no meta.json are left from a change that was killed, or were replaced;
+the next writer removes them. Who has opened the index before keeps what it has seen.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import os
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+from filelock import FileLock, Timeout
+
+from .. import files
+from ..faiss_library import faiss
+from . import rows
+from .rows import Rows
+from .segment import Segment
+
+if TYPE_CHECKING:
+    from ..faiss_library import FaissIndex
+
+META, LOCK, UNFINISHED = "meta.json", "lock", "unfinished"
+FORMAT = "index of randfeat, version 1"
+PATIENCE = 10  # seconds: so long the workers of a process that was killed may outlive it, and hold its lock
+WRITTEN = 1 << 20  # bytes of vectors at once
+OURS = re.compile(r"\d{6,}\.(faiss|parquet|npy|csv)|\.meta\.json\.part")
+SKIPPED = ("path", "reason", "size", "mtime_ns")
+
+Skipped = tuple[str, str, "int | None", "int | None"]
+
+
+class Directory:
+    """The files of one index."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self._number = path, 1
+
+    def meta(self) -> dict[str, Any] | None:
+        """What meta.json says, None where there is none; a ValueError for one of something else."""
+        return files.read_json(self.path / META, FORMAT)
+
+    def read(self) -> tuple[dict[str, Any], list[Segment]]:
+        """The index as it is at one moment, mapped. Raises a FileNotFoundError where none is, and a ValueError where it
+        is damaged.
+        """
+        meta = self.meta()
+        while meta is not None:
+            try:
+                return meta, [self._opened(entry) for entry in meta["segments"]]
+            except FileNotFoundError as error:
+                before, meta = meta, self.meta()
+                if meta == before:  # else a writer has replaced it
+                    raise ValueError(f"{error.filename} is missing: copy the index again, or build it anew") from None
+        begun = (self.path / UNFINISHED).is_dir()
+        why = "its building is unfinished: run the same command again" if begun else f"it has no {META}"
+        raise FileNotFoundError(f"{self.path} is no index: {why}")
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Inside, nobody else writes, and what a killed writer left is removed. Makes the directory.
+
+        Raises a RuntimeError while another process writes, a FileExistsError for a directory of something else.
+        """
+        if self.path.exists() and self.meta() is None and not self._is_empty():
+            raise FileExistsError(f"{self.path} holds something else: choose another directory for the index")
+        self.path.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.path / LOCK, timeout=PATIENCE)
+        try:
+            lock.acquire()
+        except Timeout:
+            raise RuntimeError(f"another process is writing {self.path}: wait until it has ended") from None
+        try:
+            meta = self.meta()
+            self._number = 1 if meta is None else meta["next_number"]
+            self._sweep(meta)
+            yield
+        except BaseException:  # nothing half done is left, but for what was read
+            self._sweep(meta := self.meta())
+            if meta is None:
+                with suppress(OSError):  # it is not empty, or in use
+                    (self.path / LOCK).unlink(missing_ok=True)
+                    self.path.rmdir()
+            raise
+        finally:
+            lock.release()
+
+    def write(self, segment: Segment) -> Segment:
+        """Writes what is not yet on disk of a segment, and opens it from there. Nobody sees it before `commit`."""
+        entry = segment.entry
+        if entry is None:
+            name = self._next()
+            digests = {f"{name}.faiss": self._write_vectors(f"{name}.faiss", segment.index)}
+            rows.write(self.path / f"{name}.parquet", segment.rows.table())
+            digests[f"{name}.parquet"] = self._settle(f"{name}.parquet")
+            entry = {"name": name, "rows": len(segment.rows), "sha256": digests, "removed": None}
+        if len(segment.removed) and entry["removed"] is None:
+            name = f"{self._next()}.npy"
+            np.save(self.path / name, segment.removed)
+            entry = entry | {"removed": {"name": name, "rows": len(segment.removed), "sha256": self._settle(name)}}
+        return segment if entry is segment.entry else self._opened(entry)
+
+    def write_skipped(self, skipped: Sequence[Skipped]) -> dict[str, Any]:
+        """Writes the list of images that could not be read; returns what the manifest says of it."""
+        name = f"{self._next()}.csv"
+        with (self.path / name).open("w", encoding="utf-8", newline="") as file:
+            csv.writer(file, lineterminator="\n").writerows([SKIPPED, *skipped])
+        return {"name": name, "images": len(skipped), "sha256": self._settle(name)}
+
+    def read_skipped(self, meta: dict[str, Any]) -> list[Skipped]:
+        if meta["skipped"] is None:
+            return []
+        with (self.path / meta["skipped"]["name"]).open(encoding="utf-8", newline="") as file:
+            listed = list(csv.reader(file))[1:]
+        return [(path, reason, *(int(n) if n else None for n in numbers)) for path, reason, *numbers in listed]  # type: ignore[misc]
+
+    def commit(self, meta: dict[str, Any], segments: Sequence[Segment]) -> dict[str, Any]:
+        """From now on the index is this; returns the manifest. All segments were written here."""
+        entries = [segment.entry for segment in segments]
+        meta = meta | {"next_number": self._number, "segments": entries}
+        self._settle_names()
+        files.write_json(self.path / META, meta)
+        self._settle_names()
+        self._sweep(meta)
+        return meta
+
+    def names(self, meta: dict[str, Any]) -> dict[str, str]:
+        """The SHA-256 of each file of an index."""
+        listed: dict[str, str] = {}
+        for entry in meta["segments"]:
+            listed |= entry["sha256"]
+        for other in (meta["skipped"], *(entry["removed"] for entry in meta["segments"])):
+            if other is not None:
+                listed[other["name"]] = other["sha256"]
+        return listed
+
+    def verify(self, meta: dict[str, Any]) -> None:
+        """A ValueError names the first file that is not what was written."""
+        for name, digest in self.names(meta).items():
+            file = self.path / name
+            if not file.is_file() or files.sha256(file) != digest:
+                raise ValueError(f"{file} is missing or not what was written: copy the index again, or build it anew")
+
+    def _opened(self, entry: dict[str, Any]) -> Segment:
+        vectors = self.path / f"{entry['name']}.faiss"
+        names = [*entry["sha256"], *([entry["removed"]["name"]] if entry["removed"] else [])]
+        try:
+            removed = entry["removed"] and np.load(self.path / entry["removed"]["name"], allow_pickle=False)
+            segment = Segment(_mapped(vectors), Rows(vectors.with_suffix(".parquet")), removed, entry)
+        except (ValueError, OSError, RuntimeError, EOFError, pa.ArrowInvalid) as error:
+            for name in names:
+                if not (self.path / name).exists():
+                    raise FileNotFoundError(2, "No such file", str(self.path / name)) from None
+            said = (str(error).strip() or type(error).__name__).splitlines()[0]
+            reason = f"a file of {self.path} is damaged ({said}): copy the index again, or build it anew"
+            raise ValueError(reason) from None
+        if not segment.index.ntotal == len(segment.rows) == entry["rows"]:
+            raise ValueError(
+                f"{vectors} has {segment.index.ntotal} vectors, and {len(segment.rows)} rows beside it, not "
+                f"{entry['rows']}: copy the index again, or build it anew"
+            )
+        return segment
+
+    def _next(self) -> str:
+        name = f"{self._number:06}"
+        self._number += 1
+        return name
+
+    def _write_vectors(self, name: str, index: FaissIndex) -> str:
+        """Writes an index of faiss, and waits until the disk has it; returns its SHA-256."""
+        digest = hashlib.sha256()
+        with (self.path / name).open("wb") as file:
+
+            def write(content: bytes) -> None:
+                file.write(content)
+                digest.update(content)
+
+            faiss.write_index(index, faiss.PyCallbackIOWriter(write, WRITTEN))
+            file.flush()
+            os.fsync(file.fileno())
+        return digest.hexdigest()
+
+    def _settle(self, name: str) -> str:
+        """Waits until the disk has a file; returns its SHA-256."""
+        digest = files.sha256(self.path / name)
+        with (self.path / name).open("rb+") as file:
+            os.fsync(file.fileno())
+        return digest
+
+    def _settle_names(self) -> None:
+        """Waits until the disk has the names of the files, where a directory can be waited for."""
+        if os.name == "posix":
+            descriptor = os.open(self.path, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+
+    def _sweep(self, meta: dict[str, Any] | None) -> None:
+        kept = set() if meta is None else {*self.names(meta)}
+        for file in self.path.iterdir():
+            if OURS.fullmatch(file.name) and file.name not in kept:
+                with suppress(OSError):  # on Windows one that somebody still maps; the next writer tries again
+                    file.unlink()
+
+    def _is_empty(self) -> bool:
+        """But for what is left of a building that was killed."""
+        if not self.path.is_dir():
+            return False
+        names = {file.name for file in self.path.iterdir()}
+        return all(name in (LOCK, UNFINISHED) or OURS.fullmatch(name) for name in names)
+
+
+def _mapped(path: Path) -> FaissIndex:
+    """An index of faiss whose vectors stay on the disk until they are used, where this faiss and this machine can."""
+    return faiss.read_index(str(path), getattr(faiss, "IO_FLAG_MMAP_IFC", 0))

@@ -1,0 +1,297 @@
+"""The index as users see it: how it is made and changed. What can be asked of it is in `content`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from ..rows import first_twice
+from . import building, kinds
+from .content import Content, checked
+from .directory import FORMAT, Directory, Skipped
+from .rows import SCHEMA
+from .segment import Segment
+
+UNFOLDED = 0.2  # a share of rows that are compared one by one beside a quicker part, from which it is worth the while
+
+
+class Index(Content):
+    """Nearest neighbours among rows of float32, each with an id, a path and a label.
+
+    In memory, or in a directory, which other processes can read while it is written; an opened index shows what it was
+    when it was opened or last written by it. Removed rows are crossed out, added ones lie in segments of their own;
+    `compact` makes one of all. Ids count from 0 and are never used twice.
+    """
+
+    def __init__(
+        self,
+        features: np.ndarray,
+        names: Sequence[str | Path],
+        labels: Sequence[str | int | None] | None = None,
+        *,
+        kind: str = "flat",
+        metric: str = "cosine",
+    ) -> None:
+        """An index in memory.
+
+        features: (n, F) finite numbers. names: n different strings, paths for instance. labels: a name, a number or
+        None for each. kind: `flat` is exact, `ivf` and `hnsw` are faster and find nearly all; `auto` chooses by size.
+        metric: `cosine`, `dot` or `l2`.
+        """
+        features = checked(features)
+        self._begin(None, kind, metric, features.shape[1], None)
+        self._fill([features], table_of(names, labels, len(features)), None)
+
+    @classmethod
+    def build(
+        cls,
+        directory: str | Path,
+        features: np.ndarray | Sequence[np.ndarray],
+        names: Sequence[str | Path],
+        labels: Sequence[str | int | None] | None = None,
+        *,
+        kind: str = "auto",
+        metric: str = "cosine",
+        memory: int | None = None,
+        reading: Mapping[str, Any] | None = None,
+        shown: bool = False,
+    ) -> Index:
+        """An index in a new directory. Arguments as of `Index`; besides, features: also several arrays, one after the
+        other, which may be mapped and larger than the memory. memory: bytes that the index may take, by default half of
+        the machine's; what is larger is compressed and cut into segments. reading: see `reading`. shown: whether with a
+        progress bar.
+        """
+        parts = [checked(part) for part in ([features] if isinstance(features, np.ndarray) else features)]
+        if len({part.shape[1] for part in parts}) != 1:
+            raise ValueError("features must be arrays of as many columns each, and one at least")
+        index = cls.__new__(cls)
+        index._begin(directory, kind, metric, parts[0].shape[1], reading)
+        with index._building():
+            index._fill(parts, table_of(names, labels, sum(map(len, parts))), memory, shown)
+        return index
+
+    @classmethod
+    def open(cls, directory: str | Path) -> Index:
+        """An index on disk. It is mapped: only what is looked at is read."""
+        index = cls.__new__(cls)
+        index._directory = Directory(Path(directory))
+        index.meta, index.segments = index._directory.read()
+        return index
+
+    def refresh(self) -> bool:
+        """Shows what another process has written since; returns whether there was anything."""
+        if self._directory is None or self._directory.meta() == self.meta:
+            return False
+        self.meta, self.segments = self._directory.read()
+        return True
+
+    def save(self, directory: str | Path) -> None:
+        """Writes all of it to a directory; another index that was there is replaced as a whole."""
+        target = Directory(Path(directory))
+        if self.directory is not None and self.directory.resolve() == target.path.resolve():
+            return  # where it lies already
+        with target.alone():
+            written = [target.write(Segment(each.index, each.rows, each.removed)) for each in self.segments]
+            skipped = target.write_skipped(self.skipped) if self.skipped else None
+            target.commit(self.meta | {"skipped": skipped}, written)
+
+    def add(
+        self, features: np.ndarray, names: Sequence[str | Path], labels: Sequence[str | int | None] | None = None
+    ) -> list[int]:
+        """Adds rows under new names; returns their ids. A ValueError names one that is there already: see `update`."""
+        features = self._own(features)
+        table = table_of(names, labels, len(features))
+        with self._writing():
+            there = [name for name, id_ in zip(names, self.find(names), strict=True) if id_ is not None]
+            if there:
+                raise ValueError(f"{there[0]} is in the index already: use update to replace it")
+            return self._change([features], table)
+
+    def update(
+        self, features: np.ndarray, names: Sequence[str | Path], labels: Sequence[str | int | None] | None = None
+    ) -> list[int]:
+        """Gives these names these features and labels, in the place of what was there; new names are added. Returns
+        their ids; what was there keeps its own.
+        """
+        features = self._own(features)
+        table = table_of(names, labels, len(features))
+        with self._writing():
+            return self._change([features], table)
+
+    def remove(self, which: Sequence[int | str | Path]) -> int:
+        """Removes rows by id or by path; returns how many. A ValueError names one that is not there, and then nothing
+        is removed.
+        """
+        which = list(which)
+        with self._writing():
+            paths = [one for one in which if isinstance(one, (str, Path))]
+            ids = [int(one) for one in which if not isinstance(one, (str, Path))]
+            for path, id_ in zip(paths, self.find(paths), strict=True):
+                if id_ is None:
+                    raise ValueError(f"the index holds no {path}")
+                ids.append(id_)
+            self._commit(self._without(ids := sorted(set(ids))))
+            return len(ids)
+
+    def wants_compaction(self) -> bool:
+        """Whether searching would be much quicker after `compact`."""
+        beside = sum(len(segment.rows) for segment in self.segments if kinds.kind_of(segment.index) != self.kind)
+        choice = kinds.choose(self.meta["asked"], len(self), self.dim, self.meta["memory"])
+        return choice.kind != self.kind or beside > UNFOLDED * len(self)
+
+    def compact(self, memory: int | None = None, shown: bool = False) -> bool:
+        """Makes one segment of all, of the kind that was asked for, without the removed rows; several where they are
+        too large for `memory`. Ids stay. Returns whether there was anything to do.
+        """
+        with self._writing():
+            memory = self.meta["memory"] if memory is None else memory
+            choice = kinds.choose(self.meta["asked"], len(self), self.dim, memory)
+            folded = len(self.segments) < 2 and not any(len(segment.removed) for segment in self.segments)
+            if folded and all(kinds.kind_of(segment.index) == choice.kind for segment in self.segments):
+                return False
+            left = [building.Left(segment) for segment in self.segments]
+            tables = pa.concat_tables([SCHEMA.empty_table(), *(part.table() for part in left)])
+            self._make(left, tables, choice, memory, shown)
+            return True
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Inside, this process alone changes the index, from its newest state on."""
+        if self._directory is None:
+            yield
+            return
+        with self._directory.alone():
+            self.refresh()
+            yield
+
+    @contextmanager
+    def _building(self) -> Iterator[None]:
+        """Inside, this process alone makes an index in a directory where there is none."""
+        assert self._directory is not None
+        with self._directory.alone():
+            if self._directory.meta() is not None:
+                raise FileExistsError(f"{self.directory} is an index already: add to it, or choose another directory")
+            yield
+
+    def _begin(
+        self, directory: str | Path | None, kind: str, metric: str, dim: int, reading: Mapping[str, Any] | None
+    ) -> None:
+        """An index without rows, of which nothing is on disk yet."""
+        if metric not in kinds.METRICS:
+            raise ValueError(f"metric {metric!r} is none of {', '.join(kinds.METRICS)}")
+        if kind not in kinds.KINDS:
+            raise ValueError(f"kind {kind!r} is none of {', '.join(kinds.KINDS)}")
+        self._directory = None if directory is None else Directory(Path(directory))
+        self.segments = []
+        self.meta = {
+            "format": FORMAT,
+            "asked": kind,
+            "kind": "flat",
+            "reason": "",
+            "metric": metric,
+            "normalised": metric == "cosine",
+            "dimension": dim,
+            "reading": None if reading is None else dict(reading),
+            "memory": None,
+            "skipped": None,
+            "next_id": 0,
+        }
+
+    def _fill(
+        self,
+        parts: Sequence[building.Part],
+        table: pa.Table,
+        memory: int | None,
+        shown: bool = False,
+        skipped: Sequence[Skipped] = (),
+    ) -> None:
+        """The first rows, with ids from 0."""
+        choice = kinds.choose(self.meta["asked"], len(table), self.dim, memory)
+        table = table.set_column(0, SCHEMA.field("id"), pa.array(np.arange(len(table))))
+        self.meta |= {"next_id": len(table), "memory": memory}
+        self._make(parts, table, choice, memory, shown, skipped)
+
+    def _make(
+        self,
+        parts: Sequence[building.Part],
+        table: pa.Table,
+        choice: kinds.Choice,
+        memory: int | None,
+        shown: bool,
+        skipped: Sequence[Skipped] | None = None,
+    ) -> None:
+        """Replaces all by these rows."""
+        vectors = building.Vectors(parts, self.dim, self.metric)
+        made = map(self._written, building.segments(vectors, table, choice, memory, shown))
+        self._commit([*made], skipped, kind=choice.kind, reason=choice.reason)
+
+    def _change(
+        self,
+        parts: Sequence[building.Part],
+        table: pa.Table,
+        gone: Sequence[int] = (),
+        skipped: Sequence[Skipped] | None = None,
+    ) -> list[int]:
+        """Puts rows in, where their path is there already in the place of that row; removes the ids `gone`; from now
+        on `skipped` could not be read.
+
+        They become a segment of their own, which takes in flat ones before it that are not much larger: so there are
+        never many, and no row is written often.
+        """
+        there = self.find(table["path"].to_pylist())
+        new = iter(range(self.meta["next_id"], self.meta["next_id"] + len(there)))
+        ids = [next(new) if id_ is None else id_ for id_ in there]
+        segments = self._without([*(id_ for id_ in there if id_ is not None), *gone])
+        if len(table):
+            tables = [table.set_column(0, SCHEMA.field("id"), pa.array(ids, pa.int64()))]
+            parts, count = [*parts], len(table)
+            while segments and kinds.is_exact(segments[-1].index) and len(segments[-1]) <= 2 * count:
+                taken = building.Left(segments.pop())
+                parts, tables, count = [taken, *parts], [taken.table(), *tables], count + len(taken)
+            vectors = building.Vectors(parts, self.dim, self.metric)
+            segments += building.segments(vectors, pa.concat_tables(tables), kinds.choose("flat", count, self.dim))
+        self._commit(segments, skipped, next_id=next(new, self.meta["next_id"] + len(there)))
+        return ids
+
+    def _without(self, ids: Sequence[int]) -> list[Segment]:
+        """The segments with these ids crossed out."""
+        segments, rows = self.places(ids)
+        return [segment.without(rows[segments == number]) for number, segment in enumerate(self.segments)]
+
+    def _written(self, segment: Segment) -> Segment:
+        return segment if self._directory is None else self._directory.write(segment)
+
+    def _commit(self, segments: Sequence[Segment], skipped: Sequence[Skipped] | None = None, **changes: Any) -> None:
+        """Makes the index consist of these segments, on disk where it lies there. skipped: None for those as before."""
+        segments, meta = [self._written(segment) for segment in segments if len(segment)], self.meta | changes
+        if self._directory is not None:
+            if skipped is not None:
+                meta["skipped"] = self._directory.write_skipped(skipped) if skipped else None
+            meta = self._directory.commit(meta, segments)
+        self.meta, self.segments = meta, segments
+
+    def _own(self, features: np.ndarray) -> np.ndarray:
+        features = checked(features)
+        if features.shape[1] != self.dim:
+            raise ValueError(f"the index holds features of {self.dim} numbers, these have {features.shape[1]}")
+        building.refuse_infinite(features)
+        return features
+
+
+def table_of(names: Sequence[str | Path], labels: Sequence[str | int | None] | None, count: int) -> pa.Table:
+    """Rows of these names, without ids yet."""
+    paths = [str(name) for name in names]
+    if len(paths) != count:
+        raise ValueError(f"{count} features for {len(paths)} names: expected as many")
+    if labels is not None and len(labels) != count:
+        raise ValueError(f"{count} features for {len(labels)} labels: expected as many")
+    if len(set(paths)) < count:
+        raise ValueError(f"the name {first_twice(paths)} is there twice: expected a name for each row")
+    none, times = pa.nulls(count, pa.string()), pa.nulls(count, pa.int64())
+    texts = none if labels is None else [None if label is None else str(label) for label in labels]
+    return pa.table([np.zeros(count, np.int64), paths, texts, times, times], schema=SCHEMA)

@@ -1,0 +1,67 @@
+"""What one asks an index for, and what comes back."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+
+class Match(NamedTuple):
+    """A row that was found. score: cosine similarity or inner product, the larger the nearer; for the metric l2 the
+    distance, the smaller the nearer.
+    """
+
+    id: int
+    path: str
+    label: str | None
+    score: float
+
+
+@dataclass(frozen=True)
+class Filter:
+    """Rows with one of these labels, if any are given, and with a path that one of these patterns describes.
+
+    In a pattern `*` stands for any characters, also `/`, `?` for one, `[abc]` for one of these and `[!abc]` for one of
+    the others. It describes a whole path, or the end of one after a `/`: `cats/*.jpg` finds /photos/cats/1.jpg.
+    """
+
+    labels: tuple[str, ...] = ()
+    paths: tuple[str, ...] = ()
+
+    def __init__(self, labels: str | int | Iterable[str | int] = (), paths: str | Iterable[str] = ()) -> None:
+        for name, given in (("labels", labels), ("paths", paths)):
+            several = (given,) if isinstance(given, (str, int)) else given
+            object.__setattr__(self, name, tuple(map(str, several)))
+
+    def __bool__(self) -> bool:
+        return bool(self.labels or self.paths)
+
+    def mask(self, labels: pa.ChunkedArray, paths: pa.ChunkedArray) -> pa.ChunkedArray:
+        """For each row whether it is asked for, without nulls."""
+        masks = []
+        if self.labels:
+            masks.append(pc.is_in(labels, value_set=pa.array(self.labels, pa.string())))
+        if self.paths:
+            masks.append(pc.match_substring_regex(paths, "|".join(map(expression, self.paths))))
+        return pc.and_(*masks) if len(masks) == 2 else masks[0]
+
+
+def expression(pattern: str) -> str:
+    """A pattern of paths as a regular expression of RE2, which pyarrow and Python understand."""
+    parts, at = [], 0
+    while at < len(pattern):
+        if (group := re.match(r"\[(!?)(]?[^]]*)]", pattern[at:])) is not None:
+            negated, members = group.groups()
+            escaped = re.sub(r"([\\\[\]^&~|])", r"\\\1", members)
+            parts.append(f"[{'^' if negated else ''}{escaped}]")
+            at += group.end()
+            continue
+        parts.append({"*": ".*", "?": "."}.get(pattern[at], re.escape(pattern[at])))
+        at += 1
+    start = "" if pattern.startswith(("/", "*")) else "(?:.*/)?"
+    return f"(?s:^{start}{''.join(parts)}$)"
