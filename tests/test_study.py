@@ -217,3 +217,20 @@ def test_all_of_it_goes_on_and_becomes_tables(tmp_path):
         "`raster/causal/token/L0.5/grid4",
     ):
         assert words in text
+
+
+@pytest.mark.parametrize("name", ["randar-labels", "vit-labels"])
+def test_who_sees_labels_classifies_itself(material, name):
+    contenders, units = part("contenders"), part("units")
+    one = contenders.CONTENDERS[name]
+    network, seen = contenders.build(one, material, 0), contenders.seen_by(one, material)
+    labels, watched = (contenders.labels_for(one, material, rows) for rows in (material.fit, material.held_out))
+    how = Training(steps=30, batch_size=32, learning_rate=3e-3, warmup=5, eval_every=15, label_dropout=0.0)
+    held_out = (seen[material.held_out].long(), watched)
+    history = train(network, seen[material.fit], labels, held_out, how, objective=one.objective)
+    assert history.validation[-1][1] < history.validation[0][1]
+    found = units.classified(network, seen, material)
+    assert set(found) == ({"itself"} if name == "vit-labels" else {"likelihood, K = 1", "likelihood, K = 16"})
+    assert all(right.shape == material.tested.shape for right in found.values())
+    if name == "vit-labels":  # a likelihood needs longer training than a test has time for
+        assert found["itself"].mean() > 0.2

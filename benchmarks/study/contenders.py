@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from randfeat.pretrain import Objective, Training
 from torch import Tensor, nn
@@ -16,24 +17,36 @@ from randfeat import features, models
 from randfeat.features import FeatureSpec
 from randfeat.models import Generator
 
-from .controls import MaskedObjective, MaskedTransformer, PixelObjective, shaped
+from .controls import (
+    Classifier,
+    ClassifierObjective,
+    MaskedObjective,
+    MaskedTransformer,
+    PixelAutoencoder,
+    PixelObjective,
+    shaped,
+)
 from .material import Material
 from .variants import Echo, Noise, Prefix, Twins
 
 RATES = (1e-3, 2e-3, 4e-3)  # that every contender is tuned over
 WIDTH, DEPTH, HEADS, FFN, DROPOUT = 64, 6, 4, 168, 0.1
 BATCH = 64
+PIXELS = {"pixels": PixelAutoencoder, "classifier": Classifier}  # models that see these in place of tokens
 
 
 @dataclass(frozen=True)
 class Contender:
     """A way to pretrain. family: of the readings that fit it, `configs/reading/FAMILY.yaml`. order: mode of training,
-    None for the model's own. trained: or left with the weights that it starts from."""
+    None for the model's own. labels: whether it sees them; then it is no source of features here but classifies
+    itself. trained: or left with the weights that it starts from.
+    """
 
     name: str
     model: str
     family: str
     order: str | None = None
+    labels: bool = False
     trained: bool = True
     objective: Callable[[Generator, bool], nn.Module] = Objective
 
@@ -46,6 +59,9 @@ CONTENDERS = {
         Contender("raster", "randar", "randar", order="raster"),
         Contender("masked", "masked", "masked", objective=MaskedObjective),
         Contender("pixels-mae", "pixels", "masked", objective=PixelObjective),
+        Contender("randar-labels", "randar", "randar", labels=True),
+        Contender("arpg-labels", "arpg", "arpg", labels=True),
+        Contender("vit-labels", "classifier", "masked", labels=True, objective=ClassifierObjective),
         Contender("random-weights", "randar", "randar", trained=False),
         Contender("randar-prefix", "randar", "randar", objective=Prefix),
         Contender("randar-echo", "randar", "randar", objective=Echo),
@@ -77,7 +93,7 @@ def _build(contender: Contender, material: Material, size: Size) -> Generator:
     shape = dict(
         grid=material.grid,
         vocab_size=len(material.codebook),
-        num_classes=0,
+        num_classes=len(np.unique(material.labels)) if contender.labels else 0,
         embed_dim=size.width,
         depth=size.depth // 2 if contender.model == "arpg" else size.depth,
         num_heads=HEADS,
@@ -86,14 +102,20 @@ def _build(contender: Contender, material: Material, size: Size) -> Generator:
     )
     if contender.model == "masked":
         return MaskedTransformer(**shape)
-    if contender.model == "pixels":
-        return shaped(material.patches.shape[1] // math.prod(material.grid))(**shape | {"vocab_size": 256})
+    if contender.model in PIXELS:
+        patch = material.patches.shape[1] // math.prod(material.grid)
+        return shaped(PIXELS[contender.model], patch)(**shape | {"vocab_size": 256})
     return models.create(contender.model, **shape)
 
 
 def seen_by(contender: Contender, material: Material) -> Tensor:
     """What the network reads of each image: tokens, or pixels. int64 or uint8 (n, ...)."""
-    return torch.from_numpy(material.patches if contender.model == "pixels" else material.tokens)
+    return torch.from_numpy(material.patches if contender.model in PIXELS else material.tokens)
+
+
+def labels_for(contender: Contender, material: Material, rows: np.ndarray) -> Tensor | None:
+    """The labels of some rows, where the contender sees any."""
+    return torch.from_numpy(material.labels[rows]) if contender.labels else None
 
 
 def flops_of_training(contender: Contender, material: Material, size: Size = SIZE) -> int:
@@ -102,9 +124,10 @@ def flops_of_training(contender: Contender, material: Material, size: Size = SIZ
         network = _build(contender, material, size)
         tokens = torch.zeros(1, seen_by(contender, material).shape[1], dtype=torch.int64)
         order = torch.zeros(1, math.prod(material.grid), dtype=torch.int64)
+        labels = torch.zeros(1, dtype=torch.int64) if contender.labels else None
     network.train()
     with FlopCounterMode(display=False) as counter:
-        contender.objective(network, False)(tokens, None, order)[0].backward()
+        contender.objective(network, False)(tokens, labels, order)[0].backward()
     return counter.get_total_flops()
 
 
@@ -139,6 +162,7 @@ def recipe(
         learning_rate=rate,
         warmup=max(1, taken // 10),
         eval_every=max(1, taken // 8),
+        label_dropout=0.1 if contender.model in ("randar", "arpg") else 0.0,
         seed=seed,
     )
 

@@ -138,6 +138,34 @@ class PixelAutoencoder(Control):
         return [orders.gather(states[i], order) for i in layers]
 
 
+class Classifier(PixelAutoencoder):
+    """The same encoder with a linear layer on the mean of its last states, trained on labels: what they are worth."""
+
+    def build(self) -> None:
+        super().build()
+        self.head = nn.Linear(self.embed_dim, self.num_classes)
+
+    def logits(self, tokens: Tensor) -> Tensor:
+        """Bytes (B, N * P) -> (B, classes)."""
+        x = self.embed(self.patches(tokens)) + self.places
+        for block in self.blocks:
+            x = block(x)
+        return self.head(self.norm(x).mean(1))
+
+
+class ClassifierObjective(nn.Module):
+    """Cross-entropy of the class, in units of the engine's losses: as if every value of the image had it."""
+
+    def __init__(self, model: Classifier, in_bfloat16: bool = False) -> None:
+        super().__init__()
+        self.generator = model
+
+    def forward(self, tokens: Tensor, labels: Tensor, order: Tensor) -> tuple[Tensor, Tensor]:
+        count = tokens.shape[1]
+        losses = F.cross_entropy(self.generator.logits(tokens), labels, reduction="none") * count
+        return losses.sum(), losses.detach().unsqueeze(1).expand(-1, count) / count
+
+
 class PixelObjective(nn.Module):
     """Squared error of the normalised pixels of the patches that are not seen, in units of the engine's losses."""
 
@@ -167,6 +195,6 @@ class PixelObjective(nn.Module):
         return errors.sum(), by_place
 
 
-def shaped(patch: int) -> type[PixelAutoencoder]:
+def shaped(kind: type[PixelAutoencoder], patch: int) -> type[PixelAutoencoder]:
     """The class for patches of so many values."""
-    return type("PixelAutoencoder", (PixelAutoencoder,), {"patch": patch})
+    return type(kind.__name__, (kind,), {"patch": patch})

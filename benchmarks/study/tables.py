@@ -20,6 +20,11 @@ from .material import Material, read
 from .scoring import MEASURES
 
 DRAWS = 8000  # of the bootstrap: enough for Holm's correction of 40 claims and more
+SUPERVISED = {
+    "randar-labels": "RandAR with labels",
+    "arpg-labels": "ARPG with labels",
+    "vit-labels": "ViT, trained on the labels",
+}
 TITLES = {
     "randar": "RandAR",
     "arpg": "ARPG",
@@ -110,6 +115,16 @@ def main_table(results: Results, kind: str = "any") -> Iterator[str]:
             yield f"| *{name}* | {' | '.join(cell + star for cell, star in zip(cells, stars, strict=True))} |"
 
 
+def supervised_table(results: Results) -> Iterator[str]:
+    """Rows of Markdown: who saw the labels in training, and classifies without a probe."""
+    yield f"| {results.set}: saw labels | accuracy |"
+    yield "|---|---|"
+    for name, title in SUPERVISED.items():
+        if found := results.contender(name):
+            for how in found.scores[0]:
+                yield f"| {title}: {how} | {_cell(results.interval(found.right(how)))} |"
+
+
 def claims(results: Results) -> dict[str, Difference]:
     """The differences that the bars speak of, by what they say."""
     made: dict[str, Difference] = {}
@@ -198,7 +213,7 @@ def main() -> None:
         results = Results(path.parents[1])
         if not any(results.contender(name) for name in TITLES):
             continue
-        parts = [main_table(results), claims_table(results), costs_table(results)]
+        parts = [main_table(results), supervised_table(results), claims_table(results), costs_table(results)]
         if "raster" in results.found and "randar" in results.found:
             ratios = ", ".join(f"{measure} {error_ratio(results, measure):.2f}" for measure in MEASURES)
             parts.append(iter([f"Errors of RandAR to those of the raster control: {ratios}."]))

@@ -12,7 +12,7 @@ from randfeat.pretrain import Step, train
 from randfeat import files, progress
 from randfeat.commands.demo.workers import run_all
 
-from .contenders import CONTENDERS, RATES, build, recipe, seen_by, tuned
+from .contenders import CONTENDERS, RATES, build, labels_for, recipe, seen_by, tuned
 from .material import read
 
 SET, SHARE, SEED = "digits", 0.5, 1000  # what it is tried on, of the steps, and a seed that no unit has
@@ -39,8 +39,9 @@ def _try(name: str, rate: float, steps: int, path: Path, line: int) -> float:
         def tick(done: Step) -> None:
             bar.update()
 
-        held_out = (seen[material.held_out].long(), None)
-        history = train(network, seen[material.fit], None, held_out, how, objective=contender.objective, on_step=tick)
+        labels, watched = (labels_for(contender, material, rows) for rows in (material.fit, material.held_out))
+        held_out = (seen[material.held_out].long(), watched)
+        history = train(network, seen[material.fit], labels, held_out, how, objective=contender.objective, on_step=tick)
     kept.parent.mkdir(parents=True, exist_ok=True)
     files.write_bytes(kept, json.dumps({"loss": history.best, "validation": history.validation}).encode())
     return history.best

@@ -16,16 +16,29 @@ from randfeat.pretrain import Step, train
 from randfeat.probes import PatchCounts, colour_histogram, hog, pixels, recentred, token_codes, token_counts
 from safetensors.torch import load_file, save
 
-from randfeat import features, files, packing, progress
+from randfeat import features, files, likelihood, packing, progress
 from randfeat.features import FeatureSpec
 from randfeat.models import Generator
 
 from . import scoring
-from .contenders import CONTENDERS, SIZE, Contender, Size, build, flops_of_reading, flops_of_training, recipe, seen_by
+from .contenders import (
+    CONTENDERS,
+    SIZE,
+    Contender,
+    Size,
+    build,
+    flops_of_reading,
+    flops_of_training,
+    labels_for,
+    recipe,
+    seen_by,
+)
+from .controls import Classifier
 from .material import Material
 from .material import read as read_material
 
 READINGS = Path(__file__).parents[2] / "configs" / "reading"
+ORDERS = (1, 16)  # of likelihoods
 EQUAL = 64  # dimensions of the comparison at equal dimension
 
 
@@ -71,8 +84,9 @@ def pretrain(contender: Contender, material: Material, job: Job, bar: Any) -> tu
         bar.set_postfix_str(f"{done.loss:.3f}", refresh=False)
         bar.update(100 / how.steps)
 
-    held_out = (seen[material.held_out].long(), None)
-    history = train(network, seen[material.fit], None, held_out, how, objective=contender.objective, on_step=tick)
+    labels, watched = (labels_for(contender, material, rows) for rows in (material.fit, material.held_out))
+    held_out = (seen[material.held_out].long(), watched)
+    history = train(network, seen[material.fit], labels, held_out, how, objective=contender.objective, on_step=tick)
     return network, {
         "training": asdict(how),
         "flops": flops_of_training(contender, material, job.size) * how.batch_size * how.steps,
@@ -158,6 +172,17 @@ def measure(
     return {"chosen": chosen, "settings": settings}, test
 
 
+@torch.no_grad()
+def classified(network: Generator, seen: torch.Tensor, material: Material) -> dict[str, np.ndarray]:
+    """Whether each tested image is given its class, by the network itself: a classifier's, or the likeliest one of a
+    generator, by the log-likelihood in one order and by its mean over sixteen."""
+    tokens, truth = seen[material.tested].long(), material.labels[material.tested]
+    if isinstance(network, Classifier):
+        return {"itself": network.logits(tokens).argmax(-1).numpy() == truth}
+    found = likelihood.class_log_prob(network, tokens, count=max(ORDERS))
+    return {f"likelihood, K = {k}": found[..., :k].mean(-1).argmax(-1).numpy() == truth for k in ORDERS}
+
+
 def run(job: Job, line: int = 0) -> Path:
     """Trains, reads and scores a contender with one seed; what lies there already is kept. line: of its bar."""
     record, folder = job.folder / "record.json", job.folder
@@ -178,11 +203,12 @@ def run(job: Job, line: int = 0) -> Path:
             files.write_bytes(weights, save(network.state_dict()))
         network.eval()
         reader, seen = packing.twin(network) if packing.can_pack(network) else network, seen_by(contender, material)
+        record = {"job": job.name, **trained, "parameters": sum(one.numel() for one in network.parameters())}
+        if contender.labels:
+            return write(folder, record, classified(reader, seen, material))
         costs = reading_costs(contender, material, job.size)
         found, test = measure(lambda rows, specs: read_in(reader, seen[rows], specs), kinds(costs), material)
-    parameters = sum(parameter.numel() for parameter in network.parameters())
-    record = {"job": job.name, **trained, "parameters": parameters, "reading_flops": costs, **found}
-    return write(folder, record, test)
+    return write(folder, record | {"reading_flops": costs, **found}, test)
 
 
 def run_classical(job: Job, line: int = 0) -> Path:
