@@ -225,7 +225,7 @@ def test_who_sees_labels_classifies_itself(material, name):
     one = contenders.CONTENDERS[name]
     network, seen = contenders.build(one, material, 0), contenders.seen_by(one, material)
     labels, watched = (contenders.labels_for(one, material, rows) for rows in (material.fit, material.held_out))
-    how = Training(steps=30, batch_size=32, learning_rate=3e-3, warmup=5, eval_every=15, label_dropout=0.0)
+    how = Training(steps=60, batch_size=64, learning_rate=3e-3, warmup=5, eval_every=30, label_dropout=0.0)
     held_out = (seen[material.held_out].long(), watched)
     history = train(network, seen[material.fit], labels, held_out, how, objective=one.objective)
     assert history.validation[-1][1] < history.validation[0][1]
