@@ -100,10 +100,12 @@ def state_of(path: str) -> tuple[str, int | None, int | None]:
 
 
 def label_of(label: int | None, classes: Sequence[str] | None) -> str | None:
+    """A class as an index has it: its name, or its number as text."""
     return None if label is None else str(label) if classes is None else classes[label]
 
 
 def table_of(rows: Sequence[tuple[str, str | None, int | None, int | None]]) -> pa.Table:
+    """Rows of (path, label, size, mtime_ns), without ids yet."""
     columns = [*zip(*rows, strict=True)] or [(), (), (), ()]
     return pa.table([[0] * len(rows), *map(list, columns)], schema=SCHEMA)
 
