@@ -136,6 +136,8 @@ def sync(
     """
     if index.directory is None:
         raise ValueError("an index in memory is kept in step with nothing: save it first, and open it from there")
+    if index.reading is None:
+        raise ValueError(f"{index!r} holds numbers that no model read: add to it with `Index.add`")
     with index._writing():
         todo, rows = plan(index, source, drop), SCHEMA.empty_table()
         parts: list[Part] = []

@@ -59,13 +59,13 @@ def plan(index: Index, source: Source | TokenSource, drop: bool = True) -> Plan:
         columns = (segment.rows.take(name, rows) for name in ("path", "id", "size", "mtime_ns", "label"))
         known.update((path, more) for path, *more in zip(*columns, strict=True))  # type: ignore[misc]
     unreadable = {path: (size, mtime_ns) for path, _, size, mtime_ns in index.skipped}
-    for number, row in enumerate(keys(table)):
+    for number, (row, label) in enumerate(zip(keys(table), table["label"].to_pylist(), strict=True)):
         path, *now = row
         if path in known:
-            _, *before, label = known.pop(path)
+            _, *before, label_before = known.pop(path)
             if before != now or not isinstance(before[0], int):
                 made.changed.append(number)
-            elif label != table["label"][number].as_py():
+            elif label != label_before:
                 made.relabelled.append(number)
         elif path in unreadable and unreadable.pop(path) == tuple(now) and now[0] is not None:
             made.unreadable.append(number)
