@@ -33,7 +33,7 @@ from randfeat.index import Index, bench, kinds
 PLAIN = """
 import json, sys, time
 import faiss, numpy as np
-from randfeat.index.bench import _peak
+from randfeat.index.bench import peak
 rows, target, factory = sys.argv[1:]
 started, computed = time.perf_counter(), time.process_time()
 x = np.array(np.load(rows, mmap_mode="r"))
@@ -43,7 +43,7 @@ index.train(x)
 index.add(x)
 faiss.write_index(index, target)
 took = {"seconds": time.perf_counter() - started, "processor_seconds": time.process_time() - computed}
-print(json.dumps(took | {"memory": _peak()}))
+print(json.dumps(took | {"memory": peak()}))
 """
 OPEN = """
 import sys, time
@@ -83,7 +83,7 @@ def compare(scratch: Path, rows: Path, queries: np.ndarray, truth: np.ndarray, v
     for _ in range(rounds):
         if place.exists():
             shutil.rmtree(place)
-        ours.append(bench._in_process(job))
+        ours.append(bench.in_process(job))
         others.append(plain(rows, target, factory))
     of_ours = {name: statistics.median(run[f"build_{name}"] for run in ours) for name in NUMBERS}
     of_plain = {name: statistics.median(run[name] for run in others) for name in NUMBERS}
@@ -92,7 +92,7 @@ def compare(scratch: Path, rows: Path, queries: np.ndarray, truth: np.ndarray, v
     index, alone = Index.open(place), faiss.read_index(str(target))
     effort = kinds.effort(index.segments[0].index)
     if effort is not None:
-        kinds._set_effort(alone, effort)
+        kinds.set_effort(alone, effort)
     if isinstance(alone, faiss.IndexRefine):
         alone.k_factor = index.segments[0].index.k_factor
 

@@ -494,6 +494,12 @@ def test_a_directory_of_something_else_is_left_alone(tmp_path):
     with pytest.raises(FileExistsError, match="holds something else: choose another directory"):
         Index(rows(4), "abcd").save(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["diary.txt"]
+    (tmp_path / "numbers").mkdir()
+    for name in ("000001.npy", "000002.parquet", "000003.csv"):  # called as ours are
+        (tmp_path / "numbers" / name).write_bytes(b"mine")
+    with pytest.raises(FileExistsError, match="holds something else: choose another directory"):
+        Index.build(tmp_path / "numbers", rows(4), "abcd")
+    assert len(list((tmp_path / "numbers").iterdir())) == 3
     Index.build(tmp_path / "index", rows(4), "abcd")
     with pytest.raises(FileExistsError, match="is an index already: add to it, or choose another directory"):
         Index.build(tmp_path / "index", rows(4), "abcd")

@@ -208,7 +208,7 @@ def test_what_is_stopped_says_how_to_go_on(capsys, model, photos, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("randfeat.index.images._Reading._write", stop)
+        patch.setattr("randfeat.index.staging.Reading._write", stop)
         command = ["index", "build", "i", "photos", "--model", model, "--spec", SPEC, *READING]
         said = run(capsys, *command, code=130)
     assert "randfeat index: stopped. The index is as it was. Run the same command again: images that are" in said

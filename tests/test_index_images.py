@@ -303,3 +303,6 @@ def test_another_encoder_is_refused(tmp_path, photos, counted):
     assert len(index) == 27
     with pytest.raises(ValueError, match="save it first"):
         images.sync(randfeat.Index(np.eye(2), "ab"), open_source(photos))
+    numbers = Index.build(tmp_path / "numbers", np.eye(2), "ab")
+    with pytest.raises(ValueError, match="holds numbers that no model read: add to it with"):
+        images.sync(numbers, open_source(photos), counted.encoder)

@@ -63,6 +63,12 @@ def test_import_is_light():
     assert python(f"import sys, randfeat; print([m for m in {heavy!r} if m in sys.modules])") == "[]"
 
 
+def test_an_index_is_searched_without_torch():
+    heavy = ("torch", "sklearn", "datasets", "matplotlib", "timm")
+    code = "import sys, numpy, randfeat; randfeat.Index(numpy.eye(3), 'abc').search(numpy.eye(3)); "
+    assert python(f"{code}print([m for m in {heavy!r} if m in sys.modules])") == "[]"
+
+
 def test_import_takes_no_longer_than_torch():
     took = "import time; t = time.perf_counter(); import {}; print(time.perf_counter() - t)"
     assert float(python(took.format("randfeat"))) < float(python(took.format("torch")))

@@ -112,6 +112,6 @@ def thumbnail(path: Path) -> str | None:
     except data.UnreadableImage:
         return None
     picture.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
-    if min(picture.size) < pictures.SMALLEST // 2:
+    if min(picture.size) < pictures.SMALLEST:
         picture = pictures.magnified(picture)
     return f"data:image/png;base64,{base64.b64encode(pictures.png(picture)).decode()}"

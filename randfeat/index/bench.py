@@ -93,9 +93,9 @@ def measure(
     for variant in variants:
         place = scratch / f"{variant}.index"
         job = {"rows": str(rows), "index": str(place), "variant": variant, "metric": metric}
-        built = _in_process(job | {"do": "build"})
+        built = in_process(job | {"do": "build"})
         size = sum(file.stat().st_size for file in place.iterdir())
-        searched = _in_process(job | {"do": "search", "asked": str(scratch), "k": k})
+        searched = in_process(job | {"do": "search", "asked": str(scratch), "k": k})
         yield {"variant": variant, **built, "bytes": size, **searched}
         for file in place.iterdir():
             file.unlink()
@@ -105,9 +105,9 @@ def measure(
 def child() -> None:
     """What a process of its own does; its job is the last argument, its result one line of JSON."""
     job = json.loads(sys.argv[-1])
-    before = _peak()
+    before = peak()
     found = _build(job) if job["do"] == "build" else _search(job)
-    print(json.dumps(found | {f"{job['do']}_memory": _peak(), f"{job['do']}_memory_before": before}))
+    print(json.dumps(found | {f"{job['do']}_memory": peak(), f"{job['do']}_memory_before": before}))
 
 
 def plot(records: Sequence[Mapping[str, Any]], title: str) -> Figure:
@@ -135,7 +135,8 @@ def plot(records: Sequence[Mapping[str, Any]], title: str) -> Figure:
     return figure
 
 
-def _in_process(job: Mapping[str, Any]) -> dict[str, Any]:
+def in_process(job: Mapping[str, Any]) -> dict[str, Any]:
+    """What `child` says of a job, in a process of its own."""
     command = [sys.executable, "-c", COMMAND, json.dumps(job)]
     ended = subprocess.run(command, stdout=subprocess.PIPE, text=True)
     if ended.returncode:
@@ -196,7 +197,7 @@ def _speed(index: Index, queries: np.ndarray, k: int, effort: int | None) -> flo
     return len(queries) / min(seconds)
 
 
-def _peak() -> int | None:
+def peak() -> int | None:
     """Bytes that this process had at most, with what it saw of mapped files; None where the system does not say."""
     try:  # getrusage would count what its parent had, too
         status = Path("/proc/self/status").read_text()

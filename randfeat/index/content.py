@@ -28,6 +28,7 @@ class Content:
 
     meta: dict[str, Any]  # as in the manifest, see `directory`
     segments: list[Segment]
+    skipped: list[Skipped]  # images that could not be read
     _directory: Directory | None
 
     def __len__(self) -> int:
@@ -62,14 +63,8 @@ class Content:
         """
         return self.meta["reading"]
 
-    @property
-    def skipped(self) -> list[Skipped]:
-        """Path, reason, size and time of change of each image that could not be read."""
-        return [] if self._directory is None else self._directory.read_skipped(self.meta)
-
     def stats(self) -> dict[str, Any]:
         """What there is, as JSON."""
-        names = {} if self._directory is None else self._directory.names(self.meta)
         return {
             "rows": len(self),
             "removed": sum(len(segment.removed) for segment in self.segments),
@@ -77,8 +72,8 @@ class Content:
             "labels": len(self.labels()),
             "model": self.reading and self.reading["model"],
             "spec": self.reading and self.reading["spec"],
-            "skipped": self.meta["skipped"]["images"] if self.meta["skipped"] else 0,
-            "bytes": sum((self.directory / name).stat().st_size for name in names) if self.directory else None,
+            "skipped": len(self.skipped),
+            "bytes": None if self._directory is None else self._directory.size(self.meta),
             "segments": [
                 {
                     "kind": kinds.kind_of(segment.index),

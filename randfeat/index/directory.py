@@ -57,14 +57,14 @@ class Directory:
         """What meta.json says, None where there is none; a ValueError for one of something else."""
         return files.read_json(self.path / META, FORMAT)
 
-    def read(self) -> tuple[dict[str, Any], list[Segment]]:
+    def read(self) -> tuple[dict[str, Any], list[Segment], list[Skipped]]:
         """The index as it is at one moment, mapped. Raises a FileNotFoundError where none is, and a ValueError where it
         is damaged.
         """
         meta = self.meta()
         while meta is not None:
             try:
-                return meta, [self._opened(entry) for entry in meta["segments"]]
+                return meta, [self._opened(entry) for entry in meta["segments"]], self._read_skipped(meta)
             except FileNotFoundError as error:
                 before, meta = meta, self.meta()
                 if meta == before:  # else a writer has replaced it
@@ -94,9 +94,9 @@ class Directory:
             yield
         except BaseException:  # nothing half done is left, but for what was read
             self._sweep(meta := self.meta())
-            if meta is None:
-                with suppress(OSError):  # it is not empty, or in use
-                    (self.path / LOCK).unlink(missing_ok=True)
+            if meta is None and [file.name for file in self.path.iterdir()] == [LOCK]:
+                with suppress(OSError):  # on Windows it is in use
+                    (self.path / LOCK).unlink()
                     self.path.rmdir()
             raise
         finally:
@@ -124,7 +124,7 @@ class Directory:
             csv.writer(file, lineterminator="\n").writerows([SKIPPED, *skipped])
         return {"name": name, "images": len(skipped), "sha256": self._settle(name)}
 
-    def read_skipped(self, meta: dict[str, Any]) -> list[Skipped]:
+    def _read_skipped(self, meta: dict[str, Any]) -> list[Skipped]:
         if meta["skipped"] is None:
             return []
         with (self.path / meta["skipped"]["name"]).open(encoding="utf-8", newline="") as file:
@@ -150,6 +150,11 @@ class Directory:
             if other is not None:
                 listed[other["name"]] = other["sha256"]
         return listed
+
+    def size(self, meta: dict[str, Any]) -> int:
+        """Bytes of the files of an index that are there."""
+        files_ = (self.path / name for name in self.names(meta))
+        return sum(file.stat().st_size for file in files_ if file.is_file())
 
     def verify(self, meta: dict[str, Any]) -> None:
         """A ValueError names the first file that is not what was written."""
@@ -225,7 +230,8 @@ class Directory:
         if not self.path.is_dir():
             return False
         names = {file.name for file in self.path.iterdir()}
-        return all(name in (LOCK, UNFINISHED) or OURS.fullmatch(name) for name in names)
+        ours = all(name in (LOCK, UNFINISHED) or OURS.fullmatch(name) for name in names)
+        return not names or (ours and LOCK in names)
 
 
 def _mapped(path: Path) -> FaissIndex:

@@ -80,14 +80,14 @@ class Index(Content):
         """An index on disk. It is mapped: only what is looked at is read."""
         index = cls.__new__(cls)
         index._directory = Directory(Path(directory))
-        index.meta, index.segments = index._directory.read()
+        index.meta, index.segments, index.skipped = index._directory.read()
         return index
 
     def refresh(self) -> bool:
         """Shows what another process has written since; returns whether there was anything."""
         if self._directory is None or self._directory.meta() == self.meta:
             return False
-        self.meta, self.segments = self._directory.read()
+        self.meta, self.segments, self.skipped = self._directory.read()
         return True
 
     def save(self, directory: str | Path) -> None:
@@ -187,7 +187,7 @@ class Index(Content):
         if kind not in kinds.KINDS:
             raise ValueError(f"kind {kind!r} is none of {', '.join(kinds.KINDS)}")
         self._directory = None if directory is None else Directory(Path(directory))
-        self.segments = []
+        self.segments, self.skipped = [], []
         self.meta = {
             "format": FORMAT,
             "asked": kind,
@@ -269,11 +269,12 @@ class Index(Content):
     def _commit(self, segments: Sequence[Segment], skipped: Sequence[Skipped] | None = None, **changes: Any) -> None:
         """Makes the index consist of these segments, on disk where it lies there. skipped: None for those as before."""
         segments, meta = [self._written(segment) for segment in segments if len(segment)], self.meta | changes
+        skipped = self.skipped if skipped is None else [*skipped]
         if self._directory is not None:
-            if skipped is not None:
+            if skipped != self.skipped:
                 meta["skipped"] = self._directory.write_skipped(skipped) if skipped else None
             meta = self._directory.commit(meta, segments)
-        self.meta, self.segments = meta, segments
+        self.meta, self.segments, self.skipped = meta, segments, skipped
 
     def _own(self, features: np.ndarray) -> np.ndarray:
         features = checked(features)

@@ -160,7 +160,7 @@ def tune(index: FaissIndex, vectors: np.ndarray, metric: str) -> None:
     low, high = steps[max(0, reached - 1)], steps[reached]
     while high - low > max(1, high // 8):
         low, high = (low, middle) if enough(middle := (low + high) // 2) else (middle, high)
-    _set_effort(index, high)
+    set_effort(index, high)
 
 
 def recall(scores: np.ndarray, truth: np.ndarray, metric: str) -> float:
@@ -176,7 +176,8 @@ def _with_factor(index: Any, factor: int, enough: Any, effort: int) -> bool:
     return enough(effort)
 
 
-def _set_effort(index: FaissIndex, value: int) -> None:
+def set_effort(index: FaissIndex, value: int) -> None:
+    """From now on the default; see `effort`."""
     if isinstance(index, faiss.IndexHNSW):
         index.hnsw.efSearch = value
     else:

@@ -5,9 +5,9 @@ class), a list or table of paths, archives, a data set; or a store that `randfea
 (by many processes, if it is large).
 
 The kind of index is chosen by size: few images are compared one by one (flat); many are sorted into lists, of which a
-query looks at a few (ivf), as short codes where the vectors do not fit into the memory. hnsw, a graph of neighbours, is
-quicker still and finds more, but takes longer to build and more room. How much of an index a query looks at is
-measured when it is built, so that 97 % of the ten nearest are found.
+query looks at a few (ivf), as short codes where the vectors do not fit into the memory. hnsw, a graph of neighbours,
+takes longer to build and more room; `randfeat index bench` says whether it is quicker on your images. How much of an
+index a query looks at is measured when it is built, so that 97 % of the ten nearest are found.
 
 After a kill the same command goes on. Images that cannot be read are skipped, counted and listed.
 
