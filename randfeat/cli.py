@@ -20,7 +20,7 @@ COMMANDS = {
     "index": "find similar images: build, sync and measure an index of what a model sees in them",
     "info": "what a model, a tokenizer, a checkpoint file or a short name is, without loading or downloading weights",
     "inpaint": "paint the masked part of a picture anew, given the rest of it",
-    "make": "a folder of real images to try things on, without a download: digits, letters, photographs",
+    "make": "a folder of real images to try things on: digits, digits in clutter, letters, photographs",
     "outpaint": "paint around a picture, to any size",
     "pretrain": "train a generator on image tokens, from a laptop to a cluster, and go on where it was stopped",
     "probe": "measure features: k-NN, linear, attentive, few-shot, retrieval, clusters, dense; with intervals",

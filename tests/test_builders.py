@@ -121,7 +121,7 @@ def test_the_folder_is_a_source_like_any_other(made, tmp_path):
     rows = np.r_[np.flatnonzero(~one.test)[:30], np.flatnonzero(one.test)[:10]]
     few = {key: getattr(one, key)[rows] for key in ("images", "labels", "groups", "test")}
     part = replace(one, **few)
-    write_folder(part, tmp_path / name)
+    write_folder(part, tmp_path / name, {"set": name})
     train, test = (open_source(str(tmp_path / name), split) for split in ("train", "test"))
     assert (len(train), len(test)) == (30, 10)
 
@@ -132,5 +132,16 @@ def test_the_command_makes_it_once(tmp_path, capsys):
     assert cli.main(["make", "digits", "-o", str(tmp_path / "digits")]) == 0
     assert "already" in capsys.readouterr().out
     (tmp_path / "file").write_text("")
-    assert cli.main(["make", "digits", "-o", str(tmp_path / "file")]) == 1
-    assert "is a file" in capsys.readouterr().err
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "metadata.csv").write_text("mine")
+    for folder, more, message in (
+        ("file", [], "is a file"),
+        ("file/below", [], "is a file"),
+        ("mine", [], "holds something else"),
+        ("digits", ["--split-seed", "3"], "holds a set with split_seed None, not 3"),
+        ("other", ["--seed", "-1"], "seeds are whole numbers from 0"),
+    ):
+        assert cli.main(["make", "digits", "-o", str(tmp_path / folder), *more]) == 1
+        assert message in capsys.readouterr().err
+    assert (tmp_path / "mine" / "metadata.csv").read_text() == "mine"
+    assert not (tmp_path / "other").exists()

@@ -74,8 +74,12 @@ def test_from_a_folder_to_similar_images(capsys, model, photos):
     assert table[0] == "photos/cat/04.png"
     assert table[1].split() == ["1.0000", "cat", str(photos / "cat/04.png")]
     assert len(table) == 3
-    nothing = run(capsys, "search", "i", "photos/cat/04.png", "--label", "fox")
+    nothing = run(capsys, "search", "i", "photos/cat/04.png", "--path", "fox/*")
     assert nothing == "photos/cat/04.png\n  nothing\n"
+    unknown = run(capsys, "search", "i", "photos/cat/04.png", "--label", "fox", code=1)
+    assert unknown == "randfeat search: i has no row of the label fox: it has cat, dog\n"
+    none = run(capsys, "search", "i", "photos/cat/04.png", "-k", "0", code=1)
+    assert none == "randfeat search: -k must be 1 or more, got 0\n"
 
 
 def test_a_page_that_is_whole_in_itself(capsys, built, photos):

@@ -92,6 +92,13 @@ def test_a_run_leaves_a_model_its_numbers_and_a_page(undisturbed):
     assert page.count("<img") >= 3 + 6
 
 
+@pytest.mark.parametrize("model", models.MODELS)
+def test_every_model_is_trained(folder, tmp_path, model):
+    short = "training.steps=2", "training.eval_every=1", "training.warmup=1"
+    assert pretrain(folder, tmp_path / "run", "--set", f"model={model}", *short) == 0
+    assert models.name_of(load(tmp_path / "run" / "model").generator) == model
+
+
 def test_images_are_tokenised_first(folder, tmp_path):
     assert pretrain(folder, tmp_path / "run", *PATCHES, "--set", "training.steps=2", data="photos") == 0
     assert (tmp_path / "run" / "tokens" / "meta.json").is_file()

@@ -281,7 +281,7 @@ def test_online_probes_read_crops(table, tmp_path, monkeypatch, capsys):
 
 
 def test_the_digits_as_a_folder(tmp_path):
-    write_folder(make_digits(), tmp_path / "digits")
+    write_folder(make_digits(), tmp_path / "digits", {"set": "digits"})
     parts = open_data(str(tmp_path / "digits"), None, None)
     assert [len(part) for part in parts] == [1157, 640]
     train, test = (part_of(part, "writer") for part in parts)

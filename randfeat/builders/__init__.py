@@ -5,7 +5,7 @@ Every one is real material, is a pure function of its seeds and of what is insta
 writer wrote, one family of typefaces or one half of a photograph lies on one side.
 """
 
-from .base import TABLE, Made, write_folder
+from .base import Made, is_made, write_folder
 from .cluttered import make_cluttered
 from .digits import make_digits
 from .letters import make_letters
@@ -20,8 +20,8 @@ BUILDERS = {
 
 __all__ = [
     "BUILDERS",
-    "TABLE",
     "Made",
+    "is_made",
     "make_cluttered",
     "make_digits",
     "make_letters",

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import csv
-import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from .. import files, pictures, progress
+from ..settings import refuse_other
 
-TABLE = "metadata.csv"
+TABLE, SETTINGS = "metadata.csv", "made.json"
+FORMAT = "randfeat set 1"
 
 
 @dataclass(frozen=True)
@@ -39,29 +41,43 @@ class Made:
         return len(self.images)
 
 
-def write_folder(made: Made, folder: str | Path) -> Path:
-    """PNG files and, written last, a table metadata.csv of path, label, split (train or test) and a group, under the
-    name of its kind.
+def is_made(folder: str | Path, settings: Mapping[str, Any]) -> bool:
+    """Whether a folder holds the set of these settings, JSON that names it.
 
-    A folder that is whole is kept as it is; one that is not is filled.
+    Raises a ValueError for another set, and a FileExistsError for a folder of something else.
     """
     folder = Path(folder)
-    table = folder / TABLE
-    if table.exists():
-        return table
-    (folder / "images").mkdir(parents=True, exist_ok=True)
-    rows: list[tuple[str, str, str, str]] = []
-    with progress.bar(len(made), "writing", "image") as bar:
-        for number, image in enumerate(made.images):
-            path = f"images/{number:04}.png"
-            (folder / path).write_bytes(pictures.png(Image.fromarray(image)))
-            split = "test" if made.test[number] else "train"
-            rows.append((path, made.classes[made.labels[number]], split, made.group_names[made.groups[number]]))
-            bar.update()
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([("path", "label", "split", made.group_kind), *rows])
-    files.write_bytes(table, text.getvalue().encode())
-    return table
+    before = files.read_json(folder / SETTINGS, FORMAT)
+    if before is not None:
+        refuse_other(folder, before, {"format": FORMAT, **settings}, "a set")
+        return True
+    taken = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not taken.is_dir() or (taken == folder and any(folder.iterdir())):
+        what = "holds something else" if taken.is_dir() else "is a file"
+        raise FileExistsError(f"{taken} {what}: choose another folder (--out)")
+    return False
+
+
+def write_folder(made: Made, folder: str | Path, settings: Mapping[str, Any]) -> None:
+    """PNG files; a table metadata.csv of path, label, split (train or test) and a group, under the name of its kind;
+    and made.json with the settings. The folder is there when it is whole. One of the same settings is left as it is;
+    raises as `is_made`.
+    """
+    if is_made(folder, settings):
+        return
+    with files.new_directory(Path(folder), lambda _: False) as whole:
+        (whole / "images").mkdir()
+        rows: list[tuple[str, str, str, str]] = []
+        with progress.bar(len(made), "writing", "image") as bar:
+            for number, image in enumerate(made.images):
+                path = f"images/{number:04}.png"
+                (whole / path).write_bytes(pictures.png(Image.fromarray(image)))
+                split = "test" if made.test[number] else "train"
+                rows.append((path, made.classes[made.labels[number]], split, made.group_names[made.groups[number]]))
+                bar.update()
+        with (whole / TABLE).open("w", newline="", encoding="utf-8") as table:
+            csv.writer(table, lineterminator="\n").writerows([("path", "label", "split", made.group_kind), *rows])
+        files.write_json(whole / SETTINGS, {"format": FORMAT, **settings})
 
 
 def held_out(groups: int, share: float, split_seed: int) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import string
 import warnings
 from collections.abc import Sequence
@@ -44,11 +45,12 @@ def make_letters(seed: int = 0, split_seed: int | None = None, fonts: Sequence[s
     faces = read_faces(fonts)
     designs = same_design(faces)
     tests = held_out(int(designs.max()) + 1, TEST_SHARE, split_seed or 0)
-    images = [
-        placed(glyph, np.random.default_rng([seed, number, letter]))
-        for number, face in enumerate(faces)
-        for letter, glyph in enumerate(face.glyphs)
-    ]
+    images = []
+    with progress.bar(len(faces), "placing letters", "typeface") as bar:
+        for number, face in enumerate(faces):
+            for letter, glyph in enumerate(face.glyphs):
+                images.append(placed(glyph, np.random.default_rng([seed, number, letter])))
+            bar.update()
     each = designs.repeat(len(ALPHABET))
     first = {int(design): faces[number].family for number, design in reversed([*enumerate(designs)])}
     names = tuple(f"{design:03} {first[design]}" for design in range(len(first)))
@@ -69,6 +71,7 @@ def read_faces(fonts: Sequence[str | Path] | None = None) -> list[Face]:
         from matplotlib.font_manager import findSystemFonts
 
         fonts = findSystemFonts()
+    logging.getLogger("fontTools").setLevel(logging.ERROR)  # it speaks of every small fault of a file
     chosen: dict[str, dict[str, Face]] = {}
     paths = sorted({Path(font) for font in fonts}, key=lambda path: (path.name, str(path)))
     with progress.bar(len(paths), "reading typefaces", "file") as bar:

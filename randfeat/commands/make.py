@@ -6,7 +6,8 @@ letters: a to z in the typefaces that are installed, 24 x 24 pixels. More packag
 photographs: crops of the photographs that packages bring along, 32 x 32 pixels; the class is the picture.
 
 The table has the columns path, label, split and a group (writer, design or part) that lies on one side of the split:
-give it to `randfeat probe` as --group.
+give it to `randfeat probe` as --group. Letters and photographs take about a minute. The folder is there when it is
+whole; one of something else is left alone.
 
 examples:
   randfeat make digits -o digits
@@ -19,7 +20,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-HOW_TO_RESUME = "The same command goes on."
+HOW_TO_RESUME = "Nothing was written: the same command begins anew."
 SETS = ("digits", "cluttered", "letters", "photographs")
 
 
@@ -31,14 +32,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from .. import builders
+    from ..builders import base
 
-    if args.out.exists() and not args.out.is_dir():
-        raise FileExistsError(f"{args.out} is a file: name a folder with --out")
-    if (args.out / builders.TABLE).exists():
+    settings = {"set": args.set, "seed": args.seed, "split_seed": args.split_seed}
+    if min(args.seed, args.split_seed or 0) < 0:
+        raise ValueError("seeds are whole numbers from 0")
+    if base.is_made(args.out, settings):
         print(f"{args.out} is made already")
         return
+    from .. import builders
+
     made = builders.BUILDERS[args.set](seed=args.seed, split_seed=args.split_seed)
-    builders.write_folder(made, args.out)
+    builders.write_folder(made, args.out, settings)
     kinds = f"{len(made.classes)} classes, {len(made.group_names)} groups ({made.group_kind})"
     print(f"{args.out}: {len(made)} images, {int(made.test.sum())} of them for test, {kinds}")

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 HOW_TO_RESUME = "Nothing was changed."
 SIDE = 192  # pixels of a picture on the page
+SOME = 5  # labels that an error names
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -52,6 +53,12 @@ def run(args: argparse.Namespace) -> None:
     from .images import listed
 
     index, paths = Index.open(args.index), listed(args.queries)
+    if args.k < 1:  # before the model is read
+        raise ValueError(f"-k must be 1 or more, got {args.k}")
+    there = [*index.labels()]
+    if unknown := next((label for label in args.label if label not in there), None):
+        few = ", ".join([*there[:SOME], *(["..."] if len(there) > SOME else [])])
+        raise ValueError(f"{args.index} has no row of the label {unknown}: it has {few or 'none'}")
     encoder, where = index.encoder(str(devices.pick(args.device)), args.model), Filter(args.label, args.path)
     found: list[list[Match]] = []
     for some in data.batches(paths, args.batch_size):

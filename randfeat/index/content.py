@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import weakref
 from collections.abc import Iterator, Sequence
 from itertools import chain
 from pathlib import Path
@@ -30,6 +31,7 @@ class Content:
     segments: list[Segment]
     skipped: list[Skipped]  # images that could not be read
     _directory: Directory | None
+    _checked: weakref.ref[Encoder] | None = None  # the encoder that `read` has looked at last
 
     def __len__(self) -> int:
         return sum(map(len, self.segments))
@@ -247,15 +249,20 @@ class Content:
 
         if self.reading is None:
             raise ValueError(f"{self!r} holds numbers that no model read: search with features")
-        return open_reader(self.reading, device, model)
+        opened = open_reader(self.reading, device, model)
+        self._checked = weakref.ref(opened)
+        return opened
 
     def read(self, images: Any, encoder: Encoder) -> np.ndarray:
         """Queries (m, F) from one batch of PIL images, paths or uint8 arrays, as `Encoder.features` takes them. A
-        ValueError names both for an encoder that reads otherwise than that of the index.
+        ValueError names both for an encoder that reads otherwise than that of the index. An encoder is looked at once,
+        because that reads all its weights.
         """
         from .reading import check
 
-        check(self.reading, encoder)
+        if self._checked is None or self._checked() is not encoder:
+            check(self.reading, encoder)
+            self._checked = weakref.ref(encoder)
         return encoder.features(images)[0]
 
     def places(self, ids: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:

@@ -95,7 +95,7 @@ def run(preset_name: str, preset: Preset, out: Path) -> Results:
     """Runs the whole demo; models are left in out/models, digits in out/digits, and kept if they lie there."""
     use_one_thread()  # two that wait for each other are far slower than one wherever another process is at work
     digits = load_digits()
-    write_folder(make_digits(), out / "digits")
+    write_folder(make_digits(), out / "digits", {"set": "digits", "seed": 0, "split_seed": None})
     results = Results(preset_name, digits)
     train, test = digits.written_by(FIT, VALIDATION), digits.written_by(TEST)
     task = Task(train.labels.numpy(), torch.isin(train.writers, torch.tensor(VALIDATION)).numpy(), test.labels.numpy())

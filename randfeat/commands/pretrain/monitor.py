@@ -162,7 +162,8 @@ class _Table:
 def _operations(recipe: Recipe, store: TokenStore) -> float:
     """Floating-point operations of a training step for one image: those of matrix products and attention."""
     with torch.device("meta"):
-        model = recipe.build(store.grid, store.vocab_size, 1 if recipe.labels else 0)
+        # the counter stumbles over views of parameters, ARPG's mask token, that gradients could go to
+        model = recipe.build(store.grid, store.vocab_size, 1 if recipe.labels else 0).requires_grad_(False)
         tokens = torch.zeros(1, store.grid[0] * store.grid[1], dtype=torch.int64)
         order = torch.arange(tokens.shape[1]).unsqueeze(0)
     counter = FlopCounterMode(display=False)
