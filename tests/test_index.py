@@ -305,7 +305,7 @@ def test_an_index_survives_a_restart(tmp_path):
 @pytest.mark.parametrize("kind", EVERY)
 def test_larger_than_the_memory(tmp_path, kind, monkeypatch):
     """Several segments of one training; nothing is lost between them."""
-    monkeypatch.setattr(building, "STEP", 500)
+    monkeypatch.setattr(building, "LEAST", 500)
     bank = clustered(3000)
     parts = [bank[:100], bank[100:2050], bank[2050:]]
     memory = bank.nbytes // 2
@@ -344,6 +344,25 @@ def test_a_compacted_auto_index_becomes_another_kind(tmp_path, monkeypatch):
     assert index.wants_compaction()
     assert index.compact()
     assert (index.kind, Index.open(tmp_path / "index").kind, index.wants_compaction()) == ("ivf", "ivf", False)
+
+
+@pytest.mark.parametrize("kind", ["flat", "ivf", "hnsw"])
+def test_what_is_built_is_what_faiss_builds(tmp_path, kind):
+    """Of the same sample; a graph that is made in pieces would find less."""
+    faiss, bank = faiss_library.faiss, clustered(3000)
+    index = build(tmp_path / "index", kind, bank)
+    unit = bank.copy()
+    faiss.normalize_L2(unit)
+    factory = kinds.choose(kind, 3000, 16).factory
+    alone = faiss.index_factory(16, factory, faiss.METRIC_INNER_PRODUCT)
+    if kind == "ivf":
+        numbers = np.random.default_rng(0).choice(3000, kinds.sample_size(factory), replace=False)
+        alone.train(unit[np.sort(numbers)])
+    alone.add(unit)
+    kinds.tune(alone, unit, "cosine")
+    scores, ids = alone.search(unit[:100], 10)
+    np.testing.assert_array_equal(index.nearest(bank[:100], 10)[0], ids)
+    np.testing.assert_array_equal(index.nearest(bank[:100], 10)[1], scores)
 
 
 def test_faiss_alone_opens_a_segment(tmp_path):

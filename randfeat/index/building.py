@@ -15,7 +15,7 @@ from .kinds import Choice
 from .rows import Rows
 from .segment import Segment
 
-STEP = 1 << 14  # rows between two looks at the clock, or at Ctrl-C
+LEAST = 1 << 14  # rows of a segment, however little memory there is
 
 
 class Part(Protocol):
@@ -103,7 +103,7 @@ def segments(
     if not len(vectors):
         return
     memory = kinds.default_memory() if memory is None else memory
-    most = max(STEP, memory // (8 * vectors.dim))  # the rows are in memory twice
+    most = max(LEAST, memory // (8 * vectors.dim))  # the rows are in memory twice
     number = -(-len(vectors) // most)
     size = -(-len(vectors) // number)
     empty = kinds.make(choice.factory, vectors.dim, vectors.metric, vectors.sample(kinds.sample_size(choice.factory)))
@@ -111,9 +111,7 @@ def segments(
         for start in range(0, len(vectors), size):
             rows = vectors.take(start, min(len(vectors), start + size))
             index = empty if number == 1 else faiss.clone_index(empty)
-            step = STEP if choice.kind == "hnsw" else len(rows)  # the others are done in no time, at once in less room
-            for first in range(0, len(rows), step):
-                index.add(rows[first : first + step])
-                bar.update(len(rows[first : first + step]))
+            index.add(rows)  # at once: a graph begins with its long links, and so finds more
+            bar.update(len(rows))
             kinds.tune(index, rows, vectors.metric)
             yield Segment(index, Rows(table.slice(start, len(rows))))

@@ -23,6 +23,7 @@ PER_LIST = 64  # vectors of the sample for each centroid
 CODE_SAMPLE = 1 << 16  # vectors of the sample for a product quantizer
 COMPRESSED_FROM = 10_000  # vectors, with fewer a product quantizer has nothing to learn from
 TARGET, TUNED_AT, TUNED_BY = 0.97, 10, 256  # recall at k of so many queries that the default effort must reach
+LONGEST = 4096  # list of candidates of a graph: with more, looking at all rows is not slower
 _MAPPING = Lock()
 
 
@@ -136,7 +137,7 @@ def efforts(index: FaissIndex, k: int) -> list[int]:
     """From the least to the most, each twice the one before."""
     if is_exact(index):
         return []
-    least, most = (k, 16384) if isinstance(index, faiss.IndexHNSW) else (1, faiss.extract_index_ivf(index).nlist)
+    least, most = (k, LONGEST) if isinstance(index, faiss.IndexHNSW) else (1, faiss.extract_index_ivf(index).nlist)
     steps = [least << step for step in range(16)]
     return [*(step for step in steps if step < most), most]
 
