@@ -50,6 +50,8 @@ def read_json(path: Path, form: str) -> dict[str, Any] | None:
         reason = f"its format is {content['format']!r}"
     except (FileNotFoundError, NotADirectoryError):
         return None
+    except json.JSONDecodeError:
+        reason = "it is damaged or something else"
     except (ValueError, KeyError, TypeError):
         reason = "it says no format"
     raise ValueError(f"{path} was expected to hold {form!r}, but {reason}: choose another directory")

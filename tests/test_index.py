@@ -10,6 +10,7 @@ import sys
 from itertools import pairwise
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from randfeat import Index, faiss_library
@@ -433,6 +434,40 @@ def test_a_manifest_of_something_else_is_refused(disk):
         Index.open(disk.directory)
     with pytest.raises(FileNotFoundError, match="is no index"):
         Index.open(disk.directory / "missing")
+
+
+@pytest.mark.parametrize("suffix", ["faiss", "parquet"])
+def test_nothing_is_copied_from_what_is_damaged(tmp_path, suffix):
+    """A byte that flipped on the disk would look whole ever after."""
+    index = Index.build(tmp_path / "index", rows(30), NAMES[:30], LABELS[:30], kind="flat")
+    index.remove([3])
+    file = next((tmp_path / "index").glob(f"*.{suffix}"))
+    content = bytearray(file.read_bytes())
+    content[len(content) // 3] ^= 1
+    file.write_bytes(content)
+    for change in (lambda: index.compact(), lambda: index.add(rows(30, 1), [f"new {i}" for i in range(30)])):
+        with pytest.raises(ValueError, match=rf"{suffix} is missing or not what was written"):
+            change()
+    with pytest.raises(ValueError, match="not what was written"):
+        Index.open(tmp_path / "index").verify()
+
+
+def test_a_damaged_column_names_its_file(tmp_path):
+    Index.build(tmp_path / "index", rows(40), [f"{i:0200}" for i in range(40)], kind="flat")
+    file = next((tmp_path / "index").glob("*.parquet"))
+    content, column = bytearray(file.read_bytes()), pq.ParquetFile(file).metadata.row_group(0).column(1)
+    start, size = column.data_page_offset, column.total_compressed_size
+    content[start : start + size] = bytes(size)
+    file.write_bytes(content)
+    with pytest.raises(ValueError, match=rf"{file.name} is damaged: copy the index again"):
+        Index.open(tmp_path / "index").search(rows(1), 3)
+
+
+def test_of_equals_the_first_comes_first():
+    bank = np.repeat(rows(3), 4, axis=0)
+    index = Index(bank, [str(i) for i in range(12)])
+    index.add(bank[:4], [str(i) for i in range(12, 16)])
+    assert [match.id for match in index.search(bank[:1], 8)[0]] == [0, 1, 2, 3, 12, 13, 14, 15]
 
 
 def test_verify_finds_rows_that_contradict_each_other(tmp_path):

@@ -79,7 +79,7 @@ def test_from_a_folder_to_similar_images(capsys, model, photos):
     unknown = run(capsys, "search", "i", "photos/cat/04.png", "--label", "fox", code=1)
     assert unknown == "randfeat search: i has no row of the label fox: it has cat, dog\n"
     none = run(capsys, "search", "i", "photos/cat/04.png", "-k", "0", code=1)
-    assert none == "randfeat search: -k must be 1 or more, got 0\n"
+    assert none == "randfeat search: k must be a whole number from 1, got 0\n"
 
 
 def test_a_page_that_is_whole_in_itself(capsys, built, photos):

@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> None:
 
     index, paths = Index.open(args.index), listed(args.queries)
     if args.k < 1:  # before the model is read
-        raise ValueError(f"-k must be 1 or more, got {args.k}")
+        raise ValueError(f"k must be a whole number from 1, got {args.k}")
     there = [*index.labels()]
     if unknown := next((label for label in args.label if label not in there), None):
         few = ", ".join([*there[:SOME], *(["..."] if len(there) > SOME else [])])

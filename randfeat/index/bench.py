@@ -177,7 +177,9 @@ def _search(job: Mapping[str, Any]) -> dict[str, Any]:
         recall = kinds.recall(scores, truth[:, : scores.shape[1]], job["metric"])
         speed = _speed(index, queries, job["k"], effort)
         points.append({"effort": effort, "recall": recall, "queries_per_second": speed})
-        if effort != default and (recall > 0.9999 or (len(points) > 4 and recall - points[-3]["recall"] < 1e-3)):
+        if (effort or 0) > (default or 0) and (
+            recall > 0.9999 or (len(points) > 4 and recall - points[-3]["recall"] < 1e-3)
+        ):
             break
     some = queries[:ONE_BY_ONE]
     started = time.perf_counter()

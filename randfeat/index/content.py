@@ -192,11 +192,15 @@ class Content:
         if self.metric == "l2":
             score = np.sqrt(np.maximum(score, 0))
         if len(self.segments) == 1:
-            return self.segments[0].rows.ids[row], score, place, row
-        ids = np.empty_like(row)
-        for number, segment in enumerate(self.segments):
-            here = place == number
-            ids[here] = segment.rows.ids[row[here]]
+            ids = self.segments[0].rows.ids[row]
+        else:
+            ids = np.empty_like(row)
+            for number, segment in enumerate(self.segments):
+                here = place == number
+                ids[here] = segment.rows.ids[row[here]]
+        if (score[:, 1:] == score[:, :-1]).any():  # of equals the first in the index comes first
+            first = np.lexsort((ids, best_first * score))
+            ids, score, place, row = (np.take_along_axis(array, first, 1) for array in (ids, score, place, row))
         return ids, score, place, row
 
     def similar(self, ids: Sequence[int], k: int = 10, where: Filter | None = None) -> list[list[Match]]:

@@ -158,7 +158,18 @@ class Directory:
 
     def verify(self, meta: dict[str, Any]) -> None:
         """A ValueError names the first file that is not what was written."""
-        for name, digest in self.names(meta).items():
+        self._compare(self.names(meta))
+
+    def check(self, segment: Segment) -> Segment:
+        """The segment, if its files are what was written, else a ValueError: what is copied from a damaged one would
+        look whole ever after.
+        """
+        if segment.entry is not None:
+            self._compare(self.names({"segments": [segment.entry], "skipped": None}))
+        return segment
+
+    def _compare(self, digests: dict[str, str]) -> None:
+        for name, digest in digests.items():
             file = self.path / name
             if not file.is_file() or files.sha256(file) != digest:
                 raise ValueError(f"{file} is missing or not what was written: copy the index again, or build it anew")
@@ -173,9 +184,8 @@ class Directory:
             for name in names:
                 if not (self.path / name).exists():
                     raise FileNotFoundError(2, "No such file", str(self.path / name)) from None
-            said = (str(error).strip() or type(error).__name__).splitlines()[0]
-            reason = f"a file of {self.path} is damaged ({said}): copy the index again, or build it anew"
-            raise ValueError(reason) from None
+            reason = f"a file of {self.path} is damaged, one of {', '.join(names)}"
+            raise ValueError(f"{reason}: copy the index again, or build it anew") from error
         if not segment.index.ntotal == len(segment.rows) == entry["rows"]:
             raise ValueError(
                 f"{vectors} has {segment.index.ntotal} vectors, and {len(segment.rows)} rows beside it, not "

@@ -154,7 +154,7 @@ class Index(Content):
             folded = len(self.segments) < 2 and not any(len(segment.removed) for segment in self.segments)
             if folded and all(kinds.kind_of(segment.index) == choice.kind for segment in self.segments):
                 return False
-            left = [building.Left(segment) for segment in self.segments]
+            left = [building.Left(self._whole(segment)) for segment in self.segments]
             tables = pa.concat_tables([SCHEMA.empty_table(), *(part.table() for part in left)])
             self._make(left, tables, choice, memory, shown)
             return True
@@ -251,7 +251,7 @@ class Index(Content):
             tables = [table.set_column(0, SCHEMA.field("id"), pa.array(ids, pa.int64()))]
             parts, count = [*parts], len(table)
             while segments and kinds.is_exact(segments[-1].index) and len(segments[-1]) <= 2 * count:
-                taken = building.Left(segments.pop())
+                taken = building.Left(self._whole(segments.pop()))
                 parts, tables, count = [taken, *parts], [taken.table(), *tables], count + len(taken)
             vectors = building.Vectors(parts, self.dim, self.metric)
             segments += building.segments(vectors, pa.concat_tables(tables), kinds.choose("flat", count, self.dim))
@@ -262,6 +262,10 @@ class Index(Content):
         """The segments with these ids crossed out."""
         segments, rows = self.places(ids)
         return [segment.without(rows[segments == number]) for number, segment in enumerate(self.segments)]
+
+    def _whole(self, segment: Segment) -> Segment:
+        """The segment, whose rows are about to be copied into another, if it is undamaged."""
+        return segment if self._directory is None else self._directory.check(segment)
 
     def _written(self, segment: Segment) -> Segment:
         return segment if self._directory is None else self._directory.write(segment)

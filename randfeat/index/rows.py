@@ -24,6 +24,7 @@ class Rows:
     def __init__(self, source: pa.Table | Path) -> None:
         # open until it is collected: what a writer removes meanwhile can still be read
         self._source: Any = pq.ParquetFile(source, memory_map=True) if isinstance(source, Path) else source
+        self._path = source if isinstance(source, Path) else None
         schema = self._source.schema if isinstance(source, pa.Table) else self._source.schema_arrow
         if not schema.equals(SCHEMA):
             raise ValueError(f"it has columns {', '.join(schema.names)}, not {', '.join(SCHEMA.names)}")
@@ -35,7 +36,10 @@ class Rows:
 
     def column(self, name: str) -> pa.ChunkedArray:
         if name not in self._columns:
-            table = self._source if isinstance(self._source, pa.Table) else self._source.read([name])
+            try:
+                table = self._source if isinstance(self._source, pa.Table) else self._source.read([name])
+            except (OSError, pa.ArrowInvalid) as error:
+                raise ValueError(f"{self._path} is damaged: copy the index again, or build it anew") from error
             self._columns[name] = table[name]
         return self._columns[name]
 
