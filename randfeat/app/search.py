@@ -108,7 +108,8 @@ def build(opened: Opened) -> None:
                 elem_classes="result",
                 js_on_load=(HERE / "search.js").read_text("utf-8"),
             )
-    how, options = [labels, pattern, k], {"show_progress_on": hits, "concurrency_id": TURN}
+    how = [labels, pattern, k]
+    options: dict[str, Any] = {"show_progress_on": hits, "concurrency_id": TURN}
     found, failed = [box, query, hits], (None, gr.skip(), gr.skip())
     listen([box.upload], take, [box, *how], found, says, failed, preprocess=False, **options)
     listen([hits.select], follow, how, found, says, **options)

@@ -30,7 +30,11 @@ def make_photographs(seed: int = 0, split_seed: int | None = None, folders: Iter
     the lower one, is for test. seed: of the places.
     """
     found = read_pictures(FOLDERS if folders is None else folders)
-    images, labels, groups, test, names = [], [], [], [], []
+    images: list[np.ndarray] = []
+    labels: list[int] = []
+    groups: list[int] = []
+    test: list[bool] = []
+    names: list[str] = []  # of groups
     for label, (_, picture) in enumerate(found):
         rng = np.random.default_rng([seed, label])
         across, first = np.random.default_rng([split_seed or 0, label]).integers(2, size=2)
