@@ -181,6 +181,8 @@ def test_a_store_a_network_of_timm_and_damaged_images(capsys, model, photos):
         ("search i nowhere.png", "there is no nowhere.png"),
         ("search nowhere photos", "nowhere is no index"),
         ("search i photos/cat/00.png -k 0", "k must be a whole number from 1, got 0"),
+        ("search i photos/cat/00.png -o i/meta.json", "i/meta.json lies in the index: choose another file"),
+        ("search i photos/cat/00.png -o photos", "photos is a folder: name a file in it"),
         ("search i bad.png", "bad.png cannot be read as a picture: text, no picture"),
         ("search i photos/cat/00.png --model {other}", "another: it was weights"),
         ("index bench -o out", "say either INDEX or --synthetic"),
@@ -220,8 +222,9 @@ def test_what_is_stopped_says_how_to_go_on(capsys, model, photos, monkeypatch):
 
 
 SLOW = """
-import sys, time
+import signal, sys, time
 from randfeat import cli, encoders, extract
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background jobs ignore
 extract.SHARD, encode = 4, encoders.PipelineEncoder.encode
 encoders.PipelineEncoder.encode = lambda *batch: time.sleep(0.05) or encode(*batch)
 sys.exit(cli.main())

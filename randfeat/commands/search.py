@@ -53,12 +53,7 @@ def run(args: argparse.Namespace) -> None:
     from .images import listed
 
     index, paths = Index.open(args.index), listed(args.queries)
-    if args.k < 1:  # before the model is read
-        raise ValueError(f"k must be a whole number from 1, got {args.k}")
-    there = [*index.labels()]
-    if unknown := next((label for label in args.label if label not in there), None):
-        few = ", ".join([*there[:SOME], *(["..."] if len(there) > SOME else [])])
-        raise ValueError(f"{args.index} has no row of the label {unknown}: it has {few or 'none'}")
+    _check(args, [*index.labels()])  # before the model is read
     encoder, where = index.encoder(str(devices.pick(args.device)), args.model), Filter(args.label, args.path)
     found: list[list[Match]] = []
     for some in data.batches(paths, args.batch_size):
@@ -67,7 +62,21 @@ def run(args: argparse.Namespace) -> None:
     if args.out is None:
         print(written)
     else:
+        args.out.parent.mkdir(parents=True, exist_ok=True)
         files.write_bytes(args.out, f"{written}\n".encode())
+
+
+def _check(args: argparse.Namespace, labels: Sequence[str]) -> None:
+    """What can be wrong with the arguments alone. labels: that the index has."""
+    if args.k < 1:
+        raise ValueError(f"k must be a whole number from 1, got {args.k}")
+    if unknown := next((label for label in args.label if label not in labels), None):
+        few = ", ".join([*labels[:SOME], *(["..."] if len(labels) > SOME else [])])
+        raise ValueError(f"{args.index} has no row of the label {unknown}: it has {few or 'none'}")
+    if args.out and args.out.is_dir():
+        raise IsADirectoryError(f"{args.out} is a folder: name a file in it")
+    if args.out and args.index.resolve() in args.out.resolve().parents:
+        raise ValueError(f"{args.out} lies in the index: choose another file")
 
 
 def table(index: Index, paths: Sequence[Path], found: Sequence[Sequence[Match]]) -> str:
