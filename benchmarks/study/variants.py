@@ -5,6 +5,8 @@ All of them leave the network as it is, so what they train is read and sampled l
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+
 import torch
 import torch.nn.functional as F
 from randfeat.pretrain import Objective, cross_entropy
@@ -15,7 +17,7 @@ from randfeat.layers import causal_mask, rope_at
 from randfeat.models.randar import RandAR
 
 
-class Variant(nn.Module):
+class Variant(nn.Module, ABC):
     """An objective of RandAR; held out it is the plain one, so that losses can be compared."""
 
     def __init__(self, model: RandAR, in_bfloat16: bool = False) -> None:
@@ -27,8 +29,9 @@ class Variant(nn.Module):
             return self.plain(tokens, labels, order)
         return self.trained(tokens, labels, order)
 
+    @abstractmethod
     def trained(self, tokens: Tensor, labels: Tensor | None, order: Tensor) -> tuple[Tensor, Tensor]:
-        raise NotImplementedError
+        """As `forward`, while training."""
 
 
 class Prefix(Variant):
