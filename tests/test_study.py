@@ -120,7 +120,7 @@ def test_the_decoder_of_the_autoencoder_sees_a_quarter(material):
     assert lengths == [4]
 
 
-@pytest.mark.parametrize("name", ["randar-prefix", "randar-echo", "randar-noise", "randar-twins"])
+@pytest.mark.parametrize("name", ["randar-prefix", "randar-echo", "randar-noise"])
 def test_variants_train_and_are_judged_as_the_plain_recipe(material, name):
     contenders = part("contenders")
     one = contenders.CONTENDERS[name]

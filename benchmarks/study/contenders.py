@@ -27,7 +27,7 @@ from .controls import (
     shaped,
 )
 from .material import Material
-from .variants import Echo, Noise, Prefix, Twins
+from .variants import Echo, Noise, Prefix
 
 RATES = (1e-3, 2e-3, 4e-3)  # that every contender is tuned over
 WIDTH, DEPTH, HEADS, FFN, DROPOUT = 64, 6, 4, 168, 0.1
@@ -66,7 +66,6 @@ CONTENDERS = {
         Contender("randar-prefix", "randar", "randar", objective=Prefix),
         Contender("randar-echo", "randar", "randar", objective=Echo),
         Contender("randar-noise", "randar", "randar", objective=Noise),
-        Contender("randar-twins", "randar", "randar", objective=Twins),
     )
 }
 

@@ -185,9 +185,9 @@ def classified(network: Generator, seen: torch.Tensor, material: Material) -> di
 
 def run(job: Job, line: int = 0) -> Path:
     """Trains, reads and scores a contender with one seed; what lies there already is kept. line: of its bar."""
-    record, folder = job.folder / "record.json", job.folder
-    if record.exists():
-        return record
+    folder = job.folder
+    if (done := folder / "record.json").exists():
+        return done
     folder.mkdir(parents=True, exist_ok=True)
     material = read_material(job.set, job.material)
     contender = CONTENDERS[job.contender]
@@ -213,16 +213,13 @@ def run(job: Job, line: int = 0) -> Path:
 
 def run_classical(job: Job, line: int = 0) -> Path:
     """The same for features that nobody trains."""
-    if (record := job.folder / "record.json").exists():
-        return record
+    if (done := job.folder / "record.json").exists():
+        return done
     material = read_material(job.set, job.material)
     made = classical(material)
-    found, test = measure(lambda rows, names: ((name, made[name][rows]) for name in names), {"any": [*made]}, material)
-    each = {}
-    for name in made:  # every baseline of the table is scored, the strongest on train is the one to beat
-        _, alone = measure(lambda rows, names: ((n, made[n][rows]) for n in names), {name: [name]}, material)
-        each |= alone
-    return write(job.folder, {"job": job.name, **found}, test | each)
+    compete = {"any": [*made], **{name: [name] for name in made}}  # the strongest on train, and each by itself
+    found, test = measure(lambda rows, names: ((name, made[name][rows]) for name in names), compete, material)
+    return write(job.folder, {"job": job.name, **found}, test)
 
 
 def write(folder: Path, record: Mapping[str, Any], test: Mapping[str, np.ndarray]) -> Path:

@@ -76,33 +76,6 @@ class Noise(Variant):
         return total, losses.view_as(targets)
 
 
-class Twins(Variant):
-    """Every image in two orders at once, half as many images a step; and from the mean state of each, at half the
-    depth, a small network predicts that of the other (SimSiam, arXiv 2011.10566, with orders for augmentations).
-    """
-
-    weight = 10.0  # nats an image that a cosine of 0 instead of 1 costs
-
-    def __init__(self, model: RandAR, in_bfloat16: bool = False) -> None:
-        super().__init__(model)
-        width = model.embed_dim
-        predictor = nn.Sequential(nn.Linear(width, width), nn.BatchNorm1d(width), nn.SiLU(), nn.Linear(width, width))
-        model.blocks[model.depth // 2 - 1].register_forward_hook(self._keep)
-        self.kept: list[Tensor] = []
-        object.__setattr__(self, "predictor", predictor)
-
-    def _keep(self, block: nn.Module, given: tuple, state: Tensor) -> None:
-        self.kept = [state]
-
-    def trained(self, tokens: Tensor, labels: Tensor | None, order: Tensor) -> tuple[Tensor, Tensor]:
-        half = len(tokens) // 2
-        tokens = tokens[:half].repeat(2, 1)
-        loss, by_place = self.plain(tokens, None, order[: 2 * half])
-        pooled = self.kept[0][:, 2::2].mean(1)
-        foreseen = F.cosine_similarity(self.predictor(pooled), pooled.detach().roll(half, 0), dim=-1)
-        return loss + self.weight * (1 - foreseen).sum(), F.pad(by_place, (0, 0, 0, len(order) - 2 * half))
-
-
 def _known(count: int) -> int:
     """How many places are known before the first is predicted: 0 in half of the steps, or from 1 to count - 1."""
     drawn = torch.rand(2)
