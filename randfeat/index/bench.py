@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -23,9 +23,6 @@ from . import kinds
 from .building import Vectors
 from .index import Index
 from .results import Filter
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 VARIANTS = ("flat", "ivf", "codes", "hnsw")  # codes: ivf where the vectors do not fit into the memory
 AT_LEAST = 0.5  # seconds that queries are timed for
@@ -108,31 +105,6 @@ def child() -> None:
     before = peak()
     found = _build(job) if job["do"] == "build" else _search(job)
     print(json.dumps(found | {f"{job['do']}_memory": peak(), f"{job['do']}_memory_before": before}))
-
-
-def plot(records: Sequence[Mapping[str, Any]], title: str) -> Figure:
-    """Recall against queries a second, a line for each variant, a ring where its default effort lies."""
-    from matplotlib.figure import Figure
-
-    from randfeat.probes.drawing import COLOURS, axes, legend, titled
-
-    figure = Figure(figsize=(7, 4.2))
-    ax = axes(figure.add_subplot(), "both")
-    for record, colour in zip(records, COLOURS, strict=False):
-        points = sorted(record["points"], key=lambda point: point["recall"])
-        name = f"{record['variant']}: {record['factory']}, built in {record['build_seconds']:.3g} s"
-        if record["build_memory"]:
-            name += f" with {record['build_memory'] / 1e9:.2g} GB"
-        x, y = ([point[name] for point in points] for name in ("recall", "queries_per_second"))
-        ax.plot(x, y, "o-", color=colour, ms=3, lw=1.4, label=name)
-        default = next(point for point in points if point["effort"] == record["effort"])
-        ax.plot(default["recall"], default["queries_per_second"], "o", color=colour, ms=9, mfc="none", mew=1.6)
-    ax.set_yscale("log")
-    ax.set_xlabel(f"recall at {records[0]['k']}", fontsize=8)
-    ax.set_ylabel("queries a second", fontsize=8)
-    titled(ax, title)
-    legend(ax, len(records))
-    return figure
 
 
 def in_process(job: Mapping[str, Any]) -> dict[str, Any]:

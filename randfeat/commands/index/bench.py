@@ -16,8 +16,12 @@ examples:
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 VARIANTS = ("flat", "ivf", "codes", "hnsw")
 
@@ -63,7 +67,7 @@ def run(args: argparse.Namespace) -> None:
             records.append(record)
             print(line(record), flush=True)
     files.write_json(args.out / "bench.json", {"data": what, "metric": metric, "kinds": records})
-    files.write_bytes(args.out / "bench.png", png(bench.plot(records, what)))
+    files.write_bytes(args.out / "bench.png", png(plot(records, what)))
     print(f"look at {args.out / 'bench.png'}; all numbers are in {args.out / 'bench.json'}")
 
 
@@ -76,3 +80,28 @@ def line(record: dict[str, Any]) -> str:
         f"{1e3 * record['open_seconds']:.0f} ms; recall@{record['k']} {point['recall']:.3f} at "
         f"{point['queries_per_second']:,.0f} queries/s, one alone {1e3 * record['one_query_seconds']:.1f} ms"
     )
+
+
+def plot(records: Sequence[Mapping[str, Any]], title: str) -> Figure:
+    """Recall against queries a second, a line for each variant, a ring where its default effort lies."""
+    from matplotlib.figure import Figure
+
+    from randfeat.probes.drawing import COLOURS, axes, legend, titled
+
+    figure = Figure(figsize=(7, 4.2))
+    ax = axes(figure.add_subplot(), "both")
+    for record, colour in zip(records, COLOURS, strict=False):
+        points = sorted(record["points"], key=lambda point: point["recall"])
+        name = f"{record['variant']}: {record['factory']}, built in {record['build_seconds']:.3g} s"
+        if record["build_memory"]:
+            name += f" with {record['build_memory'] / 1e9:.2g} GB"
+        x, y = ([point[name] for point in points] for name in ("recall", "queries_per_second"))
+        ax.plot(x, y, "o-", color=colour, ms=3, lw=1.4, label=name)
+        default = next(point for point in points if point["effort"] == record["effort"])
+        ax.plot(default["recall"], default["queries_per_second"], "o", color=colour, ms=9, mfc="none", mew=1.6)
+    ax.set_yscale("log")
+    ax.set_xlabel(f"recall at {records[0]['k']}", fontsize=8)
+    ax.set_ylabel("queries a second", fontsize=8)
+    titled(ax, title)
+    legend(ax, len(records))
+    return figure
