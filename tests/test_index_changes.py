@@ -189,33 +189,48 @@ KILLED = """
         return {{row.id: (row.path, row.label, v.tobytes()) for row, v in zip(index.rows(ids), index.vectors(ids))}}
 
     def start(path):
+        # a child that acts, and what to read one byte from at each of its touches of a file of the index
+        heard, told = os.pipe()
         child = os.fork()
         if not child:
+            def touched(event, about):
+                if event in ("open", "os.rename", "os.remove") and str(about[0]).startswith(str(path)):
+                    os.write(told, b".")
+
+            os.close(heard)
+            sys.addaudithook(touched)
             try:
                 act(Index.open(path))
             except BaseException as error:
                 print(repr(error), file=sys.stderr)
                 os._exit(1)
             os._exit(0)
-        return child
+        os.close(told)
+        return child, os.fdopen(heard, "rb", buffering=0)
+
+    def finish(path):
+        # how often the action touched a file
+        child, heard = start(path)
+        with heard:
+            touches = len(heard.read())
+        assert os.waitpid(child, 0)[1] == 0
+        return touches
 
     before = contents(root / "base")
-    took = []
-    for attempt in range(3):
-        shutil.rmtree(root / "whole", ignore_errors=True)
-        shutil.copytree(root / "base", root / "whole")
-        began = time.monotonic()
-        assert os.waitpid(start(root / "whole"), 0)[1] == 0
-        took.append(time.monotonic() - began)
+    shutil.copytree(root / "base", root / "whole")
+    touches = finish(root / "whole")
     after = contents(root / "whole")
     assert (before == after) == (what == "compact"), (len(before), len(after))
     moments, kills, killed = random.Random(0), 0, root / "killed"
     while kills < 10:
         shutil.rmtree(killed, ignore_errors=True)
         shutil.copytree(root / "base", killed)
-        child = start(killed)
-        time.sleep(moments.uniform(0, min(took)))
-        os.kill(child, signal.SIGKILL)
+        child, heard = start(killed)
+        with heard:  # so many touches later, and then a little: inside of what is between two, too
+            for _ in range(moments.randint(0, touches)):
+                heard.read(1)
+            time.sleep(moments.uniform(0, 0.003))
+            os.kill(child, signal.SIGKILL)
         if not os.WIFSIGNALED(os.waitpid(child, 0)[1]):
             continue
         kills += 1
@@ -224,7 +239,7 @@ KILLED = """
         assert found in (before, after), "neither what was nor what should be"
         print("left", len(list(killed.rglob("*"))), found == after)
         if found == before:
-            assert os.waitpid(start(killed), 0)[1] == 0
+            finish(killed)
         Index.open(killed).verify()
         assert contents(killed) == after
         if what == "sync":
