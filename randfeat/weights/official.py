@@ -17,6 +17,9 @@ def _official_layout(model: Generator | Tokenizer) -> dict[str, tuple[str, ...]]
         return {name: (name,) for name in model.state_dict()}
     layout = {}
     for ours in model.state_dict():
+        if ours.startswith("control."):  # which no official code has
+            layout[ours] = (ours,)
+            continue
         parts = ours.split(".")
         number = next((part for part in parts if part.isdigit()), "*")
         pattern = ".".join("*" if part.isdigit() else part for part in parts)
