@@ -1,8 +1,7 @@
 """Conditions: pictures that say what another one shall look like, computed from images or given.
 
 `KINDS` has them by name. All are functions of float images (B, C, H, W) in [0, 1] with C 1 or 3 and return (B, c, H, W)
-in [0, 1]. What is measured in pixels grows with the picture up to 64 or more of them: it suits digits of 8 x 8 pixels as
-it suits photographs.
+in [0, 1]. Smoothing grows with the picture up to 64 pixels, so that digits of 8 x 8 have edges as photographs have.
 """
 
 from __future__ import annotations
@@ -16,8 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 LUMA = (0.299, 0.587, 0.114)
-SMOOTHEST = 1.4  # deviation in pixels of the Gaussian before edges are looked for, from 90 pixels on
-THRESHOLDS = (0.1, 0.2)  # of a step from black to white
+SMOOTHEST = 1.0  # deviation in pixels of the Gaussian before edges are looked for, from 64 pixels on
+THRESHOLDS = (0.05, 0.1)  # of a step from black to white
 GROWTH = 8  # passes of hysteresis between two looks at whether it is over
 
 
@@ -34,17 +33,22 @@ def edges(images: Tensor, low: float = THRESHOLDS[0], high: float = THRESHOLDS[1
     Gaussian, Sobel's gradient, where it is largest along its own direction, and of that what exceeds `high`, or `low`
     and hangs together with what exceeds `high`. A step from black to white has a gradient of 1.
     """
-    smooth = blur(grey(images), smoothing(images))
-    across = smooth.new_tensor([[-1, 0, 1], [-2, 0, 2], [-1, 0, 1]]) / 4
-    padded = F.pad(smooth, (1, 1, 1, 1), mode="replicate")
-    x, y = F.conv2d(padded, torch.stack((across, across.T))[:, None]).split(1, 1)
+    x, y = _gradient(blur(grey(images), smoothing(images)))
     strength = torch.hypot(x, y)
     thin = strength.masked_fill(~_is_ridge(strength, x, y), 0)
     return _connected(thin >= high, thin >= low).to(images.dtype)
 
 
+def _gradient(brightness: Tensor) -> tuple[Tensor, Tensor]:
+    """To the right and down, by Sobel's filter, edges repeated: each (B, 1, H, W)."""
+    across = brightness.new_tensor([[-1, 0, 1], [-2, 0, 2], [-1, 0, 1]]) / 4
+    padded = F.pad(brightness, (1, 1, 1, 1), mode="replicate")
+    x, y = F.conv2d(padded, torch.stack((across, across.T))[:, None]).split(1, 1)
+    return x, y
+
+
 def _is_ridge(strength: Tensor, x: Tensor, y: Tensor) -> Tensor:
-    """Where a gradient (x, y) is larger than behind it and no smaller than before it: bool (B, 1, H, W).
+    """Where a gradient (x, y) is larger than before it and no smaller than behind it: bool (B, 1, H, W).
 
     Of two equal neighbours, as beside a sharp step, one remains.
     """
@@ -101,12 +105,11 @@ def mask(images: Tensor) -> Tensor:
 def sketch(images: Tensor) -> Tensor:
     """Soft lines, as of a pencil, where brightness changes: (B, 1, H, W).
 
-    The difference of two Gaussians, in which shades and noise vanish, as a share of the image's largest.
+    The gradient of a smoother picture than that of `edges`, in shares of what is strong in the image.
     """
-    brightness, deviation = grey(images), max(0.5, smoothing(images))
-    lines = (blur(brightness, deviation) - blur(brightness, 1.6 * deviation)).abs()
-    darkest = lines.amax((2, 3), keepdim=True)
-    return lines / darkest.clamp_min(0.01)  # which a flat image does not reach
+    strength = torch.hypot(*_gradient(blur(grey(images), max(0.5, 1.5 * smoothing(images)))))
+    typical = strength.square().mean((2, 3), keepdim=True).sqrt()
+    return (strength / (3 * typical).clamp_min(0.03)).clamp(max=1)
 
 
 def image(images: Tensor) -> Tensor:
