@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from randfeat import devices, models, processes, weights
 from randfeat.models import Generator
@@ -20,6 +21,7 @@ from randfeat.tokenizers import Tokenizer
 
 from .batches import Some, Tokens, as_labels, shuffle
 from .engine import History, Step, Validation, train
+from .objective import Objective, Steered
 from .parallel import whole
 from .recipe import Recipe
 
@@ -58,15 +60,24 @@ def run(
         raise ValueError(f"held-out tokens on a grid of {validation.grid}, those to train on have {store.grid}")
     if not 0 <= held_out < 1 or (held_out and validation):
         raise ValueError(f"held_out is a share below 1 and takes the place of validation, got {held_out}")
-    generator = _generator(recipe, store, init).to(devices.pick(device))
+    device = devices.pick(device)
+    generator = _generator(recipe, store, tokenizer, init).to(device)
     seen: Material = store.tokens, _labels(recipe, store, generator)
     judged: Material | None = None
     if validation:
         judged = validation.tokens[:, 0], _labels(recipe, validation, generator)
     elif held_out:
         seen, judged = _divided(store.tokens, seen[1], held_out, recipe.training.seed)
+    objective: Callable[[Generator, bool], nn.Module] = Objective
+    if recipe.control.kind is not None:
+        if recipe.control.alone and init is None:
+            raise ValueError("a fresh generator has nothing that control alone could steer: give one to start from")
+        objective = partial(Steered, pixels=_pixels(store, tokenizer.to(device)), dropout=recipe.control.dropout)
+        for name, parameter in generator.named_parameters():
+            parameter.requires_grad_(not recipe.control.alone or name.startswith("control."))
+    free = {"running"} if recipe.control.kind else {"running", "control"}
     settings = {
-        "recipe": {key: value for key, value in asdict(recipe).items() if key != "running"},
+        "recipe": {key: value for key, value in asdict(recipe).items() if key not in free},
         "tokens": store.meta["files"],
         "validation": validation.meta["files"] if validation else held_out or None,
         "init": init and weights.fingerprint(init),
@@ -77,6 +88,7 @@ def run(
         judged,
         recipe.training,
         recipe.running,
+        objective=objective,
         directory=directory,
         settings=settings,
         on_step=on_step,
@@ -103,15 +115,29 @@ def _divided(tokens: np.ndarray, labels: Tensor | None, share: float, seed: int)
     return (Some(tokens, kept), own[0]), (tokens[held, 0], own[1])
 
 
-def _generator(recipe: Recipe, store: TokenStore, init: Generator | None) -> Generator:
-    """A fresh one, or the given one if it fits."""
-    made = recipe.build(store.grid, store.vocab_size, _num_classes(store))
+def _pixels(store: TokenStore, tokenizer: Tokenizer) -> Callable[[Tensor], Tensor]:
+    """Tokens (B, N) -> images (B, C, H, W)."""
+
+    def pixels(tokens: Tensor) -> Tensor:
+        return tokenizer.decode(tokens.unflatten(1, store.grid))
+
+    return pixels
+
+
+def _generator(recipe: Recipe, store: TokenStore, tokenizer: Tokenizer, init: Generator | None) -> Generator:
+    """A fresh one, or the given one if it fits; one without control gets what the recipe asks for."""
+    of_images = tokenizer.stride, tokenizer.channels
+    made = recipe.build(store.grid, store.vocab_size, _num_classes(store), *of_images)
     if init is None:
         return made
     theirs, wanted = ({"model": models.name_of(one), **one.config, "dropout": None} for one in (init, made))
+    state = init.state_dict()
+    if init.control is None and made.control is not None:
+        theirs["control"] = made.control.config
+        state |= {f"control.{name}": value for name, value in made.control.state_dict().items()}
     if other := difference(theirs, wanted):
         raise ValueError(f"the model to start from has {other}, as recipe and tokens ask for")
-    made.load_state_dict(init.state_dict())
+    made.load_state_dict(state)
     return made
 
 

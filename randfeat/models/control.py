@@ -76,7 +76,8 @@ class Control(nn.Module):
             raise ValueError(f"a condition is an image (B, {', '.join(map(str, expected))}), got {tuple(images.shape)}")
         # around 0, so that an empty patch says something, too
         signed = images.to(next(self.parameters()).dtype) * 2 - 1
-        x = self.embed(F.pixel_unshuffle(signed, self.patch).flatten(2).transpose(1, 2))
+        # the residual stream keeps its type under autocast, as the generators' does
+        x = self.embed(F.pixel_unshuffle(signed, self.patch).flatten(2).transpose(1, 2)).to(signed.dtype)
         rope = rope_table(self.grid, self.head_dim, ROPE_BASE, images.device)[None, 1:]
         for block in self.blocks:
             x = block(x, rope)
