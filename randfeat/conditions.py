@@ -141,12 +141,13 @@ class Kind:
     given: bool = False
 
 
+GIVEN = "image"
 KINDS: dict[str, Kind] = {
     "edges": Kind(edges),
     "lowres": Kind(lowres, channels=0),
     "mask": Kind(mask),
     "sketch": Kind(sketch),
-    "image": Kind(image, channels=3, given=True),
+    GIVEN: Kind(image, channels=3, given=True),
 }
 
 

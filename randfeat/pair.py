@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from . import data, files, models, orders, packing, tokenizers, weights
+from . import conditions, data, files, models, orders, packing, tokenizers, weights
 from .classes import Classes, Label
 from .models import Generator
 from .sampling import Sampling
@@ -112,6 +112,26 @@ class Pair(nn.Module):
         half = self.generator.dtype == torch.bfloat16
         with torch.autocast(tokens.device.type, torch.bfloat16, enabled=half):
             return self.tokenizer.decode(tokens.unflatten(1, (h, w)))
+
+    def conditions(self, images: data.Images, kind: str | None = None) -> Tensor:
+        """What the control of the generator is shown of images: (B, c, H, W) in [0, 1].
+
+        kind: by default what it was trained with, which is computed from the images; "image" for pictures that are
+        conditions themselves, which are taken as they are.
+        """
+        if self.generator.control is None:
+            raise ValueError(
+                "this model has no control: train one (`randfeat pretrain --control`), or leave control out"
+            )
+        own: str = self.generator.config["control"]["kind"]
+        if kind not in (None, own, conditions.GIVEN):
+            raise ValueError(
+                f"this model is controlled by {own}, not by {kind}: leave the type out, "
+                f"or say {conditions.GIVEN} where the pictures are {own} themselves"
+            )
+        if own == conditions.GIVEN or kind == conditions.GIVEN:
+            return data.as_images(images, self.generator.config["control"]["channels"], self.image_size)
+        return conditions.make(data.as_images(images, self.tokenizer.channels, self.image_size), own)
 
     def label_indices(self, labels: Sequence[Label]) -> Tensor:
         """Class indices (B,) of labels given by index, by name, or as None (the null class)."""

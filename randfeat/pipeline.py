@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from numbers import Integral
 from pathlib import Path
@@ -104,6 +105,9 @@ class Pipeline(Pair):
         order: Sequence[int] | Tensor | None = None,
         extrapolation: Extrapolation | None = None,
         batch_size: int = BATCH,
+        control: data.Images | None = None,
+        control_type: str | None = None,
+        control_scale: float | None = None,
     ) -> Tensor:
         """One image for each label (see `classes.Classes.index`): (B, channels, H, W) in [0, 1].
 
@@ -111,7 +115,16 @@ class Pipeline(Pair):
         (B, N), instead of the mode in `sampling`. extrapolation: larger images than the model was trained on, of which
         an order then speaks, the small image's tokens first. batch_size: images at a time, which changes none of them
         up to float rounding.
+
+        control: images whose edges, say, the samples shall have, one for all or one for each; for a generator with
+        control. control_type: "image" where they are such conditions themselves, see `conditions`. control_scale: how
+        much more the samples shall follow them, 1 for a batch less; by default as in `sampling`.
         """
+        sampling = sampling or self.sampling
+        if control_scale is not None:
+            sampling = replace(sampling, control_guidance=Guidance(control_scale))
+        if control is not None and extrapolation is not None:
+            raise ValueError("a larger image than the trained one takes no control: leave it or extrapolation out")
         label = self.label_indices(labels)
         if not len(label):
             raise ValueError("there is nothing to sample: give a label, or None, for each image")
@@ -121,12 +134,14 @@ class Pipeline(Pair):
         if extrapolation is not None:
             grid = extrapolation.grid(grid)
         given = None if order is None else _one_each(orders.explicit(order, grid), len(label))
+        wanted = None if control is None else _for_each(self.conditions(control, control_type), len(label))
         images, generator = [], self.packed()
         for part in torch.arange(len(label)).split(min(batch_size, len(label))):
-            how = generator, label[part], seeds[part], sampling or self.sampling
+            how = generator, label[part], seeds[part], sampling
             places = None if given is None else given[part]
             if extrapolation is None:
-                tokens = draw_tokens(*how, places)
+                condition = None if wanted is None else self._condition(wanted[part])
+                tokens = draw_tokens(*how, places, condition=condition)
             else:
                 tokens = extrapolating.sample(*how, extrapolation, places)
             images.append(self.decode(tokens, grid))
@@ -279,17 +294,29 @@ class Pipeline(Pair):
         labels: Sequence[Label] | None = None,
         seed: int | Iterable[int] = 0,
         sampling: Sampling | None = None,
+        control: data.Images | None = None,
+        control_type: str | None = None,
     ) -> Tensor:
         """Tokens (B, N) in raster space with those that are not known drawn given the others, which stay as they are.
 
-        known: bool (N,) or (B, N), as many in each image. labels: one for each. `decode` makes pixels of them.
+        known: bool (N,) or (B, N), as many in each image. labels: one for each. `decode` makes pixels of them. control:
+        as in `sample`.
         """
         label = self.label_indices([None] * len(tokens) if labels is None else labels)
         if len(label) != len(tokens):
             raise ValueError(f"{len(label)} labels for {len(tokens)} images: give one for each")
         device, seeds = self.generator.device, seeding.of_images(seed, len(tokens))
-        how = sampling or self.sampling
-        return editing.complete(self.packed(), tokens.to(device), known.to(device), label, seeds, how)
+        how, condition = sampling or self.sampling, None
+        if control is not None:
+            condition = self._condition(_for_each(self.conditions(control, control_type), len(tokens)))
+        return editing.complete(self.packed(), tokens.to(device), known.to(device), label, seeds, how, condition)
+
+    @torch.no_grad()
+    def _condition(self, images: Tensor) -> Tensor:
+        """Condition tokens (B, N, D) of condition images."""
+        generator = self.packed()
+        assert generator.control is not None  # `conditions` has looked
+        return generator.control(images.to(generator.device))
 
     def watch(
         self,
@@ -413,6 +440,13 @@ def _map(model: Pipeline, spec: FeatureSpec, image: str, output: str, rows: Mapp
     if isinstance(rows[image], (Image.Image, str)):
         raise ValueError("this function reads batches of rows: give map(..., batched=True)")
     return {output: model.features(rows[image], spec, batch_size=len(rows[image]))}
+
+
+def _for_each(conditions: Tensor, images: int) -> Tensor:
+    """Condition images, one for all or one for each."""
+    if len(conditions) not in (1, images):
+        raise ValueError(f"{len(conditions)} control images for {images} images: give one for all or one for each")
+    return conditions.expand(images, -1, -1, -1)
 
 
 def _one_each(order: Tensor, images: int) -> Tensor:
