@@ -123,8 +123,7 @@ class Pipeline(Pair):
         sampling = sampling or self.sampling
         if control_scale is not None:
             sampling = replace(sampling, control_guidance=Guidance(control_scale))
-        if control is not None and extrapolation is not None:
-            raise ValueError("a larger image than the trained one takes no control: leave it or extrapolation out")
+        _check_control(control, extrapolation)
         label = self.label_indices(labels)
         if not len(label):
             raise ValueError("there is nothing to sample: give a label, or None, for each image")
@@ -152,18 +151,22 @@ class Pipeline(Pair):
         sampling: Sampling,
         order: Sequence[int] | Tensor | None = None,
         extrapolation: Extrapolation | None = None,
+        control: data.Images | None = None,
+        control_type: str | None = None,
     ) -> None:
         """Raises the ValueError that `sample` would raise, at the price of its first step for one image."""
         model, grid = self.packed(), self.generator.grid
         large = grid if extrapolation is None else extrapolation.grid(grid)
         given = None if order is None else torch.atleast_2d(orders.explicit(order, large))[:1]
         check_sweeps(model, sampling)
+        _check_control(control, extrapolation)
+        condition = None if control is None else self._condition(self.conditions(control, control_type)[:1])
         label, seeds = self.label_indices([None]), torch.zeros(1, dtype=torch.int64)
         if extrapolation is not None:
             small = torch.zeros(1, model.num_tokens, dtype=torch.int64)
             next(extrapolating.enlarge(model, small, label, seeds, sampling, extrapolation, given))
             given = None if given is None else extrapolation.small_order(grid, given)
-        next(draw_step_by_step(model, label, seeds, sampling, given))
+        next(draw_step_by_step(model, label, seeds, sampling, given, condition=condition))
 
     def forward(
         self,
@@ -440,6 +443,11 @@ def _map(model: Pipeline, spec: FeatureSpec, image: str, output: str, rows: Mapp
     if isinstance(rows[image], (Image.Image, str)):
         raise ValueError("this function reads batches of rows: give map(..., batched=True)")
     return {output: model.features(rows[image], spec, batch_size=len(rows[image]))}
+
+
+def _check_control(control: data.Images | None, extrapolation: Extrapolation | None) -> None:
+    if control is not None and extrapolation is not None:
+        raise ValueError("a larger image than the trained one takes no control: leave it or extrapolation out")
 
 
 def _for_each(conditions: Tensor, images: int) -> Tensor:
