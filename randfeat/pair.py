@@ -119,6 +119,11 @@ class Pair(nn.Module):
         kind: by default what it was trained with, which is computed from the images; "image" for pictures that are
         conditions themselves, which are taken as they are.
         """
+        kind = self.condition_kind(kind)
+        return conditions.make(data.as_images(images, self.channels_for(kind), self.image_size), kind)
+
+    def condition_kind(self, kind: str | None = None) -> str:
+        """The kind of condition to make of a picture for this generator; a ValueError where there is none."""
         if self.generator.control is None:
             raise ValueError(
                 "this model has no control: train one (`randfeat pretrain --control`), or leave control out"
@@ -129,9 +134,11 @@ class Pair(nn.Module):
                 f"this model is controlled by {own}, not by {kind}: leave the type out, "
                 f"or say {conditions.GIVEN} where the pictures are {own} themselves"
             )
-        if own == conditions.GIVEN or kind == conditions.GIVEN:
-            return data.as_images(images, self.generator.config["control"]["channels"], self.image_size)
-        return conditions.make(data.as_images(images, self.tokenizer.channels, self.image_size), own)
+        return kind or own
+
+    def channels_for(self, kind: str) -> int:
+        """Of pictures that conditions of that kind are made of: those of the condition, where they are such."""
+        return self.generator.config["control"]["channels"] if kind == conditions.GIVEN else self.tokenizer.channels
 
     def label_indices(self, labels: Sequence[Label]) -> Tensor:
         """Class indices (B,) of labels given by index, by name, or as None (the null class)."""

@@ -220,6 +220,8 @@ class Pipeline(Pair):
         framing: str | Framing = "around",
         guess: int = 0,
         batch_size: int = BATCH,
+        control: data.Images | None = None,
+        control_type: str | None = None,
     ) -> list[Image.Image]:
         """Paints the masked pixels of pictures of any size, given the others, which come back bit for bit.
 
@@ -232,9 +234,12 @@ class Pipeline(Pair):
         guess: where no label is given, paint towards the class under which what is known is likeliest, its log p
         averaged over so many orders. What the mask hides is never read. An empty mask leaves a picture as it is. A
         model of raster order alone does not see what comes after the mask.
+
+        control: a picture as large for each, whose edges, say, shall be there, see `sample`; the picture itself keeps
+        what its mask hides in shape.
         """
         how = sampling or self.sampling, editing.as_framing(framing), guess, batch_size
-        return jobs.inpaint(self, images, mask, label, samples, seed, *how)
+        return jobs.inpaint(self, images, mask, label, samples, seed, *how, control, control_type)
 
     def edit(
         self,

@@ -2,9 +2,11 @@
 
 import json
 
+import numpy as np
 import pytest
 import tiny
 import torch
+from PIL import Image
 
 from randfeat import Guidance, Pipeline, Sampling, conditions, data, load
 from randfeat.extrapolation import Extrapolation
@@ -98,3 +100,45 @@ def test_what_cannot_be_controlled_is_refused(pipeline):
         pipeline.sample(LABELS, control=IMAGES, extrapolation=Extrapolation(2))
     with pytest.raises(ValueError, match="control_guidance is an object, got 3"):
         Sampling(control_guidance=3)
+
+
+# pictures of any size ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("fit", ["whole", "around", "tile"])
+def test_a_mask_is_painted_as_the_edges_of_a_picture_say(pipeline, fit):
+    rng = np.random.default_rng(0)
+    picture, other = (Image.fromarray(rng.integers(0, 255, (12, 20), dtype=np.uint8)) for _ in range(2))
+    mask = np.zeros((12, 20), dtype=bool)
+    mask[3:9, 5:18] = True
+    how = dict(samples=2, framing=fit, sampling=Sampling(2))
+    plain = pipeline.inpaint(picture, mask, "dog", **how)
+    steered, again, elsewhere = (
+        pipeline.inpaint([picture, picture], mask, "dog", **how, control=control)
+        for control in ([picture, other], [picture, other], [other, picture])
+    )
+    for one in (*steered, *elsewhere):
+        assert np.array_equal(np.asarray(one)[~mask], np.asarray(picture)[~mask])
+    assert [np.array_equal(a, b) for a, b in zip(steered, again, strict=True)] == [True] * 4
+    assert not np.array_equal(steered[0], elsewhere[0])
+    assert not np.array_equal(steered[0], plain[0])
+    alone = pipeline.inpaint(picture, mask, "dog", **how, control=picture, batch_size=1)
+    assert [np.array_equal(a, b) for a, b in zip(steered, alone, strict=False)] == [True] * 2
+
+
+def test_a_whole_mask_is_a_sample(pipeline):
+    picture = data.to_pil(IMAGES[0])
+    whole = pipeline.inpaint(picture, np.ones(SIZE, dtype=bool), "cat", control=picture)[0]
+    sampled = pipeline.sample(["cat"], control=picture)[0]
+    assert np.array_equal(np.asarray(whole), np.asarray(data.to_pil(sampled)))
+    edges = data.to_pil(conditions.make(data.as_images(picture, 1, SIZE), "edges")[0])
+    given = pipeline.inpaint(picture, np.ones(SIZE, dtype=bool), "cat", control=edges, control_type="image")[0]
+    assert np.array_equal(np.asarray(given), np.asarray(whole))
+
+
+def test_a_picture_of_another_size_steers_none(pipeline):
+    picture, large = data.to_pil(IMAGES[0]), Image.new("L", (9, 9))
+    with pytest.raises(ValueError, match=r"control pictures of sizes \[\(9, 9\)\] for pictures of \[\(4, 6\)\]"):
+        pipeline.inpaint(picture, (0, 0, 2, 2), control=large)
+    with pytest.raises(ValueError, match="this model has no control"):
+        make().inpaint(picture, (0, 0, 2, 2), control=picture)
