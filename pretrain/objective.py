@@ -39,7 +39,10 @@ class Objective(nn.Module):
 
         tokens, order: (B, N); labels: (B,).
         """
-        states = self.states(tokens, labels, order)
+        return self.losses(self.states(tokens, labels, order), tokens, order)
+
+    def losses(self, states: Tensor, tokens: Tensor, order: Tensor) -> tuple[Tensor, Tensor]:
+        """What `forward` returns, of what the head reads."""
         targets, weight = orders.gather(tokens, order), self.generator.head.weight
         dtype = torch.bfloat16 if self.in_bfloat16 else weight.dtype
         total, losses = cross_entropy(states.flatten(0, 1), weight, targets.flatten(), dtype)
@@ -71,12 +74,19 @@ class Steered(Objective):
         super().__init__(generator, in_bfloat16)
         self.pixels, self.dropout = pixels, dropout
 
-    def states(self, tokens: Tensor, labels: Tensor | None, order: Tensor) -> Tensor:
+    def forward(
+        self, tokens: Tensor, labels: Tensor | None, order: Tensor, paired: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """As of `Objective`. paired: tokens (B, N) of pictures that conditions are made of instead of the images."""
+        states = self._steered(tokens, labels, order, tokens if paired is None else paired)
+        return self.losses(states, tokens, order)
+
+    def _steered(self, tokens: Tensor, labels: Tensor | None, order: Tensor, pictured: Tensor) -> Tensor:
         control = self.generator.control
         if control is None:
             raise ValueError("the generator has no control that could be trained: add one, see `add_control`")
         with torch.no_grad():
-            images = conditions.make(self.pixels(tokens), control.kind)
+            images = conditions.make(self.pixels(pictured), control.kind)
         with self.precision(tokens.device):
             condition = control(images)
             if self.generator.training:

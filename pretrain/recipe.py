@@ -128,7 +128,8 @@ class Size:
 class Steering:
     """How a generator learns to follow a condition.
 
-    kind: of the condition, computed from the images, see `conditions.KINDS`; None for a generator without control.
+    kind: of the condition, made of the images or of those paired with them, see `conditions.KINDS`; None for a
+        generator without control.
     width, depth: of the adapter, see `models.Control`.
     dropout: share of the times an image is seen that show no condition, for guidance.
     alone: train the adapter alone and leave the generator's weights as they are.
@@ -141,8 +142,8 @@ class Steering:
     alone: bool = False
 
     def __post_init__(self) -> None:
-        if self.kind is not None and conditions.kind_of(self.kind).given:
-            raise ValueError(f"a condition of kind {self.kind} cannot be computed from the images: choose another kind")
+        if self.kind is not None:
+            conditions.kind_of(self.kind)  # raises for a wrong name
         _check(self, "dropout", 0, 1)
 
 

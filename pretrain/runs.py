@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from randfeat import devices, models, processes, weights
+from randfeat import conditions, devices, models, processes, weights
 from randfeat.models import Generator
 from randfeat.pipeline import Pipeline
 from randfeat.settings import difference
@@ -39,6 +39,7 @@ def run(
     validation: TokenStore | None = None,
     held_out: float = 0.0,
     init: Generator | None = None,
+    paired: TokenStore | None = None,
     device: str | torch.device = "auto",
     on_step: Callable[[Step], None] | None = None,
     on_validation: Callable[[Validation], None] | None = None,
@@ -47,13 +48,14 @@ def run(
 
     The same call goes on where an earlier one was stopped, see `train`. tokenizer: the one that made the tokens.
     validation: held-out tokens; held_out: or the share of the images, drawn by the recipe's seed, that are held out;
-    without either the last weights are kept. init: a generator to start from instead of a
-    fresh one. Under torchrun call it inside `group()`.
+    without either the last weights are kept. init: a generator to start from instead of a fresh one. paired: tokens, by
+    the same tokenizer, of the pictures that conditions are made of (depth maps, drawings), in the order of the images;
+    by default they are made of the images themselves. Under torchrun call it inside `group()`.
     A ValueError names what does not fit together.
     """
     directory = Path(directory)
     made_by = weights.fingerprint(tokenizer)
-    for each in (store, *([validation] if validation else [])):
+    for each in (one for one in (store, validation, paired) if one is not None):
         if each.tokenizer != made_by:
             raise ValueError(f"the tokens in {each.directory} were made by another tokenizer: give that one")
     if validation and validation.grid != store.grid:
@@ -62,12 +64,20 @@ def run(
         raise ValueError(f"held_out is a share below 1 and takes the place of validation, got {held_out}")
     device = devices.pick(device)
     generator = _generator(recipe, store, tokenizer, init).to(device)
+    if paired is not None:
+        _check_paired(recipe, store, paired, validation)
+    elif recipe.control.kind is not None and conditions.kind_of(recipe.control.kind).given:
+        raise ValueError(f"a condition of kind {recipe.control.kind} is not made of the images: give paired pictures")
+    pairs: tuple[Tokens, Tokens | None] | None = None if paired is None else (paired.tokens, None)
     seen: Material = store.tokens, _labels(recipe, store, generator)
     judged: Material | None = None
     if validation:
         judged = validation.tokens[:, 0], _labels(recipe, validation, generator)
     elif held_out:
         seen, judged = _divided(store.tokens, seen[1], held_out, recipe.training.seed)
+        if paired is not None:
+            (kept, _), (held, _) = _divided(paired.tokens, None, held_out, recipe.training.seed)
+            pairs = kept, held
     objective: Callable[[Generator, bool], nn.Module] = Objective
     if recipe.control.kind is not None:
         if recipe.control.alone and init is None:
@@ -80,6 +90,7 @@ def run(
         "recipe": {key: value for key, value in asdict(recipe).items() if key not in free},
         "tokens": store.meta["files"],
         "validation": validation.meta["files"] if validation else held_out or None,
+        **({} if paired is None else {"paired": paired.meta["files"]}),
         "init": init and weights.fingerprint(init),
     }
     history = train(
@@ -91,6 +102,7 @@ def run(
         objective=objective,
         directory=directory,
         settings=settings,
+        paired=pairs,
         on_step=on_step,
         on_validation=on_validation,
     )
@@ -113,6 +125,23 @@ def _divided(tokens: np.ndarray, labels: Tensor | None, share: float, seed: int)
     held, kept = np.sort(mixed[:count]), np.sort(mixed[count:])
     own = (None, None) if labels is None else (labels[torch.from_numpy(kept)], labels[torch.from_numpy(held)])
     return (Some(tokens, kept), own[0]), (tokens[held, 0], own[1])
+
+
+def _check_paired(recipe: Recipe, store: TokenStore, paired: TokenStore, validation: TokenStore | None) -> None:
+    """Raises a ValueError unless row and crop of both stores belong together."""
+    if recipe.control.kind is None:
+        raise ValueError("paired pictures are what control is made of: say which kind the recipe's control is")
+    if validation is not None:
+        raise ValueError("paired pictures belong to the images trained on: hold a share of them out, no other tokens")
+    names = [[Path(path).stem for path in one.paths] for one in (store, paired)]
+    if names[0] != names[1]:
+        different = next((a for a, b in zip(*names, strict=False) if a != b), "the number of pictures")
+        raise ValueError(f"{paired.directory} and {store.directory} do not hold pairs of one name: {different} differs")
+    if (paired.crops, paired.grid) != (store.crops, store.grid):
+        raise ValueError(
+            f"{paired.directory} has {paired.crops} crops on a grid of {paired.grid}, the images have {store.crops} on "
+            f"{store.grid}: tokenise both alike"
+        )
 
 
 def _pixels(store: TokenStore, tokenizer: Tokenizer) -> Callable[[Tensor], Tensor]:

@@ -147,7 +147,7 @@ KINDS: dict[str, Kind] = {
     "lowres": Kind(lowres, channels=0),
     "mask": Kind(mask),
     "sketch": Kind(sketch),
-    GIVEN: Kind(image, channels=3, given=True),
+    GIVEN: Kind(image, channels=0, given=True),
 }
 
 

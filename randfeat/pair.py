@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -153,7 +152,7 @@ class Pair(nn.Module):
             "generator": {"name": models.name_of(self.generator), **self.generator.config},
             "class_names": self.classes.given,
             "training": self.training_record,
-            "sampling": asdict(self.sampling),
+            "sampling": self.sampling.as_dict(),
         }
         tokenizer = {"name": tokenizers.name_of(self.tokenizer), **self.tokenizer.config}
         with files.new_directory(Path(directory), weights.is_model) as made:

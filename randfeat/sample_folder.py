@@ -95,11 +95,7 @@ def write_samples(
             "tokenizer": {"name": tokenizers.name_of(model.tokenizer), **model.tokenizer.config},
             "dtype": str(model.generator.dtype).removeprefix("torch."),
             "weights": weights.fingerprint(model.generator, model.tokenizer),
-            "sampling": {
-                name: value
-                for name, value in asdict(sampling).items()
-                if shown is not None or name != "control_guidance"
-            },
+            "sampling": sampling.as_dict(),
             "control": None if shown is None else {"pictures": hashlib.sha256(shown.numpy().tobytes()).hexdigest()},
             "seed": seed,
             "classes": named,

@@ -7,7 +7,7 @@ batches in float32 except for near-ties, because matrix products of another size
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
@@ -64,9 +64,16 @@ class Sampling:
             raise ValueError(f"sweeps must be a whole number from 0, got {self.sweeps}")
         tokens_per_step(self.schedule, 1, self.steps)  # raises for a wrong name or number of steps
 
+    def as_dict(self) -> dict[str, Any]:
+        """As JSON takes it. What nothing is said of since before there was control is left out."""
+        made = asdict(self)
+        if self.control_guidance == Guidance():
+            del made["control_guidance"]
+        return made
+
     @classmethod
     def from_dict(cls, settings: Mapping[str, Any]) -> Sampling:
-        """What `dataclasses.asdict` made of one, JSON's lists for tuples included."""
+        """What `as_dict` made of one, JSON's lists for tuples included."""
         made = dict(settings)
         for name in {"guidance", "control_guidance"} & made.keys():
             made[name] = Guidance(**{**made[name], "interval": tuple(made[name]["interval"])})

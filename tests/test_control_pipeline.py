@@ -76,8 +76,7 @@ def test_a_model_that_was_saved_before_there_was_control_opens(tmp_path):
     path = tmp_path / "model" / "config.json"
     config = json.loads(path.read_text())
     assert "control" not in config["generator"]
-    del config["sampling"]["control_guidance"]
-    path.write_text(json.dumps(config))
+    assert "control_guidance" not in config["sampling"]
     assert torch.equal(load(tmp_path / "model").sample(LABELS), make().sample(LABELS))
 
 

@@ -170,10 +170,10 @@ def guidance_flags(name: str) -> dict[str, str]:
 
 def sampling_of(args: argparse.Namespace, published: Sampling) -> Sampling:
     """The model's own settings with what was set in their place."""
-    guided = {"guidance": guidance_of(args, "guidance", published.guidance)}
-    if hasattr(args, "control"):  # painting has none
-        guided["control_guidance"] = guidance_of(args, "control_scale", published.control_guidance)
-    return replace(published, **given(args, SAMPLING), **guided)
+    made = replace(published, **given(args, SAMPLING), guidance=guidance_of(args, "guidance", published.guidance))
+    if not hasattr(args, "control"):  # as in painting
+        return made
+    return replace(made, control_guidance=guidance_of(args, "control_scale", published.control_guidance))
 
 
 def guidance_of(args: argparse.Namespace, name: str, published: Guidance) -> Guidance:

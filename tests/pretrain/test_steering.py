@@ -23,13 +23,18 @@ def tokenizer():
     return PatchTokenizer.fit(torch.rand(50, 1, 4, 6, generator=torch.Generator().manual_seed(0)), 7, 2)
 
 
+def make_store(directory, tokenizer, tokens, names=None):
+    (_, labels), fingerprint = data(len(tokens)), weights.fingerprint(tokenizer)
+    paths = names or [f"{i}.png" for i in range(len(tokens))]
+    of = dict(tokenizer=fingerprint, grid=(2, 3), vocab_size=7)
+    writer = TokenWriter(directory, paths, labels.tolist(), **of, classes=["ant", "bee", "cat"])
+    writer.write(0, tokens[:, None].numpy(), torch.ones(len(tokens), 2, dtype=torch.int32).numpy())
+    return writer.finish()
+
+
 @pytest.fixture
 def store(tmp_path, tokenizer):
-    (tokens, labels), fingerprint = data(20), weights.fingerprint(tokenizer)
-    paths, of = [f"{i}.png" for i in range(20)], dict(tokenizer=fingerprint, grid=(2, 3), vocab_size=7)
-    writer = TokenWriter(tmp_path / "tokens", paths, labels.tolist(), **of, classes=["ant", "bee", "cat"])
-    writer.write(0, tokens[:, None].numpy(), torch.ones(20, 2, dtype=torch.int32).numpy())
-    return writer.finish()
+    return make_store(tmp_path / "tokens", tokenizer, data(20)[0])
 
 
 def pixels(tokenizer, grid=(2, 3)):
@@ -152,11 +157,34 @@ def test_an_adapter_learns_what_a_condition_says(tokenizer):
     assert nats(steered(made, False)) < 0.5 * nats(Objective(made))
 
 
+def test_paired_pictures_say_what_the_images_do_not(tmp_path, tokenizer):
+    """The images are noise, but each picture of a pair is its image with other tokens for the same."""
+    tokens = torch.randint(7, (60, 6))
+    store = make_store(tmp_path / "tokens", tokenizer, tokens)
+    paired = make_store(tmp_path / "pairs", tokenizer, (tokens + 3) % 7)
+    control = Steering("image", width=16, depth=1, dropout=0.1)
+    size, training = Size(16, 2, 2, ffn_dim=24), Training(80, 60, learning_rate=0.02, warmup=5, eval_every=40)
+    recipe = Recipe("arpg", False, size, training, control=control)
+    made = load(run(recipe, store, tokenizer, tmp_path / "run", held_out=0.2, paired=paired, device="cpu"))
+    assert made.training_record["history"]["validation"][-1][1] < 1.2  # of 1.95
+    model, order = made.generator, torch.arange(6).expand(60, -1)
+    depths = tokenizer.decode(((tokens + 3) % 7).unflatten(1, (2, 3)))
+    with torch.no_grad():
+        logits = model(tokens, None, order, model.control(depths))
+    assert (logits.argmax(-1) == tokens).float().mean() > 0.5
+    assert made.conditions(depths).equal(depths)
+    misnamed = make_store(tmp_path / "misnamed", tokenizer, tokens, [f"{59 - i}.png" for i in range(60)])
+    with pytest.raises(ValueError, match="do not hold pairs of one name: 0 differs"):
+        run(recipe, store, tokenizer, tmp_path / "other", paired=misnamed, device="cpu")
+    fewer = make_store(tmp_path / "fewer", tokenizer, tokens[:50])
+    with pytest.raises(ValueError, match="do not hold pairs of one name"):
+        run(recipe, store, tokenizer, tmp_path / "other", paired=fewer, device="cpu")
+
+
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
         (dict(kind="canny"), "unknown kind of condition 'canny', expected one of edges"),
-        (dict(kind="image"), "a condition of kind image cannot be computed from the images"),
         (dict(kind="edges", dropout=2), "dropout must be from 0 to 1, got 2"),
     ],
 )
@@ -171,5 +199,12 @@ def test_what_cannot_be_steered_is_refused(tmp_path, store, tokenizer):
         run(recipe, store, tokenizer, tmp_path / "run", device="cpu")
     with pytest.raises(ValueError, match="the generator has no control that could be trained"):
         Steered(tiny.model("arpg"), False, pixels(tokenizer), 0.1)(*tiny.batch(tiny.model("arpg")))
+    given = replace(RECIPE, control=replace(STEERING, kind="image"))
+    with pytest.raises(ValueError, match="a condition of kind image is not made of the images: give paired pictures"):
+        run(given, store, tokenizer, tmp_path / "run", device="cpu")
+    with pytest.raises(ValueError, match="paired pictures are what control is made of: say which kind"):
+        run(RECIPE, store, tokenizer, tmp_path / "run", paired=store, device="cpu")
+    with pytest.raises(ValueError, match="hold a share of them out, no other tokens"):
+        run(given, store, tokenizer, tmp_path / "run", paired=store, validation=store, device="cpu")
     with pytest.raises(ValueError, match="LlamaGen asks for no position"):
         run(replace(RECIPE, model="llamagen", control=STEERING), store, tokenizer, tmp_path / "run", device="cpu")

@@ -63,6 +63,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--control", metavar="KIND", help="learn to follow edges, lowres, mask or sketch of the images, from MODEL best"
     )
+    parser.add_argument(
+        "--control-data", metavar="CACHE", help="tokens of pictures that belong to the images: of these, for KIND image"
+    )
     held = parser.add_argument_group("held-out images, on which the best weights are chosen")
     held.add_argument("--validation", metavar="CACHE", help="a token cache of them")
     held.add_argument(
@@ -121,6 +124,7 @@ def run(args: argparse.Namespace) -> int:
                     validation=validation,
                     held_out=held_out,
                     init=init,
+                    paired=None if args.control_data is None else TokenStore.open(args.control_data),
                     device=device,
                     on_step=monitor.on_step,
                     on_validation=monitor.on_validation,
