@@ -164,7 +164,8 @@ class _Loop:
         checkpoints: Checkpoints | None,
         paired: tuple[Tokens, Tokens | None] | None = None,
     ) -> None:
-        seen, self.judged_with = paired or (None, None)
+        seen = paired and paired[0]
+        self.judged_with = paired and paired[1]
         self.model, self.validation, self.config, self.running = model, validation, config, running
         self.checkpoints = checkpoints
         self.world, self.rank = processes.world(), processes.rank()
