@@ -9,6 +9,7 @@ published. DIR then holds
                           ADM's (grey images as three equal channels)
   labels.csv              file, class, name and seed of each
   settings.json           everything that decided how they look
+  control.png             with --control: conditions, samples, and the conditions of the samples
 
 Image i has the seed S + i, which alone fixes its order and its noise, whatever the batch and the number of processes.
 The same command makes what is missing, with a larger --count what is new; other settings need another DIR.
@@ -17,6 +18,7 @@ examples:
   randfeat sample demo/models/randar --classes 3 8 --count 20
   randfeat sample MODEL --classes "golden retriever" otter n02128385 --guidance 4 --steps 64
   randfeat sample MODEL --count 50000 --balanced --dtype bfloat16 --out for-fid
+  randfeat sample MODEL --control photo.jpg --classes otter --count 8 --control-scale 2
   torchrun --nproc-per-node 8 -m randfeat sample MODEL --count 50000 --balanced --out for-fid
 
 schedules, tokens decoded in each step:
@@ -66,6 +68,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     places = how.add_mutually_exclusive_group()
     places.add_argument("--order", metavar="MODE", help=ORDER_HELP)
     places.add_argument("--order-file", type=Path, metavar="FILE", help="an order of your own, of row * width + column")
+
+    control = parser.add_argument_group("control: samples that have the edges, say, of a picture")
+    control.add_argument("--control", nargs="+", metavar="IMAGE", help="pictures that steer the samples in turn")
+    control.add_argument(
+        "--control-type", metavar="TYPE", help="what MODEL follows, or image: IMAGE is such a condition"
+    )
+    add_guidance(control, "control-scale", "how much more they shall follow it, or off (off)")
 
     larger = parser.add_argument_group("larger images than the model was trained on (RandAR, ARPG)")
     larger.add_argument(
@@ -118,6 +127,7 @@ def run(args: argparse.Namespace) -> None:
     from ..sample_folder import write_samples
 
     with processes.group():
+        check_control(args)
         order = None if args.order_file is None else read_order(args.order_file)
         extrapolation = extrapolation_of(args)
         device = devices.pick(args.device)
@@ -137,6 +147,8 @@ def run(args: argparse.Namespace) -> None:
                 extrapolation=extrapolation,
                 batch_size=args.batch_size,
                 model_name=args.model,
+                control=args.control,
+                control_type=args.control_type,
             )
         except torch.OutOfMemoryError:
             reason = f"no room for {args.batch_size} images at a time on {device}: choose a smaller --batch-size"
@@ -158,12 +170,21 @@ def guidance_flags(name: str) -> dict[str, str]:
 
 def sampling_of(args: argparse.Namespace, published: Sampling) -> Sampling:
     """The model's own settings with what was set in their place."""
-    return replace(published, **given(args, SAMPLING), guidance=guidance_of(args, "guidance", published.guidance))
+    made = replace(published, **given(args, SAMPLING), guidance=guidance_of(args, "guidance", published.guidance))
+    if not hasattr(args, "control"):  # as in painting
+        return made
+    return replace(made, control_guidance=guidance_of(args, "control_scale", published.control_guidance))
 
 
 def guidance_of(args: argparse.Namespace, name: str, published: Guidance) -> Guidance:
     fields = given(args, guidance_flags(name))
     return replace(Guidance() if fields.get("scale") == 1 else published, **fields)
+
+
+def check_control(args: argparse.Namespace) -> None:
+    stray = [flag for flag in ("control_type", *guidance_flags("control_scale")) if getattr(args, flag) is not None]
+    if stray and not args.control:
+        raise ValueError(f"--{stray[0].replace('_', '-')} is about a picture that steers: give --control too")
 
 
 def extrapolation_of(args: argparse.Namespace) -> Extrapolation | None:

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from .. import data, orders, seeding
+from .. import conditions, data, orders, seeding
 from ..sampling import UNKNOWN, Sampling
 from ..schedules import Guidance
 from . import canvas, guessing, masks
@@ -36,12 +36,21 @@ class Task:
     anew: np.ndarray  # tokens, bool of the view's grid
     feather: int = 0
     hide: bool = True
+    control: np.ndarray | None = None  # as large as the picture
 
     def pixels(self, stride: int, channels: int) -> Tensor:
         """What the model sees, with nothing in it of what is hidden: (1, channels, H, W) in [0, 1]."""
         seen = self.view.of(self.picture)
         if self.hide:
             seen = masks.fill(seen, self.view.of(self.mask))
+        return self._scaled(seen, stride, channels)
+
+    def condition(self, stride: int, channels: int, kind: str) -> Tensor:
+        """What steers it: (1, c, H, W) in [0, 1], as large as `pixels`."""
+        assert self.control is not None
+        return conditions.make(self._scaled(self.view.of(self.control), stride, channels), kind)
+
+    def _scaled(self, seen: np.ndarray, stride: int, channels: int) -> Tensor:
         picture = self.view.scaled(seen, stride).convert(data.MODES[channels])
         rows, columns = self.view.grid
         return (
@@ -69,12 +78,23 @@ def inpaint(
     framing: Framing,
     guess: int,
     batch_size: int,
+    control: data.Images | None = None,
+    control_type: str | None = None,
 ) -> list[Image.Image]:
     """See `Pipeline.inpaint`."""
     pictures = arrays(images)
     each = masks.as_masks(mask, [picture.shape[:2] for picture in pictures])
     tasks = [_task(model, *one, framing) for one in zip(pictures, each, strict=True)]
-    return _paint_all(model, pictures, tasks, label, samples, seed, sampling, framing, guess, batch_size)
+    kind = None
+    if control is not None:
+        kind, steering = model.condition_kind(control_type), arrays(control)
+        sizes = [[picture.shape[:2] for picture in many] for many in (steering, pictures)]
+        if sizes[0] != sizes[1]:
+            raise ValueError(
+                f"control pictures of sizes {sizes[0]} for pictures of {sizes[1]}: give one as large for each"
+            )
+        tasks = [task and replace(task, control=one) for task, one in zip(tasks, steering, strict=True)]
+    return _paint_all(model, pictures, tasks, label, samples, seed, sampling, framing, guess, batch_size, kind)
 
 
 def outpaint(
@@ -306,6 +326,7 @@ def _paint(
     sampling: Sampling,
     framing: Framing,
     guess: int,
+    kind: str | None = None,
 ) -> Iterator[Tensor]:
     """Canvases of tasks that leave the same tokens, step by step."""
     generator, tokens = model.packed(), _encode(model, tasks)
@@ -313,7 +334,11 @@ def _paint(
     if guess:
         found = _guess(model, tokens, known, framing, guess)
         labels = torch.where(labels == generator.num_classes, found, labels)
-    return canvas.paint(generator, tokens, torch.from_numpy(known), labels, seeds, sampling, step)
+    control: Tensor | None = None
+    if kind is not None:
+        how = model.tokenizer.stride, model.channels_for(kind), kind
+        control = torch.cat([task.condition(*how) for task in tasks]).to(generator.device)
+    return canvas.paint(generator, tokens, torch.from_numpy(known), labels, seeds, sampling, step, control)
 
 
 def _guess(model: Pipeline, tokens: Tensor, known: np.ndarray, framing: Framing, count: int) -> Tensor:
@@ -337,8 +362,11 @@ def _paint_all(
     framing: Framing,
     guess: int,
     batch_size: int,
+    kind: str | None = None,
 ) -> list[Image.Image]:
-    """`samples` of each picture in turn; those that leave the same tokens are painted together."""
+    """`samples` of each picture in turn; those that leave the same tokens are painted together. kind: of the condition
+    that the control of each task becomes.
+    """
     check_counts(samples=samples, batch_size=batch_size)
     check_guess(model, guess)
     labels, seeds = _labels(model, label, len(tasks), samples), seeding.of_images(seed, len(tasks) * samples)
@@ -350,7 +378,7 @@ def _paint_all(
     for numbers in alike.values():
         for part in torch.tensor(numbers).split(batch_size):
             chosen = [task for number in part.tolist() if (task := tasks[number // samples]) is not None]
-            for tokens in _paint(model, chosen, labels[part], seeds[part], sampling, framing, guess):
+            for tokens in _paint(model, chosen, labels[part], seeds[part], sampling, framing, guess, kind):
                 last = tokens
             images = canvas.decode(model.decode, last, model.generator.grid, model.tokenizer.stride)
             for number, task, image in zip(part.tolist(), chosen, images, strict=True):

@@ -9,7 +9,7 @@ RUN then holds
   train.csv           loss, learning rate, gradient norm, images and tokens a second, share of the peak, memory
   validation.csv      held-out loss, by order mode, and k-NN accuracy where there are labels; by_place.csv by the place
                       in the order
-  samples/            a grid at each validation
+  samples/            a grid at each validation; with --control conditions, samples, and the conditions of these
   report.html         all of it as a page
   run.json            all that decided the weights
 
@@ -23,6 +23,8 @@ examples:
       --patch 2 --size 8 --vocab 128
   randfeat pretrain --config randar_s_free --data photos -o run --tokenizer llamagen-vq16 --device cuda
   randfeat pretrain --config arpg_l --data cache -o run --validation cache_val
+  randfeat pretrain --config digits_arpg --data cache --control edges --init MODEL -o run \\
+      --set control.alone=true training.steps=1000
   torchrun --nproc-per-node 8 -m randfeat pretrain --config randar_l --data cache -o run
 
 exit code: 0 when trained, 1 after an error, 130 or 143 after Ctrl-C or TERM, 75 after USR1, with which schedulers ask
@@ -33,6 +35,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -57,6 +60,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--set", nargs="+", action="extend", default=[], metavar="FIELD=VALUE", help="change the recipe"
     )
     parser.add_argument("--init", metavar="MODEL", help="start from these weights, ours or official")
+    parser.add_argument(
+        "--control", metavar="KIND", help="learn to follow edges, lowres, mask or sketch of the images, from MODEL best"
+    )
+    parser.add_argument(
+        "--control-data", metavar="CACHE", help="tokens of pictures that belong to the images: of these, for KIND image"
+    )
     held = parser.add_argument_group("held-out images, on which the best weights are chosen")
     held.add_argument("--validation", metavar="CACHE", help="a token cache of them")
     held.add_argument(
@@ -92,6 +101,8 @@ def run(args: argparse.Namespace) -> int:
     from .page import write_page
 
     recipe = read_recipe(args.config, args.set)
+    if args.control is not None:
+        recipe = replace(recipe, control=replace(recipe.control, kind=args.control))
     if args.held_out is not None and args.validation:
         raise ValueError("--validation and --held-out are two ways to say which images are held out: give one")
     with group():
@@ -113,6 +124,7 @@ def run(args: argparse.Namespace) -> int:
                     validation=validation,
                     held_out=held_out,
                     init=init,
+                    paired=None if args.control_data is None else TokenStore.open(args.control_data),
                     device=device,
                     on_step=monitor.on_step,
                     on_validation=monitor.on_validation,

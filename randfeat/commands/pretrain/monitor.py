@@ -15,14 +15,16 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from randfeat import data, features, files, pictures, processes, progress
+from randfeat import conditions, data, features, files, pictures, processes, progress
 from randfeat.features import FeatureSpec
 from randfeat.models import Generator
 from randfeat.pipeline import Pipeline
 from randfeat.pretrain import Recipe, Step, Validation
 from randfeat.probes import KNN
+from randfeat.sample_folder import control_sheet
 from randfeat.token_store import TokenStore
 from randfeat.tokenizers import Tokenizer
 
@@ -106,9 +108,20 @@ class Monitor(AbstractContextManager["Monitor"]):
         model = Pipeline(self.tokenizer, found.model, names)
         classes = found.model.num_classes
         labels = [number % classes if classes else None for number in range(self.samples)]
+        control: Tensor | None = None
+        if found.model.control is not None:
+            tokens = torch.from_numpy(self.store.tokens[: self.samples, 0].astype(np.int64)).to(self.device)
+            control = model.conditions(model.decode(tokens).float().cpu())
+            own = self.store.labels if classes and self.store.labels else [None]
+            labels = [own[number % len(control) % len(own)] for number in range(self.samples)]
         with torch.random.fork_rng([] if self.device.type == "cpu" else [self.device]):
-            shown = [data.to_pil(image) for image in model.sample(labels, seed=0)]
-        picture = pictures.grid(shown)
+            if control is None:
+                shown = [data.to_pil(image) for image in model.sample(labels, seed=0)]
+                picture = pictures.grid(shown)
+            else:
+                each = control[torch.arange(self.samples) % len(control)]
+                made = model.sample(labels, seed=0, control=each, control_type=conditions.GIVEN)
+                picture = control_sheet(model, each, [data.to_pil(image) for image in made])
         folder = self.directory / SAMPLES
         folder.mkdir(exist_ok=True)
         files.write_bytes(folder / f"step-{found.step:08}.png", pictures.png(picture))
