@@ -35,17 +35,18 @@ def read(
     within_step: str = "causal",
     steps: Sequence[int] = (),
     full: bool = False,
+    bare: bool = False,
 ) -> Reading:
     """Reads the class, then `tokens` (B, m) at `places` (B, m), and asks about the positions `asked` (B, n).
 
     steps: for each token the sampling step that decoded it, from 1, or 0 if it was known from the start.
-    full: all that is read sees all that is read.
+    full: all that is read sees all that is read. bare: RandAR reads tokens without the instructions before them.
     """
     naive, model = NAIVE[type(model).__name__], copy.deepcopy(model).double()
-    return naive(model, label, tokens, places, asked, within_step, steps, full)
+    return naive(model, label, tokens, places, asked, within_step, steps, full, bare)
 
 
-def llamagen(model, label, tokens, places, asked, within_step, steps, full):
+def llamagen(model, label, tokens, places, asked, within_step, steps, full, bare):
     """class, x, x, ..., x under a plain causal mask; the last of them predicts."""
     assert within_step == "causal"
     x = torch.cat((model.label_embedding(label)[:, None], model.token_embedding(tokens)), 1)
@@ -57,7 +58,7 @@ def llamagen(model, label, tokens, places, asked, within_step, steps, full):
     return Reading(token, [], rms_norm(x[:, -1:], model.norm) @ model.head.weight.T)
 
 
-def randar(model, label, tokens, places, asked, within_step, steps, full):
+def randar(model, label, tokens, places, asked, within_step, steps, full, bare):
     """class, q, x, q, x, ..., q, q, q under a plain causal mask."""
     assert within_step == "causal"
 
@@ -66,8 +67,9 @@ def randar(model, label, tokens, places, asked, within_step, steps, full):
 
     x, at = [model.label_embedding(label)[:, None]], [torch.full_like(label, -1)[:, None]]
     for i in range(tokens.shape[1]):
-        x += [instruction(places[:, i : i + 1]), model.token_embedding(tokens[:, i : i + 1])]
-        at += [places[:, i : i + 1]] * 2
+        pair = [instruction(places[:, i : i + 1]), model.token_embedding(tokens[:, i : i + 1])]
+        x += pair[bare:]
+        at += [places[:, i : i + 1]] * len(pair[bare:])
     x, at = torch.cat((*x, instruction(asked)), 1), torch.cat((*at, asked), 1)
     mask, first = torch.ones(x.shape[1], x.shape[1]).tril(x.shape[1] * full).bool(), x.shape[1] - asked.shape[1]
     states = []
@@ -78,7 +80,7 @@ def randar(model, label, tokens, places, asked, within_step, steps, full):
     return Reading([s[:, first - 1] for s in states], [s[:, first:] for s in states], logits[:, first:])
 
 
-def arpg(model, label, tokens, places, asked, within_step, steps, full):
+def arpg(model, label, tokens, places, asked, within_step, steps, full, bare):
     """class, x, x, x in the first half; the second half asks its keys and values, each position by itself."""
     x = model.embedding(torch.cat((model.vocab_size + 1 + label[:, None], tokens), 1))
     at = torch.cat((torch.full_like(label, -1)[:, None], places), 1)
