@@ -45,7 +45,7 @@ class FeatureSpec:
     orders: passes joined by `+`: `raster`, `reversed`, `columns`, `hierarchical`, `random*K` (K random orders, the
         same for every image), `random*K@SEED`, `random*K:per-image` (orders that depend on the image's tokens);
         `[0,2,1,3]`, a permutation written out; `bidirectional` is short for `raster+reversed`.
-    context: what a token may see: `causal`, `echo`, `full`, `after` (see `Generator.hidden`).
+    context: what a token may see: `causal`, `echo`, `full`, `after`, `bare` (see `Generator.hidden`).
     stream: `token` or `query`.
     layers: blocks whose output is read: numbered from 1, from the end as -1, -2, ..., or a share of the depth between
         0 and 1, as 0.5. `resolved` gives their numbers in a model.

@@ -35,20 +35,22 @@ def read(
     within_step: str = "causal",
     steps: Sequence[int] = (),
     full: bool = False,
+    bare: bool = False,
     condition: Tensor | None = None,
 ) -> Reading:
     """Reads the class, then `tokens` (B, m) at `places` (B, m), and asks about the positions `asked` (B, n).
 
     steps: for each token the sampling step that decoded it, from 1, or 0 if it was known from the start.
-    full: all that is read sees all that is read. condition: (B, N, D), added to what asks for a position.
+    full: all that is read sees all that is read. bare: RandAR reads tokens without the instructions before them.
+    condition: (B, N, D), added to what asks for a position.
     """
     naive, model = NAIVE[type(model).__name__], copy.deepcopy(model).double()
     if condition is None:  # the one by which the tests steer, if they do
         condition = model.check_condition(None, len(label))
-    return naive(model, label, tokens, places, asked, within_step, steps, full, condition)
+    return naive(model, label, tokens, places, asked, within_step, steps, full, bare, condition)
 
 
-def llamagen(model, label, tokens, places, asked, within_step, steps, full, condition):
+def llamagen(model, label, tokens, places, asked, within_step, steps, full, bare, condition):
     """class, x, x, ..., x under a plain causal mask; the last of them predicts."""
     assert within_step == "causal"
     x = torch.cat((model.label_embedding(label)[:, None], model.token_embedding(tokens)), 1)
@@ -60,7 +62,7 @@ def llamagen(model, label, tokens, places, asked, within_step, steps, full, cond
     return Reading(token, [], rms_norm(x[:, -1:], model.norm) @ model.head.weight.T)
 
 
-def randar(model, label, tokens, places, asked, within_step, steps, full, condition):
+def randar(model, label, tokens, places, asked, within_step, steps, full, bare, condition):
     """class, q, x, q, x, ..., q, q, q under a plain causal mask."""
     assert within_step == "causal"
 
@@ -69,8 +71,9 @@ def randar(model, label, tokens, places, asked, within_step, steps, full, condit
 
     x, at = [model.label_embedding(label)[:, None]], [torch.full_like(label, -1)[:, None]]
     for i in range(tokens.shape[1]):
-        x += [instruction(places[:, i : i + 1]), model.token_embedding(tokens[:, i : i + 1])]
-        at += [places[:, i : i + 1]] * 2
+        pair = [instruction(places[:, i : i + 1]), model.token_embedding(tokens[:, i : i + 1])]
+        x += pair[bare:]
+        at += [places[:, i : i + 1]] * len(pair[bare:])
     x, at = torch.cat((*x, instruction(asked)), 1), torch.cat((*at, asked), 1)
     mask, first = torch.ones(x.shape[1], x.shape[1]).tril(x.shape[1] * full).bool(), x.shape[1] - asked.shape[1]
     states = []
@@ -81,7 +84,7 @@ def randar(model, label, tokens, places, asked, within_step, steps, full, condit
     return Reading([s[:, first - 1] for s in states], [s[:, first:] for s in states], logits[:, first:])
 
 
-def arpg(model, label, tokens, places, asked, within_step, steps, full, condition):
+def arpg(model, label, tokens, places, asked, within_step, steps, full, bare, condition):
     """class, x, x, x in the first half; the second half asks its keys and values, each position by itself."""
     x = model.embedding(torch.cat((model.vocab_size + 1 + label[:, None], tokens), 1))
     at = torch.cat((torch.full_like(label, -1)[:, None], places), 1)

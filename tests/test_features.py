@@ -1,4 +1,5 @@
 import re
+from typing import get_args
 
 import pytest
 import tiny
@@ -8,6 +9,7 @@ from hypothesis import strategies as st
 
 from randfeat import orders, seeding
 from randfeat.features import FeatureSpec, check, pass_order, read
+from randfeat.models import Context
 
 # specs ------------------------------------------------------------------------------------------------------
 
@@ -23,7 +25,7 @@ LAYERS = NUMBERS | NUMBERS.map(int.__neg__) | st.floats(0.0001, 0.9999)
 SPECS = st.builds(
     FeatureSpec,
     orders=st.lists(PASSES, min_size=1, max_size=3).map("+".join),
-    context=st.sampled_from(["causal", "echo", "full", "after"]),
+    context=st.sampled_from(get_args(Context)),
     stream=st.sampled_from(["token", "query"]),
     layers=st.lists(LAYERS, min_size=1, max_size=3).map(tuple),
     pool=st.sampled_from(["mean", "max", "last", "none"]) | NUMBERS.map("grid{}".format),

@@ -11,7 +11,7 @@ from randfeat.models import MODELS, SIZES, base, create, name_of
 CAN_READ = {
     "arpg": (("causal", "echo", "full", "after"), ("token", "query")),
     "llamagen": (("causal", "echo", "full"), ("token",)),
-    "randar": (("causal", "echo", "full", "after"), ("token", "query")),
+    "randar": (("causal", "echo", "full", "after", "bare"), ("token", "query")),
 }
 of_every_reading = pytest.mark.parametrize(
     ("model", "context", "stream"), tiny.readings(tiny.EVERY), indirect=["model"]
@@ -152,9 +152,9 @@ def test_states_are_those_of_the_naive_reading(model, context, stream):
     states = everything(model, tokens, label, order, context, stream)
     for i in range(model.num_tokens):  # each place by itself, so a query cannot have seen another one
         ahead = i if stream == "query" else i + 1
-        past = {"causal": [slice(ahead)], "echo": [slice(None), slice(ahead)], "after": [slice(None)]}[context]
+        past = {"causal": [slice(ahead)], "echo": [slice(None), slice(ahead)]}.get(context, [slice(None)])
         was_read, at = (torch.cat([x[:, part] for part in past], 1) for x in (read, order))
-        naive = naive_read(model, label, was_read, at, order[:, i : i + 1])
+        naive = naive_read(model, label, was_read, at, order[:, i : i + 1], bare=context == "bare")
         expected = torch.stack([s.reshape(len(tokens), -1) for s in getattr(naive, stream)])
         actual = states[:, torch.arange(len(tokens)), order[:, i]]
         torch.testing.assert_close(actual.double(), expected, atol=1e-5, rtol=1e-4)

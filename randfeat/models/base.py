@@ -25,7 +25,8 @@ from .control import Control
 
 # On a CPU that much of the residual stream is read at once: the rest of a batch would push it out of the caches
 BYTES_AT_ONCE = 2 * 2**20
-Context = Literal["causal", "echo", "full", "after"]
+Context = Literal["causal", "echo", "full", "after", "bare"]
+ASKED_BEHIND = ("after", "bare")  # contexts of extra queries behind the image: they have no token stream
 Stream = Literal["token", "query"]
 
 
@@ -216,7 +217,9 @@ class Generator(nn.Module, ABC):
 
         All N tokens are fed, and nothing deeper than max(layers) runs. context, what a token may see: `causal`, as in
         training; `echo`, a second reading in the same order after the first; `full`, everything; `after`, one extra
-        query per position once the whole image is read (stream `query` only). condition: as in `forward`.
+        query per position once the whole image is read (stream `query` only); `bare`, the same of an image read
+        without the queries that RandAR has before each token, at no more than the cost of `causal`. condition: as in
+        `forward`.
         """
         self.check_reading(layers, context, stream)
         self.check_order(order)
@@ -322,8 +325,8 @@ class Generator(nn.Module, ABC):
             raise ValueError(f"context {context!r} is none of {type(self).__name__}'s: {', '.join(self.contexts)}")
         if stream not in self.streams:
             raise ValueError(f"stream {stream!r} is none of {type(self).__name__}'s: {', '.join(self.streams)}")
-        if context == "after" and stream != "query":
-            raise ValueError("context 'after' has no token stream: its states are those of the extra queries")
+        if context in ASKED_BEHIND and stream != "query":
+            raise ValueError(f"context {context!r} has no token stream: its states are those of the extra queries")
         if not layers or min(layers) < 1 or max(layers) > self.depth:
             raise ValueError(f"layers are numbered 1 to {self.depth}, got {list(layers)}")
 

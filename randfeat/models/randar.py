@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from .. import orders
 from ..layers import CLASS_PLACE, KVCache, causal_mask, rope_at, rotate
-from .base import Context, Generator, State, Stream, conditioned
+from .base import ASKED_BEHIND, Context, Generator, State, Stream, conditioned
 
 
 @dataclass
@@ -27,7 +27,7 @@ class RandARState(State):
 class RandAR(Generator):
     """RandAR with the contract of `Generator`; see there for the arguments."""
 
-    contexts = ("causal", "echo", "full", "after")
+    contexts = ("causal", "echo", "full", "after", "bare")
     within_step = ("causal",)
     inputs_per_token = 2
     known_inputs = slice(2, None, 2)  # class, q_0, x_0, q_1, x_1, ...
@@ -80,18 +80,20 @@ class RandAR(Generator):
         table, read = self.rope(tokens.device), orders.gather(tokens, order)
         instructions = self._instructions(table)
         x, places = self._sequence(instructions, label, read, order, condition)
+        if context == "bare":
+            x, places = (torch.cat((part[:, :1], part[:, self.known_inputs]), 1) for part in (x, places))
         first, mask = x.shape[1], None
         if context == "echo":
             again = self._pairs(instructions, read, order, condition)
             x, places = torch.cat((x, again[0]), 1), torch.cat((places, again[1]), 1)
-        elif context == "after":
+        elif context in ASKED_BEHIND:
             x = torch.cat((x, conditioned(instructions[order], condition, order)), 1)
             places = torch.cat((places, order), 1)
             # an extra query sees class, image and itself, so its row and column of the causal mask keep the diagonal
             # only
             mask = causal_mask(x.shape[1], x.shape[1], x.device)
             mask[first:, first:] = torch.eye(order.shape[1], dtype=torch.bool, device=x.device)
-        if context == "after":
+        if context in ASKED_BEHIND:
             rows = slice(first, None)
         else:
             offset = first if context == "echo" else 1

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import TypeAlias, get_args
 
 import numpy as np
 import torch
@@ -21,7 +21,8 @@ from sklearn.pipeline import make_pipeline
 from randfeat import features
 from randfeat.builders.digits import with_shifts
 from randfeat.features import FeatureSpec
-from randfeat.models import Generator
+from randfeat.models import Context, Generator
+from randfeat.models.base import ASKED_BEHIND
 from randfeat.probes import (
     KNN,
     cross,
@@ -47,7 +48,7 @@ class Plan:
     orders: tuple[str, ...]
     layers: tuple[int, ...]
     streams: tuple[str, ...] = ("token", "query")
-    contexts: tuple[str, ...] = ("causal", "echo", "full", "after")
+    contexts: tuple[str, ...] = get_args(Context)
     pools: tuple[str, ...] = ("mean", "grid2", "grid4")
     merges: tuple[str, ...] = ("mean", "concat")
 
@@ -64,7 +65,7 @@ class Plan:
         for context in self.contexts:
             for pool in self.pools:
                 for merge in self.merges if len(centre.passes) > 1 else self.merges[:1]:
-                    if context != "after" or centre.stream == "query":
+                    if context not in ASKED_BEHIND or centre.stream == "query":
                         spec = (centre.orders, context, centre.stream, centre.layers, pool, merge)
                         specs.append(FeatureSpec(*spec))  # type: ignore[arg-type]
         return specs

@@ -9,7 +9,7 @@ from .options import add_data, add_machine, add_protocol
 TASKS = ("knn", "linear")
 AXES = {  # option -> default, what it is; every model is read in those combinations that it can do
     "orders": (("raster", "raster+reversed", "random*4"), "orders of the passes"),
-    "contexts": (("causal", "echo", "full", "after"), "what a token may see"),
+    "contexts": (("causal", "echo", "full", "after", "bare"), "what a token may see"),
     "streams": (("token", "query"), "whose states are read"),
     "layers": ((*(f"L{k / 8:g}" for k in range(1, 8)), "L-1"), "blocks, as numbers or shares of the depth"),
     "pools": (("mean", "grid2"), "how positions become one vector (of timm's models also cls)"),
