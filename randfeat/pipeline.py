@@ -238,8 +238,8 @@ class Pipeline(Pair):
         control: a picture as large for each, whose edges, say, shall be there, see `sample`; the picture itself keeps
         what its mask hides in shape.
         """
-        how = sampling or self.sampling, editing.as_framing(framing), guess, batch_size
-        return jobs.inpaint(self, images, mask, label, samples, seed, *how, control, control_type)
+        how = sampling or self.sampling, editing.as_framing(framing), guess, batch_size, control, control_type
+        return jobs.inpaint(self, images, mask, label, samples, seed, *how)
 
     def edit(
         self,
@@ -251,10 +251,12 @@ class Pipeline(Pair):
         sampling: Sampling | None = None,
         framing: str | Framing = "around",
         batch_size: int = BATCH,
+        control: data.Images | None = None,
+        control_type: str | None = None,
     ) -> list[Image.Image]:
         """`inpaint` towards a class: with guidance, of 2 where nothing is said of `sampling` and the model has none."""
         how = sampling or jobs.guided(self.sampling)
-        return self.inpaint(images, mask, label, samples, seed, how, framing, 0, batch_size)
+        return self.inpaint(images, mask, label, samples, seed, how, framing, 0, batch_size, control, control_type)
 
     def outpaint(
         self,
@@ -271,12 +273,14 @@ class Pipeline(Pair):
         framing: str | Framing = "tile",
         guess: int = 0,
         batch_size: int = BATCH,
+        control: data.Images | None = None,
+        control_type: str | None = None,
     ) -> list[Image.Image]:
         """Paints around pictures, which come back bit for bit: so many pixels on each side, or to a size, width and
-        height, with the picture in its middle. Beyond the trained grid windows slide, which share known tokens. The
-        rest is as in `inpaint`.
+        height, with the picture in its middle. Beyond the trained grid windows slide, which share known tokens.
+        control: a picture as large as each result. The rest is as in `inpaint`.
         """
-        how = sampling or self.sampling, editing.as_framing(framing), guess, batch_size
+        how = sampling or self.sampling, editing.as_framing(framing), guess, batch_size, control, control_type
         return jobs.outpaint(self, images, size, (left, top, right, bottom), label, samples, seed, *how)
 
     def variations(
@@ -335,6 +339,8 @@ class Pipeline(Pair):
         sampling: Sampling | None = None,
         framing: str | Framing = "around",
         guess: int = 0,
+        control: data.Array | data.Picture | None = None,
+        control_type: str | None = None,
     ) -> Iterator[jobs.Frame]:
         """The moments of `sample`, or with a picture and a mask of `inpaint`: before the first step and after each,
         grey where nothing is made yet, with the step that made each token. The last one is the result.
@@ -344,7 +350,7 @@ class Pipeline(Pair):
         if image is not None and mask is None:
             raise ValueError("a mask says where to paint in a picture: give one, or leave the picture out")
         how = sampling or self.sampling, editing.as_framing(framing), guess
-        return jobs.watch(self, image, mask, label, seed, *how)
+        return jobs.watch(self, image, mask, label, seed, *how, control=control, control_type=control_type)
 
     # how likely pictures are -----------------------------------------------------------------------------------
 

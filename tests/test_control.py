@@ -11,7 +11,7 @@ from naive import read as naive_read
 
 from randfeat import models, orders, packing, seeding
 from randfeat.editing import canvas
-from randfeat.models import Control
+from randfeat.models import Control, base
 from randfeat.sampling import UNKNOWN, Sampling, decode, every_step, sample
 from randfeat.schedules import Guidance
 
@@ -40,7 +40,7 @@ def condition_of(model, images=3, seed=0):
 
 
 def readings(model):
-    return [(c, s) for c in model.contexts for s in model.streams if (c, s) != ("after", "token")]
+    return [(c, s) for c in model.contexts for s in model.streams if c not in base.ASKED_BEHIND or s == "query"]
 
 
 def everything(model, tokens, label, order, context, stream, condition=None):

@@ -69,12 +69,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     places.add_argument("--order", metavar="MODE", help=ORDER_HELP)
     places.add_argument("--order-file", type=Path, metavar="FILE", help="an order of your own, of row * width + column")
 
-    control = parser.add_argument_group("control: samples that have the edges, say, of a picture")
-    control.add_argument("--control", nargs="+", metavar="IMAGE", help="pictures that steer the samples in turn")
-    control.add_argument(
-        "--control-type", metavar="TYPE", help="what MODEL follows, or image: IMAGE is such a condition"
-    )
-    add_guidance(control, "control-scale", "how much more they shall follow it, or off (off)")
+    add_control(parser, "pictures that steer the samples in turn", nargs="+")
 
     larger = parser.add_argument_group("larger images than the model was trained on (RandAR, ARPG)")
     larger.add_argument(
@@ -115,6 +110,16 @@ def add_guidance(parser: Any, name: str, summary: str) -> None:
     parser.add_argument(f"{flag}-interval", nargs=2, type=float, metavar=("A", "B"), help="off outside these shares")
 
 
+def add_control(parser: argparse.ArgumentParser, summary: str, **how: Any) -> None:
+    """The flags of control; `steered` reads those of its guidance."""
+    control = parser.add_argument_group("control: what is made has the edges, say, of a picture (see docs/control.md)")
+    control.add_argument("--control", metavar="IMAGE", help=summary, **how)
+    control.add_argument(
+        "--control-type", metavar="TYPE", help="edges, say, as MODEL was trained; image: IMAGE shows them already"
+    )
+    add_guidance(control, "control-scale", "how much more it shall follow them, or off (off)")
+
+
 def scale(text: str) -> float:
     return 1.0 if text == "off" else float(text)
 
@@ -127,7 +132,6 @@ def run(args: argparse.Namespace) -> None:
     from ..sample_folder import write_samples
 
     with processes.group():
-        check_control(args)
         order = None if args.order_file is None else read_order(args.order_file)
         extrapolation = extrapolation_of(args)
         device = devices.pick(args.device)
@@ -141,7 +145,7 @@ def run(args: argparse.Namespace) -> None:
                 count=args.count,
                 classes=args.classes,
                 balanced=args.balanced,
-                sampling=sampling_of(args, model.sampling),
+                sampling=steered(args, sampling_of(args, model.sampling)),
                 seed=args.seed,
                 order=order,
                 extrapolation=extrapolation,
@@ -170,21 +174,20 @@ def guidance_flags(name: str) -> dict[str, str]:
 
 def sampling_of(args: argparse.Namespace, published: Sampling) -> Sampling:
     """The model's own settings with what was set in their place."""
-    made = replace(published, **given(args, SAMPLING), guidance=guidance_of(args, "guidance", published.guidance))
-    if not hasattr(args, "control"):  # as in painting
-        return made
-    return replace(made, control_guidance=guidance_of(args, "control_scale", published.control_guidance))
+    return replace(published, **given(args, SAMPLING), guidance=guidance_of(args, "guidance", published.guidance))
+
+
+def steered(args: argparse.Namespace, sampling: Sampling) -> Sampling:
+    """With the guidance of `add_control`; a ValueError where nothing steers."""
+    stray = [flag for flag in ("control_type", *guidance_flags("control_scale")) if getattr(args, flag) is not None]
+    if stray and args.control is None:
+        raise ValueError(f"--{stray[0].replace('_', '-')} is about a picture that steers: give --control too")
+    return replace(sampling, control_guidance=guidance_of(args, "control_scale", sampling.control_guidance))
 
 
 def guidance_of(args: argparse.Namespace, name: str, published: Guidance) -> Guidance:
     fields = given(args, guidance_flags(name))
     return replace(Guidance() if fields.get("scale") == 1 else published, **fields)
-
-
-def check_control(args: argparse.Namespace) -> None:
-    stray = [flag for flag in ("control_type", *guidance_flags("control_scale")) if getattr(args, flag) is not None]
-    if stray and not args.control:
-        raise ValueError(f"--{stray[0].replace('_', '-')} is about a picture that steers: give --control too")
 
 
 def extrapolation_of(args: argparse.Namespace) -> Extrapolation | None:

@@ -70,9 +70,10 @@ def paint(
 
 def _condition(model: Generator, control: Tensor | None, window: Window) -> Tensor | None:
     """Of a window, of condition images of the canvas: (B, N, D)."""
-    if control is None or model.control is None:
+    if control is None:
         return None
-    rows, columns = _of_pixels(window, model.config["control"]["patch"])
+    assert model.control is not None  # `jobs.check_control` has looked
+    rows, columns = _of_pixels(window, model.config["control"]["patch"])  # a packed adapter is a mere function
     with torch.no_grad():
         return model.control(control[:, :, rows, columns])
 
