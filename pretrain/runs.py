@@ -62,12 +62,11 @@ def run(
         raise ValueError(f"held-out tokens on a grid of {validation.grid}, those to train on have {store.grid}")
     if not 0 <= held_out < 1 or (held_out and validation):
         raise ValueError(f"held_out is a share below 1 and takes the place of validation, got {held_out}")
+    _check_control(recipe, init, paired)
+    if paired is not None:
+        _check_paired(store, paired, validation)
     device = devices.pick(device)
     generator = _generator(recipe, store, tokenizer, init).to(device)
-    if paired is not None:
-        _check_paired(recipe, store, paired, validation)
-    elif recipe.control.kind is not None and conditions.kind_of(recipe.control.kind).given:
-        raise ValueError(f"a condition of kind {recipe.control.kind} is not made of the images: give paired pictures")
     pairs: tuple[Tokens, Tokens | None] | None = None if paired is None else (paired.tokens, None)
     seen: Material = store.tokens, _labels(recipe, store, generator)
     judged: Material | None = None
@@ -80,12 +79,10 @@ def run(
             pairs = kept, held
     objective: Callable[[Generator, bool], nn.Module] = Objective
     if recipe.control.kind is not None:
-        if recipe.control.alone and init is None:
-            raise ValueError("a fresh generator has nothing that control alone could steer: give one to start from")
         objective = partial(Steered, pixels=_pixels(store, tokenizer.to(device)), dropout=recipe.control.dropout)
         for name, parameter in generator.named_parameters():
             parameter.requires_grad_(not recipe.control.alone or name.startswith("control."))
-    free = {"running"} if recipe.control.kind else {"running", "control"}
+    free = {"running"} if recipe.control.kind else {"running", "control"}  # runs older than control can go on
     settings = {
         "recipe": {key: value for key, value in asdict(recipe).items() if key not in free},
         "tokens": store.meta["files"],
@@ -127,10 +124,20 @@ def _divided(tokens: np.ndarray, labels: Tensor | None, share: float, seed: int)
     return (Some(tokens, kept), own[0]), (tokens[held, 0], own[1])
 
 
-def _check_paired(recipe: Recipe, store: TokenStore, paired: TokenStore, validation: TokenStore | None) -> None:
-    """Raises a ValueError unless row and crop of both stores belong together."""
+def _check_control(recipe: Recipe, init: Generator | None, paired: TokenStore | None) -> None:
+    """Raises a ValueError where the condition that the recipe asks for cannot be had."""
     if recipe.control.kind is None:
-        raise ValueError("paired pictures are what control is made of: say which kind the recipe's control is")
+        if paired is not None:
+            raise ValueError("paired pictures are what control is made of: say which kind the recipe's control is")
+        return
+    if paired is None and conditions.kind_of(recipe.control.kind).given:
+        raise ValueError(f"a condition of kind {recipe.control.kind} is not made of the images: give paired pictures")
+    if recipe.control.alone and init is None:
+        raise ValueError("a fresh generator has nothing that control alone could steer: give one to start from")
+
+
+def _check_paired(store: TokenStore, paired: TokenStore, validation: TokenStore | None) -> None:
+    """Raises a ValueError unless row and crop of both stores belong together."""
     if validation is not None:
         raise ValueError("paired pictures belong to the images trained on: hold a share of them out, no other tokens")
     names = [[Path(path).stem for path in one.paths] for one in (store, paired)]

@@ -114,7 +114,8 @@ def run(args: argparse.Namespace) -> int:
         validation = None if args.validation is None else TokenStore.open(args.validation)
         held_out = 0.0 if validation else HELD_OUT if args.held_out is None else args.held_out
         init = _init(args.init, device)
-        with Monitor(args, recipe, store, tokenizer, device) as monitor:
+        paired = None if args.control_data is None else TokenStore.open(args.control_data)
+        with Monitor(args, recipe, store, tokenizer, paired, device) as monitor:
             try:
                 model = train(
                     recipe,
@@ -124,7 +125,7 @@ def run(args: argparse.Namespace) -> int:
                     validation=validation,
                     held_out=held_out,
                     init=init,
-                    paired=None if args.control_data is None else TokenStore.open(args.control_data),
+                    paired=paired,
                     device=device,
                     on_step=monitor.on_step,
                     on_validation=monitor.on_validation,
