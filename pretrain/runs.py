@@ -131,7 +131,9 @@ def _check_control(recipe: Recipe, init: Generator | None, paired: TokenStore | 
             raise ValueError("paired pictures are what control is made of: say which kind the recipe's control is")
         return
     if paired is None and conditions.kind_of(recipe.control.kind).given:
-        raise ValueError(f"a condition of kind {recipe.control.kind} is not made of the images: give paired pictures")
+        raise ValueError(
+            f"a condition of kind {recipe.control.kind} is not made of images: give paired pictures (--control-data)"
+        )
     if recipe.control.alone and init is None:
         raise ValueError("a fresh generator has nothing that control alone could steer: give one to start from")
 

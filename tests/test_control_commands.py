@@ -98,6 +98,78 @@ def test_bad_input_is_one_sentence_and_writes_nothing(folder, tmp_path, capsys, 
     assert not (tmp_path / "out").exists()
 
 
+# painting ----------------------------------------------------------------------------------------------------
+
+BOX = ["--box", "1", "1", "5", "3"]
+WIDER = ["--sides", "2", "0", "0", "2"]
+
+
+def paint(folder, command, out, *more, model="model"):
+    words = [command, folder / model, folder / "0.png", "--out", out, "--device", "cpu", "--samples", "2", *more]
+    return cli.main([str(word) for word in words])
+
+
+def test_painting_follows_a_picture(folder, tmp_path):
+    model, picture, other = load(folder / "model"), folder / "0.png", folder / "1.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (6, 8), dtype=np.uint8)).save(
+        wide := tmp_path / "wide.png"
+    )
+    hidden, how = (1, 1, 5, 3), Sampling(control_guidance=Guidance(3.0))
+    scale = ["--control-scale", "3"]
+    made = {
+        "inpaint": (
+            [*BOX, "--control", other, *scale, "--gif"],
+            model.inpaint(picture, hidden, samples=2, sampling=how, control=other),
+        ),
+        "edit": (
+            [*BOX, "--class", "dog", "--control", folder / "edges-1.png", "--control-type", "image"],
+            model.edit(picture, hidden, "dog", samples=2, control=folder / "edges-1.png", control_type="image"),
+        ),
+        "outpaint": (
+            [*WIDER, "--control", wide, "--control-type", "edges"],
+            model.outpaint(picture, None, 2, 0, 0, 2, samples=2, control=wide),
+        ),
+    }
+    for command, (words, expected) in made.items():
+        out = tmp_path / command
+        assert paint(folder, command, out, *words) == 0
+        for ours, theirs in zip(pictures_of(out), expected, strict=True):
+            assert np.array_equal(ours, np.asarray(theirs))
+        settings = json.loads((out / "settings.json").read_text())
+        assert settings["control"]["kind"] == ("image" if command == "edit" else "edges")
+        assert paint(folder, command, out, *words) == 0  # nothing is missing
+        assert (
+            paint(folder, command, out, *(word for word in words if word != "--gif"), "--control", folder / "2.png")
+            == 1
+        )
+    plain = model.inpaint(picture, hidden, samples=2)
+    assert any((a != np.asarray(b)).any() for a, b in zip(pictures_of(tmp_path / "inpaint"), plain, strict=True))
+    *_, last = model.watch("dog", picture, hidden, control=other)
+    assert np.array_equal(last.picture, model.inpaint(picture, hidden, "dog", control=other)[0])
+
+
+@pytest.mark.parametrize(
+    ("model", "arguments", "message"),
+    [
+        ("plain", "--control {folder}/1.png", "this model has no control: train one"),
+        ("model", "--control {folder}/1.png --control-type mask", "this model is controlled by edges, not by mask"),
+        ("model", "--control {folder}/1.png --control-type canny", "this model is controlled by edges, not by canny"),
+        ("model", "--control-scale 2", "--control-scale is about a picture that steers: give --control too"),
+        ("model", "--control {folder}/wide.png", "control pictures of 9 x 4 pixels for pictures of 6 x 4 pixels"),
+    ],
+)
+@pytest.mark.parametrize("command", ["inpaint", "outpaint"])
+def test_painting_says_what_cannot_steer(folder, tmp_path, capsys, command, model, arguments, message):
+    Image.new("L", (9, 4)).save(folder / "wide.png")
+    where = BOX if command == "inpaint" else ["--sides", "0", "0", "0", "0"]
+    words = arguments.format(folder=folder).split()
+    assert paint(folder, command, tmp_path / "out", *where, *words, model=model) == 1
+    said = capsys.readouterr().err
+    assert message in said
+    assert len(said.strip().splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+
+
 # training ----------------------------------------------------------------------------------------------------
 
 
@@ -137,9 +209,20 @@ def test_a_model_learns_control_and_is_steered(tmp_path, capsys):
     assert json.loads((tmp_path / "run" / "model" / "config.json").read_text())["training"]["recipe"]["control"][
         "alone"
     ]
+    mirrored = tmp_path / "mirrored"  # depth maps, say: pictures of the same names
+    for path in sorted((tmp_path / "photos").rglob("*.png")):
+        there = mirrored / path.relative_to(tmp_path / "photos")
+        there.parent.mkdir(parents=True, exist_ok=True)
+        Image.open(path).transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(there)
+    tokenizer = ["--tokenizer", str(tmp_path / "plain" / "model"), "--size", "4", "6", "--workers", "0"]
+    assert cli.main(["tokenize", str(mirrored), "-o", str(tmp_path / "pairs"), *tokenizer]) == 0
+    assert pretrain("paired", "--control", "image", "--control-data", tmp_path / "pairs") == 0
+    assert load(tmp_path / "paired" / "model").generator.config["control"]["kind"] == "image"
     photo = tmp_path / "photos" / "cat" / "00.png"
     out = tmp_path / "out"
     assert cli.main(["sample", str(tmp_path / "run" / "model"), "--control", str(photo), "--out", str(out)]) == 0
     capsys.readouterr()
     assert pretrain("other", "--control", "canny") == 1
     assert "unknown kind of condition 'canny'" in capsys.readouterr().err
+    assert pretrain("other", "--control", "image") == 1
+    assert "is not made of images: give paired pictures (--control-data)" in capsys.readouterr().err

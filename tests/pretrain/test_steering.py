@@ -200,7 +200,7 @@ def test_what_cannot_be_steered_is_refused(tmp_path, store, tokenizer):
     with pytest.raises(ValueError, match="the generator has no control that could be trained"):
         Steered(tiny.model("arpg"), False, pixels(tokenizer), 0.1)(*tiny.batch(tiny.model("arpg")))
     given = replace(RECIPE, control=replace(STEERING, kind="image"))
-    with pytest.raises(ValueError, match="a condition of kind image is not made of the images: give paired pictures"):
+    with pytest.raises(ValueError, match="a condition of kind image is not made of images: give paired pictures"):
         run(given, store, tokenizer, tmp_path / "run", device="cpu")
     with pytest.raises(ValueError, match="paired pictures are what control is made of: say which kind"):
         run(RECIPE, store, tokenizer, tmp_path / "run", paired=store, device="cpu")
