@@ -140,8 +140,8 @@ def kinds(flops: Mapping[str, int]) -> dict[str, list[str]]:
     both = [spec for spec in parsed if spec not in single]
     if not single:
         return {"any": both}
-    most = max(flops[spec] for spec in single)
-    return {"any": [*flops], "one": single, "both": both, "both, equal": [x for x in both if flops[x] <= SAME_COST * most]}
+    most = SAME_COST * max(flops[spec] for spec in single)
+    return {"any": [*flops], "one": single, "both": both, "both, equal": [x for x in both if flops[x] <= most]}
 
 
 def measure(
