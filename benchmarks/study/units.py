@@ -186,30 +186,34 @@ def classified(network: Generator, seen: torch.Tensor, material: Material) -> di
 
 def run(job: Job, line: int = 0) -> Path:
     """Trains, reads and scores a contender with one seed; what lies there already is kept. line: of its bar."""
-    folder = job.folder
-    if (done := folder / "record.json").exists():
+    if (done := job.folder / "record.json").exists():
         return done
-    folder.mkdir(parents=True, exist_ok=True)
-    material = read_material(job.set, job.material)
-    contender = CONTENDERS[job.contender]
-    with progress.bar(100, f"{job.set} {job.contender} {job.seed}", "%", line) as bar:
-        weights = folder / "weights.safetensors"
-        if weights.exists():
-            network = build(contender, material, job.seed, job.size)
-            network.load_state_dict(load_file(weights))
-            trained = json.loads((folder / "training.json").read_text("utf-8"))
-        else:
+    material, contender = read_material(job.set, job.material), CONTENDERS[job.contender]
+    reader, record = opened(contender, material, job, line)
+    seen = seen_by(contender, material)
+    if contender.labels:
+        return write(job.folder, record, classified(reader, seen, material))
+    costs = reading_costs(contender, material, job.size)
+    found, test = measure(lambda rows, specs: read_in(reader, seen[rows], specs), kinds(costs), material)
+    return write(job.folder, record | {"reading_flops": costs, **found}, test)
+
+
+def opened(contender: Contender, material: Material, job: Job, line: int = 0) -> tuple[Generator, dict[str, Any]]:
+    """The network of a unit, ready to be read, and what its record says of it; trained now if that is not done yet."""
+    weights, told = job.folder / "weights.safetensors", job.folder / "training.json"
+    if weights.exists():
+        network = build(contender, material, job.seed, job.size)
+        network.load_state_dict(load_file(weights))
+        trained = json.loads(told.read_text("utf-8"))
+    else:
+        job.folder.mkdir(parents=True, exist_ok=True)
+        with progress.bar(100, f"{job.set} {job.contender} {job.seed}", "%", line) as bar:
             network, trained = pretrain(contender, material, job, bar)
-            files.write_bytes(folder / "training.json", json.dumps(trained).encode())
-            files.write_bytes(weights, save(network.state_dict()))
-        network.eval()
-        reader, seen = packing.twin(network) if packing.can_pack(network) else network, seen_by(contender, material)
-        record = {"job": job.name, **trained, "parameters": sum(one.numel() for one in network.parameters())}
-        if contender.labels:
-            return write(folder, record, classified(reader, seen, material))
-        costs = reading_costs(contender, material, job.size)
-        found, test = measure(lambda rows, specs: read_in(reader, seen[rows], specs), kinds(costs), material)
-    return write(folder, record | {"reading_flops": costs, **found}, test)
+        files.write_bytes(told, json.dumps(trained).encode())
+        files.write_bytes(weights, save(network.state_dict()))
+    record = {"job": job.name, **trained, "parameters": sum(one.numel() for one in network.parameters())}
+    network.eval()
+    return packing.twin(network) if packing.can_pack(network) else network, record
 
 
 def run_classical(job: Job, line: int = 0) -> Path:
