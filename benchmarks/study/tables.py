@@ -85,7 +85,7 @@ class Results:
     def found(self) -> dict[str, Found]:
         """Every contender, over the seeds that all trained ones have."""
         names = [name for name in TITLES if self.contender(name)]
-        most = min(len(self.contender(name).records) for name in names)  # type: ignore[union-attr]
+        most = min((len(self.contender(name).records) for name in names), default=0)  # type: ignore[union-attr]
         return {name: self.contender(name, most) for name in names}  # type: ignore[misc]
 
     @cached_property
