@@ -18,6 +18,7 @@ from randfeat.probes import Difference, Interval, bootstrap, holm, paired
 
 from .material import Material, read
 from .scoring import MEASURES
+from .units import RANKED
 from .warped import ALPHA
 
 WARPED = f"PCK@{ALPHA:g}"  # of points in the image itself, warped: see `warped`
@@ -115,8 +116,10 @@ def _record(folder: Path) -> dict[str, Any]:
 
 
 def _scores(folder: Path) -> dict[str, np.ndarray]:
-    """What they measured; of correspondence the first images are scored alone."""
+    """What they measured, of train as "train|MEASURE|READING"; of correspondence the first images are scored alone."""
     scores = dict(np.load(folder / "scores.npz"))
+    if (path := folder / RANKED).exists():
+        scores |= {f"train|{name}": right for name, right in np.load(path).items()}
     if (path := folder / "warped.npz").exists():
         for name, right in np.load(path).items():
             train, _, last = name.rpartition("|")

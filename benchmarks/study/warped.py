@@ -17,7 +17,7 @@ from randfeat.features import FeatureSpec
 from .contenders import CONTENDERS, as_seen
 from .material import Material
 from .material import read as read_material
-from .units import Job, kinds, opened, reading_costs, readings
+from .units import Job, keep, kinds, opened, reading_costs, readings
 
 IMAGES = 300  # of train, and of test
 ALPHA = 0.1  # of the longer side of an image: how near is found
@@ -84,6 +84,6 @@ def run_classical(job: Job, line: int = 0) -> Path:
 
 def _write(folder: Path, chosen: dict[str, str], scores: dict[str, np.ndarray]) -> Path:
     """warped.npz, and then warped.json, which says that it is done."""
-    np.savez_compressed(folder / "warped.npz", **scores)
+    keep(folder / "warped.npz", scores)
     files.write_bytes(folder / "warped.json", json.dumps(chosen, indent=1).encode())
     return folder / "warped.json"
