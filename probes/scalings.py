@@ -31,11 +31,18 @@ def scaling(name: str) -> TransformerMixin:
     return SCALINGS[name]()
 
 
-class Components(TransformerMixin, BaseEstimator):
-    """The first `count` principal components, or as many as the images and dimensions of the fit allow."""
+NOISE = 1e-6  # share of a variance that rounding alone may make
 
-    def __init__(self, count: int = 64) -> None:
-        self.count = count
+
+class Components(TransformerMixin, BaseEstimator):
+    """The first `count` principal components, or as many as the images and dimensions of the fit allow.
+
+    whiten: give each of them variance 1, so that in a distance they all count alike; what varies less than NOISE of the
+        first does not count.
+    """
+
+    def __init__(self, count: int = 64, whiten: bool = False) -> None:
+        self.count, self.whiten = count, whiten
 
     def fit(self, x: ArrayLike, y: Any = None) -> "Components":
         """Features `x` (n, d)."""
@@ -44,9 +51,11 @@ class Components(TransformerMixin, BaseEstimator):
             raise ValueError(f"count={self.count}: expected one component or more.")
         self.n_features_in_ = features.shape[1]
         with np.errstate(invalid="ignore"):  # shares of the variance, where constant features have none
-            self.pca_ = PCA(min(self.count, *features.shape), random_state=0).fit(features)
+            self.pca_ = PCA(min(self.count, *features.shape), whiten=self.whiten, random_state=0).fit(features)
+        varies = self.pca_.explained_variance_ > NOISE * self.pca_.explained_variance_[0]
+        self.kept_ = max(1, int(varies.sum())) if self.whiten else len(varies)
         return self
 
     def transform(self, x: ArrayLike) -> NDArray[np.floating]:
         """Components (n, count)."""
-        return self.pca_.transform(predict_array(self, x))
+        return self.pca_.transform(predict_array(self, x))[:, : self.kept_]

@@ -64,12 +64,12 @@ class Encoder(ABC):
 class PipelineEncoder(Encoder):
     """Features of randfeat's own models. All specs share the tokenizer, and passes where they can (`features.read`).
 
-    specs: what `FeatureSpec` parses; none is the default reading. Raises a ValueError for what the model cannot do.
+    specs: what `FeatureSpec` parses; none is the model's own. Raises a ValueError for what the model cannot do.
     """
 
     def __init__(self, pipeline: Pipeline, specs: Sequence[str | FeatureSpec] = (), name: str = "") -> None:
         self.pipeline, self.name = pipeline, name or models.name_of(pipeline.generator)
-        parsed = [FeatureSpec.parse(spec) for spec in specs] or [FeatureSpec()]
+        parsed = [FeatureSpec.parse(spec) for spec in specs] or [features.default(pipeline.generator)]
         self._specs = [features.check(pipeline.generator, spec) for spec in parsed]
         self.specs = tuple(str(spec) for spec in self._specs)
         self._crop = CentreCrop(pipeline.image_size, pipeline.tokenizer.channels)
@@ -118,7 +118,7 @@ def open_encoder(
 
     model: a pipeline, which keeps its device and dtype; what `load` takes; or `timm:NAME` or `timm:NAME@CHECKPOINT`,
         a model of timm with its published weights or those of a file.
-    specs: what `FeatureSpec` parses, or for timm's models `timm_encoder.TimmSpec`; none is the default of either.
+    specs: what `FeatureSpec` parses, or for timm's models `timm_encoder.TimmSpec`; none is the model's own.
     device: "auto" takes CUDA, else Apple's MPS, else the CPU. dtype: of the weights. options: more keywords of `load`.
 
     Raises what `load` does, and a ValueError for a spec that the model cannot do.

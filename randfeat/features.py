@@ -54,8 +54,8 @@ class FeatureSpec:
     merge: how passes and layers become one vector, `mean` or `concat`.
     label: class given while reading; None, the default, is the null class.
 
-    The default is one raster pass, the mean over the positions at half the depth: every model can be read so, and the
-    middle of such a network is where its features were found best (AIM, arXiv 2401.08541; iGPT).
+    What is left out is one raster pass, the mean over the positions at half the depth: every model can be read so.
+    `default` gives a model's own.
     """
 
     orders: str = "raster"
@@ -156,6 +156,11 @@ def _layer(layer: object) -> int | float:
         "a layer is a number from 1, from the end as -1, or a share of the depth between 0 and 1 such as 0.5, "
         f"got {layer!r}"
     )
+
+
+def default(model: Generator) -> FeatureSpec:
+    """How this model is read where nobody says."""
+    return FeatureSpec.parse(model.reading)
 
 
 def check(model: Generator, spec: FeatureSpec) -> FeatureSpec:

@@ -57,16 +57,15 @@ class Pipeline(Pair):
     def features(
         self,
         images: data.Images | Iterable[data.Picture],
-        spec: str | FeatureSpec = FeatureSpec(),  # noqa: B008  immutable
+        spec: str | FeatureSpec | None = None,
         batch_size: int = BATCH,
         progress: bool = False,
     ) -> np.ndarray:
-        """Features of images as `spec` says: float32 (B, F), or (B, F, h, w) where its pool is `none`.
+        """Features of images as `spec` says, or as suits the model: float32 (B, F), or (B, F, h, w) of pool `none`.
 
         Any number of images, of an iterator too: `batch_size` of them are held at a time. progress: show a bar.
         """
-        model, parsed = self.reader(), FeatureSpec.parse(spec)
-        features.check(model, parsed)
+        model, parsed = self.reader(), self._reading(spec)
         batches = data.batches(images, batch_size, "reading" if progress else None)
         return np.concatenate([features.read(model, self.encode(batch), [parsed])[0].numpy() for batch in batches])
 
@@ -82,7 +81,7 @@ class Pipeline(Pair):
 
     def as_map_fn(
         self,
-        spec: str | FeatureSpec = FeatureSpec(),  # noqa: B008  immutable
+        spec: str | FeatureSpec | None = None,
         image: str = "image",
         output: str = "features",
     ) -> Callable[[Mapping[str, Any]], dict[str, np.ndarray]]:
@@ -93,9 +92,13 @@ class Pipeline(Pair):
         seconds for a gigabyte; `map(..., new_fingerprint=...)` spares that. Leave `num_proc` out: one process keeps
         all cores busy, and the forks of one that has computed may wait for each other for ever.
         """
-        parsed = FeatureSpec.parse(spec)
+        return partial(_map, self, self._reading(spec), image, output)
+
+    def _reading(self, spec: str | FeatureSpec | None) -> FeatureSpec:
+        """The model's own for None; a ValueError for what it cannot do."""
+        parsed = features.default(self.generator) if spec is None else FeatureSpec.parse(spec)
         features.check(self.generator, parsed)
-        return partial(_map, self, parsed, image, output)
+        return parsed
 
     def sample(
         self,

@@ -13,6 +13,7 @@ from timm.data import create_transform, resolve_model_data_config
 from randfeat import FeatureSpec, Pipeline, features, load
 from randfeat.data import CentreCrop, UnreadableImage
 from randfeat.encoders import open_encoder
+from randfeat.models import MODELS
 from randfeat.timm_encoder import TimmSpec
 from randfeat.tokenizers import PatchTokenizer
 from randfeat.weights import hub
@@ -62,9 +63,12 @@ def test_features_are_those_of_the_pipeline(channels):
         np.testing.assert_array_equal(array, same)
 
 
-def test_the_default_is_that_of_feature_spec():
-    encoder = open_encoder(pipeline())
-    assert encoder.specs == (str(FeatureSpec().resolved(2)),)
+@pytest.mark.parametrize("name", MODELS)
+def test_the_default_is_the_models_own(name):
+    model = pipeline(name)
+    own = str(FeatureSpec.parse(model.generator.reading).resolved(2))
+    assert open_encoder(model).specs == (own,)
+    np.testing.assert_array_equal(model.features(PICTURES), model.features(PICTURES, own))
 
 
 def test_all_specs_share_the_tokenizer_and_one_call(monkeypatch):

@@ -101,7 +101,7 @@ def test_without_damage_it_ends_well_and_again_says_so(model, photos, tmp_path, 
             (tmp_path / "good" / path.parent.name / path.name).write_bytes(path.read_bytes())
     how = command(model, tmp_path / "good", tmp_path / "out", "--workers", "0", "--dtype", "bfloat16")
     assert cli.main(how) == 0
-    assert capsys.readouterr().out.startswith(f"135 images -> {tmp_path / 'out'}\n  raster/causal/token/L1/mean/mean: ")
+    assert capsys.readouterr().out.startswith(f"135 images -> {tmp_path / 'out'}\n  raster/full/query/L2/mean/mean: ")
     assert FeatureStore.open(tmp_path / "out").classes == ["cat", "dog"]
     before = contents(tmp_path / "out")
     assert cli.main(how) == 0

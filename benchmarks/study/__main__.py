@@ -14,7 +14,7 @@ from pathlib import Path
 
 from randfeat.commands.demo.workers import run_all
 
-from . import material, tuning, units
+from . import material, tuning, units, warped
 from .contenders import CONTENDERS
 from .units import Job
 
@@ -32,17 +32,21 @@ def main() -> None:
     )
     trained = [name for name in args.contenders if name != BASELINES]
     rates = tuning.rates(made[tuning.SET], steps[tuning.SET], trained)
-    todo = {}
+    todo, found = {}, {}
     for name in args.sets if BASELINES in args.contenders else ():
         job = Job(name, BASELINES, 0, made[name], out / name / BASELINES)
         todo[job.name] = partial(units.run_classical, job)
+        found[job.name] = partial(warped.run_classical, job)
     for seed in args.seeds:  # a seed of everything before the next, so that what is there can be looked at
         for name in args.sets:
             for contender in trained:
                 folder = out / name / contender / str(seed)
                 job = Job(name, contender, seed, made[name], folder, steps[name], rates.get(contender, 0.0))
                 todo[job.name] = partial(units.run, job)
+                if not CONTENDERS[contender].labels:
+                    found[job.name] = partial(warped.run, job)
     run_all(todo)
+    run_all(found)
 
 
 def parser() -> argparse.ArgumentParser:

@@ -112,6 +112,13 @@ def seen_by(contender: Contender, material: Material) -> Tensor:
     return torch.from_numpy(material.patches if contender.model in PIXELS else material.tokens)
 
 
+def as_seen(contender: Contender, material: Material, images: np.ndarray) -> Tensor:
+    """The same of any images of the set's size."""
+    if contender.model in PIXELS:
+        return torch.from_numpy(material.cut(images))
+    return material.encoded(images)
+
+
 def labels_for(contender: Contender, material: Material, rows: np.ndarray) -> Tensor | None:
     """The labels of some rows, where the contender sees any."""
     return torch.from_numpy(material.labels[rows]) if contender.labels else None

@@ -68,16 +68,29 @@ class Material:
     @cached_property
     def patches(self) -> np.ndarray:
         """The pixels of each image patch by patch: uint8 (n, N * p * p * C)."""
+        return self.cut(self.images)
+
+    def cut(self, images: np.ndarray) -> np.ndarray:
+        """Images of the set's size as `patches`."""
         rows, columns = self.grid
         p = self.setting.patch
-        cut = self.images.reshape(len(self.images), rows, p, columns, p, -1)
-        return np.ascontiguousarray(cut.swapaxes(2, 3)).reshape(len(self.images), -1)
+        cut = images.reshape(len(images), rows, p, columns, p, -1)
+        return np.ascontiguousarray(cut.swapaxes(2, 3)).reshape(len(images), -1)
+
+    def encoded(self, images: np.ndarray) -> Tensor:
+        """Images of the set's size as tokens, int64 (n, N)."""
+        return _encoded(self.tokenizer, images)
 
 
 def as_pixels(images: np.ndarray) -> Tensor:
     """uint8 images -> float32 (n, C, H, W) in [0, 1]."""
     pixels = torch.from_numpy(images).float() / 255
     return pixels.unsqueeze(1) if pixels.ndim == 3 else pixels.permute(0, 3, 1, 2)
+
+
+def _encoded(tokenizer: PatchTokenizer, images: np.ndarray) -> Tensor:
+    parts = np.array_split(images, -(-len(images) // BATCH))
+    return torch.cat([tokenizer.encode(as_pixels(part)).flatten(1) for part in parts])
 
 
 def make(
@@ -97,10 +110,9 @@ def make(
     watched = np.isin(made.groups, groups[: max(1, len(groups) // 10)]) & ~made.test
     learnt = rng.permutation(np.flatnonzero(~watched & ~made.test))[:FITTED]
     tokenizer = PatchTokenizer.fit(as_pixels(made.images[learnt]), setting.codes, setting.patch)
-    tokens = [tokenizer.encode(as_pixels(part)).flatten(1) for part in np.array_split(made.images, len(made) // BATCH)]
     arrays = dict(
         images=made.images,
-        tokens=torch.cat(tokens).numpy(),
+        tokens=_encoded(tokenizer, made.images).numpy(),
         codebook=tokenizer.codebook.numpy(),
         labels=made.labels,
         groups=made.groups,

@@ -4,7 +4,7 @@ test. Every contender and every baseline goes through the same search.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +16,7 @@ from sklearn.pipeline import make_pipeline
 MEASURES = ("linear", "knn", "5-shot", "map@r")
 FOLDS, DRAWS, SHOTS = 3, 50, 5
 SEARCHED_DRAWS = 10  # of few-shot, on train
-SCALINGS = ("none", "standard")
+WHITENED = 256  # components that are kept and given variance 1, unless fewer are asked for
 ALPHA = 100.0  # of the ridge regression that ranks readings
 
 
@@ -34,26 +34,22 @@ class Task:
         return folds(self.labels, self.groups, FOLDS)
 
 
-def rank(
-    readings: Iterable[tuple[str, np.ndarray]], task: Task, tick: Callable[[], object] = lambda: None
-) -> dict[str, dict[str, np.ndarray]]:
-    """By measure and reading, how right each image of train is, 0..1 (n,), under one quick probe fitted on the folds
+def rank(readings: Iterable[tuple[str, np.ndarray]], task: Task) -> dict[str, np.ndarray]:
+    """By "MEASURE|READING", how right each image of train is, 0..1 (n,), under one quick probe fitted on the folds
     that it is not in. Readings come one by one.
     """
-    fold = task.fold
-    found: dict[str, dict[str, np.ndarray]] = {measure: {} for measure in MEASURES}
+    fold, found = task.fold, {}
     for name, x in readings:
         for measure in MEASURES:
-            right = found[measure][name] = np.empty(len(x), dtype=np.float32)
+            right = found[f"{measure}|{name}"] = np.empty(len(x), dtype=np.float32)
             for one in np.unique(fold):
                 right[fold == one] = _quick(measure, x, task.labels, fold == one)
-        tick()
     return found
 
 
 def best(right: Mapping[str, np.ndarray], among: Iterable[str] | None = None) -> str:
     """The name with the highest mean, of equals the first."""
-    return max(right if among is None else among, key=lambda name: float(right[name].mean()))
+    return max(right if among is None else among, key=lambda name: right[name].mean(dtype=np.float64))
 
 
 def score(
@@ -63,12 +59,16 @@ def score(
 
     pca: components that features are cut down to first, for comparisons at equal dimension.
     """
+    cut = [] if pca is None or pca >= train.shape[1] else [Components(pca)]
+    scalers = {
+        "none": [scaling("none"), *cut],
+        "standard": [scaling("standard"), *cut],
+        "whitened": [Components(pca or WHITENED, whiten=True)],
+    }
     space = {
-        f"{name}{'' if pca is None else f' pca={pca}'} {setting}": make_pipeline(
-            scaling(name), *([] if pca is None or pca >= train.shape[1] else [Components(pca)]), *steps
-        )
-        for name in SCALINGS
-        for setting, steps in _settings(measure).items()
+        f"{name} {setting}": make_pipeline(*first, *last)
+        for name, first in scalers.items()
+        for setting, last in _settings(measure).items()
     }
     held = task.fold == 0
     tried = {name: _right(measure, probe, train, task.labels, held, SEARCHED_DRAWS) for name, probe in space.items()}

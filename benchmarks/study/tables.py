@@ -18,7 +18,11 @@ from randfeat.probes import Difference, Interval, bootstrap, holm, paired
 
 from .material import Material, read
 from .scoring import MEASURES
+from .units import RANKED
+from .warped import ALPHA
 
+WARPED = f"PCK@{ALPHA:g}"  # of points in the image itself, warped: see `warped`
+ALL = (*MEASURES, WARPED)
 DRAWS = 8000  # of the bootstrap: enough for Holm's correction of 40 claims and more
 SUPERVISED = {
     "randar-labels": "RandAR with labels",
@@ -46,6 +50,9 @@ class Found:
         """How right each image is: (seeds, n), see `units.measure` for the names."""
         return np.stack([one[name] for one in self.scores]).astype(np.float64)
 
+    def has(self, name: str) -> bool:
+        return all(name in one for one in self.scores)
+
 
 class Results:
     """Everything of one set in a folder that the study left."""
@@ -71,48 +78,72 @@ class Results:
         if not folders:
             return None
         return Found(
-            tuple(json.loads((folder / "record.json").read_text("utf-8")) for folder in folders),
-            tuple(dict(np.load(folder / "scores.npz")) for folder in folders),
+            tuple(_record(folder) for folder in folders),
+            tuple(_scores(folder) for folder in folders),
         )
 
     @cached_property
     def found(self) -> dict[str, Found]:
         """Every contender, over the seeds that all trained ones have."""
         names = [name for name in TITLES if self.contender(name)]
-        most = min(len(self.contender(name).records) for name in names)  # type: ignore[union-attr]
+        most = min((len(self.contender(name).records) for name in names), default=0)  # type: ignore[union-attr]
         return {name: self.contender(name, most) for name in names}  # type: ignore[misc]
 
     @cached_property
     def classical(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-        folder = self.folder / "classical"
-        return json.loads((folder / "record.json").read_text("utf-8")), dict(np.load(folder / "scores.npz"))
+        return _record(self.folder / "classical"), _scores(self.folder / "classical")
 
     def interval(self, right: np.ndarray) -> Interval:
-        return bootstrap(right, self.groups, DRAWS)
+        return bootstrap(right, self.groups[: right.shape[-1]], DRAWS)
 
     def difference(self, a: np.ndarray, b: np.ndarray) -> Difference:
-        return paired(a, b, self.groups, DRAWS)
+        return paired(a, b, self.groups[: a.shape[-1]], DRAWS)
 
     def strongest(self, measure: str) -> tuple[str, np.ndarray]:
         """The classical baseline that did best on train, and its scores on test (n,)."""
         record, scores = self.classical
-        return record["chosen"][f"{measure}|any"], scores[f"{measure}|any"].astype(np.float64)
+        name = record["chosen"][f"{measure}|any"]
+        return name, scores[f"{measure}|{name}"].astype(np.float64)
+
+
+def _record(folder: Path) -> dict[str, Any]:
+    """What `units` and `warped` chose."""
+    record = json.loads((folder / "record.json").read_text("utf-8"))
+    if (path := folder / "warped.json").exists():
+        chosen = json.loads(path.read_text("utf-8"))
+        record["chosen"] |= {f"{WARPED}|{kind}": name for kind, name in chosen.items()}
+    return record
+
+
+def _scores(folder: Path) -> dict[str, np.ndarray]:
+    """What they measured, of train as "train|MEASURE|READING"; of correspondence the first images are scored alone."""
+    scores = dict(np.load(folder / "scores.npz"))
+    if (path := folder / RANKED).exists():
+        scores |= {f"train|{name}": right for name, right in np.load(path).items()}
+    if (path := folder / "warped.npz").exists():
+        for name, right in np.load(path).items():
+            train, _, last = name.rpartition("|")
+            scores[f"train|{WARPED}|{last}" if train else f"{WARPED}|{last}"] = right
+    return scores
 
 
 def main_table(results: Results, kind: str = "any") -> Iterator[str]:
     """Rows of Markdown: every contender and baseline in every measure, in per cent."""
     seeds = len(next(iter(results.found.values())).records)
-    yield f"| {results.set}, {len(results.groups)} test images, {seeds} seeds | {' | '.join(MEASURES)} |"
-    yield "|---" * (len(MEASURES) + 1) + "|"
+    yield f"| {results.set}, {len(results.groups)} test images, {seeds} seeds | {' | '.join(ALL)} |"
+    yield "|---" * (len(ALL) + 1) + "|"
     for name, found in results.found.items():
-        cells = [_cell(results.interval(found.right(f"{measure}|{kind}"))) for measure in MEASURES]
+        cells = [_cell(results.interval(found.right(f"{m}|{kind}"))) if found.has(f"{m}|{kind}") else "" for m in ALL]
         yield f"| {TITLES[name]} | {' | '.join(cells)} |"
     record, scores = results.classical
     for name in dict.fromkeys(key.split("|")[1] for key in scores if not key.startswith("train|")):
         if name != "any":
-            cells = [_cell(results.interval(scores[f"{measure}|{name}"].astype(np.float64))) for measure in MEASURES]
-            stars = ["†" if record["chosen"][f"{measure}|any"] == name else "" for measure in MEASURES]
-            yield f"| *{name}* | {' | '.join(cell + star for cell, star in zip(cells, stars, strict=True))} |"
+            cells = []
+            for measure in ALL:
+                right, star = scores.get(f"{measure}|{name}"), record["chosen"].get(f"{measure}|any") == name
+                cell = "" if right is None else _cell(results.interval(right.astype(np.float64)))
+                cells.append(cell + "†" * star)
+            yield f"| *{name}* | {' | '.join(cells)} |"
 
 
 def supervised_table(results: Results) -> Iterator[str]:
@@ -128,27 +159,24 @@ def supervised_table(results: Results) -> Iterator[str]:
 def claims(results: Results) -> dict[str, Difference]:
     """The differences that the bars speak of, by what they say."""
     made: dict[str, Difference] = {}
-    found = results.found
-    for measure in MEASURES:
+    for measure in ALL:
         for ours in ("randar", "arpg"):
-            if ours not in found:
-                continue
-            best = found[ours].right(f"{measure}|any")
-            for other in ("raster", "masked", "pixels-mae"):
-                if other in found:
-                    made[f"{TITLES[ours]} − {TITLES[other]}, {measure}"] = results.difference(
-                        best, found[other].right(f"{measure}|any")
-                    )
-            name, baseline = results.strongest(measure)
-            made[f"{TITLES[ours]} − {name}, {measure}"] = results.difference(best, baseline)
-            one = found[ours].right(f"{measure}|one")
-            made[f"{TITLES[ours]}: both sides − one pass, {measure}"] = results.difference(
-                found[ours].right(f"{measure}|both"), one
-            )
-            made[f"{TITLES[ours]}: both sides − one pass at its cost, {measure}"] = results.difference(
-                found[ours].right(f"{measure}|both, equal"), one
-            )
+            if ours in results.found and results.found[ours].has(f"{measure}|any"):
+                made |= {f"{TITLES[ours]}{name}, {measure}": one for name, one in _claims(results, ours, measure)}
     return made
+
+
+def _claims(results: Results, ours: str, measure: str) -> Iterator[tuple[str, Difference]]:
+    """Of one model in one measure: beside the controls, the strongest baseline, and one causal pass of its own."""
+    mine = results.found[ours]
+    best, one = mine.right(f"{measure}|any"), mine.right(f"{measure}|one")
+    for other in ("raster", "masked", "pixels-mae"):
+        if other in results.found and results.found[other].has(f"{measure}|any"):
+            yield f" − {TITLES[other]}", results.difference(best, results.found[other].right(f"{measure}|any"))
+    name, baseline = results.strongest(measure)
+    yield f" − {name}", results.difference(best, baseline)
+    yield ": both sides − one pass", results.difference(mine.right(f"{measure}|both"), one)
+    yield ": both sides − one pass at its cost", results.difference(mine.right(f"{measure}|both, equal"), one)
 
 
 def claims_table(results: Results) -> Iterator[str]:
@@ -173,18 +201,20 @@ def readings_table(results: Results, contender: str) -> Iterator[str]:
     groups, costs = material.groups[material.probed], found.records[0]["reading_flops"]
     centre = next(iter(costs))
     chosen = [record["chosen"] for record in found.records]
-    yield f"| {TITLES[contender]} on {results.set} | MFLOP | {' | '.join(MEASURES)} | chosen |"
-    yield "|---" * (len(MEASURES) + 3) + "|"
+    yield f"| {TITLES[contender]} on {results.set} | MFLOP | {' | '.join(ALL)} | chosen |"
+    yield "|---" * (len(ALL) + 3) + "|"
     for spec, cost in costs.items():
         cells = []
-        for measure in MEASURES:
-            right = found.right(f"train|{measure}|{spec}")
-            if spec == centre:
-                cells.append(f"{100 * right.mean():.1f}")
+        for measure in ALL:
+            if not found.has(name := f"train|{measure}|{spec}"):  # correspondence knows no pooling
+                cells.append("")
+            elif spec == centre:
+                cells.append(f"{100 * found.right(name).mean():.1f}")
             else:
-                one = paired(right, found.right(f"train|{measure}|{centre}"), groups, 2000)
+                right = found.right(name)
+                one = paired(right, found.right(f"train|{measure}|{centre}"), groups[: right.shape[-1]], 2000)
                 cells.append(f"{'**' if one.excludes_zero else ''}{_cell(one)}{'**' if one.excludes_zero else ''}")
-        times = sum(one[f"{measure}|any"] == spec for one in chosen for measure in MEASURES)
+        times = sum(one.get(f"{measure}|any") == spec for one in chosen for measure in ALL)
         yield f"| `{spec}` | {cost / 1e6:.0f} | {' | '.join(cells)} | {times or ''} |"
 
 

@@ -39,7 +39,9 @@ from .material import read as read_material
 
 READINGS = Path(__file__).parents[2] / "configs" / "reading"
 ORDERS = (1, 16)  # of likelihoods
+RANKED = "ranked.npz"  # of a unit: how right each image of train is, while held out, "MEASURE|READING"
 EQUAL = 64  # dimensions of the comparison at equal dimension
+SAME_COST = 1.02  # how much more a reading may cost than one causal pass, which leaves the last token unread
 
 
 @dataclass(frozen=True)
@@ -133,13 +135,13 @@ def read_in(network: Generator, seen: torch.Tensor, specs: Sequence[str]) -> Ite
 
 def kinds(flops: Mapping[str, int]) -> dict[str, list[str]]:
     """Readings that compete with each other, the best of each kind on train is scored on test: all; one causal pass;
-    context on both sides; and that for no more than one causal pass through all blocks costs."""
+    context on both sides; and that for what one causal pass through all blocks costs."""
     parsed = {spec: FeatureSpec.parse(spec) for spec in flops}
     single = [spec for spec, one in parsed.items() if len(one.passes) == 1 and one.context == "causal"]
     both = [spec for spec in parsed if spec not in single]
     if not single:
         return {"any": both}
-    most = max(flops[spec] for spec in single)
+    most = SAME_COST * max(flops[spec] for spec in single)
     return {"any": [*flops], "one": single, "both": both, "both, equal": [x for x in both if flops[x] <= most]}
 
 
@@ -147,18 +149,21 @@ def measure(
     read: Callable[[np.ndarray, Sequence[str]], Iterable[tuple[str, np.ndarray]]],
     compete: Mapping[str, Sequence[str]],
     material: Material,
-    tick: Callable[[], object] = lambda: None,
+    kept: Path,
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """What was chosen, and how right each image is: of train, while held out, under every reading
-    ("train|MEASURE|READING"), of test under the chosen ones ("MEASURE|KIND", with "|64" cut down to that many
+    """What was chosen, and how right each image of test is under it ("MEASURE|KIND", with "|64" cut down to that many
     dimensions).
 
-    read: features of some rows, for some readings by name. compete: kinds of readings.
+    read: features of some rows, for some readings by name. compete: kinds of readings. kept: the file of how right each
+    image of train is, taken from there if it is made.
     """
     probed, tested = material.probed, material.tested
     task = scoring.Task(material.labels[probed], material.groups[probed], material.labels[tested])
     names = [*dict.fromkeys(name for kind in compete.values() for name in kind)]
-    ranked = scoring.rank(read(probed, names), task, tick)
+    if not kept.exists():
+        keep(kept, scoring.rank(read(probed, names), task))
+    with np.load(kept) as file:
+        ranked = {how: {name: file[f"{how}|{name}"] for name in names} for how in scoring.MEASURES}
     chosen = {f"{how}|{kind}": scoring.best(ranked[how], among) for how in ranked for kind, among in compete.items()}
     made = dict(read(np.concatenate((probed, tested)), sorted({*chosen.values()})))
     settings, test = {}, {}
@@ -168,7 +173,6 @@ def measure(
         for pca in (None, EQUAL) if kind == "any" else (None,):
             full = name if pca is None else f"{name}|{pca}"
             settings[full], test[full] = scoring.score(how, x, y, task, pca)
-    test |= {f"train|{how}|{name}": right for how, of in ranked.items() for name, right in of.items()}
     return {"chosen": chosen, "settings": settings}, test
 
 
@@ -185,30 +189,35 @@ def classified(network: Generator, seen: torch.Tensor, material: Material) -> di
 
 def run(job: Job, line: int = 0) -> Path:
     """Trains, reads and scores a contender with one seed; what lies there already is kept. line: of its bar."""
-    folder = job.folder
-    if (done := folder / "record.json").exists():
+    if (done := job.folder / "record.json").exists():
         return done
-    folder.mkdir(parents=True, exist_ok=True)
-    material = read_material(job.set, job.material)
-    contender = CONTENDERS[job.contender]
-    with progress.bar(100, f"{job.set} {job.contender} {job.seed}", "%", line) as bar:
-        weights = folder / "weights.safetensors"
-        if weights.exists():
-            network = build(contender, material, job.seed, job.size)
-            network.load_state_dict(load_file(weights))
-            trained = json.loads((folder / "training.json").read_text("utf-8"))
-        else:
+    material, contender = read_material(job.set, job.material), CONTENDERS[job.contender]
+    reader, record = opened(contender, material, job, line)
+    seen = seen_by(contender, material)
+    if contender.labels:
+        return write(job.folder, record, classified(reader, seen, material))
+    costs = reading_costs(contender, material, job.size)
+    kept = job.folder / RANKED
+    found, test = measure(lambda rows, specs: read_in(reader, seen[rows], specs), kinds(costs), material, kept)
+    return write(job.folder, record | {"reading_flops": costs, **found}, test)
+
+
+def opened(contender: Contender, material: Material, job: Job, line: int = 0) -> tuple[Generator, dict[str, Any]]:
+    """The network of a unit, ready to be read, and what its record says of it; trained now if that is not done yet."""
+    weights, told = job.folder / "weights.safetensors", job.folder / "training.json"
+    if weights.exists():
+        network = build(contender, material, job.seed, job.size)
+        network.load_state_dict(load_file(weights))
+        trained = json.loads(told.read_text("utf-8"))
+    else:
+        job.folder.mkdir(parents=True, exist_ok=True)
+        with progress.bar(100, f"{job.set} {job.contender} {job.seed}", "%", line) as bar:
             network, trained = pretrain(contender, material, job, bar)
-            files.write_bytes(folder / "training.json", json.dumps(trained).encode())
-            files.write_bytes(weights, save(network.state_dict()))
-        network.eval()
-        reader, seen = packing.twin(network) if packing.can_pack(network) else network, seen_by(contender, material)
-        record = {"job": job.name, **trained, "parameters": sum(one.numel() for one in network.parameters())}
-        if contender.labels:
-            return write(folder, record, classified(reader, seen, material))
-        costs = reading_costs(contender, material, job.size)
-        found, test = measure(lambda rows, specs: read_in(reader, seen[rows], specs), kinds(costs), material)
-    return write(folder, record | {"reading_flops": costs, **found}, test)
+        files.write_bytes(told, json.dumps(trained).encode())
+        files.write_bytes(weights, save(network.state_dict()))
+    record = {"job": job.name, **trained, "parameters": sum(one.numel() for one in network.parameters())}
+    network.eval()
+    return packing.twin(network) if packing.can_pack(network) else network, record
 
 
 def run_classical(job: Job, line: int = 0) -> Path:
@@ -218,13 +227,21 @@ def run_classical(job: Job, line: int = 0) -> Path:
     material = read_material(job.set, job.material)
     made = classical(material)
     compete = {"any": [*made], **{name: [name] for name in made}}  # the strongest on train, and each by itself
-    found, test = measure(lambda rows, names: ((name, made[name][rows]) for name in names), compete, material)
+    kept = job.folder / RANKED
+    found, test = measure(lambda rows, names: ((name, made[name][rows]) for name in names), compete, material, kept)
     return write(job.folder, {"job": job.name, **found}, test)
 
 
 def write(folder: Path, record: Mapping[str, Any], test: Mapping[str, np.ndarray]) -> Path:
     """scores.npz, and then record.json, which says that the unit is done."""
-    folder.mkdir(parents=True, exist_ok=True)
-    np.savez_compressed(folder / "scores.npz", **{name: right.astype(np.float16) for name, right in test.items()})
+    keep(folder / "scores.npz", test)
     files.write_bytes(folder / "record.json", json.dumps(record, indent=1).encode())
     return folder / "record.json"
+
+
+def keep(path: Path, scores: Mapping[str, np.ndarray]) -> None:
+    """Numbers from 0 to 1, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_suffix(".unfinished.npz")
+    np.savez_compressed(unfinished, **{name: right.astype(np.float16) for name, right in scores.items()})
+    unfinished.replace(path)

@@ -22,6 +22,7 @@ class ARPG(Generator):
     """ARPG with the contract of `Generator`; see there for the arguments. `depth` counts the blocks of each half."""
 
     contexts = ("causal", "echo", "full", "after")
+    reading = "raster/full/query/L-1/mean/mean"
     # the official sampler lets the tokens of one step see each other, though training was strictly causal
     within_step = ("group", "causal")
     official_names: ClassVar = {

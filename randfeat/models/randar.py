@@ -28,6 +28,7 @@ class RandAR(Generator):
     """RandAR with the contract of `Generator`; see there for the arguments."""
 
     contexts = ("causal", "echo", "full", "after", "bare")
+    reading = "raster/full/query/L-1/mean/mean"
     within_step = ("causal",)
     inputs_per_token = 2
     known_inputs = slice(2, None, 2)  # class, q_0, x_0, q_1, x_1, ...

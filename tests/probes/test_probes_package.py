@@ -27,7 +27,15 @@ def test_every_public_name_is_defined_where_the_package_says():
 @pytest.mark.filterwarnings("default")  # the checks fit on purpose what cannot converge or be compared
 @pytest.mark.parametrize(
     "estimator",
-    [KNN(), KNN(metric="euclidean"), LinearProbe(), LinearProbe(scaling="center-l2"), RBFSVM(), Components(2)],
+    [
+        KNN(),
+        KNN(metric="euclidean"),
+        LinearProbe(),
+        LinearProbe(scaling="center-l2"),
+        RBFSVM(),
+        Components(2),
+        Components(2, whiten=True),
+    ],
     ids=repr,
 )
 def test_estimators_follow_the_scikit_learn_contract(estimator: BaseEstimator):

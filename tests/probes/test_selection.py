@@ -175,6 +175,15 @@ def test_components_are_no_more_than_the_data_have():
         Components(0).fit(x)
 
 
+def test_whitened_components_have_variance_one_and_no_noise():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(50, 3)) * (1, 10, 100)
+    flat = np.concatenate((x, x @ rng.normal(size=(3, 5))), 1).astype(np.float32)  # rank 3, but for rounding
+    made = Components(8, whiten=True).fit(flat).transform(flat)
+    assert made.shape == (50, 3)
+    np.testing.assert_allclose(np.cov(made.T), np.eye(3), atol=1e-4)
+
+
 def test_a_space_with_components_reduces_after_scaling():
     space = linear_space(scalings=("standard",), Cs=(1,), pcas=(None, 2))
     assert list(space) == ["linear standard C=1", "linear standard pca=2 C=1"]

@@ -19,7 +19,6 @@ from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 
 from randfeat import conditions, data, features, files, pictures, processes, progress
-from randfeat.features import FeatureSpec
 from randfeat.models import Generator
 from randfeat.pipeline import Pipeline
 from randfeat.pretrain import Recipe, Step, Validation
@@ -135,7 +134,7 @@ class Monitor(AbstractContextManager["Monitor"]):
         labels = np.array([-1 if label is None else label for label in self.store.labels or ()])
         rows = np.random.default_rng(0).permutation(np.flatnonzero(labels >= 0))[: BANK + QUERIES]
         tokens = torch.from_numpy(self.store.tokens[np.sort(rows), 0].astype(np.int64))
-        (read,) = features.read(model, tokens, [FeatureSpec()])
+        (read,) = features.read(model, tokens, [features.default(model)])
         known, cut = labels[np.sort(rows)], min(QUERIES, len(rows) // 5)
         mixed = np.random.default_rng(1).permutation(len(rows))
         bank, queries = mixed[cut:], mixed[:cut]
