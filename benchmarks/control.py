@@ -61,7 +61,7 @@ class Setting:
     decoding: int
 
 
-SETTINGS = {"digits": Setting(2, 128, True, 4, 3000, 1000, 16), "letters": Setting(4, 512, False, 4, 1500, 600, 18)}
+SETTINGS = {"digits": Setting(2, 128, True, 4, 3000, 1000, 16), "letters": Setting(4, 512, False, 3, 1200, 500, 18)}
 SWEEPS = {"arpg": 1, "randar": 0}  # ARPG begins badly on a small grid and mends it, see `Sampling`
 
 
@@ -124,7 +124,7 @@ class Judge:
     they are and half decoded from their tokens, moved by up to a pixel.
     """
 
-    def __init__(self, images: Tensor, labels: Tensor, classes: int, steps: int = 1200, seed: int = 0) -> None:
+    def __init__(self, images: Tensor, labels: Tensor, classes: int, steps: int = 800, seed: int = 0) -> None:
         """images: (n, 1, H, W) in [0, 1]; labels: (n,)."""
         with torch.random.fork_rng():
             torch.manual_seed(seed)

@@ -23,8 +23,8 @@ examples:
       --patch 2 --size 8 --vocab 128
   randfeat pretrain --config randar_s_free --data photos -o run --tokenizer llamagen-vq16 --device cuda
   randfeat pretrain --config arpg_l --data cache -o run --validation cache_val
-  randfeat pretrain --config digits_arpg --data cache --control edges --init MODEL -o run \\
-      --set control.alone=true training.steps=1000
+  randfeat pretrain --config digits_arpg_edges --data cache --init MODEL -o run
+  randfeat pretrain --config arpg_l_edges --data cache --init arpg-l -o run --control image --control-data depth_maps
   torchrun --nproc-per-node 8 -m randfeat pretrain --config randar_l --data cache -o run
 
 exit code: 0 when trained, 1 after an error, 130 or 143 after Ctrl-C or TERM, 75 after USR1, with which schedulers ask
@@ -60,11 +60,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--set", nargs="+", action="extend", default=[], metavar="FIELD=VALUE", help="change the recipe"
     )
     parser.add_argument("--init", metavar="MODEL", help="start from these weights, ours or official")
-    parser.add_argument(
-        "--control", metavar="KIND", help="learn to follow edges, lowres, mask or sketch of the images, from MODEL best"
+    control = parser.add_argument_group("control by a picture, best from MODEL (see docs/control.md)")
+    control.add_argument(
+        "--control", metavar="KIND", help="follow edges, lowres, mask or sketch of the images, or image: --control-data"
     )
-    parser.add_argument(
-        "--control-data", metavar="CACHE", help="tokens of pictures that belong to the images: of these, for KIND image"
+    control.add_argument(
+        "--control-data", metavar="CACHE", help="tokens of pictures of the same names, depth maps, say, to follow"
     )
     held = parser.add_argument_group("held-out images, on which the best weights are chosen")
     held.add_argument("--validation", metavar="CACHE", help="a token cache of them")
