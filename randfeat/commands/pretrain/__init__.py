@@ -17,6 +17,7 @@ recipes (configs/*.yaml; the header of each says hardware, time and what to expe
   digits_randar ...   minutes on a CPU
   randar_s, arpg_s    one GPU; with _free at the end no label is seen, as for features
   randar_l, randar_xl, arpg_l, arpg_xl, arpg_xxl, and those of L with _free: as published, many GPUs
+  digits_arpg_edges, arpg_l_edges: control by edges for a model that is trained already
 
 examples:
   randfeat pretrain --config digits_randar_free --data demo/digits --split train -o run --tokenizer patch \\
