@@ -120,7 +120,7 @@ def test_the_decoder_of_the_autoencoder_sees_a_quarter(material):
     assert lengths == [4]
 
 
-@pytest.mark.parametrize("name", ["randar-prefix", "randar-echo", "randar-noise"])
+@pytest.mark.parametrize("name", ["randar-prefix", "arpg-prefix", "randar-noise", "arpg-noise"])
 def test_variants_train_and_are_judged_as_the_plain_recipe(material, name):
     contenders = part("contenders")
     one = contenders.CONTENDERS[name]
@@ -136,26 +136,35 @@ def test_variants_train_and_are_judged_as_the_plain_recipe(material, name):
         total.backward()
     assert all(parameter.grad.isfinite().all() for parameter in network.parameters())
     network.eval()
-    plain = contenders.CONTENDERS["randar"].objective(network, False)
+    plain = contenders.CONTENDERS[one.plain].objective(network, False)
     assert torch.equal(objective(seen[:6], None, order)[0], plain(seen[:6], None, order)[0])
 
 
-def test_what_a_prefix_hides_is_hidden(material):
-    """The tokens that are predicted never reach what predicts them, nor does anything behind them."""
+@pytest.mark.parametrize("name", ["randar", "arpg"])
+def test_what_a_prefix_hides_is_hidden(material, name):
+    """The tokens that are predicted never reach what predicts them, nor does anything behind them; the known ones do,
+    and see each other."""
     contenders, variants = part("contenders"), part("variants")
-    network = contenders.build(contenders.CONTENDERS["randar"], material, 0).eval()
+    network = contenders.build(contenders.CONTENDERS[name], material, 0).eval()
     torch.nn.init.normal_(network.head.weight)
-    tokens = torch.from_numpy(material.tokens[:1])
-    order, known = orders.random(material.grid, torch.tensor([1])), 5
-    other = tokens.clone()
-    other[0, order[0, 9]] = (other[0, order[0, 9]] + 1) % network.vocab_size
-    mask = variants.causal_mask(32, 32, tokens.device)
-    mask[: 2 * known + 1, : 2 * known + 1] = True
-    twice = torch.cat((torch.arange(known), torch.arange(16)))
-    for places, first, how in ((torch.arange(16), known, mask), (twice, 2 * known, None)):
-        a, b = (variants._after(network, x, None, order, places, first, how)[1][0] for x in (tokens, other))
-        assert torch.equal(a[:9], b[:9])
-        assert not torch.equal(a[9:], b[9:])
+    tokens, order = torch.from_numpy(material.tokens[:1]), orders.random(material.grid, torch.tensor([1]))
+    known, count = 5, tokens.shape[1]
+
+    def losses(changed=None):
+        seen = tokens.clone()
+        if changed is not None:
+            seen[0, order[0, changed]] = (seen[0, order[0, changed]] + 1) % network.vocab_size
+        return variants.Prefix(network).behind(seen, None, order, known)[1][0]
+
+    assert torch.equal(losses()[:9], losses(9)[:9])
+    assert not torch.equal(losses()[9:], losses(9)[9:])
+    assert (losses()[known:] != losses(0)[known:]).all()
+    assert not losses()[:known].any()
+    mixed = variants.PREDICTORS[type(network)]
+    label, read = network.labels(None, 1), orders.gather(tokens, order)
+    turned = torch.tensor([*reversed(range(known)), *range(known, count)])  # the known ones the other way round
+    args = (read, order), (read[:, turned], order[:, turned])
+    torch.testing.assert_close(*(mixed(network, label, *pair, known) for pair in args), atol=1e-5, rtol=1e-4)
 
 
 def test_readings_are_written_down_and_possible(material):
