@@ -224,8 +224,13 @@ def test_all_of_it_goes_on_and_becomes_tables(tmp_path):
         "*HOG*",
         "both sides − one pass",
         "`raster/causal/token/L0.5/grid4",
+        "PCK@0.1",
+        "*same place*",
     ):
         assert words in text
+    pictures = [sys.executable, "-m", "benchmarks.study.figures", str(folder), str(tmp_path)]
+    assert subprocess.run(pictures, cwd=ROOT, capture_output=True).returncode == 0
+    assert {path.name for path in tmp_path.glob("*.png")} == {"reading_digits.png", "reading_costs_digits.png"}
 
 
 @pytest.mark.parametrize("name", ["randar-labels", "vit-labels"])
@@ -243,3 +248,20 @@ def test_who_sees_labels_classifies_itself(material, name):
     assert all(right.shape == material.tested.shape for right in found.values())
     if name == "vit-labels":  # a likelihood needs longer training than a test has time for
         assert found["itself"].mean() > 0.2
+
+
+@pytest.mark.slow
+def test_scaling_is_tabled_and_drawn(tmp_path, monkeypatch, capsys):
+    scaling, units = part("scaling"), part("units")
+    monkeypatch.setattr(scaling, "WIDTHS", (16, 32))
+    monkeypatch.setattr(scaling, "STEPS", (2, 4))
+    monkeypatch.setattr(part("material"), "IMAGES", 120)
+    monkeypatch.setattr(scaling.tuning, "rates", lambda *how: {"arpg": 1e-3})
+    monkeypatch.setattr(units, "readings", lambda family: ("raster/causal/query/L-1/mean/mean", FULL))
+    monkeypatch.setattr(scaling, "run_all", lambda jobs: [job(0) for job in jobs.values()])
+    monkeypatch.setattr(sys, "argv", ["scaling", str(tmp_path), "--set", "digits", "--draw", str(tmp_path)])
+    scaling.main()
+    said = capsys.readouterr().out
+    assert "| width 32, 4 steps | " in said
+    assert said.count("\n") == 6
+    assert (tmp_path / "reading_scaling.png").read_bytes().startswith(b"\x89PNG")

@@ -129,8 +129,8 @@ def labels_for(contender: Contender, material: Material, rows: np.ndarray) -> Te
 
 
 def flops_of_training(contender: Contender, material: Material, size: Size = SIZE) -> int:
-    """Of one image, forwards and backwards; attention counts in full where a mask hides half of it. A variant, which costs
-    no more, counts as the plain one."""
+    """Of one image, forwards and backwards; attention counts in full where a mask hides half of it. A variant, which
+    costs no more, counts as the plain one."""
     contender = CONTENDERS[contender.plain or contender.name]
     with torch.device("meta"):
         network = _build(contender, material, size)
