@@ -4,6 +4,7 @@ arguments are read, so that help is instant."""
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -72,6 +73,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, OSError, RuntimeError) as error:
         if args.debug:
             raise
-        print(f"randfeat {args.command}: {error}", file=sys.stderr)
+        print(f"randfeat {args.command}: {_sentence(error)}", file=sys.stderr)
         return 1
     return code
+
+
+def _sentence(error: Exception) -> str:
+    """What went wrong, without the number that the system has for it."""
+    if not isinstance(error, OSError) or not error.strerror:
+        return str(error)
+    name = error.filename2 or error.filename
+    said = error.strerror if name is None else f"{os.fspath(name)}: {error.strerror}"
+    full = error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
+    return f"{said}: make some room and run the same again, nothing is lost" if full else said

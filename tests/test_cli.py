@@ -95,3 +95,20 @@ def test_a_reader_that_has_seen_enough_is_no_error():
         run.stdout.close()
         assert run.stderr.read() == b""
         assert run.wait() == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (FileNotFoundError(2, "No such file or directory", "there/x.html"), "there/x.html: No such file or directory"),
+        (OSError(28, "No space left on device"), "No space left on device: make some room and run the same again"),
+        (FileExistsError("out is a file: choose a folder"), "out is a file: choose a folder"),
+    ],
+)
+def test_an_error_of_the_system_is_a_sentence(capsys, monkeypatch, error, said):
+    def fail(args):
+        raise error
+
+    monkeypatch.setattr("randfeat.commands.info.run", fail)
+    assert cli.main(["info", "x"]) == 1
+    assert f"randfeat info: {said}" in capsys.readouterr().err

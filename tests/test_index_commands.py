@@ -9,8 +9,10 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import damaged
+import numpy as np
 import pytest
 import timm
 import torch
@@ -18,7 +20,9 @@ from PIL import Image
 from test_sample_folder import make
 
 from randfeat import Index, cli
+from randfeat.commands import search
 from randfeat.index import bench, directory, kinds
+from randfeat.index.results import Match
 
 SPEC = "random*2/causal/query/L1/grid2/concat"
 
@@ -284,6 +288,13 @@ def test_bench(capsys, built, photos, monkeypatch):
     assert run(capsys, "index", "bench", "i", "-o", "c", "--kinds", "flat", "--queries", 9).startswith("flat   Flat ")
     assert json.loads((photos.parent / "c" / "bench.json").read_text())["kinds"][0]["rows"] == 36
     assert sorted(path.name for path in (photos.parent / "c").iterdir()) == ["bench.json", "bench.png"]
+
+
+def test_a_name_of_two_lines_is_one_line_of_the_table():
+    match = Match(0, "cats/a\nb.png", "c\tt", 1.0)
+    assert search.table(Index(np.eye(2), range(2)), [Path("q\n.png")], [[match]]) == (
+        "q\\n.png\n   1.0000  c\\tt  cats/a\\nb.png"
+    )
 
 
 def test_the_truth_of_the_bench_is_exact(tmp_path):

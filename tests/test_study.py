@@ -120,7 +120,7 @@ def test_the_decoder_of_the_autoencoder_sees_a_quarter(material):
     assert lengths == [4]
 
 
-@pytest.mark.parametrize("name", ["randar-prefix", "randar-echo", "randar-noise"])
+@pytest.mark.parametrize("name", ["randar-prefix", "arpg-prefix", "randar-noise", "arpg-noise"])
 def test_variants_train_and_are_judged_as_the_plain_recipe(material, name):
     contenders = part("contenders")
     one = contenders.CONTENDERS[name]
@@ -136,26 +136,35 @@ def test_variants_train_and_are_judged_as_the_plain_recipe(material, name):
         total.backward()
     assert all(parameter.grad.isfinite().all() for parameter in network.parameters())
     network.eval()
-    plain = contenders.CONTENDERS["randar"].objective(network, False)
+    plain = contenders.CONTENDERS[one.plain].objective(network, False)
     assert torch.equal(objective(seen[:6], None, order)[0], plain(seen[:6], None, order)[0])
 
 
-def test_what_a_prefix_hides_is_hidden(material):
-    """The tokens that are predicted never reach what predicts them, nor does anything behind them."""
+@pytest.mark.parametrize("name", ["randar", "arpg"])
+def test_what_a_prefix_hides_is_hidden(material, name):
+    """The tokens that are predicted never reach what predicts them, nor does anything behind them; the known ones do,
+    and see each other."""
     contenders, variants = part("contenders"), part("variants")
-    network = contenders.build(contenders.CONTENDERS["randar"], material, 0).eval()
+    network = contenders.build(contenders.CONTENDERS[name], material, 0).eval()
     torch.nn.init.normal_(network.head.weight)
-    tokens = torch.from_numpy(material.tokens[:1])
-    order, known = orders.random(material.grid, torch.tensor([1])), 5
-    other = tokens.clone()
-    other[0, order[0, 9]] = (other[0, order[0, 9]] + 1) % network.vocab_size
-    mask = variants.causal_mask(32, 32, tokens.device)
-    mask[: 2 * known + 1, : 2 * known + 1] = True
-    twice = torch.cat((torch.arange(known), torch.arange(16)))
-    for places, first, how in ((torch.arange(16), known, mask), (twice, 2 * known, None)):
-        a, b = (variants._after(network, x, None, order, places, first, how)[1][0] for x in (tokens, other))
-        assert torch.equal(a[:9], b[:9])
-        assert not torch.equal(a[9:], b[9:])
+    tokens, order = torch.from_numpy(material.tokens[:1]), orders.random(material.grid, torch.tensor([1]))
+    known, count = 5, tokens.shape[1]
+
+    def losses(changed=None):
+        seen = tokens.clone()
+        if changed is not None:
+            seen[0, order[0, changed]] = (seen[0, order[0, changed]] + 1) % network.vocab_size
+        return variants.Prefix(network).behind(seen, None, order, known)[1][0]
+
+    assert torch.equal(losses()[:9], losses(9)[:9])
+    assert not torch.equal(losses()[9:], losses(9)[9:])
+    assert (losses()[known:] != losses(0)[known:]).all()
+    assert not losses()[:known].any()
+    mixed = variants.PREDICTORS[type(network)]
+    label, read = network.labels(None, 1), orders.gather(tokens, order)
+    turned = torch.tensor([*reversed(range(known)), *range(known, count)])  # the known ones the other way round
+    args = (read, order), (read[:, turned], order[:, turned])
+    torch.testing.assert_close(*(mixed(network, label, *pair, known) for pair in args), atol=1e-5, rtol=1e-4)
 
 
 def test_readings_are_written_down_and_possible(material):
@@ -215,8 +224,13 @@ def test_all_of_it_goes_on_and_becomes_tables(tmp_path):
         "*HOG*",
         "both sides − one pass",
         "`raster/causal/token/L0.5/grid4",
+        "PCK@0.1",
+        "*same place*",
     ):
         assert words in text
+    pictures = [sys.executable, "-m", "benchmarks.study.figures", str(folder), str(tmp_path)]
+    assert subprocess.run(pictures, cwd=ROOT, capture_output=True).returncode == 0
+    assert {path.name for path in tmp_path.glob("*.png")} == {"reading_digits.png", "reading_costs_digits.png"}
 
 
 @pytest.mark.parametrize("name", ["randar-labels", "vit-labels"])
@@ -234,3 +248,20 @@ def test_who_sees_labels_classifies_itself(material, name):
     assert all(right.shape == material.tested.shape for right in found.values())
     if name == "vit-labels":  # a likelihood needs longer training than a test has time for
         assert found["itself"].mean() > 0.2
+
+
+@pytest.mark.slow
+def test_scaling_is_tabled_and_drawn(tmp_path, monkeypatch, capsys):
+    scaling, units = part("scaling"), part("units")
+    monkeypatch.setattr(scaling, "WIDTHS", (16, 32))
+    monkeypatch.setattr(scaling, "STEPS", (2, 4))
+    monkeypatch.setattr(part("material"), "IMAGES", 120)
+    monkeypatch.setattr(scaling.tuning, "rates", lambda *how: {"arpg": 1e-3})
+    monkeypatch.setattr(units, "readings", lambda family: ("raster/causal/query/L-1/mean/mean", FULL))
+    monkeypatch.setattr(scaling, "run_all", lambda jobs: [job(0) for job in jobs.values()])
+    monkeypatch.setattr(sys, "argv", ["scaling", str(tmp_path), "--set", "digits", "--draw", str(tmp_path)])
+    scaling.main()
+    said = capsys.readouterr().out
+    assert "| width 32, 4 steps | " in said
+    assert said.count("\n") == 6
+    assert (tmp_path / "reading_scaling.png").read_bytes().startswith(b"\x89PNG")

@@ -54,7 +54,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("out", type=Path, metavar="OUT", help="the folder that everything is left in")
     made.add_argument("--sets", nargs="+", choices=[*STEPS], default=[*STEPS], metavar="SET", help=", ".join(STEPS))
     names = [BASELINES, *CONTENDERS]
-    plain = [name for name in names if not name.startswith("randar-") or name == "randar-labels"]  # no other recipe
+    plain = [name for name in names if name == BASELINES or CONTENDERS[name].plain is None]
     made.add_argument("--contenders", nargs="+", choices=names, default=plain, metavar="NAME", help=", ".join(names))
     made.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4], metavar="SEED", help="of pretraining")
     made.add_argument("--data-seed", type=int, default=1, help="of places, sizes and angles in the sets")

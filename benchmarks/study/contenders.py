@@ -27,11 +27,12 @@ from .controls import (
     shaped,
 )
 from .material import Material
-from .variants import Echo, Noise, Prefix
+from .variants import Noise, Prefix
 
 RATES = (1e-3, 2e-3, 4e-3)  # that every contender is tuned over
 WIDTH, DEPTH, HEADS, FFN, DROPOUT = 64, 6, 4, 168, 0.1
 BATCH = 64
+VARIANTS = {"prefix": Prefix, "noise": Noise}  # of the objectives of RandAR and of ARPG
 PIXELS = {"pixels": PixelAutoencoder, "classifier": Classifier}  # models that see these in place of tokens
 
 
@@ -39,7 +40,7 @@ PIXELS = {"pixels": PixelAutoencoder, "classifier": Classifier}  # models that s
 class Contender:
     """A way to pretrain. family: of the readings that fit it, `configs/reading/FAMILY.yaml`. order: mode of training,
     None for the model's own. labels: whether it sees them; then it is no source of features here but classifies
-    itself. trained: or left with the weights that it starts from.
+    itself. trained: or left with the weights that it starts from. plain: of which contender it is a variant.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Contender:
     labels: bool = False
     trained: bool = True
     objective: Callable[[Generator, bool], nn.Module] = Objective
+    plain: str | None = None
 
 
 CONTENDERS = {
@@ -63,9 +65,11 @@ CONTENDERS = {
         Contender("arpg-labels", "arpg", "arpg", labels=True),
         Contender("vit-labels", "classifier", "masked", labels=True, objective=ClassifierObjective),
         Contender("random-weights", "randar", "randar", trained=False),
-        Contender("randar-prefix", "randar", "randar", objective=Prefix),
-        Contender("randar-echo", "randar", "randar", objective=Echo),
-        Contender("randar-noise", "randar", "randar", objective=Noise),
+        *(
+            Contender(f"{name}-{how}", name, name, objective=objective, plain=name)
+            for name in ("randar", "arpg")
+            for how, objective in VARIANTS.items()
+        ),
     )
 }
 
@@ -125,7 +129,9 @@ def labels_for(contender: Contender, material: Material, rows: np.ndarray) -> Te
 
 
 def flops_of_training(contender: Contender, material: Material, size: Size = SIZE) -> int:
-    """Of one image, forwards and backwards; attention counts in full where a mask hides half of it."""
+    """Of one image, forwards and backwards; attention counts in full where a mask hides half of it. A variant, which
+    costs no more, counts as the plain one."""
+    contender = CONTENDERS[contender.plain or contender.name]
     with torch.device("meta"):
         network = _build(contender, material, size)
         tokens = torch.zeros(1, seen_by(contender, material).shape[1], dtype=torch.int64)
@@ -157,7 +163,8 @@ def recipe(
     seed: int,
     size: Size = SIZE,
 ) -> Training:
-    """steps: of RandAR of the same size; every other contender gets as many as cost the same."""
+    """steps: of RandAR of the same size; every other contender gets as many as cost the same, a variant as many as the
+    plain one."""
     reference = CONTENDERS["randar"]
     each, ours = (flops_of_training(one, material, size) for one in (reference, contender))
     taken = max(1, round(steps * each / ours))

@@ -4,7 +4,7 @@ test. Every contender and every baseline goes through the same search.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +17,12 @@ MEASURES = ("linear", "knn", "5-shot", "map@r")
 FOLDS, DRAWS, SHOTS = 3, 50, 5
 SEARCHED_DRAWS = 10  # of few-shot, on train
 WHITENED = 256  # components that are kept and given variance 1, unless fewer are asked for
-ALPHA = 100.0  # of the ridge regression that ranks readings
+QUICK: dict[str, BaseEstimator | None] = {  # probes that rank readings, on features of mean 0 and variance 1
+    "linear": RidgeClassifier(100.0),
+    "knn": KNN(k=20),
+    "5-shot": make_pipeline(scaling("l2"), RidgeClassifier(0.1)),
+    "map@r": None,
+}
 
 
 @dataclass(frozen=True)
@@ -38,12 +43,16 @@ def rank(readings: Iterable[tuple[str, np.ndarray]], task: Task) -> dict[str, np
     """By "MEASURE|READING", how right each image of train is, 0..1 (n,), under one quick probe fitted on the folds
     that it is not in. Readings come one by one.
     """
-    fold, found = task.fold, {}
+    fold, labels, found = task.fold, task.labels, {}
     for name, x in readings:
-        for measure in MEASURES:
-            right = found[f"{measure}|{name}"] = np.empty(len(x), dtype=np.float32)
-            for one in np.unique(fold):
-                right[fold == one] = _quick(measure, x, task.labels, fold == one)
+        right = {measure: np.empty(len(x), dtype=np.float32) for measure in MEASURES}
+        for one in np.unique(fold):
+            held = fold == one
+            seen, rows = _scaled(scaling("standard"), x[~held], x[held])
+            for measure, probe in QUICK.items():
+                judged = seen, labels[~held], rows, labels[held]
+                right[measure][held] = _right(measure, probe, *judged, SEARCHED_DRAWS)
+        found |= {f"{measure}|{name}": values for measure, values in right.items()}
     return found
 
 
@@ -59,54 +68,54 @@ def score(
 
     pca: components that features are cut down to first, for comparisons at equal dimension.
     """
+    held, settings = task.fold == 0, _settings(measure)
     cut = [] if pca is None or pca >= train.shape[1] else [Components(pca)]
     scalers = {
-        "none": [scaling("none"), *cut],
-        "standard": [scaling("standard"), *cut],
-        "whitened": [Components(pca or WHITENED, whiten=True)],
+        "none": make_pipeline(scaling("none"), *cut),
+        "standard": make_pipeline(scaling("standard"), *cut),
+        "whitened": Components(pca or WHITENED, whiten=True),
     }
-    space = {
-        f"{name} {setting}": make_pipeline(*first, *last)
-        for name, first in scalers.items()
-        for setting, last in _settings(measure).items()
-    }
-    held = task.fold == 0
-    tried = {name: _right(measure, probe, train, task.labels, held, SEARCHED_DRAWS) for name, probe in space.items()}
+    tried = {}
+    for name, scaler in scalers.items():
+        seen, rows = _scaled(scaler, train[~held], train[held])
+        for setting, probe in settings.items():
+            judged = seen, task.labels[~held], rows, task.labels[held]
+            tried[f"{name} {setting}"] = _right(measure, probe, *judged, SEARCHED_DRAWS)
     chosen = best(tried)
-    both, labels = np.concatenate((train, test)), np.concatenate((task.labels, task.tested))
-    return chosen, _right(measure, space[chosen], both, labels, np.arange(len(both)) >= len(train), DRAWS)
+    name, setting = chosen.split(" ")
+    seen, rows = _scaled(scalers[name], train, test)
+    return chosen, _right(measure, settings[setting], seen, task.labels, rows, task.tested, DRAWS)
 
 
-def _settings(measure: str) -> dict[str, Sequence[BaseEstimator]]:
+def _settings(measure: str) -> dict[str, BaseEstimator | None]:
     """The probes that are tried for a measure, the simplest first; nothing where features are compared as they are."""
     if measure == "linear":
-        return {f"C={C:g}": [LinearProbe(C=C)] for C in (0.001, 0.01, 0.1, 1)}
+        return {f"C={C:g}": LinearProbe(C=C) for C in (0.001, 0.01, 0.1, 1)}
     if measure == "knn":
-        return {f"k={k}": [KNN(k=k)] for k in (5, 20)}
+        return {f"k={k}": KNN(k=k) for k in (5, 20)}
     if measure == "5-shot":
-        return {f"C={C:g}": [LinearProbe(C=C, scaling="l2")] for C in (1, 100)}
-    return {"cosine": []}
+        return {f"C={C:g}": LinearProbe(C=C, scaling="l2") for C in (1, 100)}
+    return {"cosine": None}
 
 
-def _quick(measure: str, x: np.ndarray, labels: np.ndarray, held: np.ndarray) -> np.ndarray:
-    ridge = make_pipeline(scaling("standard"), RidgeClassifier(ALPHA))
-    probe = {"linear": ridge, "knn": make_pipeline(scaling("standard"), KNN(k=20))}.get(measure)
-    if measure == "5-shot":
-        probe = make_pipeline(scaling("standard"), scaling("l2"), RidgeClassifier(0.1))
-    return _right(measure, probe or make_pipeline(scaling("standard")), x, labels, held, SEARCHED_DRAWS)
+def _scaled(scaler: BaseEstimator, seen: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Both as the scaler makes them that has seen the first, without labels."""
+    fitted = clone(scaler).fit(seen)
+    return fitted.transform(seen), fitted.transform(rows)
 
 
 def _right(
-    measure: str, probe: BaseEstimator, x: np.ndarray, labels: np.ndarray, held: np.ndarray, draws: int
+    measure: str,
+    probe: BaseEstimator | None,
+    seen: np.ndarray,
+    labels: np.ndarray,
+    rows: np.ndarray,
+    truth: np.ndarray,
+    draws: int,
 ) -> np.ndarray:
-    """How right each held-out image is when a probe is fitted on the others, in 0..1. x: (n, d); held: bool (n,)."""
-    seen, y, rows, truth = x[~held], labels[~held], x[held], labels[held]
-    if measure == "5-shot":  # the first steps scale, and learn that from all of train without labels
-        first, last = probe[:-1].fit(seen), probe[-1]
-        return few_shot(
-            first.transform(seen), y, first.transform(rows), truth, SHOTS, draws, estimator=clone(last)
-        ).mean(1)
+    """How right each of the rows (m, d) is when a probe is fitted on what is seen (n, d), in 0..1 (m,)."""
+    if measure == "5-shot":
+        return few_shot(seen, labels, rows, truth, SHOTS, draws, estimator=clone(probe)).mean(1)
     if measure == "map@r":
-        made = clone(probe).fit(seen)
-        return retrieval_scores(made.transform(rows), truth, made.transform(seen), y)["map_at_r"]
-    return clone(probe).fit(seen, y).predict(rows) == truth
+        return retrieval_scores(rows, truth, seen, labels)["map_at_r"]
+    return clone(probe).fit(seen, labels).predict(rows) == truth

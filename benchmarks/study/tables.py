@@ -133,7 +133,7 @@ def main_table(results: Results, kind: str = "any") -> Iterator[str]:
     yield f"| {results.set}, {len(results.groups)} test images, {seeds} seeds | {' | '.join(ALL)} |"
     yield "|---" * (len(ALL) + 1) + "|"
     for name, found in results.found.items():
-        cells = [_cell(results.interval(found.right(f"{m}|{kind}"))) if found.has(f"{m}|{kind}") else "" for m in ALL]
+        cells = [percent(results.interval(found.right(f"{m}|{kind}"))) if found.has(f"{m}|{kind}") else "" for m in ALL]
         yield f"| {TITLES[name]} | {' | '.join(cells)} |"
     record, scores = results.classical
     for name in dict.fromkeys(key.split("|")[1] for key in scores if not key.startswith("train|")):
@@ -141,7 +141,7 @@ def main_table(results: Results, kind: str = "any") -> Iterator[str]:
             cells = []
             for measure in ALL:
                 right, star = scores.get(f"{measure}|{name}"), record["chosen"].get(f"{measure}|any") == name
-                cell = "" if right is None else _cell(results.interval(right.astype(np.float64)))
+                cell = "" if right is None else percent(results.interval(right.astype(np.float64)))
                 cells.append(cell + "†" * star)
             yield f"| *{name}* | {' | '.join(cells)} |"
 
@@ -153,7 +153,7 @@ def supervised_table(results: Results) -> Iterator[str]:
     for name, title in SUPERVISED.items():
         if found := results.contender(name):
             for how in found.scores[0]:
-                yield f"| {title}: {how} | {_cell(results.interval(found.right(how)))} |"
+                yield f"| {title}: {how} | {percent(results.interval(found.right(how)))} |"
 
 
 def claims(results: Results) -> dict[str, Difference]:
@@ -186,7 +186,7 @@ def claims_table(results: Results) -> Iterator[str]:
     yield "|---|---|---|"
     for name, one in made.items():
         bold = "**" if held[name].holds else ""
-        yield f"| {name} | {bold}{_cell(one)}{bold} | {held[name].adjusted:.3f} |"
+        yield f"| {name} | {bold}{percent(one)}{bold} | {held[name].adjusted:.3f} |"
 
 
 def error_ratio(results: Results, measure: str) -> float:
@@ -213,7 +213,7 @@ def readings_table(results: Results, contender: str) -> Iterator[str]:
             else:
                 right = found.right(name)
                 one = paired(right, found.right(f"train|{measure}|{centre}"), groups[: right.shape[-1]], 2000)
-                cells.append(f"{'**' if one.excludes_zero else ''}{_cell(one)}{'**' if one.excludes_zero else ''}")
+                cells.append(f"{'**' if one.excludes_zero else ''}{percent(one)}{'**' if one.excludes_zero else ''}")
         times = sum(one.get(f"{measure}|any") == spec for one in chosen for measure in ALL)
         yield f"| `{spec}` | {cost / 1e6:.0f} | {' | '.join(cells)} | {times or ''} |"
 
@@ -230,7 +230,7 @@ def costs_table(results: Results) -> Iterator[str]:
         )
 
 
-def _cell(one: Interval) -> str:
+def percent(one: Interval) -> str:
     return f"{100 * one.value:.1f} [{100 * one.low:.1f}, {100 * one.high:.1f}]".replace("-", "−")
 
 

@@ -75,20 +75,22 @@ def readings(family: str) -> tuple[str, ...]:
     return tuple(specs)
 
 
-def pretrain(contender: Contender, material: Material, job: Job, bar: Any) -> tuple[Generator, dict[str, Any]]:
+def pretrain(contender: Contender, material: Material, job: Job, line: int) -> tuple[Generator, dict[str, Any]]:
     """A network with the weights of its best validation, and what to remember of its training."""
     network, seen = build(contender, material, job.seed, job.size), seen_by(contender, material)
     if not contender.trained:
         return network.eval(), {"flops": 0}
     how = recipe(contender, material, job.steps, job.rate, job.seed, job.size)
 
-    def tick(done: Step) -> None:
-        bar.set_postfix_str(f"{done.loss:.3f}", refresh=False)
-        bar.update(100 / how.steps)
-
     labels, watched = (labels_for(contender, material, rows) for rows in (material.fit, material.held_out))
     held_out = (seen[material.held_out].long(), watched)
-    history = train(network, seen[material.fit], labels, held_out, how, objective=contender.objective, on_step=tick)
+    with progress.bar(how.steps, f"{job.set} {job.contender} {job.seed}", "step", line) as bar:
+
+        def tick(done: Step) -> None:
+            bar.set_postfix_str(f"{done.loss:.3f}", refresh=False)
+            bar.update()
+
+        history = train(network, seen[material.fit], labels, held_out, how, objective=contender.objective, on_step=tick)
     return network, {
         "training": asdict(how),
         "flops": flops_of_training(contender, material, job.size) * how.batch_size * how.steps,
@@ -211,8 +213,7 @@ def opened(contender: Contender, material: Material, job: Job, line: int = 0) ->
         trained = json.loads(told.read_text("utf-8"))
     else:
         job.folder.mkdir(parents=True, exist_ok=True)
-        with progress.bar(100, f"{job.set} {job.contender} {job.seed}", "%", line) as bar:
-            network, trained = pretrain(contender, material, job, bar)
+        network, trained = pretrain(contender, material, job, line)
         files.write_bytes(told, json.dumps(trained).encode())
         files.write_bytes(weights, save(network.state_dict()))
     record = {"job": job.name, **trained, "parameters": sum(one.numel() for one in network.parameters())}

@@ -1,6 +1,7 @@
-"""Changes of RandAR's pretraining that might make it read better, each beside the plain recipe at the same cost.
+"""Changes of pretraining that might make a random-order generator read better, each beside the plain recipe for as many
+steps.
 
-All of them leave the network as it is, so what they train is read and sampled like any RandAR.
+All of them leave the network as it is, so what they train is read and sampled like any RandAR or ARPG.
 """
 
 from __future__ import annotations
@@ -14,13 +15,15 @@ from torch import Tensor, nn
 
 from randfeat import orders
 from randfeat.layers import causal_mask, rope_at
+from randfeat.models import Generator
+from randfeat.models.arpg import ARPG
 from randfeat.models.randar import RandAR
 
 
 class Variant(nn.Module, ABC):
-    """An objective of RandAR; held out it is the plain one, so that losses can be compared."""
+    """An objective of a generator; held out it is the plain one, so that losses can be compared."""
 
-    def __init__(self, model: RandAR, in_bfloat16: bool = False) -> None:
+    def __init__(self, model: Generator, in_bfloat16: bool = False) -> None:
         super().__init__()
         self.generator, self.plain = model, Objective(model)
 
@@ -36,30 +39,55 @@ class Variant(nn.Module, ABC):
 
 class Prefix(Variant):
     """Half of the steps let the first places of the order, as many as a draw says, see each other without a mask, and
-    predict the others: context `full` is then what the network was trained with.
+    predict the others from them: context `full` is then what the network was trained with.
     """
 
     def trained(self, tokens: Tensor, labels: Tensor | None, order: Tensor) -> tuple[Tensor, Tensor]:
-        known = _known(tokens.shape[1])
-        if not known:
+        count, drawn = tokens.shape[1], torch.rand(2)
+        if drawn[0] < 0.5:
             return self.plain(tokens, labels, order)
-        model, inputs = self.generator, 2 * tokens.shape[1]
-        mask = causal_mask(inputs, inputs, tokens.device)
-        mask[: 2 * known + 1, : 2 * known + 1] = True  # the class, and an instruction and a token of each place
-        return _after(model, tokens, labels, order, torch.arange(tokens.shape[1]), known, mask)
+        known = 1 + int(drawn[1] * (count - 1))
+        return self.behind(tokens, labels, order, known)
+
+    def behind(self, tokens: Tensor, labels: Tensor | None, order: Tensor, known: int) -> tuple[Tensor, Tensor]:
+        """The loss behind the first `known` places, made as large as if it were one of all N."""
+        model, read = self.generator, orders.gather(tokens, order)
+        states = PREDICTORS[type(model)](model, model.labels(labels, len(tokens)), read, order, known)
+        targets = read[:, known:]
+        weight = tokens.shape[1] / targets.shape[1]
+        total, losses = cross_entropy(states.flatten(0, 1), model.head.weight, targets.flatten())
+        return total * weight, F.pad(losses.view_as(targets) * weight, (known, 0))
 
 
-class Echo(Variant):
-    """Half of the steps read the first places of the order twice before they predict the others: context `echo` is then
-    what the network was trained with.
-    """
+def _randar(model: RandAR, label: Tensor, read: Tensor, order: Tensor, known: int) -> Tensor:
+    """What the head reads to predict the tokens behind the first `known`, which see each other: (B, N - known, D). Each
+    later one sees those before it, too."""
+    table = model.rope(read.device)
+    x, places = model._sequence(model._instructions(table), label, read, order)
+    x, rope = x[:, :-1], rope_at(table, places[:, :-1])
+    mask = causal_mask(x.shape[1], x.shape[1], read.device)
+    mask[: 2 * known + 1, : 2 * known + 1] = True  # the class, and an instruction and a token of each place
+    for block in model.blocks:
+        x = block(x, rope, mask=mask)
+    return model.norm(x[:, 1::2])[:, known:]
 
-    def trained(self, tokens: Tensor, labels: Tensor | None, order: Tensor) -> tuple[Tensor, Tensor]:
-        known = _known(tokens.shape[1])
-        if not known:
-            return self.plain(tokens, labels, order)
-        places = torch.cat((torch.arange(known), torch.arange(tokens.shape[1])))
-        return _after(self.generator, tokens, labels, order, places, 2 * known, None)
+
+def _arpg(model: ARPG, label: Tensor, read: Tensor, order: Tensor, known: int) -> Tensor:
+    """The same of ARPG, whose later ones see the known tokens alone."""
+    table = model.rope(read.device)
+    x, places = model._content(label, read[:, :known], order[:, :known])
+    rope = rope_at(table, places)
+    for block in model.blocks:
+        x = block(x, rope)
+    k, v = model._shared(x, rope)
+    asked = order[:, known:]
+    y, target = model._queries(asked), rope_at(table, asked)
+    for block in model.cross_blocks:
+        y = block(y, target, k, v)
+    return model.norm(y)
+
+
+PREDICTORS = {RandAR: _randar, ARPG: _arpg}
 
 
 class Noise(Variant):
@@ -74,27 +102,3 @@ class Noise(Variant):
         states, targets = model.pre_logits(noisy, labels, order), orders.gather(tokens, order)
         total, losses = cross_entropy(states.flatten(0, 1), model.head.weight, targets.flatten())
         return total, losses.view_as(targets)
-
-
-def _known(count: int) -> int:
-    """How many places are known before the first is predicted: 0 in half of the steps, or from 1 to count - 1."""
-    drawn = torch.rand(2)
-    return 0 if drawn[0] < 0.5 else 1 + int(drawn[1] * (count - 1))
-
-
-def _after(
-    model: RandAR, tokens: Tensor, labels: Tensor | None, order: Tensor, places: Tensor, known: int, mask: Tensor | None
-) -> tuple[Tensor, Tensor]:
-    """The loss of the tokens behind the first `known` pairs of a sequence that goes through `places` of the order, made
-    as large as if it had all N of them."""
-    read, visited = orders.gather(tokens, order)[:, places], order[:, places]
-    table = model.rope(tokens.device)
-    x, positions = model._sequence(model._instructions(table), model.labels(labels, len(tokens)), read, visited)
-    x, rope = x[:, :-1], rope_at(table, positions[:, :-1])
-    for block in model.blocks:
-        x = block(x, rope, mask=mask, causal=mask is None)
-    states, targets = model.norm(x[:, 1::2])[:, known:], read[:, known:]
-    total, losses = cross_entropy(states.flatten(0, 1), model.head.weight, targets.flatten())
-    weight = tokens.shape[1] / targets.shape[1]
-    by_place = F.pad(losses.view_as(targets) * weight, (tokens.shape[1] - targets.shape[1], 0))
-    return total * weight, by_place

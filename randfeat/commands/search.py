@@ -81,12 +81,17 @@ def _check(args: argparse.Namespace, labels: Sequence[str]) -> None:
 
 def table(index: Index, paths: Sequence[Path], found: Sequence[Sequence[Match]]) -> str:
     """Each query, and below it a line for each image: score, label, path."""
-    width = max((len(match.label or "") for matches in found for match in matches), default=0)
+    width = max((len(_in_line(match.label or "")) for matches in found for match in matches), default=0)
     blocks = []
     for path, matches in zip(paths, found, strict=True):
-        lines = [f"  {match.score:7.4f}  {match.label or '':{width}}  {match.path}" for match in matches]
-        blocks.append("\n".join([str(path), *(lines or ["  nothing"])]))
+        lines = [f"  {m.score:7.4f}  {_in_line(m.label or ''):{width}}  {_in_line(m.path)}" for m in matches]
+        blocks.append("\n".join([_in_line(str(path)), *(lines or ["  nothing"])]))
     return "\n\n".join(blocks)
+
+
+def _in_line(name: str) -> str:
+    """A name with its line breaks, and what else cannot be printed, spelled out."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in name)
 
 
 def as_json(index: Index, paths: Sequence[Path], found: Sequence[Sequence[Match]]) -> str:
