@@ -17,6 +17,7 @@ import argparse
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ SCALES = (0.5, 1.0, 1.5, 2.0, 3.0, 5.0)  # of the condition
 CLASS_SCALES = (1.0, 2.0)
 CAPTIONS = ("held out", "condition", "sample", "its edges", "no control")
 SHOWN = 6  # images of a set in the picture
-AT_ONCE = 250
+AT_ONCE, COLOURS_KEPT = 250, 64
 LABELS = ("F1 of edges with the condition, %", "accuracy of a judge, %")
 REAL, DECODED = "held-out images", "the same, decoded from their tokens"
 
@@ -252,7 +253,7 @@ def cell(interval: dict[str, float]) -> str:
 
 def curve(results: dict[str, dict[str, Any]]) -> Figure:
     """F1 and accuracy over the guidance of the condition, a column for each set; dashed: without control."""
-    figure = Figure(figsize=(3.6 * len(results), 5.2), layout="constrained")
+    figure = Figure(figsize=(2.6 * len(results) + 0.4, 4.8), layout="constrained")
     panels = figure.subplots(2, len(results), squeeze=False)
     for column, (title, found) in enumerate(results.items()):
         for panel, measure, label in zip(panels[:, column], ("own", "right"), LABELS, strict=True):
@@ -275,33 +276,35 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("work", type=Path, help="where sets and models are kept")
     parser.add_argument("--sets", nargs="+", choices=SETTINGS, default=list(SETTINGS))
-    parser.add_argument("--models", nargs="+", choices=("arpg", "randar"), default=["arpg"])
+    parser.add_argument("--models", nargs="+", choices=("arpg", "randar"), default=["arpg", "randar"])
     parser.add_argument("--images", type=int, default=640, help="held-out images of a set, at most (640)")
     parser.add_argument("--alone", action="store_true", help="train the adapter alone")
     parser.add_argument("--picture", type=Path, help="where to write samples beside their conditions")
     parser.add_argument("--curve", type=Path, help="where to plot the guidance of the condition")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    results, sheets = {}, []
+    results: dict[str, dict[str, Any]] = {}
+    sheets: dict[str, Image.Image] = {}  # of a set's first model
     for name in args.sets:
         for model in args.models:
             title = f"{name}, {model}"
             results[title], made = measure(name, model, args.work, args.images, args.alone)
-            sheets.append(made)
+            sheets.setdefault(name, made)
             print(f"\n{title}\n\n{written(results[title])}", flush=True)
     (args.work / "control.json").write_text(json.dumps(results, indent=1))
     if args.picture:
-        args.picture.write_bytes(pictures.png(beside(sheets)))
+        args.picture.write_bytes(pictures.png(beside(list(sheets.values()))))
     if args.curve:
-        args.curve.write_bytes(png(curve(results)))
+        with Image.open(BytesIO(png(curve(results)))) as drawn:
+            args.curve.write_bytes(pictures.png(drawn.convert("RGB").quantize(COLOURS_KEPT)))
 
 
 def beside(sheets: list[Image.Image]) -> Image.Image:
-    """Pictures of one height in a row, in few colours."""
+    """Pictures of one height in a row."""
     whole = Image.new("RGB", (sum(one.width for one in sheets), max(one.height for one in sheets)), "white")
     for number, one in enumerate(sheets):
         whole.paste(one, (sum(before.width for before in sheets[:number]), 0))
-    return whole.quantize(32)
+    return whole.quantize(COLOURS_KEPT)
 
 
 if __name__ == "__main__":
