@@ -152,6 +152,6 @@ class ARPG(Generator):
         k, v = self.kv(self.kv_norm(x)).unflatten(-1, (2 * self.num_heads, -1)).transpose(1, 2).chunk(2, 1)
         return rotate(k, rope), v
 
-    def _queries(self, positions: Tensor, condition: Tensor | None) -> Tensor:
+    def _queries(self, positions: Tensor, condition: Tensor | None = None) -> Tensor:
         """The mask token's embedding for each position, and its condition: (B, n) -> (B, n, D)."""
         return conditioned(self.embedding.weight[self.vocab_size].expand(*positions.shape, -1), condition, positions)

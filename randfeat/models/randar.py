@@ -144,7 +144,7 @@ class RandAR(Generator):
         return rotate(vector, table[None, 1:]).transpose(1, 2).flatten(2)[0]
 
     def _pairs(
-        self, instructions: Tensor, tokens: Tensor, positions: Tensor, condition: Tensor | None
+        self, instructions: Tensor, tokens: Tensor, positions: Tensor, condition: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """q_0, x_0, q_1, x_1, ...: tokens and positions (B, m) -> inputs (B, 2m, D) and their positions (B, 2m)."""
         asked = conditioned(instructions[positions], condition, positions)
@@ -152,7 +152,12 @@ class RandAR(Generator):
         return x.flatten(1, 2), positions.repeat_interleave(2, 1)
 
     def _sequence(
-        self, instructions: Tensor, label: Tensor, tokens: Tensor, positions: Tensor, condition: Tensor | None
+        self,
+        instructions: Tensor,
+        label: Tensor,
+        tokens: Tensor,
+        positions: Tensor,
+        condition: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """The class token followed by the pairs: inputs (B, 1 + 2m, D) and their positions (B, 1 + 2m)."""
         x, places = self._pairs(instructions, tokens, positions, condition)
