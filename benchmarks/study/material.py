@@ -65,6 +65,11 @@ class Material:
         made.codebook.copy_(torch.from_numpy(self.codebook))
         return made
 
+    @property
+    def ranked(self) -> np.ndarray:
+        """Of what probes are fitted on, the half that readings are ranked by."""
+        return self.probed[::2]
+
     @cached_property
     def patches(self) -> np.ndarray:
         """The pixels of each image patch by patch: uint8 (n, N * p * p * C)."""

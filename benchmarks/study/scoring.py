@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from randfeat.probes import KNN, Components, LinearProbe, few_shot, folds, retrieval_scores, scaling
@@ -17,12 +18,13 @@ MEASURES = ("linear", "knn", "5-shot", "map@r")
 FOLDS, DRAWS, SHOTS = 3, 50, 5
 SEARCHED_DRAWS = 10  # of few-shot, on train
 WHITENED = 256  # components that are kept and given variance 1, unless fewer are asked for
-QUICK: dict[str, BaseEstimator | None] = {  # probes that rank readings, on features of mean 0 and variance 1
+QUICK: dict[str, BaseEstimator | None] = {  # probes that rank readings
     "linear": RidgeClassifier(100.0),
     "knn": KNN(k=20),
     "5-shot": make_pipeline(scaling("l2"), RidgeClassifier(0.1)),
     "map@r": None,
 }
+COMPARED = ("knn", "map@r")  # by distances alone: what their features are scaled by decides most
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ class Task:
     groups: np.ndarray
     tested: np.ndarray
 
-    @property
+    @cached_property
     def fold(self) -> np.ndarray:
         """(n,) numbers from 0."""
         return folds(self.labels, self.groups, FOLDS)
@@ -41,19 +43,29 @@ class Task:
 
 def rank(readings: Iterable[tuple[str, np.ndarray]], task: Task) -> dict[str, np.ndarray]:
     """By "MEASURE|READING", how right each image of train is, 0..1 (n,), under one quick probe fitted on the folds
-    that it is not in. Readings come one by one.
+    that it is not in: on features of mean 0 and variance 1, or, where they are compared, whitened if that is better.
+    Readings come one by one.
     """
-    fold, labels, found = task.fold, task.labels, {}
+    found = {}
     for name, x in readings:
-        right = {measure: np.empty(len(x), dtype=np.float32) for measure in MEASURES}
-        for one in np.unique(fold):
-            held = fold == one
-            seen, rows = _scaled(scaling("standard"), x[~held], x[held])
-            for measure, probe in QUICK.items():
-                judged = seen, labels[~held], rows, labels[held]
-                right[measure][held] = _right(measure, probe, *judged, SEARCHED_DRAWS)
-        found |= {f"{measure}|{name}": values for measure, values in right.items()}
+        standard = _held_out(scaling("standard"), x, task, MEASURES)
+        whitened = _held_out(Components(WHITENED, whiten=True), x, task, COMPARED)
+        for measure, right in standard.items():
+            tried = {"standard": right} | ({"whitened": whitened[measure]} if measure in COMPARED else {})
+            found[f"{measure}|{name}"] = tried[best(tried)]
     return found
+
+
+def _held_out(scaler: BaseEstimator, x: np.ndarray, task: Task, measures: Iterable[str]) -> dict[str, np.ndarray]:
+    """How right each image of train is under the quick probe of each measure, fitted on the other folds."""
+    right = {measure: np.empty(len(x), dtype=np.float32) for measure in measures}
+    for one in np.unique(task.fold):
+        held = task.fold == one
+        seen, rows = _scaled(scaler, x[~held], x[held])
+        for measure in right:
+            judged = seen, task.labels[~held], rows, task.labels[held]
+            right[measure][held] = _right(measure, QUICK[measure], *judged, SEARCHED_DRAWS)
+    return right
 
 
 def best(right: Mapping[str, np.ndarray], among: Iterable[str] | None = None) -> str:
@@ -90,11 +102,11 @@ def score(
 def _settings(measure: str) -> dict[str, BaseEstimator | None]:
     """The probes that are tried for a measure, the simplest first; nothing where features are compared as they are."""
     if measure == "linear":
-        return {f"C={C:g}": LinearProbe(C=C) for C in (0.001, 0.01, 0.1, 1)}
+        return {f"C={C:g}": LinearProbe(C=C) for C in (0.01, 0.1, 1, 10)}
     if measure == "knn":
         return {f"k={k}": KNN(k=k) for k in (5, 20)}
     if measure == "5-shot":
-        return {f"C={C:g}": LinearProbe(C=C, scaling="l2") for C in (1, 100)}
+        return {f"C={C:g}": LinearProbe(C=C, scaling="l2") for C in (1, 30, 1000)}
     return {"cosine": None}
 
 

@@ -198,7 +198,7 @@ def error_ratio(results: Results, measure: str) -> float:
 def readings_table(results: Results, contender: str) -> Iterator[str]:
     """Every reading on train: what it costs, and each measure beside the centre's, over seeds, groups and images."""
     found, material = results.found[contender], results.material
-    groups, costs = material.groups[material.probed], found.records[0]["reading_flops"]
+    groups, costs = material.groups[material.ranked], found.records[0]["reading_flops"]
     centre = next(iter(costs))
     chosen = [record["chosen"] for record in found.records]
     yield f"| {TITLES[contender]} on {results.set} | MFLOP | {' | '.join(ALL)} | chosen |"

@@ -160,10 +160,13 @@ def measure(
     image of train is, taken from there if it is made.
     """
     probed, tested = material.probed, material.tested
-    task = scoring.Task(material.labels[probed], material.groups[probed], material.labels[tested])
+    task, ranking = (
+        scoring.Task(material.labels[rows], material.groups[rows], material.labels[tested])
+        for rows in (probed, material.ranked)
+    )
     names = [*dict.fromkeys(name for kind in compete.values() for name in kind)]
     if not kept.exists():
-        keep(kept, scoring.rank(read(probed, names), task))
+        keep(kept, scoring.rank(read(material.ranked, names), ranking))
     with np.load(kept) as file:
         ranked = {how: {name: file[f"{how}|{name}"] for name in names} for how in scoring.MEASURES}
     chosen = {f"{how}|{kind}": scoring.best(ranked[how], among) for how in ranked for kind, among in compete.items()}

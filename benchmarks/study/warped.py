@@ -61,7 +61,7 @@ def run(job: Job, line: int = 0) -> Path:
         return lambda images: features.read(reader, as_seen(contender, material, images).long(), [spec])[0].numpy()
 
     specs, costs = dense(contender.family), reading_costs(contender, material, job.size)
-    train = {name: found(maps(spec), material, material.probed) for name, spec in specs.items()}
+    train = {name: found(maps(spec), material, material.ranked) for name, spec in specs.items()}
     chosen = {
         kind: max(names, key=lambda name: train[name].mean())
         for kind, names in kinds({name: costs[name] for name in specs}).items()
@@ -76,7 +76,7 @@ def run_classical(job: Job, line: int = 0) -> Path:
         return done
     material = read_material(job.set, job.material)
     makers = classical(material)
-    train = {name: found(maps, material, material.probed) for name, maps in makers.items()}
+    train = {name: found(maps, material, material.ranked) for name, maps in makers.items()}
     best = max(train, key=lambda name: train[name].mean())
     test = {name: found(maps, material, material.tested) for name, maps in makers.items()}
     return _write(job.folder, {"any": best}, test | {f"train|{name}": right for name, right in train.items()})
