@@ -171,13 +171,17 @@ def measure(
         ranked = {how: {name: file[f"{how}|{name}"] for name in names} for how in scoring.MEASURES}
     chosen = {f"{how}|{kind}": scoring.best(ranked[how], among) for how in ranked for kind, among in compete.items()}
     made = dict(read(np.concatenate((probed, tested)), sorted({*chosen.values()})))
+
+    @cache  # often one reading is the best of several kinds
+    def scored(how: str, spec: str, pca: int | None) -> tuple[str, np.ndarray]:
+        return scoring.score(how, *np.split(made[spec], [len(probed)]), task, pca)
+
     settings, test = {}, {}
     for name, spec in chosen.items():
         how, kind = name.split("|")
-        x, y = np.split(made[spec], [len(probed)])
         for pca in (None, EQUAL) if kind == "any" else (None,):
             full = name if pca is None else f"{name}|{pca}"
-            settings[full], test[full] = scoring.score(how, x, y, task, pca)
+            settings[full], test[full] = scored(how, spec, pca)
     return {"chosen": chosen, "settings": settings}, test
 
 
