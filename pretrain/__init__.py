@@ -4,10 +4,10 @@ from .batches import Batches, as_labels
 from .crops import CentreCrops, Crops, RandomCrops, TenCrops
 from .engine import History, Step, Validation, train, validate
 from .evaluators import Encoded, Evaluator, Inception, Likelihoods, Seen
-from .objective import Objective, cross_entropy
+from .objective import Objective, Steered, cross_entropy
 from .parallel import group
 from .quality import Quality, measure_quality, pictures_of, see
-from .recipe import Recipe, Running, Size, Training, read_recipe
+from .recipe import Recipe, Running, Size, Steering, Training, read_recipe
 from .runs import run
 from .signals import Stopped
 from .tokenising import fit_patches, import_tokens, tokenise
@@ -28,6 +28,8 @@ __all__ = [
     "Running",
     "Seen",
     "Size",
+    "Steered",
+    "Steering",
     "Step",
     "Stopped",
     "TenCrops",

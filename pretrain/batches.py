@@ -7,8 +7,8 @@ takes every W-th piece, so the number of processes decides who computes somethin
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from collections.abc import Generator as Stream
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
@@ -47,6 +47,7 @@ class Batch:
     """What goes through the network at once.
 
     piece: its number in the step. weight: 1, or 0 for one that a process repeats because others have one piece more.
+    paired: the tokens (B, N) of the pictures that belong to the images, where there are such.
     """
 
     tokens: Tensor  # (B, N) raster space
@@ -54,15 +55,23 @@ class Batch:
     order: Tensor  # (B, N)
     piece: int = 0
     weight: float = 1.0
+    paired: Tensor | None = None
+
+    @property
+    def shown(self) -> tuple[Tensor, ...]:
+        """What an objective is called with."""
+        return self.tokens, self.labels, self.order, *(() if self.paired is None else (self.paired,))
 
     def to(self, device: torch.device) -> Batch:
-        tokens, labels, order = (x.to(device, non_blocking=True) for x in (self.tokens, self.labels, self.order))
-        return replace(self, tokens=tokens, labels=labels, order=order)
+        return self._with(lambda x: x.to(device, non_blocking=True))
 
     def pinned(self) -> Batch:
         """In memory from which a GPU copies while others compute."""
-        tokens, labels, order = (x.pin_memory() for x in (self.tokens, self.labels, self.order))
-        return replace(self, tokens=tokens, labels=labels, order=order)
+        return self._with(Tensor.pin_memory)
+
+    def _with(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        tokens, labels, order, *paired = map(change, self.shown)
+        return replace(self, tokens=tokens, labels=labels, order=order, paired=paired[0] if paired else None)
 
 
 @dataclass(frozen=True)
@@ -85,9 +94,18 @@ class Batches:
     """The batches of any step, epoch after epoch; an epoch's last, smaller step is kept."""
 
     def __init__(
-        self, tokens: Tokens, labels: Tensor | None, model: Generator, config: Training, share: Share | None = None
+        self,
+        tokens: Tokens,
+        labels: Tensor | None,
+        model: Generator,
+        config: Training,
+        share: Share | None = None,
+        paired: Tokens | None = None,
     ) -> None:
-        """labels: (n,) class indices, or None to show none."""
+        """labels: (n,) class indices, or None to show none. paired: row i, and crop j, of them belongs to that of
+        `tokens`.
+        """
+        self.paired = paired
         self.tokens, self.labels, self.config, self.share = tokens, labels, config, share or Share()
         self.grid, self.num_classes = model.grid, model.num_classes
         self.order = model.check_order_mode(config.order)
@@ -120,7 +138,9 @@ class Batches:
         if self.labels is not None:
             kept = seeding.uniform(seeding.derive(config.seed, epoch, 2, rows), 1)[:, 0] >= config.label_dropout
             label = torch.where(kept, self.labels[rows], label)
-        return Batch(take(self.tokens, rows, self._crop(epoch, rows)), label, order, piece, weight)
+        crop = self._crop(epoch, rows)
+        paired = None if self.paired is None else take(self.paired, rows, crop)
+        return Batch(take(self.tokens, rows, crop), label, order, piece, weight, paired)
 
     def ahead(self, first: int, pin: bool = False) -> Stream[list[Batch], None, None]:
         """The steps from `first` to the recipe's last; a thread makes the next while one is used."""

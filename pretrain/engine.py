@@ -85,19 +85,20 @@ def losses_by_place(
     labels: Tensor | None,
     order: str | None = None,
     share: Share | None = None,
+    paired: Tokens | None = None,
 ) -> Tensor:
     """Held-out nats of each place in the order, as trained: labels given; the same orders of an image each time. (N,)
 
     objective: `Objective(model)`, perhaps wrapped. order: a mode of the model's.
     """
     share = share or Share(AT_ONCE)
-    source = Batches(tokens, labels, model, Training(order=order, label_dropout=0.0, seed=-1), share)
+    source = Batches(tokens, labels, model, Training(order=order, label_dropout=0.0, seed=-1), share, paired)
     nats = torch.zeros(tokens.shape[-1], dtype=torch.float64)
     with model.evaluating():
         for epoch in range(DRAWS):
             for piece, weight, rows in share.of(torch.arange(len(tokens))):
                 batch = source.show(epoch, rows, piece, weight).to(model.device)
-                losses = objective(batch.tokens, batch.labels, batch.order)[1]
+                losses = objective(*batch.shown)[1]
                 nats += weight * losses.sum(0).cpu().double()
     return total(nats) / (DRAWS * len(tokens))
 
@@ -118,6 +119,7 @@ def train(
     objective: Callable[[Generator, bool], nn.Module] = Objective,
     directory: Path | None = None,
     settings: dict[str, Any] | None = None,
+    paired: tuple[Tokens, Tokens | None] | None = None,
     on_step: Callable[[Step], None] | None = None,
     on_validation: Callable[[Validation], None] | None = None,
 ) -> History:
@@ -126,7 +128,8 @@ def train(
     tokens: (n, N) in raster space, or (n, crops, N); labels: (n,) class indices, or None to train without labels;
     validation: the same of held-out images, or None to keep the last step's weights. on_step, on_validation: called
     in every process. objective: makes what is minimised of the model and of whether its products are in bfloat16, with
-    a forward as `Objective` has it.
+    a forward as `Objective` has it. paired: what it is called with besides, of the images trained on and of those held
+    out, see `Batches`.
 
     directory: where checkpoints go. Training goes on from the newest of them, if it has the same `settings` (what
     decided model and data, as JSON) and `config`; all processes must see the same files. TERM, INT and USR1 are then
@@ -142,7 +145,7 @@ def train(
             stack.enter_context(checkpoints.alone())
         signals = stack.enter_context(Signals(checkpoints is not None))
         stack.enter_context(as_asked(model, running))
-        loop = _Loop(model, tokens, labels, validation, config, running, objective, checkpoints)
+        loop = _Loop(model, tokens, labels, validation, config, running, objective, checkpoints, paired)
         return loop.run(signals, on_step, on_validation)
 
 
@@ -159,11 +162,14 @@ class _Loop:
         running: Running,
         objective: Callable[[Generator, bool], nn.Module],
         checkpoints: Checkpoints | None,
+        paired: tuple[Tokens, Tokens | None] | None = None,
     ) -> None:
+        seen = paired and paired[0]
+        self.judged_with = paired and paired[1]
         self.model, self.validation, self.config, self.running = model, validation, config, running
         self.checkpoints = checkpoints
         self.world, self.rank = processes.world(), processes.rank()
-        self.batches = Batches(tokens, labels, model, config, Share(running.micro_batch, self.rank, self.world))
+        self.batches = Batches(tokens, labels, model, config, Share(running.micro_batch, self.rank, self.world), seen)
         self.objective = wrap(objective(model, running.precision == "bfloat16"), running)
         self.optimiser = make_optimiser(model, config)
         self.average = Average(model, config.ema) if config.ema else None
@@ -231,7 +237,7 @@ class _Loop:
     def _loss(self, batch: Batch) -> Tensor:
         """The sum over a piece, under its own RNG."""
         with seeded(int(seeding.derive(self.config.seed, self.step + 1, 3)) + batch.piece, self.model.device):
-            return self.objective(batch.tokens, batch.labels, batch.order)[0]
+            return self.objective(*batch.shown)[0]
 
     def _skip(self) -> None:
         """Notes a step that changed nothing; a RuntimeError after too many of them."""
@@ -264,7 +270,7 @@ class _Loop:
     def _measure(self, order: str | None) -> Tensor:
         assert self.validation is not None
         share = Share(self.running.micro_batch or AT_ONCE, self.rank, self.world)
-        return losses_by_place(self.objective, self.model, *self.validation, order, share)
+        return losses_by_place(self.objective, self.model, *self.validation, order, share, self.judged_with)
 
     def _save(self) -> None:
         if self.checkpoints:

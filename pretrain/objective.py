@@ -6,14 +6,15 @@ Logits exist for a few rows at a time, in single precision, and only where there
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from randfeat import orders
+from randfeat import conditions, orders
 from randfeat.models import Generator
 
 from .products import product
@@ -38,13 +39,60 @@ class Objective(nn.Module):
 
         tokens, order: (B, N); labels: (B,).
         """
-        device = tokens.device.type
-        with torch.autocast(device, torch.bfloat16) if self.in_bfloat16 else nullcontext():
-            states = self.generator.pre_logits(tokens, labels, order)
+        return self.losses(self.states(tokens, labels, order), tokens, order)
+
+    def losses(self, states: Tensor, tokens: Tensor, order: Tensor) -> tuple[Tensor, Tensor]:
+        """What `forward` returns, of what the head reads."""
         targets, weight = orders.gather(tokens, order), self.generator.head.weight
         dtype = torch.bfloat16 if self.in_bfloat16 else weight.dtype
         total, losses = cross_entropy(states.flatten(0, 1), weight, targets.flatten(), dtype)
         return total, losses.view_as(targets)
+
+    def states(self, tokens: Tensor, labels: Tensor | None, order: Tensor) -> Tensor:
+        """What the head reads: (B, N, D) in order space."""
+        with self.precision(tokens.device):
+            return self.generator.pre_logits(tokens, labels, order)
+
+    def precision(self, device: torch.device) -> AbstractContextManager[Any]:
+        """Inside, products have the type that was asked for."""
+        return torch.autocast(device.type, torch.bfloat16) if self.in_bfloat16 else nullcontext()
+
+
+class Steered(Objective):
+    """The same for a generator with control, which is shown the conditions of the images that the tokens stand for."""
+
+    def __init__(
+        self,
+        generator: Generator,
+        in_bfloat16: bool,
+        pixels: Callable[[Tensor], Tensor],
+        dropout: float,
+    ) -> None:
+        """pixels: tokens (B, N) -> images (B, C, H, W) in [0, 1]. dropout: share of the images that are shown without a
+        condition in training, for guidance.
+        """
+        super().__init__(generator, in_bfloat16)
+        self.pixels, self.dropout = pixels, dropout
+
+    def forward(
+        self, tokens: Tensor, labels: Tensor | None, order: Tensor, paired: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """As of `Objective`. paired: tokens (B, N) of pictures that conditions are made of instead of the images."""
+        states = self._steered(tokens, labels, order, tokens if paired is None else paired)
+        return self.losses(states, tokens, order)
+
+    def _steered(self, tokens: Tensor, labels: Tensor | None, order: Tensor, pictured: Tensor) -> Tensor:
+        control = self.generator.control
+        if control is None:
+            raise ValueError("the generator has no control that could be trained: add one, see `add_control`")
+        with torch.no_grad():
+            images = conditions.make(self.pixels(pictured), control.kind)
+        with self.precision(tokens.device):
+            condition = control(images)
+            if self.generator.training:
+                shown = torch.rand(len(tokens), 1, 1, device=tokens.device) >= self.dropout
+                condition = condition * shown
+            return self.generator.pre_logits(tokens, labels, order, condition)
 
 
 def cross_entropy(

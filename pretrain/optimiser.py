@@ -14,9 +14,12 @@ from .recipe import Training
 
 
 def make_optimiser(model: nn.Module, config: Training) -> torch.optim.Optimizer:
-    """AdamW that decays every parameter of two or more dimensions, embeddings too, as both papers' code does."""
-    decayed = [p for p in model.parameters() if p.ndim > 1]
-    plain = [p for p in model.parameters() if p.ndim <= 1]
+    """AdamW that decays every parameter of two or more dimensions, embeddings too, as both papers' code does. What asks
+    for no gradient stays as it is.
+    """
+    trained = [p for p in model.parameters() if p.requires_grad]
+    decayed = [p for p in trained if p.ndim > 1]
+    plain = [p for p in trained if p.ndim <= 1]
     return torch.optim.AdamW(
         [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}],
         lr=config.learning_rate,

@@ -15,7 +15,7 @@ from typing import Literal, get_type_hints
 
 import torch
 
-from randfeat import models
+from randfeat import conditions, models
 from randfeat.models import Generator
 
 
@@ -125,9 +125,32 @@ class Size:
 
 
 @dataclass(frozen=True)
+class Steering:
+    """How a generator learns to follow a condition.
+
+    kind: of the condition, made of the images or of those paired with them, see `conditions.KINDS`; None for a
+        generator without control.
+    width, depth: of the adapter, see `models.Control`.
+    dropout: share of the times an image is seen that show no condition, for guidance.
+    alone: train the adapter alone and leave the generator's weights as they are.
+    """
+
+    kind: str | None = None
+    width: int = 256
+    depth: int = 2
+    dropout: float = 0.1
+    alone: bool = False
+
+    def __post_init__(self) -> None:
+        if self.kind is not None:
+            conditions.kind_of(self.kind)  # raises for a wrong name
+        _check(self, "dropout", 0, 1)
+
+
+@dataclass(frozen=True)
 class Recipe:
     """model: a registered name. labels: whether training sees them. size: of the generator. training: how it is
-    trained. running: how the machine is used.
+    trained. running: how the machine is used. control: the condition it follows, if any.
     """
 
     model: str
@@ -135,18 +158,29 @@ class Recipe:
     size: Size
     training: Training
     running: Running = field(default_factory=Running)
+    control: Steering = field(default_factory=Steering)
 
-    def build(self, grid: tuple[int, int], vocab_size: int, num_classes: int) -> Generator:
-        """A generator with fresh weights that are a function of the recipe's seed; label-free recipes have no class."""
+    def build(
+        self, grid: tuple[int, int], vocab_size: int, num_classes: int, patch: int = 1, channels: int = 1
+    ) -> Generator:
+        """A generator with fresh weights that are a function of the recipe's seed; label-free recipes have no class.
+
+        patch, channels: of the images that conditions are made of, pixels on a side of a token's and 1 or 3.
+        """
         with torch.random.fork_rng():
             torch.manual_seed(self.training.seed)
-            return models.create(
+            made = models.create(
                 self.model,
                 grid=grid,
                 vocab_size=vocab_size,
                 num_classes=num_classes if self.labels else 0,
                 **vars(self.size),
             )
+            if self.control.kind is not None:
+                wanted = {name: getattr(self.control, name) for name in ("kind", "width", "depth")}
+                own = conditions.kind_of(self.control.kind).channels or channels
+                made.add_control(**wanted, patch=patch, channels=own)
+        return made
 
 
 def read_recipe(name: str | Path, changes: Sequence[str] = ()) -> Recipe:

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .layers import Block, CrossAttention, SelfAttention, SwiGLU
+from .models.control import Control
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -23,7 +24,10 @@ COMPILATIONS = 64
 ROWS = 32  # a hint to oneDNN: products of any number of rows are right, and of few are as fast
 _TWIN = "_is_twin"
 # what generators are built from
-KINDS = (Block, CrossAttention, SelfAttention, SwiGLU, nn.Dropout, nn.Embedding, nn.Linear, nn.ModuleList, nn.RMSNorm)
+KINDS = (
+    *(Block, Control, CrossAttention, SelfAttention, SwiGLU),
+    *(nn.Dropout, nn.Embedding, nn.Linear, nn.ModuleList, nn.RMSNorm),
+)
 
 
 def twin(network: Network) -> Network:

@@ -18,6 +18,7 @@ from PIL import Image
 from . import files, models, pictures, progress, tokenizers, weights
 from .editing.jobs import Frame
 from .pipeline import Pipeline
+from .sampling import Sampling
 from .settings import refuse_other
 
 FORMAT = "painted by randfeat"
@@ -75,7 +76,7 @@ def settings_of(model: Pipeline, model_name: str, job: str, **more: Any) -> dict
         "tokenizer": {"name": tokenizers.name_of(model.tokenizer), **model.tokenizer.config},
         "dtype": str(model.generator.dtype).removeprefix("torch."),
         "weights": weights.fingerprint(model.generator, model.tokenizer),
-        **{name: asdict(value) if hasattr(value, "__dataclass_fields__") else value for name, value in more.items()},
+        **{name: _plain(value) for name, value in more.items()},
         "model": model_name,
         "made_with": {name: version(name) for name in ("randfeat", "torch")} | {"device": str(model.generator.device)},
     }
@@ -103,3 +104,10 @@ def small(picture: Image.Image) -> Image.Image:
 def hidden(picture: np.ndarray, mask: np.ndarray) -> Image.Image:
     """The picture with what is masked in grey, for the sheet. uint8 (H, W) or (H, W, 3); bool (H, W)."""
     return Image.fromarray(np.where(mask if picture.ndim == 2 else mask[..., None], 128, picture).astype(np.uint8))
+
+
+def _plain(value: Any) -> Any:
+    """As JSON takes it."""
+    if isinstance(value, Sampling):
+        return value.as_dict()
+    return asdict(value) if hasattr(value, "__dataclass_fields__") else value

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from . import data, files, models, orders, packing, tokenizers, weights
+from . import conditions, data, files, models, orders, packing, tokenizers, weights
 from .classes import Classes, Label
 from .models import Generator
 from .sampling import Sampling
@@ -113,6 +112,33 @@ class Pair(nn.Module):
         with torch.autocast(tokens.device.type, torch.bfloat16, enabled=half):
             return self.tokenizer.decode(tokens.unflatten(1, (h, w)))
 
+    def conditions(self, images: data.Images, kind: str | None = None) -> Tensor:
+        """What the control of the generator is shown of images: (B, c, H, W) in [0, 1].
+
+        kind: by default what it was trained with, which is computed from the images; "image" for pictures that are
+        conditions themselves, which are taken as they are.
+        """
+        kind = self.condition_kind(kind)
+        return conditions.make(data.as_images(images, self.channels_for(kind), self.image_size), kind)
+
+    def condition_kind(self, kind: str | None = None) -> str:
+        """The kind of condition to make of a picture for this generator; a ValueError where there is none."""
+        if self.generator.control is None:
+            raise ValueError(
+                "this model has no control: train one (`randfeat pretrain --control`), or leave control out"
+            )
+        own: str = self.generator.config["control"]["kind"]
+        if kind not in (None, own, conditions.GIVEN):
+            raise ValueError(
+                f"this model is controlled by {own}, not by {kind}: leave the type out, "
+                f"or say {conditions.GIVEN} where the pictures are {own} themselves"
+            )
+        return kind or own
+
+    def channels_for(self, kind: str) -> int:
+        """Of pictures that conditions of that kind are made of: those of the condition, where they are such."""
+        return self.generator.config["control"]["channels"] if kind == conditions.GIVEN else self.tokenizer.channels
+
     def label_indices(self, labels: Sequence[Label]) -> Tensor:
         """Class indices (B,) of labels given by index, by name, or as None (the null class)."""
         return torch.tensor(self.classes.indices(labels), dtype=torch.int64)
@@ -126,7 +152,7 @@ class Pair(nn.Module):
             "generator": {"name": models.name_of(self.generator), **self.generator.config},
             "class_names": self.classes.given,
             "training": self.training_record,
-            "sampling": asdict(self.sampling),
+            "sampling": self.sampling.as_dict(),
         }
         tokenizer = {"name": tokenizers.name_of(self.tokenizer), **self.tokenizer.config}
         with files.new_directory(Path(directory), weights.is_model) as made:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from numbers import Integral
 from pathlib import Path
@@ -107,6 +108,9 @@ class Pipeline(Pair):
         order: Sequence[int] | Tensor | None = None,
         extrapolation: Extrapolation | None = None,
         batch_size: int = BATCH,
+        control: data.Images | None = None,
+        control_type: str | None = None,
+        control_scale: float | None = None,
     ) -> Tensor:
         """One image for each label (see `classes.Classes.index`): (B, channels, H, W) in [0, 1].
 
@@ -114,7 +118,15 @@ class Pipeline(Pair):
         (B, N), instead of the mode in `sampling`. extrapolation: larger images than the model was trained on, of which
         an order then speaks, the small image's tokens first. batch_size: images at a time, which changes none of them
         up to float rounding.
+
+        control: images whose edges, say, the samples shall have, one for all or one for each; for a generator with
+        control. control_type: "image" where they are such conditions themselves, see `conditions`. control_scale: how
+        much more the samples shall follow them, 1 for a batch less; by default as in `sampling`.
         """
+        sampling = sampling or self.sampling
+        if control_scale is not None:
+            sampling = replace(sampling, control_guidance=Guidance(control_scale))
+        _check_control(control, extrapolation)
         label = self.label_indices(labels)
         if not len(label):
             raise ValueError("there is nothing to sample: give a label, or None, for each image")
@@ -124,12 +136,14 @@ class Pipeline(Pair):
         if extrapolation is not None:
             grid = extrapolation.grid(grid)
         given = None if order is None else _one_each(orders.explicit(order, grid), len(label))
+        wanted = None if control is None else _for_each(self.conditions(control, control_type), len(label))
         images, generator = [], self.packed()
         for part in torch.arange(len(label)).split(min(batch_size, len(label))):
-            how = generator, label[part], seeds[part], sampling or self.sampling
+            how = generator, label[part], seeds[part], sampling
             places = None if given is None else given[part]
             if extrapolation is None:
-                tokens = draw_tokens(*how, places)
+                condition = None if wanted is None else self._condition(wanted[part])
+                tokens = draw_tokens(*how, places, condition=condition)
             else:
                 tokens = extrapolating.sample(*how, extrapolation, places)
             images.append(self.decode(tokens, grid))
@@ -140,18 +154,22 @@ class Pipeline(Pair):
         sampling: Sampling,
         order: Sequence[int] | Tensor | None = None,
         extrapolation: Extrapolation | None = None,
+        control: data.Images | None = None,
+        control_type: str | None = None,
     ) -> None:
         """Raises the ValueError that `sample` would raise, at the price of its first step for one image."""
         model, grid = self.packed(), self.generator.grid
         large = grid if extrapolation is None else extrapolation.grid(grid)
         given = None if order is None else torch.atleast_2d(orders.explicit(order, large))[:1]
         check_sweeps(model, sampling)
+        _check_control(control, extrapolation)
+        condition = None if control is None else self._condition(self.conditions(control, control_type)[:1])
         label, seeds = self.label_indices([None]), torch.zeros(1, dtype=torch.int64)
         if extrapolation is not None:
             small = torch.zeros(1, model.num_tokens, dtype=torch.int64)
             next(extrapolating.enlarge(model, small, label, seeds, sampling, extrapolation, given))
             given = None if given is None else extrapolation.small_order(grid, given)
-        next(draw_step_by_step(model, label, seeds, sampling, given))
+        next(draw_step_by_step(model, label, seeds, sampling, given, condition=condition))
 
     def forward(
         self,
@@ -205,6 +223,8 @@ class Pipeline(Pair):
         framing: str | Framing = "around",
         guess: int = 0,
         batch_size: int = BATCH,
+        control: data.Images | None = None,
+        control_type: str | None = None,
     ) -> list[Image.Image]:
         """Paints the masked pixels of pictures of any size, given the others, which come back bit for bit.
 
@@ -217,8 +237,11 @@ class Pipeline(Pair):
         guess: where no label is given, paint towards the class under which what is known is likeliest, its log p
         averaged over so many orders. What the mask hides is never read. An empty mask leaves a picture as it is. A
         model of raster order alone does not see what comes after the mask.
+
+        control: a picture as large for each, whose edges, say, shall be there, see `sample`; the picture itself keeps
+        what its mask hides in shape.
         """
-        how = sampling or self.sampling, editing.as_framing(framing), guess, batch_size
+        how = sampling or self.sampling, editing.as_framing(framing), guess, batch_size, control, control_type
         return jobs.inpaint(self, images, mask, label, samples, seed, *how)
 
     def edit(
@@ -231,10 +254,12 @@ class Pipeline(Pair):
         sampling: Sampling | None = None,
         framing: str | Framing = "around",
         batch_size: int = BATCH,
+        control: data.Images | None = None,
+        control_type: str | None = None,
     ) -> list[Image.Image]:
         """`inpaint` towards a class: with guidance, of 2 where nothing is said of `sampling` and the model has none."""
         how = sampling or jobs.guided(self.sampling)
-        return self.inpaint(images, mask, label, samples, seed, how, framing, 0, batch_size)
+        return self.inpaint(images, mask, label, samples, seed, how, framing, 0, batch_size, control, control_type)
 
     def outpaint(
         self,
@@ -251,12 +276,14 @@ class Pipeline(Pair):
         framing: str | Framing = "tile",
         guess: int = 0,
         batch_size: int = BATCH,
+        control: data.Images | None = None,
+        control_type: str | None = None,
     ) -> list[Image.Image]:
         """Paints around pictures, which come back bit for bit: so many pixels on each side, or to a size, width and
-        height, with the picture in its middle. Beyond the trained grid windows slide, which share known tokens. The
-        rest is as in `inpaint`.
+        height, with the picture in its middle. Beyond the trained grid windows slide, which share known tokens.
+        control: a picture as large as each result. The rest is as in `inpaint`.
         """
-        how = sampling or self.sampling, editing.as_framing(framing), guess, batch_size
+        how = sampling or self.sampling, editing.as_framing(framing), guess, batch_size, control, control_type
         return jobs.outpaint(self, images, size, (left, top, right, bottom), label, samples, seed, *how)
 
     def variations(
@@ -282,17 +309,29 @@ class Pipeline(Pair):
         labels: Sequence[Label] | None = None,
         seed: int | Iterable[int] = 0,
         sampling: Sampling | None = None,
+        control: data.Images | None = None,
+        control_type: str | None = None,
     ) -> Tensor:
         """Tokens (B, N) in raster space with those that are not known drawn given the others, which stay as they are.
 
-        known: bool (N,) or (B, N), as many in each image. labels: one for each. `decode` makes pixels of them.
+        known: bool (N,) or (B, N), as many in each image. labels: one for each. `decode` makes pixels of them. control:
+        as in `sample`.
         """
         label = self.label_indices([None] * len(tokens) if labels is None else labels)
         if len(label) != len(tokens):
             raise ValueError(f"{len(label)} labels for {len(tokens)} images: give one for each")
         device, seeds = self.generator.device, seeding.of_images(seed, len(tokens))
-        how = sampling or self.sampling
-        return editing.complete(self.packed(), tokens.to(device), known.to(device), label, seeds, how)
+        how, condition = sampling or self.sampling, None
+        if control is not None:
+            condition = self._condition(_for_each(self.conditions(control, control_type), len(tokens)))
+        return editing.complete(self.packed(), tokens.to(device), known.to(device), label, seeds, how, condition)
+
+    @torch.no_grad()
+    def _condition(self, images: Tensor) -> Tensor:
+        """Condition tokens (B, N, D) of condition images."""
+        generator = self.packed()
+        assert generator.control is not None  # `conditions` has looked
+        return generator.control(images.to(generator.device))
 
     def watch(
         self,
@@ -303,6 +342,8 @@ class Pipeline(Pair):
         sampling: Sampling | None = None,
         framing: str | Framing = "around",
         guess: int = 0,
+        control: data.Array | data.Picture | None = None,
+        control_type: str | None = None,
     ) -> Iterator[jobs.Frame]:
         """The moments of `sample`, or with a picture and a mask of `inpaint`: before the first step and after each,
         grey where nothing is made yet, with the step that made each token. The last one is the result.
@@ -312,7 +353,7 @@ class Pipeline(Pair):
         if image is not None and mask is None:
             raise ValueError("a mask says where to paint in a picture: give one, or leave the picture out")
         how = sampling or self.sampling, editing.as_framing(framing), guess
-        return jobs.watch(self, image, mask, label, seed, *how)
+        return jobs.watch(self, image, mask, label, seed, *how, control=control, control_type=control_type)
 
     # how likely pictures are -----------------------------------------------------------------------------------
 
@@ -416,6 +457,18 @@ def _map(model: Pipeline, spec: FeatureSpec, image: str, output: str, rows: Mapp
     if isinstance(rows[image], (Image.Image, str)):
         raise ValueError("this function reads batches of rows: give map(..., batched=True)")
     return {output: model.features(rows[image], spec, batch_size=len(rows[image]))}
+
+
+def _check_control(control: data.Images | None, extrapolation: Extrapolation | None) -> None:
+    if control is not None and extrapolation is not None:
+        raise ValueError("a larger image than the trained one takes no control: leave it or extrapolation out")
+
+
+def _for_each(conditions: Tensor, images: int) -> Tensor:
+    """Condition images, one for all or one for each."""
+    if len(conditions) not in (1, images):
+        raise ValueError(f"{len(conditions)} control images for {images} images: give one for all or one for each")
+    return conditions.expand(images, -1, -1, -1)
 
 
 def _one_each(order: Tensor, images: int) -> Tensor:

@@ -8,6 +8,7 @@ batches).
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
 import re
@@ -23,7 +24,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from . import data, files, models, npz, pictures, processes, progress, seeding, tokenizers, weights
+from . import conditions, data, files, models, npz, pictures, processes, progress, seeding, tokenizers, weights
 from .classes import Label
 from .extrapolation import Extrapolation
 from .pipeline import Pipeline
@@ -31,8 +32,10 @@ from .sampling import Sampling
 from .settings import refuse_other
 
 IMAGES, GRID, NPZ, LABELS, SETTINGS = "images", "grid.png", "samples.npz", "labels.csv", "settings.json"
+CONTROL = "control.png"
 COUNT = 16  # images where neither a count nor classes are given
 IN_GRID = 64  # images at most
+IN_SHEET = 16  # images with their conditions at most
 # what may differ between the run that began a folder and one that goes on with it
 FREE = ("model", "count", "made_with")
 
@@ -49,6 +52,8 @@ def write_samples(
     extrapolation: Extrapolation | None = None,
     batch_size: int = 64,
     model_name: str = "",
+    control: data.Images | None = None,
+    control_type: str | None = None,
 ) -> Path:
     """Fills `directory` with samples and returns it; what is there already, with the same settings, is kept.
 
@@ -56,7 +61,9 @@ def write_samples(
     rounded to 8 bits. count: by default one for each class named, or of all if balanced, else 16. classes: image i is
     of classes[i % len(classes)]; with none named, `balanced` goes round all classes, and otherwise each image's seed
     draws its class. seed: image i has the seed `seed + i`. order: one permutation for all images. model_name: kept in
-    the settings for the record. The rest is as in `Pipeline.sample`.
+    the settings for the record. control: images that steer the samples in turn, as many samples by default; then
+    control.png shows the first conditions, the samples, and the conditions of the samples. The rest is as in
+    `Pipeline.sample`.
 
     Inside `processes.group` every process makes its share, and the first one the rest. Raises before anything is
     written: a ValueError for settings that cannot be or differ from those of the folder, a FileExistsError for a
@@ -68,15 +75,16 @@ def write_samples(
         raise ValueError("balanced goes round all classes: leave out balanced, or the classes")
     if balanced and not model.classes.count:
         raise ValueError("this model has no classes to balance: leave balanced out")
+    shown = None if control is None else model.conditions(control, control_type).cpu()
     if count is None:
-        count = len(named) or (model.classes.count if balanced else COUNT)
+        count = max(len(named), 0 if shown is None else len(shown)) or (model.classes.count if balanced else COUNT)
     for name, value in (("count", count), ("batch_size", batch_size)):
         if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
             raise ValueError(f"{name} must be a whole number from 1, got {value}")
     if order is not None and torch.as_tensor(order).ndim != 1:
         raise ValueError("a folder has one order for all of its images, (N,): several were given")
     seeds = seeding.of_images(seed, count)
-    model.check_sampling(sampling, order, extrapolation)
+    model.check_sampling(sampling, order, extrapolation, shown, conditions.GIVEN)
     round_of = named or list(range(model.classes.count if balanced else 0))
     labels = class_indices(seeds, round_of, model.classes.count)
     first = processes.rank() == 0
@@ -87,7 +95,8 @@ def write_samples(
             "tokenizer": {"name": tokenizers.name_of(model.tokenizer), **model.tokenizer.config},
             "dtype": str(model.generator.dtype).removeprefix("torch."),
             "weights": weights.fingerprint(model.generator, model.tokenizer),
-            "sampling": asdict(sampling),
+            "sampling": sampling.as_dict(),
+            "control": None if shown is None else {"pictures": hashlib.sha256(shown.numpy().tobytes()).hexdigest()},
             "seed": seed,
             "classes": named,
             "balanced": balanced,
@@ -100,10 +109,13 @@ def write_samples(
         }
         begin(directory, json.loads(json.dumps(settings, default=lambda of_numpy: of_numpy.item())))
     processes.wait_for_all()
-    _draw(model, directory, labels, seeds, sampling, order, extrapolation, batch_size)
+    _draw(model, directory, labels, seeds, sampling, order, extrapolation, batch_size, shown)
     processes.wait_for_all()
     if first:
         _finish(model, directory, labels, seeds, len(round_of))
+        if shown is not None:
+            samples = [_open(image_path(directory, number)) for number in range(min(count, IN_SHEET))]
+            files.write_bytes(directory / CONTROL, pictures.png(control_sheet(model, shown, samples)))
     return directory
 
 
@@ -161,6 +173,7 @@ def _draw(
     order: Sequence[int] | None,
     extrapolation: Extrapolation | None,
     batch_size: int,
+    control: Tensor | None,
 ) -> None:
     """Makes the images of this process's share that are not there."""
     share = range(processes.rank(), len(labels), processes.world())
@@ -178,7 +191,11 @@ def _draw(
     ):
         for part in torch.tensor(missing, dtype=torch.int64).split(batch_size) if missing else ():
             wanted: list[Label] = [None if label == model.classes.count else label for label in labels[part].tolist()]
-            images = model.sample(wanted, sampling, seeds[part].tolist(), order, extrapolation, batch_size)
+            how = sampling, seeds[part].tolist(), order, extrapolation, batch_size
+            steer: dict[str, Any] = {}
+            if control is not None:
+                steer = {"control": control[part % len(control)], "control_type": conditions.GIVEN}
+            images = model.sample(wanted, *how, **steer)
             list(pool.map(save, part.tolist(), images.cpu()))
             bar.update(len(part))
 
@@ -202,6 +219,20 @@ def _finish(model: Pipeline, directory: Path, labels: Tensor, seeds: Tensor, tur
 
     if npz.count(directory / NPZ) != len(paths):
         npz.write(directory / NPZ, paths, labels.tolist() if model.classes.count else None)
+
+
+def control_sheet(model: Pipeline, control: Tensor, samples: Sequence[Image.Image]) -> Image.Image:
+    """A row of two samples or so: the condition (of conditions (n, c, H, W) in turn), the sample and, where one can be
+    computed, the condition of the sample.
+    """
+    kind, shown = model.generator.config["control"]["kind"], []
+    captions = ["condition", "sample", *([] if kind == conditions.GIVEN else ["its condition"])]
+    for number, sample in enumerate(samples):
+        shown += [data.to_pil(control[number % len(control)]), sample]
+        if kind != conditions.GIVEN:
+            shown.append(data.to_pil(model.conditions(sample)[0]))
+    columns = len(captions) * min(2, len(samples))
+    return pictures.grid([one.convert("RGB") for one in shown], columns, captions * len(samples))
 
 
 def _open(path: Path) -> Image.Image:

@@ -7,7 +7,7 @@ batches in float32 except for near-ties, because matrix products of another size
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
@@ -33,6 +33,9 @@ class Sampling:
     sweeps: how often the finished image is gone over again (block Gibbs sampling): half of its tokens are drawn anew
     given the others, then the other half. ARPG predicts the first tokens of an image without knowing where they lie,
     and on a small grid such a bad start shows; one sweep mends most of it.
+    control_guidance: away from the same class without the condition, where there is one, as guidance leads away from
+    the same condition without the class: logits = cond + (guidance - 1) * (cond - no class) + (control_guidance - 1) *
+    (cond - no condition). Each that is on takes another batch.
     """
 
     steps: int | None = None
@@ -44,11 +47,13 @@ class Sampling:
     order: str | None = None
     within_step: str | None = None
     sweeps: int = 0
+    control_guidance: Guidance = field(default_factory=Guidance)
 
     def __post_init__(self) -> None:
         with_plain_numbers(self)
-        if not isinstance(self.guidance, Guidance):
-            raise ValueError(f"guidance is an object, got {self.guidance!r}: write Guidance({self.guidance!r})")
+        for name in ("guidance", "control_guidance"):
+            if not isinstance(value := getattr(self, name), Guidance):
+                raise ValueError(f"{name} is an object, got {value!r}: write Guidance({value!r})")
         if not self.temperature > 0:
             raise ValueError(f"temperature must be above 0, got {self.temperature}; top_k=1 is greedy")
         if not is_whole(self.top_k):
@@ -59,11 +64,20 @@ class Sampling:
             raise ValueError(f"sweeps must be a whole number from 0, got {self.sweeps}")
         tokens_per_step(self.schedule, 1, self.steps)  # raises for a wrong name or number of steps
 
+    def as_dict(self) -> dict[str, Any]:
+        """As JSON takes it. What nothing is said of since before there was control is left out."""
+        made = asdict(self)
+        if self.control_guidance == Guidance():
+            del made["control_guidance"]
+        return made
+
     @classmethod
     def from_dict(cls, settings: Mapping[str, Any]) -> Sampling:
-        """What `dataclasses.asdict` made of one, JSON's lists for tuples included."""
-        guidance = dict(settings["guidance"])
-        return cls(**{**settings, "guidance": Guidance(**{**guidance, "interval": tuple(guidance["interval"])})})
+        """What `as_dict` made of one, JSON's lists for tuples included."""
+        made = dict(settings)
+        for name in {"guidance", "control_guidance"} & made.keys():
+            made[name] = Guidance(**{**made[name], "interval": tuple(made[name]["interval"])})
+        return cls(**made)
 
 
 @dataclass(frozen=True)
@@ -75,7 +89,8 @@ class Step:
     tokens: Tensor  # (B, N) in raster space, UNKNOWN where nothing is decoded yet
     positions: Tensor  # (B, n) raster positions decoded in this step
     logits: Tensor  # (B, n, V) after guidance
-    raw_logits: Tensor  # (B or 2B, n, V) before it: conditional, then unconditional
+    # (branches * B, n, V) before it: conditional, then, where guidance is on, without the class, without the condition
+    raw_logits: Tensor
 
 
 def filter_logits(logits: Tensor, top_k: int = 0, top_p: float = 1.0) -> Tensor:
@@ -125,14 +140,16 @@ def decode(
     sampling: Sampling,
     order: Tensor | None = None,
     known: Tensor | None = None,
+    condition: Tensor | None = None,
 ) -> Iterator[Step]:
     """Decodes tokens step by step and yields after each step.
 
     label: (B,) class indices, num_classes for the null class. seeds: (B,) int64. order: (B, N), else drawn from the
     seeds by `sampling.order`. known: (B, N) tokens in raster space, UNKNOWN where they are to be decoded; as many are
     known in each image. They come first in the order, so that what is decoded depends on all of them. A model of raster
-    order alone takes them as it gets there, in any number: what it decodes depends on those before it. The model is
-    used in evaluation mode, as it is when the first step is asked for.
+    order alone takes them as it gets there, in any number: what it decodes depends on those before it. condition: (B,
+    N, D) in raster space, `model.control(images)`. The model is used in evaluation mode, as it is when the first step
+    is asked for.
     """
     batch, count, device = len(label), model.num_tokens, model.device
     label, seeds = label.to(device), seeds.to(device)
@@ -156,14 +173,30 @@ def decode(
     guidance = sampling.guidance
     if not (guidance.off or model.num_classes):
         raise ValueError("this model has no classes that guidance could lead to: leave guidance out")
-    copies = 1 if guidance.off else 2
-    labels = label if guidance.off else torch.cat((label, torch.full_like(label, model.num_classes)))
+    labels, control = [label], sampling.control_guidance
+    if not guidance.off:
+        labels.append(torch.full_like(label, model.num_classes))
+    conditions = [] if condition is None else [condition.to(device)] * len(labels)
+    steered = condition is not None and not control.off
+    if steered:
+        labels.append(label)
+        conditions.append(torch.zeros_like(conditions[0]))
+    copies = len(labels)
     prefix, given = order[:, :done], known.gather(1, order[:, :done])
     model = packing.twin(model)
-    state = model.start(labels, given.repeat(copies, 1), prefix.repeat(copies, 1), sampling.within_step)
+    state = model.start(
+        torch.cat(labels),
+        given.repeat(copies, 1),
+        prefix.repeat(copies, 1),
+        sampling.within_step,
+        condition=torch.cat(conditions) if conditions else None,
+    )
 
     def guide(raw: Tensor, done: int, size: int) -> Tensor:
-        return raw if guidance.off else guided(raw, guidance.at(done, size, count))
+        logits = raw[:batch] if guidance.off else guided(raw[: 2 * batch], guidance.at(done, size, count))
+        if steered:
+            logits = logits + (control.at(done, size, count) - 1) * (raw[:batch] - raw[-batch:])
+        return logits
 
     yield from run(model, state, order, known, done, noise, sizes, sampling, guide)
 
@@ -214,10 +247,11 @@ def sample(
     sampling: Sampling,
     order: Tensor | None = None,
     known: Tensor | None = None,
+    condition: Tensor | None = None,
 ) -> Tensor:
     """The finished tokens, (B, N) in raster space: those that `every_step` ends with. Arguments as in `decode`."""
     tokens = known
-    for step in every_step(model, label, seeds, sampling, order, known):
+    for step in every_step(model, label, seeds, sampling, order, known, condition):
         tokens = step.tokens
     assert tokens is not None  # without known tokens there is a step
     return tokens.to(model.device)
@@ -230,6 +264,7 @@ def every_step(
     sampling: Sampling,
     order: Tensor | None = None,
     known: Tensor | None = None,
+    condition: Tensor | None = None,
 ) -> Iterator[Step]:
     """The steps of `decode`, then those that go over the image again, `sampling.sweeps` times. Arguments as there."""
     check_sweeps(model, sampling)
@@ -237,7 +272,7 @@ def every_step(
     tokens = unknown if known is None else known.to(model.device)
     model = packing.twin(model)  # once for all sweeps
     drawn = tokens == UNKNOWN
-    for step in decode(model, label, seeds, sampling, order, tokens):
+    for step in decode(model, label, seeds, sampling, order, tokens, condition):
         tokens = step.tokens
         yield step
     for sweep in range(sampling.sweeps):
@@ -245,7 +280,7 @@ def every_step(
         redraw = orders.known_first(orders.random(model.grid, again), drawn)[:, : int(drawn[0].sum())]
         for number, half in enumerate(redraw.tensor_split(2, 1)):
             hidden = tokens.scatter(1, half, UNKNOWN)
-            for step in decode(model, label, seeding.derive(again, number), sampling, None, hidden):
+            for step in decode(model, label, seeding.derive(again, number), sampling, None, hidden, condition):
                 tokens = step.tokens
                 yield step
 

@@ -17,15 +17,19 @@ def _seeded():
 
 
 @pytest.fixture(params=tiny.EVERY, ids=tiny.name)
-def model(request):
-    """Each registered generator on a square and on another grid, with weights that let every input matter."""
+def model(request, monkeypatch):
+    """Each registered generator on a square and on another grid, with weights that let every input matter; those with
+    control are steered.
+    """
+    tiny.steer(monkeypatch)
     name, grid, config = request.param
     return tiny.model(name, grid, **config)
 
 
 @pytest.fixture(params=tiny.VARIANTS, ids=tiny.name)
-def build(request):
+def build(request, monkeypatch):
     """The same generators as a function of the grid (and any other keyword)."""
+    tiny.steer(monkeypatch)
     name, config = request.param
     return lambda grid=(2, 3), **more: tiny.model(name, grid, **(config | more))
 

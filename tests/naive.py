@@ -36,17 +36,21 @@ def read(
     steps: Sequence[int] = (),
     full: bool = False,
     bare: bool = False,
+    condition: Tensor | None = None,
 ) -> Reading:
     """Reads the class, then `tokens` (B, m) at `places` (B, m), and asks about the positions `asked` (B, n).
 
     steps: for each token the sampling step that decoded it, from 1, or 0 if it was known from the start.
     full: all that is read sees all that is read. bare: RandAR reads tokens without the instructions before them.
+    condition: (B, N, D), added to what asks for a position.
     """
     naive, model = NAIVE[type(model).__name__], copy.deepcopy(model).double()
-    return naive(model, label, tokens, places, asked, within_step, steps, full, bare)
+    if condition is None:  # the one by which the tests steer, if they do
+        condition = model.check_condition(None, len(label))
+    return naive(model, label, tokens, places, asked, within_step, steps, full, bare, condition)
 
 
-def llamagen(model, label, tokens, places, asked, within_step, steps, full, bare):
+def llamagen(model, label, tokens, places, asked, within_step, steps, full, bare, condition):
     """class, x, x, ..., x under a plain causal mask; the last of them predicts."""
     assert within_step == "causal"
     x = torch.cat((model.label_embedding(label)[:, None], model.token_embedding(tokens)), 1)
@@ -58,12 +62,12 @@ def llamagen(model, label, tokens, places, asked, within_step, steps, full, bare
     return Reading(token, [], rms_norm(x[:, -1:], model.norm) @ model.head.weight.T)
 
 
-def randar(model, label, tokens, places, asked, within_step, steps, full, bare):
+def randar(model, label, tokens, places, asked, within_step, steps, full, bare, condition):
     """class, q, x, q, x, ..., q, q, q under a plain causal mask."""
     assert within_step == "causal"
 
     def instruction(at):
-        return turn(model.instruction.view(1, 1, model.num_heads, -1), at, model).flatten(2)
+        return turn(model.instruction.view(1, 1, model.num_heads, -1), at, model).flatten(2) + there(condition, at)
 
     x, at = [model.label_embedding(label)[:, None]], [torch.full_like(label, -1)[:, None]]
     for i in range(tokens.shape[1]):
@@ -80,7 +84,7 @@ def randar(model, label, tokens, places, asked, within_step, steps, full, bare):
     return Reading([s[:, first - 1] for s in states], [s[:, first:] for s in states], logits[:, first:])
 
 
-def arpg(model, label, tokens, places, asked, within_step, steps, full, bare):
+def arpg(model, label, tokens, places, asked, within_step, steps, full, bare, condition):
     """class, x, x, x in the first half; the second half asks its keys and values, each position by itself."""
     x = model.embedding(torch.cat((model.vocab_size + 1 + label[:, None], tokens), 1))
     at = torch.cat((torch.full_like(label, -1)[:, None], places), 1)
@@ -94,7 +98,7 @@ def arpg(model, label, tokens, places, asked, within_step, steps, full, bare):
         token.append(x[:, -1])
     k, v = (rms_norm(x, model.kv_norm) @ model.kv.weight.T).unflatten(-1, (2, model.num_heads, -1)).unbind(2)
     k, mask = turn(k, at, model), torch.ones(asked.shape[1], x.shape[1]).bool()
-    y = model.embedding.weight[model.vocab_size].expand(*asked.shape, -1)
+    y = model.embedding.weight[model.vocab_size] + there(condition, asked)
     for block in model.cross_blocks:
 
         def ask(h, attn=block.attn):
@@ -124,6 +128,13 @@ def turn(x: Tensor, at: Tensor, model: Generator) -> Tensor:
     there = (at >= 0)[:, :, None, None]
     cos, sin, a, b = angles.cos() * there, angles.sin() * there, x[..., 0::2], x[..., 1::2]
     return torch.stack((a * cos - b * sin, b * cos + a * sin), -1).flatten(-2)
+
+
+def there(condition: Tensor | None, at: Tensor) -> Tensor:
+    """What a condition (B, N, D) says at positions (B, n): (B, n, D)."""
+    if condition is None:
+        return torch.zeros(*at.shape, 1).double()
+    return condition.double()[torch.arange(len(at))[:, None], at]
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:

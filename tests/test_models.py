@@ -6,7 +6,6 @@ import torch
 from naive import read as naive_read
 
 from randfeat import orders
-from randfeat.layers import Block
 from randfeat.models import MODELS, SIZES, base, create, name_of
 
 CAN_READ = {
@@ -216,7 +215,7 @@ def test_parts_of_a_batch_are_read_as_the_batch(model, context, stream, monkeypa
 @pytest.mark.parametrize(("build", "context", "stream"), tiny.readings(tiny.VARIANTS), indirect=["build"])
 def test_nothing_deeper_than_asked_for_is_computed(build, context, stream):
     model = build(depth=4)
-    blocks = [module for module in model.modules() if isinstance(module, Block)]
+    blocks = [*model.blocks, *getattr(model, "cross_blocks", [])]
     ran = []
     for module in (*blocks, model.head):
         module.register_forward_hook(lambda module, *_: ran.append(module))

@@ -53,7 +53,8 @@ def test_the_flags_are_the_fields():
     assert painting.sampling_of(args, Sampling(88)) == Sampling(88)
     own = {"model", "image", "out", "samples", "seed", "mask", "box", "cls", "guess", "gif"}
     how = {*sample.SAMPLING, *sample.guidance_flags("guidance"), *painting.FRAMING}
-    assert set(vars(args)) == own | how | {"batch_size", "device", "dtype"}
+    control = {"control", "control_type", *sample.guidance_flags("control_scale")}
+    assert set(vars(args)) == own | how | control | {"batch_size", "device", "dtype"}
     said = "--fit tile --margin 1 --cover 0.5 --grow 2 --overlap 0.25 --feather 3 --steps 4"
     said = parser.parse_args(["MODEL", "IMAGE", "--mask", "M", *said.split()])
     assert painting.framing_of(said) == Framing("tile", 1, 0.5, 2, 0.25, 3)

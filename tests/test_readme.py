@@ -72,6 +72,9 @@ def test_the_blocks_run(demo, monkeypatch, hub):
     assert [one.size for one in seen["wider"]] == [(16, 12)] * 4
     for command in ("inpaint", "edit", "outpaint", "vary"):
         assert len(list((demo.parent / command / "images").iterdir())) == 4
+    assert seen["relatives"].shape == (10, 1, 8, 8)
+    assert (demo.parent / "steered" / "control.png").is_file()
+    assert len(list((demo.parent / "repainted" / "images").iterdir())) == 4
     assert seen["store"].as_numpy().shape == (6, 256)
     with Image.open(demo.parent / "map.png") as map_of_photos:
         assert map_of_photos.size == (1600, 1600)

@@ -42,13 +42,14 @@ def fields(cls):
 
 
 def test_the_flags_are_the_fields():
-    assert set(sample.SAMPLING.values()) == fields(Sampling) - {"guidance"}
+    assert set(sample.SAMPLING.values()) == fields(Sampling) - {"guidance", "control_guidance"}
     assert set(sample.EXTRAPOLATION.values()) == fields(Extrapolation) - {"spatial"}
-    for name in ("guidance", "spatial"):
+    for name in ("guidance", "spatial", "control_scale"):
         assert set(sample.guidance_flags(name).values()) == fields(Guidance)
     others = {"model", "out", "classes", "count", "balanced", "seed", "order_file", "batch_size", "device", "dtype"}
     flags = {*sample.SAMPLING, *sample.EXTRAPOLATION, *sample.guidance_flags("guidance")}
-    assert set(vars(parse())) == flags | set(sample.guidance_flags("spatial")) | others
+    flags |= set(sample.guidance_flags("spatial")) | set(sample.guidance_flags("control_scale"))
+    assert set(vars(parse())) == flags | {"control", "control_type"} | others
 
 
 def test_what_is_not_said_is_as_published():

@@ -11,11 +11,14 @@ from torch import Tensor
 from randfeat import orders
 from randfeat.models import MODELS, Generator, base, create
 
+CONTROL: dict[str, Any] = {"kind": "edges", "patch": 2, "width": 8, "depth": 1}
 # a newly registered model is tested by being registered
 VARIANTS: list[tuple[str, dict[str, Any]]] = [
     *((name, {}) for name in MODELS),
     ("llamagen", {"num_kv_heads": 1}),
     ("randar", {"num_kv_heads": 1}),
+    ("arpg", {"control": CONTROL}),
+    ("randar", {"control": CONTROL}),
 ]
 EVERY = [(name, grid, config) for name, config in VARIANTS for grid in ((3, 3), (2, 4))]
 ANY_ORDER = [variant for variant in EVERY if "random" in MODELS[variant[0]].order_modes]
@@ -34,7 +37,11 @@ def readings(variants: list[tuple], *but: str) -> list[Any]:
 
 def name(variant: tuple) -> str:
     model, *grid, config = variant
-    parts = [model, *("x".join(map(str, g)) for g in grid), *(f"{k}={v}" for k, v in config.items())]
+    parts = [
+        model,
+        *("x".join(map(str, g)) for g in grid),
+        *(k if k == "control" else f"{k}={v}" for k, v in config.items()),
+    ]
     return "-".join(parts)
 
 
@@ -47,6 +54,24 @@ def model(name: str, grid: tuple[int, int] = (2, 3), seed: int = 0, **config: An
         noise = torch.randn(parameter.shape, generator=generator)
         parameter.data = 0.3 * noise if parameter.ndim > 1 else 1 + 0.3 * noise
     return made.eval()
+
+
+def condition_image(model: Generator, images: int = 1, seed: int = 0) -> Tensor:
+    """(B, 1, H, W), as CONTROL asks for."""
+    h, w = (side * CONTROL["patch"] for side in model.grid)
+    return torch.rand(images, 1, h, w, generator=torch.Generator().manual_seed(seed))
+
+
+def steer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From now on each generator with control is steered by one image, where a call gives it no condition."""
+    check = Generator.check_condition
+
+    def steered(self: Generator, condition: Tensor | None, batch: int) -> Tensor | None:
+        if condition is None and self.control is not None:
+            condition = self.control(condition_image(self)).expand(batch, -1, -1)
+        return check(self, condition, batch)
+
+    monkeypatch.setattr(Generator, "check_condition", steered)
 
 
 def batch(model: Generator, images: int = 3, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:

@@ -25,7 +25,9 @@ class Control(Generator):
     streams = ("token",)
     within_step = ("causal",)
 
-    def pre_logits(self, tokens: Tensor, label: Tensor | None, order: Tensor) -> Tensor:
+    def pre_logits(
+        self, tokens: Tensor, label: Tensor | None, order: Tensor, condition: Tensor | None = None
+    ) -> Tensor:
         raise TypeError(f"{type(self).__name__} has no order to predict in: train it by its own objective")
 
     def start(self, label: Tensor, *known: Any, **how: Any) -> State:
@@ -55,7 +57,14 @@ class MaskedTransformer(Control):
         return self.norm(x)
 
     def states(
-        self, tokens: Tensor, label: Tensor, order: Tensor, layers: Sequence[int], context: Context, stream: Stream
+        self,
+        tokens: Tensor,
+        label: Tensor,
+        order: Tensor,
+        layers: Sequence[int],
+        context: Context,
+        stream: Stream,
+        condition: Tensor | None = None,
     ) -> list[Tensor]:
         x, rope = self._embedded(tokens)
         states = self.through(self.blocks, x, rope, layers, slice(None))
@@ -130,7 +139,14 @@ class PixelAutoencoder(Control):
         return tokens.to(self.dtype).div(127.5).sub(1).unflatten(1, (-1, self.patch))
 
     def states(
-        self, tokens: Tensor, label: Tensor, order: Tensor, layers: Sequence[int], context: Context, stream: Stream
+        self,
+        tokens: Tensor,
+        label: Tensor,
+        order: Tensor,
+        layers: Sequence[int],
+        context: Context,
+        stream: Stream,
+        condition: Tensor | None = None,
     ) -> list[Tensor]:
         x, states = self.embed(self.patches(tokens)) + self.places, {}
         for i, block in enumerate(self.blocks[: max(layers)], 1):

@@ -6,6 +6,7 @@ are those of `randfeat inpaint --help`.
 examples:
   randfeat edit MODEL photo.jpg --mask mask.png --class "tabby cat"
   randfeat edit MODEL photo.jpg --box 100 40 180 200 --class 281 --guidance 4 --samples 8 --gif
+  randfeat edit MODEL photo.jpg --mask mask.png --class otter --control drawing.png --control-type image
 """
 
 from __future__ import annotations

@@ -19,6 +19,7 @@ examples:
   randfeat inpaint MODEL photo.jpg --mask mask.png --samples 8 --guess 4
   randfeat inpaint MODEL photo.jpg --box 100 40 180 200 --class otter --feather 4
   randfeat inpaint MODEL photo.jpg --mask mask.png --fit tile --gif
+  randfeat inpaint MODEL photo.jpg --mask mask.png --class otter --control photo.jpg   (what is hidden keeps its edges)
 
 `randfeat sample --help` explains the schedules.
 """

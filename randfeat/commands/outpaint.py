@@ -7,6 +7,7 @@ result to the model's size instead. DIR is filled as by `randfeat inpaint --help
 examples:
   randfeat outpaint MODEL photo.jpg --size 512x256
   randfeat outpaint MODEL photo.jpg --sides 128 0 128 0 --samples 8 --overlap 0.75 --gif
+  randfeat outpaint MODEL photo.jpg --size 512x256 --control drawing.png --control-type image
 """
 
 from __future__ import annotations
@@ -46,19 +47,21 @@ def job(args: argparse.Namespace, model: Pipeline, picture: np.ndarray) -> dict[
     sides = jobs.sides_of(picture, args.size, args.sides or (0, 0, 0, 0))
     left, top, right, bottom = sides
     extended, mask, corner = jobs.extend(picture, sides)
-    sampling, framing = painting.sampling_of(args, model.sampling), painting.framing_of(args)
+    sampling = painting.steered(args, painting.sampling_of(args, model.sampling))
+    control, steering = painting.control_of(args, model, extended)
+    framing = painting.framing_of(args)
     image, label = Image.fromarray(picture), painting.label_of(args, model, extended, mask, framing, corner)
 
     def paint(seeds: Any) -> list[Image.Image]:
         how = sampling, framing, 0, args.batch_size
-        return model.outpaint(image, None, left, top, right, bottom, label, len(seeds), seeds, *how)
+        return model.outpaint(image, None, left, top, right, bottom, label, len(seeds), seeds, *how, **control)
 
     def watch() -> Any:
-        return jobs.watch(model, image, None, label, args.seed, sampling, framing, 0, sides)
+        return jobs.watch(model, image, None, label, args.seed, sampling, framing, 0, sides, **control)
 
     return {
         "paint": paint,
-        "before": {"original": hidden(extended, mask)},
+        "before": {"original": hidden(extended, mask), **painting.shown(control)},
         "watch": watch if args.gif else None,
         "settings": {
             "sides": list(sides),
@@ -66,5 +69,6 @@ def job(args: argparse.Namespace, model: Pipeline, picture: np.ndarray) -> dict[
             "guess": args.guess,
             "sampling": sampling,
             "framing": framing,
+            "control": steering,
         },
     }

@@ -10,10 +10,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .sample import ORDER_HELP, add_machine, add_sampling, given, sampling_of
+from .sample import ORDER_HELP, add_control, add_machine, add_sampling, given, sampling_of, steered
 
 if TYPE_CHECKING:
     import numpy as np
+    from PIL import Image
 
     from ..classes import Label
     from ..editing import Framing
@@ -44,6 +45,7 @@ def add_how(parser: argparse.ArgumentParser, watched: bool = True) -> None:
     how.add_argument("--order", metavar="MODE", help=ORDER_HELP)
     if watched:
         how.add_argument("--gif", action="store_true", help="show how the first result comes to be, and in which order")
+        add_control(parser, "a picture as large as the result, which says what is there")
     add_machine(parser)
 
 
@@ -123,19 +125,21 @@ def mask_job(args: argparse.Namespace, model: Pipeline, picture: np.ndarray, gui
     mask = as_mask(args.mask if args.box is None else args.box, picture.shape[:2])
     if not mask.any():
         print("the mask is empty, nothing is white: the picture stays as it is", file=sys.stderr)
-    sampling = sampling_of(args, jobs.guided(model.sampling) if guided else model.sampling)
+    sampling = steered(args, sampling_of(args, jobs.guided(model.sampling) if guided else model.sampling))
+    control, steering = control_of(args, model, picture)
     framing, image = framing_of(args), Image.fromarray(picture)
     label = label_of(args, model, picture, mask, framing)
 
     def paint(seeds: Any) -> list[Image.Image]:
-        return model.inpaint(image, mask, label, len(seeds), seeds, sampling, framing, 0, args.batch_size)
+        how = sampling, framing, 0, args.batch_size
+        return model.inpaint(image, mask, label, len(seeds), seeds, *how, **control)
 
     def watch() -> Any:
-        return jobs.watch(model, image, mask, label, args.seed, sampling, framing)
+        return jobs.watch(model, image, mask, label, args.seed, sampling, framing, **control)
 
     return {
         "paint": paint,
-        "before": {"original": image, "masked": hidden(picture, mask)},
+        "before": {"original": image, "masked": hidden(picture, mask), **shown(control)},
         "watch": watch if args.gif else None,
         "settings": {
             "mask": str(args.mask or args.box),
@@ -144,8 +148,30 @@ def mask_job(args: argparse.Namespace, model: Pipeline, picture: np.ndarray, gui
             "guess": args.guess,
             "sampling": sampling,
             "framing": framing,
+            "control": steering,
         },
     }
+
+
+def control_of(
+    args: argparse.Namespace, model: Pipeline, result: np.ndarray
+) -> tuple[dict[str, Any], dict[str, str] | None]:
+    """Keywords of the job for --control, and what the settings keep of it. result: a picture of the result's size."""
+    from PIL import Image
+
+    from ..editing import jobs
+
+    if args.control is None:
+        return {}, None
+    (picture,) = jobs.arrays(args.control)
+    kind = jobs.check_control(model, [result], [picture], args.control_type)
+    seen = hashlib.sha256(repr(picture.shape).encode() + picture.tobytes()).hexdigest()
+    return {"control": Image.fromarray(picture), "control_type": kind}, {"picture": seen, "kind": kind}
+
+
+def shown(control: dict[str, Any]) -> dict[str, Image.Image]:
+    """What the sheet shows of control."""
+    return {"control": control["control"]} if control else {}
 
 
 def label_of(

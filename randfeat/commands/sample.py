@@ -9,6 +9,7 @@ published. DIR then holds
                           ADM's (grey images as three equal channels)
   labels.csv              file, class, name and seed of each
   settings.json           everything that decided how they look
+  control.png             with --control: conditions, samples, and the conditions of the samples
 
 Image i has the seed S + i, which alone fixes its order and its noise, whatever the batch and the number of processes.
 The same command makes what is missing, with a larger --count what is new; other settings need another DIR.
@@ -17,6 +18,7 @@ examples:
   randfeat sample demo/models/randar --classes 3 8 --count 20
   randfeat sample MODEL --classes "golden retriever" otter n02128385 --guidance 4 --steps 64
   randfeat sample MODEL --count 50000 --balanced --dtype bfloat16 --out for-fid
+  randfeat sample MODEL --control photo.jpg --classes otter --count 8 --control-scale 2
   torchrun --nproc-per-node 8 -m randfeat sample MODEL --count 50000 --balanced --out for-fid
 
 schedules, tokens decoded in each step:
@@ -67,6 +69,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     places.add_argument("--order", metavar="MODE", help=ORDER_HELP)
     places.add_argument("--order-file", type=Path, metavar="FILE", help="an order of your own, of row * width + column")
 
+    add_control(parser, "pictures that steer the samples in turn", nargs="+")
+
     larger = parser.add_argument_group("larger images than the model was trained on (RandAR, ARPG)")
     larger.add_argument(
         "--factor", type=int, nargs="+", metavar="F", help="F times as high and as wide; two: of height, of width"
@@ -106,6 +110,16 @@ def add_guidance(parser: Any, name: str, summary: str) -> None:
     parser.add_argument(f"{flag}-interval", nargs=2, type=float, metavar=("A", "B"), help="off outside these shares")
 
 
+def add_control(parser: argparse.ArgumentParser, summary: str, **how: Any) -> None:
+    """The flags of control; `steered` reads those of its guidance."""
+    control = parser.add_argument_group("control: what is made has the edges, say, of a picture (see docs/control.md)")
+    control.add_argument("--control", metavar="IMAGE", help=summary, **how)
+    control.add_argument(
+        "--control-type", metavar="TYPE", help="edges, say, as MODEL was trained; image: IMAGE shows them already"
+    )
+    add_guidance(control, "control-scale", "how much more it shall follow them, or off (off)")
+
+
 def scale(text: str) -> float:
     return 1.0 if text == "off" else float(text)
 
@@ -131,12 +145,14 @@ def run(args: argparse.Namespace) -> None:
                 count=args.count,
                 classes=args.classes,
                 balanced=args.balanced,
-                sampling=sampling_of(args, model.sampling),
+                sampling=steered(args, sampling_of(args, model.sampling)),
                 seed=args.seed,
                 order=order,
                 extrapolation=extrapolation,
                 batch_size=args.batch_size,
                 model_name=args.model,
+                control=args.control,
+                control_type=args.control_type,
             )
         except torch.OutOfMemoryError:
             reason = f"no room for {args.batch_size} images at a time on {device}: choose a smaller --batch-size"
@@ -159,6 +175,14 @@ def guidance_flags(name: str) -> dict[str, str]:
 def sampling_of(args: argparse.Namespace, published: Sampling) -> Sampling:
     """The model's own settings with what was set in their place."""
     return replace(published, **given(args, SAMPLING), guidance=guidance_of(args, "guidance", published.guidance))
+
+
+def steered(args: argparse.Namespace, sampling: Sampling) -> Sampling:
+    """With the guidance of `add_control`; a ValueError where nothing steers."""
+    stray = [flag for flag in ("control_type", *guidance_flags("control_scale")) if getattr(args, flag) is not None]
+    if stray and args.control is None:
+        raise ValueError(f"--{stray[0].replace('_', '-')} is about a picture that steers: give --control too")
+    return replace(sampling, control_guidance=guidance_of(args, "control_scale", sampling.control_guidance))
 
 
 def guidance_of(args: argparse.Namespace, name: str, published: Guidance) -> Guidance:

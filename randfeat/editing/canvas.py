@@ -22,15 +22,22 @@ Window = tuple[slice, slice]  # rows and columns of tokens
 
 
 def complete(
-    model: Generator, tokens: Tensor, known: Tensor, label: Tensor, seeds: Tensor, sampling: Sampling
+    model: Generator,
+    tokens: Tensor,
+    known: Tensor,
+    label: Tensor,
+    seeds: Tensor,
+    sampling: Sampling,
+    condition: Tensor | None = None,
 ) -> Tensor:
     """Draws the unknown tokens given the known ones, which come back unchanged.
 
-    tokens: (B, N) in raster space; known: bool (N,) or (B, N), as many in each image; label, seeds: (B,).
-    A model of raster order alone sees the past only: what it draws does not depend on known tokens further on.
+    tokens: (B, N) in raster space; known: bool (N,) or (B, N), as many in each image; label, seeds: (B,). condition: as
+    in `sampling.decode`. A model of raster order alone sees the past only: what it draws does not depend on known
+    tokens further on.
     Returns (B, N).
     """
-    return sample(model, label, seeds, sampling, known=tokens.masked_fill(~known, UNKNOWN))
+    return sample(model, label, seeds, sampling, known=tokens.masked_fill(~known, UNKNOWN), condition=condition)
 
 
 def paint(
@@ -41,22 +48,34 @@ def paint(
     seeds: Tensor,
     sampling: Sampling,
     step: Grid = (1, 1),
+    control: Tensor | None = None,
 ) -> Iterator[Tensor]:
     """Completes a canvas at least as large as the model's grid, and yields it after each step: (B, rows, columns) with
     UNKNOWN where nothing is made yet.
 
     tokens: (B, rows, columns); known: bool (rows, columns); label, seeds: (B,). step: rows and columns from one window
-    to the next. One window after the other is completed as by `complete`, the first with the seeds as they are.
+    to the next. control: condition images (B, c, H, W) of the canvas, of which each window is steered by its part. One
+    window after the other is completed as by `complete`, the first with the seeds as they are.
     """
     canvas = tokens.to(model.device).masked_fill(~known.to(model.device), UNKNOWN)
     yield canvas
     for number, window in enumerate(windows(known.cpu().numpy(), model.grid, step)):
         own = seeds if number == 0 else seeding.derive(seeds, 5, number)
         given = canvas[:, window[0], window[1]].flatten(1)
-        for made in every_step(model, label, own, sampling, known=given):
+        for made in every_step(model, label, own, sampling, known=given, condition=_condition(model, control, window)):
             canvas = canvas.clone()
             canvas[:, window[0], window[1]] = made.tokens.unflatten(1, model.grid)
             yield canvas
+
+
+def _condition(model: Generator, control: Tensor | None, window: Window) -> Tensor | None:
+    """Of a window, of condition images of the canvas: (B, N, D)."""
+    if control is None:
+        return None
+    assert model.control is not None  # `jobs.check_control` has looked
+    rows, columns = _of_pixels(window, model.config["control"]["patch"])  # a packed adapter is a mere function
+    with torch.no_grad():
+        return model.control(control[:, :, rows, columns])
 
 
 def windows(known: np.ndarray, grid: Grid, step: Grid) -> list[Window]:

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from .. import data, orders, seeding
+from .. import conditions, data, orders, seeding
 from ..sampling import UNKNOWN, Sampling
 from ..schedules import Guidance
 from . import canvas, guessing, masks
@@ -36,12 +36,21 @@ class Task:
     anew: np.ndarray  # tokens, bool of the view's grid
     feather: int = 0
     hide: bool = True
+    condition: Tensor | None = None  # images (1, c, H, W) that steer it, as large as `pixels`
 
     def pixels(self, stride: int, channels: int) -> Tensor:
         """What the model sees, with nothing in it of what is hidden: (1, channels, H, W) in [0, 1]."""
         seen = self.view.of(self.picture)
         if self.hide:
             seen = masks.fill(seen, self.view.of(self.mask))
+        return self._scaled(seen, stride, channels)
+
+    def steered(self, control: np.ndarray, kind: str, stride: int, channels: int) -> Task:
+        """The same with a condition of that kind, of a picture as large as its own."""
+        return replace(self, condition=conditions.make(self._scaled(self.view.of(control), stride, channels), kind))
+
+    def _scaled(self, seen: np.ndarray, stride: int, channels: int) -> Tensor:
+        """A view as the tokenizer takes it: (1, channels, H, W) in [0, 1]."""
         picture = self.view.scaled(seen, stride).convert(data.MODES[channels])
         rows, columns = self.view.grid
         return (
@@ -69,11 +78,14 @@ def inpaint(
     framing: Framing,
     guess: int,
     batch_size: int,
+    control: data.Images | None = None,
+    control_type: str | None = None,
 ) -> list[Image.Image]:
     """See `Pipeline.inpaint`."""
     pictures = arrays(images)
     each = masks.as_masks(mask, [picture.shape[:2] for picture in pictures])
     tasks = [_task(model, *one, framing) for one in zip(pictures, each, strict=True)]
+    tasks = steered(model, pictures, tasks, control, control_type)
     return _paint_all(model, pictures, tasks, label, samples, seed, sampling, framing, guess, batch_size)
 
 
@@ -89,13 +101,17 @@ def outpaint(
     framing: Framing,
     guess: int,
     batch_size: int,
+    control: data.Images | None = None,
+    control_type: str | None = None,
 ) -> list[Image.Image]:
     """See `Pipeline.outpaint`. sides: left, top, right, bottom."""
-    pictures, tasks = [], []
+    pictures: list[np.ndarray] = []
+    tasks: list[Task | None] = []
     for picture in arrays(images):
         extended, mask, corner = extend(picture, sides_of(picture, size, sides))
         pictures.append(extended)
         tasks.append(_task(model, extended, mask, framing, corner))
+    tasks = steered(model, pictures, tasks, control, control_type)
     return _paint_all(model, pictures, tasks, label, samples, seed, sampling, framing, guess, batch_size)
 
 
@@ -181,6 +197,8 @@ def watch(
     framing: Framing,
     guess: int = 0,
     sides: Sequence[int] = (0, 0, 0, 0),
+    control: data.Array | data.Picture | None = None,
+    control_type: str | None = None,
 ) -> Iterator[Frame]:
     """See `Pipeline.watch`. sides: as of `outpaint`, instead of a mask."""
     check_guess(model, guess)
@@ -195,7 +213,8 @@ def watch(
     else:
         picture = arrays([image])[0]
         hidden, corner = masks.as_mask(mask, (picture.shape[0], picture.shape[1])), (0, 0)
-    task = _task(model, picture, hidden, framing, corner)
+    tasks = [_task(model, picture, hidden, framing, corner)]
+    (task,) = steered(model, [picture], tasks, None if control is None else [control], control_type)
     if task is None:
         return iter([Frame(Image.fromarray(picture), np.zeros(model.generator.grid, dtype=int))])
     canvases = _paint(model, [task], _labels(model, label, 1, 1), seeding.of_images(seed, 1), sampling, framing, guess)
@@ -280,6 +299,39 @@ def _task(
     )
 
 
+def steered(
+    model: Pipeline,
+    pictures: Sequence[np.ndarray],
+    tasks: Sequence[Task | None],
+    control: data.Images | None,
+    control_type: str | None,
+) -> list[Task | None]:
+    """The tasks, each with the condition of one control picture as large as its own; as they are without control."""
+    if control is None:
+        return list(tasks)
+    steering = arrays(control)
+    kind = check_control(model, pictures, steering, control_type)
+    how = kind, model.tokenizer.stride, model.channels_for(kind)
+    return [task and task.steered(one, *how) for task, one in zip(tasks, steering, strict=True)]
+
+
+def check_control(
+    model: Pipeline, pictures: Sequence[np.ndarray], control: Sequence[np.ndarray], control_type: str | None
+) -> str:
+    """The kind of condition that control pictures become; a ValueError where they cannot, or are of other sizes."""
+    kind = model.condition_kind(control_type)
+    ours, theirs = ([(one.shape[1], one.shape[0]) for one in many] for many in (control, pictures))
+    if ours != theirs:
+        raise ValueError(
+            f"control {_sizes(ours)} for {_sizes(theirs)} (width x height): give one as large as each result"
+        )
+    return kind
+
+
+def _sizes(sizes: Sequence[tuple[int, int]]) -> str:
+    return f"pictures of {', '.join(f'{width} x {height}' for width, height in sizes)} pixels"
+
+
 def _labels(model: Pipeline, label: Label | Sequence[Label], pictures: int, samples: int) -> Tensor:
     """One class index for each result."""
     several = not isinstance(label, str) and (isinstance(label, Sequence) or getattr(label, "ndim", 0) == 1)
@@ -313,7 +365,9 @@ def _paint(
     if guess:
         found = _guess(model, tokens, known, framing, guess)
         labels = torch.where(labels == generator.num_classes, found, labels)
-    return canvas.paint(generator, tokens, torch.from_numpy(known), labels, seeds, sampling, step)
+    steering = [task.condition for task in tasks if task.condition is not None]
+    control = torch.cat(steering).to(generator.device) if steering else None
+    return canvas.paint(generator, tokens, torch.from_numpy(known), labels, seeds, sampling, step, control)
 
 
 def _guess(model: Pipeline, tokens: Tensor, known: np.ndarray, framing: Framing, count: int) -> Tensor:

@@ -7,6 +7,7 @@ from typing import Any
 
 from .arpg import ARPG
 from .base import Context, Generator, State, Stream
+from .control import Control
 from .llamagen import LlamaGen
 from .randar import RandAR
 from .sizes import SIZES
@@ -18,6 +19,7 @@ __all__ = [
     "MODELS",
     "SIZES",
     "Context",
+    "Control",
     "Generator",
     "LlamaGen",
     "RandAR",

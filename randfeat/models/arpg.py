@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from .. import orders
 from ..layers import CLASS_PLACE, KVCache, rope_at, rotate
-from .base import Context, Generator, State, Stream
+from .base import Context, Generator, State, Stream, conditioned
 
 
 class ARPG(Generator):
@@ -61,8 +61,11 @@ class ARPG(Generator):
         self.norm = nn.RMSNorm(self.embed_dim, self.norm_eps)
         self.head = nn.Linear(self.embed_dim, self.vocab_size, bias=False)
 
-    def pre_logits(self, tokens: Tensor, label: Tensor | None, order: Tensor) -> Tensor:
+    def pre_logits(
+        self, tokens: Tensor, label: Tensor | None, order: Tensor, condition: Tensor | None = None
+    ) -> Tensor:
         self.check_order(order, cut=True)
+        condition = self.check_condition(condition, len(tokens))
         table, label = self.rope(tokens.device), self.labels(label, len(tokens))
         # the last token predicts nothing
         x, places = self._content(label, orders.gather(tokens, order)[:, :-1], order[:, :-1])
@@ -70,13 +73,20 @@ class ARPG(Generator):
         for block in self.blocks:
             x = block(x, rope, causal=True)
         k, v = self._shared(x, rope)
-        y, target = self._queries(order), rope_at(table, order)
+        y, target = self._queries(order, condition), rope_at(table, order)
         for block in self.cross_blocks:
             y = block(y, target, k, v, causal=True)  # query i sees the class and x_0 .. x_{i-1}
         return self.norm(y)
 
     def states(
-        self, tokens: Tensor, label: Tensor, order: Tensor, layers: Sequence[int], context: Context, stream: Stream
+        self,
+        tokens: Tensor,
+        label: Tensor,
+        order: Tensor,
+        layers: Sequence[int],
+        context: Context,
+        stream: Stream,
+        condition: Tensor | None = None,
     ) -> list[Tensor]:
         table, count = self.rope(tokens.device), order.shape[1]
         copies = 2 if context == "echo" else 1
@@ -90,7 +100,7 @@ class ARPG(Generator):
         causal = context in ("causal", "echo")
         if causal:
             k, v = k[:, :, :-1], v[:, :, :-1]  # nobody before the end may see the last token
-        y, target, states = self._queries(order), rope_at(table, order), {}
+        y, target, states = self._queries(order, condition), rope_at(table, order), {}
         for i, block in enumerate(self.cross_blocks[: max(layers)], 1):
             y = states[i] = block(y, target, k, v, causal=causal)
         return [states[i] for i in layers]
@@ -102,15 +112,17 @@ class ARPG(Generator):
         positions: Tensor | None = None,
         within_step: str | None = None,
         table: Tensor | None = None,
+        condition: Tensor | None = None,
     ) -> State:
         within_step = self.check_within_step(within_step)
+        condition = self.check_condition(condition, len(label))
         table = self.rope(label.device) if table is None else table
         if tokens is None or positions is None:
             tokens = positions = label.new_empty(len(label), 0)
         x, places = self._content(self.labels(label, len(label)), tokens, positions)
         # the last layer of the cache holds the shared keys and values; the last token decoded is never fed
         cache = KVCache(self.depth + 1, len(table) - 1)
-        return State(cache, table, x, places, within_step)
+        return State(cache, table, x, places, within_step, condition=condition)
 
     def step(self, state: State, tokens: Tensor | None, queries: Tensor) -> Tensor:
         causal = state.within_step == "causal"
@@ -125,7 +137,7 @@ class ARPG(Generator):
         k, v = state.cache.extend(self.depth, *self._shared(x, rope))
         state.cache.commit(x.shape[1])
         state.asked = queries
-        y, target = self._queries(queries), rope_at(state.table, queries)
+        y, target = self._queries(queries, state.condition), rope_at(state.table, queries)
         for block in self.cross_blocks:
             y = block(y, target, k, v)
         return self.head(self.norm(y))
@@ -140,6 +152,6 @@ class ARPG(Generator):
         k, v = self.kv(self.kv_norm(x)).unflatten(-1, (2 * self.num_heads, -1)).transpose(1, 2).chunk(2, 1)
         return rotate(k, rope), v
 
-    def _queries(self, positions: Tensor) -> Tensor:
-        """The mask token's embedding for each position: (B, n) -> (B, n, D)."""
-        return self.embedding.weight[self.vocab_size].expand(*positions.shape, -1)
+    def _queries(self, positions: Tensor, condition: Tensor | None = None) -> Tensor:
+        """The mask token's embedding for each position, and its condition: (B, n) -> (B, n, D)."""
+        return conditioned(self.embedding.weight[self.vocab_size].expand(*positions.shape, -1), condition, positions)

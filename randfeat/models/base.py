@@ -2,14 +2,15 @@
 
 Shapes: B images, N = h * w tokens, V vocabulary, D width. Tokens go in by raster position; the logits of a
 teacher-forced forward come out by place in the order; hidden states come out by raster position. A label is a class
-index, `num_classes` for the null class, and None stands for the null class of every image.
+index, `num_classes` for the null class, and None stands for the null class of every image. A condition is one token
+(D) for each position, which `control` makes of an image; zeros, like None, are no condition.
 """
 
 from __future__ import annotations
 
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from numbers import Integral
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 
 from .. import orders
 from ..layers import Block, CrossAttention, KVCache, SelfAttention, ffn_width, rope_table
+from .control import Control
 
 # On a CPU that much of the residual stream is read at once: the rest of a batch would push it out of the caches
 BYTES_AT_ONCE = 2 * 2**20
@@ -38,6 +40,7 @@ class State:
     waiting_at: Tensor  # (B, L) their raster positions
     within_step: str  # how the tokens that one step decoded see each other
     asked: Tensor | None = None  # (B, n) raster positions of the last step's logits
+    condition: Tensor | None = None  # (B, N, D) in raster space
 
 
 class Generator(nn.Module, ABC):
@@ -53,6 +56,7 @@ class Generator(nn.Module, ABC):
         num_kv_heads: key-value heads; fewer than num_heads is grouped-query attention.
         ffn_dim: hidden width of SwiGLU, by default 8/3 of D rounded up to a multiple of 256.
         dropout: probability in training, on token embeddings and on what each sub-block adds.
+        control: keywords of `add_control`, for a generator with an adapter for condition images.
     """
 
     # what a model can do; asking for more is refused with these lists
@@ -85,6 +89,7 @@ class Generator(nn.Module, ABC):
         dropout: float = 0.0,
         norm_eps: float = 1e-5,
         rope_base: float = 10000.0,
+        control: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         sizes = dict(vocab_size=vocab_size, embed_dim=embed_dim, depth=depth, num_heads=num_heads)
@@ -120,6 +125,9 @@ class Generator(nn.Module, ABC):
         self.dropout = nn.Dropout(dropout)
         self.build()
         self.init_weights()
+        self.control: Control | None = None
+        if control is not None:
+            self.add_control(**control)
 
     @property
     def num_tokens(self) -> int:
@@ -145,12 +153,21 @@ class Generator(nn.Module, ABC):
         """Makes the modules and parameters; `init_weights` fills them."""
 
     @abstractmethod
-    def pre_logits(self, tokens: Tensor, label: Tensor | None, order: Tensor) -> Tensor:
+    def pre_logits(
+        self, tokens: Tensor, label: Tensor | None, order: Tensor, condition: Tensor | None = None
+    ) -> Tensor:
         """What the head reads to make the logits of `forward`, after the final norm: (B, n, D) in order space."""
 
     @abstractmethod
     def states(
-        self, tokens: Tensor, label: Tensor, order: Tensor, layers: Sequence[int], context: Context, stream: Stream
+        self,
+        tokens: Tensor,
+        label: Tensor,
+        order: Tensor,
+        layers: Sequence[int],
+        context: Context,
+        stream: Stream,
+        condition: Tensor | None = None,
     ) -> list[Tensor]:
         """What `hidden` returns, of what it has checked, but in order space."""
 
@@ -162,12 +179,13 @@ class Generator(nn.Module, ABC):
         positions: Tensor | None = None,
         within_step: str | None = None,
         table: Tensor | None = None,
+        condition: Tensor | None = None,
     ) -> State:
         """Begins to sample: label (B,), with known tokens (B, m) at raster positions (B, m) if there are any.
 
         Known tokens are read causally, in the order in which they are given, by the first step. within_step: how the
         tokens of a later step see each other, one of the class's `within_step`, by default the first. table: the rope
-        table of another grid, which positions then count in; by default that of the trained one.
+        table of another grid, which positions then count in; by default that of the trained one. condition: (B, N, D).
         """
 
     @abstractmethod
@@ -178,13 +196,14 @@ class Generator(nn.Module, ABC):
 
     # shared by all ---------------------------------------------------------------------------------------------
 
-    def forward(self, tokens: Tensor, label: Tensor | None, order: Tensor) -> Tensor:
+    def forward(self, tokens: Tensor, label: Tensor | None, order: Tensor, condition: Tensor | None = None) -> Tensor:
         """Teacher-forced logits: tokens (B, N) in raster space, label (B,), order (B, n) -> (B, n, V) in order space.
 
         Row i predicts the token at `order[:, i]` from the class and the tokens at earlier places only, in training
-        and evaluation alike. An order may be cut short, n <= N: no row knows how many follow.
+        and evaluation alike. An order may be cut short, n <= N: no row knows how many follow. condition: (B, N, D) in
+        raster space, `control(images)`; row i knows those at places <= i at least.
         """
-        return self.head(self.pre_logits(tokens, label, order))
+        return self.head(self.pre_logits(tokens, label, order, condition))
 
     def hidden(
         self,
@@ -194,21 +213,24 @@ class Generator(nn.Module, ABC):
         layers: Sequence[int],
         context: Context = "causal",
         stream: Stream = "token",
+        condition: Tensor | None = None,
     ) -> list[Tensor]:
         """States after blocks `layers` (1-based, before the final norm), each (B, N, D) in raster space.
 
         All N tokens are fed, and nothing deeper than max(layers) runs. context, what a token may see: `causal`, as in
         training; `echo`, a second reading in the same order after the first; `full`, everything; `after`, one extra
         query per position once the whole image is read (stream `query` only); `bare`, the same of an image read
-        without the queries that RandAR has before each token, at no more than the cost of `causal`.
+        without the queries that RandAR has before each token, at no more than the cost of `causal`. condition: as in
+        `forward`.
         """
         self.check_reading(layers, context, stream)
         self.check_order(order)
         count, label = self.images_at_once(), self.labels(label, len(tokens))
-        parts = [
-            self.states(*part, layers, context, stream)
-            for part in zip(tokens.split(count), label.split(count), order.split(count), strict=True)
-        ]
+        condition = self.check_condition(condition, len(tokens))
+        parts = []
+        for rows in (slice(first, first + count) for first in range(0, len(tokens), count)):
+            given = None if condition is None else condition[rows]
+            parts.append(self.states(tokens[rows], label[rows], order[rows], layers, context, stream, given))
         return [orders.scatter(torch.cat(states), order) for states in zip(*parts, strict=True)]
 
     def through(
@@ -255,6 +277,31 @@ class Generator(nn.Module, ABC):
             wrong = label[(label < 0) | (label > self.num_classes)][0]
             raise ValueError(f"label {int(wrong)} is outside 0..{self.num_classes}, whose last is the null class")
         return label
+
+    def add_control(self, **config: Any) -> None:
+        """Gives it a fresh adapter for condition images, `control` (see `Control` for the keywords). Until that is
+        trained nothing that is read or written changes, whatever the condition.
+        """
+        if "query" not in self.streams:
+            raise ValueError(f"{type(self).__name__} asks for no position, so no condition can say what is there")
+        if self.control is not None:
+            raise ValueError(f"this {type(self).__name__} has control by {self.control.kind} already")
+        adapter = Control(grid=self.grid, embed_dim=self.embed_dim, **config)
+        self.control = adapter.to(self.device, self.dtype)
+        self.config["control"] = adapter.config
+
+    def check_condition(self, condition: Tensor | None, batch: int) -> Tensor | None:
+        """The condition, which `control` has made; a ValueError where it cannot have."""
+        if condition is None:
+            return None
+        if self.control is None:
+            raise ValueError(
+                f"this {type(self).__name__} has no control that makes conditions: leave it out, or train one"
+            )
+        expected = (batch, self.num_tokens, self.embed_dim)
+        if tuple(condition.shape) != expected:
+            raise ValueError(f"a condition has the shape {expected}, got {tuple(condition.shape)}: control(images)")
+        return condition
 
     def check_order(self, order: Tensor, cut: bool = False) -> None:
         """Raises a ValueError for what is no permutation (on the CPU only, see `labels`) or not the order it knows.
@@ -314,6 +361,11 @@ class Generator(nn.Module, ABC):
                 nn.init.normal_(parameter, std=0.02, generator=generator)
             else:
                 nn.init.ones_(parameter)
+
+
+def conditioned(queries: Tensor, condition: Tensor | None, positions: Tensor) -> Tensor:
+    """What asks for positions (B, n), with what the condition (B, N, D) says there: (..., n, D) -> (B, n, D)."""
+    return queries if condition is None else queries + orders.gather(condition, positions).to(queries.dtype)
 
 
 def _two(grid: tuple[int, int]) -> tuple[int, int]:

@@ -36,8 +36,11 @@ class LlamaGen(Generator):
         self.norm = nn.RMSNorm(self.embed_dim, self.norm_eps)
         self.head = nn.Linear(self.embed_dim, self.vocab_size, bias=False)
 
-    def pre_logits(self, tokens: Tensor, label: Tensor | None, order: Tensor) -> Tensor:
+    def pre_logits(
+        self, tokens: Tensor, label: Tensor | None, order: Tensor, condition: Tensor | None = None
+    ) -> Tensor:
         self.check_order(order, cut=True)
+        self.check_condition(condition, len(tokens))
         # the last token predicts nothing
         read = tokens[:, : order.shape[1] - 1]
         x, places = self._sequence(self.labels(label, len(tokens)), read, order[:, :-1])
@@ -47,7 +50,14 @@ class LlamaGen(Generator):
         return self.norm(x)
 
     def states(
-        self, tokens: Tensor, label: Tensor, order: Tensor, layers: Sequence[int], context: Context, stream: Stream
+        self,
+        tokens: Tensor,
+        label: Tensor,
+        order: Tensor,
+        layers: Sequence[int],
+        context: Context,
+        stream: Stream,
+        condition: Tensor | None = None,
     ) -> list[Tensor]:
         copies = 2 if context == "echo" else 1
         x, places = self._sequence(label, tokens.repeat(1, copies), order.repeat(1, copies))
@@ -61,8 +71,10 @@ class LlamaGen(Generator):
         positions: Tensor | None = None,
         within_step: str | None = None,
         table: Tensor | None = None,
+        condition: Tensor | None = None,
     ) -> State:
         within_step = self.check_within_step(within_step)
+        self.check_condition(condition, len(label))
         table = self.rope(label.device) if table is None else table
         if tokens is None or positions is None:
             tokens = positions = label.new_empty(len(label), 0)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from .. import orders
 from ..layers import CLASS_PLACE, KVCache, causal_mask, rope_at, rotate
-from .base import ASKED_BEHIND, Context, Generator, State, Stream
+from .base import ASKED_BEHIND, Context, Generator, State, Stream, conditioned
 
 
 @dataclass
@@ -55,30 +55,40 @@ class RandAR(Generator):
         self.norm = nn.RMSNorm(self.embed_dim, self.norm_eps)
         self.head = nn.Linear(self.embed_dim, self.vocab_size, bias=False)
 
-    def pre_logits(self, tokens: Tensor, label: Tensor | None, order: Tensor) -> Tensor:
+    def pre_logits(
+        self, tokens: Tensor, label: Tensor | None, order: Tensor, condition: Tensor | None = None
+    ) -> Tensor:
         self.check_order(order, cut=True)
+        condition = self.check_condition(condition, len(tokens))
         table = self.rope(tokens.device)
         read, label = orders.gather(tokens, order), self.labels(label, len(tokens))
-        x, places = self._sequence(self._instructions(table), label, read, order)
+        x, places = self._sequence(self._instructions(table), label, read, order, condition)
         x, rope = x[:, :-1], rope_at(table, places[:, :-1])  # the last token predicts nothing
         for block in self.blocks:
             x = block(x, rope, causal=True)
         return self.norm(x[:, 1::2])
 
     def states(
-        self, tokens: Tensor, label: Tensor, order: Tensor, layers: Sequence[int], context: Context, stream: Stream
+        self,
+        tokens: Tensor,
+        label: Tensor,
+        order: Tensor,
+        layers: Sequence[int],
+        context: Context,
+        stream: Stream,
+        condition: Tensor | None = None,
     ) -> list[Tensor]:
         table, read = self.rope(tokens.device), orders.gather(tokens, order)
         instructions = self._instructions(table)
-        x, places = self._sequence(instructions, label, read, order)
+        x, places = self._sequence(instructions, label, read, order, condition)
         if context == "bare":
             x, places = (torch.cat((part[:, :1], part[:, self.known_inputs]), 1) for part in (x, places))
         first, mask = x.shape[1], None
         if context == "echo":
-            again = self._pairs(instructions, read, order)
+            again = self._pairs(instructions, read, order, condition)
             x, places = torch.cat((x, again[0]), 1), torch.cat((places, again[1]), 1)
         elif context in ASKED_BEHIND:
-            x = torch.cat((x, instructions[order]), 1)
+            x = torch.cat((x, conditioned(instructions[order], condition, order)), 1)
             places = torch.cat((places, order), 1)
             # an extra query sees class, image and itself, so its row and column of the causal mask keep the diagonal
             # only
@@ -98,24 +108,26 @@ class RandAR(Generator):
         positions: Tensor | None = None,
         within_step: str | None = None,
         table: Tensor | None = None,
+        condition: Tensor | None = None,
     ) -> RandARState:
         within_step = self.check_within_step(within_step)
+        condition = self.check_condition(condition, len(label))
         table = self.rope(label.device) if table is None else table
         if tokens is None or positions is None:
             tokens = positions = label.new_empty(len(label), 0)
         instructions = self._instructions(table)
-        x, places = self._sequence(instructions, self.labels(label, len(label)), tokens, positions)
+        x, places = self._sequence(instructions, self.labels(label, len(label)), tokens, positions, condition)
         cache = KVCache(self.depth, 2 * len(table) - 1)
-        return RandARState(cache, table, x, places, within_step, instructions=instructions)
+        return RandARState(cache, table, x, places, within_step, condition=condition, instructions=instructions)
 
     def step(self, state: State, tokens: Tensor | None, queries: Tensor) -> Tensor:
         assert isinstance(state, RandARState)  # `start` made it
         x, places = state.waiting, state.waiting_at
         if state.asked is not None and tokens is not None:
-            x, places = self._pairs(state.instructions, tokens, state.asked)
+            x, places = self._pairs(state.instructions, tokens, state.asked, state.condition)
             x, places = x[:, 1:], places[:, 1:]  # the first q is in the cache and has seen what it should
         kept = x.shape[1] + 1  # the later queries of this step have not seen its tokens: the next step writes over them
-        x = torch.cat((x, state.instructions[queries]), 1)
+        x = torch.cat((x, conditioned(state.instructions[queries], state.condition, queries)), 1)
         rope = rope_at(state.table, torch.cat((places, queries), 1))
         mask = causal_mask(x.shape[1], state.cache.length + x.shape[1], x.device)
         for i, block in enumerate(self.blocks):
@@ -131,15 +143,23 @@ class RandAR(Generator):
         vector = self.instruction.view(1, self.num_heads, 1, -1).expand(-1, -1, len(table) - 1, -1)
         return rotate(vector, table[None, 1:]).transpose(1, 2).flatten(2)[0]
 
-    def _pairs(self, instructions: Tensor, tokens: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
+    def _pairs(
+        self, instructions: Tensor, tokens: Tensor, positions: Tensor, condition: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """q_0, x_0, q_1, x_1, ...: tokens and positions (B, m) -> inputs (B, 2m, D) and their positions (B, 2m)."""
-        x = self.dropout(self.token_embedding(tokens))
-        return torch.stack((instructions[positions], x), 2).flatten(1, 2), positions.repeat_interleave(2, 1)
+        asked = conditioned(instructions[positions], condition, positions)
+        x = torch.stack((asked, self.dropout(self.token_embedding(tokens))), 2)
+        return x.flatten(1, 2), positions.repeat_interleave(2, 1)
 
     def _sequence(
-        self, instructions: Tensor, label: Tensor, tokens: Tensor, positions: Tensor
+        self,
+        instructions: Tensor,
+        label: Tensor,
+        tokens: Tensor,
+        positions: Tensor,
+        condition: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """The class token followed by the pairs: inputs (B, 1 + 2m, D) and their positions (B, 1 + 2m)."""
-        x, places = self._pairs(instructions, tokens, positions)
+        x, places = self._pairs(instructions, tokens, positions, condition)
         x = torch.cat((self.label_embedding(label).unsqueeze(1), x), 1)
         return x, nn.functional.pad(places, (1, 0), value=CLASS_PLACE)

@@ -15,8 +15,11 @@ def _official_layout(model: Generator | Tokenizer) -> dict[str, tuple[str, ...]]
     """Each of our parameter names with the official names that make it up, stacked along dimension 0."""
     if isinstance(model, Tokenizer):  # tokenizers are written with the official names
         return {name: (name,) for name in model.state_dict()}
-    layout = {}
+    layout: dict[str, tuple[str, ...]] = {}
     for ours in model.state_dict():
+        if ours.startswith("control."):  # which no official code has
+            layout[ours] = (ours,)
+            continue
         parts = ours.split(".")
         number = next((part for part in parts if part.isdigit()), "*")
         pattern = ".".join("*" if part.isdigit() else part for part in parts)

@@ -3,9 +3,10 @@
 import copy
 import os
 import signal
+from functools import partial
 
 import torch
-from randfeat.pretrain import Running, Training, group, train
+from randfeat.pretrain import Running, Steered, Training, group, train
 from randfeat.pretrain.parallel import whole
 
 from randfeat.models import create
@@ -35,9 +36,22 @@ def a_model(dropout=0.2):
     return create("randar", grid=(2, 3), vocab_size=7, num_classes=3, **size)
 
 
-def run(directory, config=LONG, running=None, dropout=0.2, **told):
-    """A training in a directory, from the same beginning each time: its history and its weights."""
+def pictured(tokens):
+    """Tokens (B, 6) of `data` as images (B, 1, 4, 6), each of them two by two pixels."""
+    return (tokens.view(-1, 1, 2, 3) / 6).repeat_interleave(2, 2).repeat_interleave(2, 3)
+
+
+def run(directory, config=LONG, running=None, dropout=0.2, control=None, **told):
+    """A training in a directory, from the same beginning each time: its history and its weights. control: "all" trains
+    a model with control by edges, "alone" its adapter alone.
+    """
     model, (tokens, labels) = a_model(dropout), data(50)
+    if control:
+        torch.nn.init.normal_(model.head.weight)  # zeros would let nothing through to the adapter
+        model.add_control(kind="edges", patch=2, width=8, depth=1)
+        told["objective"] = partial(Steered, pixels=pictured, dropout=0.3)
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(control == "all" or name.startswith("control."))
     running = running or Running(save_every=4)
     held_out = tokens[40:], labels[40:]
     history = train(model, tokens[:40], labels[:40], held_out, config, running, directory=directory, **told)
@@ -54,7 +68,9 @@ def run_in_process(directory, config, running, steps_done, weights):
     torch.save(run(directory, config, running, on_step=count)[1], weights)
 
 
-def train_in_group(rank, world, port, directory, config, running, made, last=None, dropout=None, signalled=None):
+def train_in_group(
+    rank, world, port, directory, config, running, made, last=None, dropout=0.2, signalled=None, control=None
+):
     """`run` for a process of several; the first leaves what it made in a file. All fail after step `last`; the second
     gets a signal after step `signalled`.
     """
@@ -69,6 +85,6 @@ def train_in_group(rank, world, port, directory, config, running, made, last=Non
             os.kill(os.getpid(), signal.SIGTERM)
 
     with group():
-        result = run(directory, config, running, 0.2 if dropout is None else dropout, on_step=look)
+        result = run(directory, config, running, dropout, control, on_step=look)
         if rank == 0:
             torch.save(result, made)

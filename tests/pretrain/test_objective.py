@@ -71,7 +71,7 @@ def test_bfloat16_is_close_and_its_gradients_are_float32(model):
     torch.testing.assert_close(total, expected, rtol=0.02, atol=0)
     for ours, theirs in zip(gradients(total, model), gradients(expected, model), strict=True):
         assert ours.dtype == torch.float32
-        assert (ours - theirs).norm() <= 0.1 * theirs.norm() + 1e-3
+        assert (ours - theirs).norm() <= 0.15 * theirs.norm() + 1e-3
 
 
 @pytest.mark.parametrize("in_bfloat16", [False, True])

@@ -8,14 +8,17 @@ from material import LONG, run, same, train_in_group
 from randfeat.pretrain import Running
 
 
-def torchrun(world, *arguments):
+def torchrun(world, *arguments, **more):
     """Calls `train_in_group` in as many processes as torchrun would start; the exit codes of all."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["randfeat.pretrain"])
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
-    workers = [context.Process(target=train_in_group, args=(rank, world, port, *arguments)) for rank in range(world)]
+    workers = [
+        context.Process(target=train_in_group, args=(rank, world, port, *arguments), kwargs=more)
+        for rank in range(world)
+    ]
     for worker in workers:
         worker.start()
     for worker in workers:
@@ -35,10 +38,10 @@ SHORT = replace(LONG, steps=6, batch_size=9, eval_every=3)  # epochs of 9, 9, 9,
 ALIKE = Running(save_every=2, micro_batch=2)  # so that dropout is the same, whoever computes what
 
 
-def close(result, other):
+def close(result, other, atol=1e-5):
     (history, weights), (expected, expected_weights) = result, other
     for name, value in weights.items():
-        torch.testing.assert_close(value, expected_weights[name], rtol=0, atol=1e-5)
+        torch.testing.assert_close(value, expected_weights[name], rtol=0, atol=atol)
     for (_, ours), (_, theirs) in zip(
         history.train + history.validation, expected.train + expected.validation, strict=True
     ):
@@ -53,6 +56,19 @@ def test_any_number_of_processes_trains_the_same(tmp_path, alone, parallel, worl
     assert close(torch.load(tmp_path / "made.pt", weights_only=False), alone)
 
 
+@pytest.mark.parametrize(
+    ("parallel", "control"), [("ddp", "all"), ("fsdp", "all"), ("ddp", "alone"), ("fsdp", "alone")]
+)
+def test_control_is_trained_the_same_in_two_processes(tmp_path, parallel, control):
+    torch.set_num_threads(1)
+    expected = run(tmp_path / "alone", SHORT, ALIKE, control=control)
+    assert expected[1]["control.proj.weight"].any()
+    running, made = replace(ALIKE, parallel=parallel), tmp_path / "made.pt"
+    assert torchrun(2, tmp_path / "run", SHORT, running, made, control=control) == [0, 0]
+    # behind the last projection, zero at first, gradients are little more than rounding, of which Adam makes steps
+    assert close(torch.load(made, weights_only=False), expected, atol=1e-4)
+
+
 def test_a_run_goes_on_in_another_number_of_processes(tmp_path, alone):
     directory, made = tmp_path / "run", tmp_path / "made.pt"
     assert 0 not in torchrun(2, directory, SHORT, replace(ALIKE, parallel="fsdp"), made, 3)  # stopped after the third
@@ -64,12 +80,12 @@ def test_without_dropout_a_share_of_any_size_trains_the_same(tmp_path):
     """Where nothing says how many images go through the network at once."""
     config = replace(SHORT, batch_size=7)
     expected = run(None, config, dropout=0.0)
-    assert torchrun(3, tmp_path / "run", config, Running(), tmp_path / "made.pt", None, 0.0) == [0] * 3
+    assert torchrun(3, tmp_path / "run", config, Running(), tmp_path / "made.pt", dropout=0.0) == [0] * 3
     assert close(torch.load(tmp_path / "made.pt", weights_only=False), expected)
 
 
 def test_a_signal_to_one_process_ends_all(tmp_path, alone):
-    codes = torchrun(2, tmp_path / "run", SHORT, ALIKE, tmp_path / "made.pt", None, None, 3)
+    codes = torchrun(2, tmp_path / "run", SHORT, ALIKE, tmp_path / "made.pt", signalled=3)
     assert 0 not in codes
     assert (tmp_path / "run" / "step-00000004").is_dir()
     assert not (tmp_path / "run" / "step-00000006").exists()

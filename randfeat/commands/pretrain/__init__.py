@@ -9,7 +9,7 @@ RUN then holds
   train.csv           loss, learning rate, gradient norm, images and tokens a second, share of the peak, memory
   validation.csv      held-out loss, by order mode, and k-NN accuracy where there are labels; by_place.csv by the place
                       in the order
-  samples/            a grid at each validation
+  samples/            a grid at each validation; with --control conditions, samples, and the conditions of these
   report.html         all of it as a page
   run.json            all that decided the weights
 
@@ -17,12 +17,15 @@ recipes (configs/*.yaml; the header of each says hardware, time and what to expe
   digits_randar ...   minutes on a CPU
   randar_s, arpg_s    one GPU; with _free at the end no label is seen, as for features
   randar_l, randar_xl, arpg_l, arpg_xl, arpg_xxl, and those of L with _free: as published, many GPUs
+  digits_arpg_edges, arpg_l_edges: control by edges for a model that is trained already
 
 examples:
   randfeat pretrain --config digits_randar_free --data demo/digits --split train -o run --tokenizer patch \\
       --patch 2 --size 8 --vocab 128
   randfeat pretrain --config randar_s_free --data photos -o run --tokenizer llamagen-vq16 --device cuda
   randfeat pretrain --config arpg_l --data cache -o run --validation cache_val
+  randfeat pretrain --config digits_arpg_edges --data cache --init MODEL -o run
+  randfeat pretrain --config arpg_l_edges --data cache --init arpg-l -o run --control image --control-data depth_maps
   torchrun --nproc-per-node 8 -m randfeat pretrain --config randar_l --data cache -o run
 
 exit code: 0 when trained, 1 after an error, 130 or 143 after Ctrl-C or TERM, 75 after USR1, with which schedulers ask
@@ -33,6 +36,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -57,6 +61,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--set", nargs="+", action="extend", default=[], metavar="FIELD=VALUE", help="change the recipe"
     )
     parser.add_argument("--init", metavar="MODEL", help="start from these weights, ours or official")
+    control = parser.add_argument_group("control by a picture, best from MODEL (see docs/control.md)")
+    control.add_argument(
+        "--control", metavar="KIND", help="follow edges, lowres, mask or sketch of the images, or image: --control-data"
+    )
+    control.add_argument(
+        "--control-data", metavar="CACHE", help="tokens of pictures of the same names, depth maps, say, to follow"
+    )
     held = parser.add_argument_group("held-out images, on which the best weights are chosen")
     held.add_argument("--validation", metavar="CACHE", help="a token cache of them")
     held.add_argument(
@@ -92,6 +103,8 @@ def run(args: argparse.Namespace) -> int:
     from .page import write_page
 
     recipe = read_recipe(args.config, args.set)
+    if args.control is not None:
+        recipe = replace(recipe, control=replace(recipe.control, kind=args.control))
     if args.held_out is not None and args.validation:
         raise ValueError("--validation and --held-out are two ways to say which images are held out: give one")
     with group():
@@ -103,7 +116,8 @@ def run(args: argparse.Namespace) -> int:
         validation = None if args.validation is None else TokenStore.open(args.validation)
         held_out = 0.0 if validation else HELD_OUT if args.held_out is None else args.held_out
         init = _init(args.init, device)
-        with Monitor(args, recipe, store, tokenizer, device) as monitor:
+        paired = None if args.control_data is None else TokenStore.open(args.control_data)
+        with Monitor(args, recipe, store, tokenizer, paired, device) as monitor:
             try:
                 model = train(
                     recipe,
@@ -113,6 +127,7 @@ def run(args: argparse.Namespace) -> int:
                     validation=validation,
                     held_out=held_out,
                     init=init,
+                    paired=paired,
                     device=device,
                     on_step=monitor.on_step,
                     on_validation=monitor.on_validation,

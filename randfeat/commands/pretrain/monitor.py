@@ -15,13 +15,15 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 
-from randfeat import data, features, files, pictures, processes, progress
+from randfeat import conditions, data, features, files, pictures, processes, progress
 from randfeat.models import Generator
 from randfeat.pipeline import Pipeline
 from randfeat.pretrain import Recipe, Step, Validation
 from randfeat.probes import KNN
+from randfeat.sample_folder import control_sheet
 from randfeat.token_store import TokenStore
 from randfeat.tokenizers import Tokenizer
 
@@ -40,10 +42,11 @@ class Monitor(AbstractContextManager["Monitor"]):
         recipe: Recipe,
         store: TokenStore,
         tokenizer: Tokenizer,
+        paired: TokenStore | None,
         device: torch.device,
     ) -> None:
         self.directory, self.recipe, self.every = args.out, recipe, args.every
-        self.store, self.tokenizer, self.device = store, tokenizer, device
+        self.store, self.tokenizer, self.paired, self.device = store, tokenizer, paired, device
         self.first = processes.rank() == 0
         self.samples = args.samples if recipe.running.parallel == "ddp" or processes.world() == 1 else 0
         self.knn = self.first and not args.no_knn and store.labels is not None and self.samples > 0
@@ -103,16 +106,28 @@ class Monitor(AbstractContextManager["Monitor"]):
     def _sample(self, found: Validation) -> None:
         names = self.store.classes if self.recipe.labels and self.store.classes else ()
         model = Pipeline(self.tokenizer, found.model, names)
-        classes = found.model.num_classes
-        labels = [number % classes if classes else None for number in range(self.samples)]
         with torch.random.fork_rng([] if self.device.type == "cpu" else [self.device]):
-            shown = [data.to_pil(image) for image in model.sample(labels, seed=0)]
-        picture = pictures.grid(shown)
+            picture = self._grid(model) if found.model.control is None else self._steered(model)
         folder = self.directory / SAMPLES
         folder.mkdir(exist_ok=True)
         files.write_bytes(folder / f"step-{found.step:08}.png", pictures.png(picture))
         if self.board is not None:
             self.board.add_image("samples", np.asarray(picture), found.step, dataformats="HWC")
+
+    def _grid(self, model: Pipeline) -> Image.Image:
+        classes = model.generator.num_classes
+        labels = [number % classes if classes else None for number in range(self.samples)]
+        return pictures.grid([data.to_pil(image) for image in model.sample(labels, seed=0)])
+
+    def _steered(self, model: Pipeline) -> Image.Image:
+        """Samples with the labels and the conditions of the first images."""
+        source = self.store if self.paired is None else self.paired
+        tokens = torch.from_numpy(source.tokens[: self.samples, 0].astype(np.int64)).to(self.device)
+        control = model.conditions(model.decode(tokens).float().cpu())
+        known = self.store.labels if model.generator.num_classes else None
+        labels = [None] * len(control) if known is None else known[: len(control)]
+        made = model.sample(labels, seed=0, control=control, control_type=conditions.GIVEN)
+        return control_sheet(model, control, [data.to_pil(image) for image in made])
 
     def _probe(self, model: Generator) -> float:
         """Accuracy of k-NN on the default reading, in 0..1, of some images of DATA against others."""

@@ -1,0 +1,166 @@
+"""Conditions: pictures that say what another one shall look like, computed from images or given.
+
+`KINDS` has them by name. All are functions of float images (B, C, H, W) in [0, 1] with C 1 or 3 and return (B, c, H, W)
+in [0, 1]. Smoothing grows with the picture up to 64 pixels, so that digits of 8 x 8 have edges as photographs have.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+LUMA = (0.299, 0.587, 0.114)
+SMOOTHEST = 1.0  # deviation in pixels of the Gaussian before edges are looked for, from 64 pixels on
+THRESHOLDS = (0.05, 0.1)  # of a step from black to white
+GROWTH = 8  # passes of hysteresis between two looks at whether it is over
+
+
+def grey(images: Tensor) -> Tensor:
+    """Luma, float (B, 1, H, W)."""
+    if images.shape[1] == 1:
+        return images
+    return (images * images.new_tensor(LUMA).view(1, 3, 1, 1)).sum(1, keepdim=True)
+
+
+def edges(images: Tensor, low: float = THRESHOLDS[0], high: float = THRESHOLDS[1]) -> Tensor:
+    """Edges of one pixel's width, 0 or 1, as Canny's detector draws them (IEEE PAMI 8(6), 1986): (B, 1, H, W).
+
+    Gaussian, Sobel's gradient, where it is largest along its own direction, and of that what exceeds `high`, or `low`
+    and hangs together with what exceeds `high`. A step from black to white has a gradient of 1.
+    """
+    x, y = _gradient(blur(grey(images), smoothing(images)))
+    strength = torch.hypot(x, y)
+    thin = strength.masked_fill(~_is_ridge(strength, x, y), 0)
+    return _connected(thin >= high, thin >= low).to(images.dtype)
+
+
+def _gradient(brightness: Tensor) -> tuple[Tensor, Tensor]:
+    """To the right and down, by Sobel's filter, edges repeated: each (B, 1, H, W)."""
+    across = brightness.new_tensor([[-1, 0, 1], [-2, 0, 2], [-1, 0, 1]]) / 4
+    padded = F.pad(brightness, (1, 1, 1, 1), mode="replicate")
+    x, y = F.conv2d(padded, torch.stack((across, across.T))[:, None]).split(1, 1)
+    return x, y
+
+
+def _is_ridge(strength: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    """Where a gradient (x, y) is larger than before it and no smaller than behind it: bool (B, 1, H, W).
+
+    Of two equal neighbours, as beside a sharp step, one remains.
+    """
+    height, width = strength.shape[2:]
+    padded = F.pad(strength, (1, 1, 1, 1))
+    octant = (torch.atan2(y, x) * (4 / math.pi)).round().long() % 4  # to the right, down right, down, down left
+    ridge = torch.zeros_like(strength, dtype=torch.bool)
+    for number, (dy, dx) in enumerate(((0, 1), (1, 1), (1, 0), (1, -1))):
+        before = padded[:, :, 1 - dy : 1 - dy + height, 1 - dx : 1 - dx + width]
+        behind = padded[:, :, 1 + dy : 1 + dy + height, 1 + dx : 1 + dx + width]
+        # rounding must not decide between equals
+        ridge |= (octant == number) & (strength > before + 1e-6) & (strength >= behind - 1e-6)
+    return ridge
+
+
+def _connected(seeds: Tensor, where: Tensor) -> Tensor:
+    """What of `where` touches seeds, by sides or corners, at once or through others of it: bool (B, 1, H, W)."""
+    found, before = seeds & where, -1
+    while (count := int(found.sum())) != before:
+        before = count
+        for _ in range(GROWTH):
+            found = (F.max_pool2d(found.float(), 3, 1, 1) > 0) & where
+    return found
+
+
+def lowres(images: Tensor, factor: int = 4) -> Tensor:
+    """The means of squares of `factor` pixels, as large as the image again: (B, C, H, W)."""
+    height, width = images.shape[2:]
+    small = F.adaptive_avg_pool2d(images, (max(1, height // factor), max(1, width // factor)))
+    return F.interpolate(small, (height, width), mode="nearest-exact")
+
+
+def mask(images: Tensor) -> Tensor:
+    """What stands before the ground, 0 or 1: (B, 1, H, W).
+
+    Otsu's threshold parts dark from light; the ground is the part that most of the border belongs to. An image of one
+    brightness is ground.
+    """
+    brightness = grey(images)
+    values = brightness.flatten(1).sort(1).values.double()
+    count, total = values.shape[1], values.cumsum(1)
+    darker = torch.arange(1, count, device=images.device, dtype=torch.float64)
+    mean_dark, mean_light = total[:, :-1] / darker, (total[:, -1:] - total[:, :-1]) / (count - darker)
+    between = darker * (count - darker) * (mean_light - mean_dark).square()
+    between = between.masked_fill(values[:, 1:] == values[:, :-1], -1)  # equals are not parted
+    best = between.argmax(1, keepdim=True)
+    parted = between.gather(1, best) > 0
+    light = brightness >= values.gather(1, best + 1).to(brightness.dtype).view(-1, 1, 1, 1)
+    border = torch.cat((light[:, :, [0, -1]].flatten(1), light[:, :, :, [0, -1]].flatten(1)), 1)
+    is_ground_light = border.float().mean(1).view(-1, 1, 1, 1) > 0.5
+    return ((light ^ is_ground_light) & parted.view(-1, 1, 1, 1)).to(images.dtype)
+
+
+def sketch(images: Tensor) -> Tensor:
+    """Soft lines, as of a pencil, where brightness changes: (B, 1, H, W).
+
+    The gradient of a smoother picture than that of `edges`, in shares of what is strong in the image.
+    """
+    strength = torch.hypot(*_gradient(blur(grey(images), max(0.5, 1.5 * smoothing(images)))))
+    typical = strength.square().mean((2, 3), keepdim=True).sqrt()
+    return (strength / (3 * typical).clamp_min(0.03)).clamp(max=1)
+
+
+def image(images: Tensor) -> Tensor:
+    """The picture itself: a depth map, a drawing, a map of segments from a file."""
+    return images
+
+
+def smoothing(images: Tensor) -> float:
+    """The deviation, in pixels, that suits the size of images."""
+    return min(SMOOTHEST, min(images.shape[2:]) / 64)
+
+
+def blur(images: Tensor, deviation: float) -> Tensor:
+    """A Gaussian, edges repeated: (B, 1, H, W) -> the same."""
+    reach = math.ceil(3 * deviation)
+    places = torch.arange(-reach, reach + 1, device=images.device, dtype=images.dtype)
+    weights = (-0.5 * (places / deviation).square()).exp()
+    weights = weights / weights.sum()
+    wide = F.conv2d(F.pad(images, (reach, reach, 0, 0), mode="replicate"), weights.view(1, 1, 1, -1))
+    return F.conv2d(F.pad(wide, (0, 0, reach, reach), mode="replicate"), weights.view(1, 1, -1, 1))
+
+
+@dataclass(frozen=True)
+class Kind:
+    """channels: of the condition; 0 for those of the image. given: whether it can only be given, not computed."""
+
+    make: Callable[[Tensor], Tensor]
+    channels: int = 1
+    given: bool = False
+
+
+GIVEN = "image"
+KINDS: dict[str, Kind] = {
+    "edges": Kind(edges),
+    "lowres": Kind(lowres, channels=0),
+    "mask": Kind(mask),
+    "sketch": Kind(sketch),
+    GIVEN: Kind(image, channels=0, given=True),
+}
+
+
+def kind_of(name: str) -> Kind:
+    """A kind by its name; a ValueError lists them."""
+    if name not in KINDS:
+        raise ValueError(f"unknown kind of condition {name!r}, expected one of {', '.join(KINDS)}")
+    return KINDS[name]
+
+
+def make(images: Tensor, name: str) -> Tensor:
+    """The condition of that kind, of images (B, C, H, W) in [0, 1]: float32 (B, c, H, W)."""
+    kind = kind_of(name)
+    if images.ndim != 4 or images.shape[1] not in (1, 3):
+        raise ValueError(f"conditions are made of images (B, 1 or 3, H, W), got {tuple(images.shape)}")
+    return kind.make(images.float())
