@@ -34,8 +34,8 @@ class Face:
 
 
 def make_letters(seed: int = 0, split_seed: int | None = None, fonts: Sequence[str | Path] | None = None) -> Made:
-    """a to z, once from each of up to two faces of every family with a Latin alphabet, white on black in 32 x 32
-    pixels: the longer side of the letter takes 14 to 24 pixels, it is turned by up to 15 degrees and lies anywhere.
+    """a to z, once from each of up to two faces of every family with a Latin alphabet, white on black in 24 x 24
+    pixels: the longer side of the letter takes 13 to 19 pixels, it is turned by up to 12 degrees and lies anywhere.
 
     A group is a family together with all others that hold a near copy of one of its faces (many names stand for one
     design). fonts: files; by default all that are installed, so the set depends on the machine: install Debian's font
