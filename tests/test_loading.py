@@ -25,6 +25,13 @@ def codes():
     return official.tokenizer()
 
 
+@pytest.fixture(params=[variant for variant in tiny.VARIANTS if "control" not in variant[1]], ids=tiny.name)
+def plain(request):
+    """The generators that official files hold, which know nothing of control."""
+    name, config = request.param
+    return lambda: tiny.model(name, (2, 3), **config)
+
+
 def same(a, b):
     a, b = a.state_dict(), b.state_dict()
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
@@ -34,8 +41,8 @@ def same(a, b):
 
 
 @pytest.mark.parametrize("name", ["a.safetensors", "a.pt", "a.bin"])
-def test_an_official_file_is_the_model_that_it_was_made_of(tmp_path, build, codes, name):
-    made = build()
+def test_an_official_file_is_the_model_that_it_was_made_of(tmp_path, plain, codes, name):
+    made = plain()
     opened = load(official.write(tmp_path / name, official.state_of(made), "model"), tokenizer=codes, **TOLD)
     assert opened.generator.config == made.config
     assert same(opened.generator, made)
@@ -74,8 +81,8 @@ def test_a_tokenizer_of_other_codes_is_refused(tmp_path):
         load(file, **TOLD)
 
 
-def test_what_no_file_tells_must_be_told(tmp_path, build, codes):
-    file = official.write(tmp_path / "a.safetensors", official.state_of(build()))
+def test_what_no_file_tells_must_be_told(tmp_path, plain, codes):
+    file = official.write(tmp_path / "a.safetensors", official.state_of(plain()))
     with pytest.raises(ValueError, match=r"no published size, .* give load\(..., num_heads=..., grid=...\)"):
         load(file, tokenizer=codes)
     assert load(file, num_heads=2, tokenizer=codes).generator.grid == (16, 16)
@@ -136,8 +143,8 @@ def bend(state):
         (bend, r"1 weights have the wrong shape: norm.weight: \(5,\) for \(16,\)"),
     ],
 )
-def test_a_key_too_many_too_few_or_bent_is_refused(tmp_path, build, codes, change, says):
-    file = official.write(tmp_path / "a.pt", change(official.state_of(build())), "model")
+def test_a_key_too_many_too_few_or_bent_is_refused(tmp_path, plain, codes, change, says):
+    file = official.write(tmp_path / "a.pt", change(official.state_of(plain())), "model")
     with pytest.raises(ValueError, match=rf"a.pt looks like (ARPG|RandAR|LlamaGen) of width 16 .*, but .*{says}"):
         load(file, tokenizer=codes, **TOLD)
 
@@ -213,8 +220,8 @@ def test_from_pretrained_is_load_and_save_pretrained_is_save(tmp_path, codes):
 
 @pytest.mark.parametrize("stored", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_the_generator_is_converted_and_the_tokenizer_never(tmp_path, build, codes, stored, dtype):
-    state = {name: value.to(stored) for name, value in official.state_of(build()).items()}
+def test_the_generator_is_converted_and_the_tokenizer_never(tmp_path, plain, codes, stored, dtype):
+    state = {name: value.to(stored) for name, value in official.state_of(plain()).items()}
     halved = {name: value.to(stored) for name, value in official.state_of(codes).items()}
     file, vq = (
         official.write(tmp_path / name, content)
@@ -232,9 +239,9 @@ def test_the_generator_is_converted_and_the_tokenizer_never(tmp_path, build, cod
         load(file, dtype=torch.int8)
 
 
-def test_nothing_is_drawn_at_random(tmp_path, build, codes, monkeypatch):
-    file = official.write(tmp_path / "a.safetensors", official.state_of(build()))
-    Pipeline(codes, build()).save(tmp_path / "model")
+def test_nothing_is_drawn_at_random(tmp_path, plain, codes, monkeypatch):
+    file = official.write(tmp_path / "a.safetensors", official.state_of(plain()))
+    Pipeline(codes, plain()).save(tmp_path / "model")
     before, drawn = torch.get_rng_state(), torch.nn.init.normal_
 
     def draw(tensor, *args, **kwargs):
