@@ -19,6 +19,7 @@ from .tables import TITLES, Results
 
 SHOWN = MEASURES[:3]
 OURS = ("randar", "arpg")
+TICKS = [digit * 10**power for power in range(6) for digit in (1, 3)]  # MFLOP
 BASELINE = "strongest baseline"
 FAMILY = {  # what a reading sees, in the order in which they are drawn
     "one pass": lambda spec: spec.context == "causal" and len(spec.passes) == 1,
@@ -44,7 +45,10 @@ def costs(results: Results) -> Figure:
                 heights = [100 * found.right(f"train|{measure}|{spec}").mean() for spec in specs]
                 ax.plot([flops[spec] / 1e6 for spec in specs], heights, "o", color=colour, ms=4, label=family)
             ax.set_xscale("log")
+            least, most = ax.get_xlim()
+            ax.set_xticks([tick for tick in TICKS if least <= tick <= most], minor=False)
             ax.xaxis.set_major_formatter("{x:g}")
+            ax.minorticks_off()
             ax.set_xlabel("MFLOP an image", fontsize=8)
             ax.set_ylabel("held out on train, %", fontsize=8)
             titled(ax, f"{TITLES[model]}, {results.set}: {measure}")
