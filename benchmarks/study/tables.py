@@ -19,7 +19,7 @@ from randfeat.probes import Difference, Interval, bootstrap, holm, paired
 from .material import Material, read
 from .scoring import MEASURES
 from .units import RANKED
-from .warped import ALPHA
+from .warped import ALPHA, some
 
 WARPED = f"PCK@{ALPHA:g}"  # of points in the image itself, warped: see `warped`
 ALL = (*MEASURES, WARPED)
@@ -69,6 +69,10 @@ class Results:
         """Of the tested images."""
         return self.material.groups[self.material.tested]
 
+    def groups_of(self, right: np.ndarray) -> np.ndarray:
+        """Of the images that were scored: all, or those that points were looked for in."""
+        return self.groups if right.shape[-1] == len(self.groups) else some(self.groups)
+
     def contender(self, name: str, seeds: int | None = None) -> Found | None:
         """Its units in the order of their seeds, or None where there is none."""
         folders = sorted(
@@ -94,10 +98,10 @@ class Results:
         return _record(self.folder / "classical"), _scores(self.folder / "classical")
 
     def interval(self, right: np.ndarray) -> Interval:
-        return bootstrap(right, self.groups[: right.shape[-1]], DRAWS)
+        return bootstrap(right, self.groups_of(right), DRAWS)
 
     def difference(self, a: np.ndarray, b: np.ndarray) -> Difference:
-        return paired(a, b, self.groups[: a.shape[-1]], DRAWS)
+        return paired(a, b, self.groups_of(a), DRAWS)
 
     def strongest(self, measure: str) -> tuple[str, np.ndarray]:
         """The classical baseline that did best on train, and its scores on test (n,)."""
@@ -212,7 +216,12 @@ def readings_table(results: Results, contender: str) -> Iterator[str]:
                 cells.append(f"{100 * found.right(name).mean():.1f}")
             else:
                 right = found.right(name)
-                one = paired(right, found.right(f"train|{measure}|{centre}"), groups[: right.shape[-1]], 2000)
+                one = paired(
+                    right,
+                    found.right(f"train|{measure}|{centre}"),
+                    groups if right.shape[-1] == len(groups) else some(groups),
+                    2000,
+                )
                 cells.append(f"{'**' if one.excludes_zero else ''}{percent(one)}{'**' if one.excludes_zero else ''}")
         times = sum(one.get(f"{measure}|any") == spec for one in chosen for measure in ALL)
         yield f"| `{spec}` | {cost / 1e6:.0f} | {' | '.join(cells)} | {times or ''} |"
