@@ -69,10 +69,6 @@ class Results:
         """Of the tested images."""
         return self.material.groups[self.material.tested]
 
-    def groups_of(self, right: np.ndarray) -> np.ndarray:
-        """Of the images that were scored: all, or those that points were looked for in."""
-        return self.groups if right.shape[-1] == len(self.groups) else some(self.groups)
-
     def contender(self, name: str, seeds: int | None = None) -> Found | None:
         """Its units in the order of their seeds, or None where there is none."""
         folders = sorted(
@@ -98,16 +94,21 @@ class Results:
         return _record(self.folder / "classical"), _scores(self.folder / "classical")
 
     def interval(self, right: np.ndarray) -> Interval:
-        return bootstrap(right, self.groups_of(right), DRAWS)
+        return bootstrap(right, matching(self.groups, right), DRAWS)
 
     def difference(self, a: np.ndarray, b: np.ndarray) -> Difference:
-        return paired(a, b, self.groups_of(a), DRAWS)
+        return paired(a, b, matching(self.groups, a), DRAWS)
 
     def strongest(self, measure: str) -> tuple[str, np.ndarray]:
         """The classical baseline that did best on train, and its scores on test (n,)."""
         record, scores = self.classical
         name = record["chosen"][f"{measure}|any"]
         return name, scores[f"{measure}|{name}"].astype(np.float64)
+
+
+def matching(groups: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """The groups of the images that were scored: all, or those that points were looked for in."""
+    return groups if right.shape[-1] == len(groups) else some(groups)
 
 
 def _record(folder: Path) -> dict[str, Any]:
