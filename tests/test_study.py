@@ -198,7 +198,7 @@ def test_the_search_never_looks_at_test():
 @pytest.mark.slow
 def test_all_of_it_goes_on_and_becomes_tables(tmp_path):
     command = [sys.executable, "-m", "benchmarks.study", str(tmp_path), "--sets", "digits", "--seeds", "0", "1"]
-    command += ["--steps", "4", "--images", "150", "--contenders", "classical", "randar", "masked"]
+    command += ["--steps", "4", "--images", "400", "--contenders", "classical", "randar", "masked"]
     first = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert first.returncode == 0, first.stderr
     folder = tmp_path / "data1-split1"
