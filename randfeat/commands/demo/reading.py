@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TypeAlias, get_args
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from sklearn.pipeline import make_pipeline
 from randfeat import features
 from randfeat.builders.digits import with_shifts
 from randfeat.features import FeatureSpec
-from randfeat.models import Context, Generator
+from randfeat.models import Generator
 from randfeat.models.base import ASKED_BEHIND
 from randfeat.probes import (
     KNN,
@@ -48,7 +48,7 @@ class Plan:
     orders: tuple[str, ...]
     layers: tuple[int, ...]
     streams: tuple[str, ...] = ("token", "query")
-    contexts: tuple[str, ...] = get_args(Context)
+    contexts: tuple[str, ...] = ("causal", "echo", "full", "after")
     pools: tuple[str, ...] = ("mean", "grid2", "grid4")
     merges: tuple[str, ...] = ("mean", "concat")
 
