@@ -1,7 +1,7 @@
 """How features change with the length of pretraining and the size of the network: three of each.
 
     python -m benchmarks.study.scaling OUT                      # trains, reads and scores; resumed unit by unit
-    python -m benchmarks.study.scaling OUT --draw docs          # and draws docs/reading_scaling.png
+    python -m benchmarks.study.scaling OUT --draw docs          # and draws docs/reading_scaling_MEASURE.png
 
 OUT is the folder of the study, whose sets and learning rates are taken from there, or made.
 """
@@ -15,21 +15,21 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from matplotlib.figure import Figure
 from randfeat.probes import Interval, bootstrap
-from randfeat.probes.drawing import axes, colours, legend, png, titled
+from randfeat.probes.drawing import png
+from randfeat.probes.plots import curves
 
 from randfeat.commands.demo.workers import run_all
 
 from . import material, tuning, units
 from .contenders import DEPTH, Size
 from .scoring import MEASURES
-from .tables import percent
+from .tables import TITLES, percent
 from .units import Job
 
 WIDTHS, STEPS = (32, 64, 96), (300, 600, 1200)  # of RandAR, whose cost the contender is given
 DRAWS = 4000
-Curves = dict[str, dict[int, dict[int, Interval]]]  # by measure, width and steps
+Found = dict[str, dict[int, dict[int, Interval]]]  # by measure, width and steps
 
 
 def jobs(out: Path, args: argparse.Namespace) -> dict[tuple[int, int, int], Job]:
@@ -53,12 +53,12 @@ def jobs(out: Path, args: argparse.Namespace) -> dict[tuple[int, int, int], Job]
     }
 
 
-def curves(made: Mapping[tuple[int, int, int], Job], seeds: Iterable[int]) -> Curves:
+def intervals(made: Mapping[tuple[int, int, int], Job], seeds: Iterable[int]) -> Found:
     """What the finished jobs found, over seeds, groups and images."""
     one = next(iter(made.values()))
     held = material.read(one.set, one.material)
     groups = held.groups[held.tested]
-    found: Curves = {}
+    found: Found = {}
     for measure in MEASURES:
         for width in WIDTHS:
             for steps in STEPS:
@@ -68,30 +68,11 @@ def curves(made: Mapping[tuple[int, int, int], Job], seeds: Iterable[int]) -> Cu
     return found
 
 
-def draw(found: Curves, title: str) -> Figure:
-    """A panel for each measure, a line for each width."""
-    figure = Figure(figsize=(3.1 * len(found), 2.9), layout="constrained")
-    for (measure, lines), panel in zip(found.items(), np.atleast_1d(figure.subplots(1, len(found))), strict=True):
-        ax = axes(panel, "both")
-        for (width, line), colour in zip(lines.items(), colours(len(lines)), strict=True):
-            x, low, high = [*line], *([100 * getattr(one, side) for one in line.values()] for side in ("low", "high"))
-            ax.plot(x, [100 * one.value for one in line.values()], "o-", color=colour, ms=4, label=f"width {width}")
-            ax.fill_between(x, low, high, color=colour, alpha=0.13, lw=0)
-        ax.set_xscale("log")
-        ax.set_xticks([*STEPS], [str(steps) for steps in STEPS])
-        ax.minorticks_off()
-        ax.set_xlabel("cost, in steps of RandAR", fontsize=8)
-        ax.set_ylabel("%", fontsize=8)
-        titled(ax, f"{title}: {measure}")
-    legend(ax, len(lines))
-    return figure
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path, metavar="OUT", help="the folder of the study")
     parser.add_argument("--set", default="cluttered", choices=[*material.SETTINGS], help="(cluttered)")
-    parser.add_argument("--contender", default="arpg", help="(arpg)")
+    parser.add_argument("--contender", default="arpg", choices=[*TITLES], help="(arpg)")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0], metavar="SEED", help="of pretraining (0)")
     parser.add_argument("--data-seed", type=int, default=1)
     parser.add_argument("--split-seed", type=int, default=1)
@@ -99,7 +80,7 @@ def main() -> None:
     args = parser.parse_args()
     made = jobs(args.out / f"data{args.data_seed}-split{args.split_seed}", args)
     run_all({"-".join(map(str, which)): partial(units.run, job) for which, job in made.items()})
-    found = curves(made, args.seeds)
+    found = intervals(made, args.seeds)
     print(f"| {args.contender}, {args.set} | {' | '.join(MEASURES)} | training, TFLOP |")
     print("|---" * (len(MEASURES) + 2) + "|")
     for width in WIDTHS:
@@ -107,8 +88,10 @@ def main() -> None:
             record = json.loads((made[width, steps, args.seeds[0]].folder / "record.json").read_text("utf-8"))
             cells = [percent(found[measure][width][steps]) for measure in MEASURES]
             print(f"| width {width}, {steps} steps | {' | '.join(cells)} | {record['flops'] / 1e12:.1f} |")
-    if args.draw is not None:
-        (args.draw / "reading_scaling.png").write_bytes(png(draw(found, args.contender)))
+    for measure, lines in found.items() if args.draw is not None else ():
+        named = {f"width {width}": {str(steps): one for steps, one in line.items()} for width, line in lines.items()}
+        figure = curves(named, "cost, in steps of RandAR", f"{args.contender}, {args.set}: {measure}, %")
+        (args.draw / f"reading_scaling_{measure.replace('@', '_')}.png").write_bytes(png(figure))
 
 
 if __name__ == "__main__":

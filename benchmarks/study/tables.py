@@ -135,7 +135,7 @@ def _scores(folder: Path) -> dict[str, np.ndarray]:
 def main_table(results: Results, kind: str = "any") -> Iterator[str]:
     """Rows of Markdown: every contender and baseline in every measure, in per cent."""
     seeds = len(next(iter(results.found.values())).records)
-    yield f"| {results.set}, {len(results.groups)} test images, {seeds} seeds | {' | '.join(ALL)} |"
+    yield f"| {results.set}, {len(results.groups)} test images, {seeds} seed{'s' * (seeds > 1)} | {' | '.join(ALL)} |"
     yield "|---" * (len(ALL) + 1) + "|"
     for name, found in results.found.items():
         cells = [percent(results.interval(found.right(f"{m}|{kind}"))) if found.has(f"{m}|{kind}") else "" for m in ALL]
