@@ -52,6 +52,10 @@ class Encoder(ABC):
     def with_specs(self, specs: Sequence[str]) -> Encoder:
         """The same network, read so. Raises a ValueError for what it cannot do."""
 
+    @abstractmethod
+    def dense(self) -> Encoder:
+        """The same network, read at every position: for points and masks, and for probes that pool by themselves."""
+
     def compile(self) -> None:
         """From now on `encode` goes through torch's compiler, which takes a minute or more at the first batches."""
         raise ValueError(f"{self.name} is not compiled: leave --compile out, it is for models of randfeat")
@@ -91,6 +95,9 @@ class PipelineEncoder(Encoder):
 
     def with_specs(self, specs: Sequence[str]) -> PipelineEncoder:
         return PipelineEncoder(self.pipeline, specs, self.name)
+
+    def dense(self) -> PipelineEncoder:
+        return self.with_specs([self.pipeline.generator.dense_reading])
 
     def compile(self) -> None:
         self.pipeline.compile()

@@ -164,6 +164,9 @@ class TimmEncoder(Encoder):
     def with_specs(self, specs: Sequence[str]) -> TimmEncoder:
         return TimmEncoder(self.model, specs, self.name)
 
+    def dense(self) -> TimmEncoder:
+        return self.with_specs(["L-1/none"])
+
     def record(self) -> dict[str, Any]:
         return {
             "model": f"{TIMM}{self.architecture}",

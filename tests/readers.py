@@ -52,5 +52,8 @@ class Means(Encoder):
     def with_specs(self, specs):
         return Means(specs)
 
+    def dense(self):
+        return Means(["map"])
+
     def record(self):
         return {"weights": "none", "specs": [*self.specs], "preprocessing": "2 x 2", "dtype": "float32"}

@@ -237,8 +237,8 @@ def test_attentive_reads_dense_maps_of_its_own_accord(model, table, tmp_path):
     assert probe("attentive", model, table, out=tmp_path, more=["--no-search", "--baselines"]) == 0
     records = {record.name: record for record in load_all(tmp_path)}
     assert set(records) == {
-        "tiny raster/causal/token/L1/none/mean",
-        "random:tiny raster/causal/token/L1/none/mean",
+        "tiny raster/full/query/L1/none/mean",
+        "random:tiny raster/full/query/L1/none/mean",
         "patch pixels",
         "HOG cells",
         "cell colours",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from typing import Any
 
 import gradio as gr
@@ -21,19 +20,21 @@ from .opened import Opened
 from .saying import listen
 
 OURS = tuple(
-    replace(FeatureSpec.parse(spec), pool="none")
+    FeatureSpec.parse(spec)
     for spec in (
         "raster/causal/token/L0.5/none/mean",
         "random*8/causal/token/L0.5/none/mean",
-        "random*8/causal/query/L0.5/none/mean",
+        "raster/causal/query/L0.67/none/mean",
+        "random*8/causal/query/L0.67/none/mean",
+        "raster/full/query/L-1/none/mean",
         "random*4/echo/token/L0.5/none/mean",
         "random*4/full/token/L0.5/none/mean",
-        "random/after/query/L0.5/none/mean",
+        "random/after/query/L0.67/none/mean",
         "raster/causal/token/L-1/none/mean",
     )
 )
 EMPTY = shown.empty("Drop a picture to see its features as colours.")
-TIMMS = ("L0.5/none", "L-1/none")
+TIMMS = ("L-1/none", "L0.5/none")
 
 
 def why_not(opened: Opened) -> str:
@@ -83,10 +84,10 @@ def build(opened: Opened) -> None:
 
 
 def readings(model: Pipeline | None) -> list[str]:
-    """Readings that give a map, those that this model can do."""
+    """Readings that give a map, those that this model can do, its own first."""
     if model is None:
         return [*TIMMS]
-    return [str(spec) for spec in OURS if can(model, spec)]
+    return [*dict.fromkeys((model.generator.dense_reading, *(str(spec) for spec in OURS if can(model, spec))))]
 
 
 def can(model: Pipeline, spec: FeatureSpec) -> bool:

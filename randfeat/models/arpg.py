@@ -23,6 +23,7 @@ class ARPG(Generator):
 
     contexts = ("causal", "echo", "full", "after")
     reading = "raster/full/query/L-1/mean/mean"
+    dense_reading = "raster/full/query/L0.67/none/mean"
     # the official sampler lets the tokens of one step see each other, though training was strictly causal
     within_step = ("group", "causal")
     official_names: ClassVar = {

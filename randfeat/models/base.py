@@ -62,8 +62,10 @@ class Generator(nn.Module, ABC):
     # what a model can do; asking for more is refused with these lists
     contexts: ClassVar[tuple[str, ...]]
     streams: ClassVar[tuple[str, ...]] = ("token", "query")
-    # how it is read where nobody says, a `features.FeatureSpec`: what docs/reading.md found best of one pass
+    # how it is read where nobody says, an image and every position of it, as `features.FeatureSpec` has it: what
+    # docs/reading.md found best of one pass
     reading: ClassVar[str] = "raster/causal/token/L0.5/mean/mean"
+    dense_reading: ClassVar[str] = "raster/causal/token/L0.5/none/mean"
     # the order modes that it reads and writes in, the default first
     order_modes: ClassVar[tuple[str, ...]] = ("random", *orders.FIXED)
     # our parameter name -> the official checkpoint's; several are stacked along dimension 0; * stands for a number

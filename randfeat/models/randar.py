@@ -29,6 +29,7 @@ class RandAR(Generator):
 
     contexts = ("causal", "echo", "full", "after", "bare")
     reading = "raster/full/query/L-1/mean/mean"
+    dense_reading = "raster/full/query/L0.67/none/mean"
     within_step = ("causal",)
     inputs_per_token = 2
     known_inputs = slice(2, None, 2)  # class, q_0, x_0, q_1, x_1, ...

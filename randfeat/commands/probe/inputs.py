@@ -100,23 +100,28 @@ def groups_of(column: str, paths: Sequence[str], name: str) -> np.ndarray:
 # features -----------------------------------------------------------------------------------------------------------
 
 
-def open_contender(text: str, sources: Sources, specs: Sequence[str], args: argparse.Namespace) -> Contender:
-    """A store, two (TRAIN,TEST), or a model whose features of all sources are read, unless they are there already."""
-    if (stored := open_stored(text, specs)) is not None:
+def open_contender(
+    text: str, sources: Sources, specs: Sequence[str], args: argparse.Namespace, dense: bool = False
+) -> Contender:
+    """A store, two (TRAIN,TEST), or a model whose features of all sources are read, unless they are there already.
+
+    specs: none stands for all of a store, and for a model's own; dense: for those of every position.
+    """
+    if (stored := open_stored(text, specs, dense)) is not None:
         return stored
     if not sources:
         raise ValueError(f"{text} is no feature store: give DATA as well for a model to read")
-    encoder = open_model(text, specs, devices.pick(args.device), getattr(torch, args.dtype), args.seed)
+    encoder = open_model(text, specs, devices.pick(args.device), getattr(torch, args.dtype), args.seed, dense)
     return read_contender(text, encoder, sources, args)
 
 
-def open_stored(text: str, specs: Sequence[str]) -> Contender | None:
-    """A store, or two; None for a model."""
+def open_stored(text: str, specs: Sequence[str], dense: bool = False) -> Contender | None:
+    """A store, or two; None for a model. specs, dense: see `open_contender`."""
     if stores := _stores(text):
         there = [spec for spec in stores[0].specs if all(spec in store.specs for store in stores)]
-        wanted = [spec for spec in there if not specs or spec in specs]
+        wanted = [spec for spec in there if (spec in specs if specs else not dense or is_dense(spec))]
         if not wanted:
-            asked = " or ".join(specs) or "that both stores have"
+            asked = " or ".join(specs) or ("of every position" if dense else "that both stores have")
             raise ValueError(f"{text} holds no feature {asked}: there is {', '.join(stores[0].specs)}")
         return Contender(text, tuple(stores), tuple(wanted))
     return None
@@ -136,11 +141,22 @@ def fresh_of(text: str) -> str:
 
 
 def open_model(
-    text: str, specs: Sequence[str], device: torch.device, dtype: torch.dtype = torch.float32, seed: int = 0
+    text: str,
+    specs: Sequence[str],
+    device: torch.device,
+    dtype: torch.dtype = torch.float32,
+    seed: int = 0,
+    dense: bool = False,
 ) -> Encoder:
-    """An encoder of MODEL; specs of the other kind (of timm's models, or of ours) are left aside."""
+    """An encoder of MODEL; specs of the other kind (of timm's models, or of ours) are left aside. dense: see
+    `open_contender`."""
+    own = [spec for spec in specs if _is_of_timm(spec) == text.removeprefix(RANDOM).startswith(TIMM)]
+    encoder = _open(text, own, device, dtype, seed)
+    return encoder.dense() if dense and not own else encoder
+
+
+def _open(text: str, own: Sequence[str], device: torch.device, dtype: torch.dtype, seed: int) -> Encoder:
     plain = text.removeprefix(RANDOM)
-    own = [spec for spec in specs if _is_of_timm(spec) == plain.startswith(TIMM)]
     if plain == text:
         return open_encoder(text, own, device, dtype)
     with torch.random.fork_rng(devices=[]):
@@ -225,6 +241,11 @@ def _read(encoder: Encoder, source: Source | TokenSource, folder: Path, args: ar
 
 def _is_of_timm(spec: str) -> bool:
     return spec == "pooled" or re.match(r"L[-\d]", spec) is not None
+
+
+def is_dense(spec: str) -> bool:
+    """Whether it reads every position and not the image, ours or timm's."""
+    return "none" in spec.split("/")
 
 
 def features_of(store: FeatureStore, specs: Sequence[str], part: Part) -> dict[str, np.ndarray]:

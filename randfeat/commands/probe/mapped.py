@@ -23,7 +23,7 @@ from randfeat.sources.folder import FileSource
 
 from .dense import dense_noise, dense_of, dense_references
 from .inputs import names, open_contender
-from .measuring import DENSE_SPECS, random_weights, write
+from .measuring import random_weights, write
 from .placing import Place, region
 from .reading import Reader
 
@@ -31,11 +31,10 @@ from .reading import Reader
 def measure(args: argparse.Namespace) -> None:
     """Every model on the same pixels of the same images; what is written lies in `args.out`."""
     parts, root = folders(args), Path(args.data)
-    specs = args.spec or DENSE_SPECS
     sources = [FileSource(args.data, root, [p.relative_to(root).as_posix() for p in part.images]) for part in parts]
     with processes.ended_by_sigterm(), processes.group():
-        contenders = [open_contender(text, sources, specs, args) for text in args.what]
-        fresh = random_weights(contenders, sources, specs, args) if args.baselines else []
+        contenders = [open_contender(text, sources, args.spec, args, dense=True) for text in args.what]
+        fresh = random_weights(contenders, sources, args.spec, args, dense=True) if args.baselines else []
         if processes.rank() > 0:  # it has read its share
             return
     everyone = [*contenders, *fresh]

@@ -51,7 +51,6 @@ from .showing import feature_charts, pictures_of
 
 TABLE = "table.md"
 UNFITTED = ("retrieval", "cluster")  # tasks without a train
-DENSE_SPECS = ("raster/causal/token/L0.5/none/mean", "L-1/none")  # of ours and of timm's, where none is given
 
 
 def measure(
@@ -73,12 +72,12 @@ def measure(
         print(f"on {how.device}", file=sys.stderr)
     with processes.ended_by_sigterm(), processes.group():
         sources = [] if data is None else open_data(data, args.split, args.labels, args.label_column)
-        specs = args.spec or (DENSE_SPECS if "attentive" in tasks else ())
-        stored = [open_stored(text, specs) for text in given]  # what is wrong is said before anything is read
+        specs, dense = args.spec, "attentive" in tasks
+        stored = [open_stored(text, specs, dense) for text in given]  # what is wrong is said before anything is read
         if sources and not any(stored):
             divide(sources, data, tasks, args)
-        contenders = [open_contender(text, sources, specs, args) for text in given]
-        fresh = random_weights(contenders, sources, specs, args) if args.baselines else []
+        contenders = [open_contender(text, sources, specs, args, dense) for text in given]
+        fresh = random_weights(contenders, sources, specs, args, dense) if args.baselines else []
         if processes.rank() > 0:  # it has read its share
             return
     train, test = cut(contenders, data, tasks, args)
@@ -157,16 +156,19 @@ def possible(tasks: Sequence[str], train: Part, test: Part, how: Protocol) -> li
 
 
 def random_weights(
-    contenders: Sequence[Contender], sources: Sources, specs: Sequence[str], args: argparse.Namespace
+    contenders: Sequence[Contender], sources: Sources, specs: Sequence[str], args: argparse.Namespace, dense: bool
 ) -> list[Contender]:
-    """The network of each model with random weights, each architecture once, unless that is a contender itself."""
+    """The network of each model with random weights, each architecture once, unless that is a contender itself.
+
+    specs, dense: see `open_contender`.
+    """
     known = {contender.text for contender in contenders}
     fresh: dict[str, Contender] = {}
     for contender in contenders:
         if contender.encoder is None or contender.text.startswith(RANDOM):
             continue
         if (text := fresh_of(contender.text)) not in known:
-            made = open_contender(text, sources, specs, args)
+            made = open_contender(text, sources, specs, args, dense)
             fresh.setdefault(made.stores[0].fingerprint(made.specs[0]), made)
     return list(fresh.values())
 

@@ -30,7 +30,7 @@ from randfeat.sources.folder import FileSource
 
 from .dense import Dense, dense_noise, dense_of, dense_references
 from .inputs import names, open_contender
-from .measuring import DENSE_SPECS, random_weights, write
+from .measuring import random_weights, write
 from .reading import Reader
 from .showing import pictures_of
 
@@ -39,13 +39,13 @@ PAIRS = 4  # shown, of the best and of the worst
 
 def measure(args: argparse.Namespace) -> None:
     """Every model, and chance, on the same pairs; what is written lies in `args.out`."""
-    root, specs = Path(args.data), args.spec or DENSE_SPECS
+    root = Path(args.data)
     scored, choosing = read_spair(root, args.pairs), read_spair(root, args.choose_on) if len(args.spec) > 1 else []
     used = {path for pair in (*scored, *choosing) for path in (pair.source, pair.target)}
     source = FileSource(args.data, root, sorted(path.relative_to(root).as_posix() for path in used))
     with processes.ended_by_sigterm(), processes.group():
-        contenders = [open_contender(text, [source], specs, args) for text in args.what]
-        fresh = random_weights(contenders, [source], specs, args) if args.baselines else []
+        contenders = [open_contender(text, [source], args.spec, args, dense=True) for text in args.what]
+        fresh = random_weights(contenders, [source], args.spec, args, dense=True) if args.baselines else []
         if processes.rank() > 0:  # it has read its share
             return
     everyone = [*contenders, *fresh]
