@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -73,8 +74,7 @@ class PipelineEncoder(Encoder):
 
     def __init__(self, pipeline: Pipeline, specs: Sequence[str | FeatureSpec] = (), name: str = "") -> None:
         self.pipeline, self.name = pipeline, name or models.name_of(pipeline.generator)
-        parsed = [FeatureSpec.parse(spec) for spec in specs] or [features.default(pipeline.generator)]
-        self._specs = [features.check(pipeline.generator, spec) for spec in parsed]
+        self._specs = [pipeline.reading(spec) for spec in specs or (None,)]
         self.specs = tuple(str(spec) for spec in self._specs)
         self._crop = CentreCrop(pipeline.image_size, pipeline.tokenizer.channels)
         self.prepare = self._crop
@@ -83,15 +83,25 @@ class PipelineEncoder(Encoder):
     def encode(self, batch: Tensor) -> list[np.ndarray]:
         """uint8 pictures (B, h, w, channels) -> see `Encoder.encode`."""
         pixels = batch.to(self.pipeline.generator.device).movedim(-1, 1).float() / 255
-        return self.encode_tokens(self.pipeline.tokenizer.encode(pixels).flatten(1))
+        return self._read(partial(self.pipeline.encode_pixels, pixels))
 
     def features(self, images: Any) -> list[np.ndarray]:
         """One batch of whatever `data.as_images` takes."""
-        return self.encode_tokens(self.pipeline.encode(images))
+        return self._read(partial(self.pipeline.encode, images))
 
     def encode_tokens(self, tokens: Tensor) -> list[np.ndarray]:
-        """Tokens (B, N) in raster space -> as `encode`."""
-        return [read.numpy() for read in features.read(self.pipeline.reader(), tokens, self._specs)]
+        """Tokens (B, N) in raster space -> as `encode`. A ValueError for specs with shifts, which are of pictures."""
+        if moved := next((spec for spec in self.specs if "/shifts" in spec), None):
+            raise ValueError(f"tokens do not move: leave the shifts out of {moved}, or give the images")
+        return self._read(lambda shifts: tokens)
+
+    def _read(self, tokens: Callable[[int], Tensor]) -> list[np.ndarray]:
+        """Of what the tokens are with so many shifts."""
+        found: dict[FeatureSpec, Tensor] = {}
+        for shifts in dict.fromkeys(spec.shifts for spec in self._specs):
+            specs = [spec for spec in self._specs if spec.shifts == shifts]
+            found |= dict(zip(specs, features.read(self.pipeline.reader(), tokens(shifts), specs), strict=True))
+        return [found[spec].numpy() for spec in self._specs]
 
     def with_specs(self, specs: Sequence[str]) -> PipelineEncoder:
         return PipelineEncoder(self.pipeline, specs, self.name)

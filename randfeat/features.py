@@ -1,7 +1,7 @@
 """Reading: features of an image from a network that is causal, with context on all sides.
 
-A `FeatureSpec` says how, as a value and as a string: `orders/context/stream/layers/pool/merge[/label]`, for instance
-`raster+reversed/causal/query/L6/grid2/concat` or `random*4/echo/token/L3,L6/mean/mean`.
+A `FeatureSpec` says how, as a value and as a string: `orders/context/stream/layers/pool/merge[/label][/shifts]`, for
+instance `raster+reversed/causal/query/L6/grid2/concat` or `random*4/echo/token/L3,L6/mean/mean/shifts2`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ from torch import Tensor
 from . import orders, seeding
 from .models import Context, Generator, Stream
 
-GRAMMAR = "orders/context/stream/layers/pool/merge[/label], such as raster+reversed/causal/query/L6/grid2/concat"
+GRAMMAR = (
+    "orders/context/stream/layers/pool/merge[/label][/shifts], such as raster+reversed/causal/query/L6/grid2/concat"
+)
 _PASS = re.compile(r"(?P<mode>[a-z]+)(\*(?P<count>\d{1,4}))?(@(?P<seed>\d{1,18}))?(?P<per_image>:per-image)?")
 _EXPLICIT = re.compile(r"\[\d+(,\d+)*\]")
 _LAYER = re.compile(r"L(-?\d+|0\.\d+)")
@@ -53,6 +55,8 @@ class FeatureSpec:
         or `none` (a dense map).
     merge: how passes and layers become one vector, `mean` or `concat`.
     label: class given while reading; None, the default, is the null class.
+    shifts: at how many places a side the image is read, parts of a token away from each other, see `shifts.shifted`;
+        the features are their mean.
 
     What is left out is one raster pass, the mean over the positions at half the depth: every model can be read so.
     `default` gives a model's own.
@@ -65,6 +69,7 @@ class FeatureSpec:
     pool: str = "mean"
     merge: Merge = "mean"
     label: int | None = None
+    shifts: int = 1
 
     def __post_init__(self) -> None:
         for alias, meaning in _ALIASES.items():
@@ -83,6 +88,8 @@ class FeatureSpec:
             raise ValueError(f"merge {self.merge!r} is none of {', '.join(get_args(Merge))}")
         if self.label is not None and self.label < 0:
             raise ValueError(f"a label is a class index from 0, got {self.label}; None is the null class")
+        if self.shifts < 1:
+            raise ValueError(f"shifts are counted from 1, as the image stands, got {self.shifts}")
 
     @property
     def passes(self) -> tuple[Pass, ...]:
@@ -118,7 +125,8 @@ class FeatureSpec:
     def __str__(self) -> str:
         layers = ",".join(f"L{layer}" for layer in self.layers)
         parts = [self.orders, self.context, self.stream, layers, self.pool, self.merge]
-        return "/".join(parts if self.label is None else [*parts, f"label{self.label}"])
+        label = [] if self.label is None else [f"label{self.label}"]
+        return "/".join([*parts, *label, *([] if self.shifts == 1 else [f"shifts{self.shifts}"])])
 
     @classmethod
     def parse(cls, text: str | FeatureSpec) -> FeatureSpec:
@@ -128,13 +136,19 @@ class FeatureSpec:
         if not isinstance(text, str):
             raise ValueError(f"a feature spec is one line of text, expected {GRAMMAR}, got {text!r}")
         parts = text.strip().split("/")
-        if len(parts) not in (6, 7):
+        if not 6 <= len(parts) <= 8:
             raise ValueError(f"feature spec {text!r} has {len(parts)} parts, expected {GRAMMAR}")
-        layers, label = parts[3].split(","), parts[6] if len(parts) == 7 else None
+        layers, more = parts[3].split(","), parts[6:]
+        shifts = more.pop() if more and more[-1].startswith("shifts") else "shifts1"
+        label = more[0] if more else None
         if not all(_LAYER.fullmatch(layer) for layer in layers):
             raise ValueError(f"layers {parts[3]!r} in a feature spec are written L6, or L6,L12, or L-1, or L0.5")
         if label is not None and not re.fullmatch(r"label\d+", label):
             raise ValueError(f"label {label!r} in a feature spec is written label3; leave it out for the null class")
+        if len(more) > 1 or not re.fullmatch(r"shifts\d{1,4}", shifts):
+            raise ValueError(
+                f"feature spec {text!r} ends in a label and shifts, such as label3/shifts2, or one of them"
+            )
         return cls(
             parts[0],
             cast(Context, parts[1]),
@@ -143,6 +157,7 @@ class FeatureSpec:
             parts[4],
             cast(Merge, parts[5]),
             None if label is None else int(label[5:]),
+            int(shifts[6:]),
         )
 
 
@@ -182,12 +197,21 @@ def check(model: Generator, spec: FeatureSpec) -> FeatureSpec:
 
 @torch.no_grad()
 def read(model: Generator, tokens: Tensor, specs: Sequence[FeatureSpec], batch_size: int = 256) -> list[Tensor]:
-    """Features of tokens (B, N): for each spec float32 on the CPU, (B, F), or (B, F, h, w) where pool is `none`.
+    """Features of tokens (B, N): for each spec float32 on the CPU, (B, F), or (B, F, h, w) where pool is `none`. Specs
+    with shifts take the tokens of all places, (B, shifts², N).
 
     All passes of a batch are one call, and specs that differ only in layers, pool and merge share it. The model is
     read in evaluation mode and given back in the mode it came in. batch_size: passes at a time.
     """
     specs = [check(model, spec) for spec in specs]
+    places = tokens.shape[1] if tokens.ndim == 3 else 1
+    if wrong := next((spec for spec in specs if spec.shifts**2 != places), None):
+        raise ValueError(
+            f"feature spec {wrong} reads an image at {wrong.shifts**2} places, and the tokens are of {places}"
+        )
+    if tokens.ndim == 3:
+        alone = [replace(spec, shifts=1) for spec in specs]
+        return [x.unflatten(0, (-1, places)).mean(1) for x in read(model, tokens.flatten(0, 1), alone, batch_size)]
     groups: dict[tuple, list[int]] = defaultdict(list)
     for i, spec in enumerate(specs):
         groups[(spec.passes, spec.context, spec.stream, spec.label)].append(i)

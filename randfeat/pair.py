@@ -14,6 +14,7 @@ from . import conditions, data, files, models, orders, packing, tokenizers, weig
 from .classes import Classes, Label
 from .models import Generator
 from .sampling import Sampling
+from .shifts import shifted
 from .tokenizers import Tokenizer
 from .weights import hub
 
@@ -91,13 +92,20 @@ class Pair(nn.Module):
     # pictures and tokens ---------------------------------------------------------------------------------------
 
     @torch.no_grad()
-    def encode(self, images: data.Images) -> Tensor:
-        """Images -> tokens (B, N) in raster space."""
+    def encode(self, images: data.Images, shifts: int = 1) -> Tensor:
+        """Images -> tokens (B, N) in raster space, or with more shifts (B, shifts², N), see `shifts.shifted`."""
         pixels = data.as_images(images, self.tokenizer.channels, self.image_size)
         if tuple(pixels.shape[2:]) != self.image_size:
             h, w = self.image_size
             raise ValueError(f"images must be {h} x {w} pixels, got {pixels.shape[2]} x {pixels.shape[3]}")
-        return self.tokenizer.encode(pixels.to(self.generator.device)).flatten(1)
+        return self.encode_pixels(pixels.to(self.generator.device), shifts)
+
+    def encode_pixels(self, pixels: Tensor, shifts: int = 1) -> Tensor:
+        """The same of images (B, channels, H, W) in [0, 1] of the right size, on the right device."""
+        if shifts == 1:
+            return self.tokenizer.encode(pixels).flatten(1)
+        places = shifted(pixels, self.tokenizer.stride, shifts)
+        return self.tokenizer.encode(places.flatten(0, 1)).flatten(1).unflatten(0, places.shape[:2])
 
     @torch.no_grad()
     def decode(self, tokens: Tensor, grid: orders.Grid | None = None) -> Tensor:

@@ -65,9 +65,10 @@ class Pipeline(Pair):
 
         Any number of images, of an iterator too: `batch_size` of them are held at a time. progress: show a bar.
         """
-        model, parsed = self.reader(), self._reading(spec)
+        model, parsed = self.reader(), self.reading(spec)
         batches = data.batches(images, batch_size, "reading" if progress else None)
-        return np.concatenate([features.read(model, self.encode(batch), [parsed])[0].numpy() for batch in batches])
+        encoded = (self.encode(batch, parsed.shifts) for batch in batches)
+        return np.concatenate([features.read(model, tokens, [parsed])[0].numpy() for tokens in encoded])
 
     def tokens(
         self, images: data.Images | Iterable[data.Picture], batch_size: int = BATCH, progress: bool = False
@@ -92,13 +93,14 @@ class Pipeline(Pair):
         seconds for a gigabyte; `map(..., new_fingerprint=...)` spares that. Leave `num_proc` out: one process keeps
         all cores busy, and the forks of one that has computed may wait for each other for ever.
         """
-        return partial(_map, self, self._reading(spec), image, output)
+        return partial(_map, self, self.reading(spec), image, output)
 
-    def _reading(self, spec: str | FeatureSpec | None) -> FeatureSpec:
-        """The model's own for None; a ValueError for what it cannot do."""
+    def reading(self, spec: str | FeatureSpec | None = None) -> FeatureSpec:
+        """A spec with layers as numbers, the model's own for None; a ValueError for what it cannot do."""
         parsed = features.default(self.generator) if spec is None else FeatureSpec.parse(spec)
-        features.check(self.generator, parsed)
-        return parsed
+        if parsed.shifts > self.tokenizer.stride:
+            raise ValueError(f"feature spec {parsed}: a token of {self.tokenizer.stride} pixels has no more shifts")
+        return features.check(self.generator, parsed)
 
     def sample(
         self,

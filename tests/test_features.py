@@ -31,6 +31,7 @@ SPECS = st.builds(
     pool=st.sampled_from(["mean", "max", "last", "none"]) | NUMBERS.map("grid{}".format),
     merge=st.sampled_from(["mean", "concat"]),
     label=st.none() | st.integers(0, 999),
+    shifts=st.integers(1, 99),
 )
 
 
@@ -60,7 +61,11 @@ def test_bidirectional_is_short_for_both_directions():
     ("text", "message"),
     [
         ("raster/causal/token/L1/mean", "has 5 parts, expected orders/context"),
-        ("raster/causal/token/L1/mean/mean/label1/x", "has 8 parts"),
+        ("raster/causal/token/L1/mean/mean/label1/shifts2/x", "has 9 parts"),
+        ("raster/causal/token/L1/mean/mean/label1/x", "ends in a label and shifts, such as label3/shifts2"),
+        ("raster/causal/token/L1/mean/mean/shifts2/label1", "label .shifts2. in a feature spec is written label3"),
+        ("raster/causal/token/L1/mean/mean/shiftsX", "ends in a label and shifts"),
+        ("raster/causal/token/L1/mean/mean/shifts0", "shifts are counted from 1, as the image stands, got 0"),
         ("spiral/causal/token/L1/mean/mean", "order 'spiral' is none of raster, "),
         ("raster+/causal/token/L1/mean/mean", "order '' is none of"),
         ("raster*2/causal/token/L1/mean/mean", r"order 'raster\*2': only random takes a count"),

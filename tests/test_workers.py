@@ -9,7 +9,7 @@ from functools import partial
 
 import pytest
 
-from randfeat.commands.demo.workers import run_all
+from randfeat.workers import run_all
 
 
 def answer(value, line):

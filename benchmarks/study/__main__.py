@@ -3,7 +3,12 @@
     python -m benchmarks.study OUT                              # all sets, five seeds: hours on two cores
     python -m benchmarks.study OUT --sets letters --seeds 1 --steps 50       # a trial
 
-It goes on where it was stopped: a unit that is done is kept.
+The same of ImageNet, from what `randfeat tokenize` leaves, on one GPU; other seeds can run on others:
+
+    python -m benchmarks.study OUT --tokens train_cache val_cache --width 768 --depth 12 --batch 256 --steps 300000 \\
+        --rates 4e-4 --images 50000 --device cuda --seeds 0
+
+It goes on where it was stopped: a unit that is done is kept, a training that was begun goes on from its last step.
 """
 
 from __future__ import annotations
@@ -12,10 +17,11 @@ import argparse
 from functools import partial
 from pathlib import Path
 
-from randfeat.commands.demo.workers import run_all
+from randfeat.workers import run_all
 
-from . import material, tuning, units, warped
-from .contenders import CONTENDERS
+from . import material, moved, tuning, units, warped
+from .contenders import BATCH, CONTENDERS, DEPTH, RATES, WIDTH, Size, sees_pixels
+from .material import STORED
 from .units import Job
 
 STEPS = {"cluttered": 1200, "letters": 1600, "digits": 1200, "photographs": 800}
@@ -23,44 +29,66 @@ BASELINES = "classical"
 
 
 def main() -> None:
-    args = parser().parse_args()
-    out = args.out / f"data{args.data_seed}-split{args.split_seed}"
-    steps = {name: args.steps or STEPS[name] for name in STEPS}
-    sets = dict.fromkeys([*args.sets, tuning.SET])
-    made = run_all(
-        {name: partial(material.make, name, out / name, args.data_seed, args.split_seed, args.images) for name in sets}
-    )
-    trained = [name for name in args.contenders if name != BASELINES]
-    rates = tuning.rates(made[tuning.SET], steps[tuning.SET], trained)
-    todo, found = {}, {}
-    for name in args.sets if BASELINES in args.contenders else ():
-        job = Job(name, BASELINES, 0, made[name], out / name / BASELINES)
-        todo[job.name] = partial(units.run_classical, job)
-        found[job.name] = partial(warped.run_classical, job)
+    args = (known := parser()).parse_args()
+    if args.tokens is not None and args.steps is None:
+        known.error("--tokens needs --steps: how long RandAR is trained on them")
+    workers = None if args.device == "cpu" else 1
+    out, sets, contenders = args.out / f"data{args.data_seed}-split{args.split_seed}", args.sets, args.contenders
+    split = args.split_seed, args.images
+    if args.tokens is not None:
+        sets, tuned_on = [STORED], STORED
+        contenders = contenders or [name for name in PLAIN if name == BASELINES or not sees_pixels(CONTENDERS[name])]
+        made = run_all({STORED: partial(material.of_stores, out / STORED, *args.tokens, *split)})
+    else:
+        sets, tuned_on, contenders = sets or [*STEPS], tuning.SET, contenders or PLAIN
+        built = dict.fromkeys([*sets, tuned_on])
+        made = run_all({name: partial(material.make, name, out / name, args.data_seed, *split) for name in built})
+    trained = [name for name in contenders if name != BASELINES]
+    size = Size(args.width, args.depth, args.batch)
+
+    def job(name: str, contender: str, part: str = "", seed: int = 0, rate: float = 0.0) -> Job:
+        folder, steps = out / name / contender / part, args.steps or STEPS[name]
+        return Job(name, contender, seed, made[name], folder, steps, rate, size, args.device)
+
+    rates = tuning.rates([job(tuned_on, name) for name in trained], args.rates, workers)
+    todo, pictured = {}, {}  # what needs pictures, which a token store has none of, comes last
+    for name in sets if BASELINES in contenders else ():
+        one = job(name, BASELINES)
+        todo[one.name] = partial(units.run_classical, one)
+        for part in (warped, moved):
+            pictured[f"{one.name} {part.__name__}"] = partial(part.run_classical, one)
     for seed in args.seeds:  # a seed of everything before the next, so that what is there can be looked at
-        for name in args.sets:
+        for name in sets:
             for contender in trained:
-                folder = out / name / contender / str(seed)
-                job = Job(name, contender, seed, made[name], folder, steps[name], rates.get(contender, 0.0))
-                todo[job.name] = partial(units.run, job)
-                if not CONTENDERS[contender].labels:
-                    found[job.name] = partial(warped.run, job)
-    run_all(todo)
-    run_all(found)
+                one = job(name, contender, str(seed), seed, rates.get(contender, 0.0))
+                todo[one.name] = partial(units.run, one)
+                for part in () if CONTENDERS[contender].labels else (warped, moved):
+                    pictured[f"{one.name} {part.__name__}"] = partial(part.run, one)
+    run_all(todo, workers)
+    run_all(pictured if args.tokens is None else {}, workers)
+
+
+PLAIN = [BASELINES, *(name for name, one in CONTENDERS.items() if one.plain is None)]
 
 
 def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("out", type=Path, metavar="OUT", help="the folder that everything is left in")
-    made.add_argument("--sets", nargs="+", choices=[*STEPS], default=[*STEPS], metavar="SET", help=", ".join(STEPS))
+    data = made.add_mutually_exclusive_group()
+    data.add_argument("--sets", nargs="+", choices=[*STEPS], metavar="SET", help=", ".join(STEPS))
+    data.add_argument("--tokens", nargs=2, type=Path, metavar=("TRAIN", "TEST"), help="two token stores with labels")
     names = [BASELINES, *CONTENDERS]
-    plain = [name for name in names if name == BASELINES or CONTENDERS[name].plain is None]
-    made.add_argument("--contenders", nargs="+", choices=names, default=plain, metavar="NAME", help=", ".join(names))
+    made.add_argument("--contenders", nargs="+", choices=names, metavar="NAME", help=", ".join(names))
     made.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4], metavar="SEED", help="of pretraining")
     made.add_argument("--data-seed", type=int, default=1, help="of places, sizes and angles in the sets")
     made.add_argument("--split-seed", type=int, default=1, help="of the split into train and test")
     made.add_argument("--images", type=int, default=material.IMAGES, help="of train that probes see, at most")
     made.add_argument("--steps", type=int, help="of RandAR's training; all others get what costs the same")
+    made.add_argument("--width", type=int, default=WIDTH, help=f"of RandAR ({WIDTH})")
+    made.add_argument("--depth", type=int, default=DEPTH, help=f"blocks of RandAR ({DEPTH})")
+    made.add_argument("--batch", type=int, default=BATCH, help=f"images of a step ({BATCH})")
+    made.add_argument("--rates", nargs="+", type=float, default=RATES, help="of learning, that all are tuned over")
+    made.add_argument("--device", default="cpu", help="cuda trains one network after the other (cpu: side by side)")
     return made
 
 

@@ -76,10 +76,16 @@ CONTENDERS = {
 
 @dataclass(frozen=True)
 class Size:
-    """Width and blocks of RandAR; the others have as many blocks in all."""
+    """Width and blocks of RandAR, the others have as many blocks in all; and the images of a step."""
 
     width: int = WIDTH
     depth: int = DEPTH
+    batch: int = BATCH
+
+    @property
+    def heads(self) -> int:
+        """Of 64 numbers each, unless they are too few then."""
+        return max(HEADS, self.width // 64)
 
 
 SIZE = Size()
@@ -99,7 +105,7 @@ def _build(contender: Contender, material: Material, size: Size) -> Generator:
         num_classes=len(np.unique(material.labels)) if contender.labels else 0,
         embed_dim=size.width,
         depth=size.depth // 2 if contender.model == "arpg" else size.depth,
-        num_heads=HEADS,
+        num_heads=size.heads,
         ffn_dim=FFN * size.width // WIDTH,
         dropout=DROPOUT,
     )
@@ -113,12 +119,16 @@ def _build(contender: Contender, material: Material, size: Size) -> Generator:
 
 def seen_by(contender: Contender, material: Material) -> Tensor:
     """What the network reads of each image: tokens, or pixels. int64 or uint8 (n, ...)."""
-    return torch.from_numpy(material.patches if contender.model in PIXELS else material.tokens)
+    return torch.from_numpy(material.patches if sees_pixels(contender) else material.tokens)
+
+
+def sees_pixels(contender: Contender) -> bool:
+    return contender.model in PIXELS
 
 
 def as_seen(contender: Contender, material: Material, images: np.ndarray) -> Tensor:
     """The same of any images of the set's size."""
-    if contender.model in PIXELS:
+    if sees_pixels(contender):
         return torch.from_numpy(material.cut(images))
     return material.encoded(images)
 
@@ -170,7 +180,7 @@ def recipe(
     taken = max(1, round(steps * each / ours))
     return Training(
         steps=taken,
-        batch_size=BATCH,
+        batch_size=size.batch,
         order=contender.order,
         learning_rate=rate,
         warmup=max(1, taken // 10),
@@ -180,7 +190,7 @@ def recipe(
     )
 
 
-def tuned(contender: Contender, training: Training, share: float) -> Training:
+def tuned(training: Training, share: float) -> Training:
     """The same recipe with a share of its steps, for finding the learning rate."""
     taken = max(1, round(training.steps * share))
     return replace(training, steps=taken, warmup=max(1, taken // 10), eval_every=max(1, taken // 2))

@@ -19,7 +19,7 @@ from randfeat.probes import Interval, bootstrap
 from randfeat.probes.drawing import png
 from randfeat.probes.plots import curves
 
-from randfeat.commands.demo.workers import run_all
+from randfeat.workers import run_all
 
 from . import material, tuning, units
 from .contenders import DEPTH, Size
@@ -35,7 +35,8 @@ Found = dict[str, dict[int, dict[int, Interval]]]  # by measure, width and steps
 def jobs(out: Path, args: argparse.Namespace) -> dict[tuple[int, int, int], Job]:
     """By width, steps and seed."""
     made = {name: material.make(name, out / name, args.data_seed, args.split_seed) for name in {args.set, tuning.SET}}
-    rate = tuning.rates(made[tuning.SET], max(STEPS), [args.contender])[args.contender]
+    tuned = Job(tuning.SET, args.contender, 0, made[tuning.SET], out / tuning.SET, max(STEPS))
+    rate = tuning.rates([tuned])[args.contender]
     return {
         (width, steps, seed): Job(
             args.set,

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from randfeat.probes import Difference, Interval, bootstrap, holm, paired
 
+from . import moved
 from .material import Material, read
 from .scoring import MEASURES
 from .units import RANKED
@@ -112,16 +113,19 @@ def matching(groups: np.ndarray, right: np.ndarray) -> np.ndarray:
 
 
 def _record(folder: Path) -> dict[str, Any]:
-    """What `units` and `warped` chose."""
+    """What `units`, `warped` and `moved` chose."""
     record = json.loads((folder / "record.json").read_text("utf-8"))
     if (path := folder / "warped.json").exists():
         chosen = json.loads(path.read_text("utf-8"))
         record["chosen"] |= {f"{WARPED}|{kind}": name for kind, name in chosen.items()}
+    if (path := folder / moved.RECORD).exists():
+        record["moved"] = json.loads(path.read_text("utf-8"))
     return record
 
 
 def _scores(folder: Path) -> dict[str, np.ndarray]:
-    """What they measured, of train as "train|MEASURE|READING"; of correspondence the first images are scored alone."""
+    """What they measured, of train as "train|MEASURE|READING", of moved images as "moved|MEASURE|VIEW"; of
+    correspondence the first images are scored alone."""
     scores = dict(np.load(folder / "scores.npz"))
     if (path := folder / RANKED).exists():
         scores |= {f"train|{name}": right for name, right in np.load(path).items()}
@@ -129,6 +133,8 @@ def _scores(folder: Path) -> dict[str, np.ndarray]:
         for name, right in np.load(path).items():
             train, _, last = name.rpartition("|")
             scores[f"train|{WARPED}|{last}" if train else f"{WARPED}|{last}"] = right
+    if (path := folder / moved.SCORES).exists():
+        scores |= {f"moved|{name}": right for name, right in np.load(path).items()}
     return scores
 
 
@@ -141,7 +147,7 @@ def main_table(results: Results, kind: str = "any") -> Iterator[str]:
         cells = [percent(results.interval(found.right(f"{m}|{kind}"))) if found.has(f"{m}|{kind}") else "" for m in ALL]
         yield f"| {TITLES[name]} | {' | '.join(cells)} |"
     record, scores = results.classical
-    for name in dict.fromkeys(key.split("|")[1] for key in scores if not key.startswith("train|")):
+    for name in dict.fromkeys(key.split("|")[1] for key in scores if key.startswith((*MEASURES, WARPED))):
         if name != "any":
             cells = []
             for measure in ALL:
@@ -184,14 +190,57 @@ def _claims(results: Results, ours: str, measure: str) -> Iterator[tuple[str, Di
     yield ": both sides − one pass at its cost", results.difference(mine.right(f"{measure}|both, equal"), one)
 
 
-def claims_table(results: Results) -> Iterator[str]:
-    made = claims(results)
+def claims_table(results: Results, made: Mapping[str, Difference]) -> Iterator[str]:
     held = holm({name: one.p for name, one in made.items()})
     yield f"| {results.set}: claim | difference, points | p after Holm |"
     yield "|---|---|---|"
     for name, one in made.items():
         bold = "**" if held[name].holds else ""
         yield f"| {name} | {bold}{percent(one)}{bold} | {held[name].adjusted:.3f} |"
+
+
+def moved_table(results: Results) -> Iterator[str]:
+    """Rows of Markdown: what each is worth when images are moved before they are read; † the best view on train."""
+    yield f"| {results.set}: images are read | {' | '.join(MEASURES)} |"
+    yield "|---" * (len(MEASURES) + 1) + "|"
+    for name, found in moved_found(results).items():
+        for view in moved.VIEWS:
+            cells = []
+            for measure in MEASURES:
+                best = all(record["moved"][measure] == view for record in found.records)
+                cells.append(percent(results.interval(found.right(f"moved|{measure}|{view}"))) + "†" * best)
+            yield f"| {name}, {view} | {' | '.join(cells)} |"
+
+
+def moved_found(results: Results) -> dict[str, Found]:
+    """Of every contender that was read so, and of HOG, by title."""
+    found = {
+        TITLES[name]: one for name, one in results.found.items() if all("moved" in record for record in one.records)
+    }
+    record, scores = results.classical
+    return found | ({moved.BASELINE: Found((record,), (scores,))} if "moved" in record else {})
+
+
+def moved_claims(results: Results) -> dict[str, Difference]:
+    """What shifts bring, and what is ahead of what when each is read in the view that was best on train."""
+    found = moved_found(results)
+
+    def best(title: str, measure: str) -> np.ndarray:
+        one = found[title]
+        views = (record["moved"][measure] for record in one.records)
+        right = np.stack([each[f"moved|{measure}|{view}"] for each, view in zip(one.scores, views, strict=True)])
+        return (right[0] if title == moved.BASELINE else right).astype(np.float64)
+
+    made = {}
+    for measure in MEASURES:
+        for title in (TITLES[name] for name in ("randar", "arpg") if TITLES[name] in found):
+            as_it_is, four = (found[title].right(f"moved|{measure}|{view}") for view in [*moved.VIEWS][:2])
+            made[f"{title}: 2 x 2 shifts − as it is, {measure}"] = results.difference(four, as_it_is)
+            for other in (TITLES["raster"], TITLES["masked"], moved.BASELINE):
+                if other in found:
+                    pair = best(title, measure), best(other, measure)
+                    made[f"{title} − {other}, each moved, {measure}"] = results.difference(*pair)
+    return made
 
 
 def error_ratio(results: Results, measure: str) -> float:
@@ -253,7 +302,10 @@ def main() -> None:
         results = Results(path.parents[1])
         if not any(results.contender(name) for name in TITLES):
             continue
-        parts = [main_table(results), supervised_table(results), claims_table(results), costs_table(results)]
+        parts = [main_table(results), supervised_table(results), claims_table(results, claims(results))]
+        if moved_found(results):
+            parts += [moved_table(results), claims_table(results, moved_claims(results))]
+        parts.append(costs_table(results))
         if "raster" in results.found and "randar" in results.found:
             ratios = ", ".join(f"{measure} {error_ratio(results, measure):.2f}" for measure in MEASURES)
             parts.append(iter([f"Errors of RandAR to those of the raster control: {ratios}."]))

@@ -1,47 +1,44 @@
-"""The learning rate of each contender: the same three are tried by all, for half of the training, on one set."""
+"""The learning rate of each contender: the same are tried by all, for half of the training, on one set."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import shutil
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
-from randfeat.pretrain import Step, train
+from randfeat import files
+from randfeat.workers import run_all
 
-from randfeat import files, progress
-from randfeat.commands.demo.workers import run_all
-
-from .contenders import CONTENDERS, RATES, build, labels_for, recipe, seen_by, tuned
+from .contenders import CONTENDERS, RATES
 from .material import read
+from .units import Job, pretrain
 
 SET, SHARE, SEED = "digits", 0.5, 1000  # what it is tried on, of the steps, and a seed that no unit has
 
 
-def rates(material: Path, steps: int, contenders: Sequence[str]) -> dict[str, float]:
-    """The rate with the lowest held-out loss, by contender; what was tried is kept beside the set."""
-    trained = [name for name in contenders if CONTENDERS[name].trained]
-    found = run_all(
-        {f"{name} {rate:g}": partial(_try, name, rate, steps, material) for name in trained for rate in RATES}
-    )
-    return {name: min(RATES, key=lambda rate: found[f"{name} {rate:g}"]) for name in trained}
+def rates(jobs: Iterable[Job], tried: Sequence[float] = RATES, workers: int | None = None) -> dict[str, float]:
+    """The rate with the lowest held-out loss, by contender; what was tried is kept beside the set.
+
+    jobs: of the set that is tried on, one of each contender. workers: see `run_all`.
+    """
+    trained = [job for job in jobs if CONTENDERS[job.contender].trained]
+    if len(tried) == 1:
+        return {job.contender: tried[0] for job in trained}
+    trials = {f"{job.contender} {rate:g}": partial(_try, replace(job, rate=rate)) for job in trained for rate in tried}
+    found = run_all(trials, workers)
+    return {job.contender: min(tried, key=lambda rate: found[f"{job.contender} {rate:g}"]) for job in trained}
 
 
-def _try(name: str, rate: float, steps: int, path: Path, line: int) -> float:
-    kept = path.parent / name / f"rate-{rate:g}.json"
+def _try(job: Job, line: int = 0) -> float:
+    kept = job.material.parent / job.contender / f"rate-{job.rate:g}.json"
     if kept.exists():
         return float(json.loads(kept.read_text("utf-8"))["loss"])
-    contender, material = CONTENDERS[name], read(SET, path)
-    how = tuned(contender, recipe(contender, material, steps, rate, SEED), SHARE)
-    network, seen = build(contender, material, SEED), seen_by(contender, material)
-    with progress.bar(how.steps, f"{name} rate {rate:g}", "step", line) as bar:
-
-        def tick(done: Step) -> None:
-            bar.update()
-
-        labels, watched = (labels_for(contender, material, rows) for rows in (material.fit, material.held_out))
-        held_out = (seen[material.held_out].long(), watched)
-        history = train(network, seen[material.fit], labels, held_out, how, objective=contender.objective, on_step=tick)
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    files.write_bytes(kept, json.dumps({"loss": history.best, "validation": history.validation}).encode())
-    return history.best
+    contender, material = CONTENDERS[job.contender], read(job.set, job.material)
+    job = replace(job, seed=SEED, folder=kept.with_name(f"rate-{job.rate:g}"))
+    _, record = pretrain(contender, material, job, line, SHARE)
+    loss = min(value for _, value in record["validation"])
+    files.write_bytes(kept, json.dumps({"loss": loss, "validation": record["validation"]}).encode())
+    shutil.rmtree(job.folder)
+    return float(loss)

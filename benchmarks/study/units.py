@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
-from randfeat.pretrain import Step, train
+from randfeat.pretrain import Running, Step, train
 from randfeat.probes import PatchCounts, colour_histogram, hog, pixels, recentred, token_codes, token_counts
 from safetensors.torch import load_file, save
 
@@ -32,6 +33,7 @@ from .contenders import (
     labels_for,
     recipe,
     seen_by,
+    tuned,
 )
 from .controls import Classifier
 from .material import Material
@@ -48,7 +50,8 @@ SAME_COST = 1.02  # how much more a reading may cost than one causal pass, which
 class Job:
     """set, contender, seed: which unit. material: the file of the set. folder: where the unit is left.
 
-    steps: of RandAR, whose cost all others are given. rate: of learning, as found for the contender on the set.
+    steps: of RandAR, whose cost all others are given. rate: of learning, as found for the contender. device: that
+    trains and reads.
     """
 
     set: str
@@ -59,6 +62,7 @@ class Job:
     steps: int = 0
     rate: float = 0.0
     size: Size = SIZE
+    device: str = "cpu"
 
     @property
     def name(self) -> str:
@@ -75,22 +79,27 @@ def readings(family: str) -> tuple[str, ...]:
     return tuple(specs)
 
 
-def pretrain(contender: Contender, material: Material, job: Job, line: int) -> tuple[Generator, dict[str, Any]]:
-    """A network with the weights of its best validation, and what to remember of its training."""
-    network, seen = build(contender, material, job.seed, job.size), seen_by(contender, material)
+def pretrain(
+    contender: Contender, material: Material, job: Job, line: int, share: float = 1
+) -> tuple[Generator, dict[str, Any]]:
+    """A network with the weights of its best validation, and what to remember of its training, which goes on where it
+    was stopped. share: of its steps."""
+    network = build(contender, material, job.seed, job.size).to(job.device)
     if not contender.trained:
         return network.eval(), {"flops": 0}
     how = recipe(contender, material, job.steps, job.rate, job.seed, job.size)
-
+    how = how if share == 1 else tuned(how, share)
+    running = Running(precision="float32" if job.device == "cpu" else "bfloat16")
+    seen, steps = seen_by(contender, material), job.folder / "checkpoints"
     labels, watched = (labels_for(contender, material, rows) for rows in (material.fit, material.held_out))
-    held_out = (seen[material.held_out].long(), watched)
+    shown = seen[material.fit], labels, (seen[material.held_out].long(), watched)
     with progress.bar(how.steps, f"{job.set} {job.contender} {job.seed}", "step", line) as bar:
 
         def tick(done: Step) -> None:
             bar.set_postfix_str(f"{done.loss:.3f}", refresh=False)
             bar.update()
 
-        history = train(network, seen[material.fit], labels, held_out, how, objective=contender.objective, on_step=tick)
+        history = train(network, *shown, how, running, objective=contender.objective, directory=steps, on_step=tick)
     return network, {
         "training": asdict(how),
         "flops": flops_of_training(contender, material, job.size) * how.batch_size * how.steps,
@@ -109,17 +118,21 @@ def reading_costs(contender: Contender, material: Material, size: Size) -> dict[
 
 def classical(material: Material) -> dict[str, np.ndarray]:
     """Features that nobody trains, of all images: float32 (n, d) by name. k-means sees training images alone."""
-    images, vocabulary = material.images, len(material.codebook)
+    tokens = {"token counts": token_counts(material.tokens, len(material.codebook))}
+    if material.codebook.shape[1]:
+        tokens["token codes"] = token_codes(material.tokens, material.codebook)
+    if material.images is None:
+        return tokens
+    images = material.images
     straight = recentred(images).reshape(images.shape)
-    bag = PatchCounts(256, max(3, material.setting.patch)).fit(images[material.probed])
+    bag = PatchCounts(256, max(3, material.patch)).fit(images[material.probed])
     made = {
         "pixels": pixels(images),
         "recentred pixels": straight.reshape(len(images), -1),
         "HOG": hog(images),
         "HOG of recentred": hog(straight),
         "patch counts": bag.transform(images),
-        "token counts": token_counts(material.tokens, vocabulary),
-        "token codes": token_codes(material.tokens, material.codebook),
+        **tokens,
     }
     return made | ({"colours": colour_histogram(images)} if images.ndim == 4 else {})
 
@@ -223,8 +236,9 @@ def opened(contender: Contender, material: Material, job: Job, line: int = 0) ->
         network, trained = pretrain(contender, material, job, line)
         files.write_bytes(told, json.dumps(trained).encode())
         files.write_bytes(weights, save(network.state_dict()))
+        shutil.rmtree(job.folder / "checkpoints", ignore_errors=True)
     record = {"job": job.name, **trained, "parameters": sum(one.numel() for one in network.parameters())}
-    network.eval()
+    network.to(job.device).eval()
     return packing.twin(network) if packing.can_pack(network) else network, record
 
 

@@ -47,7 +47,7 @@ def classical(material: Material) -> dict[str, Maps]:
 
 def found(maps: Maps, material: Material, rows: np.ndarray) -> np.ndarray:
     """The share of its points that is found, of each image. (n,)"""
-    return warped_pck(material.images[some(rows)], maps, alphas=(ALPHA,)).scores()[:, 0]
+    return warped_pck(material.pictures[some(rows)], maps, alphas=(ALPHA,)).scores()[:, 0]
 
 
 def some(rows: np.ndarray) -> np.ndarray:

@@ -24,10 +24,10 @@ from randfeat.pretrain import Recipe, read_recipe
 from randfeat.probes import Interval, bootstrap, paired
 from randfeat.tokenizers import PatchTokenizer
 
+from ...workers import run_all, use_threads
 from . import generation, reading
 from .reading import MEASURES, Plan, Reading, Task
 from .training import train_all
-from .workers import run_all, use_one_thread
 
 MODELS = ("randar_free", "raster_free", "randar", "arpg")
 PATCH, CODES = 2, 128
@@ -93,7 +93,7 @@ class Results:
 
 def run(preset_name: str, preset: Preset, out: Path) -> Results:
     """Runs the whole demo; models are left in out/models, digits in out/digits, and kept if they lie there."""
-    use_one_thread()  # two that wait for each other are far slower than one wherever another process is at work
+    use_threads(1)  # two that wait for each other are far slower than one wherever another process is at work
     digits = load_digits()
     write_folder(make_digits(), out / "digits", {"set": "digits", "seed": 0, "split_seed": None})
     results = Results(preset_name, digits)

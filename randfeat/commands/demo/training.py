@@ -15,7 +15,7 @@ from randfeat.builders.digits import FIT, VALIDATION, Digits, with_shifts
 from randfeat.pretrain import Recipe, Step, train
 from randfeat.tokenizers import Tokenizer
 
-from .workers import run_all
+from ...workers import run_all
 
 
 def train_all(

@@ -1,4 +1,4 @@
-"""Jobs side by side, each in a process and on a core of its own.
+"""Jobs side by side, each in a process and on cores of its own.
 
 Networks as small as the demo's gain nothing from a second thread: two processes of one thread each do twice the work.
 """
@@ -19,16 +19,19 @@ from tqdm import tqdm
 Job = Callable[[int], Any]  # called with the screen line of its progress bar; functools.partial of a module's function
 
 
-def run_all(jobs: Mapping[str, Job]) -> dict[str, Any]:
+def run_all(jobs: Mapping[str, Job], workers: int | None = None) -> dict[str, Any]:
     """The result of each job, by name. Ctrl-C, or an exception in one, ends the others at once and is raised here.
 
+    workers: how many run at a time and share the cores; if nobody says, one for each core.
     A worker that was killed from outside is a RuntimeError.
     """
-    context = multiprocessing.get_context("spawn")
-    workers = min(len(jobs), os.cpu_count() or 1)
+    context, cores = multiprocessing.get_context("spawn"), os.cpu_count() or 1
+    workers = workers or cores
     if not jobs:
         return {}
-    with ProcessPoolExecutor(workers, context, set_up, (context.RLock(),)) as pool:
+    with ProcessPoolExecutor(
+        min(workers, len(jobs)), context, set_up, (context.RLock(), max(1, cores // workers))
+    ) as pool:
         try:
             running = {name: pool.submit(job, line) for line, (name, job) in enumerate(jobs.items())}
             for done in as_completed(running.values()):
@@ -44,22 +47,22 @@ def run_all(jobs: Mapping[str, Job]) -> dict[str, Any]:
     return {name: future.result() for name, future in running.items()}
 
 
-def set_up(lock: Any) -> None:
-    """In each worker: one thread, a lock that all bars share, and no life of its own: Ctrl-C is left to the parent,
-    which ends its workers, and a worker whose parent was killed ends itself."""
-    use_one_thread()
+def set_up(lock: Any, threads: int) -> None:
+    """In each worker: its share of the cores, a lock that all bars share, and no life of its own: Ctrl-C is left to the
+    parent, which ends its workers, and a worker whose parent was killed ends itself."""
+    use_threads(threads)
     tqdm.set_lock(lock)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=end_with_parent, daemon=True).start()
 
 
-def use_one_thread() -> None:
+def use_threads(count: int) -> None:
     """For torch and for the linear algebra below NumPy, until the process ends."""
     import torch
     from threadpoolctl import threadpool_limits
 
-    torch.set_num_threads(1)
-    threadpool_limits(1)
+    torch.set_num_threads(count)
+    threadpool_limits(count)
 
 
 def end_with_parent() -> None:
