@@ -12,11 +12,13 @@ from sklearn.preprocessing import FunctionTransformer, Normalizer, StandardScale
 
 from .arrays import as_matrix, predict_array
 
+WHITENED = 256  # components, at most, that "whitened" keeps
 SCALINGS: dict[str, Callable[[], TransformerMixin]] = {
     "none": FunctionTransformer,
     "standard": StandardScaler,
     "l2": Normalizer,
     "center-l2": lambda: make_pipeline(StandardScaler(with_std=False), Normalizer()),
+    "whitened": lambda: Components(WHITENED, whiten=True),
 }
 
 
@@ -24,7 +26,9 @@ def scaling(name: str) -> TransformerMixin:
     """A fresh transformer of features (n, d).
 
     "none" leaves them; "standard" gives each dimension mean 0 and variance 1 (a constant one becomes 0);
-    "l2" gives each image norm 1 (a zero vector stays 0); "center-l2" does so after removing the mean.
+    "l2" gives each image norm 1 (a zero vector stays 0); "center-l2" does so after removing the mean; "whitened" leaves
+    the first WHITENED principal components, each with variance 1, which is what features of generators need to be
+    compared well (docs/reading.md).
     """
     if name not in SCALINGS:
         raise ValueError(f"scaling {name!r} is unknown, expected one of {', '.join(SCALINGS)}.")

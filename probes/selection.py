@@ -106,7 +106,7 @@ def linear_space(
 def knn_space(
     ks: Sequence[int] = (1, 5, 10, 20, 50),
     metrics: Sequence[str] = METRICS,
-    scalings: Sequence[str] = ("none", "standard"),
+    scalings: Sequence[str] = ("none", "standard", "whitened"),
     pcas: Sequence[int | None] = (None,),
 ) -> dict[str, BaseEstimator]:
     """Nearest-neighbour classifiers, `pcas` as in `linear_space`."""
@@ -140,8 +140,11 @@ def _name(scaling_name: str, pca: int | None) -> str:
 
 
 def _after(scaling_name: str, pca: int | None, estimator: BaseEstimator) -> BaseEstimator:
-    steps: list[Any] = [scaling(scaling_name)] if pca is None else [scaling(scaling_name), Components(pca)]
-    return make_pipeline(*steps, estimator)
+    if pca is None:
+        return make_pipeline(scaling(scaling_name), estimator)
+    if scaling_name == "whitened":  # of components that all vary alike none are the first
+        return make_pipeline(Components(pca, whiten=True), estimator)
+    return make_pipeline(scaling(scaling_name), Components(pca), estimator)
 
 
 def _accuracy(

@@ -6,6 +6,7 @@ instance `raster+reversed/causal/query/L6/grid2/concat` or `random*4/echo/token/
 
 from __future__ import annotations
 
+import math
 import re
 from collections import defaultdict
 from collections.abc import Sequence
@@ -56,7 +57,7 @@ class FeatureSpec:
     merge: how passes and layers become one vector, `mean` or `concat`.
     label: class given while reading; None, the default, is the null class.
     shifts: at how many places a side the image is read, parts of a token away from each other, see `shifts.shifted`;
-        the features are their mean.
+        the features are their mean, or a map that is so many times finer.
 
     What is left out is one raster pass, the mean over the positions at half the depth: every model can be read so.
     `default` gives a model's own.
@@ -211,7 +212,7 @@ def read(model: Generator, tokens: Tensor, specs: Sequence[FeatureSpec], batch_s
         )
     if tokens.ndim == 3:
         alone = [replace(spec, shifts=1) for spec in specs]
-        return [x.unflatten(0, (-1, places)).mean(1) for x in read(model, tokens.flatten(0, 1), alone, batch_size)]
+        return [_joined(x.unflatten(0, (-1, places))) for x in read(model, tokens.flatten(0, 1), alone, batch_size)]
     groups: dict[tuple, list[int]] = defaultdict(list)
     for i, spec in enumerate(specs):
         groups[(spec.passes, spec.context, spec.stream, spec.label)].append(i)
@@ -235,6 +236,16 @@ def read(model: Generator, tokens: Tensor, specs: Sequence[FeatureSpec], batch_s
                     ]
                     results[i].append(merge(torch.cat(read_out), specs[i].merge).cpu())
     return [torch.cat(results[i]) for i in range(len(specs))]
+
+
+def _joined(features: Tensor) -> Tensor:
+    """Of the places of an image, in the order of `shifts.shifted`: the mean of vectors (B, S², F), or of maps
+    (B, S², D, h, w) a finer one, (B, D, S * h, S * w)."""
+    if features.ndim == 3:
+        return features.mean(1)
+    side = math.isqrt(features.shape[1])
+    finer = features.unflatten(1, (side, side)).flip(1, 2)  # an image that is moved down is read further up
+    return finer.permute(0, 3, 4, 1, 5, 2).flatten(4, 5).flatten(2, 3)
 
 
 def pass_order(reading: Pass, model: Generator, tokens: Tensor) -> Tensor:

@@ -53,7 +53,7 @@ def test_one_place_is_the_image():
 
 
 @pytest.mark.parametrize(
-    "spec", [PLAIN, "raster+reversed/causal/token/L1,L2/none/concat", "raster/full/query/L2/grid2/mean"]
+    "spec", [PLAIN, "raster+reversed/full/query/L1,L2/max/concat", "raster/full/query/L2/grid2/mean"]
 )
 def test_features_are_the_mean_over_places(spec):
     model = pipeline()
@@ -62,6 +62,28 @@ def test_features_are_the_mean_over_places(spec):
     found = model.features(IMAGES, f"{spec}/shifts2")
     assert not np.allclose(found, model.features(IMAGES, spec))
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("side", [2, 3])
+def test_maps_of_places_are_one_finer_map(side):
+    """Of a network that says where a token was cut: the finer map has the parts of the image in their order."""
+    grid, stride = (2, 3), 4
+    rows = torch.arange(grid[0] * stride).float()
+    image = (rows[:, None] * 100 + torch.arange(grid[1] * stride)).expand(1, 1, -1, -1)
+    places = shifted(image, stride, side)[:, :, 0]
+    corners = places[:, :, stride // 2 :: stride, stride // 2 :: stride]  # what lies in the middle of each token
+    finer = features._joined(corners.unsqueeze(2))[0, 0]
+    assert finer.shape == (side * grid[0], side * grid[1])
+    assert (finer.diff(dim=0) >= 0).all()
+    assert (finer.diff(dim=1) >= 0).all()
+    assert (finer // 100).unique().tolist() == sorted({row for row in (finer[:, 0] // 100).tolist()})
+
+
+def test_a_finer_map_has_the_same_mean():
+    model, dense = pipeline(), PLAIN.replace("/mean/mean", "/none/mean/shifts2")
+    fine = model.features(IMAGES, dense)
+    assert fine.shape == (3, 16, 4, 6)
+    np.testing.assert_allclose(fine.mean((2, 3)), model.features(IMAGES, f"{PLAIN}/shifts2"), rtol=1e-4, atol=1e-5)
 
 
 def test_an_encoder_reads_specs_with_and_without_shifts():

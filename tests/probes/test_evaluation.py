@@ -67,7 +67,7 @@ def test_k_20_is_what_knn_says_and_the_choice_is_reported_beside_it():
     assert list(record.scores) == ["k=20", "k=10", "k=100", "k=200", "chosen"]
     np.testing.assert_array_equal(record.arrays["predicted"], expected)
     assert "good/k=20" in record.search
-    assert len(record.search) == 21
+    assert len(record.search) == 31
     fixed = evaluate(data, "knn", Protocol(draws=100, search=False))
     assert list(fixed.scores) == ["k=20", "k=10", "k=100", "k=200"]
     assert fixed.scores["k=20"].value == record.scores["k=20"].value

@@ -79,6 +79,9 @@ def test_scalings():
     np.testing.assert_allclose(standard.std(0), [1, 1, 0])
     np.testing.assert_allclose(scaling("l2").fit_transform(x)[0], np.array([3, 4, 1]) / 26**0.5)
     np.testing.assert_allclose(scaling("center-l2").fit_transform(x)[0], np.array([3, 2, 0]) / 13**0.5)
+    whitened = scaling("whitened").fit_transform(x)
+    assert whitened.shape == (3, 2)  # what does not vary is no component
+    np.testing.assert_allclose(np.cov(whitened.T), np.eye(2), atol=1e-6)
     assert scaling("standard") is not scaling("standard")
     with pytest.raises(ValueError, match="'max' is unknown, expected one of none, standard, l2, center-l2"):
         scaling("max")

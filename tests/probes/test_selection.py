@@ -81,7 +81,7 @@ def test_the_informative_feature_is_chosen():
         assert len(selection.scores) == 2 * len(space)
 
 
-@pytest.mark.parametrize(("space", "size"), [(linear_space, 10), (knn_space, 20), (svm_space, 36)])
+@pytest.mark.parametrize(("space", "size"), [(linear_space, 10), (knn_space, 30), (svm_space, 45)])
 def test_spaces_hold_distinct_estimators_with_distinct_names(space, size):
     estimators = space()
     assert len(estimators) == size
@@ -192,6 +192,11 @@ def test_a_space_with_components_reduces_after_scaling():
     reduced = Components(2).fit_transform(scaling("standard").fit_transform(x))
     expected = LinearProbe(C=1).fit(reduced, y).predict_proba(reduced)
     np.testing.assert_allclose(space["linear standard pca=2 C=1"].fit(x, y).predict_proba(x), expected, atol=1e-6)
+    whitened = knn_space(ks=(1,), metrics=("euclidean",), scalings=("whitened",), pcas=(2,))[
+        "knn euclidean whitened pca=2 k=1"
+    ]
+    first = Components(2, whiten=True).fit_transform(x)
+    np.testing.assert_allclose(whitened.fit(x, y)[:-1].transform(x), first, atol=1e-6)
 
 
 def test_bad_rows_are_named_whatever_the_scaling(rows):

@@ -114,7 +114,7 @@ def ridge(scaling_name: str, alpha: float) -> BaseEstimator:
 # Retrieval has nothing to fit: cosine is its one "estimator"
 WHOLE: dict[str, dict[str, BaseEstimator]] = {
     "linear": linear_space(("none",), (0.01, 0.1, 1, 10, 100)) | linear_space(("standard",), (0.001, 0.01, 0.1, 1)),
-    "knn": knn_space(),
+    "knn": knn_space(scalings=("none", "standard")),
     "fewshot5": {
         f"ridge {name} alpha={alpha:g}": ridge(name, alpha)
         for name in ("none", "standard", "l2")
