@@ -120,7 +120,9 @@ def test_the_decoder_of_the_autoencoder_sees_a_quarter(material):
     assert lengths == [4]
 
 
-@pytest.mark.parametrize("name", ["randar-prefix", "arpg-prefix", "randar-noise", "arpg-noise"])
+@pytest.mark.parametrize(
+    "name", ["randar-prefix", "arpg-prefix", "randar-noise", "arpg-noise", "randar-agree", "arpg-agree"]
+)
 def test_variants_train_and_are_judged_as_the_plain_recipe(material, name):
     contenders = part("contenders")
     one = contenders.CONTENDERS[name]
@@ -138,6 +140,47 @@ def test_variants_train_and_are_judged_as_the_plain_recipe(material, name):
     network.eval()
     plain = contenders.CONTENDERS[one.plain].objective(network, False)
     assert torch.equal(objective(seen[:6], None, order)[0], plain(seen[:6], None, order)[0])
+
+
+def test_images_agree_with_themselves(material):
+    """The objective is lower where the pair of an image is the image than where it is another one, and trains so."""
+    contenders, variants = part("contenders"), part("variants")
+    network = contenders.build(contenders.CONTENDERS["arpg-agree"], material, 0)
+    objective, tokens = variants.Agree(network), torch.from_numpy(material.tokens[:8])
+    order = orders.random(material.grid, torch.arange(8))
+    network.eval()  # without dropout
+
+    plain = objective.plain(torch.cat((tokens[:4], tokens[:4])), None, order)[0]
+    assert torch.equal(
+        objective.trained(tokens, None, order, None)[0], objective.trained(tokens, None, order, tokens)[0]
+    )
+    assert objective.trained(tokens, None, order, None)[0] > plain  # the images are not told apart yet
+    shuffled = objective.trained(tokens, None, order, tokens.roll(1, 0))[0]
+    apart = shuffled - objective.plain(torch.cat((tokens[:4], tokens.roll(1, 0)[:4])), None, order)[0]
+    assert apart > objective.trained(tokens, None, order, None)[0] - plain
+
+
+def test_crops_are_the_image_and_its_places(material):
+    contenders = part("contenders")
+    one = contenders.CONTENDERS["arpg-agree-crops"]
+    crops, pairs = contenders.shown_to(one, material, material.fit[:20])
+    assert crops.shape == (20, 5, 16)
+    assert torch.equal(crops[:, 0], torch.from_numpy(material.tokens[material.fit[:20]]))
+    assert torch.equal(crops[:, 2], pairs[:, 4])
+    assert (crops[:, 1:] != crops[:, :1]).any((0, 2)).sum() == 3  # at one of the places it is as it was
+    assert contenders.recipe(one, material, 10, 1e-3, 0).other_crops is None
+
+
+@pytest.mark.parametrize("name", ["arpg-agree-crops", "randar-crops"])
+def test_variants_of_crops_train_and_go_on(material, name, tmp_path, monkeypatch):
+    contenders, units = part("contenders"), part("units")
+    one = contenders.CONTENDERS[name]
+    job = units.Job("digits", name, 0, tmp_path / "none", tmp_path, 6, 1e-3, contenders.Size(32, 2, 16))
+    network, record = units.pretrain(one, material, job, 0)
+    assert record["kept_step"] > 0
+    again, _ = units.pretrain(one, material, job, 0)  # from its last checkpoint, so nothing is left to do
+    for a, b in zip(network.parameters(), again.parameters(), strict=True):
+        assert torch.equal(a, b)
 
 
 @pytest.mark.parametrize("name", ["randar", "arpg"])

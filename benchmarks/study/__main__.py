@@ -19,7 +19,7 @@ from pathlib import Path
 
 from randfeat.workers import run_all
 
-from . import material, moved, tuning, units, warped
+from . import attended, material, moved, tuning, units, warped
 from .contenders import BATCH, CONTENDERS, DEPTH, RATES, WIDTH, Size, sees_pixels
 from .material import STORED
 from .units import Job
@@ -51,21 +51,22 @@ def main() -> None:
         return Job(name, contender, seed, made[name], folder, steps, rate, size, args.device)
 
     rates = tuning.rates([job(tuned_on, name) for name in trained], args.rates, workers)
-    todo, pictured = {}, {}  # what needs pictures, which a token store has none of, comes last
+    parts = (attended,) if args.tokens is not None else (warped, moved, attended)  # a store has no pictures to move
+    todo, after = {}, {}
     for name in sets if BASELINES in contenders else ():
         one = job(name, BASELINES)
         todo[one.name] = partial(units.run_classical, one)
-        for part in (warped, moved):
-            pictured[f"{one.name} {part.__name__}"] = partial(part.run_classical, one)
+        for part in parts if args.tokens is None else ():
+            after[f"{one.name} {part.__name__}"] = partial(part.run_classical, one)
     for seed in args.seeds:  # a seed of everything before the next, so that what is there can be looked at
         for name in sets:
             for contender in trained:
                 one = job(name, contender, str(seed), seed, rates.get(contender, 0.0))
                 todo[one.name] = partial(units.run, one)
-                for part in () if CONTENDERS[contender].labels else (warped, moved):
-                    pictured[f"{one.name} {part.__name__}"] = partial(part.run, one)
+                for part in () if CONTENDERS[contender].labels else parts:
+                    after[f"{one.name} {part.__name__}"] = partial(part.run, one)
     run_all(todo, workers)
-    run_all(pictured if args.tokens is None else {}, workers)
+    run_all(after, workers)
 
 
 PLAIN = [BASELINES, *(name for name, one in CONTENDERS.items() if one.plain is None)]

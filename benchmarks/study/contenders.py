@@ -27,12 +27,18 @@ from .controls import (
     shaped,
 )
 from .material import Material
-from .variants import Noise, Prefix
+from .variants import Agree, Noise, Prefix
 
 RATES = (1e-3, 2e-3, 4e-3)  # that every contender is tuned over
 WIDTH, DEPTH, HEADS, FFN, DROPOUT = 64, 6, 4, 168, 0.1
 BATCH = 64
-VARIANTS = {"prefix": Prefix, "noise": Noise}  # of the objectives of RandAR and of ARPG
+VARIANTS = {  # of RandAR and of ARPG
+    "prefix": {"objective": Prefix},
+    "noise": {"objective": Noise},
+    "crops": {"crops": True},
+    "agree": {"objective": Agree},
+    "agree-crops": {"objective": Agree, "crops": True},
+}
 PIXELS = {"pixels": PixelAutoencoder, "classifier": Classifier}  # models that see these in place of tokens
 
 
@@ -40,7 +46,8 @@ PIXELS = {"pixels": PixelAutoencoder, "classifier": Classifier}  # models that s
 class Contender:
     """A way to pretrain. family: of the readings that fit it, `configs/reading/FAMILY.yaml`. order: mode of training,
     None for the model's own. labels: whether it sees them; then it is no source of features here but classifies
-    itself. trained: or left with the weights that it starts from. plain: of which contender it is a variant.
+    itself. trained: or left with the weights that it starts from. crops: whether it sees each image at several places
+    in turn. plain: of which contender it is a variant.
     """
 
     name: str
@@ -50,6 +57,7 @@ class Contender:
     labels: bool = False
     trained: bool = True
     objective: Callable[[Generator, bool], nn.Module] = Objective
+    crops: bool = False
     plain: str | None = None
 
 
@@ -66,9 +74,9 @@ CONTENDERS = {
         Contender("vit-labels", "classifier", "masked", labels=True, objective=ClassifierObjective),
         Contender("random-weights", "randar", "randar", trained=False),
         *(
-            Contender(f"{name}-{how}", name, name, objective=objective, plain=name)
+            Contender(f"{name}-{how}", name, name, plain=name, **changes)
             for name in ("randar", "arpg")
-            for how, objective in VARIANTS.items()
+            for how, changes in VARIANTS.items()
         ),
     )
 }
@@ -120,6 +128,16 @@ def _build(contender: Contender, material: Material, size: Size) -> Generator:
 def seen_by(contender: Contender, material: Material) -> Tensor:
     """What the network reads of each image: tokens, or pixels. int64 or uint8 (n, ...)."""
     return torch.from_numpy(material.patches if sees_pixels(contender) else material.tokens)
+
+
+def shown_to(contender: Contender, material: Material, rows: np.ndarray) -> tuple[Tensor, Tensor | None]:
+    """What a network is trained on: what it reads of the rows, or crops of them (n, crops, N), the image as it is and
+    at 2 x 2 places, and for each crop another one as its pair."""
+    if not contender.crops:
+        return seen_by(contender, material)[rows], None
+    images = material.pictures[rows]
+    crops = torch.stack([as_seen(contender, material, moved) for moved in (images, *material.places(images))], 1)
+    return crops, crops.roll(2, 1)
 
 
 def sees_pixels(contender: Contender) -> bool:
@@ -185,6 +203,7 @@ def recipe(
         learning_rate=rate,
         warmup=max(1, taken // 10),
         eval_every=max(1, taken // 8),
+        other_crops=None if contender.crops else 0.0,
         label_dropout=0.1 if contender.model in ("randar", "arpg") else 0.0,
         seed=seed,
     )

@@ -14,6 +14,7 @@ from torch import Tensor
 from randfeat.builders import BUILDERS
 from randfeat.commands.probe.reading import codebook
 from randfeat.loading import load_tokenizer
+from randfeat.shifts import shifted
 from randfeat.token_store import TokenStore
 from randfeat.tokenizers import PatchTokenizer
 
@@ -95,6 +96,11 @@ class Material:
         p = self.patch
         cut = images.reshape(len(images), rows, p, columns, p, -1)
         return np.ascontiguousarray(cut.swapaxes(2, 3)).reshape(len(images), -1)
+
+    def places(self, images: np.ndarray, count: int = 2) -> list[np.ndarray]:
+        """Images of the set's size at count x count places, as `FeatureSpec.shifts` reads them."""
+        moved = (shifted(as_pixels(images) * 255, self.patch, count) + 0.5).to(torch.uint8)
+        return [one.reshape(images.shape) for one in moved.permute(1, 0, 3, 4, 2).numpy()]
 
     def encoded(self, images: np.ndarray) -> Tensor:
         """Images of the set's size as tokens, int64 (n, N)."""

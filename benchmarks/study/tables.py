@@ -16,14 +16,14 @@ from typing import Any
 import numpy as np
 from randfeat.probes import Difference, Interval, bootstrap, holm, paired
 
-from . import moved
+from . import attended, moved
 from .material import Material, read
 from .scoring import MEASURES
 from .units import RANKED
 from .warped import ALPHA, some
 
 WARPED = f"PCK@{ALPHA:g}"  # of points in the image itself, warped: see `warped`
-ALL = (*MEASURES, WARPED)
+ALL = (*MEASURES, attended.MEASURE, WARPED)
 DRAWS = 8000  # of the bootstrap: enough for Holm's correction of 40 claims and more
 SUPERVISED = {
     "randar-labels": "RandAR with labels",
@@ -113,11 +113,14 @@ def matching(groups: np.ndarray, right: np.ndarray) -> np.ndarray:
 
 
 def _record(folder: Path) -> dict[str, Any]:
-    """What `units`, `warped` and `moved` chose."""
+    """What `units`, `warped`, `attended` and `moved` chose."""
     record = json.loads((folder / "record.json").read_text("utf-8"))
     if (path := folder / "warped.json").exists():
         chosen = json.loads(path.read_text("utf-8"))
         record["chosen"] |= {f"{WARPED}|{kind}": name for kind, name in chosen.items()}
+    if (path := folder / attended.RECORD).exists():
+        chosen = json.loads(path.read_text("utf-8"))["chosen"]
+        record["chosen"] |= {f"{attended.MEASURE}|{kind}": name for kind, name in chosen.items()}
     if (path := folder / moved.RECORD).exists():
         record["moved"] = json.loads(path.read_text("utf-8"))
     return record
@@ -133,6 +136,8 @@ def _scores(folder: Path) -> dict[str, np.ndarray]:
         for name, right in np.load(path).items():
             train, _, last = name.rpartition("|")
             scores[f"train|{WARPED}|{last}" if train else f"{WARPED}|{last}"] = right
+    if (path := folder / attended.SCORES).exists():
+        scores |= {f"{attended.MEASURE}|{kind}": right for kind, right in np.load(path).items()}
     if (path := folder / moved.SCORES).exists():
         scores |= {f"moved|{name}": right for name, right in np.load(path).items()}
     return scores
@@ -147,7 +152,7 @@ def main_table(results: Results, kind: str = "any") -> Iterator[str]:
         cells = [percent(results.interval(found.right(f"{m}|{kind}"))) if found.has(f"{m}|{kind}") else "" for m in ALL]
         yield f"| {TITLES[name]} | {' | '.join(cells)} |"
     record, scores = results.classical
-    for name in dict.fromkeys(key.split("|")[1] for key in scores if key.startswith((*MEASURES, WARPED))):
+    for name in dict.fromkeys(key.split("|")[1] for key in scores if key.startswith(ALL)):
         if name != "any":
             cells = []
             for measure in ALL:
@@ -207,16 +212,18 @@ def moved_table(results: Results) -> Iterator[str]:
         for view in moved.VIEWS:
             cells = []
             for measure in MEASURES:
-                best = all(record["moved"][measure] == view for record in found.records)
+                best = all(record["moved"]["views"][measure] == view for record in found.records)
                 cells.append(percent(results.interval(found.right(f"moved|{measure}|{view}"))) + "†" * best)
             yield f"| {name}, {view} | {' | '.join(cells)} |"
 
 
 def moved_found(results: Results) -> dict[str, Found]:
     """Of every contender that was read so, and of HOG, by title."""
-    found = {
-        TITLES[name]: one for name, one in results.found.items() if all("moved" in record for record in one.records)
-    }
+    found = {}
+    for name, one in results.found.items():
+        there = [i for i, record in enumerate(one.records) if "moved" in record]
+        if there:
+            found[TITLES[name]] = Found(*(tuple(part[i] for i in there) for part in (one.records, one.scores)))
     record, scores = results.classical
     return found | ({moved.BASELINE: Found((record,), (scores,))} if "moved" in record else {})
 
@@ -227,7 +234,7 @@ def moved_claims(results: Results) -> dict[str, Difference]:
 
     def best(title: str, measure: str) -> np.ndarray:
         one = found[title]
-        views = (record["moved"][measure] for record in one.records)
+        views = (record["moved"]["views"][measure] for record in one.records)
         right = np.stack([each[f"moved|{measure}|{view}"] for each, view in zip(one.scores, views, strict=True)])
         return (right[0] if title == moved.BASELINE else right).astype(np.float64)
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
-from randfeat.pretrain import Running, Step, train
+from randfeat.pretrain import Objective, Running, Step, train
 from randfeat.probes import PatchCounts, colour_histogram, hog, pixels, recentred, token_codes, token_counts
 from safetensors.torch import load_file, save
 
@@ -33,6 +33,7 @@ from .contenders import (
     labels_for,
     recipe,
     seen_by,
+    shown_to,
     tuned,
 )
 from .controls import Classifier
@@ -92,14 +93,27 @@ def pretrain(
     running = Running(precision="float32" if job.device == "cpu" else "bfloat16")
     seen, steps = seen_by(contender, material), job.folder / "checkpoints"
     labels, watched = (labels_for(contender, material, rows) for rows in (material.fit, material.held_out))
-    shown = seen[material.fit], labels, (seen[material.held_out].long(), watched)
+    shown, pair = shown_to(contender, material, material.fit)
+    held_out = seen[material.held_out].long(), watched
+    paired = None if pair is None or contender.objective is Objective else (pair, None)
     with progress.bar(how.steps, f"{job.set} {job.contender} {job.seed}", "step", line) as bar:
 
         def tick(done: Step) -> None:
             bar.set_postfix_str(f"{done.loss:.3f}", refresh=False)
             bar.update()
 
-        history = train(network, *shown, how, running, objective=contender.objective, directory=steps, on_step=tick)
+        history = train(
+            network,
+            shown,
+            labels,
+            held_out,
+            how,
+            running,
+            objective=contender.objective,
+            directory=steps,
+            paired=paired,
+            on_step=tick,
+        )
     return network, {
         "training": asdict(how),
         "flops": flops_of_training(contender, material, job.size) * how.batch_size * how.steps,

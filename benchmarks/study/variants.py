@@ -27,14 +27,18 @@ class Variant(nn.Module, ABC):
         super().__init__()
         self.generator, self.plain = model, Objective(model)
 
-    def forward(self, tokens: Tensor, labels: Tensor | None, order: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, tokens: Tensor, labels: Tensor | None, order: Tensor, paired: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         if not self.generator.training:
             return self.plain(tokens, labels, order)
-        return self.trained(tokens, labels, order)
+        return self.trained(tokens, labels, order, paired)
 
     @abstractmethod
-    def trained(self, tokens: Tensor, labels: Tensor | None, order: Tensor) -> tuple[Tensor, Tensor]:
-        """As `forward`, while training."""
+    def trained(
+        self, tokens: Tensor, labels: Tensor | None, order: Tensor, paired: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """As `forward`, while training. paired: tokens (B, N) of the same images at another place."""
 
 
 class Prefix(Variant):
@@ -42,7 +46,9 @@ class Prefix(Variant):
     predict the others from them: context `full` is then what the network was trained with.
     """
 
-    def trained(self, tokens: Tensor, labels: Tensor | None, order: Tensor) -> tuple[Tensor, Tensor]:
+    def trained(
+        self, tokens: Tensor, labels: Tensor | None, order: Tensor, paired: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
         count, drawn = tokens.shape[1], torch.rand(2)
         if drawn[0] < 0.5:
             return self.plain(tokens, labels, order)
@@ -95,10 +101,37 @@ class Noise(Variant):
 
     share = 0.1
 
-    def trained(self, tokens: Tensor, labels: Tensor | None, order: Tensor) -> tuple[Tensor, Tensor]:
+    def trained(
+        self, tokens: Tensor, labels: Tensor | None, order: Tensor, paired: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
         model = self.generator
         wrong = torch.rand(tokens.shape, device=tokens.device) < self.share
         noisy = torch.where(wrong, torch.randint_like(tokens, model.vocab_size), tokens)
         states, targets = model.pre_logits(noisy, labels, order), orders.gather(tokens, order)
         total, losses = cross_entropy(states.flatten(0, 1), model.head.weight, targets.flatten())
         return total, losses.view_as(targets)
+
+
+class Agree(Variant):
+    """Half of the images, each in two orders: beside the tokens the mean of an image's states shall tell which of the
+    others is the same image (InfoNCE, arXiv 1807.03748), a light distillation between two orders that costs no more.
+    """
+
+    share, temperature = 0.1, 0.1  # of the loss of all tokens, for a nat that the images are not told apart by
+
+    def trained(
+        self, tokens: Tensor, labels: Tensor | None, order: Tensor, paired: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        half = len(tokens) // 2
+        if not half:
+            return self.plain(tokens, labels, order)
+        other = tokens if paired is None else paired
+        twice, order = torch.cat((tokens[:half], other[:half])), order[: 2 * half]
+        labels = None if labels is None else labels[:half].repeat(2)
+        states, targets = self.generator.pre_logits(twice, labels, order), orders.gather(twice, order)
+        total, losses = cross_entropy(states.flatten(0, 1), self.generator.head.weight, targets.flatten())
+        one, two = F.normalize(states.mean(1), dim=-1).chunk(2)
+        likeness, same = one @ two.T / self.temperature, torch.arange(half, device=tokens.device)
+        apart = (F.cross_entropy(likeness, same) + F.cross_entropy(likeness.T, same)) / 2
+        whole = len(tokens) / (2 * half)  # of an odd batch one image is left out
+        return whole * (total + self.share * apart * targets.numel()), losses.view_as(targets)
