@@ -102,6 +102,18 @@ def test_a_page_that_is_whole_in_itself(capsys, built, photos):
     assert "<b>&" not in page
 
 
+def test_a_whitened_index(capsys, model, photos):
+    run(capsys, "index", "build", "i", "photos", "--model", model, "--spec", SPEC, "--whiten", 5, *READING)
+    assert Index.open("i").dim == 5
+    assert "cosine of 5 numbers, whitened from 128" in run(capsys, "index", "stats", "i")
+    found = run(capsys, "search", "i", photos / "cat" / "04.png", "-k", "1")
+    assert "04.png" in found
+    run(capsys, "index", "build", "j", "photos", "--model", model, "--spec", SPEC, "--whiten", *READING)
+    assert Index.open("j").dim == 39  # of 40 images
+    said = run(capsys, "index", "build", "k", "photos", "--model", model, "--whiten", 0, *READING, code=1)
+    assert "keeps a whole number of components from 1, got 0" in said
+
+
 def test_sync_add_and_remove(capsys, built, photos):
     (photos / "cat/00.png").unlink()
     Image.fromarray(damaged.noise(8, 8, seed=50)).save(photos / "cat/02.png")

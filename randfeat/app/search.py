@@ -75,7 +75,7 @@ def build(opened: Opened) -> None:
 
     def some(k: int, where: Filter) -> list[Match]:
         """Rows to begin with: those that lie towards nowhere in particular."""
-        towards = np.random.default_rng(0).standard_normal((1, index.dim)).astype(np.float32)
+        towards = np.random.default_rng(0).standard_normal((1, index.width)).astype(np.float32)
         return [match._replace(score=np.nan) for match in index.search(towards, k, where or None)[0]]
 
     def duplicates(threshold: float | None, labels: Sequence[str], pattern: str) -> Iterator[tuple]:

@@ -14,6 +14,7 @@ from . import kinds
 from .kinds import Choice
 from .rows import Rows
 from .segment import Segment
+from .whitening import Whitening
 
 LEAST = 1 << 14  # rows of a segment, however little memory there is
 
@@ -27,12 +28,12 @@ class Part(Protocol):
 
 
 class Vectors:
-    """Rows (n, dim) in several parts, one after the other. They come out as they are indexed: float32, finite, of
-    length 1 where the metric is cosine.
+    """Rows (n, dim) in several parts, one after the other. They come out as they are indexed: float32, finite, whitened
+    if there is a whitening, of length 1 where the metric is cosine.
     """
 
-    def __init__(self, parts: Sequence[Part], dim: int, metric: str) -> None:
-        self.parts, self.dim, self.metric = parts, dim, metric
+    def __init__(self, parts: Sequence[Part], dim: int, metric: str, whitening: Whitening | None = None) -> None:
+        self.parts, self.dim, self.metric, self.whitening = parts, dim, metric, whitening
         self._starts = np.cumsum([0, *map(len, parts)])
 
     def __len__(self) -> int:
@@ -61,10 +62,18 @@ class Vectors:
 
     def _copy(self, part: Part, which: Any, rows: np.ndarray, number: int) -> None:
         """Some rows of a part into others, which are the rows from `number` on."""
-        with np.errstate(over="ignore"):  # what is too large for float32 is said to be not finite
+        if isinstance(part, Left):  # those come out as they went in, bit for bit
             rows[:] = part[which]
-        refuse_infinite(rows, number)
-        if self.metric == "cosine" and not isinstance(part, Left):  # those come out as they went in, bit for bit
+            return
+        with np.errstate(over="ignore"):  # what is too large for float32 is said to be not finite
+            if self.whitening is None:
+                rows[:] = part[which]
+                refuse_infinite(rows, number)
+            else:
+                raw = np.asarray(part[which], np.float32)
+                refuse_infinite(raw, number)
+                rows[:] = self.whitening(raw)
+        if self.metric == "cosine":
             faiss.normalize_L2(rows)
 
 

@@ -17,6 +17,7 @@ from . import building, duplicates, kinds
 from .directory import Directory, Skipped
 from .results import Filter, Match
 from .segment import Segment
+from .whitening import Whitening
 
 if TYPE_CHECKING:
     from ..encoders import Encoder
@@ -30,6 +31,7 @@ class Content:
     meta: dict[str, Any]  # as in the manifest, see `directory`
     segments: list[Segment]
     skipped: list[Skipped]  # images that could not be read
+    whitening: Whitening | None
     _directory: Directory | None
     _checked: weakref.ref[Encoder] | None = None  # the encoder that `read` has looked at last
 
@@ -59,6 +61,11 @@ class Content:
         return self.meta["dimension"]
 
     @property
+    def width(self) -> int:
+        """Numbers of the features that rows and queries come as: more than `dim` where they are whitened."""
+        return self.dim if self.whitening is None else len(self.whitening.mean)
+
+    @property
     def reading(self) -> dict[str, Any] | None:
         """How the rows were read from images: `model` and `spec` as they were named, and `encoder`, which is what
         `Encoder.record` says; None for rows that came as numbers.
@@ -71,6 +78,7 @@ class Content:
             "rows": len(self),
             "removed": sum(len(segment.removed) for segment in self.segments),
             **{name: self.meta[name] for name in ("kind", "reason", "metric", "dimension")},
+            "whitened": None if self.whitening is None else self.width,
             "labels": len(self.labels()),
             "model": self.reading and self.reading["model"],
             "spec": self.reading and self.reading["spec"],
@@ -124,7 +132,7 @@ class Content:
         return [found.get(name) for name in names]
 
     def vectors(self, ids: Sequence[int]) -> np.ndarray:
-        """The rows of these ids, float32 (n, F), of length 1 where the metric is cosine."""
+        """The rows of these ids as they lie there, float32 (n, dim), of length 1 where the metric is cosine."""
         vectors = np.empty((len(ids), self.dim), np.float32)
         for part, which in self.parts(ids):
             vectors[which] = part[:]
@@ -156,6 +164,11 @@ class Content:
         where: among which rows. effort: of an ivf index the lists that are looked at, of an hnsw index the length of
         the list of candidates; by default what was found to be enough when it was built.
         """
+        return self._found(self._prepared(queries), k, where, effort)
+
+    def _found(
+        self, queries: np.ndarray, k: int, where: Filter | None = None, effort: int | None = None
+    ) -> list[list[Match]]:
         ids, scores, segments, rows = self._nearest(queries, k, where, effort)
         found = self.matches(ids.ravel(), segments.ravel(), rows.ravel(), scores.ravel())
         count = ids.shape[1]
@@ -165,13 +178,12 @@ class Content:
         self, queries: np.ndarray, k: int = 10, where: Filter | None = None, effort: int | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
         """As `search`, in arrays: ids, int64, and scores, float32, each (m, up to k)."""
-        return self._nearest(queries, k, where, effort)[:2]
+        return self._nearest(self._prepared(queries), k, where, effort)[:2]
 
     def _nearest(
         self, queries: np.ndarray, k: int, where: Filter | None = None, effort: int | None = None
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Ids, scores, numbers of segments and rows, each (m, up to k), best first."""
-        queries = self._prepared(queries)
+        """Ids, scores, numbers of segments and rows, each (m, up to k), best first. queries: as `_prepared`."""
         for name, value in (("k", k), ("effort", 1 if effort is None else effort)):
             if isinstance(value, bool) or int(value) != value or value < 1:
                 raise ValueError(f"{name} must be a whole number from 1, got {value}")
@@ -205,14 +217,14 @@ class Content:
 
     def similar(self, ids: Sequence[int], k: int = 10, where: Filter | None = None) -> list[list[Match]]:
         """As `search` for rows of the index itself, each without itself."""
-        found = self.search(self.vectors(ids), k + 1, where)
+        found = self._found(self.vectors(ids), k + 1, where)
         return [[match for match in one if match.id != id_][:k] for id_, one in zip(ids, found, strict=True)]
 
     def within(self, queries: np.ndarray, threshold: float, where: Filter | None = None) -> list[list[Match]]:
         """For each of the queries (m, F) all rows that are at least so similar (for the metric l2: at most so far),
         best first. An ivf or hnsw index may miss some.
         """
-        of, *found = self.near(queries, threshold, where)
+        of, *found = self.near(self._prepared(queries), threshold, where)
         matches, counts = self.matches(*found), np.bincount(of, minlength=len(queries)).tolist()
         ends = np.cumsum(counts).tolist()
         return [matches[end - count : end] for count, end in zip(counts, ends, strict=True)]
@@ -230,7 +242,8 @@ class Content:
     def near(
         self, queries: np.ndarray, threshold: float, where: Filter | None
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Numbers of queries, in order, and ids, segments, rows and scores of what is so near to each."""
+        """Numbers of queries, in order, and ids, segments, rows and scores of what is so near to each. queries: as they
+        are compared, `vectors` for instance."""
         left, k = np.arange(len(queries)), 64
         found: list[list[np.ndarray]] = []
         while len(left) or not found:
@@ -303,9 +316,9 @@ class Content:
 
     def _prepared(self, queries: np.ndarray) -> np.ndarray:
         queries = checked(queries)
-        if queries.shape[1] != self.dim:
-            raise ValueError(f"the index holds features of {self.dim} numbers, the query has {queries.shape[1]}")
-        return building.Vectors([queries], self.dim, self.metric).take(0, len(queries))
+        if queries.shape[1] != self.width:
+            raise ValueError(f"the index holds features of {self.width} numbers, the query has {queries.shape[1]}")
+        return building.Vectors([queries], self.dim, self.metric, self.whitening).take(0, len(queries))
 
 
 def checked(features: np.ndarray) -> np.ndarray:

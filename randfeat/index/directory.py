@@ -3,6 +3,7 @@
     meta.json          what the index is, and the names and SHA-256 of the files that are it
     000001.faiss       vectors of a segment; faiss.read_index opens it
     000001.parquet     id, path, label, size and mtime_ns of each of them
+    000002.npz         mean and directions of a whitening
     000004.npy         numbers of the rows of a segment that were removed since, int64, sorted
     000004.csv         images that could not be read: path, reason, size, mtime_ns
     lock               held by the one process that writes
@@ -23,6 +24,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from zipfile import BadZipFile
 
 import numpy as np
 import pyarrow as pa
@@ -33,6 +35,7 @@ from ..faiss_library import faiss
 from . import rows
 from .rows import Rows
 from .segment import Segment
+from .whitening import Whitening
 
 if TYPE_CHECKING:
     from ..faiss_library import FaissIndex
@@ -41,7 +44,7 @@ META, LOCK, UNFINISHED = "meta.json", "lock", "unfinished"
 FORMAT = "index of randfeat, version 1"
 PATIENCE = 10  # seconds: so long the workers of a process that was killed may outlive it, and hold its lock
 WRITTEN = 1 << 20  # bytes of vectors at once
-OURS = re.compile(r"\d{6,}\.(faiss|parquet|npy|csv)|\.meta\.json\.part")
+OURS = re.compile(r"\d{6,}\.(faiss|parquet|npy|npz|csv)|\.meta\.json\.part")
 SKIPPED = ("path", "reason", "size", "mtime_ns")
 
 Skipped = tuple[str, str, "int | None", "int | None"]
@@ -57,14 +60,15 @@ class Directory:
         """What meta.json says, None where there is none; a ValueError for one of something else."""
         return files.read_json(self.path / META, FORMAT)
 
-    def read(self) -> tuple[dict[str, Any], list[Segment], list[Skipped]]:
+    def read(self) -> tuple[dict[str, Any], list[Segment], list[Skipped], Whitening | None]:
         """The index as it is at one moment, mapped. Raises a FileNotFoundError where none is, and a ValueError where it
         is damaged.
         """
         meta = self.meta()
         while meta is not None:
             try:
-                return meta, [self._opened(entry) for entry in meta["segments"]], self._read_skipped(meta)
+                segments = [self._opened(entry) for entry in meta["segments"]]
+                return meta, segments, self._read_skipped(meta), self._read_whitening(meta)
             except FileNotFoundError as error:
                 before, meta = meta, self.meta()
                 if meta == before:  # else a writer has replaced it
@@ -131,6 +135,21 @@ class Directory:
             listed = list(csv.reader(file))[1:]
         return [(path, reason, *(int(n) if n else None for n in numbers)) for path, reason, *numbers in listed]  # type: ignore[misc]
 
+    def write_whitening(self, whitening: Whitening) -> dict[str, Any]:
+        """Writes what rows and queries go through; returns what the manifest says of it."""
+        name = f"{self._next()}.npz"
+        whitening.save(self.path / name)
+        return {"name": name, "sha256": self._settle(name)}
+
+    def _read_whitening(self, meta: dict[str, Any]) -> Whitening | None:
+        if meta["whitening"] is None:
+            return None
+        path = self.path / meta["whitening"]["name"]
+        try:
+            return Whitening.open(path)
+        except (ValueError, EOFError, KeyError, BadZipFile) as error:
+            raise ValueError(f"{path} is damaged: copy the index again, or build it anew") from error
+
     def commit(self, meta: dict[str, Any], segments: Sequence[Segment]) -> dict[str, Any]:
         """From now on the index is this; returns the manifest. All segments were written here."""
         entries = [segment.entry for segment in segments]
@@ -146,7 +165,7 @@ class Directory:
         listed: dict[str, str] = {}
         for entry in meta["segments"]:
             listed |= entry["sha256"]
-        for other in (meta["skipped"], *(entry["removed"] for entry in meta["segments"])):
+        for other in (meta["skipped"], meta["whitening"], *(entry["removed"] for entry in meta["segments"])):
             if other is not None:
                 listed[other["name"]] = other["sha256"]
         return listed
@@ -165,7 +184,7 @@ class Directory:
         look whole ever after.
         """
         if segment.entry is not None:
-            self._compare(self.names({"segments": [segment.entry], "skipped": None}))
+            self._compare(self.names({"segments": [segment.entry], "skipped": None, "whitening": None}))
         return segment
 
     def _compare(self, digests: dict[str, str]) -> None:

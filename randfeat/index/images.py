@@ -46,6 +46,7 @@ def build(
     *,
     kind: str = "auto",
     metric: str = "cosine",
+    whiten: int | None = None,
     batch_size: int = 64,
     workers: int | None = None,
     memory: int | None = None,
@@ -53,7 +54,8 @@ def build(
 ) -> Index:
     """An index of all images of `source` in a new directory. Those that cannot be read are listed, see `Index.skipped`.
 
-    kind, metric, memory: see `Index.build`. batch_size, workers: see `extract`. shown: whether with progress bars.
+    kind, metric, whiten, memory: see `Index.build`. batch_size, workers: see `extract`. shown: whether with progress
+    bars.
     A ValueError where no image can be read, or an earlier call that was stopped read otherwise.
     """
     index = Index.__new__(Index)
@@ -69,7 +71,7 @@ def build(
                 f"{extract.reasons([(path, reason) for path, reason, *_ in skipped])}"
             )
         index.meta["dimension"] = read.dim
-        index._fill(parts, rows, memory, shown, skipped)
+        index._fill(parts, rows, memory, shown, skipped, whiten)
         read.clear()
     return index
 
@@ -81,6 +83,7 @@ def build_from_store(
     *,
     kind: str = "auto",
     metric: str = "cosine",
+    whiten: int | None = None,
     memory: int | None = None,
     shown: bool = False,
 ) -> Index:
@@ -115,7 +118,7 @@ def build_from_store(
     index = Index.__new__(Index)
     index._begin(directory, kind, metric, features.shape[1], reading)
     with index._building():
-        index._fill([features], table_of(rows), memory, shown, skipped)
+        index._fill([features], table_of(rows), memory, shown, skipped, whiten)
     return index
 
 

@@ -16,6 +16,7 @@ from .content import Content, checked
 from .directory import FORMAT, Directory, Skipped
 from .rows import SCHEMA
 from .segment import Segment
+from .whitening import Whitening, sample_size
 
 UNFOLDED = 0.2  # a share of rows that are compared one by one beside a quicker part, from which it is worth the while
 
@@ -36,16 +37,18 @@ class Index(Content):
         *,
         kind: str = "flat",
         metric: str = "cosine",
+        whiten: int | None = None,
     ) -> None:
         """An index in memory.
 
         features: (n, F) finite numbers. names: n different strings, paths for instance. labels: a name, a number or
         None for each. kind: `flat` is exact, `ivf` and `hnsw` are faster and find nearly all; `auto` chooses by size.
-        metric: `cosine`, `dot` or `l2`.
+        metric: `cosine`, `dot` or `l2`. whiten: how many principal components to keep, each with variance 1 among these
+        features; rows that are added and queries go through the same. None compares features as they are.
         """
         features = checked(features)
         self._begin(None, kind, metric, features.shape[1], None)
-        self._fill([features], table_of(names, labels, len(features)), None)
+        self._fill([features], table_of(names, labels, len(features)), None, whiten=whiten)
 
     @classmethod
     def build(
@@ -57,6 +60,7 @@ class Index(Content):
         *,
         kind: str = "auto",
         metric: str = "cosine",
+        whiten: int | None = None,
         memory: int | None = None,
         reading: Mapping[str, Any] | None = None,
         shown: bool = False,
@@ -72,7 +76,7 @@ class Index(Content):
         index = cls.__new__(cls)
         index._begin(directory, kind, metric, parts[0].shape[1], reading)
         with index._building():
-            index._fill(parts, table_of(names, labels, sum(map(len, parts))), memory, shown)
+            index._fill(parts, table_of(names, labels, sum(map(len, parts))), memory, shown, whiten=whiten)
         return index
 
     @classmethod
@@ -80,14 +84,14 @@ class Index(Content):
         """An index on disk. It is mapped: only what is looked at is read."""
         index = cls.__new__(cls)
         index._directory = Directory(Path(directory))
-        index.meta, index.segments, index.skipped = index._directory.read()
+        index.meta, index.segments, index.skipped, index.whitening = index._directory.read()
         return index
 
     def refresh(self) -> bool:
         """Shows what another process has written since; returns whether there was anything."""
         if self._directory is None or self._directory.meta() == self.meta:
             return False
-        self.meta, self.segments, self.skipped = self._directory.read()
+        self.meta, self.segments, self.skipped, self.whitening = self._directory.read()
         return True
 
     def save(self, directory: str | Path) -> None:
@@ -98,7 +102,8 @@ class Index(Content):
         with target.alone():
             written = [target.write(Segment(each.index, each.rows, each.removed)) for each in self.segments]
             skipped = target.write_skipped(self.skipped) if self.skipped else None
-            target.commit(self.meta | {"skipped": skipped}, written)
+            whitening = target.write_whitening(self.whitening) if self.whitening else None
+            target.commit(self.meta | {"skipped": skipped, "whitening": whitening}, written)
 
     def add(
         self, features: np.ndarray, names: Sequence[str | Path], labels: Sequence[str | int | None] | None = None
@@ -187,7 +192,7 @@ class Index(Content):
         if kind not in kinds.KINDS:
             raise ValueError(f"kind {kind!r} is none of {', '.join(kinds.KINDS)}")
         self._directory = None if directory is None else Directory(Path(directory))
-        self.segments, self.skipped = [], []
+        self.segments, self.skipped, self.whitening = [], [], None
         self.meta = {
             "format": FORMAT,
             "asked": kind,
@@ -199,6 +204,7 @@ class Index(Content):
             "reading": None if reading is None else dict(reading),
             "memory": None,
             "skipped": None,
+            "whitening": None,
             "next_id": 0,
         }
 
@@ -209,8 +215,14 @@ class Index(Content):
         memory: int | None,
         shown: bool = False,
         skipped: Sequence[Skipped] = (),
+        whiten: int | None = None,
     ) -> None:
-        """The first rows, with ids from 0."""
+        """The first rows, with ids from 0; they are what a whitening is learned from."""
+        if whiten is not None:
+            raw = building.Vectors(parts, self.dim, "l2")
+            self.whitening = Whitening.fit(raw.sample(sample_size(self.dim)), whiten)
+            entry = None if self._directory is None else self._directory.write_whitening(self.whitening)
+            self.meta |= {"dimension": self.whitening.directions.shape[1], "whitening": entry}
         choice = kinds.choose(self.meta["asked"], len(table), self.dim, memory)
         table = table.set_column(0, SCHEMA.field("id"), pa.array(np.arange(len(table))))
         self.meta |= {"next_id": len(table), "memory": memory}
@@ -226,7 +238,7 @@ class Index(Content):
         skipped: Sequence[Skipped] | None = None,
     ) -> None:
         """Replaces all by these rows."""
-        vectors = building.Vectors(parts, self.dim, self.metric)
+        vectors = building.Vectors(parts, self.dim, self.metric, self.whitening)
         made = map(self._written, building.segments(vectors, table, choice, memory, shown))
         self._commit([*made], skipped, kind=choice.kind, reason=choice.reason)
 
@@ -253,7 +265,7 @@ class Index(Content):
             while segments and kinds.is_exact(segments[-1].index) and len(segments[-1]) <= 2 * count:
                 taken = building.Left(self._whole(segments.pop()))
                 parts, tables, count = [taken, *parts], [taken.table(), *tables], count + len(taken)
-            vectors = building.Vectors(parts, self.dim, self.metric)
+            vectors = building.Vectors(parts, self.dim, self.metric, self.whitening)
             segments += building.segments(vectors, pa.concat_tables(tables), kinds.choose("flat", count, self.dim))
         self._commit(segments, skipped, next_id=next(new, self.meta["next_id"] + len(there)))
         return ids
@@ -282,8 +294,8 @@ class Index(Content):
 
     def _own(self, features: np.ndarray) -> np.ndarray:
         features = checked(features)
-        if features.shape[1] != self.dim:
-            raise ValueError(f"the index holds features of {self.dim} numbers, these have {features.shape[1]}")
+        if features.shape[1] != self.width:
+            raise ValueError(f"the index holds features of {self.width} numbers, these have {features.shape[1]}")
         building.refuse_infinite(features)
         return features
 

@@ -29,13 +29,14 @@ def run(args: argparse.Namespace) -> None:
 
 def table(found: dict[str, Any]) -> str:
     """A line for each thing."""
+    whitened = f", whitened from {found['whitened']}" if found["whitened"] else ""
     lines = {
         "images": f"{found['rows']:,}",
         "removed": f"{found['removed']:,}, whose room `randfeat index compact` gives back" if found["removed"] else "",
         "skipped": f"{found['skipped']:,} that cannot be read" if found["skipped"] else "",
         "labels": f"{found['labels']:,}" if found["labels"] else "",
         "kind": f"{found['kind']} ({found['reason']})",
-        "metric": f"{found['metric']} of {found['dimension']} numbers",
+        "metric": f"{found['metric']} of {found['dimension']} numbers" + whitened,
         "model": found["model"] or "",
         "spec": found["spec"] or "",
         "on disk": f"{found['bytes'] / 1e6:.1f} MB",
