@@ -272,7 +272,11 @@ def test_all_of_it_goes_on_and_becomes_tables(tmp_path):
         assert words in text
     pictures = [sys.executable, "-m", "benchmarks.study.figures", str(folder), str(tmp_path)]
     assert subprocess.run(pictures, cwd=ROOT, capture_output=True).returncode == 0
-    assert {path.name for path in tmp_path.glob("*.png")} == {"reading_digits.png", "reading_costs_digits.png"}
+    assert {path.name for path in tmp_path.glob("*.png")} == {
+        "reading_digits.png",
+        "reading_costs_digits.png",
+        "reading_moved_digits.png",
+    }
 
 
 @pytest.mark.parametrize("name", ["randar-labels", "vit-labels"])

@@ -14,13 +14,14 @@ from randfeat.probes.plots import intervals
 
 from randfeat.features import FeatureSpec
 
+from .moved import BASELINE, VIEWS
 from .scoring import MEASURES
-from .tables import TITLES, Results
+from .tables import TITLES, Results, moved_found
 
 SHOWN = MEASURES[:3]
 OURS = ("randar", "arpg")
 TICKS = [digit * 10**power for power in range(6) for digit in (1, 3)]  # MFLOP
-BASELINE = "strongest baseline"
+STRONGEST = "strongest baseline"
 FAMILY = {  # what a reading sees, in the order in which they are drawn
     "one pass": lambda spec: spec.context == "causal" and len(spec.passes) == 1,
     "several passes": lambda spec: spec.context == "causal" and len(spec.passes) > 1,
@@ -62,10 +63,23 @@ def contenders(results: Results) -> Figure:
     for measure in SHOWN:
         strongest, right = results.strongest(measure)
         scores = {TITLES[name]: found.right(f"{measure}|any") for name, found in results.found.items()} | {
-            BASELINE: right
+            STRONGEST: right
         }
         panels[f"{measure} (baseline: {strongest})"] = {name: results.interval(one) for name, one in scores.items()}
-    return intervals(panels, (BASELINE,))
+    return intervals(panels, (STRONGEST,))
+
+
+def moved(results: Results) -> Figure:
+    """Every contender and HOG on test, in each of the ways that images are moved before they are read."""
+    panels = {
+        measure: {
+            f"{name}, {view}": results.interval(found.right(f"moved|{measure}|{view}"))
+            for name, found in moved_found(results).items()
+            for view in VIEWS
+        }
+        for measure in SHOWN
+    }
+    return intervals(panels, [f"{BASELINE}, {view}" for view in VIEWS])
 
 
 def main() -> None:
@@ -78,6 +92,8 @@ def main() -> None:
         if any(name in results.found for name in OURS):
             (args.out / f"reading_costs_{results.set}.png").write_bytes(png(costs(results)))
             (args.out / f"reading_{results.set}.png").write_bytes(png(contenders(results)))
+            if len(moved_found(results)) > 1:
+                (args.out / f"reading_moved_{results.set}.png").write_bytes(png(moved(results)))
 
 
 if __name__ == "__main__":

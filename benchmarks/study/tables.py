@@ -310,8 +310,8 @@ def main() -> None:
         if not any(results.contender(name) for name in TITLES):
             continue
         parts = [main_table(results), supervised_table(results), claims_table(results, claims(results))]
-        if moved_found(results):
-            parts += [moved_table(results), claims_table(results, moved_claims(results))]
+        if made := moved_claims(results):
+            parts += [moved_table(results), claims_table(results, made)]
         parts.append(costs_table(results))
         if "raster" in results.found and "randar" in results.found:
             ratios = ", ".join(f"{measure} {error_ratio(results, measure):.2f}" for measure in MEASURES)
