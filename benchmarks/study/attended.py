@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -30,30 +31,36 @@ READINGS = {  # some of the written ones, read without their pooling
 }
 SETTINGS = tuple((rate, epochs) for epochs in (20, 60) for rate in (3e-3, 1e-3, 1e-2))  # the first ranks readings
 Maps = Callable[[np.ndarray], np.ndarray]  # rows -> states (n, D, h, w)
+Setting = tuple[float, int]  # learning rate and epochs
 
 
 def measure(
     maps: Mapping[str, Maps], compete: Mapping[str, Sequence[str]], material: Material
 ) -> tuple[dict[str, str], dict[str, str], dict[str, np.ndarray]]:
     """The reading and the setting chosen for each kind of reading, and how right each image of test is."""
-    labels, probed, tested = material.labels, material.probed, material.tested
-    choosing = Task(labels[probed], material.groups[probed], labels[tested]).fold == 0
-    fitted, held = probed[~choosing], probed[choosing]
+    probed, tested = material.probed, material.tested
+    y, truth = material.labels[probed], material.labels[tested]
+    held = Task(y, material.groups[probed], truth).fold == 0
+    states = {name: read(probed) for name, read in maps.items()}
 
-    def right(name: str, setting: tuple[float, int], seen: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        rate, epochs = setting
-        probe = AttentiveProbe(HEADS, rate, epochs=epochs, batch=128)
-        return probe.fit(maps[name](seen), labels[seen]).predict(maps[name](rows)) == labels[rows]
+    def held_out(name: str, setting: Setting) -> float:
+        x = states[name]
+        return float((_fitted(setting, x[~held], y[~held]).predict(x[held]) == y[held]).mean())
 
-    ranked = {name: right(name, SETTINGS[0], fitted, held).mean() for name in maps}
+    ranked = {name: held_out(name, SETTINGS[0]) for name in maps}
     chosen = {kind: max(names, key=ranked.__getitem__) for kind, names in compete.items()}
-    settings = {
-        name: max(SETTINGS, key=lambda setting: right(name, setting, fitted, held).mean())
-        for name in {*chosen.values()}
+    settings = {name: max(SETTINGS, key=partial(held_out, name)) for name in {*chosen.values()}}
+    test = {
+        name: _fitted(setting, states[name], y).predict(maps[name](tested)) == truth
+        for name, setting in settings.items()
     }
-    test = {name: right(name, setting, probed, tested) for name, setting in settings.items()}
     told = {kind: f"lr={settings[name][0]:g}, {settings[name][1]} epochs" for kind, name in chosen.items()}
     return chosen, told, {kind: test[name] for kind, name in chosen.items()}
+
+
+def _fitted(setting: Setting, x: np.ndarray, y: np.ndarray) -> AttentiveProbe:
+    rate, epochs = setting
+    return AttentiveProbe(HEADS, rate, epochs=epochs, batch=128).fit(x, y)
 
 
 def run(job: Job, line: int = 0) -> Path:
