@@ -258,7 +258,9 @@ def test_all_of_it_goes_on_and_becomes_tables(tmp_path):
     assert tables.returncode == 0, tables.stderr
     text = tables.stdout.decode()
     for words in (
-        "RandAR − masked tokens, linear",
+        "| RandAR − masked tokens | ",
+        "| RandAR − strongest baseline | ",
+        "| linear | knn | 5-shot | map@r | attentive | PCK@0.1 |",
         "*HOG*",
         "both sides − one pass",
         "`raster/causal/token/L0.5/grid4",
@@ -266,8 +268,8 @@ def test_all_of_it_goes_on_and_becomes_tables(tmp_path):
         "*same place*",
         "| RandAR, 2 x 2 shifts | ",
         "| HOG, in the middle | ",
-        "RandAR: 2 x 2 shifts − as it is, knn",
-        "RandAR − HOG, each moved, linear",
+        "| RandAR: 2 x 2 shifts − as it is | ",
+        "| RandAR − HOG, each at its best view | ",
     ):
         assert words in text
     pictures = [sys.executable, "-m", "benchmarks.study.figures", str(folder), str(tmp_path)]
@@ -333,7 +335,7 @@ def test_the_same_of_token_stores(tmp_path):
     who = "--seeds", 0, "--contenders", "classical", "randar"
     command("benchmarks.study", tmp_path / "out", "--tokens", train, test, *size, *who)
     table = command("benchmarks.study.tables", tmp_path / "out" / "data1-split1")
-    for words in ("tokens, 333 test images", "RandAR − token codes, linear", "| RandAR | "):
+    for words in ("tokens, 333 test images", "| RandAR − strongest baseline | ", "| RandAR | "):
         assert words in table
     made = part("material").read("tokens", tmp_path / "out" / "data1-split1" / "tokens" / "material.npz")
     assert (len(made.tokens), len(made.fit) + len(made.held_out), min(made.tested) >= 1157) == (1797, 1157, True)
