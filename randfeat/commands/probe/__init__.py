@@ -20,8 +20,8 @@ examples:
   randfeat probe all demo/models/randar_free demo/digits --group writer --baselines -o measured
   randfeat probe compare arpg-l timm:vit_base_patch16_224.mae random:arpg-l --data photos -o compared
   randfeat probe likelihood demo/models/randar demo/digits --group writer --orders 1 4 16 -o likelihood
-  randfeat probe correspondence arpg-l SPair-71k --spec raster/full/token/L6/none/mean -o matched
-  randfeat probe segmentation arpg-l VOC2012 --spec raster/full/token/L6/none/mean --baselines -o segmented
+  randfeat probe correspondence arpg-l SPair-71k -o matched
+  randfeat probe segmentation arpg-l VOC2012 --spec raster/full/query/L-1/none/mean/shifts2 --baselines -o segmented
 
 calibrations, where ImageNet lies in `imagenet`: each should give the published number within 0.3 (docs/measuring.md)
   DINOv2-B, k-NN 82.1     randfeat probe knn 'timm:vit_base_patch14_dinov2?img_size=224,crop_pct=0.875' imagenet
