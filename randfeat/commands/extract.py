@@ -18,9 +18,22 @@ and opens with randfeat.store.FeatureStore.open(DIR). Several specs share decodi
 command goes on after a kill, also in another number of processes, and makes the same bytes as if nothing had been;
 with other settings it is refused.
 
+A spec says how one of our models reads, as orders/context/stream/layers/pool/merge[/label][/shifts]:
+
+  orders     raster, reversed, columns, hierarchical, random*K, or a permutation such as [3,1,2,0]; several joined by +
+  context    what a token sees: causal as trained, full everything, echo, after, bare
+  stream     token, the image's own states, or query, those that predict
+  layers     L3, L3,L6, L-1 the last, L0.5 half way
+  pool       mean, max, last, grid2 (the means of 2 x 2 cells), or none, a map
+  merge      of orders and layers: mean or concat
+  label      label3, a class that is given while reading
+  shifts     shifts2, the mean over 2 x 2 places half a token apart, in four times the time
+
+The default is the model's own, for RandAR and ARPG raster/full/query/L-1/mean/mean.
+
 examples:
   randfeat extract demo/models/randar photos -o features
-  randfeat extract arpg-l photos -o features --spec raster/causal/token/L6/mean/mean random*4/causal/query/L8/grid2/mean
+  randfeat extract arpg-l photos -o features --spec raster/full/query/L-1/grid2/mean/shifts2
   randfeat extract timm:vit_base_patch14_dinov2 imagenet --split val -o dinov2
   torchrun --nproc-per-node 8 -m randfeat extract arpg-l imagenet --split train -o features --dtype bfloat16
 
@@ -55,7 +68,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="extend",
         default=[],
         metavar="S",
-        help="orders/context/stream/layers/pool/merge[/label]; of timm's models pooled (the default) or "
+        help="orders/context/stream/layers/pool/merge[/label][/shifts]; of timm's models pooled (the default) or "
         "layers/pool[/merge]",
     )
     what.add_argument("--split", metavar="NAME", help="train, val, ... of data that has splits")
