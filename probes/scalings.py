@@ -27,8 +27,7 @@ def scaling(name: str) -> TransformerMixin:
 
     "none" leaves them; "standard" gives each dimension mean 0 and variance 1 (a constant one becomes 0);
     "l2" gives each image norm 1 (a zero vector stays 0); "center-l2" does so after removing the mean; "whitened" leaves
-    the first WHITENED principal components, each with variance 1, which is what features of generators need to be
-    compared well (docs/reading.md).
+    the first WHITENED principal components, each with variance 1 (docs/reading.md says what for).
     """
     if name not in SCALINGS:
         raise ValueError(f"scaling {name!r} is unknown, expected one of {', '.join(SCALINGS)}.")
