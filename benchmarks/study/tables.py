@@ -213,9 +213,11 @@ def claims_table(results: Results, made: Claims) -> Iterator[str]:
 
 def moved_table(results: Results) -> Iterator[str]:
     """Rows of Markdown: what each is worth when images are moved before they are read; † the best view on train."""
-    yield f"| {results.set}: images are read | {' | '.join(MEASURES)} |"
+    everyone = moved_found(results)
+    seeds = max(len(found.records) for found in everyone.values())
+    yield f"| {results.set}: images are read, {seeds} seed{'s' * (seeds > 1)} | {' | '.join(MEASURES)} |"
     yield "|---" * (len(MEASURES) + 1) + "|"
-    for name, found in moved_found(results).items():
+    for name, found in everyone.items():
         for view in moved.VIEWS:
             cells = []
             for measure in MEASURES:
@@ -225,12 +227,16 @@ def moved_table(results: Results) -> Iterator[str]:
 
 
 def moved_found(results: Results) -> dict[str, Found]:
-    """Of every contender that was read so, and of HOG, by title."""
+    """Of every contender that was read so, with the seeds that all of these have, and of HOG, by title."""
+    having = {
+        name: {i for i, record in enumerate(one.records) if "moved" in record} for name, one in results.found.items()
+    }
+    having = {name: there for name, there in having.items() if there}
+    common = sorted(set.intersection(*having.values())) if having else []  # seeds
     found = {}
-    for name, one in results.found.items():
-        there = [i for i, record in enumerate(one.records) if "moved" in record]
-        if there:
-            found[TITLES[name]] = Found(*(tuple(part[i] for i in there) for part in (one.records, one.scores)))
+    for name in having if common else ():
+        one = results.found[name]
+        found[TITLES[name]] = Found(*(tuple(part[i] for i in common) for part in (one.records, one.scores)))
     record, scores = results.classical
     return found | ({moved.BASELINE: Found((record,), (scores,))} if "moved" in record else {})
 
