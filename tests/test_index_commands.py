@@ -108,7 +108,7 @@ def test_a_whitened_index(capsys, model, photos):
     assert "cosine of 5 numbers, whitened from 128" in run(capsys, "index", "stats", "i")
     found = run(capsys, "search", "i", photos / "cat" / "04.png", "-k", "1")
     assert "04.png" in found
-    run(capsys, "index", "build", "j", "photos", "--model", model, "--spec", SPEC, "--whiten", *READING)
+    run(capsys, "index", "build", "j", "photos", "--model", model, "--spec", SPEC, "--whiten", 256, *READING)
     assert Index.open("j").dim == 39  # of 40 images
     said = run(capsys, "index", "build", "k", "photos", "--model", model, "--whiten", 0, *READING, code=1)
     assert "keeps a whole number of components from 1, got 0" in said

@@ -3,7 +3,6 @@ of cells. Which reading, and how the probe is trained, is chosen on train, and i
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -12,17 +11,17 @@ from pathlib import Path
 import numpy as np
 from randfeat.probes import AttentiveProbe, hog_maps
 
-from randfeat import features, files
+from randfeat import features
 from randfeat.features import FeatureSpec
 
 from .contenders import CONTENDERS, HEADS, seen_by
 from .material import Material
 from .material import read as read_material
 from .scoring import Task
-from .units import Job, keep, kinds, opened, reading_costs
+from .units import Job, kinds, opened, reading_costs, write
 
 MEASURE = "attentive"
-RECORD, SCORES = "attended.json", "attended.npz"
+FILES = RECORD, SCORES = "attended.json", "attended.npz"
 OURS = tuple(f"raster/{how}/grid4/mean" for how in ("causal/query/L-1", "full/query/L0.67", "full/query/L-1"))
 READINGS = {  # some of the written ones, read without their pooling
     "randar": OURS,
@@ -36,7 +35,7 @@ Setting = tuple[float, int]  # learning rate and epochs
 
 def measure(
     maps: Mapping[str, Maps], compete: Mapping[str, Sequence[str]], material: Material
-) -> tuple[dict[str, str], dict[str, str], dict[str, np.ndarray]]:
+) -> tuple[dict[str, dict[str, str]], dict[str, np.ndarray]]:
     """The reading and the setting chosen for each kind of reading, and how right each image of test is."""
     probed, tested = material.probed, material.tested
     y, truth = material.labels[probed], material.labels[tested]
@@ -55,7 +54,7 @@ def measure(
         for name, setting in settings.items()
     }
     told = {kind: f"lr={settings[name][0]:g}, {settings[name][1]} epochs" for kind, name in chosen.items()}
-    return chosen, told, {kind: test[name] for kind, name in chosen.items()}
+    return {"chosen": chosen, "settings": told}, {kind: test[name] for kind, name in chosen.items()}
 
 
 def _fitted(setting: Setting, x: np.ndarray, y: np.ndarray) -> AttentiveProbe:
@@ -77,7 +76,7 @@ def run(job: Job, line: int = 0) -> Path:
 
     specs = READINGS[contender.family]
     found = measure({spec: maps(spec) for spec in specs}, kinds({spec: costs[spec] for spec in specs}), material)
-    return _write(job.folder, *found)
+    return write(job.folder, *found, FILES)
 
 
 def run_classical(job: Job, line: int = 0) -> Path:
@@ -89,10 +88,4 @@ def run_classical(job: Job, line: int = 0) -> Path:
     def maps(rows: np.ndarray) -> np.ndarray:
         return hog_maps(material.pictures[rows], material.grid)
 
-    return _write(job.folder, *measure({"HOG": maps}, {"any": ["HOG"], "HOG": ["HOG"]}, material))
-
-
-def _write(folder: Path, chosen: dict[str, str], told: dict[str, str], test: dict[str, np.ndarray]) -> Path:
-    keep(folder / SCORES, test)
-    files.write_bytes(folder / RECORD, json.dumps({"chosen": chosen, "settings": told}, indent=1).encode())
-    return folder / RECORD
+    return write(job.folder, *measure({"HOG": maps}, {"any": ["HOG"], "HOG": ["HOG"]}, material), FILES)

@@ -97,9 +97,9 @@ class Material:
         cut = images.reshape(len(images), rows, p, columns, p, -1)
         return np.ascontiguousarray(cut.swapaxes(2, 3)).reshape(len(images), -1)
 
-    def places(self, images: np.ndarray, count: int = 2) -> list[np.ndarray]:
-        """Images of the set's size at count x count places, as `FeatureSpec.shifts` reads them."""
-        moved = (shifted(as_pixels(images) * 255, self.patch, count) + 0.5).to(torch.uint8)
+    def places(self, images: np.ndarray) -> list[np.ndarray]:
+        """Images of the set's size at 2 x 2 places, as `shifts2` in a reading has them."""
+        moved = (shifted(as_pixels(images) * 255, self.patch, 2) + 0.5).to(torch.uint8)
         return [one.reshape(images.shape) for one in moved.permute(1, 0, 3, 4, 2).numpy()]
 
     def encoded(self, images: np.ndarray) -> Tensor:

@@ -12,17 +12,15 @@ from typing import Any
 import numpy as np
 from randfeat.probes import hog, recentred
 
-from randfeat import files
-
 from . import scoring
 from .contenders import CONTENDERS, as_seen
 from .material import Material
 from .material import read as read_material
 from .scoring import MEASURES
-from .units import Job, keep, opened, read_in
+from .units import Job, opened, read_in, write
 
 BASELINE = "HOG"
-RECORD, SCORES = "moved.json", "moved.npz"
+FILES = RECORD, SCORES = "moved.json", "moved.npz"
 Reader = Callable[[np.ndarray, Sequence[str]], Mapping[str, np.ndarray]]  # images, names -> features (n, d) by name
 View = Callable[[Material, np.ndarray], Iterable[np.ndarray]]  # images of a set -> the same, moved
 
@@ -84,7 +82,7 @@ def run(job: Job, line: int = 0) -> Path:
         return dict(read_in(reader, as_seen(contender, material, images), specs))
 
     names = [*dict.fromkeys(chosen[f"{measure}|any"] for measure in MEASURES)]
-    return _write(job.folder, *scores(read, names, material))
+    return write(job.folder, *scores(read, names, material), FILES)
 
 
 def run_classical(job: Job, line: int = 0) -> Path:
@@ -92,10 +90,4 @@ def run_classical(job: Job, line: int = 0) -> Path:
     if (done := job.folder / RECORD).exists():
         return done
     material = read_material(job.set, job.material)
-    return _write(job.folder, *scores(lambda images, _: {BASELINE: hog(images)}, [BASELINE], material))
-
-
-def _write(folder: Path, best: Mapping[str, Any], test: Mapping[str, np.ndarray]) -> Path:
-    keep(folder / SCORES, test)
-    files.write_bytes(folder / RECORD, json.dumps(best, indent=1).encode())
-    return folder / RECORD
+    return write(job.folder, *scores(lambda images, _: {BASELINE: hog(images)}, [BASELINE], material), FILES)

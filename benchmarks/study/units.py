@@ -42,6 +42,7 @@ from .material import read as read_material
 
 READINGS = Path(__file__).parents[2] / "configs" / "reading"
 ORDERS = (1, 16)  # of likelihoods
+RECORD, SCORES = "record.json", "scores.npz"
 RANKED = "ranked.npz"  # of a unit: how right each image of train is, while held out, "MEASURE|READING"
 EQUAL = 64  # dimensions of the comparison at equal dimension
 SAME_COST = 1.02  # how much more a reading may cost than one causal pass, which leaves the last token unread
@@ -268,11 +269,15 @@ def run_classical(job: Job, line: int = 0) -> Path:
     return write(job.folder, {"job": job.name, **found}, test)
 
 
-def write(folder: Path, record: Mapping[str, Any], test: Mapping[str, np.ndarray]) -> Path:
-    """scores.npz, and then record.json, which says that the unit is done."""
-    keep(folder / "scores.npz", test)
-    files.write_bytes(folder / "record.json", json.dumps(record, indent=1).encode())
-    return folder / "record.json"
+def write(
+    folder: Path, said: Mapping[str, Any], scores: Mapping[str, np.ndarray], names: tuple[str, str] = (RECORD, SCORES)
+) -> Path:
+    """The scores, and then what is said of them, which says as well that this part of the unit is done. names: of both
+    files."""
+    record, arrays = names
+    keep(folder / arrays, scores)
+    files.write_bytes(folder / record, json.dumps(said, indent=1).encode())
+    return folder / record
 
 
 def keep(path: Path, scores: Mapping[str, np.ndarray]) -> None:

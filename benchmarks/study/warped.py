@@ -3,7 +3,6 @@ states at its positions. Which reading does that is chosen on train, and it is s
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,15 +10,16 @@ from pathlib import Path
 import numpy as np
 from randfeat.probes import code_maps, hog_maps, place_maps, warped_pck
 
-from randfeat import features, files
+from randfeat import features
 from randfeat.features import FeatureSpec
 
 from .contenders import CONTENDERS, as_seen
 from .material import Material
 from .material import read as read_material
-from .units import Job, keep, kinds, opened, reading_costs, readings
+from .units import Job, kinds, opened, reading_costs, readings, write
 
 IMAGES = 300  # of train, and of test
+FILES = RECORD, SCORES = "warped.json", "warped.npz"
 ALPHA = 0.1  # of the longer side of an image: how near is found
 Maps = Callable[[np.ndarray], np.ndarray]
 
@@ -57,7 +57,7 @@ def some(rows: np.ndarray) -> np.ndarray:
 
 def run(job: Job, line: int = 0) -> Path:
     """As `units.run`: warped.json says which readings were chosen, warped.npz has the scores of each image."""
-    if (done := job.folder / "warped.json").exists():
+    if (done := job.folder / RECORD).exists():
         return done
     material, contender = read_material(job.set, job.material), CONTENDERS[job.contender]
     reader, _ = opened(contender, material, job)
@@ -72,23 +72,16 @@ def run(job: Job, line: int = 0) -> Path:
         for kind, names in kinds({name: costs[name] for name in specs}).items()
     }
     test = {kind: found(maps(specs[name]), material, material.tested) for kind, name in chosen.items()}
-    return _write(job.folder, chosen, test | {f"train|{name}": right for name, right in train.items()})
+    return write(job.folder, chosen, test | {f"train|{name}": right for name, right in train.items()}, FILES)
 
 
 def run_classical(job: Job, line: int = 0) -> Path:
     """The same for what nobody trains."""
-    if (done := job.folder / "warped.json").exists():
+    if (done := job.folder / RECORD).exists():
         return done
     material = read_material(job.set, job.material)
     makers = classical(material)
     train = {name: found(maps, material, material.ranked) for name, maps in makers.items()}
     best = max(train, key=lambda name: train[name].mean())
     test = {name: found(maps, material, material.tested) for name, maps in makers.items()}
-    return _write(job.folder, {"any": best}, test | {f"train|{name}": right for name, right in train.items()})
-
-
-def _write(folder: Path, chosen: dict[str, str], scores: dict[str, np.ndarray]) -> Path:
-    """warped.npz, and then warped.json, which says that it is done."""
-    keep(folder / "warped.npz", scores)
-    files.write_bytes(folder / "warped.json", json.dumps(chosen, indent=1).encode())
-    return folder / "warped.json"
+    return write(job.folder, {"any": best}, test | {f"train|{name}": right for name, right in train.items()}, FILES)

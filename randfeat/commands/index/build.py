@@ -9,15 +9,15 @@ query looks at a few (ivf), as short codes where the vectors do not fit into the
 takes longer to build and more room; `randfeat index bench` says whether it is quicker on your images. How much of an
 index a query looks at is measured when it is built, so that 97 % of the ten nearest are found.
 
---whiten learns principal components from the images and compares these, each with the same variance; what is added
-later and queries go through the same. With means over the image it finds more of the same class, with cells (grid2) or
-few images it may find less: `randfeat probe retrieval` says which it is.
+--whiten K learns K principal components from the images and compares these, each with the same variance; what is added
+later and queries go through the same. It may find more of the same class or, with few images for each component, less:
+`randfeat probe retrieval` has it among its choices and says which.
 
 After a kill the same command goes on. Images that cannot be read are skipped, counted and listed.
 
 examples:
   randfeat index build digits.index demo/digits --split train --model demo/models/randar_free
-  randfeat index build digits.index demo/digits --model demo/models/randar_free --whiten
+  randfeat index build digits.index demo/digits --model demo/models/arpg --whiten 64
   randfeat index build photos.index photos --model timm:vit_base_patch14_dinov2 --kind hnsw
   randfeat index build photos.index features --memory 4
 
@@ -32,7 +32,6 @@ from . import options
 
 KINDS = ("auto", "flat", "ivf", "hnsw")
 METRICS = ("cosine", "dot", "l2")
-WHITENED = 64
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -45,11 +44,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--metric", choices=METRICS, default="cosine", help="what is near (cosine)")
     parser.add_argument(
         "--whiten",
-        nargs="?",
         type=int,
-        const=WHITENED,
         metavar="K",
-        help=f"compare K principal components of equal variance ({WHITENED}), not the features as they are",
+        help="compare K principal components of equal variance, not the features as they are",
     )
     options.add_memory(parser)
     options.add_machine(parser)
