@@ -59,7 +59,7 @@ def build(
     A ValueError where no image can be read, or an earlier call that was stopped read otherwise.
     """
     index = Index.__new__(Index)
-    index._begin(directory, kind, metric, 0, reading_of(encoder))
+    index._begin(directory, kind, metric, 0, reading_of(encoder), whiten)
     with index._building():
         table = listed(source)
         read = Reading(index, encoder, source, batch_size, workers)
@@ -71,7 +71,7 @@ def build(
                 f"{extract.reasons([(path, reason) for path, reason, *_ in skipped])}"
             )
         index.meta["dimension"] = read.dim
-        index._fill(parts, rows, memory, shown, skipped, whiten)
+        index._fill(parts, rows, memory, shown, skipped)
         read.clear()
     return index
 
@@ -116,9 +116,9 @@ def build_from_store(
         path, size, mtime_ns = found(one)
         skipped.append((path, reason, size, mtime_ns))
     index = Index.__new__(Index)
-    index._begin(directory, kind, metric, features.shape[1], reading)
+    index._begin(directory, kind, metric, features.shape[1], reading, whiten)
     with index._building():
-        index._fill([features], table_of(rows), memory, shown, skipped, whiten)
+        index._fill([features], table_of(rows), memory, shown, skipped)
     return index
 
 

@@ -47,8 +47,8 @@ class Index(Content):
         features; rows that are added and queries go through the same. None compares features as they are.
         """
         features = checked(features)
-        self._begin(None, kind, metric, features.shape[1], None)
-        self._fill([features], table_of(names, labels, len(features)), None, whiten=whiten)
+        self._begin(None, kind, metric, features.shape[1], None, whiten)
+        self._fill([features], table_of(names, labels, len(features)), None)
 
     @classmethod
     def build(
@@ -74,9 +74,9 @@ class Index(Content):
         if len({part.shape[1] for part in parts}) != 1:
             raise ValueError("features must be arrays of as many columns each, and one at least")
         index = cls.__new__(cls)
-        index._begin(directory, kind, metric, parts[0].shape[1], reading)
+        index._begin(directory, kind, metric, parts[0].shape[1], reading, whiten)
         with index._building():
-            index._fill(parts, table_of(names, labels, sum(map(len, parts))), memory, shown, whiten=whiten)
+            index._fill(parts, table_of(names, labels, sum(map(len, parts))), memory, shown)
         return index
 
     @classmethod
@@ -184,13 +184,21 @@ class Index(Content):
             yield
 
     def _begin(
-        self, directory: str | Path | None, kind: str, metric: str, dim: int, reading: Mapping[str, Any] | None
+        self,
+        directory: str | Path | None,
+        kind: str,
+        metric: str,
+        dim: int,
+        reading: Mapping[str, Any] | None,
+        whiten: int | None,
     ) -> None:
         """An index without rows, of which nothing is on disk yet."""
         if metric not in kinds.METRICS:
             raise ValueError(f"metric {metric!r} is none of {', '.join(kinds.METRICS)}")
         if kind not in kinds.KINDS:
             raise ValueError(f"kind {kind!r} is none of {', '.join(kinds.KINDS)}")
+        if whiten is not None and (isinstance(whiten, bool) or int(whiten) != whiten or whiten < 1):
+            raise ValueError(f"a whitened index keeps a whole number of components from 1, got {whiten}")
         self._directory = None if directory is None else Directory(Path(directory))
         self.segments, self.skipped, self.whitening = [], [], None
         self.meta = {
@@ -204,6 +212,7 @@ class Index(Content):
             "reading": None if reading is None else dict(reading),
             "memory": None,
             "skipped": None,
+            "whiten": whiten,
             "whitening": None,
             "next_id": 0,
         }
@@ -215,12 +224,11 @@ class Index(Content):
         memory: int | None,
         shown: bool = False,
         skipped: Sequence[Skipped] = (),
-        whiten: int | None = None,
     ) -> None:
         """The first rows, with ids from 0; they are what a whitening is learned from."""
-        if whiten is not None:
+        if (asked := self.meta["whiten"]) is not None:
             raw = building.Vectors(parts, self.dim, "l2")
-            self.whitening = Whitening.fit(raw.sample(sample_size(self.dim)), whiten)
+            self.whitening = Whitening.fit(raw.sample(sample_size(self.dim)), asked)
             entry = None if self._directory is None else self._directory.write_whitening(self.whitening)
             self.meta |= {"dimension": self.whitening.directions.shape[1], "whitening": entry}
         choice = kinds.choose(self.meta["asked"], len(table), self.dim, memory)

@@ -23,9 +23,7 @@ class Whitening:
         """Of rows (n, F): `count` components, or as many as vary."""
         from ..probes import Components  # which takes a second to import
 
-        if isinstance(count, bool) or int(count) != count or count < 1:
-            raise ValueError(f"a whitened index keeps a whole number of components from 1, got {count}")
-        made = Components(int(count), whiten=True).fit(sample)
+        made = Components(count, whiten=True).fit(sample)
         deviations = np.sqrt(made.pca_.explained_variance_[: made.kept_, None])
         directions = made.pca_.components_[: made.kept_] / np.maximum(deviations, np.finfo(np.float32).tiny)
         return cls(made.pca_.mean_.astype(np.float32), np.ascontiguousarray(directions.T, np.float32))
