@@ -90,10 +90,14 @@ class PipelineEncoder(Encoder):
         return self._read(partial(self.pipeline.encode, images))
 
     def encode_tokens(self, tokens: Tensor) -> list[np.ndarray]:
-        """Tokens (B, N) in raster space -> as `encode`. A ValueError for specs with shifts, which are of pictures."""
+        """Tokens (B, N) in raster space -> as `encode`, and as `check_tokens`."""
+        self.check_tokens()
+        return self._read(lambda shifts: tokens)
+
+    def check_tokens(self) -> None:
+        """Raises a ValueError for specs with shifts, which are of pictures."""
         if moved := next((spec for spec in self.specs if "/shifts" in spec), None):
             raise ValueError(f"tokens do not move: leave the shifts out of {moved}, or give the images")
-        return self._read(lambda shifts: tokens)
 
     def _read(self, tokens: Callable[[int], Tensor]) -> list[np.ndarray]:
         """Of what the tokens are with so many shifts."""

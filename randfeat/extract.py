@@ -106,6 +106,7 @@ def reader_and_encode(encoder: Encoder, source: Source | TokenSource) -> tuple[R
         return decoding.Prepared(source, encoder.prepare), encoder.encode
     if not isinstance(encoder, PipelineEncoder):
         raise ValueError(f"{source.name} holds tokens, which {encoder.name} cannot read: give it the images")
+    encoder.check_tokens()
     tokenizer, generator = weights.fingerprint(encoder.pipeline.tokenizer), encoder.pipeline.generator
     if source.tokenizer not in (None, tokenizer):  # None: published trees of tokens do not say
         raise ValueError(

@@ -6,7 +6,6 @@ instance `raster+reversed/causal/query/L6/grid2/concat` or `random*4/echo/token/
 
 from __future__ import annotations
 
-import math
 import re
 from collections import defaultdict
 from collections.abc import Sequence
@@ -20,6 +19,7 @@ from torch import Tensor
 
 from . import orders, seeding
 from .models import Context, Generator, Stream
+from .shifts import joined
 
 GRAMMAR = (
     "orders/context/stream/layers/pool/merge[/label][/shifts], such as raster+reversed/causal/query/L6/grid2/concat"
@@ -212,7 +212,7 @@ def read(model: Generator, tokens: Tensor, specs: Sequence[FeatureSpec], batch_s
         )
     if tokens.ndim == 3:
         alone = [replace(spec, shifts=1) for spec in specs]
-        return [_joined(x.unflatten(0, (-1, places))) for x in read(model, tokens.flatten(0, 1), alone, batch_size)]
+        return [joined(x.unflatten(0, (-1, places))) for x in read(model, tokens.flatten(0, 1), alone, batch_size)]
     groups: dict[tuple, list[int]] = defaultdict(list)
     for i, spec in enumerate(specs):
         groups[(spec.passes, spec.context, spec.stream, spec.label)].append(i)
@@ -236,16 +236,6 @@ def read(model: Generator, tokens: Tensor, specs: Sequence[FeatureSpec], batch_s
                     ]
                     results[i].append(merge(torch.cat(read_out), specs[i].merge).cpu())
     return [torch.cat(results[i]) for i in range(len(specs))]
-
-
-def _joined(features: Tensor) -> Tensor:
-    """Of the places of an image, in the order of `shifts.shifted`: the mean of vectors (B, S², F), or of maps
-    (B, S², D, h, w) a finer one, (B, D, S * h, S * w)."""
-    if features.ndim == 3:
-        return features.mean(1)
-    side = math.isqrt(features.shape[1])
-    finer = features.unflatten(1, (side, side)).flip(1, 2)  # an image that is moved down is read further up
-    return finer.permute(0, 3, 4, 1, 5, 2).flatten(4, 5).flatten(2, 3)
 
 
 def pass_order(reading: Pass, model: Generator, tokens: Tensor) -> Tensor:

@@ -23,3 +23,13 @@ def shifted(pixels: Tensor, stride: int, count: int) -> Tensor:
     padded = F.pad(pixels, (edge,) * 4, mode="replicate")
     corners = [(edge - down, edge - right) for down in moves for right in moves]
     return torch.stack([padded[..., y : y + height, x : x + width] for y, x in corners], 1)
+
+
+def joined(features: Tensor) -> Tensor:
+    """Of the places of an image, in the order of `shifted`: the mean of vectors (B, count², F), or of maps
+    (B, count², D, h, w) a finer one, (B, D, count * h, count * w)."""
+    if features.ndim == 3:
+        return features.mean(1)
+    side = math.isqrt(features.shape[1])
+    finer = features.unflatten(1, (side, side)).flip(1, 2)  # an image that is moved down is read further up
+    return finer.permute(0, 3, 4, 1, 5, 2).flatten(4, 5).flatten(2, 3)

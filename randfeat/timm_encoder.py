@@ -23,27 +23,33 @@ from . import devices, weights
 from .data import MODES, as_seen
 from .encoders import TIMM, Encoder
 from .features import FeatureSpec, Merge
+from .shifts import joined, shifted
 from .weights import hub
 
-GRAMMAR = "pooled, or layers/pool[/merge] such as L6/mean, L-1/cls, L0.5/none or L6,L12/grid2/concat"
+GRAMMAR = "pooled[/shifts], or layers/pool[/merge][/shifts] such as L6/mean, L-1/cls/shifts2 or L6,L12/grid2/concat"
 _LAYERS = re.compile(r"L(-?\d+|0\.\d+)(,L(-?\d+|0\.\d+))*")
 _POOL = re.compile(r"mean|max|cls|none|grid[1-9]\d*")
+_SHIFTS = re.compile(r"shifts[1-9]\d{0,3}")
 
 
 @dataclass(frozen=True)
 class TimmSpec:
-    """How a feature is read from a model of timm: `pooled`, or `layers/pool[/merge]` in the words of `FeatureSpec`.
+    """How a feature is read from a model of timm: `pooled[/shifts]`, or `layers/pool[/merge][/shifts]` in the words of
+    `FeatureSpec`.
 
     layers: none for `pooled`, which is what timm gives to the model's own classifier; else blocks (of a convolutional
         network: stages), numbered from 1, from the end or as a share of the depth. Lk is what the k-th entry of the
         model's `forward_intermediates` is, before the final norm.
     pool: of a layer's map: `mean`, `max`, `gridG`, `none`, or `cls` for its class token.
     merge: of several layers: `mean` or `concat`.
+    shifts: at how many places a side the picture is read, parts of the deepest of these layers' stride from each other;
+        vectors are averaged, and maps become so many times finer.
     """
 
     layers: tuple[int | float, ...] = ()
     pool: str = "mean"
     merge: Merge = "mean"
+    shifts: int = 1
 
     @classmethod
     def parse(cls, text: str | TimmSpec) -> TimmSpec:
@@ -51,8 +57,12 @@ class TimmSpec:
         if isinstance(text, TimmSpec):
             return text
         layers, *parts = text.strip().split("/")
+        said = parts.pop() if parts and parts[-1].startswith("shifts") else "shifts1"
+        if not _SHIFTS.fullmatch(said):
+            raise ValueError(f"spec {text!r}: shifts are written shifts2, and counted from 1, as the picture stands")
+        shifts = int(said.removeprefix("shifts"))
         if (layers, parts) == ("pooled", []):
-            return cls()
+            return cls(shifts=shifts)
         merge = parts[1] if len(parts) == 2 else "mean"
         if len(parts) not in (1, 2) or not _LAYERS.fullmatch(layers):
             raise ValueError(f"spec {text!r} is none for a model of timm: expected {GRAMMAR}")
@@ -61,7 +71,7 @@ class TimmSpec:
         if merge not in get_args(Merge):
             raise ValueError(f"spec {text!r}: merge {merge!r} is none of {', '.join(get_args(Merge))}")
         names = layers.replace("L", "").split(",")
-        return cls(tuple(float(n) if "." in n else int(n) for n in names), parts[0], cast(Merge, merge))
+        return cls(tuple(float(n) if "." in n else int(n) for n in names), parts[0], cast(Merge, merge), shifts)
 
     def resolved(self, depth: int) -> TimmSpec:
         """The same for a model of `depth` layers, which are numbered from 1."""
@@ -73,10 +83,9 @@ class TimmSpec:
             raise ValueError(f"spec {self}: layers are numbered 1 to {depth}") from None
 
     def __str__(self) -> str:
-        if not self.layers:
-            return "pooled"
-        parts = [",".join(f"L{layer}" for layer in self.layers), self.pool]
-        return "/".join(parts if len(self.layers) == 1 else [*parts, self.merge])
+        parts = [",".join(f"L{layer}" for layer in self.layers), self.pool] if self.layers else ["pooled"]
+        merge = [self.merge] if len(self.layers) > 1 else []
+        return "/".join([*parts, *merge, *([] if self.shifts == 1 else [f"shifts{self.shifts}"])])
 
 
 @dataclass(frozen=True)
@@ -103,7 +112,7 @@ class EvaluationTransform:
 
 
 class TimmEncoder(Encoder):
-    """Features of a model of timm. All specs share one forward pass.
+    """Features of a model of timm. All specs share one forward pass of each place that pictures are read at.
 
     model: made with num_classes=0. specs: what `TimmSpec` parses; none is `pooled`. Raises a ValueError for what the
     model cannot do.
@@ -127,26 +136,38 @@ class TimmEncoder(Encoder):
     @torch.no_grad()
     def encode(self, batch: Tensor) -> list[np.ndarray]:
         """uint8 pictures (B, channels, h, w) -> see `Encoder.encode`."""
-        pixels = (batch.to(self._mean.device).float() / 255 - self._mean) / self._std
-        final, maps, tokens = self._forward(pixels.to(self.dtype))
-        arrays = []
+        pixels = ((batch.to(self._mean.device).float() / 255 - self._mean) / self._std).to(self.dtype)
+        together: dict[tuple[int, int], list[TimmSpec]] = {}
         for spec in self._specs:
-            if not spec.layers:
-                read = self.model.forward_head(final, pre_logits=True).float()
-            else:
-                states = tokens if spec.pool == "cls" else maps
-                readings = [_pooled(states[layer].float(), spec.pool) for layer in spec.layers]
-                read = torch.stack(readings).mean(0) if spec.merge == "mean" else torch.cat(readings, 1)
-            arrays.append(read.cpu().numpy())
-        return arrays
+            together.setdefault((spec.shifts, 1 if spec.shifts == 1 else _stride(self.model, spec)), []).append(spec)
+        found: dict[TimmSpec, Tensor] = {}
+        for (count, stride), specs in together.items():
+            at_each = [self._read(place, specs) for place in shifted(pixels, stride, count).unbind(1)]
+            found |= zip(specs, (joined(torch.stack(places, 1)) for places in zip(*at_each, strict=True)), strict=True)
+        return [found[spec].cpu().numpy() for spec in self._specs]
 
-    def _forward(self, pixels: Tensor) -> tuple[Tensor | None, dict[int | float, Tensor], dict[int | float, Tensor]]:
+    def _read(self, pixels: Tensor, specs: Sequence[TimmSpec]) -> list[Tensor]:
+        """Of pixels where they stand."""
+        final, maps, tokens = self._forward(pixels, specs)
+        found = []
+        for spec in specs:
+            if not spec.layers:
+                found.append(self.model.forward_head(final, pre_logits=True).float())
+                continue
+            states = tokens if spec.pool == "cls" else maps
+            readings = [_pooled(states[layer].float(), spec.pool) for layer in spec.layers]
+            found.append(torch.stack(readings).mean(0) if spec.merge == "mean" else torch.cat(readings, 1))
+        return found
+
+    def _forward(
+        self, pixels: Tensor, specs: Sequence[TimmSpec]
+    ) -> tuple[Tensor | None, dict[int | float, Tensor], dict[int | float, Tensor]]:
         """What the head reads, maps (B, D, h, w) by layer and class tokens (B, D) by layer, as far as specs ask."""
-        layers = sorted({layer for spec in self._specs for layer in spec.layers})
+        layers = sorted({layer for spec in specs for layer in spec.layers})
         if not layers:
             return self.model.forward_features(pixels), {}, {}
-        only = all(spec.layers for spec in self._specs)
-        prefix = {"return_prefix_tokens": True} if any(spec.pool == "cls" for spec in self._specs) else {}
+        only = all(spec.layers for spec in specs)
+        prefix = {"return_prefix_tokens": True} if any(spec.pool == "cls" for spec in specs) else {}
         indices = [int(layer) - 1 for layer in layers]
         found = self.model.forward_intermediates(
             pixels, indices, stop_early=only, intermediates_only=only, output_fmt="NCHW", **prefix
@@ -190,9 +211,13 @@ def _pooled(states: Tensor, how: str) -> Tensor:
 
 def _checked(model: Any, spec: TimmSpec, size: tuple[int, int]) -> TimmSpec:
     """`spec.resolved` for this model; a ValueError if it cannot be read so."""
+    name = model.pretrained_cfg["architecture"]
+    if spec.shifts > 1 and not hasattr(model, "feature_info"):
+        raise ValueError(f"spec {spec}: timm does not say what stride {name} has: leave the shifts out")
+    if spec.shifts > 1 and spec.shifts > (stride := _stride(model, spec)):
+        raise ValueError(f"spec {spec}: {name} reads a picture every {stride} pixels, so there are no more shifts")
     if not spec.layers:
         return spec
-    name = model.pretrained_cfg["architecture"]
     if not hasattr(model, "forward_intermediates"):
         raise ValueError(f"spec {spec}: timm reads no layers of {name}, only `pooled`")
     info = FeatureInfo(model.feature_info, len(model.feature_info))
@@ -210,6 +235,13 @@ def _checked(model: Any, spec: TimmSpec, size: tuple[int, int]) -> TimmSpec:
     if spec.pool.startswith("grid") and int(spec.pool.removeprefix("grid")) > cells:
         raise ValueError(f"spec {spec}: pool {spec.pool} asks for more cells than a map of {cells} rows has")
     return spec
+
+
+def _stride(model: Any, spec: TimmSpec) -> int:
+    """Pixels from one position of the coarsest map that the reading is of to the next."""
+    strides = FeatureInfo(model.feature_info, len(model.feature_info)).reduction()
+    layers = spec.resolved(len(strides)).layers or [len(strides)]
+    return int(max(strides[int(layer) - 1] for layer in layers))
 
 
 def open_timm(

@@ -14,6 +14,7 @@ from randfeat import FeatureSpec, Pipeline, features, load
 from randfeat.data import CentreCrop, UnreadableImage
 from randfeat.encoders import open_encoder
 from randfeat.models import MODELS
+from randfeat.shifts import shifted
 from randfeat.timm_encoder import TimmSpec
 from randfeat.tokenizers import PatchTokenizer
 from randfeat.weights import hub
@@ -211,8 +212,40 @@ def test_one_forward_pass_serves_all_specs(saved):
     assert passes == [1]
 
 
+@pytest.mark.parametrize(("name", "stride"), [("test_vit", 16), ("test_resnet", 32)])
+def test_shifts_are_places_within_a_patch_or_the_stride(saved, name, stride):
+    _, source = saved(name)
+    specs = ["pooled/shifts2", "L-1/grid2/shifts2", "pooled", "L-1/none/shifts2", "L-1/mean"]
+    encoder = open_encoder(source, specs)
+    assert open_encoder(source, encoder.specs).specs == encoder.specs
+    batch = stacked(encoder)
+    pooled, cells, still, fine, mean = encoder.encode(batch)
+    alone = encoder.with_specs(["pooled", "L-1/grid2", "L-1/mean"])
+    # an edge that is filled is the same before and after the normalisation
+    places = shifted(batch.float(), stride, 2).to(torch.uint8).unbind(1)
+    expected = [np.mean(at_each, 0) for at_each in zip(*map(alone.encode, places), strict=True)]
+    for found, right in zip((pooled, cells, fine.mean((2, 3))), expected, strict=True):
+        np.testing.assert_allclose(found, right, rtol=1e-4, atol=1e-5)
+    assert np.abs(pooled - still).max() > 1e-3
+    whole = encoder.with_specs(["L-1/none"]).encode(batch)[0]
+    assert fine.shape == (4, whole.shape[1], 2 * whole.shape[2], 2 * whole.shape[3])
+    np.testing.assert_allclose(mean, whole.mean((2, 3)), rtol=1e-5, atol=1e-5)
+    assert encoder.record()["specs"] == [*encoder.specs]
+
+
 @pytest.mark.parametrize(
-    "text", ["pooled", "L6/mean", "L-1/cls", "L0.25/none", "L6,L-2/grid2/concat", "L1,L2/max/mean"]
+    "text",
+    [
+        "pooled",
+        "pooled/shifts2",
+        "L6/mean/shifts3",
+        "L1,L2/max/mean/shifts2",
+        "L6/mean",
+        "L-1/cls",
+        "L0.25/none",
+        "L6,L-2/grid2/concat",
+        "L1,L2/max/mean",
+    ],
 )
 def test_a_timm_spec_prints_what_it_parses(text):
     assert str(TimmSpec.parse(text)) == text
@@ -265,7 +298,9 @@ def test_without_a_network_one_sentence_says_so(monkeypatch):
         ("timm:test_vot", [], r"timm has no model 'test_vot': did you mean test_vit"),
         ("timm:zzzzzzzzzz", [], "lists its names"),
         ("timm:resnet10t@nowhere.pth", [], "there is no file nowhere.pth"),
-        ("{vit}", ["L1"], "spec 'L1' is none for a model of timm: expected pooled, or layers/pool"),
+        ("{vit}", ["L1/mean/shifts0"], "shifts are written shifts2, and counted from 1"),
+        ("{vit}", ["pooled/shifts17"], "reads a picture every 16 pixels, so there are no more shifts"),
+        ("{vit}", ["L1"], "spec 'L1' is none for a model of timm: expected pooled.*, or layers/pool"),
         ("{vit}", ["raster/causal/token/L0.5/mean/mean"], "is none for a model of timm"),
         ("{vit}", ["L1/last"], "pool 'last' is none of mean, max, cls, none, gridG"),
         ("{vit}", ["L1/mean/sum"], "merge 'sum' is none of mean, concat"),

@@ -175,6 +175,8 @@ def test_tokens_are_read_as_their_pictures_are(model, photos, tmp_path, capsys):
     tokens_of(model, photos, tmp_path / "turned", grid=(3, 2))
     assert cli.main(command(model, tmp_path / "turned", tmp_path / "none")) == 1
     assert "holds 3 x 2 tokens an image, and" in capsys.readouterr().err
+    assert cli.main(command(model, tmp_path / "tokens", tmp_path / "none", "--spec", f"{SPECS[0]}/shifts2")) == 1
+    assert "tokens do not move: leave the shifts out of" in capsys.readouterr().err
     assert not (tmp_path / "none").exists()
 
 

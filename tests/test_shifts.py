@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from randfeat import Pipeline, features
 from randfeat.encoders import open_encoder
 from randfeat.features import FeatureSpec
-from randfeat.shifts import shifted
+from randfeat.shifts import joined, shifted
 from randfeat.tokenizers import PatchTokenizer
 
 PLAIN = "raster/causal/token/L1/mean/mean"
@@ -72,7 +72,7 @@ def test_maps_of_places_are_one_finer_map(side):
     image = (rows[:, None] * 100 + torch.arange(grid[1] * stride)).expand(1, 1, -1, -1)
     places = shifted(image, stride, side)[:, :, 0]
     corners = places[:, :, stride // 2 :: stride, stride // 2 :: stride]  # what lies in the middle of each token
-    finer = features._joined(corners.unsqueeze(2))[0, 0]
+    finer = joined(corners.unsqueeze(2))[0, 0]
     assert finer.shape == (side * grid[0], side * grid[1])
     assert (finer.diff(dim=0) >= 0).all()
     assert (finer.diff(dim=1) >= 0).all()

@@ -29,7 +29,8 @@ A spec says how one of our models reads, as orders/context/stream/layers/pool/me
   label      label3, a class that is given while reading
   shifts     shifts2, the mean over 2 x 2 places half a token apart, in four times the time
 
-The default is the model's own, for RandAR and ARPG raster/full/query/L-1/mean/mean.
+The default is the model's own, for RandAR and ARPG raster/full/query/L-1/mean/mean. For timm's models it is pooled,
+what their classifier reads; others are pooled/shifts2, L6/mean, L-1/cls or L6,L12/grid2/concat/shifts2.
 
 examples:
   randfeat extract demo/models/randar photos -o features
@@ -69,7 +70,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="S",
         help="orders/context/stream/layers/pool/merge[/label][/shifts]; of timm's models pooled (the default) or "
-        "layers/pool[/merge]",
+        "layers/pool[/merge][/shifts]",
     )
     what.add_argument("--split", metavar="NAME", help="train, val, ... of data that has splits")
     what.add_argument("--labels", type=Path, metavar="FILE", help="labels that do not lie with the images")
