@@ -7,7 +7,7 @@ import argparse
 import errno
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from importlib.metadata import version
 
@@ -61,19 +61,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     if unknown:
         args.parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     module = import_module(f".commands.{args.command}", __package__)
+    return spoken(f"randfeat {args.command}", lambda: module.run(args), module.HOW_TO_RESUME, args.debug)
+
+
+def spoken(program: str, run: Callable[[], int | None], how_to_resume: str, debug: bool = False) -> int:
+    """The exit code of a program: what `run` returns, 1 after an error, which is one sentence on standard error unless
+    it is debugged, or 130 after Ctrl-C."""
     try:
-        code = module.run(args) or 0
+        code = run() or 0
         sys.stdout.flush()
     except KeyboardInterrupt:
-        print(f"\nrandfeat {args.command}: stopped. {module.HOW_TO_RESUME}", file=sys.stderr)
+        print(f"\n{program}: stopped. {how_to_resume}", file=sys.stderr)
         return 130
     except BrokenPipeError:  # of `randfeat ... | head`, which has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except (ValueError, OSError, RuntimeError) as error:
-        if args.debug:
+        if debug:
             raise
-        print(f"randfeat {args.command}: {_sentence(error)}", file=sys.stderr)
+        print(f"{program}: {_sentence(error)}", file=sys.stderr)
         return 1
     return code
 

@@ -14,9 +14,11 @@ It goes on where it was stopped: a unit that is done is kept, a training that wa
 from __future__ import annotations
 
 import argparse
+import sys
 from functools import partial
 from pathlib import Path
 
+from randfeat import cli
 from randfeat.workers import run_all
 
 from . import attended, material, moved, tuning, units, warped
@@ -94,4 +96,4 @@ def parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(cli.spoken("benchmarks.study", main, "The same command goes on where this ended."))

@@ -6,20 +6,23 @@ python -m benchmarks.study.figures OUT/data1-split1 docs
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
+import numpy as np
 from matplotlib.figure import Figure
 from randfeat.probes.drawing import COLOURS, axes, legend, png, titled
 from randfeat.probes.plots import intervals
 
+from randfeat import cli
 from randfeat.features import FeatureSpec
 
 from .moved import BASELINE, VIEWS
+from .results import TITLES, Results, every
 from .scoring import MEASURES
-from .tables import TITLES, Results, moved_found
+from .tables import OURS, moved_found
 
 SHOWN = MEASURES[:3]
-OURS = ("randar", "arpg")
 TICKS = [digit * 10**power for power in range(6) for digit in (1, 3)]  # MFLOP
 STRONGEST = "strongest baseline"
 FAMILY = {  # what a reading sees, in the order in which they are drawn
@@ -43,7 +46,7 @@ def costs(results: Results) -> Figure:
             ax = axes(panel, "both")
             for (family, belongs), colour in zip(FAMILY.items(), COLOURS, strict=False):
                 specs = [spec for spec in flops if belongs(FeatureSpec.parse(spec))]
-                heights = [100 * found.right(f"train|{measure}|{spec}").mean() for spec in specs]
+                heights = [100 * np.mean([*found.right(f"train|{measure}|{spec}").values()]) for spec in specs]
                 ax.plot([flops[spec] / 1e6 for spec in specs], heights, "o", color=colour, ms=4, label=family)
             ax.set_xscale("log")
             least, most = ax.get_xlim()
@@ -62,9 +65,8 @@ def contenders(results: Results) -> Figure:
     panels = {}
     for measure in SHOWN:
         strongest, right = results.strongest(measure)
-        scores = {TITLES[name]: found.right(f"{measure}|any") for name, found in results.found.items()} | {
-            STRONGEST: right
-        }
+        found = {title: results.found[name] for name, title in TITLES.items() if name in results.found}
+        scores = {title: one.right(f"{measure}|any") for title, one in found.items()} | {STRONGEST: right}
         panels[f"{measure} (baseline: {strongest})"] = {name: results.interval(one) for name, one in scores.items()}
     return intervals(panels, (STRONGEST,))
 
@@ -87,8 +89,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path, metavar="OUT/dataD-splitS", help="what the study left")
     parser.add_argument("out", type=Path, help="where the pictures go")
     args = parser.parse_args()
-    for path in sorted(args.folder.glob("*/classical/record.json")):
-        results = Results(path.parents[1])
+    for results in every(args.folder):
         if any(name in results.found for name in OURS):
             (args.out / f"reading_costs_{results.set}.png").write_bytes(png(costs(results)))
             (args.out / f"reading_{results.set}.png").write_bytes(png(contenders(results)))
@@ -97,4 +98,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(cli.spoken("benchmarks.study.figures", main, "Nothing was lost."))

@@ -23,8 +23,9 @@ from randfeat.workers import run_all
 
 from . import material, tuning, units
 from .contenders import DEPTH, Size
+from .results import TITLES
 from .scoring import MEASURES
-from .tables import TITLES, percent
+from .tables import percent
 from .units import Job
 
 WIDTHS, STEPS = (32, 64, 96), (300, 600, 1200)  # of RandAR, whose cost the contender is given

@@ -6,161 +6,57 @@ python -m benchmarks.study.tables OUT/data1-split1 > tables.md
 from __future__ import annotations
 
 import argparse
-import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from functools import cached_property
+import sys
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from randfeat.probes import Difference, Interval, bootstrap, holm, paired
+from randfeat.probes import Difference, Interval, holm
 
-from . import attended, moved
-from .material import Material, read
-from .scoring import MEASURES
-from .units import RANKED
-from .warped import ALPHA, some
+from randfeat import cli
 
-WARPED = f"PCK@{ALPHA:g}"  # of points in the image itself, warped: see `warped`
-ALL = (*MEASURES, attended.MEASURE, WARPED)
-DRAWS = 8000  # of the bootstrap: enough for Holm's correction of 40 claims and more
+from . import moved
+from .contenders import CONTENDERS
+from .results import ALL, MEASURES, SUPERVISED, TITLES, VARIANTS, Found, Results, Runs, every
+
 Claims = dict[tuple[str, str], Difference]  # by claim and measure
-SUPERVISED = {
-    "randar-labels": "RandAR with labels",
-    "arpg-labels": "ARPG with labels",
-    "vit-labels": "ViT, trained on the labels",
-}
-TITLES = {
-    "randar": "RandAR",
-    "arpg": "ARPG",
-    "raster": "raster-order control",
-    "masked": "masked tokens",
-    "pixels-mae": "masked autoencoder, pixels",
-    "random-weights": "RandAR, random weights",
-}
+OURS = ("randar", "arpg")
+CONTROLS = ("raster", "masked", "pixels-mae")
 
 
-@dataclass(frozen=True)
-class Found:
-    """The finished units of one contender on one set, seed by seed."""
-
-    records: tuple[dict[str, Any], ...]
-    scores: tuple[Mapping[str, np.ndarray], ...]
-
-    def right(self, name: str) -> np.ndarray:
-        """How right each image is: (seeds, n), see `units.measure` for the names."""
-        return np.stack([one[name] for one in self.scores]).astype(np.float64)
-
-    def has(self, name: str) -> bool:
-        return all(name in one for one in self.scores)
-
-
-class Results:
-    """Everything of one set in a folder that the study left."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.set = folder, folder.name
-
-    @cached_property
-    def material(self) -> Material:
-        return read(self.set, self.folder / "material.npz")
-
-    @cached_property
-    def groups(self) -> np.ndarray:
-        """Of the tested images."""
-        return self.material.groups[self.material.tested]
-
-    def contender(self, name: str, seeds: int | None = None) -> Found | None:
-        """Its units in the order of their seeds, or None where there is none."""
-        folders = sorted(
-            (path.parent for path in (self.folder / name).glob("*/record.json")), key=lambda p: int(p.name)
-        )
-        folders = folders[:seeds]
-        if not folders:
-            return None
-        return Found(
-            tuple(_record(folder) for folder in folders),
-            tuple(_scores(folder) for folder in folders),
-        )
-
-    @cached_property
-    def found(self) -> dict[str, Found]:
-        """Every contender, over the seeds that all trained ones have."""
-        names = [name for name in TITLES if self.contender(name)]
-        most = min((len(self.contender(name).records) for name in names), default=0)  # type: ignore[union-attr]
-        return {name: self.contender(name, most) for name in names}  # type: ignore[misc]
-
-    @cached_property
-    def classical(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-        return _record(self.folder / "classical"), _scores(self.folder / "classical")
-
-    def interval(self, right: np.ndarray) -> Interval:
-        return bootstrap(right, matching(self.groups, right), DRAWS)
-
-    def difference(self, a: np.ndarray, b: np.ndarray) -> Difference:
-        return paired(a, b, matching(self.groups, a), DRAWS)
-
-    def strongest(self, measure: str) -> tuple[str, np.ndarray]:
-        """The classical baseline that did best on train, and its scores on test (n,)."""
-        record, scores = self.classical
-        name = record["chosen"][f"{measure}|any"]
-        return name, scores[f"{measure}|{name}"].astype(np.float64)
-
-
-def matching(groups: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """The groups of the images that were scored: all, or those that points were looked for in."""
-    return groups if right.shape[-1] == len(groups) else some(groups)
-
-
-def _record(folder: Path) -> dict[str, Any]:
-    """What `units`, `warped`, `attended` and `moved` chose."""
-    record = json.loads((folder / "record.json").read_text("utf-8"))
-    if (path := folder / "warped.json").exists():
-        chosen = json.loads(path.read_text("utf-8"))
-        record["chosen"] |= {f"{WARPED}|{kind}": name for kind, name in chosen.items()}
-    if (path := folder / attended.RECORD).exists():
-        chosen = json.loads(path.read_text("utf-8"))["chosen"]
-        record["chosen"] |= {f"{attended.MEASURE}|{kind}": name for kind, name in chosen.items()}
-    if (path := folder / moved.RECORD).exists():
-        record["moved"] = json.loads(path.read_text("utf-8"))
-    return record
-
-
-def _scores(folder: Path) -> dict[str, np.ndarray]:
-    """What they measured, of train as "train|MEASURE|READING", of moved images as "moved|MEASURE|VIEW"; of
-    correspondence the first images are scored alone."""
-    scores = dict(np.load(folder / "scores.npz"))
-    if (path := folder / RANKED).exists():
-        scores |= {f"train|{name}": right for name, right in np.load(path).items()}
-    if (path := folder / "warped.npz").exists():
-        for name, right in np.load(path).items():
-            train, _, last = name.rpartition("|")
-            scores[f"train|{WARPED}|{last}" if train else f"{WARPED}|{last}"] = right
-    if (path := folder / attended.SCORES).exists():
-        scores |= {f"{attended.MEASURE}|{kind}": right for kind, right in np.load(path).items()}
-    if (path := folder / moved.SCORES).exists():
-        scores |= {f"moved|{name}": right for name, right in np.load(path).items()}
-    return scores
-
-
-def main_table(results: Results, kind: str = "any") -> Iterator[str]:
-    """Rows of Markdown: every contender and baseline in every measure, in per cent."""
-    seeds = len(next(iter(results.found.values())).records)
-    yield f"| {results.set}, {len(results.groups)} test images, {seeds} seed{'s' * (seeds > 1)} | {' | '.join(ALL)} |"
+def main_table(results: Results) -> Iterator[str]:
+    """Rows of Markdown: every contender and baseline in every measure, in per cent; † the best baseline on train."""
+    having = {name: results.found[name] for name in TITLES if name in results.found}
+    seeds = most(found.right(f"{measure}|any") for found in having.values() for measure in ALL)
+    yield f"| {results.set}, {len(results.groups)} test images, {counted(seeds)} | {' | '.join(ALL)} |"
     yield "|---" * (len(ALL) + 1) + "|"
-    for name, found in results.found.items():
-        cells = [percent(results.interval(found.right(f"{m}|{kind}"))) if found.has(f"{m}|{kind}") else "" for m in ALL]
-        yield f"| {TITLES[name]} | {' | '.join(cells)} |"
-    record, scores = results.classical
+    for name, found in having.items():
+        yield f"| {TITLES[name]} | {' | '.join(cell(results, found.right(f'{m}|any'), seeds) for m in ALL)} |"
+    (scores,) = (of for _, of in results.classical.units.values())
     for name in dict.fromkeys(key.split("|")[1] for key in scores if key.startswith(ALL)):
         if name != "any":
-            cells = []
-            for measure in ALL:
-                right, star = scores.get(f"{measure}|{name}"), record["chosen"].get(f"{measure}|any") == name
-                cell = "" if right is None else percent(results.interval(right.astype(np.float64)))
-                cells.append(cell + "†" * star)
+            cells = [
+                cell(results, results.classical.right(f"{measure}|{name}"), 1)
+                + "†" * (results.strongest(measure)[0] == name)
+                for measure in ALL
+            ]
             yield f"| *{name}* | {' | '.join(cells)} |"
+
+
+def most(runs: Iterable[Runs]) -> int:
+    """Seeds, of whoever has the most."""
+    return max(map(len, runs), default=0)
+
+
+def counted(seeds: int) -> str:
+    return f"{seeds} seed{'s' * (seeds != 1)}"
+
+
+def cell(results: Results, runs: Runs, seeds: int) -> str:
+    """Per cent with their interval, and of how many seeds if they are not `seeds`."""
+    if not runs:
+        return ""
+    return percent(results.interval(runs)) + ("" if len(runs) == seeds else f" ({counted(len(runs))})")
 
 
 def supervised_table(results: Results) -> Iterator[str]:
@@ -168,32 +64,47 @@ def supervised_table(results: Results) -> Iterator[str]:
     yield f"| {results.set}: saw labels | accuracy |"
     yield "|---|---|"
     for name, title in SUPERVISED.items():
-        if found := results.contender(name):
-            for how in found.scores[0]:
-                yield f"| {title}: {how} | {percent(results.interval(found.right(how)))} |"
+        if found := results.found.get(name):
+            for how in next(iter(found.units.values()))[1]:
+                runs = found.right(how)
+                yield f"| {title}: {how}, {counted(len(runs))} | {percent(results.interval(runs))} |"
 
 
 def claims(results: Results) -> Claims:
     """The differences that the bars speak of, by what they say and the measure."""
-    made: Claims = {}
+    made: dict[tuple[str, str], Difference | None] = {}
     for measure in ALL:
-        for ours in ("randar", "arpg"):
-            if ours in results.found and results.found[ours].has(f"{measure}|any"):
-                made |= {(f"{TITLES[ours]}{name}", measure): one for name, one in _claims(results, ours, measure)}
-    return made
+        for name in OURS:
+            if name in results.found:
+                made |= {(f"{TITLES[name]}{said}", measure): one for said, one in _claims(results, name, measure)}
+    return {claim: one for claim, one in made.items() if one is not None}
 
 
-def _claims(results: Results, ours: str, measure: str) -> Iterator[tuple[str, Difference]]:
+def _claims(results: Results, ours: str, measure: str) -> Iterator[tuple[str, Difference | None]]:
     """Of one model in one measure: beside the controls, the strongest baseline, and one causal pass of its own."""
     mine = results.found[ours]
     best, one = mine.right(f"{measure}|any"), mine.right(f"{measure}|one")
-    for other in ("raster", "masked", "pixels-mae"):
-        if other in results.found and results.found[other].has(f"{measure}|any"):
+    for other in CONTROLS:
+        if other in results.found:
             yield f" − {TITLES[other]}", results.difference(best, results.found[other].right(f"{measure}|any"))
-    if f"{measure}|any" in results.classical[0]["chosen"]:  # of tokens alone no baseline is attended to
-        yield " − strongest baseline", results.difference(best, results.strongest(measure)[1])
+    yield " − strongest baseline", results.difference(best, results.strongest(measure)[1])
     yield ": both sides − one pass", results.difference(mine.right(f"{measure}|both"), one)
     yield ": both sides − one pass at its cost", results.difference(mine.right(f"{measure}|both, equal"), one)
+
+
+def variant_claims(results: Results) -> Claims:
+    """What a change of pretraining brings over the plain recipe, seed by seed: as images are, and in the best view."""
+    made: dict[tuple[str, str], Difference | None] = {}
+    for name, title in VARIANTS.items():
+        plain = CONTENDERS[name].plain
+        if name in results.found and plain in results.found:
+            pair = results.found[name], results.found[plain]
+            for measure in ALL:
+                made[f"{title} − plain", measure] = results.difference(*(one.right(f"{measure}|any") for one in pair))
+            for measure in MEASURES:
+                views = (one.right(f"moved|{measure}|best") for one in pair)
+                made[f"{title} − plain, each at its best view", measure] = results.difference(*views)
+    return {claim: one for claim, one in made.items() if one is not None}
 
 
 def claims_table(results: Results, made: Claims) -> Iterator[str]:
@@ -214,59 +125,50 @@ def claims_table(results: Results, made: Claims) -> Iterator[str]:
 def moved_table(results: Results) -> Iterator[str]:
     """Rows of Markdown: what each is worth when images are moved before they are read; † the best view on train."""
     everyone = moved_found(results)
-    seeds = max(len(found.records) for found in everyone.values())
-    yield f"| {results.set}: images are read, {seeds} seed{'s' * (seeds > 1)} | {' | '.join(MEASURES)} |"
+    seeds = most(found.right("moved|linear|best") for found in everyone.values())
+    yield f"| {results.set}: images are read, {counted(seeds)} | {' | '.join(MEASURES)} |"
     yield "|---" * (len(MEASURES) + 1) + "|"
-    for name, found in everyone.items():
+    for title, found in everyone.items():
+        chosen = [record["moved"]["views"] for record in found.records if "moved" in record]
         for view in moved.VIEWS:
             cells = []
             for measure in MEASURES:
-                best = all(record["moved"]["views"][measure] == view for record in found.records)
-                cells.append(percent(results.interval(found.right(f"moved|{measure}|{view}"))) + "†" * best)
-            yield f"| {name}, {view} | {' | '.join(cells)} |"
+                runs = found.right(f"moved|{measure}|{view}")
+                best = all(views[measure] == view for views in chosen)
+                cells.append(cell(results, runs, 1 if None in runs else seeds) + "†" * best)
+            yield f"| {title}, {view} | {' | '.join(cells)} |"
 
 
 def moved_found(results: Results) -> dict[str, Found]:
-    """Of every contender that was read so, with the seeds that all of these have, and of HOG, by title."""
-    having = {
-        name: {i for i, record in enumerate(one.records) if "moved" in record} for name, one in results.found.items()
-    }
-    having = {name: there for name, there in having.items() if there}
-    common = sorted(set.intersection(*having.values())) if having else []  # seeds
-    found = {}
-    for name in having if common else ():
-        one = results.found[name]
-        found[TITLES[name]] = Found(*(tuple(part[i] for i in common) for part in (one.records, one.scores)))
-    record, scores = results.classical
-    return found | ({moved.BASELINE: Found((record,), (scores,))} if "moved" in record else {})
+    """Every contender and variant that was read so, and HOG, by title."""
+    everyone = {title: results.found[name] for name, title in (TITLES | VARIANTS).items() if name in results.found}
+    everyone[moved.BASELINE] = results.classical
+    return {title: one for title, one in everyone.items() if any("moved" in record for record in one.records)}
 
 
 def moved_claims(results: Results) -> Claims:
     """What shifts bring, and what is ahead of what when each is read in the view that was best on train."""
     found = moved_found(results)
-
-    def best(title: str, measure: str) -> np.ndarray:
-        one = found[title]
-        views = (record["moved"]["views"][measure] for record in one.records)
-        right = np.stack([each[f"moved|{measure}|{view}"] for each, view in zip(one.scores, views, strict=True)])
-        return (right[0] if title == moved.BASELINE else right).astype(np.float64)
-
-    made: Claims = {}
+    made: dict[tuple[str, str], Difference | None] = {}
     for measure in MEASURES:
-        for title in (TITLES[name] for name in ("randar", "arpg") if TITLES[name] in found):
-            as_it_is, four = (found[title].right(f"moved|{measure}|{view}") for view in [*moved.VIEWS][:2])
-            made[f"{title}: 2 x 2 shifts − as it is", measure] = results.difference(four, as_it_is)
-            for other in (TITLES["raster"], TITLES["masked"], moved.BASELINE):
-                if other in found:
-                    pair = best(title, measure), best(other, measure)
-                    made[f"{title} − {other}, each at its best view", measure] = results.difference(*pair)
-    return made
+        best = f"moved|{measure}|best"
+        for name in (*OURS, *VARIANTS):
+            if (title := (TITLES | VARIANTS)[name]) in found:
+                as_it_is, four = (found[title].right(f"moved|{measure}|{view}") for view in [*moved.VIEWS][:2])
+                made[f"{title}: 2 x 2 shifts − as it is", measure] = results.difference(four, as_it_is)
+                for other in (*(TITLES[control] for control in CONTROLS), moved.BASELINE):
+                    if other in found:
+                        both = found[title].right(best), found[other].right(best)
+                        made[f"{title} − {other}, each at its best view", measure] = results.difference(*both)
+    return {claim: one for claim, one in made.items() if one is not None}
 
 
-def error_ratio(results: Results, measure: str) -> float:
-    """Of RandAR's errors to the raster control's."""
-    ours, theirs = (1 - results.found[name].right(f"{measure}|any").mean() for name in ("randar", "raster"))
-    return float(ours / theirs)
+def error_ratio(results: Results, name: str, measure: str) -> float:
+    """Of a contender's errors to the raster control's, over the seeds that both have."""
+    ours, theirs = (results.found[one].right(f"{measure}|any") for one in (name, "raster"))
+    seeds = ours.keys() & theirs.keys()
+    of_ours, of_theirs = (np.mean([1 - runs[seed].mean() for seed in seeds]) for runs in (ours, theirs))
+    return float(of_ours / of_theirs)
 
 
 def readings_table(results: Results, contender: str) -> Iterator[str]:
@@ -280,18 +182,12 @@ def readings_table(results: Results, contender: str) -> Iterator[str]:
     for spec, cost in costs.items():
         cells = []
         for measure in ALL:
-            if not found.has(name := f"train|{measure}|{spec}"):  # correspondence knows no pooling
+            runs, beside = (found.right(f"train|{measure}|{one}") for one in (spec, centre))
+            if not runs:  # correspondence knows no pooling
                 cells.append("")
             elif spec == centre:
-                cells.append(f"{100 * found.right(name).mean():.1f}")
-            else:
-                right = found.right(name)
-                one = paired(
-                    right,
-                    found.right(f"train|{measure}|{centre}"),
-                    groups if right.shape[-1] == len(groups) else some(groups),
-                    2000,
-                )
+                cells.append(f"{100 * np.mean([*runs.values()]):.1f}")
+            elif (one := results.difference(runs, beside, groups, 2000)) is not None:
                 cells.append(f"{'**' if one.excludes_zero else ''}{percent(one)}{'**' if one.excludes_zero else ''}")
         times = sum(one.get(f"{measure}|any") == spec for one in chosen for measure in ALL)
         yield f"| `{spec}` | {cost / 1e6:.0f} | {' | '.join(cells)} | {times or ''} |"
@@ -304,7 +200,7 @@ def costs_table(results: Results) -> Iterator[str]:
         record = found.records[0]
         training = record.get("training", {})
         yield (
-            f"| {TITLES[name]} | {record['flops'] / 1e12:.2f} | {training.get('steps', 0)} | "
+            f"| {(TITLES | SUPERVISED | VARIANTS)[name]} | {record['flops'] / 1e12:.2f} | {training.get('steps', 0)} | "
             f"{training.get('learning_rate', 0):g} | {record['parameters']:,} |"
         )
 
@@ -318,23 +214,23 @@ def main() -> None:
     parser.add_argument("folder", type=Path, metavar="OUT/dataD-splitS", help="what the study left")
     parser.add_argument("--readings", action="store_true", help="every reading, too")
     args = parser.parse_args()
-    for path in sorted(args.folder.glob("*/classical/record.json")):
-        results = Results(path.parents[1])
-        if not any(results.contender(name) for name in TITLES):
-            continue
+    for results in every(args.folder):
         parts = [main_table(results), claims_table(results, claims(results))]
-        if any(results.contender(name) for name in SUPERVISED):
+        if any(name in results.found for name in SUPERVISED):
             parts.append(supervised_table(results))
         if made := moved_claims(results):
             parts += [moved_table(results), claims_table(results, made)]
+        if made := variant_claims(results):
+            parts.append(claims_table(results, made))
         parts.append(costs_table(results))
-        if "raster" in results.found and "randar" in results.found:
-            ratios = ", ".join(f"{measure} {error_ratio(results, measure):.2f}" for measure in MEASURES)
-            parts.append(iter([f"Errors of RandAR to those of the raster control: {ratios}."]))
+        for name in OURS if "raster" in results.found else ():
+            if name in results.found:
+                ratios = ", ".join(f"{measure} {error_ratio(results, name, measure):.2f}" for measure in MEASURES)
+                parts.append(iter([f"Errors of {TITLES[name]} to those of the raster control: {ratios}."]))
         if args.readings:
-            parts += [readings_table(results, name) for name in results.found]
+            parts += [readings_table(results, name) for name in results.found if name in TITLES]
         print("\n\n".join("\n".join(part) for part in parts), end="\n\n")
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(cli.spoken("benchmarks.study.tables", main, "Nothing was written."))

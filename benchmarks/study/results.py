@@ -1,0 +1,177 @@
+"""What the units of the study found, unit by unit, and what can be said of it: over seeds of pretraining, then groups,
+then images."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from randfeat.probes import Difference, Interval, bootstrap, paired
+
+from . import attended, moved
+from .contenders import CONTENDERS
+from .material import Material, read
+from .scoring import MEASURES
+from .units import RANKED
+from .warped import ALPHA, some
+
+WARPED = f"PCK@{ALPHA:g}"  # of points in the image itself, warped: see `warped`
+ALL = (*MEASURES, attended.MEASURE, WARPED)
+DRAWS = 8000  # of the bootstrap: enough for Holm's correction of 40 claims and more
+SUPERVISED = {
+    "randar-labels": "RandAR with labels",
+    "arpg-labels": "ARPG with labels",
+    "vit-labels": "ViT, trained on the labels",
+}
+TITLES = {  # of the contenders that are compared
+    "randar": "RandAR",
+    "arpg": "ARPG",
+    "raster": "raster-order control",
+    "masked": "masked tokens",
+    "pixels-mae": "masked autoencoder, pixels",
+    "random-weights": "RandAR, random weights",
+}
+HOW = {  # of the variants
+    "prefix": "unmasked contexts",
+    "noise": "wrong tokens",
+    "crops": "crops",
+    "agree": "orders agree",
+    "agree-crops": "crops agree",
+}
+VARIANTS = {
+    name: f"{TITLES[one.plain]}, {HOW[name.removeprefix(f'{one.plain}-')]}"
+    for name, one in CONTENDERS.items()
+    if one.plain is not None
+}
+
+
+Runs = dict[int | None, np.ndarray]  # how right each image is (n,), by seed; None for what nobody trained
+
+
+@dataclass(frozen=True)
+class Found:
+    """The finished units of one contender on one set, by seed: what was chosen, and the scores.
+
+    Scores have names: "MEASURE|KIND" on test, "train|MEASURE|READING", and "moved|MEASURE|VIEW" of moved images, where
+    "best" is the view that was best on train.
+    """
+
+    units: Mapping[int | None, tuple[dict[str, Any], Mapping[str, np.ndarray]]]
+
+    @property
+    def records(self) -> list[dict[str, Any]]:
+        return [record for record, _ in self.units.values()]
+
+    def right(self, name: str) -> Runs:
+        """Of the units that have these scores, which may be none."""
+        of, _, kind = name.rpartition("|")
+        names = {
+            seed: f"{of}|{record['moved']['views'][of.removeprefix('moved|')]}" if kind == "best" else name
+            for seed, (record, _) in self.units.items()
+            if kind != "best" or "moved" in record
+        }
+        had = {seed: self.units[seed][1].get(one) for seed, one in names.items()}
+        return {seed: right.astype(np.float64) for seed, right in had.items() if right is not None}
+
+
+class Results:
+    """Everything of one set in a folder that the study left."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.set = folder, folder.name
+
+    @cached_property
+    def material(self) -> Material:
+        return read(self.set, self.folder / "material.npz")
+
+    @cached_property
+    def groups(self) -> np.ndarray:
+        """Of the tested images."""
+        return self.material.groups[self.material.tested]
+
+    @cached_property
+    def found(self) -> dict[str, Found]:
+        """Every contender with units that are done, those that see labels and the variants, too."""
+        loaded = {}
+        for name in (*TITLES, *SUPERVISED, *VARIANTS):
+            folders = {int(path.parent.name): path.parent for path in (self.folder / name).glob("*/record.json")}
+            if folders:
+                loaded[name] = Found(
+                    {seed: (_record(folders[seed]), _scores(folders[seed])) for seed in sorted(folders)}
+                )
+        return loaded
+
+    @cached_property
+    def classical(self) -> Found:
+        """All baselines, "MEASURE|NAME"."""
+        folder = self.folder / "classical"
+        return Found({None: (_record(folder), _scores(folder))})
+
+    def strongest(self, measure: str) -> tuple[str, Runs]:
+        """The baseline that did best on train, "" and nothing where there is none."""
+        name = self.classical.records[0]["chosen"].get(f"{measure}|any", "")
+        return name, self.classical.right(f"{measure}|{name}")
+
+    def interval(self, runs: Runs) -> Interval:
+        right = np.stack([*runs.values()])
+        return bootstrap(right, matching(self.groups, right), DRAWS)
+
+    def difference(self, a: Runs, b: Runs, groups: np.ndarray | None = None, draws: int = DRAWS) -> Difference | None:
+        """Over the seeds that both have; what nobody trained is beside every seed. None where they share none. groups:
+        of other images than the tested ones."""
+        if None in b:
+            b = dict.fromkeys(a, b[None])
+        seeds = [seed for seed in a if seed in b]
+        if not seeds:
+            return None
+        left, right = (np.stack([runs[seed] for seed in seeds]) for runs in (a, b))
+        return paired(left, right, matching(self.groups if groups is None else groups, left), draws)
+
+
+def every(folder: Path) -> list[Results]:
+    """Of each set in OUT/dataD-splitS where baselines and a contender are done. Raises a FileNotFoundError for none."""
+    done = [Results(path.parents[1]) for path in sorted(folder.glob("*/classical/record.json"))]
+    if not (found := [one for one in done if any(name in TITLES for name in one.found)]):
+        raise FileNotFoundError(f"{folder} holds no finished unit: give OUT/dataD-splitS, which the study left")
+    return found
+
+
+def matching(groups: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """The groups of the images that were scored: all, or those that points were looked for in."""
+    return groups if right.shape[-1] == len(groups) else some(groups)
+
+
+def _record(folder: Path) -> dict[str, Any]:
+    """What `units`, `warped`, `attended` and `moved` chose."""
+    record = json.loads((folder / "record.json").read_text("utf-8"))
+    if (path := folder / "warped.json").exists():
+        chosen = json.loads(path.read_text("utf-8"))
+        record["chosen"] |= {f"{WARPED}|{kind}": name for kind, name in chosen.items()}
+    if (path := folder / attended.RECORD).exists():
+        chosen = json.loads(path.read_text("utf-8"))["chosen"]
+        record["chosen"] |= {f"{attended.MEASURE}|{kind}": name for kind, name in chosen.items()}
+    if (path := folder / moved.RECORD).exists():
+        record["moved"] = json.loads(path.read_text("utf-8"))
+    return record
+
+
+def _scores(folder: Path) -> dict[str, np.ndarray]:
+    """What they measured, of train as "train|MEASURE|READING", of moved images as "moved|MEASURE|VIEW"; of
+    correspondence the first images are scored alone."""
+    scores = dict(np.load(folder / "scores.npz"))
+    if (path := folder / RANKED).exists():
+        scores |= {f"train|{name}": right for name, right in np.load(path).items()}
+    if (path := folder / "warped.npz").exists():
+        for name, right in np.load(path).items():
+            train, _, last = name.rpartition("|")
+            scores[f"train|{WARPED}|{last}" if train else f"{WARPED}|{last}"] = right
+    if (path := folder / attended.SCORES).exists():
+        scores |= {f"{attended.MEASURE}|{kind}": right for kind, right in np.load(path).items()}
+    if (path := folder / moved.SCORES).exists():
+        scores |= {f"moved|{name}": right for name, right in np.load(path).items()}
+    return scores
