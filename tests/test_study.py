@@ -14,7 +14,7 @@ import pytest
 import torch
 from randfeat.pretrain import Training, train
 
-from randfeat import features, orders
+from randfeat import cli, features, orders
 from randfeat.features import FeatureSpec
 
 ROOT = Path(__file__).parents[1]
@@ -238,47 +238,93 @@ def test_the_search_never_looks_at_test():
         assert right.mean() > worse.mean()
 
 
+@pytest.fixture
+def program(monkeypatch, capsys):
+    """Runs a module of the study with its arguments, in this process and with few readings: what it prints."""
+
+    def one_by_one(jobs, workers=None):
+        return {name: job(0) for name, job in jobs.items()}
+
+    for name in ("__main__", "tuning", "scaling"):
+        monkeypatch.setattr(part(name), "run_all", one_by_one)
+    for name in ("units", "warped"):
+        monkeypatch.setattr(part(name), "readings", part("attended").READINGS.get)
+    monkeypatch.setattr(part("attended"), "SETTINGS", ((3e-3, 2), (1e-3, 2)))
+    for name, draws in (("DRAWS", 4), ("SEARCHED_DRAWS", 2)):
+        monkeypatch.setattr(part("scoring"), name, draws)
+    monkeypatch.setattr(part("results"), "DRAWS", 200)
+
+    def run(name, *arguments):
+        monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
+        part(name).main()
+        return capsys.readouterr().out
+
+    return run
+
+
 @pytest.mark.slow
-def test_all_of_it_goes_on_and_becomes_tables(tmp_path):
-    command = [sys.executable, "-m", "benchmarks.study", str(tmp_path), "--sets", "digits", "--seeds", "0"]
-    command += ["--steps", "4", "--images", "400", "--contenders", "classical", "randar", "masked"]
-    first = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert first.returncode == 0, first.stderr
+def test_all_of_it_goes_on_and_becomes_tables(tmp_path, program):
+    how = "--sets", "digits", "--steps", 4, "--images", 600, "--width", 16, "--depth", 2
+    who = "--contenders", "classical", "randar", "masked", "randar-agree-crops", "randar-labels"
+    program("__main__", tmp_path, *how, *who, "--seeds", 0)
     folder = tmp_path / "data1-split1"
     records = sorted(folder.glob("digits/*/*/record.json"))
-    assert [path.parts[-3:-1] for path in records] == [("masked", "0"), ("randar", "0")]
+    done = ["masked", "randar", "randar-agree-crops", "randar-labels"]
+    assert [path.parts[-3:-1] for path in records] == [(name, "0") for name in done]
     before = {path: path.stat().st_mtime_ns for path in records}
-    assert subprocess.run(command, cwd=ROOT, capture_output=True).returncode == 0
+    program("__main__", tmp_path, *how, *who, "--seeds", 0)
+    program("__main__", tmp_path, *how, "--contenders", "classical", "randar", "--seeds", 1)
     assert before == {path: path.stat().st_mtime_ns for path in records}
-    record = json.loads(records[-1].read_text())
-    assert record["flops"] > 0
-    tables = subprocess.run(
-        [sys.executable, "-m", "benchmarks.study.tables", str(folder), "--readings"], cwd=ROOT, capture_output=True
-    )
-    assert tables.returncode == 0, tables.stderr
-    text = tables.stdout.decode()
+    assert json.loads(records[1].read_text())["flops"] > 0
+    text = program("tables", folder, "--readings")
     for words in (
+        "| digits, 400 test images, 2 seeds | linear | knn | 5-shot | map@r | attentive | PCK@0.1 |",
+        "] (1 seed) | ",  # of masked tokens
         "| RandAR − masked tokens | ",
         "| RandAR − strongest baseline | ",
-        "| linear | knn | 5-shot | map@r | attentive | PCK@0.1 |",
         "*HOG*",
         "both sides − one pass",
-        "`raster/causal/token/L0.5/grid4",
-        "PCK@0.1",
+        "`raster/causal/query/L-1/grid4/mean` |",
         "*same place*",
         "| RandAR, 2 x 2 shifts | ",
         "| HOG, in the middle | ",
         "| RandAR: 2 x 2 shifts − as it is | ",
         "| RandAR − HOG, each at its best view | ",
+        "| RandAR, crops agree − plain | ",
+        "| RandAR, crops agree − plain, each at its best view | ",
+        "| RandAR with labels: likelihood, K = 16, 1 seed | ",
     ):
-        assert words in text
-    pictures = [sys.executable, "-m", "benchmarks.study.figures", str(folder), str(tmp_path)]
-    assert subprocess.run(pictures, cwd=ROOT, capture_output=True).returncode == 0
+        assert words in text, words
+    program("figures", folder, tmp_path)
     assert {path.name for path in tmp_path.glob("*.png")} == {
         "reading_digits.png",
         "reading_costs_digits.png",
         "reading_moved_digits.png",
     }
+
+
+def test_differences_are_between_the_same_seeds():
+    results, made = part("results"), np.random.default_rng(0).random((3, 40))
+    folder = results.Results(ROOT)
+    folder.__dict__["groups"] = np.arange(40)
+    one, other = ({seed: made[i] for i, seed in enumerate(seeds)} for seeds in ((0, 1, 4), (4, 0)))
+    difference = folder.difference(one, other)
+    expected = np.mean([made[0] - made[1], made[2] - made[0]])  # seeds 0 and 4
+    assert difference.value == pytest.approx(expected)
+    assert folder.difference(one, {None: made[0]}).value == pytest.approx((made - made[0]).mean())
+    assert folder.difference(one, {7: made[0]}) is None
+
+
+def test_what_is_wrong_is_one_sentence(tmp_path):
+    for name, words, message in (
+        ("study", [tmp_path / "out", "--tokens", tmp_path, tmp_path, "--steps", 3], "is no token store"),
+        ("study.tables", [tmp_path], "holds no finished unit"),
+    ):
+        command = [sys.executable, "-m", f"benchmarks.{name}", *map(str, words)]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert message in done.stderr
+        assert done.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize("name", ["randar-labels", "vit-labels"])
@@ -299,17 +345,13 @@ def test_who_sees_labels_classifies_itself(material, name):
 
 
 @pytest.mark.slow
-def test_scaling_is_tabled_and_drawn(tmp_path, monkeypatch, capsys):
-    scaling, units = part("scaling"), part("units")
+def test_scaling_is_tabled_and_drawn(tmp_path, monkeypatch, program):
+    scaling = part("scaling")
     monkeypatch.setattr(scaling, "WIDTHS", (16, 32))
     monkeypatch.setattr(scaling, "STEPS", (2, 4))
     monkeypatch.setattr(part("material"), "IMAGES", 120)
     monkeypatch.setattr(scaling.tuning, "rates", lambda *how: {"arpg": 1e-3})
-    monkeypatch.setattr(units, "readings", lambda family: ("raster/causal/query/L-1/mean/mean", FULL))
-    monkeypatch.setattr(scaling, "run_all", lambda jobs: [job(0) for job in jobs.values()])
-    monkeypatch.setattr(sys, "argv", ["scaling", str(tmp_path), "--set", "digits", "--draw", str(tmp_path)])
-    scaling.main()
-    said = capsys.readouterr().out
+    said = program("scaling", tmp_path, "--set", "digits", "--draw", tmp_path)
     assert "| width 32, 4 steps | " in said
     assert said.count("\n") == 6
     drawn = {path.name for path in tmp_path.glob("*.png")}
@@ -317,24 +359,21 @@ def test_scaling_is_tabled_and_drawn(tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.slow
-def test_the_same_of_token_stores(tmp_path):
+def test_the_same_of_token_stores(tmp_path, program):
     """What `randfeat tokenize` leaves is a set, too, as ImageNet would be."""
-
-    def command(*words):
-        done = subprocess.run([sys.executable, "-m", *map(str, words)], cwd=ROOT, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
     data, train, test = (tmp_path / name for name in ("digits", "train", "test"))
-    command("randfeat", "make", "digits", "-o", data)
-    cut = "--size", 8, "--crops", "centre"
-    fitted = "--tokenizer", "patch", "--patch", 2, "--vocab", 64
-    command("randfeat", "tokenize", data, "--split", "train", "-o", train, *fitted, *cut)
-    command("randfeat", "tokenize", data, "--split", "test", "-o", test, "--tokenizer", train, *cut)
+    cut = "--size", "8", "--crops", "centre"
+    fitted = "--tokenizer", "patch", "--patch", "2", "--vocab", "64"
+    for command in (
+        ["make", "digits", "-o", data],
+        ["tokenize", data, "--split", "train", "-o", train, *fitted, *cut],
+        ["tokenize", data, "--split", "test", "-o", test, "--tokenizer", train, *cut],
+    ):
+        assert cli.main([*map(str, command)]) == 0
     size = "--width", 32, "--depth", 2, "--batch", 16, "--steps", 4, "--rates", 1e-3, "--images", 500
     who = "--seeds", 0, "--contenders", "classical", "randar"
-    command("benchmarks.study", tmp_path / "out", "--tokens", train, test, *size, *who)
-    table = command("benchmarks.study.tables", tmp_path / "out" / "data1-split1")
+    program("__main__", tmp_path / "out", "--tokens", train, test, *size, *who)
+    table = program("tables", tmp_path / "out" / "data1-split1")
     for words in ("tokens, 333 test images", "| RandAR − strongest baseline | ", "| RandAR | "):
         assert words in table
     made = part("material").read("tokens", tmp_path / "out" / "data1-split1" / "tokens" / "material.npz")
