@@ -1,6 +1,6 @@
 """What the units found, as tables with intervals: over seeds of pretraining, then groups, then images.
 
-python -m benchmarks.study.tables OUT/data1-split1 > tables.md
+python -m benchmarks.study.tables OUT/data1-split1 --readings > docs/reading-tables.md
 """
 
 from __future__ import annotations
@@ -28,8 +28,7 @@ def main_table(results: Results) -> Iterator[str]:
     """Rows of Markdown: every contender and baseline in every measure, in per cent; † the best baseline on train."""
     having = {name: results.found[name] for name in TITLES if name in results.found}
     seeds = most(found.right(f"{measure}|any") for found in having.values() for measure in ALL)
-    yield f"| {results.set}, {len(results.groups)} test images, {counted(seeds)} | {' | '.join(ALL)} |"
-    yield "|---" * (len(ALL) + 1) + "|"
+    yield from heading((f"{results.set}, {len(results.groups)} test images, {counted(seeds)}", *ALL))
     for name, found in having.items():
         yield f"| {TITLES[name]} | {' | '.join(cell(results, found.right(f'{m}|any'), seeds) for m in ALL)} |"
     (scores,) = (of for _, of in results.classical.units.values())
@@ -41,6 +40,12 @@ def main_table(results: Results) -> Iterator[str]:
                 for measure in ALL
             ]
             yield f"| *{name}* | {' | '.join(cells)} |"
+
+
+def heading(cells: Iterable[str]) -> list[str]:
+    """The first rows of a table of Markdown."""
+    titles = [*cells]
+    return [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
 
 
 def most(runs: Iterable[Runs]) -> int:
@@ -61,8 +66,7 @@ def cell(results: Results, runs: Runs, seeds: int) -> str:
 
 def supervised_table(results: Results) -> Iterator[str]:
     """Rows of Markdown: who saw the labels in training, and classifies without a probe."""
-    yield f"| {results.set}: saw labels | accuracy |"
-    yield "|---|---|"
+    yield from heading(("", "accuracy"))
     for name, title in SUPERVISED.items():
         if found := results.found.get(name):
             for how in next(iter(found.units.values()))[1]:
@@ -111,8 +115,7 @@ def claims_table(results: Results, made: Claims) -> Iterator[str]:
     """Rows of Markdown: a claim in every measure, in bold where it holds after Holm's correction over all of them."""
     held = holm({f"{claim}, {measure}": one.p for (claim, measure), one in made.items()})
     measures = dict.fromkeys(measure for _, measure in made)
-    yield f"| {results.set}: difference in points | {' | '.join(measures)} |"
-    yield "|---" * (len(measures) + 1) + "|"
+    yield from heading((results.set, *measures))
     for claim in dict.fromkeys(claim for claim, _ in made):
         cells = []
         for measure in measures:
@@ -126,8 +129,7 @@ def moved_table(results: Results) -> Iterator[str]:
     """Rows of Markdown: what each is worth when images are moved before they are read; † the best view on train."""
     everyone = moved_found(results)
     seeds = most(found.right("moved|linear|best") for found in everyone.values())
-    yield f"| {results.set}: images are read, {counted(seeds)} | {' | '.join(MEASURES)} |"
-    yield "|---" * (len(MEASURES) + 1) + "|"
+    yield from heading((f"{results.set}, {counted(seeds)}", *MEASURES))
     for title, found in everyone.items():
         chosen = [record["moved"]["views"] for record in found.records if "moved" in record]
         for view in moved.VIEWS:
@@ -163,12 +165,15 @@ def moved_claims(results: Results) -> Claims:
     return {claim: one for claim, one in made.items() if one is not None}
 
 
-def error_ratio(results: Results, name: str, measure: str) -> float:
-    """Of a contender's errors to the raster control's, over the seeds that both have."""
-    ours, theirs = (results.found[one].right(f"{measure}|any") for one in (name, "raster"))
-    seeds = ours.keys() & theirs.keys()
-    of_ours, of_theirs = (np.mean([1 - runs[seed].mean() for seed in seeds]) for runs in (ours, theirs))
-    return float(of_ours / of_theirs)
+def ratios_row(results: Results, name: str) -> str:
+    """Of a contender's errors to the raster control's in each measure, over the seeds that both have."""
+    ratios = []
+    for measure in MEASURES:
+        ours, theirs = (results.found[one].right(f"{measure}|any") for one in (name, "raster"))
+        seeds = ours.keys() & theirs.keys()
+        of_ours, of_theirs = (np.mean([1 - runs[seed].mean() for seed in seeds]) for runs in (ours, theirs))
+        ratios.append(f"{of_ours / of_theirs:.2f}")
+    return f"| {TITLES[name]} | {' | '.join(ratios)} |"
 
 
 def readings_table(results: Results, contender: str) -> Iterator[str]:
@@ -177,8 +182,7 @@ def readings_table(results: Results, contender: str) -> Iterator[str]:
     groups, costs = material.groups[material.ranked], found.records[0]["reading_flops"]
     centre = next(iter(costs))
     chosen = [record["chosen"] for record in found.records]
-    yield f"| {TITLES[contender]} on {results.set} | MFLOP | {' | '.join(ALL)} | chosen |"
-    yield "|---" * (len(ALL) + 3) + "|"
+    yield from heading((f"{TITLES[contender]}, {results.set}", "MFLOP", *ALL, "chosen"))
     for spec, cost in costs.items():
         cells = []
         for measure in ALL:
@@ -194,8 +198,7 @@ def readings_table(results: Results, contender: str) -> Iterator[str]:
 
 
 def costs_table(results: Results) -> Iterator[str]:
-    yield f"| {results.set} | training, TFLOP | steps | learning rate | parameters |"
-    yield "|---|---|---|---|---|"
+    yield from heading((results.set, "training, TFLOP", "steps", "learning rate", "parameters"))
     for name, found in results.found.items():
         record = found.records[0]
         training = record.get("training", {})
@@ -209,27 +212,46 @@ def percent(one: Interval) -> str:
     return f"{100 * one.value:.1f} [{100 * one.low:.1f}, {100 * one.high:.1f}]".replace("-", "−")
 
 
+HEAD = """# Tables of the study
+
+What they are of is in [reading.md](reading.md). All numbers are per cent or points, with 95 % intervals over seeds of
+pretraining, then groups, then images; a cell of fewer seeds than its table says how many. Every contender, baseline and
+view is scored on test images once, by what was best on training images.
+"""
+
+
+def sections(results: Results, readings: bool) -> Iterator[tuple[str, Iterable[str]]]:
+    """Every table that a set has, with its title."""
+    yield "† the strongest baseline on train, by measure", main_table(results)
+    yield (
+        "Differences; in bold what holds after Holm's correction over this table",
+        claims_table(results, claims(results)),
+    )
+    if any(name in results.found for name in SUPERVISED):
+        yield "Networks that saw the labels in pretraining, as they classify", supervised_table(results)
+    if made := moved_claims(results):
+        yield "Images that are moved before they are read; † the best view on train of all seeds", moved_table(results)
+        yield "Differences of these; in bold as above", claims_table(results, made)
+    if made := variant_claims(results):
+        yield "Changes of pretraining, seed by seed; in bold as above", claims_table(results, made)
+    yield "What pretraining cost", costs_table(results)
+    if ratios := [ratios_row(results, name) for name in OURS if {name, "raster"} <= {*results.found}]:
+        yield "Errors as a share of the raster-order control's", [*heading(("", *MEASURES)), *ratios]
+    for name in [name for name in TITLES if readings and name in results.found]:
+        title = f"Every reading of {TITLES[name]}, on train: the first, and differences from it, in bold without 0"
+        yield f"{title}; how often each was chosen", readings_table(results, name)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, metavar="OUT/dataD-splitS", help="what the study left")
     parser.add_argument("--readings", action="store_true", help="every reading, too")
     args = parser.parse_args()
+    print(HEAD)
     for results in every(args.folder):
-        parts = [main_table(results), claims_table(results, claims(results))]
-        if any(name in results.found for name in SUPERVISED):
-            parts.append(supervised_table(results))
-        if made := moved_claims(results):
-            parts += [moved_table(results), claims_table(results, made)]
-        if made := variant_claims(results):
-            parts.append(claims_table(results, made))
-        parts.append(costs_table(results))
-        for name in OURS if "raster" in results.found else ():
-            if name in results.found:
-                ratios = ", ".join(f"{measure} {error_ratio(results, name, measure):.2f}" for measure in MEASURES)
-                parts.append(iter([f"Errors of {TITLES[name]} to those of the raster control: {ratios}."]))
-        if args.readings:
-            parts += [readings_table(results, name) for name in results.found if name in TITLES]
-        print("\n\n".join("\n".join(part) for part in parts), end="\n\n")
+        print(f"## {results.set}\n")
+        for title, rows in sections(results, args.readings):
+            print(f"### {title}\n", *rows, sep="\n", end="\n\n")
 
 
 if __name__ == "__main__":
