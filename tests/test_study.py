@@ -310,8 +310,8 @@ def test_differences_are_between_the_same_seeds():
     one, other = ({seed: made[i] for i, seed in enumerate(seeds)} for seeds in ((0, 1, 4), (4, 0)))
     difference = folder.difference(one, other)
     expected = np.mean([made[0] - made[1], made[2] - made[0]])  # seeds 0 and 4
-    assert difference.value == pytest.approx(expected)
-    assert folder.difference(one, {None: made[0]}).value == pytest.approx((made - made[0]).mean())
+    assert (difference.difference.value, difference.seeds) == (pytest.approx(expected), 2)
+    assert folder.difference(one, {None: made[0]}).difference.value == pytest.approx((made - made[0]).mean())
     assert folder.difference(one, {7: made[0]}) is None
 
 

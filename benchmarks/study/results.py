@@ -79,6 +79,14 @@ class Found:
         return {seed: right.astype(np.float64) for seed, right in had.items() if right is not None}
 
 
+@dataclass(frozen=True)
+class Compared:
+    """A difference, and over how many seeds."""
+
+    difference: Difference
+    seeds: int
+
+
 class Results:
     """Everything of one set in a folder that the study left."""
 
@@ -121,7 +129,7 @@ class Results:
         right = np.stack([*runs.values()])
         return bootstrap(right, matching(self.groups, right), DRAWS)
 
-    def difference(self, a: Runs, b: Runs, groups: np.ndarray | None = None, draws: int = DRAWS) -> Difference | None:
+    def difference(self, a: Runs, b: Runs, groups: np.ndarray | None = None, draws: int = DRAWS) -> Compared | None:
         """Over the seeds that both have; what nobody trained is beside every seed. None where they share none. groups:
         of other images than the tested ones."""
         if None in b:
@@ -130,7 +138,8 @@ class Results:
         if not seeds:
             return None
         left, right = (np.stack([runs[seed] for seed in seeds]) for runs in (a, b))
-        return paired(left, right, matching(self.groups if groups is None else groups, left), draws)
+        made = paired(left, right, matching(self.groups if groups is None else groups, left), draws)
+        return Compared(made, len(seeds))
 
 
 def every(folder: Path) -> list[Results]:

@@ -11,15 +11,15 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
-from randfeat.probes import Difference, Interval, holm
+from randfeat.probes import Interval, holm
 
 from randfeat import cli
 
 from . import moved
 from .contenders import CONTENDERS
-from .results import ALL, MEASURES, SUPERVISED, TITLES, VARIANTS, Found, Results, Runs, every
+from .results import ALL, MEASURES, SUPERVISED, TITLES, VARIANTS, Compared, Found, Results, Runs, every
 
-Claims = dict[tuple[str, str], Difference]  # by claim and measure
+Claims = dict[tuple[str, str], Compared]  # by claim and measure
 OURS = ("randar", "arpg")
 CONTROLS = ("raster", "masked", "pixels-mae")
 
@@ -61,7 +61,11 @@ def cell(results: Results, runs: Runs, seeds: int) -> str:
     """Per cent with their interval, and of how many seeds if they are not `seeds`."""
     if not runs:
         return ""
-    return percent(results.interval(runs)) + ("" if len(runs) == seeds else f" ({counted(len(runs))})")
+    return percent(results.interval(runs)) + of_fewer(len(runs), seeds)
+
+
+def of_fewer(seeds: int, most: int) -> str:
+    return "" if seeds == most else f" ({counted(seeds)})"
 
 
 def supervised_table(results: Results) -> Iterator[str]:
@@ -76,7 +80,7 @@ def supervised_table(results: Results) -> Iterator[str]:
 
 def claims(results: Results) -> Claims:
     """The differences that the bars speak of, by what they say and the measure."""
-    made: dict[tuple[str, str], Difference | None] = {}
+    made: dict[tuple[str, str], Compared | None] = {}
     for measure in ALL:
         for name in OURS:
             if name in results.found:
@@ -84,7 +88,7 @@ def claims(results: Results) -> Claims:
     return {claim: one for claim, one in made.items() if one is not None}
 
 
-def _claims(results: Results, ours: str, measure: str) -> Iterator[tuple[str, Difference | None]]:
+def _claims(results: Results, ours: str, measure: str) -> Iterator[tuple[str, Compared | None]]:
     """Of one model in one measure: beside the controls, the strongest baseline, and one causal pass of its own."""
     mine = results.found[ours]
     best, one = mine.right(f"{measure}|any"), mine.right(f"{measure}|one")
@@ -98,30 +102,32 @@ def _claims(results: Results, ours: str, measure: str) -> Iterator[tuple[str, Di
 
 def variant_claims(results: Results) -> Claims:
     """What a change of pretraining brings over the plain recipe, seed by seed: as images are, and in the best view."""
-    made: dict[tuple[str, str], Difference | None] = {}
+    made: dict[tuple[str, str], Compared | None] = {}
     for name, title in VARIANTS.items():
-        plain = CONTENDERS[name].plain
-        if name in results.found and plain in results.found:
-            pair = results.found[name], results.found[plain]
-            for measure in ALL:
-                made[f"{title} − plain", measure] = results.difference(*(one.right(f"{measure}|any") for one in pair))
-            for measure in MEASURES:
-                views = (one.right(f"moved|{measure}|best") for one in pair)
-                made[f"{title} − plain, each at its best view", measure] = results.difference(*views)
+        if (changed := results.found.get(name)) and (plain := results.found.get(str(CONTENDERS[name].plain))):
+            scores = {f"{title} − plain": {measure: f"{measure}|any" for measure in ALL}}
+            scores[f"{title} − plain, each at its best view"] = {
+                measure: f"moved|{measure}|best" for measure in MEASURES
+            }
+            for claim, names in scores.items():
+                for measure, of in names.items():
+                    made[claim, measure] = results.difference(changed.right(of), plain.right(of))
     return {claim: one for claim, one in made.items() if one is not None}
 
 
 def claims_table(results: Results, made: Claims) -> Iterator[str]:
     """Rows of Markdown: a claim in every measure, in bold where it holds after Holm's correction over all of them."""
-    held = holm({f"{claim}, {measure}": one.p for (claim, measure), one in made.items()})
-    measures = dict.fromkeys(measure for _, measure in made)
-    yield from heading((results.set, *measures))
+    held = holm({f"{claim}, {measure}": one.difference.p for (claim, measure), one in made.items()})
+    measures, seeds = dict.fromkeys(measure for _, measure in made), max(one.seeds for one in made.values())
+    yield from heading((f"{results.set}, {counted(seeds)}", *measures))
     for claim in dict.fromkeys(claim for claim, _ in made):
         cells = []
         for measure in measures:
-            one = made.get((claim, measure))
-            bold = "**" if one is not None and held[f"{claim}, {measure}"].holds else ""
-            cells.append("" if one is None else f"{bold}{percent(one)}{bold}")
+            if (one := made.get((claim, measure))) is None:
+                cells.append("")
+                continue
+            bold = "**" if held[f"{claim}, {measure}"].holds else ""
+            cells.append(f"{bold}{percent(one.difference)}{bold}{of_fewer(one.seeds, seeds)}")
         yield f"| {claim} | {' | '.join(cells)} |"
 
 
@@ -151,7 +157,7 @@ def moved_found(results: Results) -> dict[str, Found]:
 def moved_claims(results: Results) -> Claims:
     """What shifts bring, and what is ahead of what when each is read in the view that was best on train."""
     found = moved_found(results)
-    made: dict[tuple[str, str], Difference | None] = {}
+    made: dict[tuple[str, str], Compared | None] = {}
     for measure in MEASURES:
         best = f"moved|{measure}|best"
         for name in (*OURS, *VARIANTS):
@@ -192,7 +198,8 @@ def readings_table(results: Results, contender: str) -> Iterator[str]:
             elif spec == centre:
                 cells.append(f"{100 * np.mean([*runs.values()]):.1f}")
             elif (one := results.difference(runs, beside, groups, 2000)) is not None:
-                cells.append(f"{'**' if one.excludes_zero else ''}{percent(one)}{'**' if one.excludes_zero else ''}")
+                bold = "**" if one.difference.excludes_zero else ""
+                cells.append(f"{bold}{percent(one.difference)}{bold}")
         times = sum(one.get(f"{measure}|any") == spec for one in chosen for measure in ALL)
         yield f"| `{spec}` | {cost / 1e6:.0f} | {' | '.join(cells)} | {times or ''} |"
 
@@ -247,8 +254,9 @@ def main() -> None:
     parser.add_argument("folder", type=Path, metavar="OUT/dataD-splitS", help="what the study left")
     parser.add_argument("--readings", action="store_true", help="every reading, too")
     args = parser.parse_args()
+    found = every(args.folder)
     print(HEAD)
-    for results in every(args.folder):
+    for results in found:
         print(f"## {results.set}\n")
         for title, rows in sections(results, args.readings):
             print(f"### {title}\n", *rows, sep="\n", end="\n\n")
