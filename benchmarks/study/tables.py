@@ -229,7 +229,7 @@ view is scored on test images once, by what was best on training images.
 
 def sections(results: Results, readings: bool) -> Iterator[tuple[str, Iterable[str]]]:
     """Every table that a set has, with its title."""
-    yield "† the strongest baseline on train, by measure", main_table(results)
+    yield "Contenders and baselines; † the strongest baseline on train", main_table(results)
     yield (
         "Differences; in bold what holds after Holm's correction over this table",
         claims_table(results, claims(results)),
