@@ -36,7 +36,8 @@ def test_a_sample_is_watched(visit, site, place):
     expected = to_pil(load(place / "randar").sample(["digit 3"], how, seed=11)[0])
     made = sample.figures()["seed 11, step 5, 16 of 16 tokens"]
     assert (np.asarray(made) == browsing.as_shown(expected)).all()
-    sample.page.wait_for_function("document.querySelector('[aria-label=Seed]')?.value != '11'")
+    another = "document.querySelector('[aria-label=Seed]')?.value != '{}'"  # is proposed when a sample is done
+    sample.page.wait_for_function(another.format(11))
     for wrong in ("", "-4", "1e30"):
         sample.panel.get_by_label("Seed", exact=True).fill(wrong)
         sample.press("Sample")
@@ -45,6 +46,7 @@ def test_a_sample_is_watched(visit, site, place):
         sample.press("Sample")
         sample.sees("seed 5, step 5, 16 of 16 tokens")
         sample.panel.get_by_role("alert").wait_for(state="detached")
+        sample.page.wait_for_function(another.format(5))  # else it would replace the next one to be filled in
 
 
 def test_a_model_without_labels_and_of_raster_order_samples(visit, raster):
