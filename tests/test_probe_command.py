@@ -18,6 +18,7 @@ from randfeat import Pipeline, cli, load, store
 from randfeat.builders import make_digits, write_folder
 from randfeat.commands.probe.inputs import open_data, part_of
 from randfeat.commands.probe.placing import placement, seen
+from randfeat.commands.probe.sweeping import cell_of
 from randfeat.encoders import open_encoder
 from randfeat.store import FeatureStore
 
@@ -689,11 +690,17 @@ def test_sweep_of_a_store_is_that_of_its_vectors(model, table, tmp_path):
 
 def test_sweep_of_a_model_of_timm_is_over_layers_and_pools(table, tmp_path):
     name = "random:timm:test_vit"
-    more = ["--tasks", "knn", "--layers", "L1", "L-1", "--pools", "mean", "cls", "--no-search"]
+    more = ["--tasks", "knn", "--layers", "L1", "L-1", "--pools", "mean", "cls", "--shifts", "1", "2", "--no-search"]
     assert probe("sweep", name, table, out=tmp_path / "out", more=more) == 0
     with (tmp_path / "out" / "readings.csv").open(newline="") as file:
-        found = {row["spec"].split("/")[1] for row in csv.DictReader(file)}
-    assert found == {"mean", "cls"}
+        found = {row["spec"].partition("/")[2] for row in csv.DictReader(file)}
+    assert found == {"mean", "cls", "mean/shifts2", "cls/shifts2"}
+
+
+def test_shifts_of_a_sweep_have_maps_of_their_own():
+    assert cell_of("raster/full/query/L2/grid2/mean") == ("raster full", "query grid2 mean", "L2")
+    assert cell_of("raster/full/query/L2/grid2/mean/shifts2") == ("raster full shifts2", "query grid2 mean", "L2")
+    assert (cell_of("L2/cls"), cell_of("L2/cls/shifts2")) == (("", "cls", "L2"), ("shifts2", "cls", "L2"))
 
 
 @pytest.mark.parametrize(
@@ -703,6 +710,7 @@ def test_sweep_of_a_model_of_timm_is_over_layers_and_pools(table, tmp_path):
         (["--contexts", "causal", "future"], "--contexts future: context 'future' is none of"),
         (["--layers", "L99"], "--layers L99: .*layers are numbered 1 to"),
         (["--pools", "none"], "is a dense map: sweep over pools that make vectors"),
+        (["--shifts", "1", "0"], "--shifts 0: shifts are counted from 1"),
         (["--recipe", "mae"], "leave --recipe and --online out"),
     ],
 )

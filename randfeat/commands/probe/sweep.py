@@ -14,6 +14,7 @@ AXES = {  # option -> default, what it is; every model is read in those combinat
     "layers": ((*(f"L{k / 8:g}" for k in range(1, 8)), "L-1"), "blocks, as numbers or shares of the depth"),
     "pools": (("mean", "grid2"), "how positions become one vector (of timm's models also cls)"),
     "merges": (("mean",), "how passes become one vector"),
+    "shifts": (("1",), "at how many places a side the picture is read, parts of a token apart"),
 }
 
 

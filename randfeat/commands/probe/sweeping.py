@@ -50,7 +50,7 @@ from .showing import pictures_of
 from .sweep import AXES
 
 TABLE = "readings.csv"
-TIMM_AXES = {"layers": AXES["layers"][0], "pools": ("mean", "cls", "grid2")}
+TIMM_AXES = {"layers": AXES["layers"][0], "pools": ("mean", "cls", "grid2"), "shifts": AXES["shifts"][0]}
 DRAWS = 400  # of the intervals of readings, of which there are many
 SHOWN = 5
 LINES = 4  # kinds of pass in one chart
@@ -109,13 +109,13 @@ def readings(encoder: Encoder, args: argparse.Namespace) -> list[str]:
     of_timm = encoder.name.removeprefix(RANDOM).startswith(TIMM)
     defaults = TIMM_AXES if of_timm else {axis: default for axis, (default, _) in AXES.items()}
     if strange := [axis for axis in AXES if axis not in defaults and getattr(args, axis)]:
-        raise ValueError(f"a model of timm is read by layers and pools: leave --{strange[0]} out")
+        raise ValueError(f"a model of timm is read by layers, pools and shifts: leave --{strange[0]} out")
     values = [getattr(args, axis) or default for axis, default in defaults.items()]
     found: dict[str, None] = {}
     refused: dict[tuple[str, ...], str] = {}
     for cell in product(*values):
         try:
-            found |= dict.fromkeys(encoder.with_specs(["/".join(cell)]).specs)
+            found |= dict.fromkeys(encoder.with_specs(["/".join(cell[:-1]) + f"/shifts{cell[-1]}"]).specs)
         except ValueError as error:
             refused[cell] = str(error)
     for place, axis in enumerate(defaults):
@@ -196,11 +196,13 @@ def _highest(line: Mapping[str, Interval]) -> float:
 
 
 def cell_of(spec: str) -> tuple[str, str, str]:
-    """Where a reading stands: the map (orders and context), the row (stream, pool, merge) and the column (layers)."""
+    """Where a reading stands: the map (orders, context and shifts), the row (stream, pool, merge) and the column
+    (layers)."""
     parts = spec.split("/")
+    shifts = [parts.pop()] if parts[-1].startswith("shifts") else []
     if len(parts) < 6:  # of timm: layers/pool[/merge], or `pooled`
-        return "", " ".join(parts[1:]), parts[0]
-    return " ".join(parts[:2]), " ".join((parts[2], *parts[4:])), parts[3]
+        return " ".join(shifts), " ".join(parts[1:]), parts[0]
+    return " ".join((*parts[:2], *shifts)), " ".join((parts[2], *parts[4:])), parts[3]
 
 
 def _report(found: Sequence[Ranked], args: argparse.Namespace) -> None:
