@@ -286,6 +286,8 @@ def test_all_of_it_goes_on_and_becomes_tables(tmp_path, program):
         "both sides − one pass",
         "`raster/causal/query/L-1/grid4/mean` |",
         "*same place*",
+        "| digits, 64 dimensions, 2 seeds | linear | knn | 5-shot | map@r |",
+        "| *strongest baseline* | ",
         "| RandAR, 2 x 2 shifts | ",
         "| HOG, in the middle | ",
         "| RandAR: 2 x 2 shifts − as it is | ",

@@ -18,6 +18,7 @@ from randfeat import cli
 from . import moved
 from .contenders import CONTENDERS
 from .results import ALL, MEASURES, SUPERVISED, TITLES, VARIANTS, Compared, Found, Results, Runs, every
+from .units import EQUAL
 
 Claims = dict[tuple[str, str], Compared]  # by claim and measure
 OURS = ("randar", "arpg")
@@ -40,6 +41,33 @@ def main_table(results: Results) -> Iterator[str]:
                 for measure in ALL
             ]
             yield f"| *{name}* | {' | '.join(cells)} |"
+
+
+def equal_table(results: Results) -> Iterator[str]:
+    """Rows of Markdown: the best reading of each contender and the strongest baseline, cut down to as many principal
+    components each."""
+    seeds = most(found.right(f"linear|any|{EQUAL}") for name, found in results.found.items() if name in TITLES)
+    yield from heading((f"{results.set}, {EQUAL} dimensions, {counted(seeds)}", *MEASURES))
+    for name, title in TITLES.items():
+        if found := results.found.get(name):
+            cells = (cell(results, found.right(f"{measure}|any|{EQUAL}"), seeds) for measure in MEASURES)
+            yield f"| {title} | {' | '.join(cells)} |"
+    cells = (cell(results, results.classical.right(f"{measure}|any|{EQUAL}"), 1) for measure in MEASURES)
+    yield f"| *strongest baseline* | {' | '.join(cells)} |"
+
+
+def equal_claims(results: Results) -> Claims:
+    """What is ahead of what at as many dimensions."""
+    made: dict[tuple[str, str], Compared | None] = {}
+    for measure in MEASURES:
+        at = f"{measure}|any|{EQUAL}"
+        for name in OURS:
+            if ours := results.found.get(name):
+                others = {TITLES[one]: results.found[one] for one in CONTROLS if one in results.found}
+                for title, other in (others | {"strongest baseline": results.classical}).items():
+                    difference = results.difference(ours.right(at), other.right(at))
+                    made[f"{TITLES[name]} − {title}", measure] = difference
+    return {claim: one for claim, one in made.items() if one is not None}
 
 
 def heading(cells: Iterable[str]) -> list[str]:
@@ -234,6 +262,9 @@ def sections(results: Results, readings: bool) -> Iterator[tuple[str, Iterable[s
         "Differences; in bold what holds after Holm's correction over this table",
         claims_table(results, claims(results)),
     )
+    yield f"Features cut down to {EQUAL} principal components", equal_table(results)
+    if made := equal_claims(results):
+        yield "Differences of these; in bold as above", claims_table(results, made)
     if any(name in results.found for name in SUPERVISED):
         yield "Networks that saw the labels in pretraining, as they classify", supervised_table(results)
     if made := moved_claims(results):
