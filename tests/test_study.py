@@ -297,6 +297,12 @@ def test_all_of_it_goes_on_and_becomes_tables(tmp_path, program):
         "| RandAR with labels: likelihood, K = 16, 1 seed | ",
     ):
         assert words in text, words
+    kept = tmp_path / "kept"
+    assert program("archive", folder, kept) == f"{kept / 'digits'}: 6 units\n"
+    assert program("tables", kept, "--readings") == program("tables", folder)
+    assert not [path for path in kept.rglob("*.npz") if any(n.startswith("train") for n in np.load(path).files)]
+    program("figures", kept, kept)
+    assert {path.name for path in kept.glob("*.png")} == {"reading_digits.png", "reading_moved_digits.png"}
     program("figures", folder, tmp_path)
     assert {path.name for path in tmp_path.glob("*.png")} == {
         "reading_digits.png",

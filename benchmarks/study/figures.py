@@ -36,7 +36,7 @@ FAMILY = {  # what a reading sees, in the order in which they are drawn
 
 def costs(results: Results) -> Figure:
     """Held-out accuracy on train of every reading over what it costs: a row for each model of ours."""
-    models = [name for name in OURS if name in results.found]
+    models = [name for name in OURS if name in results.found and results.found[name].ranked]
     figure = Figure(figsize=(9.6, 2.9 * len(models)), layout="constrained")
     grid = figure.subplots(len(models), len(SHOWN), squeeze=False)
     for model, panels in zip(models, grid, strict=True):
@@ -91,8 +91,9 @@ def main() -> None:
     args = parser.parse_args()
     for results in every(args.folder):
         if any(name in results.found for name in OURS):
-            (args.out / f"reading_costs_{results.set}.png").write_bytes(png(costs(results)))
             (args.out / f"reading_{results.set}.png").write_bytes(png(contenders(results)))
+            if any(results.found[name].ranked for name in OURS if name in results.found):
+                (args.out / f"reading_costs_{results.set}.png").write_bytes(png(costs(results)))
             if len(moved_found(results)) > 1:
                 (args.out / f"reading_moved_{results.set}.png").write_bytes(png(moved(results)))
 

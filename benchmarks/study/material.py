@@ -40,6 +40,7 @@ SETTINGS = {
 }
 STORED = "tokens"  # the set that two token stores make
 WATCHED = 1000  # images of train at most that a network is stopped by
+GROUPS = "groups.npz"  # beside the set: the groups of `tested` and of `ranked`, all that a table needs to know of it
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ class Material:
     @property
     def ranked(self) -> np.ndarray:
         """Of what probes are fitted on, the half that readings are ranked by."""
-        return self.probed[::2]
+        return ranked(self.probed)
 
     @cached_property
     def patches(self) -> np.ndarray:
@@ -105,6 +106,10 @@ class Material:
     def encoded(self, images: np.ndarray) -> Tensor:
         """Images of the set's size as tokens, int64 (n, N)."""
         return _encoded(self.tokenizer, images)
+
+
+def ranked(probed: np.ndarray) -> np.ndarray:
+    return probed[::2]
 
 
 def as_pixels(images: np.ndarray) -> Tensor:
@@ -194,6 +199,10 @@ def _labels(stores: Sequence[TokenStore]) -> np.ndarray:
 
 def _left(path: Path, arrays: Mapping[str, np.ndarray]) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
+    groups = arrays["groups"]
+    np.savez_compressed(
+        path.with_name(GROUPS), tested=groups[arrays["tested"]], ranked=groups[ranked(arrays["probed"])]
+    )
     unfinished = path.with_suffix(".unfinished.npz")
     np.savez(unfinished, **arrays)
     unfinished.replace(path)

@@ -15,7 +15,7 @@ from randfeat.probes import Difference, Interval, bootstrap, paired
 
 from . import attended, moved
 from .contenders import CONTENDERS
-from .material import Material, read
+from .material import GROUPS
 from .scoring import MEASURES
 from .units import RANKED
 from .warped import ALPHA, some
@@ -67,6 +67,11 @@ class Found:
     def records(self) -> list[dict[str, Any]]:
         return [record for record, _ in self.units.values()]
 
+    @property
+    def ranked(self) -> bool:
+        """Whether the scores of train are there, which an archive leaves out."""
+        return any(name.startswith("train|") for _, scores in self.units.values() for name in scores)
+
     def right(self, name: str) -> Runs:
         """Of the units that have these scores, which may be none."""
         of, _, kind = name.rpartition("|")
@@ -94,13 +99,18 @@ class Results:
         self.folder, self.set = folder, folder.name
 
     @cached_property
-    def material(self) -> Material:
-        return read(self.set, self.folder / "material.npz")
-
-    @cached_property
     def groups(self) -> np.ndarray:
         """Of the tested images."""
-        return self.material.groups[self.material.tested]
+        return self._groups("tested")
+
+    @cached_property
+    def ranked_groups(self) -> np.ndarray:
+        """Of the images of train that readings were ranked by."""
+        return self._groups("ranked")
+
+    def _groups(self, rows: str) -> np.ndarray:
+        with np.load(self.folder / GROUPS) as file:
+            return np.asarray(file[rows])
 
     @cached_property
     def found(self) -> dict[str, Found]:

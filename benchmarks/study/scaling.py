@@ -23,7 +23,7 @@ from randfeat.workers import run_all
 
 from . import material, tuning, units
 from .contenders import DEPTH, Size
-from .results import TITLES
+from .results import TITLES, Results
 from .scoring import MEASURES
 from .tables import percent
 from .units import Job
@@ -57,9 +57,7 @@ def jobs(out: Path, args: argparse.Namespace) -> dict[tuple[int, int, int], Job]
 
 def intervals(made: Mapping[tuple[int, int, int], Job], seeds: Iterable[int]) -> Found:
     """What the finished jobs found, over seeds, groups and images."""
-    one = next(iter(made.values()))
-    held = material.read(one.set, one.material)
-    groups = held.groups[held.tested]
+    groups = Results(next(iter(made.values())).material.parent).groups
     found: Found = {}
     for measure in MEASURES:
         for width in WIDTHS:

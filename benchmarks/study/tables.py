@@ -212,8 +212,8 @@ def ratios_row(results: Results, name: str) -> str:
 
 def readings_table(results: Results, contender: str) -> Iterator[str]:
     """Every reading on train: what it costs, and each measure beside the centre's, over seeds, groups and images."""
-    found, material = results.found[contender], results.material
-    groups, costs = material.groups[material.ranked], found.records[0]["reading_flops"]
+    found, groups = results.found[contender], results.ranked_groups
+    costs = found.records[0]["reading_flops"]
     centre = next(iter(costs))
     chosen = [record["chosen"] for record in found.records]
     yield from heading((f"{TITLES[contender]}, {results.set}", "MFLOP", *ALL, "chosen"))
@@ -275,7 +275,7 @@ def sections(results: Results, readings: bool) -> Iterator[tuple[str, Iterable[s
     yield "What pretraining cost", costs_table(results)
     if ratios := [ratios_row(results, name) for name in OURS if {name, "raster"} <= {*results.found}]:
         yield "Errors as a share of the raster-order control's", [*heading(("", *MEASURES)), *ratios]
-    for name in [name for name in TITLES if readings and name in results.found]:
+    for name in [name for name in TITLES if readings and name in results.found and results.found[name].ranked]:
         title = f"Every reading of {TITLES[name]}, on train: the first, and differences from it, in bold without 0"
         yield f"{title}; how often each was chosen", readings_table(results, name)
 
