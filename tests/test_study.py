@@ -388,3 +388,15 @@ def test_the_same_of_token_stores(tmp_path, program):
     assert (len(made.tokens), len(made.fit) + len(made.held_out), min(made.tested) >= 1157) == (1797, 1157, True)
     with pytest.raises(ValueError, match="there are no pictures in the set tokens, only tokens"):
         made.patches  # noqa: B018
+
+
+@pytest.mark.slow
+def test_the_page_of_tables_is_what_was_found(capsys, monkeypatch):
+    """What is kept in the repository makes the tables of docs/reading-tables.md, number for number."""
+    monkeypatch.setattr(sys, "argv", ["tables", str(ROOT / "benchmarks" / "found" / "data1-split1")])
+    part("tables").main()
+    found, page = capsys.readouterr().out, (ROOT / "docs" / "reading-tables.md").read_text("utf-8")
+    tables = [block for block in found.split("\n\n") if block.startswith("|")]
+    assert len(tables) >= 6
+    for table in tables:
+        assert table.strip() in page
