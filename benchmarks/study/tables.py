@@ -244,7 +244,8 @@ def costs_table(results: Results) -> Iterator[str]:
 
 
 def percent(one: Interval) -> str:
-    return f"{100 * one.value:.1f} [{100 * one.low:.1f}, {100 * one.high:.1f}]".replace("-", "−")
+    value, low, high = (f"{round(100 * x, 1) + 0:.1f}" for x in (one.value, one.low, one.high))  # never -0.0
+    return f"{value} [{low}, {high}]".replace("-", "−")
 
 
 HEAD = """# Tables of the study
