@@ -109,6 +109,7 @@ class Material:
 
 
 def ranked(probed: np.ndarray) -> np.ndarray:
+    """See `Material.ranked`."""
     return probed[::2]
 
 
