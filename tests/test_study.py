@@ -327,6 +327,7 @@ def test_what_is_wrong_is_one_sentence(tmp_path):
     for name, words, message in (
         ("study", [tmp_path / "out", "--tokens", tmp_path, tmp_path, "--steps", 3], "is no token store"),
         ("study.tables", [tmp_path], "holds no finished unit"),
+        ("study.archive", [tmp_path, tmp_path], "is the folder that is kept: name another one"),
     ):
         command = [sys.executable, "-m", f"benchmarks.{name}", *map(str, words)]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)

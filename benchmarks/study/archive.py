@@ -39,6 +39,8 @@ def main() -> None:
     parser.add_argument("folder", type=Path, metavar="OUT/dataD-splitS", help="what the study left")
     parser.add_argument("to", type=Path, metavar="DIR", help="where it is kept; what lies there of a unit is replaced")
     args = parser.parse_args()
+    if args.to.resolve() == args.folder.resolve():
+        raise ValueError(f"{args.to} is the folder that is kept: name another one")
     for results in every(args.folder):
         units = sorted(path.parent for path in results.folder.glob(f"**/{RECORD}"))
         for unit in units:
