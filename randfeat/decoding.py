@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from .data import UnreadableImage
 from .sources import Source, TokenSource
+from .workers import end_with_parent
 
 MAX_WORKERS = 16
 AHEAD = 2  # batches that each process has ready at most
@@ -141,8 +142,10 @@ def _batch(attempts: Sequence[tuple[int, tuple[np.ndarray, ...] | Exception]]) -
 
 def _begin_worker(number: int) -> None:
     """Ctrl-C goes to all processes of a terminal, a scheduler's SIGTERM to all of a job: the process that started this
-    one ends it.
+    one ends it, or has been killed. (torch's own watch asks for the parent's number later than here, and a worker whose
+    parent was killed before that would stay for ever, and hold its locks and pipes.)
     """
+    end_with_parent()
     for stop in (signal.SIGINT, signal.SIGTERM):
         signal.signal(stop, signal.SIG_IGN)
     sys.excepthook = _unless_left

@@ -53,7 +53,7 @@ def set_up(lock: Any, threads: int) -> None:
     use_threads(threads)
     tqdm.set_lock(lock)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=end_with_parent, daemon=True).start()
+    end_with_parent()
 
 
 def use_threads(count: int) -> None:
@@ -66,7 +66,16 @@ def use_threads(count: int) -> None:
 
 
 def end_with_parent() -> None:
-    """Waits until the parent is gone, however it went."""
+    """From now on this process, one of multiprocessing's, ends at once when its parent is gone, however it went, and
+    wherever it was.
+
+    The parent is known by a pipe that only it holds open: to ask for its number is to ask too late, if it was killed
+    before that, and the number is then that of a process that never ends.
+    """
+    threading.Thread(target=_end_after_parent, daemon=True).start()
+
+
+def _end_after_parent() -> None:
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()

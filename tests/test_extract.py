@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import textwrap
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -301,6 +303,37 @@ def test_a_source_that_fails_is_one_sentence(tmp_path, workers):
 def test_a_worker_that_dies_is_one_sentence(tmp_path):
     with pytest.raises(RuntimeError, match=r"a process that decodes images has ended \(.*\): try fewer workers"):
         made(tmp_path / "out", Dying(13), workers=1)
+
+
+# a worker kills the process that started it before it can have learnt whose child it is
+ORPHANED = """
+    import os, signal, sys, time
+    sys.path.insert(0, {tests!r})
+    from randfeat import decoding
+    from test_extract import Means, Squares, extract
+
+    def begin(number, begin=decoding._begin_worker):
+        started = os.getppid()
+        os.kill(started, signal.SIGKILL)
+        while os.getppid() == started:
+            time.sleep(0.01)
+        begin(number)
+
+    decoding._begin_worker = begin
+    extract(Means(["number", "map"]), Squares(13), {out!r}, workers=1)
+"""
+
+
+def test_a_worker_that_is_an_orphan_from_the_start_ends(tmp_path):
+    code = textwrap.dedent(ORPHANED).format(tests=str(HERE), out=str(tmp_path / "out"))
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, start_new_session=True) as run:
+        try:
+            assert run.communicate(timeout=30) == (b"", None)  # until nobody holds the pipe
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(run.pid, signal.SIGKILL)
+    assert run.returncode == -signal.SIGKILL
+    made(tmp_path / "out", Squares(13))  # nobody holds the lock
 
 
 def test_a_worker_is_silent_about_a_listener_that_has_gone_and_nothing_else(capsys):
