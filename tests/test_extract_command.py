@@ -256,11 +256,13 @@ def test_what_stops_it_is_one_sentence(model, photos, tmp_path, capsys, monkeypa
 # killed, and side by side -----------------------------------------------------------------------------------
 
 KILLED = """
-    import os, random, signal, sys, time
+    import os, random, signal, sys, threading, time
     sys.path.insert(0, {tests!r})
     import torch
+    from tqdm import tqdm
     from randfeat import cli, encoders, extract, sources
 
+    tqdm.set_lock(threading.RLock())  # processes would share its own, and wait for one that was killed with it
     torch.set_num_threads(1)
     extract.SHARD = 5
 

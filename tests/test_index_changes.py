@@ -144,18 +144,20 @@ def test_it_is_like_a_dictionary(kind, on_disk, first, seed, todo):
 # killed ------------------------------------------------------------------------------------------------------
 
 KILLED = """
-    import os, random, shutil, signal, sys, time
+    import os, random, shutil, signal, sys, threading, time
     sys.path.insert(0, {tests!r})
     from pathlib import Path
     import numpy as np
     import damaged
     from PIL import Image
+    from tqdm import tqdm
     from randfeat import Index
     from randfeat.encoders import open_encoder
     from randfeat.index import images
     from randfeat.sources import open_source
     from test_sample_folder import make
 
+    tqdm.set_lock(threading.RLock())  # processes would share its own, and wait for one that was killed with it
     root, what, kind = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
     rng = np.random.default_rng(0)
 
