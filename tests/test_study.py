@@ -391,10 +391,34 @@ def test_the_same_of_token_stores(tmp_path, program):
         made.patches  # noqa: B018
 
 
+FOUND = ROOT / "benchmarks" / "found" / "data1-split1"
+
+
+def test_the_scaling_curve_is_what_was_found():
+    """What is kept in the repository makes the rows of docs/reading.md."""
+    scaling, job, page = part("scaling"), part("units").Job, (ROOT / "docs" / "reading.md").read_text("utf-8")
+    kept = FOUND / "cluttered"
+    made = {
+        (width, steps, 0): job(
+            "cluttered",
+            "arpg",
+            0,
+            kept / "material.npz",
+            kept / "scaling" / "arpg" / f"width{width}-steps{steps}" / "0",
+        )
+        for width in scaling.WIDTHS
+        for steps in scaling.STEPS
+    }
+    found = scaling.intervals(made, [0])
+    for width, steps, _ in made:
+        cells = [part("tables").percent(found[measure][width][steps]) for measure in scaling.MEASURES]
+        assert f"| width {width}, {steps} steps | {' | '.join(cells)} | " in page
+
+
 @pytest.mark.slow
 def test_the_page_of_tables_is_what_was_found(capsys, monkeypatch):
     """What is kept in the repository makes the tables of docs/reading-tables.md, number for number."""
-    monkeypatch.setattr(sys, "argv", ["tables", str(ROOT / "benchmarks" / "found" / "data1-split1")])
+    monkeypatch.setattr(sys, "argv", ["tables", str(FOUND)])
     part("tables").main()
     found, page = capsys.readouterr().out, (ROOT / "docs" / "reading-tables.md").read_text("utf-8")
     tables = [block for block in found.split("\n\n") if block.startswith("|")]

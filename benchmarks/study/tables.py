@@ -259,10 +259,8 @@ view is scored on test images once, by what was best on training images.
 def sections(results: Results, readings: bool) -> Iterator[tuple[str, Iterable[str]]]:
     """Every table that a set has, with its title."""
     yield "Contenders and baselines; † the strongest baseline on train", main_table(results)
-    yield (
-        "Differences; in bold what holds after Holm's correction over this table",
-        claims_table(results, claims(results)),
-    )
+    if made := claims(results):
+        yield "Differences; in bold what holds after Holm's correction over this table", claims_table(results, made)
     yield f"Features cut down to {EQUAL} principal components", equal_table(results)
     if made := equal_claims(results):
         yield "Differences of these; in bold as above", claims_table(results, made)
