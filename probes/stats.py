@@ -1,12 +1,13 @@
 """A number, its 95 % interval and how many images it rests on; differences, and families of claims."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-_BLOCK = 1 << 22  # images resampled at once: about 100 MB of temporaries
+_BLOCK = 1 << 22  # images whose groups are drawn at once
+_AT_ONCE = 1 << 16  # of these, that are drawn at once: what stays in the caches of a CPU
 
 
 @dataclass(frozen=True)
@@ -194,21 +195,41 @@ def _resampled_means(
     values: NDArray[np.float64], sizes: list[NDArray[np.intp]], draws: int, rng: np.random.Generator
 ) -> NDArray[np.float64]:
     """Means (draws,) of resamples of `values` (seeds, n), whose images lie group after group."""
+    *outer, images = sizes
     drawn = np.zeros(draws, dtype=np.intp)  # of each level the drawn members, one resample after the other
     counts = np.ones(draws, dtype=np.intp)  # how many of them each resample has
-    for members in sizes:
-        size = members[drawn]
-        start = (np.cumsum(members) - members)[drawn]
-        counts = np.add.reduceat(size, np.cumsum(counts) - counts)  # groups differ in size, and so do resamples
-        each = np.repeat(size, size)
-        drawn = np.repeat(start, size) + (rng.random(len(each)) * each).astype(np.intp)
-    seeds = len(values)
-    if seeds == 1:
-        picked = values[0, drawn]
-    else:
-        weights = rng.multinomial(seeds - 1, np.full(seeds, 1 / seeds), size=draws) / (seeds - 1)
-        picked = (weights @ values)[np.repeat(np.arange(draws), counts), drawn]
-    return np.add.reduceat(picked, np.cumsum(counts) - counts) / counts
+    for members in outer:
+        drawn, counts = _members(members, drawn, rng), np.add.reduceat(members[drawn], _starts(counts))
+    each = np.add.reduceat(images[drawn], _starts(counts))  # groups differ in size, and so do resamples
+    sums = np.empty((len(values), draws))
+    for groups, some in _cut(drawn, counts, max(1, _AT_ONCE // values.shape[1])):
+        picked = _members(images, groups, rng)
+        starts = _starts(each[some])
+        sums[:, some] = [np.add.reduceat(run[picked], starts) for run in values]
+    if (seeds := len(values)) == 1:
+        return sums[0] / each
+    weights = rng.multinomial(seeds - 1, np.full(seeds, 1 / seeds), size=draws) / (seeds - 1)
+    return (weights.T * sums).sum(0) / each
+
+
+def _members(members: NDArray[np.intp], groups: NDArray[np.intp], rng: np.random.Generator) -> NDArray[np.intp]:
+    """As many members of each of these groups as it has, drawn with replacement. members: of every group, how many."""
+    size = members[groups]
+    each = np.repeat(size, size)
+    return np.repeat(_starts(members)[groups], size) + (rng.random(len(each)) * each).astype(np.intp)
+
+
+def _starts(counts: NDArray[np.intp]) -> NDArray[np.intp]:
+    """Where each of some runs begins that lie one after the other."""
+    return np.cumsum(counts) - counts
+
+
+def _cut(drawn: NDArray[np.intp], counts: NDArray[np.intp], few: int) -> Iterator[tuple[NDArray[np.intp], slice]]:
+    """The groups of a few resamples at a time, and which those are."""
+    ends = np.cumsum(counts)
+    for first in range(0, len(counts), few):
+        last = min(first + few, len(counts))
+        yield drawn[ends[first] - counts[first] : ends[last - 1]], slice(first, last)
 
 
 def _ends(values: NDArray[np.float64], means: NDArray[np.float64], level: float) -> tuple[float, float, float, int]:

@@ -95,6 +95,8 @@ def test_coverage_with_groups_needs_the_groups():
 def test_large_inputs_are_resampled_in_blocks(monkeypatch):
     scores, groups = np.random.default_rng(0).random(50), np.arange(50) // 7
     whole = bootstrap(scores, groups, draws=5000)
+    monkeypatch.setattr("randfeat.probes.stats._AT_ONCE", 70)
+    assert bootstrap(scores, groups, draws=5000) == whole
     monkeypatch.setattr("randfeat.probes.stats._BLOCK", 120)
     blocks = bootstrap(scores, groups, draws=5000)
     assert (blocks.low, blocks.high) == pytest.approx((whole.low, whole.high), abs=0.01)
