@@ -15,7 +15,7 @@ from randfeat.probes import Interval, holm
 
 from randfeat import cli
 
-from . import moved
+from . import attended, moved
 from .contenders import CONTENDERS
 from .results import ALL, MEASURES, SUPERVISED, TITLES, VARIANTS, Compared, Found, Results, Runs, every
 from .units import EQUAL
@@ -97,13 +97,20 @@ def of_fewer(seeds: int, most: int) -> str:
 
 
 def supervised_table(results: Results) -> Iterator[str]:
-    """Rows of Markdown: who saw the labels in training, and classifies without a probe."""
+    """Rows of Markdown: who saw the labels in training, and classifies without a probe; and how far ahead an attentive
+    probe of a generator that saw none is of the classifier."""
     yield from heading(("", "accuracy"))
     for name, title in SUPERVISED.items():
         if found := results.found.get(name):
             for how in next(iter(found.units.values()))[1]:
                 runs = found.right(how)
                 yield f"| {title}: {how}, {counted(len(runs))} | {percent(results.interval(runs))} |"
+    for name in OURS:
+        if {name, "vit-labels"} <= {*results.found}:
+            probed, classifier = results.found[name].right(f"{attended.MEASURE}|any"), results.found["vit-labels"]
+            if one := results.difference(probed, classifier.right("itself")):
+                title = f"{TITLES[name]} without labels, attentive probe − ViT, {counted(one.seeds)}"
+                yield f"| {title} | {percent(one.difference)} |"
 
 
 def claims(results: Results) -> Claims:
