@@ -208,8 +208,8 @@ def _resampled_means(
         sums[:, some] = [np.add.reduceat(run[picked], starts) for run in values]
     if (seeds := len(values)) == 1:
         return sums[0] / each
-    weights = rng.multinomial(seeds - 1, np.full(seeds, 1 / seeds), size=draws) / (seeds - 1)
-    return (weights.T * sums).sum(0) / each
+    times = rng.multinomial(seeds - 1, np.full(seeds, 1 / seeds), size=draws)
+    return (times.T * sums).sum(0) / ((seeds - 1) * each)  # of scores of 0 and 1 no mean is above 1 by rounding
 
 
 def _members(members: NDArray[np.intp], groups: NDArray[np.intp], rng: np.random.Generator) -> NDArray[np.intp]:
