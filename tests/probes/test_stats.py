@@ -94,10 +94,9 @@ def test_coverage_with_groups_needs_the_groups():
 
 def test_shares_stay_shares():
     """Whole scores are summed without rounding, over any number of seeds."""
-    right = np.random.default_rng(0).random((7, 3, 50)) < np.array([0.9, 0.97, 1.0, 1.0, 0.0, 0.5, 1.0])[:, None, None]
-    for runs in (right.reshape(21, 50), *right):
-        interval = bootstrap(runs, np.arange(50) // 7, draws=500)
-        assert 0 <= interval.low <= interval.high <= 1
+    for seeds in range(2, 24):
+        interval = bootstrap(np.ones((seeds, 10)), draws=300)
+        assert (interval.value, interval.low, interval.high) == (1, 1, 1), seeds
 
 
 def test_large_inputs_are_resampled_in_blocks(monkeypatch):
