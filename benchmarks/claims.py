@@ -16,9 +16,9 @@ import timing
 import torch
 from torch import nn
 
-from randfeat import Guidance, Sampling, models, packing
-from randfeat.models import Generator
-from randfeat.sampling import sample
+from randfeat import Guidance, Sampling, models
+from randfeat.inference.sampling import sample
+from randfeat.models import Generator, packed
 
 SMALL = {"embed_dim": 384, "num_heads": 6}
 GUIDANCE = Guidance(4.0)
@@ -36,7 +36,7 @@ def build(name: str, size: str, dtype: torch.dtype) -> Generator:
     own = SMALL | {"depth": 6 if name == "arpg" else 12} if size == "s" else models.SIZES[f"{name}_{size}"][1]
     model = models.create(name, grid=(16, 16), vocab_size=16384, num_classes=1000, **own)
     nn.init.normal_(model.head.weight, std=0.04)
-    return packing.twin(model.to(dtype).eval())
+    return packed.twin(model.to(dtype).eval())
 
 
 def cache_bytes(model: Generator) -> int:

@@ -27,16 +27,18 @@ from matplotlib.figure import Figure
 from PIL import Image
 from randfeat.pretrain import CentreCrops, Recipe, Size, Steering, Training, fit_patches, run, tokenise
 from randfeat.probes import Interval, bootstrap, paired
-from randfeat.probes.drawing import COLOURS, SOFT, axes, png, titled
+from randfeat.probes.report.style import COLOURS, SOFT, axes, png, titled
 from torch import Tensor, nn
 
-from randfeat import Guidance, Pipeline, Sampling, conditions, load, pictures
-from randfeat.builders import BUILDERS, Made, write_folder
-from randfeat.builders.digits import with_shifts
-from randfeat.data import to_pil
-from randfeat.sources import Source, open_source
-from randfeat.token_store import TokenStore
+from randfeat import Guidance, Pipeline, Sampling, load
+from randfeat.data import conditions
+from randfeat.data.builtin import BUILDERS, Made, write_folder
+from randfeat.data.builtin.digits import with_shifts
+from randfeat.data.images import to_pil
+from randfeat.data.sources import Source, open_source
+from randfeat.data.token_store import TokenStore
 from randfeat.tokenizers import Tokenizer
+from randfeat.utils import drawing
 
 SCALES = (0.5, 1.0, 1.5, 2.0, 3.0, 5.0)  # of the condition
 CLASS_SCALES = (1.0, 2.0)
@@ -233,8 +235,8 @@ def summary(scores: Scores, called: str, groups: np.ndarray) -> dict[str, dict[s
 def sheet(held: Held, followed: Tensor, plain: Tensor) -> Image.Image:
     """For some held-out images: it, its edges, a sample with these, the edges of that, and a sample without."""
     columns = held.images, held.edges, followed, conditions.edges(followed), plain
-    each = [pictures.magnified(to_pil(column[row])) for row in range(SHOWN) for column in columns]
-    return pictures.grid(each, len(columns), CAPTIONS * SHOWN)
+    each = [drawing.magnified(to_pil(column[row])) for row in range(SHOWN) for column in columns]
+    return drawing.grid(each, len(columns), CAPTIONS * SHOWN)
 
 
 def written(found: dict[str, Any]) -> str:
@@ -293,10 +295,10 @@ def main() -> None:
             print(f"\n{title}\n\n{written(results[title])}", flush=True)
     (args.work / "control.json").write_text(json.dumps(results, indent=1))
     if args.picture:
-        args.picture.write_bytes(pictures.png(beside(list(sheets.values()))))
+        args.picture.write_bytes(drawing.png(beside(list(sheets.values()))))
     if args.curve:
         with Image.open(BytesIO(png(curve(results)))) as drawn:
-            args.curve.write_bytes(pictures.png(drawn.convert("RGB").quantize(COLOURS_KEPT)))
+            args.curve.write_bytes(drawing.png(drawn.convert("RGB").quantize(COLOURS_KEPT)))
 
 
 def beside(sheets: list[Image.Image]) -> Image.Image:

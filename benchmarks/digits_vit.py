@@ -21,8 +21,8 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
 
-from randfeat.sources import Source, open_source
-from randfeat.timm_encoder import EvaluationTransform
+from randfeat.data.sources import Source, open_source
+from randfeat.features.timm_encoder import EvaluationTransform
 
 NAME = "test_vit"
 

@@ -28,10 +28,12 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.neural_network import MLPClassifier
 from torch import Tensor
 
-from randfeat import Guidance, Pipeline, Sampling, load, painted_folder, pictures
-from randfeat.builders.digits import FIT, TEST, VALIDATION, Digits, load_digits, with_shifts
-from randfeat.data import to_pil
-from randfeat.editing import guess
+from randfeat import Guidance, Pipeline, Sampling, load
+from randfeat.data.builtin.digits import FIT, TEST, VALIDATION, Digits, load_digits, with_shifts
+from randfeat.data.images import to_pil
+from randfeat.inference.editing import guess
+from randfeat.pipeline import edit_folder
+from randfeat.utils import drawing
 
 HALVES = {
     "top": (slice(0, 4), slice(None)),
@@ -174,9 +176,9 @@ def picture(model: Pipeline) -> Image.Image:
     for row, mask in zip(rows, masks, strict=True):
         original = to_pil(test.images[row])
         made = model.inpaint(original, mask, samples=6, guess=ORDERS)
-        shown += [original, painted_folder.hidden(np.asarray(original), mask), *made]
+        shown += [original, edit_folder.hidden(np.asarray(original), mask), *made]
         captions += ["original", "masked", *[""] * 6]
-    return pictures.grid(shown, 8, captions)
+    return drawing.grid(shown, 8, captions)
 
 
 def main() -> None:
@@ -188,7 +190,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     if args.picture:
-        args.picture.write_bytes(pictures.png(picture(load(args.models[0]))))
+        args.picture.write_bytes(drawing.png(picture(load(args.models[0]))))
         return
     results = measure({path.name: load(path) for path in args.models}, args.samples)
     print(f"the judge calls {shown(results['judge_on_whole_digits'], 100)} % of the whole digits by their names\n")

@@ -27,13 +27,13 @@ from typing import Any
 import numpy as np
 from timing import alternate, ratio
 
-from randfeat.faiss_library import faiss
-from randfeat.index import Index, bench, kinds
+from randfeat.index import Index, benchmark, faiss_index
+from randfeat.utils.faiss import faiss
 
 PLAIN = """
 import json, sys, time
 import faiss, numpy as np
-from randfeat.index.bench import peak
+from randfeat.index.benchmark import peak
 rows, target, factory = sys.argv[1:]
 started, computed = time.perf_counter(), time.process_time()
 x = np.array(np.load(rows, mmap_mode="r"))
@@ -76,23 +76,23 @@ def compare(scratch: Path, rows: Path, queries: np.ndarray, truth: np.ndarray, v
     """A row of the table."""
     count, dim = np.load(rows, mmap_mode="r").shape
     kind, memory = ("ivf", 2 * count * dim) if variant == "codes" else (variant, None)
-    factory = kinds.choose(kind, count, dim, memory).factory
+    factory = faiss_index.choose(kind, count, dim, memory).factory
     place, target = scratch / "ours", scratch / "plain.faiss"
     job = {"do": "build", "rows": str(rows), "index": str(place), "variant": variant, "metric": "cosine"}
     ours, others = [], []
     for _ in range(rounds):
         if place.exists():
             shutil.rmtree(place)
-        ours.append(bench.in_process(job))
+        ours.append(benchmark.in_process(job))
         others.append(plain(rows, target, factory))
     of_ours = {name: statistics.median(run[f"build_{name}"] for run in ours) for name in NUMBERS}
     of_plain = {name: statistics.median(run[name] for run in others) for name in NUMBERS}
     opened = float(subprocess.run([sys.executable, "-c", OPEN, str(place)], stdout=subprocess.PIPE, check=True).stdout)
 
     index, alone = Index.open(place), faiss.read_index(str(target))
-    effort = kinds.effort(index.segments[0].index)
+    effort = faiss_index.effort(index.segments[0].index)
     if effort is not None:
-        kinds.set_effort(alone, effort)
+        faiss_index.set_effort(alone, effort)
     if isinstance(alone, faiss.IndexRefine):
         alone.k_factor = index.segments[0].index.k_factor
 
@@ -101,7 +101,9 @@ def compare(scratch: Path, rows: Path, queries: np.ndarray, truth: np.ndarray, v
         faiss.normalize_L2(unit)
         return alone.search(unit, 10)[0]
 
-    recalls = [kinds.recall(scores, truth, "cosine") for scores in (index.nearest(queries, 10)[1], search_plain())]
+    recalls = [
+        faiss_index.recall(scores, truth, "cosine") for scores in (index.nearest(queries, 10)[1], search_plain())
+    ]
     began = time.process_time()
     search_plain()
     often = max(1, round(1 / (time.process_time() - began)))  # times in a round
@@ -139,13 +141,13 @@ def main() -> None:
     parser.add_argument("--dim", type=int, default=256)
     parser.add_argument("--clusters", type=int, default=4096)
     parser.add_argument("--queries", type=int, default=1000)
-    parser.add_argument("--kinds", nargs="+", default=bench.VARIANTS, choices=bench.VARIANTS)
+    parser.add_argument("--kinds", nargs="+", default=benchmark.VARIANTS, choices=benchmark.VARIANTS)
     parser.add_argument("--rounds", type=int, default=1, help="of building")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="index") as scratch:
         rows = Path(scratch) / "rows.npy"
-        queries = bench.synthetic(rows, args.rows, args.dim, args.clusters, args.queries)
-        truth = bench.exact(rows, queries, 10, "cosine")
+        queries = benchmark.synthetic(rows, args.rows, args.dim, args.clusters, args.queries)
+        truth = benchmark.exact(rows, queries, 10, "cosine")
         print(f"| {' | '.join(HEAD)} |\n|{'---|' * len(HEAD)}", flush=True)
         for variant in args.kinds:
             place = Path(scratch) / variant

@@ -26,11 +26,13 @@ from likelihood_tables import ORDERS, looked_up, table
 from randfeat.probes import bootstrap, paired
 from torch import Tensor
 
-from randfeat import Pipeline, likelihood, load, orders, racing, seeding
-from randfeat.builders.digits import TEST, VALIDATION, Digits, load_digits
-from randfeat.layers import attend, rope_at, rotate
-from randfeat.models import RandAR
-from randfeat.racing import Race, race_cost
+from randfeat import Pipeline, load
+from randfeat.data.builtin.digits import TEST, VALIDATION, Digits, load_digits
+from randfeat.inference import likelihood, successive_halving
+from randfeat.inference.successive_halving import Race, race_cost
+from randfeat.models import RandAR, orders
+from randfeat.models.layers import attend, rope_at, rotate
+from randfeat.utils import rng
 
 COUNTS = (1, 2, 4, 8, 16, 20)
 MARGINS = (8.0, 10.0, 12.0, 15.0, math.inf)
@@ -121,7 +123,7 @@ def run_race(
     """Whether the winner is right, (n,), and the mean cost in passes."""
     tokens = model.encode(images.images)
     with looked_up(model, found):
-        _, ranking, cost = racing.race(model.generator, tokens, None, count, how)
+        _, ranking, cost = successive_halving.race(model.generator, tokens, None, count, how)
     return (ranking[:, 0] == images.labels).numpy().astype(float), float(cost.mean())
 
 
@@ -189,7 +191,7 @@ def paste(images: Tensor, side: int, stride: int = 2, seed: int = 0) -> tuple[Te
     mask = torch.zeros(len(images), size, size, dtype=torch.bool)
     for i in range(len(images)):
         for attempt in range(1000):
-            drawn = seeding.bits(seeding.derive(seed, i, attempt), 5).abs()
+            drawn = rng.bits(rng.derive(seed, i, attempt), 5).abs()
             other, places = int(drawn[0] % len(images)), (drawn[1:] % (size - side + 1)).tolist()
             cut, put = ([slice(stride * p, stride * (p + side)) for p in pair] for pair in (places[:2], places[2:]))
             patch, old = images[other][:, cut[0], cut[1]], images[i][:, put[0], put[1]]
@@ -204,7 +206,7 @@ def report_surprise(models: Path, out: Path) -> None:
     from sklearn.metrics import roc_auc_score
 
     digits = load_digits().written_by(TEST)
-    rows = seeding.bits(torch.tensor(11), len(digits)).argsort()[:PASTED]
+    rows = rng.bits(torch.tensor(11), len(digits)).argsort()[:PASTED]
     images, labels = digits.images[rows], digits.labels[rows]
     for name in ("randar_free", "randar", "arpg"):
         model = load(models / name)

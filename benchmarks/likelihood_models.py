@@ -19,9 +19,11 @@ import torch
 from randfeat.pretrain import Recipe, read_recipe, train
 from torch import Tensor
 
-from randfeat import Pipeline, likelihood, load, seeding
-from randfeat.builders.digits import FIT, VALIDATION, Digits, load_digits, with_shifts
+from randfeat import Pipeline, load
+from randfeat.data.builtin.digits import FIT, VALIDATION, Digits, load_digits, with_shifts
+from randfeat.inference import likelihood
 from randfeat.tokenizers import Tokenizer
+from randfeat.utils import rng
 
 STEPS = (400, 800, 1400)  # of the raster control
 EACH = 24  # numbers of each writer and class that the network of numbers learns from
@@ -37,7 +39,7 @@ def numbers(digits: Digits, writers: Sequence[int], each: int, seed: int = 0) ->
             halves = []
             for place, digit in enumerate(divmod(label, 10)):
                 rows = ((digits.writers == writer) & (digits.labels == digit)).nonzero()[:, 0]
-                drawn = seeding.uniform(seeding.derive(seed, writer, label, place), each)
+                drawn = rng.uniform(rng.derive(seed, writer, label, place), each)
                 halves.append(digits.images[rows[(drawn * len(rows)).long()]])
             images.append(torch.cat(halves, 3))
             labels += [label] * each

@@ -13,7 +13,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from randfeat import Pipeline, likelihood, racing
+from randfeat import Pipeline
+from randfeat.inference import likelihood, successive_halving
 
 ORDERS = 20
 
@@ -44,9 +45,9 @@ def looked_up(model: Pipeline, found: Tensor) -> Iterator[None]:
         first = int((orders[:, : part.shape[1]] == part[0]).all(1).nonzero()[0])
         yield found[first + place, image, label, : part.shape[1]]
 
-    original = racing.token_log_prob
-    racing.token_log_prob = token_log_prob  # type: ignore[assignment]
+    original = successive_halving.token_log_prob
+    successive_halving.token_log_prob = token_log_prob  # type: ignore[assignment]
     try:
         yield
     finally:
-        racing.token_log_prob = original
+        successive_halving.token_log_prob = original

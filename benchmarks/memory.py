@@ -22,7 +22,7 @@ import torch
 from PIL import Image
 
 from randfeat import models
-from randfeat.pipeline import Pipeline
+from randfeat.pipeline.pipeline import Pipeline
 from randfeat.tokenizers import PatchTokenizer
 
 

@@ -19,8 +19,8 @@ import torch
 from torch import Tensor, nn
 
 from randfeat import weights
+from randfeat.inference.sampling import Sampling
 from randfeat.models import ARPG, Generator, RandAR
-from randfeat.sampling import Sampling
 from randfeat.tokenizers import LlamaGenVQ
 
 

@@ -27,8 +27,10 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from randfeat import FeatureSpec, features, models, orders, packing
-from randfeat.models import Generator
+from randfeat import FeatureSpec, models
+from randfeat.inference import readout
+from randfeat.models import Generator, orders
+from randfeat.models import packed as packing
 from randfeat.tokenizers import LlamaGenVQ
 
 LARGE = 4096  # rows and columns of the matrix product that others are held against
@@ -36,7 +38,7 @@ LARGE = 4096  # rows and columns of the matrix product that others are held agai
 
 def reading(packed: Generator, tokens: Tensor, text: str) -> Callable[[], Tensor]:
     spec = FeatureSpec.parse(text)
-    return lambda: features.read(packed, tokens, [spec])[0]
+    return lambda: readout.read(packed, tokens, [spec])[0]
 
 
 def matrix_flops(model: Generator, depth: int) -> int:
@@ -81,7 +83,7 @@ def compare_randar(size: str, dtype: torch.dtype, batch: int, rounds: int, check
     theirs.grad_checkpointing = False  # which only costs time here
     tokens = torch.randint(model.vocab_size, (batch, 256), generator=torch.Generator().manual_seed(0))
     spec = FeatureSpec("random")
-    order = features.pass_order(spec.passes[0], model, tokens).contiguous()
+    order = readout.pass_order(spec.passes[0], model, tokens).contiguous()
     half, packed = model.depth // 2, packing.twin(model)
 
     def ours(orders_: str, depth: int, pool: str) -> Callable[[], Tensor]:
@@ -161,7 +163,7 @@ def rate(name: str, spec: str, batch: int, rounds: int, compiled: bool) -> dict[
     tokens = torch.randint(model.vocab_size, (4 * batch, 256))
     # a spec counts its passes in the batch
     size, specs = batch * len(FeatureSpec.parse(spec).passes), [FeatureSpec.parse(spec)]
-    seconds = timing.alternate({name: lambda: features.read(network, tokens, specs, size)}, rounds)[name]
+    seconds = timing.alternate({name: lambda: readout.read(network, tokens, specs, size)}, rounds)[name]
     return {"spec": spec, "compiled": compiled, "images/s": per_second(len(tokens), seconds)}
 
 

@@ -25,9 +25,10 @@ import timing
 import torch
 from torch import Tensor, nn
 
-from randfeat import Guidance, Sampling, models, orders, packing
-from randfeat.models import Generator
-from randfeat.sampling import sample
+from randfeat import Guidance, Sampling, models
+from randfeat.inference.sampling import sample
+from randfeat.models import Generator, orders
+from randfeat.models import packed as packing
 
 SMALL = {"embed_dim": 384, "num_heads": 6}  # of 12 layers; ARPG's are 6 in each half
 SIZES = {("randar", "S"): SMALL | {"depth": 12}, ("arpg", "S"): SMALL | {"depth": 6}}

@@ -20,10 +20,10 @@ from pathlib import Path
 import numpy as np
 from timing import alternate, ratio
 
-from randfeat.token_store import UNKNOWN, TokenStore, TokenWriter
+from randfeat.data.token_store import UNKNOWN, TokenStore, TokenWriter
 
 IMAGES, CROPS, N, VOCAB = 1_281_167, 2, 256, 16384
-OPEN = "import sys, time; from randfeat.token_store import TokenStore; t = time.perf_counter(); s = TokenStore.open(sys.argv[1]); print(time.perf_counter() - t)"  # noqa: E501
+OPEN = "import sys, time; from randfeat.data.token_store import TokenStore; t = time.perf_counter(); s = TokenStore.open(sys.argv[1]); print(time.perf_counter() - t)"  # noqa: E501
 
 
 def write_store(directory: Path) -> TokenStore:

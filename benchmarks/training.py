@@ -27,13 +27,13 @@ import sampling
 import timing
 import torch
 from randfeat.pretrain import Batches, Objective, Running, Training, train
-from randfeat.pretrain.batches import Batch
-from randfeat.pretrain.optimiser import make_optimiser, update
+from randfeat.pretrain.data import Batch
+from randfeat.pretrain.optim import make_optimiser, update
 from randfeat.pretrain.parallel import as_asked
 from torch import Tensor, nn
 
-from randfeat import models, orders
-from randfeat.models import Generator
+from randfeat import models
+from randfeat.models import Generator, orders
 
 SIDES = ("official", "ours", "ours, recomputing activations")
 TINY = dict(grid=(8, 8), vocab_size=256, num_classes=10, embed_dim=64, depth=2, num_heads=4, ffn_dim=256)

@@ -1,16 +1,16 @@
 """Pretraining: images to tokens, recipes, the loop that follows them, and how good samples are."""
 
-from .batches import Batches, as_labels
+from ..features.evaluators import Encoded, Evaluator, Inception, Likelihoods, Seen
+from ..probes.tasks.generation import Quality, measure_quality, pictures_of, see
+from .config import Recipe, Running, Size, Steering, Training, read_recipe
 from .crops import CentreCrops, Crops, RandomCrops, TenCrops
-from .engine import History, Step, Validation, train, validate
-from .evaluators import Encoded, Evaluator, Inception, Likelihoods, Seen
+from .data import Batches, as_labels
 from .objective import Objective, Steered, cross_entropy
 from .parallel import group
-from .quality import Quality, measure_quality, pictures_of, see
-from .recipe import Recipe, Running, Size, Steering, Training, read_recipe
-from .runs import run
+from .run import run
 from .signals import Stopped
-from .tokenising import fit_patches, import_tokens, tokenise
+from .tokenize import fit_patches, import_tokens, tokenise
+from .trainer import History, Step, Validation, train, validate
 
 __all__ = [
     "Batches",

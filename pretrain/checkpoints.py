@@ -25,10 +25,11 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from randfeat import files, processes, weights
-from randfeat.settings import refuse_other
+from randfeat import weights
+from randfeat.utils import atomic, distributed
+from randfeat.utils.resume import refuse_other
 
-from .optimiser import Average
+from .optim import Average
 from .parallel import shared_like, total, whole
 
 RUN, STATE, LOCK = "run.json", "state.json", "lock"
@@ -48,24 +49,24 @@ class Checkpoints:
         """
         self.directory, self.keep = directory, keep
         now: dict[str, Any] = json.loads(json.dumps({"format": FORMAT, **settings}))
-        before = files.read_json(directory / RUN, FORMAT)
+        before = atomic.read_json(directory / RUN, FORMAT)
         if before is not None:
             refuse_other(directory, before, now, "a run")
         elif directory.exists() and not (directory.is_dir() and {p.name for p in directory.iterdir()} <= _LEFT):
             raise FileExistsError(f"{directory} holds something else: choose another directory (--out)")
-        processes.wait_for_all()
-        if processes.rank() == 0:
+        distributed.wait_for_all()
+        if distributed.rank() == 0:
             directory.mkdir(parents=True, exist_ok=True)
             if before is None:
-                files.write_json(directory / RUN, now)
+                atomic.write_json(directory / RUN, now)
         self._writer: ThreadPoolExecutor | None = None
         self._writing: Future[None] | None = None
 
     @contextmanager
     def alone(self) -> Iterator[None]:
         """Inside, no other run trains there, and at its end all is written. A RuntimeError if one does."""
-        lock = FileLock(self.directory / LOCK, timeout=PATIENCE if processes.rank() == 0 else 0)
-        if processes.rank() == 0:
+        lock = FileLock(self.directory / LOCK, timeout=PATIENCE if distributed.rank() == 0 else 0)
+        if distributed.rank() == 0:
             try:
                 lock.acquire()
             except Timeout:
@@ -75,7 +76,7 @@ class Checkpoints:
                 ) from None
             for left in self.directory.glob(".step-*"):  # of a write that was killed
                 shutil.rmtree(left, ignore_errors=True)
-        processes.wait_for_all()
+        distributed.wait_for_all()
         try:
             with ThreadPoolExecutor(1) as self._writer:
                 yield
@@ -90,7 +91,7 @@ class Checkpoints:
         best: the step to keep beside the last ones. An OSError says what could not be written.
         """
         self.wait()
-        if processes.rank() == 0 and self._writer is not None:
+        if distributed.rank() == 0 and self._writer is not None:
             self._writing = self._writer.submit(self._write, step, parts, state, best)
 
     def wait(self) -> None:
@@ -105,7 +106,7 @@ class Checkpoints:
 
     def newest(self) -> tuple[Parts, dict[str, Any]] | None:
         """Tensors and state of the last step that is as it was written, or None. Later ones are removed."""
-        step = int(total(torch.tensor(self._newest_whole() if processes.rank() == 0 else 0)))
+        step = int(total(torch.tensor(self._newest_whole() if distributed.rank() == 0 else 0)))
         return self.read(step) if step else None
 
     def read(self, step: int) -> tuple[Parts, dict[str, Any]]:
@@ -121,7 +122,7 @@ class Checkpoints:
         for step in reversed(self.steps()):
             try:
                 for name, digest in self._state(step)["files"].items():
-                    if files.sha256(self.path(step) / name) != digest:
+                    if atomic.sha256(self.path(step) / name) != digest:
                         raise ValueError(f"{name} is not as it was written")
                 return step
             except (OSError, ValueError) as error:
@@ -130,7 +131,7 @@ class Checkpoints:
         return 0
 
     def _state(self, step: int) -> dict[str, Any]:
-        state = files.read_json(self.path(step) / STATE, STATE_FORMAT)
+        state = atomic.read_json(self.path(step) / STATE, STATE_FORMAT)
         if state is None:
             raise FileNotFoundError(f"{self.path(step)} has no {STATE}")
         return state
@@ -138,12 +139,12 @@ class Checkpoints:
     def _write(self, step: int, parts: Parts, state: Mapping[str, Any], best: int) -> None:
         saved = [other for other in self.steps() if other != step]
         try:
-            with files.new_directory(self.path(step), lambda _: True) as made:
+            with atomic.new_directory(self.path(step), lambda _: True) as made:
                 digests = {}
                 for name, tensors in parts.items():
                     save_file(tensors, made / f"{name}.safetensors")
-                    digests[f"{name}.safetensors"] = files.sha256(made / f"{name}.safetensors")
-                files.write_json(made / STATE, {"format": STATE_FORMAT, **state, "files": digests})
+                    digests[f"{name}.safetensors"] = atomic.sha256(made / f"{name}.safetensors")
+                atomic.write_json(made / STATE, {"format": STATE_FORMAT, **state, "files": digests})
         except (OSError, SafetensorError) as error:
             last = f"which goes on from step {saved[-1]}" if saved else "which starts anew"
             raise OSError(
@@ -175,7 +176,7 @@ def snapshot(model: nn.Module, optimiser: torch.optim.Optimizer, average: Averag
 
 def _keep(part: dict[str, Tensor], name: str, tensor: Tensor) -> None:
     value = whole(tensor.detach())
-    if processes.rank() == 0:
+    if distributed.rank() == 0:
         part[name] = value.to("cpu", copy=True).contiguous()
 
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from randfeat import seeding
-from randfeat.data import CentreCrop, as_seen
+from randfeat.data.images import CentreCrop, as_seen
+from randfeat.utils import rng
 
 MODES = {1: "L", 3: "RGB"}
 
@@ -114,7 +114,7 @@ class RandomCrops(Crops):
 
     def __call__(self, picture: Image.Image, number: int) -> np.ndarray:
         seen = as_seen(picture).convert(MODES[self.channels])
-        drawn = seeding.uniform(seeding.derive(self.seed, number, 0), 5 * self.others).view(-1, 5).tolist()
+        drawn = rng.uniform(rng.derive(self.seed, number, 0), 5 * self.others).view(-1, 5).tolist()
         others = [self._crop(seen, *numbers) for numbers in drawn]
         return np.stack([CentreCrop(self.size, self.channels)(picture), *others])
 

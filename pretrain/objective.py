@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from randfeat import conditions, orders
-from randfeat.models import Generator
+from randfeat.data import conditions
+from randfeat.models import Generator, orders
 
-from .products import product
+from ..utils.training_products import product
 
 # of single-precision logits that exist at once: what stays in the caches of a CPU, what keeps another device busy
 BYTES_AT_ONCE = {"cpu": 1 << 24}

@@ -13,16 +13,16 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from randfeat import processes
-from randfeat.layers import Block
+from randfeat.models.layers import Block
+from randfeat.utils import distributed
 
-from .products import by_onednn
-from .recipe import Running
+from ..utils.training_products import by_onednn
+from .config import Running
 
 
 def group() -> AbstractContextManager[None]:
     """`processes.group` for training: NCCL between GPUs, gloo for what lies in main memory."""
-    return processes.group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
+    return distributed.group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
 
 
 def wrap(objective: nn.Module, running: Running) -> nn.Module:
@@ -30,7 +30,7 @@ def wrap(objective: nn.Module, running: Running) -> nn.Module:
 
     With `fsdp` the parameters of the module itself become shares, gathered block by block as they are used.
     """
-    if processes.world() == 1:
+    if distributed.world() == 1:
         return objective
     for parameter in objective.parameters():
         dist.broadcast(parameter.detach(), 0)
@@ -38,7 +38,7 @@ def wrap(objective: nn.Module, running: Running) -> nn.Module:
         return DistributedDataParallel(objective, broadcast_buffers=False, gradient_as_bucket_view=True)
     from torch.distributed.fsdp import fully_shard
 
-    mesh = dist.init_device_mesh(next(objective.parameters()).device.type, (processes.world(),))
+    mesh = dist.init_device_mesh(next(objective.parameters()).device.type, (distributed.world(),))
     for block in blocks(objective):
         fully_shard(block, mesh=mesh)
     # or else the outermost parameters stay whole after validation, and changes to the shares would not reach them
@@ -53,7 +53,7 @@ def accumulating(wrapped: nn.Module, last: bool) -> Iterator[None]:
         with nullcontext() if last else wrapped.no_sync():
             yield
         return
-    if processes.world() > 1:
+    if distributed.world() > 1:
         wrapped.set_requires_gradient_sync(last)  # type: ignore[operator]
     yield
 
@@ -112,7 +112,7 @@ def local(tensors: Iterable[Tensor]) -> list[Tensor]:
 
 
 def is_shared(tensor: Tensor) -> bool:
-    if processes.world() == 1:  # where nobody needs the import
+    if distributed.world() == 1:  # where nobody needs the import
         return False
     from torch.distributed.tensor import DTensor
 
@@ -121,6 +121,6 @@ def is_shared(tensor: Tensor) -> bool:
 
 def total(values: Tensor) -> Tensor:
     """The sum over all processes of a tensor in main memory, in place."""
-    if processes.world() > 1:
+    if distributed.world() > 1:
         dist.all_reduce(values)
     return values

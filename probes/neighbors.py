@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from randfeat.faiss_library import faiss
+from randfeat.utils.faiss import faiss
 
 _BLOCK = 1 << 23  # entries of one block of the cost matrix: 64 MB in float64
 _PIECE = 1 << 28  # bytes of the features that are looked at together

@@ -10,11 +10,11 @@ from sklearn.base import BaseEstimator, clone
 from sklearn.pipeline import make_pipeline
 
 from .arrays import check_finite
-from .knn import KNN, METRICS
-from .linear import LinearProbe
-from .scalings import SCALINGS, Components, scaling
+from .classifiers.knn import KNN, METRICS
+from .classifiers.linear import LinearProbe
+from .classifiers.scalings import SCALINGS, Components, scaling
+from .classifiers.svm import RBFSVM
 from .splits import folds
-from .svm import RBFSVM
 
 Candidate = tuple[BaseEstimator, NDArray[np.floating]]
 """An unfitted estimator and the features of all of train (n, d) that it is to read."""

@@ -14,14 +14,14 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .editing import Framing
-    from .extractor import FeatureExtractor
-    from .features import FeatureSpec
+    from .features.sklearn import FeatureExtractor
     from .index import Index
-    from .loading import load, load_tokenizer
-    from .pipeline import Pipeline
-    from .sampling import Sampling
-    from .schedules import Guidance
+    from .inference.editing import Framing
+    from .inference.readout import FeatureSpec
+    from .inference.sampling import Sampling
+    from .inference.schedules import Guidance
+    from .pipeline.pipeline import Pipeline
+    from .weights.loading import load, load_tokenizer
 
 __all__ = [
     "FeatureExtractor",
@@ -37,16 +37,16 @@ __all__ = [
 ]
 
 _HOME = {
-    "FeatureExtractor": "extractor",
-    "FeatureSpec": "features",
-    "Framing": "editing",
-    "Guidance": "schedules",
+    "FeatureExtractor": "features.sklearn",
+    "FeatureSpec": "inference.readout",
+    "Framing": "inference.editing",
+    "Guidance": "inference.schedules",
     "Index": "index",
-    "Pipeline": "pipeline",
-    "Race": "racing",
-    "Sampling": "sampling",
-    "load": "loading",
-    "load_tokenizer": "loading",
+    "Pipeline": "pipeline.pipeline",
+    "Race": "inference.successive_halving",
+    "Sampling": "inference.sampling",
+    "load": "weights.loading",
+    "load_tokenizer": "weights.loading",
 }
 
 

@@ -20,14 +20,15 @@ import torch.nn.functional as F
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model, resolve_pretrained_cfg
 from torch import Tensor, nn
 
-from . import features, models, tokenizers
-from .features import FeatureSpec, Merge
-from .layers import Block
-from .loading import load
+from . import models, tokenizers
+from .inference import readout
+from .inference.readout import FeatureSpec, Merge
 from .models import Context, Generator, Stream
-from .pipeline import Pipeline
+from .models.layers import Block
+from .pipeline.pipeline import Pipeline
 from .tokenizers import Tokenizer
 from .weights import published
+from .weights.loading import load
 from .weights.published import PublishedModel
 
 __all__ = ["Backbone", "wrap"]
@@ -73,7 +74,7 @@ class Backbone(nn.Module):
         img_size: int | Sequence[int] | None = None,
     ) -> None:
         super().__init__()
-        self.spec = features.check(generator, FeatureSpec(orders, context, stream, (layer,), "none", merge))
+        self.spec = readout.check(generator, FeatureSpec(orders, context, stream, (layer,), "none", merge))
         h, w = _input_size(tokenizer, generator)[1:]
         if in_chans not in (None, tokenizer.channels):
             raise ValueError(f"the model reads {tokenizer.channels} channels, got in_chans={in_chans}: leave it out")
@@ -165,7 +166,7 @@ class Backbone(nn.Module):
         """Images -> for each layer its states (B, N, D), passes merged."""
         tokens = self._tokens(x)
         passes = self.spec.passes
-        order = torch.cat([features.pass_order(reading, self.generator, tokens) for reading in passes])
+        order = torch.cat([readout.pass_order(reading, self.generator, tokens) for reading in passes])
         tokens = tokens.repeat(len(passes), 1)
         states = self.generator.hidden(tokens, None, order, layers, self.spec.context, self.spec.stream)
         each = [state.unflatten(0, (len(passes), -1)) for state in states]

@@ -18,8 +18,9 @@ import official
 import pytest
 from PIL import Image
 
-from randfeat import cli, npz, pretrain
+from randfeat import cli, pretrain
 from randfeat.commands.demo import study
+from randfeat.utils import npz
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", README, flags=re.MULTILINE | re.DOTALL)

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ..classification import Classification
+    from ..inference.classification import Classification
 
 HOW_TO_RESUME = "Nothing was changed."
 
@@ -47,9 +47,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     import torch
 
-    from .. import devices
-    from ..loading import load
-    from ..racing import Race
+    from ..inference.successive_halving import Race
+    from ..utils import devices
+    from ..weights.loading import load
     from .images import listed
 
     paths = listed(args.images)

@@ -14,18 +14,18 @@ from __future__ import annotations
 import argparse
 from functools import partial
 
-from . import painting
-from .painting import HOW_TO_RESUME as HOW_TO_RESUME
+from . import edit_images
+from .edit_images import HOW_TO_RESUME as HOW_TO_RESUME
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    what = painting.add_common(parser, "edit", "(--mask MASK | --box L T R B) --class CLASS ")
-    painting.add_mask(what)
+    what = edit_images.add_common(parser, "edit", "(--mask MASK | --box L T R B) --class CLASS ")
+    edit_images.add_mask(what)
     what.add_argument("--class", dest="cls", required=True, metavar="CLASS", help="index or name of what it shall be")
-    painting.add_framing(parser, "around")
-    painting.add_how(parser)
+    edit_images.add_framing(parser, "around")
+    edit_images.add_how(parser)
     parser.set_defaults(guess=0)
 
 
 def run(args: argparse.Namespace) -> None:
-    painting.run_job(args, partial(painting.mask_job, guided=True))
+    edit_images.run_job(args, partial(edit_images.mask_job, guided=True))

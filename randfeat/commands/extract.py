@@ -14,9 +14,9 @@ DIR then holds
   skipped.csv      path and reason of each image that could not be read
   meta.json        all that decided the numbers, written last
 
-and opens with randfeat.store.FeatureStore.open(DIR). Several specs share decoding, tokenizer and passes. The same
-command goes on after a kill, also in another number of processes, and makes the same bytes as if nothing had been;
-with other settings it is refused.
+and opens with randfeat.features.store.FeatureStore.open(DIR). Several specs share decoding, tokenizer and passes.
+The same command goes on after a kill, also in another number of processes, and makes the same bytes as if nothing had
+been; with other settings it is refused.
 
 A spec says how one of our models reads, as orders/context/stream/layers/pool/merge[/label][/shifts]:
 
@@ -51,7 +51,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ..store import FeatureStore
+    from ..features.store import FeatureStore
 
 HOW_TO_RESUME = "Run the same command again: what is done is kept."
 SOME_SKIPPED = 3  # exit code
@@ -86,20 +86,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     import torch
 
-    from .. import devices, notes, processes
-    from ..encoders import open_encoder
-    from ..extract import extract
-    from ..sources import open_source
-    from ..sources.table import without_labels
-    from ..store import META
+    from ..data.sources import open_source
+    from ..data.sources.table import without_labels
+    from ..features.encoder import open_encoder
+    from ..features.extract import extract
+    from ..features.store import META
+    from ..utils import devices, distributed, notes
 
-    with notes.printed(), processes.ended_by_sigterm(), processes.group():
+    with notes.printed(), distributed.ended_by_sigterm(), distributed.group():
         device = devices.pick(args.device)
         encoder = open_encoder(args.model, args.spec, device, getattr(torch, args.dtype))
         if args.compile:
             encoder.compile()
         source = open_source(args.data, args.split, args.labels, args.label_column)
-        first, complete = processes.rank() == 0, (args.out / META).exists()
+        first, complete = distributed.rank() == 0, (args.out / META).exists()
         if first and source.labels is None and (why := without_labels(source.name)):
             print(f"note: {source.name} gives no labels: {why}", file=sys.stderr)
         if args.device == "auto" and first and not complete:
@@ -115,13 +115,13 @@ def run(args: argparse.Namespace) -> int:
             raise OSError(f"no room left for {args.out}: make some, and run the same command again") from None
         if first:
             print(f"{args.out} was complete already" if complete else summary(store))
-        return SOME_SKIPPED if store.skipped and processes.world() == 1 else 0
+        return SOME_SKIPPED if store.skipped and distributed.world() == 1 else 0
 
 
 def summary(store: FeatureStore) -> str:
     """What was made, in a line for each spec and one for what was skipped."""
-    from ..extract import reasons
-    from ..rows import SKIPPED
+    from ..data.store import SKIPPED
+    from ..features.extract import reasons
 
     lines = [f"{len(store):,} images -> {store.directory}"]
     lines += [f"  {spec}: features {store.as_numpy(spec).shape}" for spec in store.specs]

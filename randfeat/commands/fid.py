@@ -63,9 +63,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from .. import devices, files
     from ..pretrain import measure_quality, pictures_of, see
-    from ..pretrain.quality import table
+    from ..probes.tasks.generation import table
+    from ..utils import atomic, devices
 
     if args.guidance and args.out is None:
         raise ValueError("a search keeps its samples: say where, with -o DIR")
@@ -86,15 +86,15 @@ def run(args: argparse.Namespace) -> None:
     if args.out is not None:
         args.out.mkdir(parents=True, exist_ok=True)
         content = {name: one.as_dict() for name, one in found.items()}
-        files.write_bytes(args.out / "quality.json", (json.dumps(content, indent=2) + "\n").encode())
-        files.write_bytes(args.out / "table.md", (shown + "\n").encode())
+        atomic.write_bytes(args.out / "quality.json", (json.dumps(content, indent=2) + "\n").encode())
+        atomic.write_bytes(args.out / "table.md", (shown + "\n").encode())
 
 
 def evaluator(args: argparse.Namespace, device: torch.device) -> Evaluator:
     """What `--evaluator` names."""
-    from ..encoders import open_encoder
-    from ..loading import load
+    from ..features.encoder import open_encoder
     from ..pretrain import Encoded, Inception, Likelihoods
+    from ..weights.loading import load
 
     if args.evaluator == INCEPTION:
         return Inception(args.weights, device)
@@ -110,10 +110,10 @@ def search(args: argparse.Namespace, judge: Evaluator, reference: Seen, device: 
     """Every scale on few samples, then the one with the lowest Fréchet distance on all."""
     import torch
 
-    from ..loading import load
+    from ..inference.schedules import Guidance
+    from ..pipeline.sample_folder import IMAGES, write_samples
     from ..pretrain import measure_quality, pictures_of, see
-    from ..sample_folder import IMAGES, write_samples
-    from ..schedules import Guidance
+    from ..weights.loading import load
 
     model = load(args.samples, device=device, dtype=getattr(torch, args.dtype))
     steps = {} if args.steps is None else {"steps": args.steps}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from ..sources.folder import SUFFIXES
+from ..data.sources.folder import SUFFIXES
 
 
 def listed(given: Iterable[Path]) -> list[Path]:

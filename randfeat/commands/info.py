@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ..sampling import Sampling
-    from ..schedules import Guidance
+    from ..inference.sampling import Sampling
+    from ..inference.schedules import Guidance
     from ..weights.checkpoints import Checkpoint
     from ..weights.identify import Identity
     from ..weights.published import PublishedModel, PublishedTokenizer
@@ -39,8 +39,8 @@ def run(args: argparse.Namespace) -> None:
 
 def describe(source: str) -> Iterator[Line]:
     """What is known of a source, as pairs of a name and a text."""
-    from ..loading import locate
     from ..weights import checkpoints, hub, published
+    from ..weights.loading import locate
 
     rows: dict[str, PublishedModel | PublishedTokenizer] = {**published.MODELS, **published.TOKENIZERS}
     found = locate(source, rows)
@@ -83,9 +83,9 @@ def _as_published(row: PublishedModel | PublishedTokenizer) -> Iterator[Line]:
 
 
 def _file(checkpoint: Checkpoint) -> Iterator[Line]:
-    from ..loading import identify_file
     from ..models import MODELS
     from ..tokenizers import TOKENIZERS
+    from ..weights.loading import identify_file
 
     identity = identify_file(checkpoint)
     unused = (MODELS[identity.model] if identity.is_generator else TOKENIZERS[identity.model]).unused
@@ -101,8 +101,8 @@ def _file(checkpoint: Checkpoint) -> Iterator[Line]:
 def _identity(identity: Identity, file: str) -> Iterator[Line]:
     """Of an official model, and what is published of it."""
     from .. import models
-    from ..loading import GRID
     from ..weights import published
+    from ..weights.loading import GRID
 
     config = identity.config
     yield "model", str(identity)
@@ -153,7 +153,7 @@ def _repository(repository: str) -> Iterator[Line]:
 
 def _config(config: Mapping[str, Any]) -> Iterator[Line]:
     """Of a model directory, or of the tokenizer in it."""
-    from ..sampling import Sampling
+    from ..inference.sampling import Sampling
 
     if "generator" not in config:
         yield "tokenizer", _keywords(config)
@@ -205,7 +205,7 @@ def _grid(grid: tuple[int, int]) -> str:
 
 def _sampling(sampling: Sampling) -> str:
     """Steps, schedule and guidance, and whatever else is not the default."""
-    from ..sampling import Sampling
+    from ..inference.sampling import Sampling
 
     said = dict(steps=sampling.steps or "one a token", schedule=sampling.schedule, guidance=_scale(sampling.guidance))
     others = {name: value for name, value in asdict(sampling).items() if name not in said}

@@ -28,17 +28,17 @@ from __future__ import annotations
 
 import argparse
 
-from . import painting
-from .painting import HOW_TO_RESUME as HOW_TO_RESUME
+from . import edit_images
+from .edit_images import HOW_TO_RESUME as HOW_TO_RESUME
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    what = painting.add_common(parser, "inpaint", "(--mask MASK | --box L T R B) ")
-    painting.add_mask(what)
-    painting.add_class(what)
-    painting.add_framing(parser, "around")
-    painting.add_how(parser)
+    what = edit_images.add_common(parser, "inpaint", "(--mask MASK | --box L T R B) ")
+    edit_images.add_mask(what)
+    edit_images.add_class(what)
+    edit_images.add_framing(parser, "around")
+    edit_images.add_how(parser)
 
 
 def run(args: argparse.Namespace) -> None:
-    painting.run_job(args, painting.mask_job)
+    edit_images.run_job(args, edit_images.mask_job)

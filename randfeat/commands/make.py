@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from ..builders import base
+    from ..data.builtin import base
 
     settings = {"set": args.set, "seed": args.seed, "split_seed": args.split_seed}
     if min(args.seed, args.split_seed or 0) < 0:
@@ -40,9 +40,9 @@ def run(args: argparse.Namespace) -> None:
     if base.is_made(args.out, settings):
         print(f"{args.out} is made already")
         return
-    from .. import builders
+    from ..data import builtin
 
-    made = builders.BUILDERS[args.set](seed=args.seed, split_seed=args.split_seed)
-    builders.write_folder(made, args.out, settings)
+    made = builtin.BUILDERS[args.set](seed=args.seed, split_seed=args.split_seed)
+    builtin.write_folder(made, args.out, settings)
     kinds = f"{len(made.classes)} classes, {len(made.group_names)} groups ({made.group_kind})"
     print(f"{args.out}: {len(made)} images, {int(made.test.sum())} of them for test, {kinds}")

@@ -15,53 +15,53 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from . import painting
-from .painting import HOW_TO_RESUME as HOW_TO_RESUME
+from . import edit_images
+from .edit_images import HOW_TO_RESUME as HOW_TO_RESUME
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from ..pipeline import Pipeline
+    from ..pipeline.pipeline import Pipeline
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    what = painting.add_common(parser, "outpaint", "(--size WxH | --sides L T R B) ")
+    what = edit_images.add_common(parser, "outpaint", "(--size WxH | --sides L T R B) ")
     where = what.add_mutually_exclusive_group(required=True)
-    where.add_argument("--size", type=painting.size, metavar="WxH", help="of the result, the picture in its middle")
+    where.add_argument("--size", type=edit_images.size, metavar="WxH", help="of the result, the picture in its middle")
     where.add_argument("--sides", nargs=4, type=int, metavar=("L", "T", "R", "B"), help="pixels to add on each side")
-    painting.add_class(what)
-    painting.add_framing(parser, "tile")
-    painting.add_how(parser)
+    edit_images.add_class(what)
+    edit_images.add_framing(parser, "tile")
+    edit_images.add_how(parser)
 
 
 def run(args: argparse.Namespace) -> None:
-    painting.run_job(args, job)
+    edit_images.run_job(args, job)
 
 
 def job(args: argparse.Namespace, model: Pipeline, picture: np.ndarray) -> dict[str, Any]:
     from PIL import Image
 
-    from ..editing import jobs
-    from ..painted_folder import hidden
+    from ..pipeline import painting
+    from ..pipeline.edit_folder import hidden
 
-    sides = jobs.sides_of(picture, args.size, args.sides or (0, 0, 0, 0))
+    sides = painting.sides_of(picture, args.size, args.sides or (0, 0, 0, 0))
     left, top, right, bottom = sides
-    extended, mask, corner = jobs.extend(picture, sides)
-    sampling = painting.steered(args, painting.sampling_of(args, model.sampling))
-    control, steering = painting.control_of(args, model, extended)
-    framing = painting.framing_of(args)
-    image, label = Image.fromarray(picture), painting.label_of(args, model, extended, mask, framing, corner)
+    extended, mask, corner = painting.extend(picture, sides)
+    sampling = edit_images.steered(args, edit_images.sampling_of(args, model.sampling))
+    control, steering = edit_images.control_of(args, model, extended)
+    framing = edit_images.framing_of(args)
+    image, label = Image.fromarray(picture), edit_images.label_of(args, model, extended, mask, framing, corner)
 
     def paint(seeds: Any) -> list[Image.Image]:
         how = sampling, framing, 0, args.batch_size
         return model.outpaint(image, None, left, top, right, bottom, label, len(seeds), seeds, *how, **control)
 
     def watch() -> Any:
-        return jobs.watch(model, image, None, label, args.seed, sampling, framing, 0, sides, **control)
+        return painting.watch(model, image, None, label, args.seed, sampling, framing, 0, sides, **control)
 
     return {
         "paint": paint,
-        "before": {"original": hidden(extended, mask), **painting.shown(control)},
+        "before": {"original": hidden(extended, mask), **edit_images.shown(control)},
         "watch": watch if args.gif else None,
         "settings": {
             "sides": list(sides),

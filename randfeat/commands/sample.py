@@ -37,11 +37,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-from ..schedules import Guidance, Schedule
+from ..inference.schedules import Guidance, Schedule
 
 if TYPE_CHECKING:
-    from ..extrapolation import Extrapolation
-    from ..sampling import Sampling
+    from ..inference.extrapolation import Extrapolation
+    from ..inference.sampling import Sampling
 
 ORDER_HELP = "raster, reversed, columns, hierarchical or random"
 HOW_TO_RESUME = "Run the same command again: images that are there are kept."
@@ -127,16 +127,16 @@ def scale(text: str) -> float:
 def run(args: argparse.Namespace) -> None:
     import torch
 
-    from .. import devices, processes
-    from ..loading import load
-    from ..sample_folder import write_samples
+    from ..pipeline.sample_folder import write_samples
+    from ..utils import devices, distributed
+    from ..weights.loading import load
 
-    with processes.group():
+    with distributed.group():
         order = None if args.order_file is None else read_order(args.order_file)
         extrapolation = extrapolation_of(args)
         device = devices.pick(args.device)
         model = load(args.model, device=device, dtype=getattr(torch, args.dtype))
-        if args.device == "auto" and processes.rank() == 0:
+        if args.device == "auto" and distributed.rank() == 0:
             print(f"sampling on {device}", file=sys.stderr)
         try:
             made = write_samples(
@@ -157,7 +157,7 @@ def run(args: argparse.Namespace) -> None:
         except torch.OutOfMemoryError:
             reason = f"no room for {args.batch_size} images at a time on {device}: choose a smaller --batch-size"
             raise RuntimeError(reason) from None
-        if processes.rank() == 0:
+        if distributed.rank() == 0:
             print(f"wrote {made}: look at {made / 'grid.png'} first")
 
 
@@ -191,7 +191,7 @@ def guidance_of(args: argparse.Namespace, name: str, published: Guidance) -> Gui
 
 
 def extrapolation_of(args: argparse.Namespace) -> Extrapolation | None:
-    from ..extrapolation import Extrapolation
+    from ..inference.extrapolation import Extrapolation
 
     if args.factor is None:
         stray = [flag for flag in (*EXTRAPOLATION, *guidance_flags("spatial")) if getattr(args, flag) is not None]

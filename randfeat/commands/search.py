@@ -48,8 +48,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from .. import data, devices, files
+    from ..data import images as data
     from ..index import Filter, Index
+    from ..utils import atomic, devices
     from .images import listed
 
     index, paths = Index.open(args.index), listed(args.queries)
@@ -63,7 +64,7 @@ def run(args: argparse.Namespace) -> None:
         print(written)
     else:
         args.out.parent.mkdir(parents=True, exist_ok=True)
-        files.write_bytes(args.out, f"{written}\n".encode())
+        atomic.write_bytes(args.out, f"{written}\n".encode())
 
 
 def _check(args: argparse.Namespace, labels: Sequence[str]) -> None:
@@ -126,13 +127,14 @@ def thumbnail(path: Path) -> str | None:
 
     from PIL import Image
 
-    from .. import data, pictures
+    from ..data import images as data
+    from ..utils import drawing
 
     try:
         picture = data.open_picture(path)
     except data.UnreadableImage:
         return None
     picture.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
-    if min(picture.size) < pictures.SMALLEST:
-        picture = pictures.magnified(picture)
-    return f"data:image/png;base64,{base64.b64encode(pictures.png(picture)).decode()}"
+    if min(picture.size) < drawing.SMALLEST:
+        picture = drawing.magnified(picture)
+    return f"data:image/png;base64,{base64.b64encode(drawing.png(picture)).decode()}"

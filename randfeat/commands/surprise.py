@@ -44,8 +44,9 @@ def run(args: argparse.Namespace) -> None:
     import numpy as np
     import torch
 
-    from .. import data, devices, files, pictures
-    from ..loading import load
+    from ..data import images as data
+    from ..utils import atomic, devices, drawing
+    from ..weights.loading import load
     from .images import listed
 
     paths = listed(args.images)
@@ -57,7 +58,7 @@ def run(args: argparse.Namespace) -> None:
     for path, values in zip(paths, maps, strict=True):
         picture = data.to_pil(torch.from_numpy(crop(data.as_picture(path))).movedim(2, 0) / 255)
         seen.append(picture)
-        heated.append(pictures.heat(picture, values, 0.0, high))
+        heated.append(drawing.heat(picture, values, 0.0, high))
     shown = [picture for pair in zip(seen[:SHEET], heated[:SHEET], strict=True) for picture in pair]
     captions = [
         text for path, one in zip(paths[:SHEET], maps, strict=False) for text in (path.name, f"to {one.max():.1f} nats")
@@ -66,7 +67,7 @@ def run(args: argparse.Namespace) -> None:
     np.savez_compressed(packed, maps=maps, paths=np.array([str(path) for path in paths]))
     args.out.mkdir(parents=True, exist_ok=True)
     for number, (path, picture) in enumerate(zip(paths, heated, strict=True)):
-        files.write_bytes(args.out / f"{number:04}-{path.stem}.png", pictures.png(pictures.grid([picture])))
-    files.write_bytes(args.out / "surprise.npz", packed.getvalue())
-    files.write_bytes(args.out / "sheet.png", pictures.png(pictures.grid(shown, min(8, len(shown)), captions)))
+        atomic.write_bytes(args.out / f"{number:04}-{path.stem}.png", drawing.png(drawing.grid([picture])))
+    atomic.write_bytes(args.out / "surprise.npz", packed.getvalue())
+    atomic.write_bytes(args.out / "sheet.png", drawing.png(drawing.grid(shown, min(8, len(shown)), captions)))
     print(f"up to {high:.1f} nats; look at {args.out / 'sheet.png'} first")

@@ -12,7 +12,7 @@ CACHE then holds
   tokenizer/       the tokenizer, so that the cache is all that training needs
   meta.json        all that decided the tokens, written last
 
-and opens with randfeat.token_store.TokenStore.open(CACHE).
+and opens with randfeat.data.token_store.TokenStore.open(CACHE).
 
 crops, the first from the middle:
   centre     ADM's centre crop
@@ -39,9 +39,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import torch
 
+    from ..data.sources import Source, TokenSource
+    from ..data.token_store import TokenStore
     from ..pretrain import Crops
-    from ..sources import Source, TokenSource
-    from ..token_store import TokenStore
     from ..tokenizers import Tokenizer
 
 HOW_TO_RESUME = "Run the same command again: what is done is kept."
@@ -96,13 +96,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     import torch
 
-    from .. import devices, processes
-    from ..extract import reasons
+    from ..data.sources import Source, open_source
+    from ..data.store import SKIPPED
+    from ..features.extract import reasons
     from ..pretrain import tokenise
-    from ..rows import SKIPPED
-    from ..sources import Source, open_source
+    from ..utils import devices, distributed
 
-    with processes.ended_by_sigterm(), processes.group():
+    with distributed.ended_by_sigterm(), distributed.group():
         device = devices.pick(args.device)
         source = open_source(args.data, args.split, args.labels)
         if args.imports:
@@ -115,19 +115,19 @@ def run(args: argparse.Namespace) -> int:
             dtype = getattr(torch, args.dtype)
             store = tokenise(tokenizer, source, args.out, crops, args.batch_size, args.workers, dtype)
         skipped = store.skipped
-        if processes.rank() == 0:
+        if distributed.rank() == 0:
             rows, columns = store.grid
             print(f"{len(store):,} images x {store.crops} crops of {rows} x {columns} tokens -> {args.out}")
             if skipped:
                 print(f"{len(skipped):,} skipped, listed in {args.out / SKIPPED}: {reasons(skipped)}")
-        return SOME_SKIPPED if skipped and processes.world() == 1 else 0
+        return SOME_SKIPPED if skipped and distributed.world() == 1 else 0
 
 
 def tokenizer_of(source: Source, args: argparse.Namespace, device: torch.device) -> tuple[Tokenizer, tuple[int, int]]:
     """The tokenizer, and height and width of what it reads."""
     from .. import weights
-    from ..loading import load_tokenizer
     from ..pretrain import fit_patches
+    from ..weights.loading import load_tokenizer
 
     if args.tokenizer is None:
         raise ValueError(f"--tokenizer is missing: give a short name, a file, a model's directory, or {FITTED}")
@@ -163,9 +163,9 @@ def crops_of(args: argparse.Namespace, size: tuple[int, int], channels: int) -> 
 
 
 def _import(source: Source | TokenSource, args: argparse.Namespace, device: torch.device) -> TokenStore:
-    from ..loading import load_tokenizer
+    from ..data.sources import TokenSource
     from ..pretrain import import_tokens
-    from ..sources import TokenSource
+    from ..weights.loading import load_tokenizer
 
     if not isinstance(source, TokenSource):
         raise ValueError(f"{args.data} holds images: leave --import out to tokenise them")

@@ -13,33 +13,33 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from . import painting
-from .painting import HOW_TO_RESUME as HOW_TO_RESUME
+from . import edit_images
+from .edit_images import HOW_TO_RESUME as HOW_TO_RESUME
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from ..pipeline import Pipeline
+    from ..pipeline.pipeline import Pipeline
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    what = painting.add_common(parser, "vary", "")
+    what = edit_images.add_common(parser, "vary", "")
     what.add_argument("--keep", type=float, default=0.5, metavar="SHARE", help="of the tokens that stays (0.5)")
     what.add_argument("--class", dest="cls", metavar="CLASS", help="index or name of what it shall be (none)")
-    painting.add_how(parser, watched=False)
+    edit_images.add_how(parser, watched=False)
 
 
 def run(args: argparse.Namespace) -> None:
-    painting.run_job(args, job)
+    edit_images.run_job(args, job)
 
 
 def job(args: argparse.Namespace, model: Pipeline, picture: np.ndarray) -> dict[str, Any]:
     from PIL import Image
 
-    from ..editing import jobs
+    from ..pipeline import painting
 
-    jobs.check_keep(args.keep)
-    sampling, label, image = painting.sampling_of(args, model.sampling), args.cls, Image.fromarray(picture)
+    painting.check_keep(args.keep)
+    sampling, label, image = edit_images.sampling_of(args, model.sampling), args.cls, Image.fromarray(picture)
 
     def paint(seeds: Any) -> list[Image.Image]:
         return model.variations(image, args.keep, label, len(seeds), seeds, sampling, args.batch_size)

@@ -9,6 +9,6 @@ Images are read into an index, and an index is brought up to date with a folder,
 """
 
 from .index import Index
-from .results import Filter, Match
+from .query import Filter, Match
 
 __all__ = ["Filter", "Index", "Match"]

@@ -30,15 +30,15 @@ import numpy as np
 import pyarrow as pa
 from filelock import FileLock, Timeout
 
-from .. import files
-from ..faiss_library import faiss
+from ..utils import atomic
+from ..utils.faiss import faiss
 from . import rows
 from .rows import Rows
 from .segment import Segment
 from .whitening import Whitening
 
 if TYPE_CHECKING:
-    from ..faiss_library import FaissIndex
+    from ..utils.faiss import FaissIndex
 
 META, LOCK, UNFINISHED = "meta.json", "lock", "unfinished"
 FORMAT = "index of randfeat, version 1"
@@ -58,7 +58,7 @@ class Directory:
 
     def meta(self) -> dict[str, Any] | None:
         """What meta.json says, None where there is none; a ValueError for one of something else."""
-        return files.read_json(self.path / META, FORMAT)
+        return atomic.read_json(self.path / META, FORMAT)
 
     def read(self) -> tuple[dict[str, Any], list[Segment], list[Skipped], Whitening | None]:
         """The index as it is at one moment, mapped. Raises a FileNotFoundError where none is, and a ValueError where it
@@ -155,7 +155,7 @@ class Directory:
         entries = [segment.entry for segment in segments]
         meta = meta | {"next_number": self._number, "segments": entries}
         self._settle_names()
-        files.write_json(self.path / META, meta)
+        atomic.write_json(self.path / META, meta)
         self._settle_names()
         self._sweep(meta)
         return meta
@@ -190,7 +190,7 @@ class Directory:
     def _compare(self, digests: dict[str, str]) -> None:
         for name, digest in digests.items():
             file = self.path / name
-            if not file.is_file() or files.sha256(file) != digest:
+            if not file.is_file() or atomic.sha256(file) != digest:
                 raise ValueError(f"{file} is missing or not what was written: copy the index again, or build it anew")
 
     def _opened(self, entry: dict[str, Any]) -> Segment:
@@ -233,7 +233,7 @@ class Directory:
 
     def _settle(self, name: str) -> str:
         """Waits until the disk has a file; returns its SHA-256."""
-        digest = files.sha256(self.path / name)
+        digest = atomic.sha256(self.path / name)
         with (self.path / name).open("rb+") as file:
             os.fsync(file.fileno())
         return digest

@@ -8,11 +8,11 @@ import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from .. import progress
-from .results import Filter, Match
+from ..utils import progress
+from .query import Filter, Match
 
 if TYPE_CHECKING:
-    from .content import Content
+    from .snapshot import Content
 
 BLOCK = 1024  # rows that are searched for together
 

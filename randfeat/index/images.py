@@ -9,20 +9,20 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from .. import extract
-from ..sources import Source, TokenSource
-from ..store import META
-from .building import Part
+from ..data.sources import Source, TokenSource
+from ..features import extract
+from ..features.store import META
 from .directory import Skipped
 from .index import Index
 from .plans import Plan, label_of, listed, plan, state_of, table_of
-from .reading import check, reading_of
+from .reader import check, reading_of
 from .rows import SCHEMA
 from .staging import Reading
+from .vectors import Part
 
 if TYPE_CHECKING:
-    from ..encoders import Encoder
-    from ..store import FeatureStore
+    from ..features.encoder import Encoder
+    from ..features.store import FeatureStore
 
 __all__ = ["Changes", "Plan", "build", "build_from_store", "listed", "plan", "sync"]
 

@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from ..rows import first_twice
-from . import building, kinds
-from .content import Content, checked
+from ..data.store import first_twice
+from . import faiss_index
+from . import vectors as building
 from .directory import FORMAT, Directory, Skipped
 from .rows import SCHEMA
 from .segment import Segment
+from .snapshot import Content, checked
 from .whitening import Whitening, sample_size
 
 UNFOLDED = 0.2  # a share of rows that are compared one by one beside a quicker part, from which it is worth the while
@@ -145,8 +146,8 @@ class Index(Content):
 
     def wants_compaction(self) -> bool:
         """Whether searching would be much quicker after `compact`."""
-        beside = sum(len(segment.rows) for segment in self.segments if kinds.kind_of(segment.index) != self.kind)
-        choice = kinds.choose(self.meta["asked"], len(self), self.dim, self.meta["memory"])
+        beside = sum(len(segment.rows) for segment in self.segments if faiss_index.kind_of(segment.index) != self.kind)
+        choice = faiss_index.choose(self.meta["asked"], len(self), self.dim, self.meta["memory"])
         return choice.kind != self.kind or beside > UNFOLDED * len(self)
 
     def compact(self, memory: int | None = None, shown: bool = False) -> bool:
@@ -155,9 +156,9 @@ class Index(Content):
         """
         with self._writing():
             memory = self.meta["memory"] if memory is None else memory
-            choice = kinds.choose(self.meta["asked"], len(self), self.dim, memory)
+            choice = faiss_index.choose(self.meta["asked"], len(self), self.dim, memory)
             folded = len(self.segments) < 2 and not any(len(segment.removed) for segment in self.segments)
-            if folded and all(kinds.kind_of(segment.index) == choice.kind for segment in self.segments):
+            if folded and all(faiss_index.kind_of(segment.index) == choice.kind for segment in self.segments):
                 return False
             left = [building.Left(self._whole(segment)) for segment in self.segments]
             tables = pa.concat_tables([SCHEMA.empty_table(), *(part.table() for part in left)])
@@ -193,10 +194,10 @@ class Index(Content):
         whiten: int | None,
     ) -> None:
         """An index without rows, of which nothing is on disk yet."""
-        if metric not in kinds.METRICS:
-            raise ValueError(f"metric {metric!r} is none of {', '.join(kinds.METRICS)}")
-        if kind not in kinds.KINDS:
-            raise ValueError(f"kind {kind!r} is none of {', '.join(kinds.KINDS)}")
+        if metric not in faiss_index.METRICS:
+            raise ValueError(f"metric {metric!r} is none of {', '.join(faiss_index.METRICS)}")
+        if kind not in faiss_index.KINDS:
+            raise ValueError(f"kind {kind!r} is none of {', '.join(faiss_index.KINDS)}")
         if whiten is not None and (isinstance(whiten, bool) or int(whiten) != whiten or whiten < 1):
             raise ValueError(f"a whitened index keeps a whole number of components from 1, got {whiten}")
         self._directory = None if directory is None else Directory(Path(directory))
@@ -231,7 +232,7 @@ class Index(Content):
             self.whitening = Whitening.fit(raw.sample(sample_size(self.dim)), asked)
             entry = None if self._directory is None else self._directory.write_whitening(self.whitening)
             self.meta |= {"dimension": self.whitening.directions.shape[1], "whitening": entry}
-        choice = kinds.choose(self.meta["asked"], len(table), self.dim, memory)
+        choice = faiss_index.choose(self.meta["asked"], len(table), self.dim, memory)
         table = table.set_column(0, SCHEMA.field("id"), pa.array(np.arange(len(table))))
         self.meta |= {"next_id": len(table), "memory": memory}
         self._make(parts, table, choice, memory, shown, skipped)
@@ -240,7 +241,7 @@ class Index(Content):
         self,
         parts: Sequence[building.Part],
         table: pa.Table,
-        choice: kinds.Choice,
+        choice: faiss_index.Choice,
         memory: int | None,
         shown: bool,
         skipped: Sequence[Skipped] | None = None,
@@ -270,11 +271,13 @@ class Index(Content):
         if len(table):
             tables = [table.set_column(0, SCHEMA.field("id"), pa.array(ids, pa.int64()))]
             parts, count = [*parts], len(table)
-            while segments and kinds.is_exact(segments[-1].index) and len(segments[-1]) <= 2 * count:
+            while segments and faiss_index.is_exact(segments[-1].index) and len(segments[-1]) <= 2 * count:
                 taken = building.Left(self._whole(segments.pop()))
                 parts, tables, count = [taken, *parts], [taken.table(), *tables], count + len(taken)
             vectors = building.Vectors(parts, self.dim, self.metric, self.whitening)
-            segments += building.segments(vectors, pa.concat_tables(tables), kinds.choose("flat", count, self.dim))
+            segments += building.segments(
+                vectors, pa.concat_tables(tables), faiss_index.choose("flat", count, self.dim)
+            )
         self._commit(segments, skipped, next_id=next(new, self.meta["next_id"] + len(there)))
         return ids
 

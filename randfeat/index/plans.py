@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 
 import pyarrow as pa
 
-from ..sources import Source, TokenSource
-from ..sources.base import printable
-from ..sources.folder import FileSource
+from ..data.sources import Source, TokenSource
+from ..data.sources.base import printable
+from ..data.sources.folder import FileSource
 from .index import Index
 from .rows import SCHEMA
 

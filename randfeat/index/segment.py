@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..faiss_library import faiss
-from . import kinds
-from .results import Filter
+from ..utils.faiss import faiss
+from . import faiss_index
+from .query import Filter
 from .rows import Rows
 
 if TYPE_CHECKING:
-    from ..faiss_library import FaissIndex
+    from ..utils.faiss import FaissIndex
 
 FEW = 1024  # crossed-out rows that a search rather asks for, and drops, than looks for the others one by one
 SPARSE = 0.05  # a share of the rows below which they are looked at one by one
@@ -67,7 +67,7 @@ class Segment:
         self, queries: np.ndarray, k: int, where: Filter | None = None, effort: int | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
         """Scores and row numbers (m, up to k) of the nearest rows, best first: as many as there are, or k."""
-        if not where and len(self.removed) <= FEW and kinds.is_exact(self.index):
+        if not where and len(self.removed) <= FEW and faiss_index.is_exact(self.index):
             return self._search_and_drop(queries, k)
         mask = self.asked(where)
         there = len(self.rows) if mask is None else int(mask.sum())
@@ -76,16 +76,16 @@ class Segment:
             return np.empty((len(queries), k), np.float32), np.empty((len(queries), k), np.int64)
         selector = None if mask is None else faiss.IDSelectorBitmap(np.packbits(mask, bitorder="little"))
         if there < SPARSE * len(self.rows):
-            return kinds.search_all(self.index, queries, k, selector)
-        scores, rows = kinds.search(self.index, queries, k, selector, effort)
+            return faiss_index.search_all(self.index, queries, k, selector)
+        scores, rows = faiss_index.search(self.index, queries, k, selector, effort)
         short = np.flatnonzero((rows < 0).any(1))  # looked in places where there are fewer
         if len(short):
-            scores[short], rows[short] = kinds.search_all(self.index, queries[short], k, selector)
+            scores[short], rows[short] = faiss_index.search_all(self.index, queries[short], k, selector)
         return scores, rows
 
     def vectors(self, rows: np.ndarray) -> np.ndarray:
         """float32 (n, d) as they were indexed: of length 1, where the metric is cosine."""
-        return kinds.reconstruct(self.index, np.ascontiguousarray(rows, np.int64))
+        return faiss_index.reconstruct(self.index, np.ascontiguousarray(rows, np.int64))
 
     def _search_and_drop(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         """An exact search that asks for as many more as are crossed out."""

@@ -17,18 +17,20 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from .. import decoding, extract, files, npy, progress
-from ..settings import difference
-from ..sources import Source, TokenSource
-from .building import Part
+from ..data import loader
+from ..data.sources import Source, TokenSource
+from ..features import extract
+from ..utils import arrays, atomic, progress
+from ..utils.resume import difference
 from .directory import UNFINISHED, Skipped
 from .index import Index
 from .plans import KEY, Key, keys
-from .reading import reading_of
+from .reader import reading_of
 from .rows import SCHEMA
+from .vectors import Part
 
 if TYPE_CHECKING:
-    from ..encoders import Encoder
+    from ..features.encoder import Encoder
 
 SETTINGS, FORMAT = "settings.json", "images being read for an index of randfeat, version 1"
 UNREAD = pa.schema([*(SCHEMA.field(name) for name in KEY), ("reason", pa.string())])
@@ -42,7 +44,7 @@ class Reading:
     ) -> None:
         assert index.directory is not None
         self.source, self.batch_size = source, batch_size
-        self.workers = decoding.default_workers() if workers is None else workers
+        self.workers = loader.default_workers() if workers is None else workers
         self.reader, self.encode = extract.reader_and_encode(encoder, source)
         shape = self.encode(torch.from_numpy(np.stack([self.reader.blank()])))[0].shape[1:]
         if len(shape) != 1:
@@ -50,11 +52,11 @@ class Reading:
         self.dim, self.most = shape[0], extract.default_shard([shape])
         self.folder = index.directory / UNFINISHED
         settings = {"format": FORMAT, **reading_of(encoder)}
-        before = files.read_json(self.folder / SETTINGS, FORMAT)
+        before = atomic.read_json(self.folder / SETTINGS, FORMAT)
         if before and (other := difference(before, settings, ("model",))):
             raise ValueError(f"{self.folder} holds features with {other}: go on with the same settings, or delete it")
         self.folder.mkdir(exist_ok=True)
-        files.write_json(self.folder / SETTINGS, settings)
+        atomic.write_json(self.folder / SETTINGS, settings)
 
     def __call__(
         self, table: pa.Table, numbers: Sequence[int], shown: bool
@@ -72,7 +74,7 @@ class Reading:
         name = int(there[-1].stem) + 1 if there else 0
         what = f"images ({done:,} were there)" if done else "images"
         with (
-            closing(decoding.batches(self.reader, batches, self.workers)) as following,
+            closing(loader.batches(self.reader, batches, self.workers)) as following,
             progress.bar(len(numbers), what, "image", done=done, shown=shown) as bar,
         ):
             for start in range(0, len(batches), each):
@@ -114,7 +116,7 @@ class Reading:
             tables.append(table.take(pa.array(numbers)))
 
     def _read(
-        self, numbers: Sequence[Sequence[int]], batches: Iterator[decoding.Batch], done: Callable[[int], Any]
+        self, numbers: Sequence[Sequence[int]], batches: Iterator[loader.Batch], done: Callable[[int], Any]
     ) -> tuple[np.ndarray, list[int], list[tuple[int, str]]]:
         """Features of the images that could be read, their numbers, and the numbers and reasons of the others."""
         features, read, unread = [np.empty((0, self.dim), np.float32)], [], []
@@ -136,8 +138,8 @@ class Reading:
         rows = table.take(pa.array(read + [one for one, _ in unread], pa.int64())).select(KEY)
         reasons = pa.array([None] * len(read) + [reason for _, reason in unread], pa.string())
         path = self.folder / f"{number:06}.parquet"
-        npy.write(path.with_suffix(".npy"), features.shape, "<f4", [features])
-        with files.writing(path) as file:
+        arrays.write(path.with_suffix(".npy"), features.shape, "<f4", [features])
+        with atomic.writing(path) as file:
             pq.write_table(rows.append_column(UNREAD.field("reason"), reasons), file)
         return path
 

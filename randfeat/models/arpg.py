@@ -13,9 +13,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from .. import orders
-from ..layers import CLASS_PLACE, KVCache, rope_at, rotate
+from . import orders
 from .base import Context, Generator, State, Stream, conditioned
+from .layers import CLASS_PLACE, KVCache, rope_at, rotate
 
 
 class ARPG(Generator):

@@ -19,9 +19,9 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from .. import orders
-from ..layers import Block, CrossAttention, KVCache, SelfAttention, ffn_width, rope_table
+from . import orders
 from .control import Control
+from .layers import Block, CrossAttention, KVCache, SelfAttention, ffn_width, rope_table
 
 # On a CPU that much of the residual stream is read at once: the rest of a batch would push it out of the caches
 BYTES_AT_ONCE = 2 * 2**20

@@ -13,7 +13,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..layers import Block, SelfAttention, ffn_width, rope_table
+from .layers import Block, SelfAttention, ffn_width, rope_table
 
 HEAD_DIM = 64
 ROPE_BASE = 10000.0

@@ -13,8 +13,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from ..layers import CLASS_PLACE, KVCache, rope_at
 from .base import Context, Generator, State, Stream
+from .layers import CLASS_PLACE, KVCache, rope_at
 from .randar import RandAR
 
 

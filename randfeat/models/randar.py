@@ -14,9 +14,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from .. import orders
-from ..layers import CLASS_PLACE, KVCache, causal_mask, rope_at, rotate
+from . import orders
 from .base import ASKED_BEHIND, Context, Generator, State, Stream, conditioned
+from .layers import CLASS_PLACE, KVCache, causal_mask, rope_at, rotate
 
 
 @dataclass

@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from ..sampling import Sampling
-from ..schedules import Guidance
+from ..inference.sampling import Sampling
+from ..inference.schedules import Guidance
 from ..tokenizers import VQ8, VQ16
 
 NUM_CLASSES, CLASS_NAMES = 1000, "imagenet-1k"

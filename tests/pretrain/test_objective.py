@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from randfeat.pretrain import Objective, Running, cross_entropy, objective
 from randfeat.pretrain.parallel import as_asked
 
-from randfeat import orders
+from randfeat.models import orders
 
 
 def inputs(model, images=5):

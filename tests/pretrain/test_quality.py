@@ -7,13 +7,13 @@ import pytest
 import torch
 from PIL import Image
 from randfeat.pretrain import Encoded, Inception, Likelihoods, Seen, measure_quality, pictures_of, see
-from randfeat.pretrain.quality import table
+from randfeat.probes.tasks.generation import table
 from test_sample_folder import make
 
-from randfeat import npz
-from randfeat.data import UnreadableImage
-from randfeat.encoders import open_encoder
-from randfeat.likelihood import class_log_prob
+from randfeat.data.images import UnreadableImage
+from randfeat.features.encoder import open_encoder
+from randfeat.inference.likelihood import class_log_prob
+from randfeat.utils import npz
 
 
 def gaussian(mean, scale, count=4000, seed=0):

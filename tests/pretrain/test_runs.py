@@ -7,7 +7,7 @@ from material import data
 from randfeat.pretrain import Recipe, Running, Size, Training, read_recipe, run
 
 from randfeat import load, weights
-from randfeat.token_store import TokenWriter
+from randfeat.data.token_store import TokenWriter
 from randfeat.tokenizers import PatchTokenizer
 
 TRAINING = Training(steps=12, batch_size=8, warmup=2, eval_every=4)

@@ -8,9 +8,10 @@ import torch
 from material import data
 from randfeat.pretrain import Objective, Recipe, Running, Size, Steered, Steering, Training, run, train
 
-from randfeat import conditions, load, weights
+from randfeat import load, weights
+from randfeat.data import conditions
+from randfeat.data.token_store import TokenWriter
 from randfeat.models import create, name_of
-from randfeat.token_store import TokenWriter
 from randfeat.tokenizers import PatchTokenizer
 
 TRAINING = Training(steps=12, batch_size=8, learning_rate=0.01, warmup=2, eval_every=4)

@@ -1,16 +1,17 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from randfeat.pretrain import products
-from randfeat.pretrain.products import by_onednn, pays, product
 from torch import nn
+
+from randfeat.utils import training_products
+from randfeat.utils.training_products import by_onednn, pays, product
 
 
 @pytest.fixture
 def large():
     """A layer, and inputs large enough; whoever has no oneDNN is tested with torch's own product."""
     layer, x = nn.Linear(96, 128, bias=False), torch.randn(3, 150, 96, requires_grad=True)
-    assert x.numel() * 128 >= products.LARGE
+    assert x.numel() * 128 >= training_products.LARGE
     return layer, x
 
 

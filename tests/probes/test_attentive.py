@@ -3,7 +3,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from randfeat.probes import AttentiveProbe
-from randfeat.probes.attentive import _Head
+from randfeat.probes.classifiers.attentive import _Head
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from torch import nn

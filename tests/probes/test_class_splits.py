@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from randfeat.probes import read_cars, read_cub, read_sop, retrieval_scores, second_half
-from randfeat.probes.class_splits import RECALLS
+from randfeat.probes.tasks.metric_learning_sets import RECALLS
 from scipy.io import savemat
 
 

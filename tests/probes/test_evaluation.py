@@ -5,7 +5,7 @@ import warnings
 import numpy as np
 import pytest
 from randfeat.probes import KNN, FeatureSet, Labelled, LinearProbe, Protocol, evaluate, evaluate_pairs, noise, pck
-from randfeat.probes.measures import MEASURES
+from randfeat.probes.tasks.classification import MEASURES
 from sklearn.base import BaseEstimator, ClassifierMixin
 from test_correspondence import right_and_wrong_pairs
 

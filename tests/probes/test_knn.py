@@ -73,7 +73,7 @@ def test_blocks_do_not_change_predictions(metric, monkeypatch):
     whole = model.predict_proba(queries), model.predict_proba(None), model.predict(None)
     monkeypatch.setattr("randfeat.probes.neighbors._BLOCK", 70)
     monkeypatch.setattr("randfeat.probes.neighbors._PIECE", 500)
-    monkeypatch.setattr("randfeat.probes.knn._BLOCK", 9)
+    monkeypatch.setattr("randfeat.probes.classifiers.knn._BLOCK", 9)
     for a, b in zip(whole, (model.predict_proba(queries), model.predict_proba(None), model.predict(None)), strict=True):
         np.testing.assert_array_equal(a, b)
 
@@ -122,7 +122,7 @@ def test_several_ks_come_from_one_search(queries, monkeypatch):
     model = KNN().fit(x, y)
     separate = {k: KNN(k).fit(x, y).predict(queries) for k in (10, 20, 100, 200)}
     searched = []
-    monkeypatch.setattr("randfeat.probes.knn.top_k", lambda *a: searched.append(a[2]) or top_k(*a))
+    monkeypatch.setattr("randfeat.probes.classifiers.knn.top_k", lambda *a: searched.append(a[2]) or top_k(*a))
     together = model.predict_each(queries)
     assert searched == [200]
     assert list(together) == [10, 20, 100, 200]

@@ -8,9 +8,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from randfeat.probes import FeatureSet, Labelled, Protocol, evaluate, load_all
-from randfeat.probes.measures import FITTING, MEASURES
+from randfeat.probes.tasks.classification import FITTING, MEASURES
 
-from randfeat import cli, npy, store
+from randfeat import cli
+from randfeat.features import store
+from randfeat.utils import arrays
 
 RANKING = tuple(task for task in MEASURES if task not in FITTING)
 SHOTS = 1
@@ -87,7 +89,7 @@ def by_command(data, task, folder):
         record = {"model": "x", "specs": [reading], "encoder": {}}
         record["source"] = {"name": name, "images": len(own), "classes": classes.tolist(), "fingerprint": name}
         table = pa.table([own.paths.tolist(), codes.tolist()], store.ROW_SCHEMA)
-        store.write(folder / name, record, table, [x.shape[1:]], [npy.blocks(x)], [])
+        store.write(folder / name, record, table, [x.shape[1:]], [arrays.blocks(x)], [])
     given = ["--train", folder / "train", "--test", folder / "test", "-o", folder / "out"]
     options = ["--draws", 50, "--shots", SHOTS, "--device", "cpu", *([] if searched(data, task) else ["--no-search"])]
     code = cli.main([str(word) for word in ("probe", task, *given, *options)])

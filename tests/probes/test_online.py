@@ -81,7 +81,7 @@ def test_workers_do_not_change_the_heads():
 
 def test_without_augmentation_it_is_the_cached_sweep(monkeypatch):
     images, labels = pictures()
-    monkeypatch.setattr("randfeat.probes.online.augmentation", centre_crop)
+    monkeypatch.setattr("randfeat.probes.classifiers.online.augmentation", centre_crop)
     online = train_online(images, labels, mean_colour, RECIPE, size=8, seed=4)
     cached = torch.stack([mean_colour(centre_crop(8)(image)[None])[0] for image in images]).numpy()
     offline = train_heads({"features": cached}, labels, RECIPE, seed=4)

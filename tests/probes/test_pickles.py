@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from randfeat.probes.pickles import read_pickle
+from randfeat.probes.tasks.pickles import read_pickle
 
 plain_st = st.recursive(
     st.none()

@@ -21,13 +21,12 @@ from randfeat.probes import (
     heat_maps,
     map_sheet,
     pca_maps,
-    plots,
     png,
     retrieval_sheet,
-    sheets,
     write_report,
 )
-from randfeat.probes.drawing import BAD, GOOD, text
+from randfeat.probes.report import plots, sheets
+from randfeat.probes.report.style import BAD, GOOD, text
 
 N = 24
 
@@ -120,7 +119,7 @@ def test_charts_join_their_record_or_a_section_of_their_own(records, tmp_path):
 
 
 def test_a_heavy_page_names_the_files_instead(records, tmp_path, monkeypatch):
-    monkeypatch.setattr("randfeat.probes.report._EMBEDDED", 30_000)
+    monkeypatch.setattr("randfeat.probes.report.html._EMBEDDED", 30_000)
     page = write_report(records, tmp_path, picture)
     html = page.read_text(encoding="utf-8")
     assert "which would become too heavy" in html

@@ -2,14 +2,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from randfeat.probes import (
-    average_precision,
-    has_positive,
-    map_at_r,
-    precision_at_1,
-    r_precision,
-    recall_at_k,
-)
+from randfeat.probes import average_precision, has_positive, map_at_r, precision_at_1, r_precision, recall_at_k
 from randfeat.probes import retrieval_scores as scores_of
 from sklearn.metrics import average_precision_score
 

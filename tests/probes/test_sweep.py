@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from randfeat.probes import Recipe, TrainedHead, Trial, sweep_heads, train_heads
-from randfeat.probes.heads import Stack, batches, schedule
+from randfeat.probes.classifiers.heads import Stack, batches, schedule
 from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
 from torch import nn
@@ -115,7 +115,7 @@ def test_memory_maps_of_half_precision_are_read(tmp_path):
 def test_groups_of_heads_do_not_change_them(monkeypatch):
     x, y = data()
     whole = train_heads({"x": x}, y, GRID)
-    monkeypatch.setattr("randfeat.probes.heads._BLOCK", 1)
+    monkeypatch.setattr("randfeat.probes.classifiers.heads._BLOCK", 1)
     for trial in whole.trials:
         np.testing.assert_allclose(
             train_heads({"x": x}, y, GRID).head(trial).weight_, whole.head(trial).weight_, atol=1e-6

@@ -11,7 +11,8 @@ from sklearn.base import BaseEstimator
 from sklearn.neighbors import NearestNeighbors
 from torch import Tensor
 
-from randfeat import Guidance, Pipeline, Sampling, likelihood, sampling
+from randfeat import Guidance, Pipeline, Sampling
+from randfeat.inference import likelihood, sampling
 from randfeat.models import Generator
 
 GUIDANCES, SWEEPS = (1.0, 1.5, 2.0, 3.0), (0, 1, 3)

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
-from randfeat.data import to_pil
+from randfeat.data.images import to_pil
 
 ZOOM = 5  # screen pixels per image pixel
 GAP = 1  # image pixels between two images

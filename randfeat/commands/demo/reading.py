@@ -18,22 +18,12 @@ from sklearn.decomposition import PCA
 from sklearn.linear_model import RidgeClassifier
 from sklearn.pipeline import make_pipeline
 
-from randfeat import features
-from randfeat.builders.digits import with_shifts
-from randfeat.features import FeatureSpec
+from randfeat.data.builtin.digits import with_shifts
+from randfeat.inference import readout
+from randfeat.inference.readout import FeatureSpec
 from randfeat.models import Generator
 from randfeat.models.base import ASKED_BEHIND
-from randfeat.probes import (
-    KNN,
-    cross,
-    few_shot,
-    knn_space,
-    linear_space,
-    retrieval_scores,
-    scaling,
-    select,
-    svm_space,
-)
+from randfeat.probes import KNN, cross, few_shot, knn_space, linear_space, retrieval_scores, scaling, select, svm_space
 
 SHOTS, DRAWS = 5, 20
 MEASURES = ("linear", "knn", "fewshot5", "retrieval")  # three accuracies, and MAP@R of test images among those of train
@@ -216,7 +206,7 @@ def read_generator(
 
     def features_of(specs: list[FeatureSpec]) -> dict[str, np.ndarray]:
         new = [spec for spec in specs if str(spec) not in read]
-        made = features.read(model, tokens, new)
+        made = readout.read(model, tokens, new)
         read.update({str(spec): x.flatten(1).numpy() for spec, x in zip(new, made, strict=True)})
         return {str(spec): read[str(spec)] for spec in specs}
 

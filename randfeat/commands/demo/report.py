@@ -11,9 +11,9 @@ import jinja2
 import torch
 from markupsafe import Markup
 
-from randfeat import files
-from randfeat.pictures import gif, png
 from randfeat.probes import Interval
+from randfeat.utils import atomic
+from randfeat.utils.drawing import gif, png
 
 from . import pictures, study
 from .study import Results
@@ -29,8 +29,8 @@ HEAT_MAPS = {
 def write(results: Results, out: Path) -> Path:
     """Writes report.json, report.html and overview.png, and returns the path of the page."""
     record = plain(results.numbers) | {"claims": claims(results), "settings": study.settings(results)}
-    files.write_bytes(out / "report.json", (json.dumps(record, indent=1, allow_nan=False) + "\n").encode())
-    files.write_bytes(out / "overview.png", make_overview(results))
+    atomic.write_bytes(out / "report.json", (json.dumps(record, indent=1, allow_nan=False) + "\n").encode())
+    atomic.write_bytes(out / "overview.png", make_overview(results))
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("randfeat.commands.demo", ""), autoescape=True, undefined=jinja2.StrictUndefined
     )
@@ -44,7 +44,7 @@ def write(results: Results, out: Path) -> Path:
         pictures=make_pictures(results),
         counts=sorted(results.curves["randar"]),
     )
-    files.write_bytes(out / "report.html", page.encode())
+    atomic.write_bytes(out / "report.html", page.encode())
     return out / "report.html"
 
 

@@ -17,14 +17,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from randfeat import Guidance, Index, Pipeline, Sampling, data, load, progress, seeding
-from randfeat.builders import make_digits, write_folder
-from randfeat.builders.digits import FIT, TEST, VALIDATION, Digits, load_digits, with_shifts
+from randfeat import Guidance, Index, Pipeline, Sampling, load
+from randfeat.data import images as data
+from randfeat.data.builtin import make_digits, write_folder
+from randfeat.data.builtin.digits import FIT, TEST, VALIDATION, Digits, load_digits, with_shifts
 from randfeat.pretrain import Recipe, read_recipe
 from randfeat.probes import Interval, bootstrap, paired
 from randfeat.tokenizers import PatchTokenizer
+from randfeat.utils import progress, rng
 
-from ...workers import run_all, use_threads
+from ...utils.parallel import run_all, use_threads
 from . import generation, reading
 from .reading import MEASURES, Plan, Reading, Task
 from .training import train_all
@@ -262,7 +264,7 @@ def sample_and_judge(results: Results, preset: Preset, train: Digits, test: Digi
     guidance = Guidance(samples_of["randar"]["chosen"]["guidance"])
     watched = results.models["randar"], list(range(10)), Sampling(guidance=guidance)
     results.pictures["watch"] = generation.watch(*watched, seed=0)
-    rows = seeding.bits(torch.tensor(5), len(test)).argsort()[:12]
+    rows = rng.bits(torch.tensor(5), len(test)).argsort()[:12]
     mask = np.zeros((8, 8), dtype=bool)
     mask[4:] = True
     hidden = torch.where(torch.from_numpy(mask), torch.tensor(0.5), test.images[rows])
@@ -281,7 +283,7 @@ def search_index(results: Results, out: Path, train: Digits, test: Digits) -> No
     spec = results.readings["best"].scores["retrieval"].chosen.rpartition("/")[0]
     index = Index(model.features(train.images, spec), [str(i) for i in range(len(train))])
     index.save(out / "index")
-    rows = seeding.bits(torch.tensor(6), len(test)).argsort()[:8]
+    rows = rng.bits(torch.tensor(6), len(test)).argsort()[:8]
     found = Index.open(out / "index").search(model.features(test.images[rows], spec), 9)
     results.pictures["neighbours"] = [
         (test.images[row], train.images[[int(match.path) for match in matches]])

@@ -10,12 +10,13 @@ from pathlib import Path
 
 import torch
 
-from randfeat import Pipeline, load, progress
-from randfeat.builders.digits import FIT, VALIDATION, Digits, with_shifts
+from randfeat import Pipeline, load
+from randfeat.data.builtin.digits import FIT, VALIDATION, Digits, with_shifts
 from randfeat.pretrain import Recipe, Step, train
 from randfeat.tokenizers import Tokenizer
+from randfeat.utils import progress
 
-from ...workers import run_all
+from ...utils.parallel import run_all
 
 
 def train_all(

@@ -52,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int | None:
-    from randfeat import notes, processes
+    from randfeat.utils import distributed, notes
 
-    with notes.printed(), processes.ended_by_sigterm():
+    with notes.printed(), distributed.ended_by_sigterm():
         return import_module(f".{args.action}", __package__).run(args)

@@ -43,9 +43,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     import tempfile
 
-    from randfeat import files
-    from randfeat.index import Index, bench
-    from randfeat.probes.drawing import png
+    from randfeat.index import Index, benchmark
+    from randfeat.probes.report.style import png
+    from randfeat.utils import atomic
 
     if args.synthetic == (args.index is not None):
         raise ValueError("say either INDEX or --synthetic")
@@ -56,18 +56,18 @@ def run(args: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory(prefix=".scratch", dir=args.out) as scratch:
         rows = Path(scratch) / "rows.npy"
         if args.synthetic:
-            queries = bench.synthetic(rows, args.rows, args.dim, args.clusters, args.queries)
+            queries = benchmark.synthetic(rows, args.rows, args.dim, args.clusters, args.queries)
             what, metric = f"{args.rows:,} rows of {args.clusters:,} Gaussians", "cosine"
         else:
             index = Index.open(args.index)
-            queries = bench.held_out(rows, index, args.queries)
+            queries = benchmark.held_out(rows, index, args.queries)
             what, metric = str(args.index), index.metric
         records: list[dict[str, Any]] = []
-        for record in bench.measure(Path(scratch), rows, queries, args.k, metric, args.kinds):
+        for record in benchmark.measure(Path(scratch), rows, queries, args.k, metric, args.kinds):
             records.append(record)
             print(line(record), flush=True)
-    files.write_json(args.out / "bench.json", {"data": what, "metric": metric, "kinds": records})
-    files.write_bytes(args.out / "bench.png", png(plot(records, what)))
+    atomic.write_json(args.out / "bench.json", {"data": what, "metric": metric, "kinds": records})
+    atomic.write_bytes(args.out / "bench.png", png(plot(records, what)))
     print(f"look at {args.out / 'bench.png'}; all numbers are in {args.out / 'bench.json'}")
 
 
@@ -86,7 +86,7 @@ def plot(records: Sequence[Mapping[str, Any]], title: str) -> Figure:
     """Recall against queries a second, a line for each variant, a ring where its default effort lies."""
     from matplotlib.figure import Figure
 
-    from randfeat.probes.drawing import COLOURS, axes, legend, titled
+    from randfeat.probes.report.style import COLOURS, axes, legend, titled
 
     figure = Figure(figsize=(7, 4.2))
     ax = axes(figure.add_subplot(), "both")

@@ -56,10 +56,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     import torch
 
-    from randfeat import devices
-    from randfeat.encoders import open_encoder
+    from randfeat.features.encoder import open_encoder
+    from randfeat.features.store import FeatureStore, is_store
     from randfeat.index import images
-    from randfeat.store import FeatureStore, is_store
+    from randfeat.utils import devices
 
     how = {"kind": args.kind, "metric": args.metric, "whiten": args.whiten}
     how |= {"memory": options.memory(args), "shown": True}

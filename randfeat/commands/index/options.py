@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from randfeat.encoders import Encoder
+    from randfeat.data.sources import Source, TokenSource
+    from randfeat.features.encoder import Encoder
     from randfeat.index import Index
-    from randfeat.sources import Source, TokenSource
 
 SOME_SKIPPED = 3  # exit code
 SHOWN = 10  # images that could not be read and are named
@@ -60,21 +60,21 @@ def memory(args: argparse.Namespace) -> int | None:
 
 
 def source(args: argparse.Namespace) -> Source | TokenSource:
-    from randfeat.sources import open_source
+    from randfeat.data.sources import open_source
 
     return open_source(args.data, args.split, args.labels, args.label_column)
 
 
 def encoder(args: argparse.Namespace, index: Index) -> Encoder:
     """The one that read the index."""
-    from randfeat import devices
+    from randfeat.utils import devices
 
     return index.encoder(str(devices.pick(args.device)), args.model)
 
 
 def say_skipped(skipped: Sequence[tuple[str, str]]) -> int:
     """A line for each of the first, and the exit code."""
-    from randfeat.extract import reasons
+    from randfeat.features.extract import reasons
 
     if not skipped:
         return 0

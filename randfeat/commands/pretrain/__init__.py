@@ -43,8 +43,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import torch
 
+    from randfeat.data.token_store import TokenStore
     from randfeat.models import Generator
-    from randfeat.token_store import TokenStore
     from randfeat.tokenizers import Tokenizer
 
 HOW_TO_RESUME = "Run the same command again: it goes on from the last checkpoint."
@@ -94,10 +94,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from randfeat import devices, processes
+    from randfeat.data.token_store import TokenStore
     from randfeat.pretrain import Stopped, group, read_recipe
     from randfeat.pretrain import run as train
-    from randfeat.token_store import TokenStore
+    from randfeat.utils import devices, distributed
 
     from .monitor import Monitor
     from .page import write_page
@@ -109,7 +109,7 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError("--validation and --held-out are two ways to say which images are held out: give one")
     with group():
         device = devices.pick(args.device)
-        first = processes.rank() == 0
+        first = distributed.rank() == 0
         if first and args.device == "auto":
             print(f"training on {device}", file=sys.stderr)
         store, tokenizer = _tokens(args, device)
@@ -144,10 +144,10 @@ def run(args: argparse.Namespace) -> int:
 def _tokens(args: argparse.Namespace, device: torch.device) -> tuple[TokenStore, Tokenizer]:
     """The tokens to train on, made now if they are not there, and their tokenizer."""
     from randfeat import weights
-    from randfeat.loading import load_tokenizer
+    from randfeat.data.sources import Source, open_source
+    from randfeat.data.token_store import META, TokenStore
     from randfeat.pretrain import tokenise
-    from randfeat.sources import Source, open_source
-    from randfeat.token_store import META, TokenStore
+    from randfeat.weights.loading import load_tokenizer
 
     from ..tokenize import crops_of, tokenizer_of
 
@@ -168,6 +168,6 @@ def _tokens(args: argparse.Namespace, device: torch.device) -> tuple[TokenStore,
 
 
 def _init(model: str | None, device: torch.device) -> Generator | None:
-    from randfeat.loading import load
+    from randfeat.weights.loading import load
 
     return None if model is None else load(model, device=device).generator

@@ -18,14 +18,17 @@ import torch
 from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 
-from randfeat import conditions, data, features, files, pictures, processes, progress
+from randfeat.data import conditions
+from randfeat.data import images as data
+from randfeat.data.token_store import TokenStore
+from randfeat.inference import readout
 from randfeat.models import Generator
-from randfeat.pipeline import Pipeline
+from randfeat.pipeline.pipeline import Pipeline
+from randfeat.pipeline.sample_folder import control_sheet
 from randfeat.pretrain import Recipe, Step, Validation
 from randfeat.probes import KNN
-from randfeat.sample_folder import control_sheet
-from randfeat.token_store import TokenStore
 from randfeat.tokenizers import Tokenizer
+from randfeat.utils import atomic, distributed, drawing, progress
 
 TRAIN, VALIDATION, PLACES, SAMPLES = "train.csv", "validation.csv", "by_place.csv", "samples"
 BANK, QUERIES = 2000, 500  # images of the k-NN probe, at most
@@ -47,8 +50,8 @@ class Monitor(AbstractContextManager["Monitor"]):
     ) -> None:
         self.directory, self.recipe, self.every = args.out, recipe, args.every
         self.store, self.tokenizer, self.paired, self.device = store, tokenizer, paired, device
-        self.first = processes.rank() == 0
-        self.samples = args.samples if recipe.running.parallel == "ddp" or processes.world() == 1 else 0
+        self.first = distributed.rank() == 0
+        self.samples = args.samples if recipe.running.parallel == "ddp" or distributed.world() == 1 else 0
         self.knn = self.first and not args.no_knn and store.labels is not None and self.samples > 0
         self.modes: tuple[str, ...] = ()
         self.operations = _operations(recipe, store)
@@ -83,7 +86,7 @@ class Monitor(AbstractContextManager["Monitor"]):
             "gradient_norm": step.gradient_norm,
             "images_per_second": images,
             "tokens_per_second": images * self.store.grid[0] * self.store.grid[1],
-            "share_of_peak": images * self.operations / (self.peak * processes.world()),
+            "share_of_peak": images * self.operations / (self.peak * distributed.world()),
             "memory_gib": _memory(self.device),
         }
         self.window.clear()
@@ -110,14 +113,14 @@ class Monitor(AbstractContextManager["Monitor"]):
             picture = self._grid(model) if found.model.control is None else self._steered(model)
         folder = self.directory / SAMPLES
         folder.mkdir(exist_ok=True)
-        files.write_bytes(folder / f"step-{found.step:08}.png", pictures.png(picture))
+        atomic.write_bytes(folder / f"step-{found.step:08}.png", drawing.png(picture))
         if self.board is not None:
             self.board.add_image("samples", np.asarray(picture), found.step, dataformats="HWC")
 
     def _grid(self, model: Pipeline) -> Image.Image:
         classes = model.generator.num_classes
         labels = [number % classes if classes else None for number in range(self.samples)]
-        return pictures.grid([data.to_pil(image) for image in model.sample(labels, seed=0)])
+        return drawing.grid([data.to_pil(image) for image in model.sample(labels, seed=0)])
 
     def _steered(self, model: Pipeline) -> Image.Image:
         """Samples with the labels and the conditions of the first images."""
@@ -134,7 +137,7 @@ class Monitor(AbstractContextManager["Monitor"]):
         labels = np.array([-1 if label is None else label for label in self.store.labels or ()])
         rows = np.random.default_rng(0).permutation(np.flatnonzero(labels >= 0))[: BANK + QUERIES]
         tokens = torch.from_numpy(self.store.tokens[np.sort(rows), 0].astype(np.int64))
-        (read,) = features.read(model, tokens, [features.default(model)])
+        (read,) = readout.read(model, tokens, [readout.default(model)])
         known, cut = labels[np.sort(rows)], min(QUERIES, len(rows) // 5)
         mixed = np.random.default_rng(1).permutation(len(rows))
         bank, queries = mixed[cut:], mixed[:cut]
@@ -162,7 +165,7 @@ class _Table:
         kept = [row for row in rows[1:] if row and row[0].isdigit() and int(row[0]) < step]
         self.header = rows[0] if rows and kept else None
         content = "".join(",".join(row) + "\n" for row in ([self.header, *kept] if self.header else []))
-        files.write_bytes(path, content.encode())
+        atomic.write_bytes(path, content.encode())
 
     def add(self, step: int, row: Mapping[str, float]) -> None:
         with self.path.open("a", encoding="utf-8", newline="") as file:

@@ -13,10 +13,10 @@ import jinja2
 import numpy as np
 from matplotlib.figure import Figure
 
-from randfeat import files
 from randfeat.pretrain import Recipe
 from randfeat.probes import png
-from randfeat.probes.drawing import COLOURS, axes, legend
+from randfeat.probes.report.style import COLOURS, axes, legend
+from randfeat.utils import atomic
 
 from .monitor import PLACES, SAMPLES, TRAIN, VALIDATION
 
@@ -63,7 +63,7 @@ def write_page(directory: Path, recipe: Recipe) -> Path:
         samples={int(path.stem[5:]): _uri(path.read_bytes()) for path in _few(samples)},
         recipe=json.dumps(dataclasses.asdict(recipe), indent=2),
     )
-    files.write_bytes(directory / PAGE, page.encode())
+    atomic.write_bytes(directory / PAGE, page.encode())
     return directory / PAGE
 
 

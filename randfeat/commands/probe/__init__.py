@@ -80,7 +80,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int | None:
-    from randfeat import notes
+    from randfeat.utils import notes
 
     with notes.printed():
         return import_module(f".{PROBES[args.probe][0]}", __package__).run(args)

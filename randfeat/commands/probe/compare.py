@@ -30,6 +30,6 @@ def add_arguments(parser: argparse.ArgumentParser, name: str) -> None:
 def run(args: argparse.Namespace) -> None:
     if args.online:
         raise ValueError("--online is for `randfeat probe linear`: compare reads features once")
-    from .measuring import measure
+    from .tables import measure
 
     measure(args.what, args.data, tuple(dict.fromkeys(args.tasks)), args)

@@ -13,15 +13,16 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import torch
 
-from randfeat import devices, models, unfinished
-from randfeat.encoders import TIMM, Encoder, PipelineEncoder, open_encoder
-from randfeat.extract import extract
-from randfeat.loading import load
-from randfeat.pipeline import Pipeline
+from randfeat import models
+from randfeat.data.sources import Source, TokenSource, open_source
+from randfeat.data.sources import table as tables
+from randfeat.features.encoder import TIMM, Encoder, PipelineEncoder, open_encoder
+from randfeat.features.extract import extract
+from randfeat.features.store import META, FeatureStore
+from randfeat.pipeline.pipeline import Pipeline
 from randfeat.probes import FeatureSet, Labelled, hold_out
-from randfeat.sources import Source, TokenSource, open_source
-from randfeat.sources import table as tables
-from randfeat.store import META, FeatureStore
+from randfeat.utils import devices, unfinished
+from randfeat.weights.loading import load
 
 RANDOM = "random:"
 SHARE = 0.3
@@ -162,7 +163,7 @@ def _open(text: str, own: Sequence[str], device: torch.device, dtype: torch.dtyp
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if plain.startswith(TIMM):
-            from randfeat.timm_encoder import open_timm
+            from randfeat.features.timm_encoder import open_timm
 
             encoder = open_timm(plain.removeprefix(TIMM), own, device, dtype, fresh=True)
             encoder.name = text

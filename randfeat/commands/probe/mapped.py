@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from randfeat import devices, processes, progress
+from randfeat.data.sources.folder import FileSource
 from randfeat.probes import (
     LabelledFolder,
     Mapped,
@@ -19,23 +19,23 @@ from randfeat.probes import (
     paired_maps,
     read_label_map,
 )
-from randfeat.sources.folder import FileSource
+from randfeat.utils import devices, distributed, progress
 
-from .dense import dense_noise, dense_of, dense_references
+from .baselines import dense_noise, dense_of, dense_references
 from .inputs import names, open_contender
-from .measuring import random_weights, write
+from .pictures import Reader
 from .placing import Place, region
-from .reading import Reader
+from .tables import random_weights, write
 
 
 def measure(args: argparse.Namespace) -> None:
     """Every model on the same pixels of the same images; what is written lies in `args.out`."""
     parts, root = folders(args), Path(args.data)
     sources = [FileSource(args.data, root, [p.relative_to(root).as_posix() for p in part.images]) for part in parts]
-    with processes.ended_by_sigterm(), processes.group():
+    with distributed.ended_by_sigterm(), distributed.group():
         contenders = [open_contender(text, sources, args.spec, args, dense=True) for text in args.what]
         fresh = random_weights(contenders, sources, args.spec, args, dense=True) if args.baselines else []
-        if processes.rank() > 0:  # it has read its share
+        if distributed.rank() > 0:  # it has read its share
             return
     everyone = [*contenders, *fresh]
     entries = [dense_of(one, name) for one, name in zip(everyone, names(everyone), strict=True)]

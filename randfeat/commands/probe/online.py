@@ -10,12 +10,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from randfeat import devices
-from randfeat.decoding import default_workers
-from randfeat.encoders import Encoder, PipelineEncoder
+from randfeat.data.loader import default_workers
+from randfeat.data.sources import Source, TokenSource
+from randfeat.data.sources.folder import FileSource
+from randfeat.features.encoder import Encoder, PipelineEncoder
 from randfeat.probes import FeatureSet, Labelled, evaluate_online
-from randfeat.sources import Source, TokenSource
-from randfeat.sources.folder import FileSource
+from randfeat.utils import devices
 
 from .inputs import SHARE, Part, divided, open_data, open_model, part_of
 from .options import protocol
@@ -23,7 +23,7 @@ from .options import protocol
 
 def measure_online(text: str, data: str, args: argparse.Namespace) -> None:
     """The record of one model on DATA, whose images lie in files."""
-    from .measuring import write
+    from .tables import write
 
     if args.recipe is None or args.baselines or args.probe != "linear":
         raise ValueError("--online is for `probe linear` with a --recipe, without --baselines")

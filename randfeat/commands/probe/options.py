@@ -86,8 +86,8 @@ def add_machine(parser: argparse.ArgumentParser) -> None:
 
 def protocol(args: argparse.Namespace) -> Protocol:
     """What the options say."""
-    from randfeat import devices
     from randfeat.probes import Protocol
+    from randfeat.utils import devices
 
     return Protocol(
         seed=args.seed,

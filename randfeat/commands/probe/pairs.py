@@ -10,8 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from randfeat import processes
-from randfeat.pictures import png
+from randfeat.data.sources.folder import FileSource
 from randfeat.probes import (
     PCK,
     Chart,
@@ -26,13 +25,14 @@ from randfeat.probes import (
     pck,
     read_spair,
 )
-from randfeat.sources.folder import FileSource
+from randfeat.utils import distributed
+from randfeat.utils.drawing import png
 
-from .dense import Dense, dense_noise, dense_of, dense_references
+from .baselines import Dense, dense_noise, dense_of, dense_references
 from .inputs import names, open_contender
-from .measuring import random_weights, write
-from .reading import Reader
+from .pictures import Reader
 from .showing import pictures_of
+from .tables import random_weights, write
 
 PAIRS = 4  # shown, of the best and of the worst
 
@@ -43,10 +43,10 @@ def measure(args: argparse.Namespace) -> None:
     scored, choosing = read_spair(root, args.pairs), read_spair(root, args.choose_on) if len(args.spec) > 1 else []
     used = {path for pair in (*scored, *choosing) for path in (pair.source, pair.target)}
     source = FileSource(args.data, root, sorted(path.relative_to(root).as_posix() for path in used))
-    with processes.ended_by_sigterm(), processes.group():
+    with distributed.ended_by_sigterm(), distributed.group():
         contenders = [open_contender(text, [source], args.spec, args, dense=True) for text in args.what]
         fresh = random_weights(contenders, [source], args.spec, args, dense=True) if args.baselines else []
-        if processes.rank() > 0:  # it has read its share
+        if distributed.rank() > 0:  # it has read its share
             return
     everyone = [*contenders, *fresh]
     entries = [dense_of(one, name) for one, name in zip(everyone, names(everyone), strict=True)]

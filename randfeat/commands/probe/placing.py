@@ -8,7 +8,7 @@ from functools import partial
 import numpy as np
 from PIL import Image
 
-from randfeat.encoders import Encoder, PipelineEncoder
+from randfeat.features.encoder import Encoder, PipelineEncoder
 from randfeat.probes import Placement, stretched
 
 Place = Callable[[tuple[int, int]], Placement]  # of a picture of this width and height

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from randfeat.data import CentreCrop
-from randfeat.pipeline import Pipeline
+from randfeat.data.images import CentreCrop
+from randfeat.pipeline.pipeline import Pipeline
 from randfeat.probes import (
     Components,
     FeatureSet,
@@ -23,7 +23,7 @@ from randfeat.probes import (
 )
 
 from .inputs import Contender, Part, Sources
-from .reading import Reader, codebook, pipelines, read_by
+from .pictures import Reader, codebook, pipelines, read_by
 
 SIDE = 32  # pixels of the pictures that baselines see, at most
 LOOK = 16  # pictures that tell whether all are grey

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
-from randfeat.encoders import TIMM, Encoder, PipelineEncoder
-from randfeat.pictures import png
+from randfeat.data.sources import Source
+from randfeat.features.encoder import TIMM, Encoder, PipelineEncoder
 from randfeat.probes import Chart, map_sheet
-from randfeat.probes.sheets import Pictures
-from randfeat.sources import Source
+from randfeat.probes.report.sheets import Pictures
+from randfeat.utils.drawing import png
 
 from .inputs import RANDOM, Contender, Part, Sources
 

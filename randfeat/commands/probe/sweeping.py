@@ -12,8 +12,7 @@ from itertools import product
 import torch
 from sklearn.base import BaseEstimator
 
-from randfeat import devices, files, processes, progress
-from randfeat.encoders import TIMM, Encoder
+from randfeat.features.encoder import TIMM, Encoder
 from randfeat.probes import (
     Chart,
     Interval,
@@ -29,6 +28,7 @@ from randfeat.probes import (
     rank_readings,
 )
 from randfeat.probes import png as figure_png
+from randfeat.utils import atomic, devices, distributed, progress
 
 from .inputs import (
     RANDOM,
@@ -43,11 +43,11 @@ from .inputs import (
     open_model,
     read_contender,
 )
-from .measuring import cut, divide, measured, named, write
 from .options import protocol
 from .references import references
 from .showing import pictures_of
 from .sweep import AXES
+from .tables import cut, divide, measured, named, write
 
 TABLE = "readings.csv"
 TIMM_AXES = {"layers": AXES["layers"][0], "pools": ("mean", "cls", "grid2"), "shifts": AXES["shifts"][0]}
@@ -71,13 +71,13 @@ def measure(text: str, data: str | None, args: argparse.Namespace) -> None:
     how = protocol(args)
     if data is None and args.baselines:
         raise ValueError("--baselines read pictures: give MODEL and DATA")
-    with processes.ended_by_sigterm(), processes.group():
+    with distributed.ended_by_sigterm(), distributed.group():
         sources = [] if data is None else open_data(data, args.split, args.labels, args.label_column)
         if sources:  # what is wrong is said before anything is read
             divide(sources, data, args.tasks, args)
         texts = dict.fromkeys((text, fresh_of(text)) if args.baselines else (text,))
         contenders = [_open(one, sources, args) for one in texts]
-        if processes.rank() > 0:  # it has read its share
+        if distributed.rank() > 0:  # it has read its share
             return
     train, test = cut(contenders, data, args.tasks, args)
     found = _rank(contenders, train, args, how)
@@ -220,4 +220,4 @@ def _report(found: Sequence[Ranked], args: argparse.Namespace) -> None:
         for spec, score in ranked[:SHOWN]:
             print(f"  {100 * score.value:5.1f} [{100 * score.low:.1f}, {100 * score.high:.1f}]  {spec}")
     args.out.mkdir(parents=True, exist_ok=True)
-    files.write_bytes(args.out / TABLE, text.getvalue().encode())
+    atomic.write_bytes(args.out / TABLE, text.getvalue().encode())

@@ -32,7 +32,7 @@ def run(args: argparse.Namespace) -> None:
         from .online import measure_online
 
         return measure_online(args.what[0], args.what[1], args)
-    from .measuring import measure
+    from .tables import measure
 
     given = args.what or [",".join(stores)]
     tasks = EVERY if args.probe == "all" else (args.probe,)

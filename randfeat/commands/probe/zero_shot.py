@@ -11,16 +11,18 @@ import numpy as np
 import torch
 from PIL import Image
 
-from randfeat import devices, likelihood, progress, racing, weights
-from randfeat.loading import load
-from randfeat.pipeline import Pipeline
+from randfeat import weights
+from randfeat.data.sources import Source
+from randfeat.inference import likelihood, successive_halving
+from randfeat.inference.successive_halving import Race
+from randfeat.pipeline.pipeline import Pipeline
 from randfeat.probes import FeatureSet, Labelled, Record, evaluate_likelihood
-from randfeat.racing import Race
-from randfeat.sources import Source
+from randfeat.utils import devices, progress
+from randfeat.weights.loading import load
 
 from .inputs import SHARE, Contender, Part, divided, open_data, part_of
-from .measuring import measure, write
 from .options import protocol
+from .tables import measure, write
 
 
 def measure_likelihood(args: argparse.Namespace) -> None:
@@ -73,7 +75,9 @@ def _columns(
 ) -> dict[int, np.ndarray]:
     """By number of orders, the best class of each image: (runs, n)."""
     if args.race:
-        won = {k: racing.race(model.packed(), tokens, None, k, Race(), seed=args.seed)[1][:, 0] for k in counts}
+        won = {
+            k: successive_halving.race(model.packed(), tokens, None, k, Race(), seed=args.seed)[1][:, 0] for k in counts
+        }
         return {count: columns.numpy()[None] for count, columns in won.items()}
     each = likelihood.class_log_prob(model.packed(), tokens, None, max(counts), seed=args.seed)
     best = {}

@@ -1,0 +1,225 @@
+"""A recipe: which generator, how large, with or without labels, trained how, and how the machine is used for it. Read
+from the YAML files in `configs/`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields, is_dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Literal, get_type_hints
+
+import torch
+
+from randfeat import models
+from randfeat.data import conditions
+from randfeat.models import Generator
+
+
+@dataclass(frozen=True)
+class Training:
+    """How to train.
+
+    steps: optimiser steps. batch_size: images a step, of all processes together.
+    order: `random`, a fresh order per image and epoch, or another mode of `orders.MODES` for every image; by default
+        the model's own first, which is random where it can.
+    label_dropout: share of the times an image is seen that replace its label by the null class, for guidance.
+    other_crops: share of the times that show one of its other crops instead of the first. It falls from epoch to epoch
+        in proportion to the images still to be seen, so that the end of a long training shows first crops alone.
+        None (`null` in YAML) shows all crops equally often, to the end, as RandAR and ARPG were trained.
+    warmup: steps of linear warm-up to `learning_rate`. schedule: what follows, a `cosine` to `final_lr_ratio` of it;
+        `constant`; or `linear-end`, constant but for the last `decay_steps`, in which it falls to that ratio.
+    clip: largest global gradient norm.
+    ema: decay of the averaged weights that are validated and kept; 0 keeps the weights themselves.
+    eval_every: steps between validations. patience: validations without a new best before training stops (0: never).
+    max_not_finite: steps in a row with gradients that are not finite before training gives up; each is skipped.
+    """
+
+    steps: int = 1000
+    batch_size: int = 128
+    order: str | None = None
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.05
+    betas: tuple[float, float] = (0.9, 0.95)
+    warmup: int = 100
+    schedule: Literal["cosine", "constant", "linear-end"] = "cosine"
+    decay_steps: int | None = None
+    final_lr_ratio: float = 0.05
+    clip: float = 1.0
+    ema: float = 0.0
+    label_dropout: float = 0.1
+    other_crops: float | None = 0.0
+    eval_every: int = 100
+    patience: int = 0
+    max_not_finite: int = 10
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "eval_every", "max_not_finite"):
+            _check(self, name, 1, math.inf)
+        for name in ("learning_rate", "weight_decay", "warmup", "patience"):
+            _check(self, name, 0, math.inf)
+        for name in ("label_dropout", "other_crops", "final_lr_ratio", "ema"):
+            if getattr(self, name) is not None:
+                _check(self, name, 0, 1)
+        if not self.clip > 0:
+            raise ValueError(f"clip must be above 0, got {self.clip!r}: .inf clips nothing")
+        if self.schedule not in ("cosine", "constant", "linear-end"):
+            raise ValueError(f"schedule must be cosine, constant or linear-end, got {self.schedule!r}")
+        if (self.schedule == "linear-end") != (self.decay_steps is not None):
+            raise ValueError(f"decay_steps belongs to schedule linear-end, got {self.decay_steps} and {self.schedule}")
+        if self.decay_steps is not None:
+            _check(self, "decay_steps", 1, self.steps)
+
+
+@dataclass(frozen=True)
+class Running:
+    """How the machine is used. The weights do not depend on it beyond rounding, and on `micro_batch` in what dropout
+    drops; a run that was stopped goes on with another choice, too.
+
+    precision: of matrix products and attention; weights, sums and the optimiser are float32 always.
+    parallel: of several processes each has all weights (`ddp`) or a share of them (`fsdp`).
+    compile: each block through torch's compiler: a slow start, then faster on a GPU.
+    recompute: the backward pass computes the activations inside blocks again, which saves memory and costs time.
+    micro_batch: images that go through the network at once; 0 for all those of a process.
+    save_every: steps between checkpoints; a new best is saved, too. keep: how many of the last stay, beside the best.
+    """
+
+    precision: Literal["float32", "bfloat16"] = "float32"
+    parallel: Literal["ddp", "fsdp"] = "ddp"
+    compile: bool = False
+    recompute: bool = False
+    micro_batch: int = 0
+    save_every: int = 1000
+    keep: int = 2
+
+    def __post_init__(self) -> None:
+        for name, known in (("precision", ("float32", "bfloat16")), ("parallel", ("ddp", "fsdp"))):
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name} must be {' or '.join(known)}, got {getattr(self, name)!r}")
+        _check(self, "micro_batch", 0, math.inf)
+        for name in ("save_every", "keep"):
+            _check(self, name, 1, math.inf)
+
+
+def _check(settings: object, name: str, low: float, high: float) -> None:
+    value = getattr(settings, name)
+    if not low <= value <= high:
+        limits = f"{low} or more" if high == math.inf else f"from {low} to {high}"
+        raise ValueError(f"{name} must be {limits}, got {value!r}")
+
+
+@dataclass(frozen=True)
+class Size:
+    """The size of a generator: the keywords of `Generator` that do not follow from the data."""
+
+    embed_dim: int
+    depth: int
+    num_heads: int
+    num_kv_heads: int | None = None
+    ffn_dim: int | None = None
+    dropout: float = 0.0
+
+
+@dataclass(frozen=True)
+class Steering:
+    """How a generator learns to follow a condition.
+
+    kind: of the condition, made of the images or of those paired with them, see `conditions.KINDS`; None for a
+        generator without control.
+    width, depth: of the adapter, see `models.Control`.
+    dropout: share of the times an image is seen that show no condition, for guidance.
+    alone: train the adapter alone and leave the generator's weights as they are.
+    """
+
+    kind: str | None = None
+    width: int = 256
+    depth: int = 2
+    dropout: float = 0.1
+    alone: bool = False
+
+    def __post_init__(self) -> None:
+        if self.kind is not None:
+            conditions.kind_of(self.kind)  # raises for a wrong name
+        _check(self, "dropout", 0, 1)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """model: a registered name. labels: whether training sees them. size: of the generator. training: how it is
+    trained. running: how the machine is used. control: the condition it follows, if any.
+    """
+
+    model: str
+    labels: bool
+    size: Size
+    training: Training
+    running: Running = field(default_factory=Running)
+    control: Steering = field(default_factory=Steering)
+
+    def build(
+        self, grid: tuple[int, int], vocab_size: int, num_classes: int, patch: int = 1, channels: int = 1
+    ) -> Generator:
+        """A generator with fresh weights that are a function of the recipe's seed; label-free recipes have no class.
+
+        patch, channels: of the images that conditions are made of, pixels on a side of a token's and 1 or 3.
+        """
+        with torch.random.fork_rng():
+            torch.manual_seed(self.training.seed)
+            made = models.create(
+                self.model,
+                grid=grid,
+                vocab_size=vocab_size,
+                num_classes=num_classes if self.labels else 0,
+                **vars(self.size),
+            )
+            if self.control.kind is not None:
+                wanted = {name: getattr(self.control, name) for name in ("kind", "width", "depth")}
+                own = conditions.kind_of(self.control.kind).channels or channels
+                made.add_control(**wanted, patch=patch, channels=own)
+        return made
+
+
+def read_recipe(name: str | Path, changes: Sequence[str] = ()) -> Recipe:
+    """A recipe by its name in `configs/` or by the path of a YAML file, with changes such as `training.steps=100`.
+    Unknown, missing and ill-typed fields are errors.
+    """
+    from jsonargparse import ArgumentError, ArgumentParser
+
+    path = Path(name)
+    if path.suffix not in (".yaml", ".yml"):
+        packaged = resources.files("randfeat.configs")
+        names = sorted(entry.name[:-5] for entry in packaged.iterdir() if entry.name.endswith(".yaml"))
+        if name not in names:
+            raise ValueError(f"no recipe {name!r}, expected a path ending in .yaml or one of {', '.join(names)}")
+        text = (packaged / f"{name}.yaml").read_text("utf-8")
+    else:
+        text = path.read_text("utf-8")
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(Recipe)
+    for change in changes:
+        _check_field(change)
+    try:
+        base = parser.parse_string(text, defaults=False)
+        said = [f"--{change}" for change in changes]
+        return Recipe(**vars(parser.instantiate(parser.parse_args(said, namespace=base))))
+    except ArgumentError as error:
+        problem = re.sub(r"Parser key |typing\.|<class |(?<=')>", "", " ".join(str(error).split()))
+        raise ValueError(f"recipe {name}: {problem}") from None
+
+
+def _check_field(change: str) -> None:
+    """A ValueError for a change that is none, or is of no field, which names those that there are."""
+    path, equals, _ = change.partition("=")
+    known = []
+    for part, kind in get_type_hints(Recipe).items():
+        known += [f"{part}.{one.name}" for one in fields(kind)] if is_dataclass(kind) else [part]
+    if equals and path in known:
+        return
+    near = difflib.get_close_matches(path, known, 1) or [one for one in known if one.endswith(f".{path}")]
+    hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(known)}"
+    raise ValueError(f"a recipe is changed by FIELD=VALUE, and {change!r} is none: {hint}")

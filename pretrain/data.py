@@ -1,0 +1,193 @@
+"""What a step sees: pure functions of (seed, epoch, sample) and of the step's number, whoever asks and whenever.
+
+A step's images are those of its place in the epoch's shuffle. They go through the network in pieces, and each process
+takes every W-th piece, so the number of processes decides who computes something and not what is computed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from collections.abc import Generator as Stream
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from randfeat.models import Generator, orders
+from randfeat.utils import rng
+
+from .config import Training
+
+
+class Some:
+    """Some rows of an array that stays where it is."""
+
+    def __init__(self, array: np.ndarray, rows: np.ndarray) -> None:
+        self.array, self.rows = array, rows
+        self.shape, self.ndim = (len(rows), *array.shape[1:]), array.ndim
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: Any) -> np.ndarray:
+        first, *others = index if isinstance(index, tuple) else (index,)
+        return self.array[(self.rows[first], *others)]
+
+
+# int (n, N) or (n, crops, N) in raster space: a tensor, an array, or the mapped file of a token store, or some of it
+Tokens = Tensor | np.ndarray | Some
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What goes through the network at once.
+
+    piece: its number in the step. weight: 1, or 0 for one that a process repeats because others have one piece more.
+    paired: the tokens (B, N) of the pictures that belong to the images, where there are such.
+    """
+
+    tokens: Tensor  # (B, N) raster space
+    labels: Tensor  # (B,) after label dropout
+    order: Tensor  # (B, N)
+    piece: int = 0
+    weight: float = 1.0
+    paired: Tensor | None = None
+
+    @property
+    def shown(self) -> tuple[Tensor, ...]:
+        """What an objective is called with."""
+        return self.tokens, self.labels, self.order, *(() if self.paired is None else (self.paired,))
+
+    def to(self, device: torch.device) -> Batch:
+        return self._with(lambda x: x.to(device, non_blocking=True))
+
+    def pinned(self) -> Batch:
+        """In memory from which a GPU copies while others compute."""
+        return self._with(Tensor.pin_memory)
+
+    def _with(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        tokens, labels, order, *paired = map(change, self.shown)
+        return replace(self, tokens=tokens, labels=labels, order=order, paired=paired[0] if paired else None)
+
+
+@dataclass(frozen=True)
+class Share:
+    """Which of a step's pieces are a process's. size: images of a piece; 0 makes one for each process."""
+
+    size: int = 0
+    rank: int = 0
+    world: int = 1
+
+    def of(self, rows: Tensor) -> list[tuple[int, float, Tensor]]:
+        """Number, weight and rows of each piece; all processes have equally many."""
+        pieces = rows.split(self.size) if self.size else rows.tensor_split(min(self.world, len(rows)))
+        mine = [(i, 1.0, pieces[i]) for i in range(self.rank, len(pieces), self.world)]
+        missing = math.ceil(len(pieces) / self.world) - len(mine)
+        return mine + [(0, 0.0, pieces[0])] * missing
+
+
+class Batches:
+    """The batches of any step, epoch after epoch; an epoch's last, smaller step is kept."""
+
+    def __init__(
+        self,
+        tokens: Tokens,
+        labels: Tensor | None,
+        model: Generator,
+        config: Training,
+        share: Share | None = None,
+        paired: Tokens | None = None,
+    ) -> None:
+        """labels: (n,) class indices, or None to show none. paired: row i, and crop j, of them belongs to that of
+        `tokens`.
+        """
+        self.paired = paired
+        self.tokens, self.labels, self.config, self.share = tokens, labels, config, share or Share()
+        self.grid, self.num_classes = model.grid, model.num_classes
+        self.order = model.check_order_mode(config.order)
+        self.steps_per_epoch = math.ceil(len(tokens) / config.batch_size)
+        self._shuffled = -1, torch.empty(0)
+
+    def images(self, step: int) -> int:
+        """How many images step 0, 1, ... has, in all processes together."""
+        return min(self.config.batch_size, len(self.tokens) - step % self.steps_per_epoch * self.config.batch_size)
+
+    def rows(self, step: int) -> Tensor:
+        """The images of step 0, 1, ...: int64 (B,)."""
+        epoch, place = divmod(step, self.steps_per_epoch)
+        shuffled_epoch, shuffled = self._shuffled  # together: another thread may ask for another epoch
+        if shuffled_epoch != epoch:
+            shuffled = shuffle(self.config.seed, epoch, len(self.tokens))
+            self._shuffled = epoch, shuffled
+        return shuffled[place * self.config.batch_size :][: self.config.batch_size].long()
+
+    def at(self, step: int) -> list[Batch]:
+        """This process's pieces of step 0, 1, ..."""
+        epoch = step // self.steps_per_epoch
+        return [self.show(epoch, rows, piece, weight) for piece, weight, rows in self.share.of(self.rows(step))]
+
+    def show(self, epoch: int, rows: Tensor, piece: int = 0, weight: float = 1.0) -> Batch:
+        """These images as an epoch shows them: order, label and crop."""
+        config = self.config
+        order = orders.make(self.order, self.grid, rng.derive(config.seed, epoch, 1, rows))
+        label = torch.full_like(rows, self.num_classes)
+        if self.labels is not None:
+            kept = rng.uniform(rng.derive(config.seed, epoch, 2, rows), 1)[:, 0] >= config.label_dropout
+            label = torch.where(kept, self.labels[rows], label)
+        crop = self._crop(epoch, rows)
+        paired = None if self.paired is None else take(self.paired, rows, crop)
+        return Batch(take(self.tokens, rows, crop), label, order, piece, weight, paired)
+
+    def ahead(self, first: int, pin: bool = False) -> Stream[list[Batch], None, None]:
+        """The steps from `first` to the recipe's last; a thread makes the next while one is used."""
+
+        def make(step: int) -> list[Batch]:
+            made = self.at(step)
+            return [batch.pinned() for batch in made] if pin else made
+
+        with ThreadPoolExecutor(1) as pool:
+            waiting = pool.submit(make, first) if first < self.config.steps else None
+            for step in range(first + 1, self.config.steps + 1):
+                assert waiting is not None
+                made = waiting.result()
+                if step < self.config.steps:
+                    waiting = pool.submit(make, step)
+                yield made
+
+    def _crop(self, epoch: int, rows: Tensor) -> Tensor | None:
+        if self.tokens.ndim == 2:
+            return None
+        count, config = self.tokens.shape[1], self.config
+        other, which = rng.uniform(rng.derive(config.seed, epoch, 4, rows), 2).unbind(-1)
+        if config.other_crops is None:
+            return (which * count).long()
+        left = 1 - epoch * len(self.tokens) / (config.steps * config.batch_size)
+        return (other < config.other_crops * left) * (1 + (which * (count - 1)).long()) % count
+
+
+def shuffle(seed: int, epoch: int, count: int) -> Tensor:
+    """The epoch's sequence of images: int32 (n,)."""
+    return rng.bits(rng.derive(seed, epoch, 0), count).argsort(stable=True).int()
+
+
+def take(tokens: Tokens, rows: Tensor, crop: Tensor | None = None) -> Tensor:
+    """Rows of (n, N), or of (n, crops, N) with a crop for each: int64 (B, N), read in the order of the disk."""
+    if isinstance(tokens, Tensor):
+        return tokens[rows if crop is None else (rows, crop)].long()
+    order = rows.argsort()
+    index: Any = rows[order].numpy()
+    index = index if crop is None else (index, crop[order].numpy())
+    read = torch.empty(len(rows), tokens.shape[-1], dtype=torch.int64)
+    read[order] = torch.from_numpy(tokens[index].astype(np.int64))
+    return read
+
+
+def as_labels(labels: Sequence[int | None] | np.ndarray | Tensor | None, num_classes: int) -> Tensor | None:
+    """Labels as int64 (n,), the null class for an image without one."""
+    if labels is None or isinstance(labels, Tensor):
+        return labels if labels is None else labels.long()
+    return torch.tensor([num_classes if label is None else int(label) for label in labels])

@@ -1,0 +1,1 @@
+"""Estimators that are trained on features: k-NN, linear, attentive and SVM."""

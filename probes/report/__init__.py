@@ -1,0 +1,1 @@
+"""Records of evaluations, and the plots, picture sheets and pages made of them."""

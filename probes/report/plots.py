@@ -1,0 +1,298 @@
+"""Charts of scores. Each function returns a figure of matplotlib, which `drawing.png` turns into the bytes of a file.
+
+Scores lie in 0..1 and are drawn in percent. Figures are made without pyplot, so nothing is left behind and no window is
+asked for. Names are shown as they are, never as mathematics, and cut where they are too long.
+"""
+
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from itertools import takewhile
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import FixedLocator, NullLocator
+from numpy.typing import NDArray
+
+from ..stats import Difference, Interval
+from .style import BAD, COLOURS, GOOD, INK, LONGEST, SOFT, axes, colours, legend, some, text, titled
+
+_WRITTEN_CLASSES = 20  # up to so many classes every cell of a confusion matrix has its number, and every class its name
+_SHOWN_CLASSES = 40  # bars
+_SHOWN_CANDIDATES = 30
+_SETTING = re.compile(r"(?P<rest>.*?) ?(?P<name>\w+)=(?P<value>-?\d+(\.\d+)?(e[-+]?\d+)?)")
+
+
+def curves(
+    lines: Mapping[str, Mapping[str, Interval]], xlabel: str = "layer", ylabel: str = "held-out accuracy, %"
+) -> Figure:
+    """One line with a band, the interval, for each name; the keys inside are the places along x, in order.
+
+    A place that a line has no interval for is left out of it.
+    """
+    some(lines, "lines")
+    places = list(dict.fromkeys(place for line in lines.values() for place in line))
+    figure = Figure(figsize=(max(4.6, min(9.0, 0.45 * len(places) + 3)), 3.4), layout="constrained")
+    ax = axes(figure.subplots(), grid="y")
+    for (name, line), colour in zip(lines.items(), colours(len(lines)), strict=True):
+        x = [places.index(place) for place in line]
+        value, low, high = _percent(line.values())
+        ax.plot(x, value, "o-", color=colour, ms=3.5, lw=1.6, label=text(name))
+        ax.fill_between(x, low, high, color=colour, alpha=0.13, lw=0)
+    ax.set_xticks(range(len(places)), [text(place) for place in places], rotation=0 if len(places) <= 16 else 90)
+    ax.set(xlabel=xlabel, ylabel=ylabel)
+    legend(ax, len(lines))
+    return figure
+
+
+def heat_maps(
+    maps: Mapping[str, Mapping[str, Mapping[str, float]]], label: str = "held-out accuracy, %", columns: int = 3
+) -> Figure:
+    """For each title a map of scores by row and column, all in one colour scale; the highest score of all is framed.
+
+    A row that has no score for a column, or NaN, leaves the cell empty: no reading was made there.
+    """
+    some(maps, "maps")
+    grids = {title: _grid(rows) for title, rows in maps.items()}
+    scores = 100 * np.concatenate([grid.ravel() for _, _, grid in grids.values()])
+    if not np.isfinite(scores).any():
+        raise ValueError("maps hold no score, expected one or more; score some readings first.")
+    lowest, highest = np.nanmin(scores), np.nanmax(scores)
+    across = min(columns, len(maps))
+    down = -(-len(maps) // across)
+    tallest = max(len(rows) for rows, _, _ in grids.values())
+    widest = max(len(names) for _, names, _ in grids.values())
+    name = max(len(row) for rows, _, _ in grids.values() for row in rows)
+    size = across * (0.46 * widest + 0.07 * min(name, LONGEST) + 0.4) + 1.0, down * (0.32 * tallest + 0.75)
+    figure = Figure(figsize=size, layout="constrained")
+    places = figure.subplots(down, across, squeeze=False)
+    for ax in places.flat[len(maps) :]:
+        ax.axis("off")
+    for ax, (title, (rows, names, grid)) in zip(places.flat, grids.items(), strict=False):
+        shown = 100 * grid
+        image = ax.imshow(shown, vmin=lowest, vmax=highest, cmap="viridis", aspect="auto")
+        ax.set_facecolor("#eef0f4")
+        titled(ax, title)
+        ax.set_xticks(range(len(names)), [text(column) for column in names], fontsize=8)
+        ax.set_yticks(range(len(rows)), [text(row) for row in rows], fontsize=8)
+        ax.tick_params(length=0)
+        ax.spines[:].set_visible(False)
+        for (r, c), score in np.ndenumerate(shown):
+            if np.isfinite(score):
+                dark = score < (lowest + highest) / 2
+                best = score == highest
+                style = dict(fontsize=7, color="w" if dark else INK, weight="bold" if best else "normal")
+                ax.text(c, r, f"{score:.1f}", ha="center", va="center", **style)
+                if best:
+                    ax.add_patch(Rectangle((c - 0.5, r - 0.5), 1, 1, fill=False, ec=BAD, lw=2, clip_on=False))
+    figure.colorbar(image, ax=places, shrink=0.8, label=label, pad=0.01)
+    return figure
+
+
+def confusion(truth: NDArray, predicted: NDArray, title: str = "", classes: Sequence[str] | None = None) -> Figure:
+    """What images of each class (rows) were taken for (columns), in percent of the row.
+
+    truth, predicted: labels (n,); classes: their names, in the order of the sorted labels of either.
+    """
+    labels, codes = np.unique(np.concatenate([truth, predicted]), return_inverse=True)
+    names = [str(label) for label in labels] if classes is None else list(classes)
+    if len(names) != len(labels):
+        raise ValueError(f"{len(names)} classes for {len(labels)} labels: give one name for each label that occurs.")
+    counts = np.zeros((len(labels), len(labels)))
+    np.add.at(counts, (codes[: len(truth)], codes[len(truth) :]), 1)
+    total = counts.sum(axis=1, keepdims=True)
+    shares = 100 * np.divide(counts, total, out=np.zeros_like(counts), where=total > 0)
+    written = len(labels) <= _WRITTEN_CLASSES
+    side = 2.2 + (0.36 * len(labels) if written else 4.5)
+    figure = Figure(figsize=(side + 0.8, side), layout="constrained")
+    ax = figure.subplots()
+    # a root of the share, so that rare confusions are seen beside the diagonal
+    ax.imshow(np.sqrt(shares), vmin=0, vmax=10, cmap="Blues", interpolation="nearest")
+    if written:
+        turn = 0 if max(map(len, names)) <= 3 else 90
+        ax.set_xticks(range(len(names)), [text(name, 20) for name in names], rotation=turn, fontsize=8)
+        ax.set_yticks(range(len(names)), [text(name, 20) for name in names], fontsize=8)
+        for (r, c), share in np.ndenumerate(shares):
+            if share:
+                colour = "w" if share > 45 else INK
+                ax.text(c, r, f"{share:.0f}", ha="center", va="center", fontsize=7, color=colour)
+    ax.tick_params(length=0)
+    ax.set(xlabel="predicted", ylabel="true class")
+    titled(ax, title)
+    return figure
+
+
+def class_bars(per_class: Mapping[str, Mapping[str, float]], label: str = "correct, %") -> Figure:
+    """Scores of each class as bars, the worst class first by the mean over the names; of many classes the worst and the
+    best ones. per_class: for each name the score by class; a class that a name lacks, or NaN, has no bar.
+    """
+    some(per_class, "per_class")
+    classes = list(dict.fromkeys(c for scores in per_class.values() for c in scores))
+    grid = np.array([[scores.get(c, np.nan) for c in classes] for scores in per_class.values()])
+    classes = [c for c, there in zip(classes, np.isfinite(grid).any(axis=0), strict=True) if there]
+    grid = 100 * grid[:, np.isfinite(grid).any(axis=0)]
+    order = np.argsort(np.nanmean(grid, axis=0), kind="stable")
+    half = _SHOWN_CLASSES // 2
+    left_out = len(order) - 2 * half
+    if left_out > 0:
+        order = np.concatenate([order[:half], order[-half:]])
+    across = min(11.0, 1.6 + max(3.0, 0.24 * len(order) * len(grid) ** 0.5))
+    figure = Figure(figsize=(across, 3.2), layout="constrained")
+    ax = axes(figure.subplots(), grid="y")
+    width = 0.8 / len(grid)
+    for i, (name, colour) in enumerate(zip(per_class, colours(len(grid)), strict=True)):
+        place = np.arange(len(order)) + (i - (len(grid) - 1) / 2) * width
+        ax.bar(place, grid[i, order], width, color=colour, label=text(name))
+    names = [text(classes[i], 24) for i in order]
+    turn = 0 if max(map(len, names), default=0) * len(names) <= 60 else 90
+    ax.set_xticks(range(len(order)), names, rotation=turn, fontsize=8)
+    ax.set(ylabel=label, ylim=(0, 104), xlim=(-0.6, len(order) - 0.4))
+    if left_out > 0:
+        ax.axvline(half - 0.5, color=SOFT, lw=0.8, ls=":")
+        ax.set_xlabel(f"the {half} worst and the {half} best classes; {left_out:,} between them are not shown")
+    if len(grid) > 1:
+        legend(ax, len(grid))
+    return figure
+
+
+def intervals(panels: Mapping[str, Mapping[str, Interval]], soft: Collection[str] = ()) -> Figure:
+    """Values with their intervals side by side: a panel for each title, a line for each name, in the order given.
+
+    soft: names that are drawn in grey, such as those of baselines.
+    """
+    some(panels, "panels")
+    names = list(dict.fromkeys(name for rows in panels.values() for name in rows))
+    colour_of = {name: SOFT if name in soft else COLOURS[0] for name in names}
+    size = 0.075 * min(LONGEST, max(map(len, names))) + 3.4 * len(panels), 0.28 * len(names) + 0.9
+    figure = Figure(figsize=size, layout="constrained")
+    places = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    for ax, (title, rows) in zip(places, panels.items(), strict=True):
+        axes(ax, grid="x")
+        value, low, high = _percent(rows.values())
+        _whiskers(ax, [names.index(name) for name in rows], value, low, high, [colour_of[name] for name in rows])
+        titled(ax, title)
+        ax.set_yticks(range(len(names)), [text(name) for name in names], fontsize=8)
+        ax.set_ylim(len(names) - 0.5, -0.7)
+        ax.tick_params(axis="y", length=0)
+        ax.set_xlabel("%, with 95 % interval", fontsize=8)
+    return figure
+
+
+def differences(rows: Mapping[str, Difference], holds: Mapping[str, bool]) -> Figure:
+    """Paired differences with their intervals, a line for each name; those that hold are drawn in full colour."""
+    some(rows, "differences")
+    size = 0.075 * min(2 * LONGEST, max(map(len, rows))) + 3.8, 0.34 * len(rows) + 0.9
+    figure = Figure(figsize=size, layout="constrained")
+    ax = axes(figure.subplots(), grid="x")
+    value, low, high = _percent(rows.values())
+    ax.axvline(0, color=INK, lw=1)
+    full = [holds[name] for name in rows]
+    shades = [(GOOD if v > 0 else BAD) if held else SOFT for v, held in zip(value, full, strict=True)]
+    _whiskers(ax, range(len(rows)), value, low, high, shades, "+.1f", full)
+    ax.set_yticks(range(len(rows)), [text(name, 2 * LONGEST) for name in rows], fontsize=8)
+    ax.set_ylim(len(rows) - 0.5, -0.7)
+    ax.tick_params(axis="y", length=0)
+    ax.set_xlabel("difference in percentage points, with 95 % interval; full: holds after Holm", fontsize=8)
+    return figure
+
+
+def search(scores: Mapping[str, float], chosen: str, label: str = "held-out accuracy, %") -> Figure:
+    """Held-out scores of the candidates of a search, the chosen one marked.
+
+    Where candidates are named by a number at their end, as in "linear standard C=0.1", they are lines over it;
+    otherwise they are ranked, the best first. What all names begin with, up to a "/", is the title.
+    """
+    some(scores, "scores")
+    parts = zip(*(name.split("/")[:-1] for name in scores), strict=False)
+    shared = "".join(f"{column[0]}/" for column in takewhile(lambda column: len(set(column)) == 1, parts))
+    cut = {name.removeprefix(shared): 100 * score for name, score in scores.items()}
+    picked = chosen.removeprefix(shared)
+    found = [_SETTING.fullmatch(name) for name in cut]
+    settings = {match["name"] for match in found if match}
+    lines: dict[str, dict[float, float]] = {}
+    for match, score in zip(found, cut.values(), strict=True):
+        if match:
+            lines.setdefault(match["rest"], {})[float(match["value"])] = score
+    if len(settings) == 1 and all(found) and len(lines) <= len(COLOURS) and max(map(len, lines.values())) > 2:
+        figure = _search_lines(lines, settings.pop(), _SETTING.fullmatch(picked), len(scores), label)
+    else:
+        figure = _search_ranks(cut, picked, label)
+    titled(figure.axes[0], shared.rstrip("/"))
+    return figure
+
+
+def _search_lines(
+    lines: Mapping[str, Mapping[float, float]], setting: str, chosen: re.Match[str] | None, count: int, label: str
+) -> Figure:
+    figure = Figure(figsize=(5.2, 3.2), layout="constrained")
+    ax = axes(figure.subplots(), grid="y")
+    for (name, line), colour in zip(lines.items(), colours(len(lines)), strict=True):
+        places = sorted(line)
+        heights = [line[place] for place in places]
+        ax.plot(
+            places,
+            heights,
+            "o-",
+            color=colour,
+            ms=4,
+            lw=1.4,
+            label=text(name.rstrip("/ ") or f"{setting} fixed in advance"),
+        )
+        if chosen and chosen["rest"] == name and float(chosen["value"]) in line:
+            at = float(chosen["value"])
+            ax.plot(at, line[at], "o", ms=11, mfc="none", mec=INK, mew=1.4)
+    places = sorted({place for line in lines.values() for place in line})
+    if min(places) > 0 and max(places) > 9 * min(places):
+        ax.set_xscale("log")
+    ax.xaxis.set_major_locator(FixedLocator(places))
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.set_xticklabels([f"{place:g}" for place in places])
+    ax.set(xlabel=f"{setting} ({count:,} candidates; ring: chosen)", ylabel=label)
+    legend(ax, len(lines))
+    return figure
+
+
+def _search_ranks(scores: Mapping[str, float], chosen: str, label: str) -> Figure:
+    ranked = sorted(scores, key=lambda name: -scores[name])
+    shown = ranked[:_SHOWN_CANDIDATES]
+    size = 0.075 * min(LONGEST, max(map(len, shown))) + 3.4, 0.19 * len(shown) + 0.9
+    figure = Figure(figsize=size, layout="constrained")
+    ax = axes(figure.subplots(), grid="x")
+    for place, name in enumerate(shown):
+        ax.plot(scores[name], place, "o", ms=5, color=GOOD if name == chosen else COLOURS[0])
+    ax.set_yticks(range(len(shown)), [text(name) for name in shown], fontsize=7.5)
+    ax.set_ylim(len(shown) - 0.4, -0.6)
+    best = f"the best {len(shown)} of {len(scores):,}" if len(shown) < len(scores) else f"{len(shown)}"
+    ax.set_xlabel(f"{label} ({best} candidates; green: chosen)", fontsize=8)
+    return figure
+
+
+def _whiskers(
+    ax: Axes,
+    places: Iterable[int],
+    value: NDArray[np.float64],
+    low: NDArray[np.float64],
+    high: NDArray[np.float64],
+    shades: Sequence[str],
+    form: str = ".1f",
+    full: Sequence[bool] | None = None,
+) -> None:
+    """Lying intervals with their values written over them. full: those whose dot is filled, all if None."""
+    for i, place in enumerate(places):
+        ax.plot([low[i], high[i]], [place, place], color=shades[i], lw=2, solid_capstyle="round")
+        ax.plot(value[i], place, "o", color=shades[i], ms=5, mfc=shades[i] if full is None or full[i] else "w")
+        words: dict[str, Any] = dict(textcoords="offset points", ha="center", fontsize=6.5, color=INK)
+        ax.annotate(f"{value[i]:{form}}", (value[i], place), (0, 4), **words)
+
+
+def _grid(rows: Mapping[str, Mapping[str, float]]) -> tuple[list[str], list[str], NDArray[np.float64]]:
+    columns = list(dict.fromkeys(column for row in rows.values() for column in row))
+    values = [[row.get(column, np.nan) for column in columns] for row in rows.values()]
+    return list(rows), columns, np.array(values, dtype=np.float64).reshape(len(rows), len(columns))
+
+
+def _percent(found: Iterable[Interval]) -> NDArray[np.float64]:
+    """Values, lows and highs, (3, n)."""
+    return 100 * np.array([[i.value, i.low, i.high] for i in found]).reshape(-1, 3).T

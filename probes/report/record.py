@@ -1,0 +1,308 @@
+"""The record of an evaluation, on disk and in a table; and what may be claimed from several of them.
+
+<task>-<name>.json   a `Record`
+<task>-<name>.npz    its arrays, an entry for each test image: for paired comparisons and for pictures
+results.csv          a row with the headline of each record of the directory
+"""
+
+import csv
+import hashlib
+import io
+import json
+import re
+import subprocess
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from randfeat.utils.atomic import write_bytes
+
+from ..stats import Claim, Difference, Interval, holm, paired
+
+FORMAT = "evaluation of randfeat, version 1"
+RESULTS = "results.csv"
+TASKS = (
+    "knn",
+    "linear",
+    "attentive",
+    "fewshot",
+    "retrieval",
+    "correspondence",
+    "segmentation",
+    "cluster",
+    "likelihood",
+)
+CHOSEN = "chosen"  # the metric of what was chosen on train, where the headline was fixed in advance
+_COLUMNS = (
+    "task",
+    "name",
+    "metric",
+    "value",
+    "low",
+    "high",
+    "n",
+    "chosen",
+    "baseline",
+    "seconds",
+    "made_with",
+    "record",
+)
+_PACKAGES = ("randfeat", "numpy", "scikit-learn", "faiss-cpu", "torch")
+_CLAIM_DRAWS = 40  # for each claim of a family, so that Holm's smallest p can be reached: see `holm`
+
+
+@dataclass(frozen=True)
+class Record:
+    """One evaluation of one feature by one probe.
+
+    name: whose features. task: one of TASKS. scores: by metric, each in 0..1; the first is the headline.
+    chosen: the candidate that was chosen on train, "" where there was no choice. search: the score of every candidate
+    on held-out images of train. per_class: of the headline. settings: of probe and split, JSON. fingerprints: of
+    features, data and labels. made_with: versions, and the git commit where there is one. seconds: it took.
+
+    arrays: by name, a row for each test image:
+        "right"             the headline's score of each image, in 0..1: its mean is the headline. Of segmentation, what
+                            each image adds to it, which may lie outside: see `Overlaps.scores`
+        "right <metric>"    the same for others of `scores`, where each image has one
+        "runs", "runs <metric>"  the same (runs, n), where several draws or seeds were scored
+        "paths", "truth"    the name of each image and its label; "predicted", its predicted label, for classifiers
+        "groups"            the group of each image, where there are groups
+        "nearest"           retrieval: rows (n, 10) of "gallery", all test images, that are nearest, the best first
+    """
+
+    name: str
+    task: str
+    scores: dict[str, Interval]
+    chosen: str = ""
+    search: dict[str, float] = field(default_factory=dict)
+    per_class: dict[str, float] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
+    fingerprints: dict[str, str] = field(default_factory=dict)
+    made_with: dict[str, str] = field(default_factory=dict)
+    seconds: float = 0.0
+    arrays: dict[str, NDArray[Any]] = field(default_factory=dict, compare=False, repr=False)
+
+    @property
+    def headline(self) -> str:
+        """The metric that stands for the record."""
+        return next(iter(self.scores))
+
+    @property
+    def is_baseline(self) -> bool:
+        """Whether it is something to beat."""
+        return bool(self.settings.get("baseline"))
+
+    @property
+    def stem(self) -> str:
+        """The name of its files without suffix."""
+        slug = re.sub(r"[^A-Za-z0-9._=+*,-]+", "-", self.name).strip("-.").replace("*", "x")[:100]
+        digest = hashlib.sha256(self.name.encode()).hexdigest()[:6]  # two names may be spelled alike
+        return f"{self.task}-{slug}-{digest}"
+
+    def save(self, directory: str | Path) -> Path:
+        """Writes JSON, arrays and the row in results.csv; returns the path of the JSON, which is written last.
+
+        A record of the same task and name is replaced. No file is ever half written.
+        """
+        folder = Path(directory)
+        folder.mkdir(parents=True, exist_ok=True)
+        packed = io.BytesIO()
+        np.savez_compressed(packed, **self.arrays)  # type: ignore[arg-type]
+        path = folder / f"{self.stem}.json"
+        path.unlink(missing_ok=True)  # not with the arrays of another
+        write_bytes(path.with_suffix(".npz"), packed.getvalue())
+        content = {"format": FORMAT, **{key: value for key, value in asdict(self).items() if key != "arrays"}}
+        write_bytes(path, (json.dumps(content, indent=2, allow_nan=False) + "\n").encode())
+        self._add_row(folder / RESULTS)
+        return path
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Record":
+        """Opens the JSON that `save` wrote, and its arrays. Raises a FileNotFoundError, or a ValueError for a file that
+        is no record."""
+        path = Path(path)
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            if content.pop("format") != FORMAT:
+                raise KeyError("format")
+            content["scores"] = {metric: Interval(**score) for metric, score in content["scores"].items()}
+            with np.load(path.with_suffix(".npz"), allow_pickle=False) as arrays:
+                return cls(**content, arrays=dict(arrays))
+        except FileNotFoundError:
+            raise
+        except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
+            raise ValueError(f"{path} is no record of an evaluation ({error}); give a JSON file of a probe.") from error
+
+    def _add_row(self, path: Path) -> None:
+        rows = []
+        if path.exists():
+            with path.open(encoding="utf-8", newline="") as file:
+                rows = [row for row in csv.reader(file)][1:]
+        score = self.scores[self.headline]
+        made = " ".join(f"{name}={value}" for name, value in self.made_with.items())
+        row = [self.task, self.name, self.headline, score.value, score.low, score.high, score.n, self.chosen]
+        row += ["yes" if self.is_baseline else "no", round(self.seconds, 3), made, f"{self.stem}.json"]
+        kept = [other for other in rows if other[-1:] != row[-1:]]
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerows([_COLUMNS, *kept, row])
+        write_bytes(path, text.getvalue().encode())
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The difference `a - b` of two records in one metric over the same test images, and what Holm's correction over
+    all comparisons made together leaves of it."""
+
+    task: str
+    metric: str
+    a: str
+    b: str
+    difference: Difference
+    claim: Claim
+
+
+def load_all(directory: str | Path) -> list[Record]:
+    """The records of a directory in the order of results.csv, without any whose replacement was interrupted."""
+    path = Path(directory) / RESULTS
+    if not path.exists():
+        raise FileNotFoundError(f"there is no {RESULTS} in {directory}; give the folder that a probe wrote.")
+    with path.open(encoding="utf-8", newline="") as file:
+        files = [path.with_name(row["record"]) for row in csv.DictReader(file)]
+    return [Record.load(file) for file in files if file.exists()]
+
+
+def strongest_baseline(records: Sequence[Record], metric: str) -> Record | None:
+    """The baseline of one task that was best on held-out images of train, or, where nothing is held out (retrieval,
+    clusters), the one with the highest score, which is the hardest to beat. The first of equals."""
+    baselines = [record for record in records if record.is_baseline and metric in record.scores]
+    if not baselines:
+        return None
+    on_train = all(record.search for record in baselines)
+
+    def promise(record: Record) -> float:
+        if not on_train:
+            return record.scores[metric].value
+        fixed = [score for name, score in record.search.items() if name.endswith(f"/{metric}")]
+        return max(fixed or record.search.values())  # a metric that was fixed in advance has candidates of its name
+
+    return max(baselines, key=promise)
+
+
+def compare(records: Sequence[Record], seed: int = 0, level: float = 0.95) -> list[Comparison]:
+    """For each task and its headline (and the metric "chosen" beside it): every two records that are no baselines, and
+    each of them with the strongest baseline, by `paired` differences; the p-values of all are one family.
+
+    All records of a task must have scored the same test images.
+    """
+    pairs = []
+    for task in dict.fromkeys(record.task for record in records):
+        own = [record for record in records if record.task == task]
+        _check_same_images(own)
+        contenders = [record for record in own if not record.is_baseline] or own
+        metrics = dict.fromkeys(record.headline for record in own) | dict.fromkeys([CHOSEN])
+        for metric in metrics:
+            scored = [record for record in contenders if metric in record.scores]
+            best = strongest_baseline(own, metric)
+            pairs += [(metric, a, b) for a, b in combinations(scored, 2)]
+            pairs += [(metric, a, best) for a in scored if best is not None and best is not a]
+    if not pairs:
+        return []
+    draws = max(2000, 2 * _CLAIM_DRAWS * len(pairs))
+    differences = [
+        paired(runs_of(a, metric), runs_of(b, metric), a.arrays.get("groups"), draws, seed, level)
+        for metric, a, b in pairs
+    ]
+    claims = holm({str(i): difference.p for i, difference in enumerate(differences)}, level)
+    return [
+        Comparison(a.task, metric, a.name, b.name, difference, claim)
+        for (metric, a, b), difference, claim in zip(pairs, differences, claims.values(), strict=True)
+    ]
+
+
+def runs_of(record: Record, metric: str) -> NDArray[np.float64]:
+    """The score of each test image in one metric, (n,), or (runs, n) where there are several runs."""
+    own = "" if metric == record.headline else f" {metric}"
+    found = record.arrays.get(f"runs{own}", record.arrays.get(f"right{own}"))
+    if found is None:
+        raise ValueError(f"the record of {record.name} has no {metric} of each image; compare another metric.")
+    return np.asarray(found, dtype=np.float64)
+
+
+def markdown(records: Sequence[Record], comparisons: Sequence[Comparison] = ()) -> str:
+    """Tables for papers, in percent with intervals in brackets: one for each task, a row for each record and a column
+    for each metric, baselines below. Under them the comparisons, and what they may claim."""
+    lines = []
+    for task in dict.fromkeys(record.task for record in records):
+        own = sorted((record for record in records if record.task == task), key=lambda record: record.is_baseline)
+        metrics = list(dict.fromkeys(metric for record in own for metric in record.scores))
+        lines += [_row([task, *metrics]), _row(["---", *("---:" for _ in metrics)])]
+        for record in own:
+            name = f"*{record.name}*" if record.is_baseline else record.name
+            lines.append(_row([name, *(percent(record.scores.get(metric)) for metric in metrics)]))
+        counts = {score.n for record in own for score in record.scores.values()}
+        images = f"{min(counts):,}" if len(counts) == 1 else f"{min(counts):,} to {max(counts):,}"
+        lines += ["", f"Percent with 95 % intervals, n = {images}; baselines in italics.", ""]
+    if comparisons:
+        lines += [_row(["paired difference", "task", "points", "p", "p (Holm)", "holds"]), _row(["---"] * 6)]
+    for c in comparisons:
+        what = [f"{c.a} − {c.b}", f"{c.task} {c.metric}", percent(c.difference)]
+        lines.append(
+            _row([*what, f"{c.difference.p:.4f}", f"{c.claim.adjusted:.4f}", "yes" if c.claim.holds else "no"])
+        )
+    return "\n".join(lines).strip() + "\n"
+
+
+def percent(score: Interval | None) -> str:
+    """ "94.5 [89.8, 98.1]", or "" for none."""
+    return "" if score is None else f"{_points(score.value)} [{_points(score.low)}, {_points(score.high)}]"
+
+
+def made_with() -> dict[str, str]:
+    """The versions of what computes, and the git commit of these files where they lie in a checkout."""
+    found = {}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    commit = _git_commit(Path(__file__).parent)
+    return found | ({"git": commit} if commit else {})
+
+
+def _git_commit(folder: Path) -> str | None:
+    """The commit of the repository that tracks this file, with "-dirty" where files were changed since."""
+    try:
+        for command in (
+            ["ls-files", "--error-unmatch", "record.py"],
+            ["describe", "--always", "--dirty", "--abbrev=40"],
+        ):
+            said = subprocess.run(
+                ["git", "-C", str(folder), *command], capture_output=True, text=True, check=True
+            ).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return said.strip()
+
+
+def _check_same_images(records: Sequence[Record]) -> None:
+    first = records[0]
+    for record in records[1:]:
+        if not np.array_equal(record.arrays.get("paths", ()), first.arrays.get("paths", ())):
+            raise ValueError(
+                f"{first.task} of {record.name} and of {first.name} were scored on other test images; "
+                "evaluate both on the same."
+            )
+
+
+def _row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |"
+
+
+def _points(share: float) -> str:
+    return f"{100 * share:.1f}".replace("-", "−")

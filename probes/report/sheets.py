@@ -1,0 +1,252 @@
+"""Pictures in sheets: what was retrieved, mistaken or matched, and dense features as colours."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from .style import BAD, GOOD, INK, SOFT
+
+Pictures = Callable[[str], Image.Image]
+
+SIDE = 84  # pixels of the square that a picture is fitted into
+_GAP, _FRAME, _CAPTION = 6, 3, 15
+_PAPER, _BLANK = "white", "#f1f3f6"
+_LABELS = 150  # pixels for the names of rows
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A picture of a sheet, what stands below it, and the colour of its frame, "" for none."""
+
+    picture: Image.Image
+    caption: str = ""
+    frame: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Matched:
+    """Two pictures; points (p, 2) of the first in its pixels, where in the second they were found and where they should
+    have been, and which of them count as right (p,)."""
+
+    source: Image.Image
+    target: Image.Image
+    points: NDArray[np.float64]
+    found: NDArray[np.float64]
+    wanted: NDArray[np.float64]
+    right: NDArray[np.bool_]
+    caption: str = ""
+
+
+# sheets -------------------------------------------------------------------------------------------------------------
+
+
+def retrieval_sheet(arrays: Mapping[str, NDArray], rows: Iterable[int], pictures: Pictures) -> Image.Image:
+    """For each of some rows of a record the query and, after a gap, its nearest images, the best first: framed green
+    where they share its label, red where they do not.
+
+    arrays: of a record of retrieval, see `Record`. pictures: path -> picture.
+    """
+    label_of = dict(zip(arrays["paths"].tolist(), arrays["truth"].tolist(), strict=True))
+    sheet = []
+    for row in rows:
+        query, label = str(arrays["paths"][row]), arrays["truth"][row].item()
+        cells: list[Cell | None] = [Cell(pictures(query), f"{label} · {100 * arrays['right'][row]:.0f} %", SOFT), None]
+        for path in arrays["gallery"][arrays["nearest"][row]].tolist():
+            # an image that alone has its label is no query, and shares no label
+            same = label_of.get(path) == label and path in label_of
+            cells.append(Cell(pictures(path), str(label_of.get(path, "")), GOOD if same else BAD))
+        sheet.append(cells)
+    return rows_of(sheet)
+
+
+def mistakes_sheet(
+    arrays: Mapping[str, NDArray], pictures: Pictures, count: int = 24, columns: int = 12
+) -> Image.Image:
+    """Images that were taken for another class, with what they are and what they were taken for; those of the most
+    frequent confusions first, one of each in turn."""
+    cells = [
+        Cell(pictures(str(arrays["paths"][row])), f"{arrays['truth'][row]} → {arrays['predicted'][row]}")
+        for row in mistakes(arrays["truth"], arrays["predicted"])[:count]
+    ]
+    return rows_of([cells[start : start + columns] for start in range(0, len(cells), columns)])
+
+
+def map_sheet(pictures: Sequence[Image.Image], maps: Mapping[str, ArrayLike]) -> Image.Image:
+    """Pictures in a row, and below them for each name their dense features (n, D, h, w) as colours, see `pca_maps`."""
+    named: list[tuple[str, list[Image.Image]]] = [("", list(pictures))]
+    named += [(name, [Image.fromarray(colours) for colours in pca_maps(dense)]) for name, dense in maps.items()]
+    return rows_of([[Cell(picture) for picture in row] for _, row in named], [name for name, _ in named])
+
+
+def correspondence_sheet(pairs: Sequence[Matched], columns: int = 2, side: int = 240) -> Image.Image:
+    """Pairs side by side with their points joined: green where they were matched right, else red, with a red ring
+    where they belong."""
+    drawn = [_joined(pair, side) for pair in pairs]
+    width, height = drawn[0].size
+    rows = -(-len(drawn) // columns)
+    sheet = Image.new("RGB", (min(columns, len(drawn)) * (width + 2 * _GAP), rows * (height + _GAP)), _PAPER)
+    for number, picture in enumerate(drawn):
+        sheet.paste(picture, (number % columns * (width + 2 * _GAP), number // columns * (height + _GAP)))
+    return sheet
+
+
+def rows_of(rows: Sequence[Sequence[Cell | None]], names: Sequence[str] = ()) -> Image.Image:
+    """Rows of cells, None leaves a gap. names: of the rows, written at their left."""
+    if not any(rows):
+        raise ValueError("a sheet has no pictures, expected one or more.")
+    captions = any(cell and cell.caption for row in rows for cell in row)
+    wide, tall = SIDE + 2 * _FRAME + _GAP, SIDE + 2 * _FRAME + _GAP + (_CAPTION if captions else 0)
+    left = _LABELS if any(names) else 0
+    widths = [sum(wide if cell else wide // 3 for cell in row) for row in rows]
+    sheet = Image.new("RGB", (left + max(widths) + _GAP, len(rows) * tall + _GAP), _PAPER)
+    pen, font = ImageDraw.Draw(sheet), _font()
+    for number, row in enumerate(rows):
+        x, y = left + _GAP, number * tall + _GAP
+        if names:
+            _write(pen, names[number], (_GAP, y + SIDE // 3), font, left - _GAP)
+        for cell in row:
+            if cell is None:
+                x += wide // 3
+                continue
+            outer = (x, y, x + SIDE + 2 * _FRAME - 1, y + SIDE + 2 * _FRAME - 1)
+            pen.rectangle(outer, fill=cell.frame or _BLANK)
+            sheet.paste(fitted(cell.picture, SIDE), (x + _FRAME, y + _FRAME))
+            caption = _cut(cell.caption, font, wide - 2)
+            middle = x + SIDE // 2 + _FRAME, y + SIDE + 2 * _FRAME + _CAPTION // 2
+            pen.text(middle, caption, INK, font, anchor="mm")
+            x += wide
+    return sheet
+
+
+def fitted(picture: Image.Image, side: int) -> Image.Image:
+    """The whole picture in a square; one that is much smaller is magnified pixel by pixel."""
+    scale = side / max(picture.size)
+    width, height = (max(1, round(length * scale)) for length in picture.size)
+    filters = Image.Resampling
+    shown = picture.convert("RGB").resize((width, height), filters.NEAREST if scale > 2 else filters.LANCZOS)
+    square = Image.new("RGB", (side, side), _BLANK)
+    square.paste(shown, ((side - width) // 2, (side - height) // 2))
+    return square
+
+
+# what is shown ------------------------------------------------------------------------------------------------------
+
+
+def extremes(scores: NDArray, labels: NDArray, count: int = 5) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Rows with the highest scores and, of the others, rows with the lowest, at most `count` each; of equal scores one
+    of each label in turn."""
+    scores = np.asarray(scores, dtype=np.float64)
+    seen: dict[tuple[float, str], int] = {}
+    turn = np.empty(len(scores), dtype=np.intp)
+    for row, key in enumerate(zip(scores.tolist(), map(str, labels), strict=True)):
+        turn[row] = seen[key] = seen.get(key, -1) + 1
+    best = np.lexsort((turn, -scores))[:count]
+    worst = np.lexsort((turn, scores))
+    return best, worst[~np.isin(worst, best)][:count]
+
+
+def mistakes(truth: NDArray, predicted: NDArray) -> NDArray[np.intp]:
+    """Rows that were predicted wrong: of the most frequent confusion one, of the next one, and so on, then again."""
+    wrong = np.flatnonzero(truth != predicted)
+    by_kind: dict[tuple[str, str], list[int]] = {}
+    for row in wrong.tolist():
+        by_kind.setdefault((str(truth[row]), str(predicted[row])), []).append(row)
+    kinds = sorted(by_kind.values(), key=len, reverse=True)
+    turns = max(map(len, kinds), default=0)
+    return np.array([kind[turn] for turn in range(turns) for kind in kinds if turn < len(kind)], dtype=np.intp)
+
+
+def pca_maps(dense: ArrayLike) -> NDArray[np.uint8]:
+    """Dense features (n, D, h, w) as colours (n, h, w, 3): their first three principal components over all maps
+    together are red, green and blue.
+
+    From the 1st to the 99th percentile of a component its colour goes from nothing to full. A component points to where
+    the dimension that it weighs most has large values, so the same features have the same colours everywhere.
+    """
+    maps = np.asarray(dense, dtype=np.float64)
+    if maps.ndim != 4 or not maps.size or not np.isfinite(maps).all():
+        raise ValueError(
+            f"dense features have shape {maps.shape}, expected finite numbers (n, D, h, w); read with none."
+        )
+    n, width, *grid = maps.shape
+    cells = maps.transpose(0, 2, 3, 1).reshape(-1, width)
+    cells = cells - cells.mean(axis=0)
+    _, axes = np.linalg.eigh(cells.T @ cells)  # the largest come last
+    axes = axes[:, ::-1][:, :3]
+    axes = axes * np.where(axes[np.abs(axes).argmax(axis=0), np.arange(axes.shape[1])] < 0, -1, 1)
+    parts = np.zeros((len(cells), 3))
+    parts[:, : axes.shape[1]] = cells @ axes
+    low, high = np.percentile(parts, (1, 99), axis=0)
+    flat = high - low <= 1e-9 * max(1e-30, float((high - low).max()))  # no component at all
+    shares = np.where(flat, 0.5, (parts - low) / np.where(flat, 1, high - low))
+    return (255 * np.clip(shares, 0, 1)).round().astype(np.uint8).reshape(n, *grid, 3)
+
+
+# drawing ------------------------------------------------------------------------------------------------------------
+
+
+def _joined(pair: Matched, side: int) -> Image.Image:
+    sheet = Image.new("RGB", (2 * side + _GAP, side + _CAPTION), _PAPER)
+    places = []
+    for picture, left in ((pair.source, 0), (pair.target, side + _GAP)):
+        sheet.paste(fitted(picture, side), (left, 0))
+        scale = side / max(picture.size)
+        margin = [(side - round(length * scale)) // 2 for length in picture.size]
+        places.append((scale, np.array([left + margin[0], margin[1]])))
+    (scale, corner), (scale_2, corner_2) = places
+    pen = ImageDraw.Draw(sheet)
+    ends = zip(
+        (pair.points + 0.5) * scale + corner,
+        (pair.found + 0.5) * scale_2 + corner_2,
+        (pair.wanted + 0.5) * scale_2 + corner_2,
+        pair.right,
+        strict=True,
+    )
+    for start, end, wanted, right in ends:
+        colour = GOOD if right else BAD
+        pen.line([*start, *end], fill=colour, width=2)
+        for x, y in (start, end):
+            pen.ellipse((x - 3, y - 3, x + 3, y + 3), fill=colour, outline=_PAPER)
+        if not right:
+            x, y = wanted
+            pen.ellipse((x - 5, y - 5, x + 5, y + 5), outline=BAD, width=2)
+    font = _font()
+    pen.text((side + _GAP // 2, side + _CAPTION // 2), _cut(pair.caption, font, 2 * side), INK, font, anchor="mm")
+    return sheet
+
+
+def _font() -> ImageFont.FreeTypeFont:
+    """The one that charts are written in, which has most alphabets."""
+    return ImageFont.truetype(str(Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")), 10)
+
+
+def _write(
+    pen: ImageDraw.ImageDraw,
+    text: str,
+    at: tuple[int, int],
+    font: ImageFont.FreeTypeFont,
+    width: int,
+) -> None:
+    """A name in lines that fit, broken at any character."""
+    lines: list[str] = []
+    rest = text
+    while rest and len(lines) < 4:
+        kept = next((n for n in range(len(rest), 1, -1) if font.getlength(rest[:n]) <= width), 1)
+        if kept < len(rest) and "/" in rest[:kept]:
+            kept = rest[:kept].rindex("/") + 1
+        lines.append(rest[:kept])
+        rest = rest[kept:]
+    pen.multiline_text(at, "\n".join(lines), INK, font)
+
+
+def _cut(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
+    """The text, or as much of its beginning as fits, with dots for the rest."""
+    if font.getlength(text) <= width:
+        return text
+    kept = next((n for n in range(len(text), 0, -1) if font.getlength(text[:n] + "…") <= width), 0)
+    return text[:kept].rstrip() + "…"

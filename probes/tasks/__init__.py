@@ -1,0 +1,1 @@
+"""Evaluation tasks, one file each: from features and ground truth to scores."""

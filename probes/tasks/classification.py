@@ -1,0 +1,304 @@
+"""What each probe does with one feature set: choose on held-out images of train, then score test once."""
+
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, clone
+from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
+
+from ..classifiers.attentive import AttentiveProbe
+from ..classifiers.heads import Recipe
+from ..classifiers.knn import KNN, KS
+from ..classifiers.linear import LinearProbe
+from ..classifiers.scalings import SCALINGS, scaling
+from ..classifiers.sweep import Trial, sweep_heads, train_heads
+from ..neighbors import top_k
+from ..protocol import FeatureSet, Labelled, Protocol
+from ..report.record import CHOSEN
+from ..selection import cross, knn_space, linear_space, refit, select
+from ..splits import hold_out
+from ..stats import Interval, spread
+from .clustering import kmeans, well_clustered
+from .fewshot import few_shot
+from .retrieval import has_positive, retrieval_scores
+
+HEADLINE_K = 20  # fixed before anything is scored
+NEAREST = 10  # of each query, kept for pictures
+RECIPES = ("mae", "dinov2", "capi")
+_BLOCKS = 50  # of images that a jackknife leaves out
+Space = Mapping[str, BaseEstimator]
+
+
+class Measured(NamedTuple):
+    """What a probe found: for each metric the scores of the test images, (n,) or (runs, n), the headline first.
+
+    rows: the images of test that these are, where it is not all of them. numbers: metrics that no image has of its own.
+    """
+
+    right: dict[str, NDArray[Any]]
+    chosen: str = ""
+    search: dict[str, float] = {}  # noqa: RUF012  never changed
+    predicted: NDArray[Any] | None = None
+    rows: NDArray[np.intp] | None = None
+    arrays: dict[str, NDArray[Any]] = {}  # noqa: RUF012
+    numbers: dict[str, Interval] = {}  # noqa: RUF012
+    settings: dict[str, Any] = {}  # noqa: RUF012
+
+
+# probes -------------------------------------------------------------------------------------------------------------
+
+
+def _knn(data: FeatureSet, how: Protocol, space: Space | None) -> Measured:
+    """k = 20 and the others of KS by DINO's protocol, fixed in advance; and what a search over k, metric, scaling and
+    components chose on train."""
+    fixed_name = f"k={HEADLINE_K}"
+    fixed = _choose(data, {fixed_name: KNN(HEADLINE_K, device=how.device)}, how)
+    probe, reading = _fitted(data, {fixed_name: KNN(HEADLINE_K, device=how.device)}, fixed.name)
+    each = probe.predict_each(data.test.features[reading], KS)
+    order = (HEADLINE_K, *(k for k in KS if k != HEADLINE_K))
+    right = {f"k={k}": each[k] == data.test.labels for k in order}
+    if not how.search:
+        return Measured(right, fixed.name, fixed.scores, each[HEADLINE_K])
+    searched = knn_space(pcas=how.pcas)
+    best = _choose(data, searched, how)
+    probe, reading = _fitted(data, searched, best.name)
+    right[CHOSEN] = probe.predict(data.test.features[reading]) == data.test.labels
+    return Measured(right, best.name, fixed.scores | best.scores, each[HEADLINE_K])
+
+
+def _classifier(data: FeatureSet, how: Protocol, space: Space) -> Measured:
+    if not how.search:
+        space = dict([next(iter(space.items()))])
+    best = _choose(data, space, how)
+    probe, reading = _fitted(data, space, best.name)
+    predicted = probe.predict(data.test.features[reading])
+    return Measured({"accuracy": predicted == data.test.labels}, best.name, best.scores, predicted)
+
+
+def _linear(data: FeatureSet, how: Protocol, space: Space | None) -> Measured:
+    """Logistic regression, with scaling, components and C chosen on train; or heads trained by a recipe."""
+    if space is None and how.recipe is not None:
+        return _by_recipe(data, how)
+    if space is None:
+        space = linear_space(pcas=how.pcas) if how.search else linear_space(("standard",), (1.0,))
+    return _classifier(data, how, space)
+
+
+def _by_recipe(data: FeatureSet, how: Protocol) -> Measured:
+    """Heads trained in batches as published, learning rate, decay and reading chosen on train."""
+    recipe = recipe_of(how)
+    train, held, scores = data.train, held_out(data, how), {}
+    best = Trial(next(iter(train.features)), *recipe.pairs[0])
+    if held is not None:
+        found = sweep_heads(train.features, train.labels, held, recipe, how.seed, how.device)
+        best, scores = found.best, {spelled(trial): score for trial, score in found.scores.items()}
+    one = recipe.only(best.learning_rate, best.weight_decay)
+    own = {best.features: train.features[best.features]}
+    head = train_heads(own, train.labels, one, seed=how.seed, device=how.device).head(best)
+    predicted = head.predict(data.test.features[best.features])
+    return Measured({"accuracy": predicted == data.test.labels}, spelled(best), scores, predicted)
+
+
+def recipe_of(how: Protocol) -> Recipe:
+    """The published recipe that is asked for."""
+    if how.recipe not in RECIPES:
+        raise ValueError(f"recipe {how.recipe!r} is unknown, expected one of {', '.join(RECIPES)}.")
+    return getattr(Recipe, how.recipe)()
+
+
+def spelled(trial: Trial) -> str:
+    """A trial as the name of a candidate."""
+    return f"{trial.features}/lr={trial.learning_rate:g} wd={trial.weight_decay:g}"
+
+
+def _attentive(data: FeatureSet, how: Protocol, space: Space | None) -> Measured:
+    """AIM's head, with learning rate and decay chosen on train."""
+    widths = {x.shape[1] for x in data.train.features.values()}
+    heads = max(count for count in range(1, 13) if all(width % count == 0 for width in widths))
+    rates, decays = ((3e-4, 1e-3, 3e-3), (0.01, 0.1)) if how.search else ((1e-3,), (0.1,))
+    batch = max(16, min(256, len(data.train) // 16))  # some steps an epoch, however few the images
+    own = {
+        f"attentive lr={rate:g} wd={decay:g}": AttentiveProbe(
+            heads, rate, decay, batch=batch, seed=how.seed, device=how.device
+        )
+        for rate in rates
+        for decay in decays
+    }
+    return _classifier(data, how, own if space is None else space)
+
+
+def _fewshot(data: FeatureSet, how: Protocol, space: Space | None) -> Measured:
+    """Logistic regression on few images for each class, many times; scaling and C chosen on train."""
+    scalings, Cs = (("l2", "none", "standard"), (1.0, 0.1, 10.0)) if how.search else (("l2",), (1.0,))
+    own = {f"linear {name} C={C:g}": LinearProbe(C, name) for name in scalings for C in Cs}
+    train, test, held = data.train, data.test, held_out(data, how)
+
+    def promise(x: NDArray, probe: BaseEstimator, held: NDArray[np.bool_]) -> float:
+        y = train.labels
+        known = np.isin(y[held], y[~held])
+        draws = max(1, how.shot_draws // 4)
+        args = x[~held], y[~held], x[held][known], y[held][known], how.shots, draws, how.seed
+        return float(few_shot(*args, estimator=probe).mean())
+
+    scores = {}
+    if held is not None and _smallest_class(train.labels[~held]) >= how.shots:
+        scores = {name: promise(x, probe, held) for name, (probe, x) in cross(train.features, own).items()}
+    name = max(scores, key=lambda name: scores[name]) if scores else _first(data, own)
+    reading, _, probe = name.rpartition("/")
+    features = train.features[reading], train.labels, test.features[reading], test.labels
+    right = few_shot(*features, how.shots, how.shot_draws, how.seed, own[probe]).T
+    return Measured({f"{how.shots} shots": right}, name, scores, settings={"over draws": _spread(right)})
+
+
+def _retrieval(data: FeatureSet, how: Protocol, space: Space | None) -> Measured:
+    """Each test image among all others of test, by cosine; the reading and its scaling chosen by MAP@R on train."""
+    test = data.test
+    scalings = tuple(SCALINGS) if how.search else ("none",)
+    names = [f"{reading}/{name}" for reading in test.features for name in scalings if name != "l2"]  # cosine does so
+    scores = {}
+    if len(names) > 1 and has_positive(data.train.labels).any():
+        scores = {name: float(_ranked(data, name, data.train)["map_at_r"].mean()) for name in names}
+    name = max(scores, key=lambda name: scores[name]) if scores else names[0]
+    right = _ranked(data, name, test)
+    rows = np.flatnonzero(has_positive(test.labels))
+    first = "map_at_r", "precision_at_1"
+    right = {metric: right[metric] for metric in (*first, *(m for m in right if m not in first))}
+    _, near = top_k(None, _scaled(data, name, test), min(NEAREST, len(test) - 1))
+    return Measured(right, name, scores, rows=rows, arrays={"nearest": near[rows], "gallery": test.paths})
+
+
+def _cluster(data: FeatureSet, how: Protocol, space: Space | None) -> Measured:
+    """Spherical k-means of test into as many clusters as it has classes, from several starts; the reading and its
+    scaling chosen on train."""
+    test = data.test
+    names = [f"{reading}/{name}" for reading in test.features for name in (SCALINGS if how.search else ("none",))]
+    names = [name for name in names if not name.endswith("/l2")]  # spherical k-means does so
+    scores = {}
+    if len(names) > 1 and len(np.unique(data.train.labels)) > 1:
+        scores = {
+            name: float(well_clustered(data.train.labels, _clusters(data, name, data.train, how.seed)).mean())
+            for name in names
+        }
+    name = max(scores, key=lambda name: scores[name]) if scores else names[0]
+    found = [_clusters(data, name, test, how.seed + run) for run in range(how.runs)]
+    right = np.stack([well_clustered(test.labels, one) for one in found])
+    numbers = {
+        "nmi": _agreement(normalized_mutual_info_score, test, found[0], how),
+        "ari": _agreement(adjusted_rand_score, test, found[0], how),
+    }
+    own = {"over starts": _spread(right), "nmi, ari": "of the first start"}
+    return Measured({"accuracy": right}, name, scores, numbers=numbers, settings=own)
+
+
+MEASURES: dict[str, Callable[[FeatureSet, Protocol, Space | None], Measured]] = {
+    "knn": _knn,
+    "linear": _linear,
+    "attentive": _attentive,
+    "fewshot": _fewshot,
+    "retrieval": _retrieval,
+    "cluster": _cluster,
+}
+FITTING = ("knn", "linear", "attentive", "fewshot")  # these need train
+
+
+# choosing -----------------------------------------------------------------------------------------------------------
+
+
+class _Choice(NamedTuple):
+    name: str
+    scores: dict[str, float]
+
+
+def _choose(data: FeatureSet, space: Space, how: Protocol) -> _Choice:
+    """The best of readings x space on held-out images of train; the first where nothing can be held out. Without
+    `how.search` a single candidate is not scored there: on large data that takes as long as test."""
+    alone = len(space) == len(data.train.features) == 1 and not how.search
+    held = None if alone else held_out(data, how)
+    if held is None:
+        return _Choice(_first(data, space), {})
+    found = select(cross(data.train.features, space), data.train.labels, held)
+    return _Choice(found.name, found.scores)
+
+
+def _fitted(data: FeatureSet, space: Space, name: str) -> tuple[Any, str]:
+    """The candidate of a name fitted on all of train, and the reading that it reads."""
+    probe = refit(cross(data.train.features, space), name, data.train.labels)
+    return (probe, name[: -len(_estimator_of(name, space)) - 1])
+
+
+def _estimator_of(name: str, space: Space) -> str:
+    return next(one for one in space if name.endswith(f"/{one}"))
+
+
+def _first(data: FeatureSet, space: Space) -> str:
+    return next(iter(cross(data.train.features, space)))
+
+
+def held_out(data: FeatureSet, how: Protocol) -> NDArray[np.bool_] | None:
+    """The images of train to choose on; None, with a warning, where there are too few to choose at all."""
+    train = data.train
+    try:
+        mask = hold_out(train.labels, train.groups, how.held_out, how.seed)
+        if len(np.unique(train.labels[~mask])) > 1:
+            return mask
+    except ValueError:
+        if np.unique(train.labels, return_counts=True)[1].max() > 1:
+            raise
+    warnings.warn(
+        "train has too few images of a class to hold some out: nothing is chosen, the first candidate is taken.",
+        stacklevel=2,
+    )
+    return None
+
+
+# retrieval and clusters ---------------------------------------------------------------------------------------------
+
+
+def _scaled(data: FeatureSet, name: str, part: Labelled) -> NDArray[np.floating]:
+    """The reading and scaling of a candidate, the scaling fitted on train, without labels."""
+    reading, _, how = name.rpartition("/")
+    if how == "none":
+        return np.asarray(part.features[reading])
+    return clone(scaling(how)).fit(data.train.features[reading]).transform(part.features[reading])
+
+
+def _ranked(data: FeatureSet, name: str, part: Labelled) -> dict[str, NDArray[np.float64]]:
+    return retrieval_scores(_scaled(data, name, part), part.labels, ks=(5, 10))  # Recall@1 is P@1
+
+
+def _clusters(data: FeatureSet, name: str, part: Labelled, seed: int) -> NDArray[np.int64]:
+    count = len(np.unique(part.labels))
+    return kmeans(_scaled(data, name, part), count, spherical=True, redos=3, seed=seed)
+
+
+def _agreement(
+    score: Callable[[NDArray, NDArray], float], part: Labelled, clusters: NDArray[np.int64], how: Protocol
+) -> Interval:
+    """An agreement of labels and clusters, which no image has of its own, with the interval of a jackknife.
+
+    Groups are left out one at a time, or `_BLOCKS` random blocks of images. A bootstrap would draw images twice, and
+    two equal images always agree.
+    """
+    _, labels = np.unique(part.labels, return_inverse=True)
+    if part.groups is None:
+        block = np.random.default_rng(how.seed).permutation(len(part)) % min(_BLOCKS, len(part))
+    else:
+        _, block = np.unique(part.groups, return_inverse=True)
+    value, count = float(score(labels, clusters)), int(block.max()) + 1
+    left = np.array(
+        [score(labels[block != one], clusters[block != one]) for one in range(count)] if count > 1 else [value]
+    )
+    reach = 1.96 * float(np.sqrt((count - 1) / count * np.square(left - left.mean()).sum()))
+    return Interval(value, value - reach, value + reach, len(part))
+
+
+def _spread(right: NDArray[Any]) -> dict[str, Any]:
+    return asdict(spread(np.asarray(right, dtype=np.float64).mean(axis=1)))
+
+
+def _smallest_class(labels: NDArray[Any]) -> int:
+    return int(np.unique(labels, return_counts=True)[1].min())

@@ -1,0 +1,260 @@
+"""One feature, one probe: choose on held-out images of train, score test once, and keep a `Record` of it."""
+
+import hashlib
+import time
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..arrays import check_finite, two_or_more_classes
+from ..protocol import FeatureSet, Labelled, Protocol
+from ..report.record import Record, made_with
+from ..splits import copies
+from ..stats import bootstrap
+from .classification import FITTING, MEASURES, Measured, Space, held_out, recipe_of, spelled
+from .correspondence import PCK
+
+_USUAL = Protocol()
+
+
+def evaluate(data: FeatureSet, task: str, how: Protocol = _USUAL, space: Space | None = None) -> Record:
+    """The record of one task: "knn", "linear", "attentive", "fewshot", "retrieval" or "cluster".
+
+    space: estimators to choose from, instead of the task's own, for "linear" and "attentive".
+
+    Warns of classes that only test has (their images count as wrong), of groups in both parts and of images that are in
+    both. Raises a ValueError of one sentence for features that are not finite, which names images, and for labels of
+    one class.
+    """
+    start = time.perf_counter()
+    if task not in MEASURES:
+        raise ValueError(f"task {task!r} is unknown, expected one of {', '.join(MEASURES)}.")
+    notes = _checked(data, task)
+    found = MEASURES[task](data, how, space)
+    test = data.test if found.rows is None else _rows(data.test, found.rows)
+    return _record(data, task, how, found, test, notes, time.perf_counter() - start)
+
+
+def evaluate_online(
+    data: FeatureSet,
+    images: tuple[Sequence[Any], Sequence[Any]],
+    encode: Callable[[Any], Any],
+    how: Protocol,
+    size: int = 224,
+    workers: int = 0,
+    images_at_once: int = 64,
+) -> Record:
+    """The record of "linear" by `how.recipe`, with features computed anew from random crops in every epoch, as the
+    published numbers were; test is seen in centre crops.
+
+    data: without features. images: of train and of test, pictures or paths. encode, size, workers, images_at_once: of
+    `train_online`. With `how.search` heads are trained twice, to choose and then on all of train; else the recipe's
+    first head is trained once.
+    """
+    from ..classifiers.online import score_online, sweep_online, train_online
+
+    start = time.perf_counter()
+    notes = _checked(data, "linear")
+    recipe = recipe_of(how)
+    reading = workers, images_at_once
+    train, test, scores = data.train, data.test, {}
+    held = held_out(data, how) if how.search else None
+    if held is None:
+        recipe = recipe.only(*recipe.pairs[0])
+    else:
+        found = sweep_online(images[0], train.labels, held, encode, recipe, size, how.seed, how.device, *reading)
+        scores = {spelled(trial): score for trial, score in found.scores.items()}
+        recipe, wanted = recipe.only(*found.best[1:]), found.best.features
+        encode = _only(encode, wanted)
+    heads = train_online(images[0], train.labels, encode, recipe, size, how.seed, how.device, *reading)
+    right = score_online(heads, images[1], test.labels, encode, size, *reading)[0]
+    own = Measured({"accuracy": right}, spelled(heads.trials[0]), scores, settings={"online": True})
+    return _record(data, "linear", how, own, test, notes, time.perf_counter() - start)
+
+
+def evaluate_pairs(
+    name: str,
+    found: PCK,
+    paths: Sequence[str],
+    seconds: float,
+    how: Protocol = _USUAL,
+    settings: Mapping[str, Any] | None = None,
+    fingerprints: Mapping[str, str] | None = None,
+    chosen: str = "",
+    search: Mapping[str, float] | None = None,
+) -> Record:
+    """The record of "correspondence". Every pair counts alike, however many points it has; so does every category in
+    `per_class`. paths: a name for each pair, of which those without a point are left out. chosen, search: as in
+    `Record`, on other pairs."""
+    kept, scores = found.points > 0, found.scores()
+    names = [f"pck@{alpha:g}" for alpha in found.alphas]
+    right = dict(zip(names, scores.T, strict=True))
+    categories = found.categories[kept]
+    arrays: dict[str, NDArray[Any]] = {"paths": np.array(paths)[kept], "truth": categories}
+    arrays |= {"right" if metric == names[0] else f"right {metric}": values for metric, values in right.items()}
+    per_point = {f"{metric} per point": float(v) for metric, v in zip(names, found.per_point(), strict=True)}
+    own = {"averaging": "per image pair", "pairs": int(kept.sum()), "lost points": int(found.lost.sum()), **per_point}
+    return Record(
+        name,
+        "correspondence",
+        {metric: bootstrap(values, None, how.draws, how.seed) for metric, values in right.items()},
+        chosen,
+        dict(search or {}),
+        per_class=_per_class(right[names[0]], categories),
+        settings={**how.as_dict(), **own, **(settings or {})},
+        fingerprints=dict(fingerprints or {}),
+        made_with=made_with(),
+        seconds=seconds,
+        arrays=arrays,
+    )
+
+
+def evaluate_likelihood(
+    data: FeatureSet,
+    predicted: Mapping[int, NDArray[Any]],
+    how: Protocol = _USUAL,
+    settings: Mapping[str, Any] | None = None,
+    seconds: float = 0.0,
+) -> Record:
+    """The record of "likelihood", classification without training. Its headline is the largest number of orders.
+
+    data: without features. predicted: by number of orders the labels of the test images as text, (n,), or (runs, n)
+    from as many sets of orders. seconds: that it took to predict them.
+    """
+    truth = data.test.labels.astype(str)
+    right = {f"K={count}": predicted[count] == truth for count in sorted(predicted, reverse=True)}
+    labels = np.atleast_2d(predicted[max(predicted)])[0]
+    found = Measured(right, predicted=labels, settings=dict(settings or {}))
+    return _record(data, "likelihood", how, found, data.test, {"test images": len(data.test)}, seconds)
+
+
+# records ------------------------------------------------------------------------------------------------------------
+
+
+def _checked(data: FeatureSet, task: str) -> dict[str, Any]:
+    """What is odd about the data, for the record, with warnings; a ValueError for what cannot be measured."""
+    for part, name in ((data.train, "train"), (data.test, "test")):
+        for reading, x in part.features.items():
+            if len(x) != len(part):
+                raise ValueError(f"{data.name} has {len(x)} rows of {reading} for {len(part)} labels of {name}.")
+            if np.ndim(x) != (4 if task == "attentive" else 2):
+                wanted = "dense maps, pool `none`" if task == "attentive" else "vectors, any pool but `none`"
+                raise ValueError(f"{data.name} ({reading}) has shape {np.shape(x)}; {task} reads {wanted}.")
+            _check_finite(x, part.paths, f"{data.name} ({reading}, {name})")
+    train, test = data.train, data.test
+    for part, name in ((train, "train"), (test, "test")):
+        if not len(part) and (name == "test" or task in FITTING):
+            raise ValueError(f"{data.name} has no images of {name}; {task} needs some.")
+    two_or_more_classes((train if task in FITTING else test).labels)
+    notes: dict[str, Any] = {"train images": len(train), "test images": len(test)}
+    notes["classes"] = len(np.unique(np.concatenate([train.labels, test.labels])))
+    if task not in FITTING or not len(train):
+        return notes
+    if len(unseen := np.setdiff1d(test.labels, train.labels)):
+        count = int(np.isin(test.labels, unseen).sum())
+        warnings.warn(
+            f"{count} test images are of classes that train lacks (first: {unseen[0]}) and count as wrong.",
+            stacklevel=3,
+        )
+        notes["test images of unseen classes"] = count
+    if train.groups is not None and test.groups is not None:
+        notes["groups"] = {"train": len(np.unique(train.groups)), "test": len(np.unique(test.groups))}
+        if len(shared := np.intersect1d(train.groups, test.groups)):
+            warnings.warn(f"{len(shared)} groups are in train and in test (first: {shared[0]}).", stacklevel=3)
+            notes["groups in both"] = len(shared)
+    first = next(iter(train.features), None)
+    if first is not None and not data.baseline:  # which often map two images to one feature
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # it speaks of images
+            equal = int(copies(train.features[first], test.features[first]).sum())
+        if equal:
+            warnings.warn(
+                f"{equal} of {len(test)} test images have exactly the {data.name} features of a train image: they are "
+                "copies of it, or cannot be told from it.",
+                stacklevel=3,
+            )
+        notes["copies of train"] = equal
+    return notes
+
+
+def _check_finite(x: NDArray[np.floating], paths: NDArray[np.str_], name: str) -> None:
+    try:
+        check_finite(x, name)
+    except ValueError as error:
+        bad = [path for path, row in zip(paths, x, strict=True) if not np.isfinite(row).all()]
+        raise ValueError(f"{error} These are {', '.join(bad[:5])}{', ...' if len(bad) > 5 else '.'}") from None
+
+
+def _record(
+    data: FeatureSet,
+    task: str,
+    how: Protocol,
+    found: Measured,
+    test: Labelled,
+    notes: Mapping[str, Any],
+    seconds: float,
+) -> Record:
+    groups = test.groups
+    if groups is not None and len(np.unique(groups)) < 2:
+        warnings.warn(f"test has one group ({groups[0]}): intervals are over images alone.", stacklevel=3)
+        groups = None
+    headline = next(iter(found.right))
+    arrays: dict[str, NDArray[Any]] = {"paths": test.paths.astype(str), "truth": _plain(test.labels), **found.arrays}
+    if groups is not None:
+        arrays["groups"] = _plain(groups)
+    if found.predicted is not None:
+        arrays["predicted"] = _plain(found.predicted)
+    scores = {}
+    for metric, right in found.right.items():
+        own = "" if metric == headline else f" {metric}"
+        runs = np.asarray(right, dtype=np.float64)
+        arrays[f"right{own}"] = runs if runs.ndim == 1 else runs.mean(axis=0)
+        if runs.ndim == 2:
+            arrays[f"runs{own}"] = runs
+        scores[metric] = bootstrap(runs, groups, how.draws, how.seed)
+    return Record(
+        data.name,
+        task,
+        scores | found.numbers,
+        found.chosen,
+        found.search,
+        _per_class(arrays["right"], test.labels),
+        {"baseline": data.baseline, **how.as_dict(), **notes, **found.settings},
+        {**data.fingerprints, "labels": labels_fingerprint(data)},
+        made_with(),
+        seconds,
+        arrays,
+    )
+
+
+def labels_fingerprint(data: FeatureSet) -> str:
+    """SHA-256 in hex over paths, labels and groups of train and of test."""
+    digest = hashlib.sha256()
+    for part in (data.train, data.test):
+        groups = [""] * len(part) if part.groups is None else part.groups.tolist()
+        for row in zip(part.paths.tolist(), part.labels.tolist(), groups, strict=True):
+            digest.update(repr(row).encode())
+        digest.update(b"\n")
+    return digest.hexdigest()
+
+
+def _rows(part: Labelled, rows: NDArray[np.intp]) -> Labelled:
+    groups = None if part.groups is None else part.groups[rows]
+    return Labelled({}, part.labels[rows], part.paths[rows], groups)
+
+
+def _per_class(right: NDArray[np.floating], labels: NDArray[Any]) -> dict[str, float]:
+    return {str(one): float(right[labels == one].mean()) for one in np.unique(labels)}
+
+
+def _plain(values: NDArray[Any]) -> NDArray[Any]:
+    """An array that np.load opens without pickle."""
+    return values.astype(str) if values.dtype.kind == "O" else values
+
+
+def _only(encode: Callable[[Any], Any], reading: str) -> Callable[[Any], Any]:
+    """The same encoder for one of its features."""
+    return lambda pixels: {reading: encode(pixels)[reading]}

@@ -1,0 +1,84 @@
+"""A page in the browser: search in an index, paint in pictures, sample, read and classify.
+
+MODEL is what randfeat.load takes, the directory of a model for instance, or timm:NAME; INDEX is what `randfeat index
+build` made. Give one of them or both: with an index alone the model that read it serves the other tabs, too. A tab that
+cannot do its work says why.
+
+  Search     by a picture that is dropped or a result that is clicked, among labels and paths; near-duplicates
+  Paint      draw over part of a picture, and the model makes it anew
+  Sample     choose a class and watch a picture being decoded
+  Read       the features of a picture as colours, in any reading
+  Classify   which class makes a picture likeliest
+
+The page is on 127.0.0.1: nobody else reaches it, and it asks nothing of the network. Uploads are deleted when it ends.
+
+examples:
+  randfeat app --index photos.index
+  randfeat app --model demo/models/randar
+  randfeat app --index photos.index --model arpg-l --device cuda --dtype bfloat16
+
+exit code: 0 when Ctrl-C ends it, 1 after an error, one sentence.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+
+# gradio reads these when it is imported: else it would send who uses it to its makers and ask for newer versions,
+os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+# and reckon after each event how long all of them took, for a page of statistics that is not there
+os.environ["GRADIO_ANALYTICS_CACHE_FREQUENCY"] = str(10**9)
+
+HOW_TO_RESUME = "Nothing was changed."
+PORT = 7860
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.usage = "randfeat app [--index INDEX] [--model MODEL] [options]"
+    parser.add_argument("--index", metavar="INDEX", help="the index to search")
+    parser.add_argument("--model", metavar="MODEL", help="the model that paints, samples, reads and classifies")
+    parser.add_argument("--port", type=int, default=PORT, help=f"of the page; 0 takes a free one ({PORT})")
+    parser.add_argument("--no-browser", action="store_true", help="print the address, and open nothing")
+    machine = parser.add_argument_group("on which machine")
+    machine.add_argument("--device", default="auto", help="cuda, mps or cpu; auto (the default) takes the first there")
+    machine.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of MODEL's network")
+
+
+def run(args: argparse.Namespace) -> int:
+    import webbrowser
+
+    import torch
+
+    from ...utils import devices, distributed, notes
+
+    if args.index is None and args.model is None:
+        raise ValueError("there is nothing to show: give --index, --model or both")
+    try:
+        from . import server as serving
+        from . import state
+    except ModuleNotFoundError as error:
+        if error.name not in ("gradio", "fastapi", "uvicorn"):
+            raise
+        raise RuntimeError("the page needs gradio: pip install 'randfeat[app]'") from None
+    with notes.printed(), distributed.ended_by_sigterm(), serving.bound(args.port) as listening:
+        device = devices.pick(args.device)
+        shown = state.open_all(args.model, args.index, str(device), getattr(torch, args.dtype))
+        try:
+            with serving.served(shown, listening) as server:
+                address = serving.address(listening)
+                print(f"{address} is open, on {device}; Ctrl-C ends it", flush=True)
+                if not args.no_browser and has_screen():
+                    webbrowser.open(address)
+                server.join()
+        except KeyboardInterrupt:
+            print("\nstopped", file=sys.stderr, flush=True)
+            if serving.computes():
+                os._exit(0)  # torch aborts when the interpreter ends around it
+    return 0
+
+
+def has_screen() -> bool:
+    """Whether a browser would have a window: without one, Python may find one that takes over the terminal."""
+    return sys.platform in ("darwin", "win32") or any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY"))

@@ -1,0 +1,119 @@
+"""Paint: a mask over a picture, and what the model puts there."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import io
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import numpy as np
+from PIL import Image
+
+from ...data import images as data
+from ...data.labels import Label
+from ...inference.editing import Framing, as_mask
+from ...pipeline.painting import guess_label
+from ...pipeline.pipeline import Pipeline
+from . import html, uploads, widgets
+from .events import disabled, enabled, listen
+from .state import Opened
+
+HERE = Path(__file__).parent
+ORDERS = 4  # that a guess is averaged over
+MASK = "data:image/png;base64,"
+# what stands in the place of the painter's value, which is the picture: the mask
+SEND_MASK = "(painter, ...rest) => [document.querySelector('#painter')?.mask() ?? null, ...rest]"
+
+
+def why_not(opened: Opened) -> str:
+    return opened.no_generator()
+
+
+def build(opened: Opened) -> None:
+    model = opened.generator()
+
+    def take(upload: Mapping[str, Any]) -> tuple:
+        return place_for(html.reduced(uploads.opened(upload)))
+
+    def paint(
+        drawn: Any, picture: Image.Image | None, choice: int, samples: float, scale: float, steps: float, seed: float
+    ) -> Iterator[tuple]:
+        if picture is None:
+            raise ValueError("The picture is gone: drop it again.")
+        hidden = as_mask(mask_of(drawn), (picture.height, picture.width))
+        if not hidden.any():
+            raise ValueError("Nothing is painted over yet: draw over what the model shall make anew.")
+        first, how = widgets.seed_of(seed), widgets.sampling_of(model, scale, steps)
+        yield html.progress(0, "reading what is known"), first
+        label, named = label_for(model, choice, picture, hidden)
+        made: list[str] = []
+        for number in range(int(samples)):
+            yield html.progress(number / samples, f"{number} of {samples:.0f}") + html.figures(made), first
+            (result,) = model.inpaint(picture, hidden, label, seed=first + number, sampling=how)
+            made.append(html.figure(result, f"seed {first + number}{named}"))
+        yield html.figures(made), first + int(samples)
+
+    with gr.Row(elem_classes="split"):
+        with gr.Column(scale=3, min_width=280):
+            with gr.Column() as dropping:
+                box = uploads.box("Picture")
+            with gr.Column(visible=False) as drawing:
+                painter = gr.HTML(
+                    elem_id="painter",
+                    html_template=(HERE / "painter.html").read_text("utf-8"),
+                    js_on_load=(HERE / "painter.js").read_text("utf-8"),
+                )
+                with gr.Row(elem_classes="press"):
+                    other = gr.Button("Another picture")
+            picture = gr.State()
+        with gr.Column(scale=2, min_width=280):
+            choice = widgets.class_menu(model, guess=True)
+            samples = gr.Slider(1, 8, 4, step=1, label="Samples", info="each with a seed of its own", buttons=[])
+            scale, steps, seed = widgets.guidance_slider(model), widgets.steps_slider(model), widgets.seed_box()
+            with gr.Row(elem_classes="press"):
+                go = gr.Button("Inpaint", variant="primary", interactive=False)
+                stop = gr.Button("Stop")
+            if model.generator.raster_only:
+                gr.HTML(html.note("This model writes row by row: it does not see what comes after the mask."))
+            says = gr.HTML(elem_classes="says")
+    result = gr.HTML(elem_classes="result")
+    place = [box, dropping, drawing, painter, picture, go, result]
+    listen([box.upload], take, [box], place, says, place_for(None), preprocess=False)
+    listen([other.click], lambda: place_for(None), [], place, says)
+    given = [painter, picture, choice, samples, scale, steps, seed]
+    running = listen([go.click], paint, given, [result, seed], says, js=SEND_MASK, show_progress_on=result)
+    stop.click(None, cancels=[running], api_visibility="private")
+
+
+def place_for(picture: Image.Image | None) -> tuple:
+    """What the page shows where there is a picture to paint in, or none: an empty box, box or painter, what the painter
+    has, the picture, the button, no result.
+    """
+    if picture is None:
+        return None, gr.update(visible=True), gr.update(visible=False), None, None, disabled(), ""
+    drawn_on = {"url": html.url(picture), "width": picture.width, "height": picture.height}
+    return None, gr.update(visible=False), gr.update(visible=True), drawn_on, picture, enabled(), ""
+
+
+def mask_of(drawn: Any) -> Image.Image:
+    """The mask that the painter sends, white where to paint."""
+    if not isinstance(drawn, str) or not drawn.startswith(MASK):
+        raise ValueError("Nothing is painted over yet: draw over what the model shall make anew.")
+    try:
+        return data.open_picture(io.BytesIO(base64.b64decode(drawn.removeprefix(MASK), validate=True)))
+    except (binascii.Error, data.UnreadableImage) as error:
+        raise ValueError(f"The mask did not arrive whole ({error}): press Inpaint again.") from None
+
+
+def label_for(model: Pipeline, choice: int, picture: Image.Image, hidden: np.ndarray) -> tuple[Label, str]:
+    """The class to paint, and what a caption says of it."""
+    if choice != widgets.GUESS or not model.classes.count:
+        return widgets.label_of(choice), ""
+    label = guess_label(model, np.asarray(picture), hidden, Framing(), ORDERS)
+    if label == model.classes.count:
+        return None, ", of no class"
+    return label, f", taken for {model.classes.short(label)}"

@@ -1,0 +1,106 @@
+"""Read: the features of a picture as colours, in any reading that the model can do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import gradio as gr
+import numpy as np
+import torch
+from PIL import Image
+
+from ...features.encoder import Encoder
+from ...inference import readout
+from ...inference.readout import FeatureSpec
+from ...pipeline.pipeline import Pipeline
+from ...probes.report.sheets import pca_maps
+from . import html, uploads
+from .events import listen
+from .state import Opened
+
+OURS = tuple(
+    FeatureSpec.parse(spec)
+    for spec in (
+        "raster/causal/token/L0.5/none/mean",
+        "random*8/causal/token/L0.5/none/mean",
+        "raster/causal/query/L0.67/none/mean",
+        "random*8/causal/query/L0.67/none/mean",
+        "raster/full/query/L-1/none/mean",
+        "random*4/echo/token/L0.5/none/mean",
+        "random*4/full/token/L0.5/none/mean",
+        "random/after/query/L0.67/none/mean",
+        "raster/causal/token/L-1/none/mean",
+    )
+)
+EMPTY = html.empty("Drop a picture to see its features as colours.")
+TIMMS = ("L-1/none", "L0.5/none")
+
+
+def why_not(opened: Opened) -> str:
+    return opened.no_model()
+
+
+def build(opened: Opened) -> None:
+    encoder = opened.encoder
+    assert encoder is not None
+
+    def take(upload: Mapping[str, Any], spec: str) -> Iterator[tuple]:
+        picture = uploads.opened(upload)
+        prepared = encoder.prepare(picture)
+        yield uploads.in_box(picture), prepared, gr.skip()
+        for (result,) in show(prepared, spec):
+            yield gr.skip(), gr.skip(), result
+
+    def show(prepared: np.ndarray | None, spec: str) -> Iterator[tuple]:
+        if prepared is None:
+            return
+        dense = dense_features(encoder, prepared, spec)
+        _, width, rows, columns = dense.shape
+        colours = Image.fromarray(pca_maps(dense)[0])
+        read = f"{width:,} numbers at each of {rows} × {columns} places; the same colours mean the same features"
+        seen = html.figure(html.of_array(prepared), "what the model sees")
+        yield (html.figures([seen, html.figure(colours, read)]),)
+
+    with gr.Row(elem_classes="split"):
+        with gr.Column(scale=2, min_width=280):
+            box = uploads.box("Picture")
+            prepared = gr.State()
+            specs = readings(opened.model)
+            info = "orders/context/stream/layers/none/merge" if opened.model else "layers/none, as L6/none"
+            spec = gr.Dropdown(
+                specs,
+                value=specs[0],
+                label="Reading",
+                info=f"choose one, or write your own: {info}",
+                allow_custom_value=True,
+            )
+        with gr.Column(scale=3, min_width=280):
+            says = gr.HTML(elem_classes="says")
+            result = gr.HTML(EMPTY, elem_classes="result")
+    listen([box.upload], take, [box, spec], [box, prepared, result], says, (None, None, EMPTY), preprocess=False)
+    listen([spec.change], show, [prepared, spec], [result], says)
+    listen([box.clear], lambda: (None, EMPTY), [], [prepared, result], says)
+
+
+def readings(model: Pipeline | None) -> list[str]:
+    """Readings that give a map, those that this model can do, its own first."""
+    if model is None:
+        return [*TIMMS]
+    return [*dict.fromkeys((model.generator.dense_reading, *(str(spec) for spec in OURS if can(model, spec))))]
+
+
+def can(model: Pipeline, spec: FeatureSpec) -> bool:
+    try:
+        readout.check(model.generator, spec)
+    except ValueError:
+        return False
+    return True
+
+
+def dense_features(encoder: Encoder, prepared: np.ndarray, spec: str) -> np.ndarray:
+    """Features of one picture as a map: float32 (1, D, h, w)."""
+    (read,) = encoder.with_specs([spec]).encode(torch.from_numpy(prepared[None]))
+    if read.ndim != 4:
+        raise ValueError(f"The reading {spec} gives one vector for the whole picture: write none where it pools.")
+    return read

@@ -1,0 +1,163 @@
+"""Search: what looks like a picture, in an index."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import numpy as np
+
+from ...index import Filter, Index, Match
+from . import html, thumbnails, uploads
+from .events import listen
+from .state import Opened
+
+HERE = Path(__file__).parent
+MOST, AT_FIRST = 100, 24  # results
+GROUPS, IN_GROUP = 20, 12  # that are shown of near-duplicates
+TURN = "search"  # of its own, so that nobody waits here for somebody who paints
+
+
+@dataclass(frozen=True)
+class Query:
+    """What is looked for: a row of the index, or the features (1, F) of a picture that was dropped."""
+
+    name: str
+    id: int | None = None
+    features: np.ndarray | None = None
+
+
+def why_not(opened: Opened) -> str:
+    if opened.index is None:
+        return "There is no index to search here: make one with `randfeat index build`, and give it with --index."
+    return ""
+
+
+def build(opened: Opened) -> None:
+    index, reader = opened.index, opened.reader
+    assert index is not None
+
+    def take(upload: Mapping[str, Any], *how: Any) -> Iterator[tuple]:
+        assert reader is not None
+        picture = uploads.opened(upload)
+        query = Query(str(upload.get("orig_name") or "your picture"), features=reader.features([picture])[0])
+        yield gr.skip(), query, *results(query, *how)
+        yield uploads.in_box(picture), gr.skip(), gr.skip()
+
+    def follow(event: gr.EventData, *how: Any) -> Iterator[tuple]:
+        (row,) = index.rows([int(event.id)])
+        query = Query(Path(row.path).name, id=row.id)
+        yield gr.skip(), query, *results(query, *how)
+        picture = thumbnails.opened(row.path)
+        yield None if picture is None else uploads.in_box(picture), gr.skip(), gr.skip()
+
+    def again(query: Query | None, *how: Any) -> Iterator[tuple]:
+        yield results(query, *how)
+
+    def begin(*how: Any) -> Iterator[tuple]:
+        yield None, *results(None, *how)
+
+    def results(query: Query | None, labels: Sequence[str], pattern: str, k: float) -> tuple[str]:
+        index.refresh()
+        where = Filter(labels or (), pattern.strip() or ())
+        if query is None:
+            return (tiles("", some(int(k), where)),)
+        if query.id is None:
+            assert query.features is not None
+            found = index.search(query.features, int(k), where or None)[0]
+        else:
+            found = index.similar([query.id], int(k), where or None)[0]
+        return (tiles(f"Like {query.name}", found),)
+
+    def some(k: int, where: Filter) -> list[Match]:
+        """Rows to begin with: those that lie towards nowhere in particular."""
+        towards = np.random.default_rng(0).standard_normal((1, index.width)).astype(np.float32)
+        return [match._replace(score=np.nan) for match in index.search(towards, k, where or None)[0]]
+
+    def duplicates(threshold: float | None, labels: Sequence[str], pattern: str) -> Iterator[tuple]:
+        if threshold is None:
+            raise ValueError("The threshold is empty: give a number.")
+        index.refresh()
+        groups = index.near_duplicates(float(threshold), where=Filter(labels or (), pattern.strip() or ()) or None)
+        yield (in_groups(groups, threshold),)
+
+    with gr.Row(elem_classes="split"):
+        with gr.Column(scale=2, min_width=280):
+            box = uploads.box("Picture") if reader else gr.Image(visible=False)
+            if reader is None:
+                gr.HTML(html.note("Its rows came as numbers, which no model here reads: start from one of them."))
+            query = gr.State()
+            names = list(index.labels())
+            labels = gr.Dropdown(
+                names, value=[], multiselect=True, label="Labels", visible=bool(names), info="any if none"
+            )
+            pattern = gr.Textbox(label="Path", info="a pattern, such as cats/*.jpg", value="")
+            k = gr.Slider(1, MOST, AT_FIRST, step=1, label="Results", buttons=[])
+            with gr.Accordion("Near-duplicates", open=False):
+                threshold = alike(index)
+                with gr.Row(elem_classes="press"):
+                    find = gr.Button("Find them")
+        with gr.Column(scale=5, min_width=280):
+            says = gr.HTML(elem_classes="says")
+            hits = gr.HTML(
+                results(None, [], "", AT_FIRST)[0],
+                elem_classes="result",
+                js_on_load=(HERE / "search.js").read_text("utf-8"),
+            )
+    how = [labels, pattern, k]
+    options: dict[str, Any] = {"show_progress_on": hits, "concurrency_id": TURN}
+    found, failed = [box, query, hits], (None, gr.skip(), gr.skip())
+    listen([box.upload], take, [box, *how], found, says, failed, preprocess=False, **options)
+    listen([hits.select], follow, how, found, says, **options)
+    changes = [labels.change, pattern.submit, pattern.blur, k.release]
+    listen(changes, again, [query, *how], [hits], says, **options)
+    listen([box.clear], begin, how, [query, hits], says, **options)
+    listen([find.click], duplicates, [threshold, labels, pattern], [hits], says, **options)
+
+
+def alike(index: Index) -> gr.Slider | gr.Number:
+    """From where on two rows are near-duplicates."""
+    if index.metric == "cosine":
+        return gr.Slider(0.5, 1, 0.97, step=0.005, label="Alike from", info="cosine similarity", buttons=[])
+    return gr.Number(label="Alike to" if index.metric == "l2" else "Alike from", info=index.metric)
+
+
+def tiles(title: str, found: Sequence[Match]) -> str:
+    """Matches as buttons, each to search with."""
+    if not found:
+        return html.answer(title or "Nothing", "no row of the index is of these labels and paths")
+    return (html.answer(title, f"{len(found)} nearest") if title else "") + _list(found)
+
+
+def in_groups(groups: Sequence[Sequence[Match]], threshold: float) -> str:
+    """Near-duplicates, the largest groups first."""
+    if not groups:
+        return html.answer("No near-duplicates", f"no two rows are so alike ({threshold:g})")
+    count = sum(map(len, groups))
+    title = f"{len(groups)} group{'s' * (len(groups) > 1)} of near-duplicates"
+    more = f"{count:,} rows" + (f", the {GROUPS} largest groups are shown" if len(groups) > GROUPS else "")
+    parts = [html.answer(title, more)]
+    for group in groups[:GROUPS]:
+        left = f", {IN_GROUP} of them" if len(group) > IN_GROUP else ""
+        parts.append(f"<h3>{len(group)} alike{left}</h3>{_list(group[:IN_GROUP])}")
+    return "".join(parts)
+
+
+def _list(found: Sequence[Match]) -> str:
+    return f'<ul class="hits">{"".join(map(_tile, found))}</ul>'
+
+
+def _tile(match: Match) -> str:
+    name, preview = Path(match.path).name, thumbnails.url(match.path)
+    score = "" if np.isnan(match.score) else f"{match.score:.3f}"
+    said = escape(", ".join(part for part in (name, match.label and f"label {match.label}", score) if part))
+    picture = f'<img src="{preview}" alt="">' if preview else f'<span class="gone">{escape(name)}</span>'
+    label = "" if match.label is None else f"<span>{escape(match.label)}</span>"
+    return (
+        f'<li><button type="button" data-id="{match.id}" title="{escape(match.path)}" aria-label="{said}">'
+        f"{picture}<small>{label}<b>{score}</b></small></button></li>"
+    )

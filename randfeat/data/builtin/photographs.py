@@ -1,0 +1,120 @@
+"""Crops of the photographs that packages bring along: which picture does a crop come from?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from ...utils import progress
+from .base import Made
+
+FOLDERS = ("/usr/share/backgrounds", "/usr/share/wallpapers")
+ENDINGS = (".jpg", ".jpeg", ".png", ".webp")
+SIDE, SHORTER = 32, 256  # pixels of a crop, and of the shorter side of the pictures that are cut
+TRAIN, TEST = 100, 40  # crops of a picture
+STRIPS = 4  # a training half is one group for each of so many strips, so that it can be held out in part
+SMALL, LIKENESS = 16, 0.95  # pixels in which pictures are compared, and the correlation from which two are one
+DETAIL = 0.02  # deviation of neighbouring pixels, in 0..1, below which a picture is a gradient and no photograph
+
+
+def make_photographs(seed: int = 0, split_seed: int | None = None, folders: Iterable[str | Path] | None = None) -> Made:
+    """Crops of 32 x 32 pixels, in colour, of pictures whose shorter side has 256: 100 of one half of each picture for
+    training, 40 of the other half for test. The class is the picture.
+
+    In test a group is a picture, in train a strip of one. folders: searched through, by default those where desktops
+    keep their backgrounds; scikit-learn's two photographs and matplotlib's are always among them. A picture that is
+    there twice counts once; flat ones do not count. split_seed: whether the left or the right half, or the upper or
+    the lower one, is for test. seed: of the places.
+    """
+    found = read_pictures(FOLDERS if folders is None else folders)
+    images: list[np.ndarray] = []
+    labels: list[int] = []
+    groups: list[int] = []
+    test: list[bool] = []
+    names: list[str] = []  # of groups
+    for label, (_, picture) in enumerate(found):
+        rng = np.random.default_rng([seed, label])
+        across, first = np.random.default_rng([split_seed or 0, label]).integers(2, size=2)
+        turned = picture.swapaxes(0, 1) if across else picture
+        halves = np.array_split(turned, 2)
+        for half, count in ((halves[1 - first], TRAIN), (halves[first], TEST)):
+            rows, columns = rng.integers(np.array(half.shape[:2]) - SIDE + 1, size=(count, 2)).T
+            for y, x in zip(rows, columns, strict=True):
+                crop = half[y : y + SIDE, x : x + SIDE]
+                images.append(crop.swapaxes(0, 1) if across else crop)
+            if count == TRAIN:  # strips side by side: a crop belongs to that where its middle lies
+                strips = (columns + SIDE // 2) * STRIPS // half.shape[1]
+                groups += [len(names) + int(strip) for strip in strips]
+                names += [f"{label:03} train {strip}" for strip in range(STRIPS)]
+            else:
+                groups += [len(names)] * count
+                names.append(f"{label:03} test")
+            labels += [label] * count
+            test += [count == TEST] * count
+    classes = tuple(f"{label:03} {name}" for label, (name, _) in enumerate(found))
+    return Made(np.stack(images), np.array(labels), np.array(groups), np.array(test), classes, "part", tuple(names))
+
+
+def read_pictures(folders: Iterable[str | Path]) -> list[tuple[str, np.ndarray]]:
+    """Names and different pictures, uint8 (H, W, 3), the shorter side SHORTER pixels; sorted by name."""
+    paths = sorted(
+        {path for folder in [*map(Path, folders), *_brought_along()] for path in _pictures_in(folder)},
+        key=lambda path: (path.name, str(path)),
+    )
+    kept: list[tuple[str, np.ndarray]] = []
+    thumbs: list[np.ndarray] = []
+    with progress.bar(len(paths), "reading pictures", "file") as bar:
+        for path in paths:
+            picture = _read(path)
+            bar.update()
+            if picture is None or _detail(picture) < DETAIL:
+                continue
+            thumb = _thumb(picture)
+            if not any(float(thumb @ other) >= LIKENESS for other in thumbs):
+                kept.append((path.stem if path.stem[0].isalpha() else path.parents[2].name, picture))
+                thumbs.append(thumb)
+    if len(kept) < 2:
+        raise ValueError(f"{len(kept)} photographs found: name folders with some, or install packages that have them")
+    return kept
+
+
+def _brought_along() -> list[Path]:
+    """Where scikit-learn and matplotlib keep theirs."""
+    import matplotlib
+    import sklearn
+
+    return [
+        Path(sklearn.__file__).parent / "datasets" / "images",
+        Path(matplotlib.get_data_path()) / "sample_data",
+    ]
+
+
+def _pictures_in(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.suffix.lower() in ENDINGS and path.is_file()]
+
+
+def _read(path: Path) -> np.ndarray | None:
+    try:
+        with Image.open(path) as image:
+            if min(image.size) < SHORTER:
+                return None
+            scale = SHORTER / min(image.size)
+            image.draft("RGB", (2 * SHORTER, 2 * SHORTER))
+            size = (round(image.width * scale), round(image.height * scale))
+            return np.array(image.convert("RGB").resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0))
+    except (OSError, UnidentifiedImageError, Image.DecompressionBombError):
+        return None
+
+
+def _detail(picture: np.ndarray) -> float:
+    grey = picture.mean(2) / 255
+    return float((np.abs(np.diff(grey, axis=0)).mean() + np.abs(np.diff(grey, axis=1)).mean()) / 2)
+
+
+def _thumb(picture: np.ndarray) -> np.ndarray:
+    small = np.array(Image.fromarray(picture).convert("L").resize((SMALL, SMALL), Image.Resampling.BOX), np.float32)
+    small = small.ravel() - small.mean()
+    return small / max(float(np.linalg.norm(small)), 1e-6)

@@ -1,0 +1,111 @@
+"""Images in a folder: flat, nested, or a folder for each class, with or without splits."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterable, Iterator, Sequence, Set
+from pathlib import Path
+
+from PIL import Image
+
+from ..images import open_picture
+from . import splits
+from .base import Labels, Source, check_unique, numbered, printable, size_of
+
+COMMON = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
+# not every Pillow reads the last four: their files are listed all the same, and reported when they are read
+RARER = (".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".avif", ".heic", ".heif")
+SUFFIXES = frozenset((*COMMON, *RARER))
+
+
+class FileSource(Source):
+    """Image files below a folder."""
+
+    def __init__(
+        self, name: str, root: Path, files: Sequence[str], labels: Labels = None, classes: list[str] | None = None
+    ) -> None:
+        """files: paths, relative to `root` where they are not absolute."""
+        super().__init__(name, [printable(file) for file in files], labels, classes)
+        check_unique(name, self.paths)
+        self.root, self.files = str(root), files
+
+    def read(self, i: int) -> Image.Image:
+        return open_picture(os.path.join(self.root, self.files[i]))  # noqa: PTH118  absolute ones stay
+
+    def sizes(self) -> Iterable[int]:
+        return (size_of(os.path.join(self.root, file)) for file in self.files)  # noqa: PTH118
+
+
+def part_of(root: Path, files: Sequence[str], split: str | None) -> str:
+    """The folder of the files, which `walk` found below `root`, that `split` means; "" where there are no splits. There
+    are, if all folders that hold images are called like splits.
+    """
+    holding = {file.partition("/")[0] for file in files}
+    parts = [name for name in holding if splits.is_split(name) or name == split]
+    return "" if split is None and len(parts) < len(holding) else splits.choose(str(root), parts, split)
+
+
+def open_folder(root: Path, files: Sequence[str], part: str = "") -> FileSource:
+    """The files, which `walk` found below `root`, in its folder `part`.
+
+    The folders directly below that hold images are classes, in sorted order as in torchvision's ImageFolder; where
+    images lie beside them there are no labels. Classes are counted over all splits, so that an index means the same in
+    each.
+    """
+    parts = [file.split("/", 1) for file in files if "/" in file] if part else [["", file] for file in files]
+    in_splits = [rest for name, rest in parts if name == part or splits.is_split(name)]
+    within = f"{part}/" if part else ""
+    files = [file for file in files if file.startswith(within)]
+    rest = [file[len(within) :] for file in files]
+    if loose := [file for file in rest if "/" not in file]:
+        if len(loose) < len(rest):
+            warnings.warn(
+                f"{len(loose):,} of {len(rest):,} images of {root / part} lie beside its folders, such as "
+                f"{printable(loose[0])}, so the folders are no classes and no image has a label: move those images "
+                "where that is not meant.",
+                stacklevel=2,
+            )
+        return FileSource(str(root), root, files)
+    classes = sorted({file.partition("/")[0] for file in in_splits if "/" in file})
+    labels, _ = numbered([file.partition("/")[0] for file in rest], classes)
+    return FileSource(str(root), root, files, labels, [printable(name) for name in classes])
+
+
+def is_image(name: str) -> bool:
+    """Whether a file is an image by its suffix; hidden ones never are."""
+    return not name.startswith(".") and os.path.splitext(name)[1].lower() in SUFFIXES  # noqa: PTH122  fast
+
+
+def walk(root: Path, suffixes: Set[str] = SUFFIXES) -> list[str]:
+    """Paths, relative to `root` and with slashes, of the files below it with one of the suffixes, sorted.
+
+    Nothing hidden is looked at. Links are followed, but not in circles, and listed where they lead nowhere. No file is
+    opened: a million take seconds.
+    """
+    return sorted(_walk(str(root), "", suffixes, ()))
+
+
+def _walk(root: str, below: str, suffixes: Set[str], above: tuple[str, ...]) -> Iterator[str]:
+    here = os.path.join(root, below)  # noqa: PTH118
+    prefix = f"{below}/" if below else ""
+    folders = []
+    with os.scandir(here) as entries:
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            if entry.is_dir():
+                folders.append((entry.name, entry.is_symlink()))
+                continue
+            suffix = os.path.splitext(entry.name)[1].lower()  # noqa: PTH122
+            if suffix in suffixes and (entry.is_file() or entry.is_symlink()):
+                yield prefix + entry.name
+    for name, linked in folders:
+        real = os.path.realpath(os.path.join(here, name)) if linked else os.path.join(here, name)  # noqa: PTH118
+        if linked and any(_inside(other, real) for other in (*above, os.path.realpath(here))):
+            continue
+        yield from _walk(root, prefix + name, suffixes, (*above, os.path.realpath(here)) if linked else above)
+
+
+def _inside(path: str, folder: str) -> bool:
+    return path == folder or path.startswith(folder + os.sep)

@@ -1,0 +1,120 @@
+"""Images inside parquet files, as Hugging Face writes them, read where they lie."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image
+
+from ..images import UnreadableImage, open_picture
+from .base import Labels, Source, numbered
+from .table import LABELS, column
+
+IMAGES = ("image", "img", "picture", "bytes", "jpg", "png")  # columns, the first preferred
+
+
+class ParquetSource(Source):
+    """Images in a column of parquet files. One group of rows, about a hundred in most files, is in memory at a time."""
+
+    def __init__(
+        self, name: str, root: Path, files: Sequence[str], column: str, labels: Labels, classes: list[str] | None
+    ) -> None:
+        """files: relative to `root`."""
+        self.root, self.files, self.column = str(root), list(files), column
+        places, rows, sizes = [], [], []
+        paths: list[str] = []
+        for number, file in enumerate(files):
+            metadata = pq.read_metadata(root / file)
+            groups = [metadata.row_group(group) for group in range(metadata.num_row_groups)]
+            places += [(number, group) for group in range(len(groups))]
+            rows += [group.num_rows for group in groups]
+            sizes += [_bytes_of(group, column) for group in groups]
+            paths += [f"{file}/{row}" for row in range(metadata.num_rows)]
+        super().__init__(name, paths, labels, classes)
+        self.places, self.rows, self.group_sizes = places, np.array(rows, dtype=np.int64), sizes
+        self.ends = self.rows.cumsum()
+        self._held: tuple[int, pa.ChunkedArray] | None = None
+
+    def read(self, i: int) -> Image.Image:
+        place = int(np.searchsorted(self.ends, i, side="right"))
+        number, group = self.places[place]
+        path = Path(self.root, self.files[number])
+        if self._held is None or self._held[0] != place:
+            try:
+                with pq.ParquetFile(path) as file:
+                    self._held = place, file.read_row_group(group, columns=[self.column]).column(0)
+            except (pa.ArrowException, OSError) as error:
+                raise UnreadableImage(f"a damaged parquet file ({str(error).splitlines()[0]})") from error
+        first = int(self.ends[place] - self.rows[place])
+        return open_cell(self._held[1][i - first].as_py(), path.parent)
+
+    def sizes(self) -> Iterable[int]:
+        """Of each row those of its group, which the end of the file tells: nothing else is read."""
+        return np.repeat(self.group_sizes, self.rows).tolist()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_held": None}  # images stay in their process
+
+
+def open_parquet(name: str, root: Path, files: Sequence[str]) -> ParquetSource:
+    """Parquet files, relative to `root`, with one column of images; see `label_column` for the labels."""
+    schemas = [pq.read_schema(root / file) for file in files]
+    images = image_column(schemas[0])
+    if images is None:
+        raise ValueError(f"{root / files[0]} has no column of images: expected `image`, got {schemas[0].names}")
+    for file, schema in zip(files, schemas, strict=True):
+        if image_column(schema) != images:
+            raise ValueError(f"{root / file} has no column {images} of images, as {root / files[0]} has")
+    names = class_names(schemas[0])
+    column = label_column(schemas[0].names, names)
+    if column is None:
+        return ParquetSource(name, root, files, images, None, None)
+    values: list[Any] = []
+    for file in files:
+        values += pq.read_table(root / file, columns=[column])[column].to_pylist()
+    labels, classes = numbered(values)
+    return ParquetSource(name, root, files, images, labels, names.get(column, classes))
+
+
+def class_names(schema: pa.Schema) -> dict[str, list[str]]:
+    """The names of the classes of each column of labels, as Hugging Face notes them in a schema."""
+    if b"huggingface" not in (schema.metadata or {}):
+        return {}
+    import datasets
+
+    features = datasets.Features.from_arrow_schema(schema)
+    return {name: kind.names for name, kind in features.items() if isinstance(kind, datasets.ClassLabel)}
+
+
+def label_column(names: Sequence[str], classes: Mapping[str, list[str]]) -> str | None:
+    """The column of labels: by its name, one of LABELS, else the first whose classes have names; None without one."""
+    return column(names, LABELS) or next(iter(classes), None)
+
+
+def image_column(schema: pa.Schema) -> str | None:
+    """The name of the column that holds encoded images; None if there is none."""
+    nested = [one.name for one in schema if pa.types.is_struct(one.type) and one.type.get_field_index("bytes") >= 0]
+    plain = [one.name for one in schema if pa.types.is_binary(one.type) or pa.types.is_large_binary(one.type)]
+    return column([*nested, *plain], IMAGES) or next(iter(nested), None)
+
+
+def open_cell(cell: Any, folder: Path) -> Image.Image:
+    """The picture in a cell: encoded bytes, or a mapping of `bytes` or else a `path`, relative to `folder`."""
+    content = cell.get("bytes") if isinstance(cell, dict) else cell
+    if content is not None:
+        return open_picture(io.BytesIO(content))
+    if not isinstance(cell, dict) or not cell.get("path"):
+        raise UnreadableImage("an empty cell")
+    return open_picture(folder / cell["path"])
+
+
+def _bytes_of(group: pq.RowGroupMetaData, column: str) -> int:
+    """Bytes of a column, or of what is nested in it, in a group of rows, before compression."""
+    parts = [group.column(part) for part in range(group.num_columns)]
+    return sum(part.total_uncompressed_size for part in parts if part.path_in_schema.split(".")[0] == column)

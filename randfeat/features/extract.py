@@ -1,0 +1,267 @@
+"""Extraction: the features of any number of images into a store, each exactly once, and gone on with after a stop.
+
+The images are cut into shards, fixed ranges of their numbers. A shard is done when its file has its name, and no batch
+crosses two, so what is in it does not depend on when, or in which process, others were made. When all are done they
+are put together. So the store is the same, byte for byte, however often it was interrupted.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, nullcontext, suppress
+from dataclasses import dataclass
+from math import prod
+from numbers import Integral
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import pyarrow as pa
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+from torch import Tensor
+
+from .. import weights
+from ..data import loader
+from ..data.sources import Source, TokenSource
+from ..utils import atomic, distributed, progress, unfinished
+from ..utils.resume import refuse_other
+from . import store
+from .encoder import Encoder, PipelineEncoder
+from .store import FeatureStore
+
+Encode: TypeAlias = "Callable[[Tensor], list[np.ndarray]]"
+Reader: TypeAlias = loader.Prepared | loader.FirstCrop
+
+SHARD = 512  # images, fewer where their features take more than SHARD_BYTES
+SHARD_BYTES = 1 << 26
+REASONS = 5  # that a summary tells apart
+# what may differ between the run that began a store and one that goes on with it
+FREE = ("model", "source.name", "shard_size")
+RESULTS = ("count", "skipped", "files")
+
+
+def extract(
+    encoder: Encoder,
+    source: Source | TokenSource,
+    directory: str | Path,
+    batch_size: int = 64,
+    workers: int | None = None,
+    shard_size: int | None = None,
+) -> FeatureStore:
+    """Writes the features of all images of `source` to a store and opens it; what is done already is kept.
+
+    Images that cannot be read are listed in its skipped.csv. batch_size: images at a time, which changes features by no
+    more than rounding. workers: processes that decode; 0 decodes in this one, None starts one for each processor.
+    shard_size: images that a kill loses at most, by default 512 or fewer; the run that begins a store decides.
+
+    Inside `processes.group` every process takes its share of the shards, and the first one puts them together.
+    Raises before anything is written: a ValueError for settings that cannot be or differ from those of the directory,
+    a FileExistsError for a directory of something else. A ValueError, too, where no image could be read.
+    """
+    directory, workers = Path(directory), loader.default_workers() if workers is None else workers
+    for name, value, lowest in (("batch_size", batch_size, 1), ("workers", workers, 0), ("shard_size", shard_size, 1)):
+        if value is not None and (isinstance(value, bool) or not isinstance(value, Integral) or value < lowest):
+            raise ValueError(f"{name} must be a whole number from {lowest}, got {value}")
+    if twice := [spec for spec, count in Counter(encoder.specs).items() if count > 1]:
+        raise ValueError(f"the feature {twice[0]} is asked for twice: once is enough")
+    reader, encode = reader_and_encode(encoder, source)
+    record = {
+        "format": store.FORMAT,
+        "model": encoder.name,
+        "specs": [*encoder.specs],
+        "encoder": encoder.record(),
+        "source": {
+            "name": source.name,
+            "images": len(source),
+            "classes": source.classes,
+            "fingerprint": source.fingerprint(),
+        },
+    }
+    settings = json.loads(json.dumps(record))
+    if before := atomic.read_json(directory / store.META, store.FORMAT):
+        refuse_other(directory, before, settings, "features", (*FREE, *RESULTS))
+    else:
+        _make(directory, settings, reader, encode, batch_size, workers, shard_size)
+    if distributed.rank() == 0:  # what a kill may have left after the last file was written
+        shutil.rmtree(directory / unfinished.FOLDER, ignore_errors=True)
+    distributed.wait_for_all()
+    return FeatureStore.open(directory)
+
+
+def reasons(skipped: Sequence[tuple[str, str]]) -> str:
+    """Why images were skipped, the commonest first: "31 truncated, 2 an empty file"."""
+    counts = Counter(reason for _, reason in skipped).most_common()
+    said = [f"{count:,} {reason}" for reason, count in counts[:REASONS]]
+    rest = sum(count for _, count in counts[REASONS:])
+    return ", ".join([*said, f"{rest:,} for other reasons"] if rest else said)
+
+
+def reader_and_encode(encoder: Encoder, source: Source | TokenSource) -> tuple[Reader, Encode]:
+    """What turns an image of the source into arrays, and a batch of those into features; a ValueError for tokens that
+    the encoder cannot read.
+    """
+    if isinstance(source, Source):
+        return loader.Prepared(source, encoder.prepare), encoder.encode
+    if not isinstance(encoder, PipelineEncoder):
+        raise ValueError(f"{source.name} holds tokens, which {encoder.name} cannot read: give it the images")
+    encoder.check_tokens()
+    tokenizer, generator = weights.fingerprint(encoder.pipeline.tokenizer), encoder.pipeline.generator
+    if source.tokenizer not in (None, tokenizer):  # None: published trees of tokens do not say
+        raise ValueError(
+            f"{source.name} holds tokens of the tokenizer {source.tokenizer}, and {encoder.name} reads those of "
+            f"{tokenizer}: tokenise the images again with its own"
+        )
+    if source.grid != generator.grid:
+        raise ValueError(
+            f"{source.name} holds {source.grid[0]} x {source.grid[1]} tokens an image, and {encoder.name} reads "
+            f"{generator.grid[0]} x {generator.grid[1]}: tokenise the images at its size"
+        )
+    return loader.FirstCrop(source, generator.vocab_size), encoder.encode_tokens
+
+
+@dataclass(frozen=True)
+class Shards:
+    """Fixed ranges of the numbers of images, and their files."""
+
+    folder: Path
+    images: int
+    size: int
+
+    def __len__(self) -> int:
+        return -(-self.images // self.size)
+
+    def numbers(self, shard: int) -> range:
+        """Of the images in a shard."""
+        return range(shard * self.size, min(self.images, (shard + 1) * self.size))
+
+    def path(self, shard: int) -> Path:
+        return self.folder / f"{shard:06}.safetensors"
+
+    def write(self, shard: int, numbers: list[int], features: list[np.ndarray], unread: list[tuple[int, str]]) -> None:
+        """Features of the images that could be read, and the reason for each of the others."""
+        tensors = {"numbers": np.array(numbers, dtype=np.int64)} | {str(i): rows for i, rows in enumerate(features)}
+        atomic.write_bytes(self.path(shard), save(tensors, {"unread": json.dumps(unread)}))
+
+    def read(self, name: str) -> Iterator[tuple[np.ndarray, list[tuple[int, str]]]]:
+        """Of each shard one array, `numbers` or that of a spec by its place, and the images that could not be read."""
+        for shard in range(len(self)):
+            try:
+                with safe_open(self.path(shard), "np") as file:
+                    array, unread = file.get_tensor(name), json.loads(file.metadata()["unread"])
+            except (OSError, SafetensorError) as error:
+                reason = f"{self.path(shard)} cannot be read ({error}): delete it and run the same command again"
+                raise OSError(reason) from None
+            yield array, unread
+
+
+def default_shard(shapes: Sequence[tuple[int, ...]]) -> int:
+    """Images in a shard, given the shapes of the features of one."""
+    return min(SHARD, max(1, SHARD_BYTES // (4 * sum(map(prod, shapes)))))
+
+
+def _make(
+    directory: Path,
+    settings: dict[str, Any],
+    reader: Reader,
+    encode: Encode,
+    batch_size: int,
+    workers: int,
+    shard_size: int | None,
+) -> None:
+    """The shards that are not there, each in one of the processes, and then the store."""
+    shapes = [features.shape[1:] for features in encode(torch.from_numpy(np.stack([reader.blank()])))]
+    wanted = settings | {"shard_size": shard_size or default_shard(shapes)}
+    first = distributed.rank() == 0
+    if first:
+        unfinished.begin(directory, wanted, "features", FREE)
+    distributed.wait_for_all()
+    begun = unfinished.begin(directory, wanted, "features", FREE)
+    shards = Shards(directory / unfinished.FOLDER, len(reader.source), begun["shard_size"])
+    with unfinished.alone(directory) if first else nullcontext():
+        if first and (directory / store.META).exists():
+            raise RuntimeError(f"another process has just filled {directory}: run the same command again")
+        distributed.wait_for_all()  # until it is sure that nobody else is at it
+        _fill(shards, reader, encode, shapes, batch_size, workers)
+        distributed.wait_for_all()
+        if first:
+            _join(directory, begun, shards, reader.source, shapes)
+    distributed.wait_for_all()
+
+
+def _fill(
+    shards: Shards,
+    reader: Reader,
+    encode: Encode,
+    shapes: Sequence[tuple[int, ...]],
+    batch_size: int,
+    workers: int,
+) -> None:
+    """Makes the shards of this process's share that are not there."""
+    share = range(distributed.rank(), len(shards), distributed.world())
+    missing = [shard for shard in share if not shards.path(shard).exists()]
+    total, left = (sum(len(shards.numbers(shard)) for shard in some) for some in (share, missing))
+    parts = {shard: _cut(shards.numbers(shard), batch_size) for shard in missing}
+    in_order = [part for shard in missing for part in parts[shard]]
+    what = f"images ({total - left:,} were there)" if left < total else "images"
+    with (
+        closing(loader.batches(reader, in_order, workers)) as following,
+        progress.bar(total, what, "image", done=total - left, shown=distributed.rank() == 0) as bar,
+    ):
+        for shard in missing:
+            numbers: list[int] = []
+            unread: list[tuple[int, str]] = []
+            features = [[np.empty((0, *shape), np.float32)] for shape in shapes]
+            for part in parts[shard]:
+                batch = next(following)
+                if batch.arrays is not None:
+                    read = encode(*batch.arrays)
+                    refuse_infinite(read, [reader.source.paths[number] for number in batch.numbers])
+                    for rows, new in zip(features, read, strict=True):
+                        rows.append(new)
+                numbers += batch.numbers
+                unread += batch.unread
+                bar.update(len(part))
+            shards.write(shard, numbers, [np.concatenate(rows) for rows in features], unread)
+
+
+def _join(
+    directory: Path,
+    begun: dict[str, Any],
+    shards: Shards,
+    source: Source | TokenSource,
+    shapes: Sequence[tuple[int, ...]],
+) -> None:
+    """Puts the shards together. Nothing of them is removed before the store is whole."""
+    numbers, unread = [], []
+    for array, others in shards.read("numbers"):
+        numbers += array.tolist()
+        unread += [(source.paths[number], reason) for number, reason in others]
+    if not numbers:
+        shutil.rmtree(shards.folder)
+        with suppress(OSError):  # of somebody else's
+            directory.rmdir()
+        raise ValueError(f"none of the {len(source):,} images of {source.name} could be read: {reasons(unread)}")
+    labels = None if source.labels is None else [source.labels[number] for number in numbers]
+    columns = [[source.paths[number] for number in numbers], labels or [None] * len(numbers)]
+    table = pa.table(columns, schema=store.ROW_SCHEMA)
+    record = {name: begun[name] for name in ("model", "specs", "encoder", "source")}
+    features = [(array for array, _ in shards.read(str(spec)) if len(array)) for spec in range(len(shapes))]
+    store.write(directory, record, table, shapes, features, unread)
+
+
+def _cut(numbers: range, size: int) -> list[range]:
+    return [numbers[start : start + size] for start in range(0, len(numbers), size)]
+
+
+def refuse_infinite(features: Sequence[np.ndarray], paths: Sequence[str]) -> None:
+    """A ValueError names the first image with a feature that is not finite."""
+    for rows in features:
+        finite = np.isfinite(rows.reshape(len(rows), -1)).all(1)
+        if not finite.all():
+            path = paths[int(finite.argmin())]
+            raise ValueError(f"the features of {path} are not finite: try --dtype float32, or look at the weights")

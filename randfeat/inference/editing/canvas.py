@@ -1,0 +1,166 @@
+"""One grid of tokens, as large as it has to be, which a model of a smaller grid completes window by window.
+
+Windows share the tokens of the canvas: what one has made, the next one knows exactly. The tokenizer, too, sees windows
+of that size, which overlap by a quarter: memory does not grow with the picture, and what it sees is what it knows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...models import Generator
+from ...models.orders import Grid
+from ...tokenizers import Tokenizer
+from ...utils import rng
+from ..sampling import UNKNOWN, Sampling, every_step, sample
+
+Window = tuple[slice, slice]  # rows and columns of tokens
+
+
+def complete(
+    model: Generator,
+    tokens: Tensor,
+    known: Tensor,
+    label: Tensor,
+    seeds: Tensor,
+    sampling: Sampling,
+    condition: Tensor | None = None,
+) -> Tensor:
+    """Draws the unknown tokens given the known ones, which come back unchanged.
+
+    tokens: (B, N) in raster space; known: bool (N,) or (B, N), as many in each image; label, seeds: (B,). condition: as
+    in `sampling.decode`. A model of raster order alone sees the past only: what it draws does not depend on known
+    tokens further on.
+    Returns (B, N).
+    """
+    return sample(model, label, seeds, sampling, known=tokens.masked_fill(~known, UNKNOWN), condition=condition)
+
+
+def paint(
+    model: Generator,
+    tokens: Tensor,
+    known: Tensor,
+    label: Tensor,
+    seeds: Tensor,
+    sampling: Sampling,
+    step: Grid = (1, 1),
+    control: Tensor | None = None,
+) -> Iterator[Tensor]:
+    """Completes a canvas at least as large as the model's grid, and yields it after each step: (B, rows, columns) with
+    UNKNOWN where nothing is made yet.
+
+    tokens: (B, rows, columns); known: bool (rows, columns); label, seeds: (B,). step: rows and columns from one window
+    to the next. control: condition images (B, c, H, W) of the canvas, of which each window is steered by its part. One
+    window after the other is completed as by `complete`, the first with the seeds as they are.
+    """
+    canvas = tokens.to(model.device).masked_fill(~known.to(model.device), UNKNOWN)
+    yield canvas
+    for number, window in enumerate(windows(known.cpu().numpy(), model.grid, step)):
+        own = seeds if number == 0 else rng.derive(seeds, 5, number)
+        given = canvas[:, window[0], window[1]].flatten(1)
+        for made in every_step(model, label, own, sampling, known=given, condition=_condition(model, control, window)):
+            canvas = canvas.clone()
+            canvas[:, window[0], window[1]] = made.tokens.unflatten(1, model.grid)
+            yield canvas
+
+
+def _condition(model: Generator, control: Tensor | None, window: Window) -> Tensor | None:
+    """Of a window, of condition images of the canvas: (B, N, D)."""
+    if control is None:
+        return None
+    assert model.control is not None  # `jobs.check_control` has looked
+    rows, columns = _of_pixels(window, model.config["control"]["patch"])  # a packed adapter is a mere function
+    with torch.no_grad():
+        return model.control(control[:, :, rows, columns])
+
+
+def windows(known: np.ndarray, grid: Grid, step: Grid) -> list[Window]:
+    """Windows that leave nothing unknown, in the sequence in which to complete them: the one with the fewest unknown
+    tokens comes first, and counts as known for those after it. known: bool (rows, columns), no smaller than the grid.
+    """
+    unknown, sequence = ~known, []
+    places = [window for window in tiles(known.shape, grid, step) if unknown[window].any()]
+    while places:
+        window = min(places, key=lambda place: unknown[place].sum())
+        unknown[window] = False
+        sequence.append(window)
+        places = [place for place in places if unknown[place].any()]
+    return sequence
+
+
+def tiles(shape: tuple[int, ...], grid: Grid, step: Grid) -> list[Window]:
+    """All windows of a grid on a canvas (rows, columns), row by row, from its first to its last token."""
+    return [
+        (slice(top, top + grid[0]), slice(left, left + grid[1]))
+        for top in _starts(shape[0], grid[0], step[0])
+        for left in _starts(shape[1], grid[1], step[1])
+    ]
+
+
+def _starts(length: int, side: int, step: int) -> list[int]:
+    return [*range(0, length - side, step), length - side]
+
+
+# pixels --------------------------------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def encode(tokenizer: Tokenizer, pixels: Tensor, grid: Grid) -> Tensor:
+    """Pixels (B, channels, H, W) of a canvas -> its tokens (B, rows, columns), each from the window in whose middle it
+    lies most. grid: that of a window.
+    """
+    stride = tokenizer.stride
+    shape = pixels.shape[2] // stride, pixels.shape[3] // stride
+    tokens = torch.zeros(len(pixels), *shape, dtype=torch.int64, device=pixels.device)
+    best = torch.zeros(shape, device=pixels.device)
+    middle = _middle(grid).to(pixels.device)
+    for window in tiles(shape, grid, _most_of(grid)):
+        rows, columns = _of_pixels(window, stride)
+        made = tokenizer.encode(pixels[:, :, rows, columns])
+        better = middle > best[window]
+        best[window] = torch.where(better, middle, best[window])
+        tokens[:, window[0], window[1]] = torch.where(better, made, tokens[:, window[0], window[1]])
+    return tokens
+
+
+@torch.no_grad()
+def decode(pixels_of: Callable[[Tensor], Tensor], tokens: Tensor, grid: Grid, stride: int) -> Tensor:
+    """Tokens (B, rows, columns) of a canvas -> its pixels (B, channels, H, W) in [0, 1], faded from window to window.
+
+    pixels_of: decodes windows, (B, N) of the grid -> (B, channels, grid times stride).
+    """
+    shape = tokens.shape[1:]
+    if tuple(shape) == tuple(grid):
+        return pixels_of(tokens.flatten(1))
+    weight = _middle((grid[0] * stride, grid[1] * stride)).to(tokens.device)
+    total = torch.zeros(shape[0] * stride, shape[1] * stride, device=tokens.device)
+    summed: Tensor | None = None
+    for window in tiles(shape, grid, _most_of(grid)):
+        part = pixels_of(tokens[:, window[0], window[1]].flatten(1)).float()
+        if summed is None:
+            summed = part.new_zeros(*part.shape[:2], *total.shape)
+        rows, columns = _of_pixels(window, stride)
+        summed[:, :, rows, columns] += part * weight
+        total[rows, columns] += weight
+    assert summed is not None
+    return (summed / total).clamp(0, 1)
+
+
+def _most_of(grid: Grid) -> Grid:
+    rows, columns = (max(1, side - side // 4) for side in grid)
+    return rows, columns
+
+
+def _of_pixels(window: Window, stride: int) -> Window:
+    rows, columns = (slice(part.start * stride, part.stop * stride) for part in window)
+    return rows, columns
+
+
+def _middle(shape: Grid) -> Tensor:
+    """How far from the border of a window its places are: highest in the middle, above 0 everywhere. float (h, w)."""
+    rows, columns = (torch.minimum(torch.arange(n) + 1, n - torch.arange(n)).float() for n in shape)
+    return rows[:, None] * columns

@@ -1,0 +1,176 @@
+"""Images larger than those a model was trained on, without more training (arXiv 2412.01827).
+
+An image of the trained grid comes first. Its tokens are laid on every f-th row and column of a grid f times as high and
+as wide, and the tokens between them are decoded given these, with the rotary embedding stretched over the large grid.
+Every token is decoded; the official code leaves those of its last step at index 0.
+
+RandAR's authors do so. ARPG takes known tokens in any order too and knows places by rotary embedding alone, so the same
+works there; nobody has published images of it. A model of raster order cannot begin with every second token.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from numbers import Integral
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..models import Generator, orders, packed
+from ..models.layers import stretched_rope_table
+from ..utils import rng
+from .sampling import UNKNOWN, Sampling, Step, guided, run
+from .sampling import sample as sample_trained
+from .schedules import Guidance, tokens_per_step
+
+
+@dataclass(frozen=True)
+class Extrapolation:
+    """How to go beyond the trained grid.
+
+    factor: f, how many times as high and as wide; (rows, columns) for two different ones, such as (1, 2) for an image
+    twice as wide. boundary: so many of the fastest rotary frequencies of an axis go on
+    turning as they did, the slower ones are stretched (see `layers.stretched_rope_table`).
+    spatial: a second guidance, towards the small image and away from a null-class branch that is blind to the share
+    `blind` of its tokens. Off by default; it costs a third branch.
+    """
+
+    factor: int | tuple[int, int] = 2
+    boundary: int = 2
+    spatial: Guidance = field(default_factory=Guidance)
+    blind: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.boundary, Integral) or self.boundary < 0:
+            raise ValueError(f"boundary must be a whole number from 0, got {self.boundary}")
+        if not isinstance(self.factor, Integral):
+            object.__setattr__(self, "factor", _two(self.factor))
+        elif self.factor < 2:
+            raise ValueError(f"factor must be a whole number from 2, got {self.factor}")
+        if not 0 <= self.blind <= 1:
+            raise ValueError(f"blind must be a share in [0, 1], got {self.blind}")
+
+    @property
+    def factors(self) -> tuple[int, int]:
+        """Of rows and of columns."""
+        return self.factor if isinstance(self.factor, tuple) else (self.factor, self.factor)
+
+    def grid(self, trained: orders.Grid) -> orders.Grid:
+        """Rows and columns of the large grid, M positions in all."""
+        return trained[0] * self.factors[0], trained[1] * self.factors[1]
+
+    def lattice(self, trained: orders.Grid) -> Tensor:
+        """Where the small image lies: bool, (M,) in the raster space of the large grid."""
+        row, col = (torch.arange(side) % f == 0 for side, f in zip(self.grid(trained), self.factors, strict=True))
+        return (row[:, None] & col).flatten()
+
+    def order(self, trained: orders.Grid, mode: str, seeds: Tensor) -> Tensor:
+        """Orders of the large grid by mode, the small image first: (B,) seeds -> (B, M)."""
+        order = orders.make(mode, self.grid(trained), rng.derive(seeds, 0))
+        return orders.known_first(order, self.lattice(trained))
+
+    def small_order(self, trained: orders.Grid, order: Tensor) -> Tensor:
+        """What an order of the large grid says of the small image: (B, M) -> (B, N) raster positions in it."""
+        orders.validate(order, self.grid(trained))
+        count, width = trained[0] * trained[1], self.grid(trained)[1]
+        first = order[:, :count]
+        if not self.lattice(trained).to(order.device)[first].all():
+            rows, columns = self.factors
+            where = f"rows that {rows} divides and columns that {columns} divides"
+            raise ValueError(f"the first {count} entries must be the small image, on {where}")
+        return first // width // self.factors[0] * trained[1] + first % width // self.factors[1]
+
+
+@torch.no_grad()
+def enlarge(
+    model: Generator,
+    tokens: Tensor,
+    label: Tensor,
+    seeds: Tensor,
+    sampling: Sampling,
+    how: Extrapolation,
+    order: Tensor | None = None,
+    blind: Tensor | None = None,
+) -> Iterator[Step]:
+    """Decodes what lies between the tokens of a finished image, and yields after each step as `sampling.decode` does.
+
+    tokens: (B, N) of the trained grid, in raster space. label, seeds: (B,). order: (B, M), the small image
+    first, else drawn from the seeds. blind: (B, k) places in it that the spatial branch does not see, else drawn.
+    Schedule and guidance are those of `sampling` over the large image, of which the small one is decoded already.
+    """
+    _check(model)
+    device, grid = model.device, model.grid
+    tokens, label, seeds = tokens.to(device), label.to(device), seeds.to(device)
+    if order is None:
+        order = how.order(grid, model.check_order_mode(sampling.order), seeds)
+    order = order.to(device)
+    small = orders.gather(tokens, how.small_order(grid, order))
+    known, (batch, count), guidance = model.num_tokens, order.shape, sampling.guidance
+
+    null = torch.full_like(label, model.num_classes)
+    branches = [label] if guidance.off else [label, null]
+    if not how.spatial.off:
+        branches = [label, null, null]
+        if blind is None:
+            blind = orders.random(grid, rng.derive(seeds, 3))[:, : math.floor(known * how.blind)]
+    copies = len(branches)
+    table = stretched_rope_table(
+        grid, how.factors, how.boundary, model.embed_dim // model.num_heads, model.rope_base, device
+    )
+    model = packed.twin(model)
+    prefix = order[:, :known].repeat(copies, 1)
+    state = model.start(torch.cat(branches), small.repeat(copies, 1), prefix, sampling.within_step, table)
+    if blind is not None and not how.spatial.off:
+        hidden = torch.zeros(batch, known, dtype=torch.bool, device=device).scatter(1, blind.to(device), True)
+        # where a token lies stays known: by RandAR's instructions, and by the rotary embedding of its keys
+        state.waiting[-batch:, model.known_inputs].masked_fill_(hidden.unsqueeze(-1), 0)
+
+    def guide(raw: Tensor, done: int, size: int) -> Tensor:
+        scale = guidance.at(done, size, count)
+        if copies < 3:
+            return raw if guidance.off else guided(raw, scale)
+        conditional, unconditional, blinded = raw.chunk(3)
+        towards_small = how.spatial.at(done, size, count) * (unconditional - blinded)
+        return blinded + scale * (conditional - unconditional) + towards_small
+
+    noise = rng.uniform(rng.derive(seeds, 1), count)
+    sizes = tokens_per_step(sampling.schedule, count, sampling.steps, done=known)
+    given = torch.full_like(order, UNKNOWN).scatter(1, order[:, :known], small)
+    yield from run(model, state, order, given, known, noise, sizes, sampling, guide)
+
+
+def sample(
+    model: Generator, label: Tensor, seeds: Tensor, sampling: Sampling, how: Extrapolation, order: Tensor | None = None
+) -> Tensor:
+    """A small image and what `enlarge` makes of it: (B, M) tokens in the raster space of the large grid.
+
+    Arguments as in `enlarge`; `sampling.sweeps` go over the small image. An image's seed alone fixes it, whatever the
+    batch.
+    """
+    _check(model)
+    model = packed.twin(model)  # once for both grids
+    if order is None:
+        order = how.order(model.grid, model.check_order_mode(sampling.order), seeds.to(model.device))
+    small = sample_trained(model, label, seeds, sampling, how.small_order(model.grid, order))
+    for step in enlarge(model, small, label, seeds, sampling, how, order):
+        tokens = step.tokens
+    return tokens
+
+
+def _check(model: Generator) -> None:
+    if model.raster_only:
+        raise ValueError(
+            f"{type(model).__name__} knows raster order alone, so it cannot fill what lies between the tokens of a "
+            "small image: choose RandAR or ARPG"
+        )
+
+
+def _two(factor: Any) -> tuple[int, int]:
+    """Factors of rows and columns as plain numbers."""
+    sides = tuple(factor) if isinstance(factor, Sequence) and not isinstance(factor, str) else ()
+    if len(sides) != 2 or not all(isinstance(side, Integral) and int(side) >= 1 for side in sides) or max(sides) < 2:
+        raise ValueError(f"factor must be a whole number from 2, or two from 1 that are not both 1, got {factor}")
+    return int(sides[0]), int(sides[1])

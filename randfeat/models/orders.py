@@ -1,0 +1,124 @@
+"""Orders in which the tokens of an image are read or written.
+
+`order[..., i]` is the raster position (`row * w + col`) of the i-th token of the sequence. *Raster space* is sorted by
+position, *order space* by visit. Functions return int64 tensors: `(N,)` for the fixed orders, one row per seed for the
+random ones. A row repeated for every image is a shared order, a row per image is a per-image order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ..utils import rng
+
+Grid = tuple[int, int]
+
+
+def raster(grid: Grid) -> Tensor:
+    """Row by row, from the top left. Shape (N,)."""
+    return torch.arange(grid[0] * grid[1])
+
+
+def reverse(grid: Grid) -> Tensor:
+    """Raster order from its end: row by row, from the bottom right. Shape (N,)."""
+    return raster(grid).flip(0)
+
+
+def columns(grid: Grid) -> Tensor:
+    """Column by column, from the top left. Shape (N,)."""
+    return raster(grid).reshape(grid).T.reshape(-1)
+
+
+def random(grid: Grid, seeds: Tensor) -> Tensor:
+    """A uniform random permutation for each seed, a function of that seed alone. (*S,) -> (*S, N)."""
+    return rng.bits(seeds, grid[0] * grid[1]).argsort(dim=-1, stable=True)
+
+
+def hierarchical(grid: Grid, seeds: Tensor | None = None) -> Tensor:
+    """Coarse to fine: the positions on the coarsest power-of-two lattice first, then what each finer lattice adds.
+
+    On an even square grid the first N/4 entries are the positions on even rows and columns, as RandAR's resolution
+    extrapolation needs. Inside a level the order is raster, (N,), or random for each seed, (*S,) -> (*S, N).
+    """
+    positions = raster(grid)
+    joined = (positions // grid[1]) | (positions % grid[1])
+    stride = joined & -joined  # the largest power of two that divides row and column
+    stride[0] = positions.numel()  # every one divides the origin's
+    if seeds is None:
+        return stride.argsort(stable=True, descending=True)
+    within = random(grid, seeds)
+    return within.gather(-1, stride.to(within.device)[within].argsort(dim=-1, stable=True, descending=True))
+
+
+def known_first(order: Tensor, known: Tensor) -> Tensor:
+    """Moves the known positions to the front of each order and keeps the sequence otherwise.
+
+    order: (..., N); known: bool, (..., N) in raster space. Returns (..., N).
+    """
+    order, known = torch.broadcast_tensors(order, known.to(order.device))
+    return order.gather(-1, known.gather(-1, order).argsort(dim=-1, stable=True, descending=True))
+
+
+def explicit(positions: Sequence[int] | Tensor, grid: Grid) -> Tensor:
+    """A permutation written out by hand, checked. Shape (N,) or (..., N)."""
+    order = torch.as_tensor(positions)
+    if not order.is_floating_point() and order.dtype != torch.bool:  # which `validate` refuses
+        order = order.to(torch.int64)
+    validate(order, grid)
+    return order
+
+
+def validate(order: Tensor, grid: Grid, cut: bool = False) -> None:
+    """Raises a ValueError that names the first offending entry unless each row is a permutation of 0..N-1.
+
+    cut: whether it may be the beginning of one, of at least one position.
+    """
+    count = grid[0] * grid[1]
+    length = order.shape[-1] if order.ndim else 0
+    if order.dtype != torch.int64 or not (1 <= length <= count if cut else length == count):
+        raise ValueError(
+            f"an order for the grid {grid[0]} x {grid[1]} holds {'at most ' if cut else ''}{count} int64 positions, "
+            f"got {order.dtype} of shape {tuple(order.shape)}"
+        )
+    rows = order.reshape(-1, length).cpu()
+    sorted_rows, places = rows.sort(dim=-1, stable=True)
+    outside = (rows < 0) | (rows >= count)
+    repeated = torch.zeros_like(outside)
+    repeated.scatter_(1, places[:, 1:], sorted_rows[:, 1:] == sorted_rows[:, :-1])
+    wrong = (outside | repeated).nonzero()
+    if len(wrong):
+        row, place = wrong[0].tolist()
+        what = f"is outside 0..{count - 1}" if outside[row, place] else "occurs twice"
+        raise ValueError(f"not a permutation: entry {place} of order {row}, {int(rows[row, place])}, {what}")
+
+
+def invert(order: Tensor) -> Tensor:
+    """The place of each raster position in the sequence: invert(order)[..., order[..., i]] = i. (..., N)."""
+    return order.argsort(-1)
+
+
+def gather(x: Tensor, order: Tensor) -> Tensor:
+    """Raster space to order space along dimension 1. x: (B, N) or (B, N, D); order: (B, N)."""
+    return x.gather(1, order if x.ndim == 2 else order.unsqueeze(-1).expand(-1, -1, x.shape[-1]))
+
+
+def scatter(x: Tensor, order: Tensor) -> Tensor:
+    """Order space to raster space along dimension 1, the inverse of `gather`. x: (B, N) or (B, N, D); order: (B, N)."""
+    return gather(x, invert(order))
+
+
+# What a user can name, with `seeds` for the modes that draw at random
+FIXED = {"raster": raster, "reversed": reverse, "columns": columns, "hierarchical": hierarchical}
+MODES = (*FIXED, "random")
+
+
+def make(mode: str, grid: Grid, seeds: Tensor) -> Tensor:
+    """One order for each seed, by the name of its mode (one of MODES). (S,) -> (S, N), on the device of the seeds."""
+    if mode == "random":
+        return random(grid, seeds)
+    if mode not in FIXED:
+        raise ValueError(f"unknown order mode {mode!r}, expected one of {', '.join(MODES)}")
+    return FIXED[mode](grid).to(seeds.device).expand(*seeds.shape, -1)

@@ -1,0 +1,1 @@
+"""A tokenizer and a generator together: images in, images, features and likelihoods out."""

@@ -1,0 +1,231 @@
+"""Opening models: what `randfeat.load` and `randfeat.load_tokenizer` take."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from numbers import Integral
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from .. import models, tokenizers, weights
+from ..data.labels import Classes
+from ..inference.sampling import Sampling
+from ..models import Generator
+from ..pipeline.pipeline import Pipeline
+from ..tokenizers import Tokenizer
+from ..utils import atomic, devices
+from . import checkpoints, hub, published
+from .hub import Repository
+from .identify import Identity, identify
+from .published import PublishedModel, PublishedTokenizer
+
+GRID = (16, 16)  # of tokens, where nothing says otherwise
+Row = TypeVar("Row")
+
+
+def load(
+    source: str | Path,
+    *,
+    num_heads: int | None = None,
+    grid: tuple[int, int] | None = None,
+    tokenizer: str | Path | Tokenizer | None = None,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> Pipeline:
+    """Opens a model, strictly, and runs nothing in its files as code.
+
+    source: a directory that `Pipeline.save` wrote; the path of an official .safetensors, .pt or .bin file; a short name
+        of `weights.published.MODELS`, such as "randar-l-llamagen"; or the id owner/name of a repository on the Hugging
+        Face hub that `Pipeline.push_to_hub` wrote. What lies on the disk goes before a name.
+    num_heads: attention heads, which official files do not tell. Needed where the size is not a published one.
+    grid: rows and columns of tokens, which they do not tell either; by default those of the published model of this
+        size and file name, else 16 x 16.
+    tokenizer: for official files, what `load_tokenizer` takes, or one that is open, which is moved to the device; by
+        default the published one with as many codes, from the hub.
+    device: "auto" takes CUDA, else Apple's MPS, else the CPU.
+    dtype: what the generator's weights are converted to. The tokenizer stays float32: in half precision it would
+        choose other tokens.
+
+    Raises a FileNotFoundError, ConnectionError or ValueError of one sentence.
+    """
+    if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
+        raise ValueError(f"weights cannot be {dtype!r}: give a floating-point torch.dtype")
+    device, found = devices.pick(device), locate(source, published.MODELS)
+    if isinstance(found, Repository):
+        found = hub.fetch_model(found)
+    if isinstance(found, PublishedModel):
+        checkpoint = checkpoints.read(hub.fetch(found.repository, found.file))
+    elif found.is_file():
+        checkpoint = checkpoints.read(found)
+    elif (num_heads, grid, tokenizer) == (None, None, None):
+        return _open_directory(found, device, dtype)
+    else:
+        raise ValueError(f"{found} says its num_heads, grid and tokenizer itself: leave them out")
+
+    identity = identify_file(checkpoint)
+    if not identity.is_generator:
+        raise ValueError(f"{checkpoint.path} looks like {identity}: open it with randfeat.load_tokenizer")
+    row = published.alike(identity.size, identity.config["vocab_size"], checkpoint.path.name)
+    if isinstance(found, PublishedModel) and row != found:
+        raise ValueError(f"{checkpoint.path} should be {found.name}, but looks like {identity}: download it again")
+    with torch.device("meta"):
+        grid = grid if grid is not None else row.grid if row else GRID
+        generator = _generator(identity, num_heads, grid, checkpoint.path)
+    if isinstance(tokenizer, Tokenizer):
+        tokenizer = tokenizer.to(device)
+    else:
+        tokenizer = load_tokenizer(tokenizer or _tokenizer_of(identity, checkpoint.path), device)
+    _fill_officially(generator, checkpoint, identity, device, dtype)
+    # a file of another name may have been trained on other classes
+    named = row is not None and row.file == checkpoint.path.name and generator.num_classes == published.NUM_CLASSES
+    names = published.CLASS_NAMES if named else ()
+    return Pipeline(tokenizer, generator, names, sampling=row.sampling if row else None)
+
+
+def load_tokenizer(source: str | Path, device: str | torch.device = "cpu") -> Tokenizer:
+    """Opens a tokenizer, in float32.
+
+    source: a name of `weights.published.TOKENIZERS`, such as "llamagen-vq16"; the path of an official file; a model
+    directory or its `tokenizer` folder; or the id of a repository on the hub, as in `load`. Raises as `load` does.
+    """
+    device, found = devices.pick(device), locate(source, published.TOKENIZERS)
+    if isinstance(found, Repository):
+        found = hub.fetch_model(found)
+    if isinstance(found, Path) and found.is_dir():
+        inner = found / weights.TOKENIZER
+        return _open_tokenizer_directory(inner if inner.is_dir() else found, device)
+    path = hub.fetch(found.repository, found.file) if isinstance(found, PublishedTokenizer) else found
+    checkpoint = checkpoints.read(path)
+    identity = identify_file(checkpoint)
+    if identity.is_generator:
+        raise ValueError(f"{path} looks like {identity}, which is no tokenizer: open it with randfeat.load")
+    if isinstance(found, PublishedTokenizer) and not found.config.items() <= identity.config.items():
+        raise ValueError(f"{path} should be {found.name}, but looks like {identity}: download it again")
+    with torch.device("meta"):
+        tokenizer = tokenizers.create(identity.model, **identity.config)
+    _fill_officially(tokenizer, checkpoint, identity, device, torch.float32)
+    return tokenizer.eval()
+
+
+def locate(source: str | Path, rows: Mapping[str, Row]) -> Path | Row | Repository:
+    """What a source means: a path that exists, a row of `rows` by its name, or an id on the hub."""
+    path = atomic.settled(Path(source))
+    if path.exists():
+        return path
+    missing = FileNotFoundError(f"there is no file or directory {source}: check the path")
+    if isinstance(source, Path) or path.suffix in checkpoints.SUFFIXES:
+        raise missing
+    if source in rows:
+        return rows[source]
+    if hub.is_id(source):
+        official = published.from_repository(source)
+        if official:
+            raise ValueError(f"{source} holds official files: give the short name of one, {', '.join(official)}")
+        return Repository(source)
+    if path.name != source:
+        raise missing
+    if source in {**published.MODELS, **published.TOKENIZERS}:
+        opener = "load" if source in published.MODELS else "load_tokenizer"
+        raise ValueError(f"{source} is the other kind: open it with randfeat.{opener}")
+    near = difflib.get_close_matches(source.lower().replace("_", "-"), rows, 1)
+    raise ValueError(
+        f"{source!r} is no path here and no owner/name on the hub, and the short names are {', '.join(rows)}"
+        + (f": did you mean {near[0]}?" if near else "")
+    )
+
+
+def identify_file(checkpoint: checkpoints.Checkpoint) -> Identity:
+    """`identify`, with the path in its errors."""
+    try:
+        return identify(checkpoint.state)
+    except ValueError as error:
+        ours = " (it is part of a model directory: open that)" if checkpoint.path.name == weights.WEIGHTS else ""
+        raise ValueError(f"{checkpoint.path} cannot be opened: {error}{ours}") from None
+
+
+def _generator(identity: Identity, num_heads: int | None, grid: tuple[int, int], path: Path) -> Generator:
+    """With fresh weights, on the device of the context."""
+    config = identity.config
+    if num_heads is None:
+        if identity.size is None:
+            raise ValueError(
+                f"{path} looks like {identity}, which is no published size, and no file says its number of attention "
+                "heads: give load(..., num_heads=..., grid=...)"
+            )
+        num_heads = models.SIZES[identity.size][1]["num_heads"]
+    if isinstance(num_heads, bool) or not isinstance(num_heads, Integral):
+        raise ValueError(f"num_heads must be a whole number, got {num_heads!r}")
+    if identity.kv_dim is not None:
+        config = config | {"num_kv_heads": identity.kv_dim * num_heads // config["embed_dim"]}
+    return models.create(identity.model, grid=grid, num_heads=num_heads, **config)
+
+
+def _tokenizer_of(identity: Identity, path: Path) -> str:
+    """The name of the published tokenizer whose codes a generator reads."""
+    row = published.tokenizer_of(identity.config["vocab_size"])
+    if row is None:
+        raise ValueError(
+            f"{path} looks like {identity}, and no published tokenizer has as many: give load(..., tokenizer=...)"
+        )
+    return row.name
+
+
+def _open_directory(directory: Path, device: torch.device, dtype: torch.dtype) -> Pipeline:
+    config, state = weights.read(directory)
+    try:
+        sampling = Sampling.from_dict(config["sampling"])
+        with torch.device("meta"):
+            generator = models.create(**config["generator"])
+        classes, training = Classes(config["class_names"], generator.num_classes), config["training"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{directory / weights.CONFIG} does not describe a model of randfeat: {error}") from None
+    if not (directory / weights.TOKENIZER).is_dir():
+        raise FileNotFoundError(f"{directory} has no folder {weights.TOKENIZER}: copy the whole directory again")
+    tokenizer = _open_tokenizer_directory(directory / weights.TOKENIZER, device)
+    _fill(generator, state, device, dtype, directory / weights.WEIGHTS)
+    return Pipeline(tokenizer, generator, classes.given, training, sampling)
+
+
+def _open_tokenizer_directory(directory: Path, device: torch.device) -> Tokenizer:
+    config, state = weights.read(directory)
+    try:
+        with torch.device("meta"):
+            tokenizer = tokenizers.create(**config)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{directory / weights.CONFIG} does not describe a tokenizer of randfeat: {error}") from None
+    _fill(tokenizer, state, device, torch.float32, directory / weights.WEIGHTS)
+    return tokenizer.eval()
+
+
+def _fill_officially(
+    model: Generator | Tokenizer,
+    checkpoint: checkpoints.Checkpoint,
+    identity: Identity,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> None:
+    try:
+        state = weights.from_official(model, checkpoint.state)
+    except ValueError as error:
+        raise ValueError(f"{checkpoint.path} looks like {identity}, but {error}") from None
+    _fill(model, state, device, dtype, checkpoint.path)
+
+
+def _fill(
+    model: Generator | Tokenizer, state: dict[str, Tensor], device: torch.device, dtype: torch.dtype, path: Path
+) -> None:
+    """Gives the tensors of a file to a model on the meta device: nothing is drawn at random, nothing is held twice."""
+    moved = {}
+    for name in list(state):
+        value = state.pop(name)
+        if not value.is_floating_point():
+            raise ValueError(f"{path}: {name} is {value.dtype}, expected floating-point weights")
+        moved[name] = value.to(device=device, dtype=dtype)
+    try:
+        weights.load_strict(model, moved, assign=True)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None

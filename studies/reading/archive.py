@@ -1,0 +1,53 @@
+"""Keeps what the study found of each tested image, small enough for a repository: without weights, pictures, and the
+rankings on train.
+
+python -m studies.reading.archive OUT/data1-split1 studies/reading/found/data1-split1
+
+Tables and figures are made of what is kept as of OUT itself, but for those of every reading, which are of train.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from randfeat import cli
+
+from . import attended, moved, warped
+from .material import GROUPS
+from .results import every
+from .units import RECORD, SCORES, keep
+
+PARTS = ((RECORD, SCORES), attended.FILES, moved.FILES, warped.FILES)
+
+
+def archive(unit: Path, to: Path) -> None:
+    """The records of a unit, whole, and its scores but for those of train."""
+    for record, scores in PARTS:
+        if (unit / record).exists():
+            with np.load(unit / scores) as found:
+                keep(to / scores, {name: found[name] for name in found.files if not name.startswith("train|")})
+            shutil.copyfile(unit / record, to / record)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, metavar="OUT/dataD-splitS", help="what the study left")
+    parser.add_argument("to", type=Path, metavar="DIR", help="where it is kept; what lies there of a unit is replaced")
+    args = parser.parse_args()
+    if args.to.resolve() == args.folder.resolve():
+        raise ValueError(f"{args.to} is the folder that is kept: name another one")
+    for results in every(args.folder):
+        units = sorted(path.parent for path in results.folder.glob(f"**/{RECORD}"))
+        for unit in units:
+            archive(unit, args.to / unit.relative_to(args.folder))
+        shutil.copyfile(results.folder / GROUPS, args.to / results.set / GROUPS)
+        print(f"{args.to / results.set}: {len(units)} units")
+
+
+if __name__ == "__main__":
+    sys.exit(cli.spoken("studies.reading.archive", main, "The same command goes on where this ended."))

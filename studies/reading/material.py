@@ -1,0 +1,218 @@
+"""A data set as the study sees it: tokens, pictures where there are some, and who may see which of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from randfeat.commands.probe.pictures import codebook
+from randfeat.data.builtin import BUILDERS
+from randfeat.data.token_store import TokenStore
+from randfeat.inference.shifts import shifted
+from randfeat.tokenizers import PatchTokenizer
+from randfeat.weights.loading import load_tokenizer
+
+BATCH = 1024  # images that become tokens at a time
+FITTED = 4000  # images that the tokenizer learns from
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What belongs to a set. patch: pixels of a token's side. codes: of the tokenizer."""
+
+    patch: int
+    codes: int
+
+
+IMAGES = 3000  # of train that probes see at most; of test two thirds as many
+
+SETTINGS = {
+    "digits": Setting(2, 128),
+    "cluttered": Setting(2, 256),
+    "letters": Setting(4, 256),
+    "photographs": Setting(4, 256),
+}
+STORED = "tokens"  # the set that two token stores make
+WATCHED = 1000  # images of train at most that a network is stopped by
+GROUPS = "groups.npz"  # beside the set: the groups of `tested` and of `ranked`, all that a table needs to know of it
+
+
+@dataclass(frozen=True)
+class Material:
+    """grid: rows and columns of tokens. tokens: integers (n, N). codebook: (V, c), without columns where the tokenizer
+    has none. labels, groups: (n,). fit, held_out: rows that networks are trained on and stopped by, all of train
+    together. probed, tested: rows that probes are fitted on and scored on. images: uint8 (n, H, W) or (n, H, W, 3), if
+    there are more than tokens."""
+
+    name: str
+    grid: tuple[int, int]
+    tokens: np.ndarray
+    codebook: np.ndarray
+    labels: np.ndarray
+    groups: np.ndarray
+    fit: np.ndarray
+    held_out: np.ndarray
+    probed: np.ndarray
+    tested: np.ndarray
+    images: np.ndarray | None = None
+
+    @property
+    def pictures(self) -> np.ndarray:
+        """The images; a ValueError where there are none."""
+        if self.images is None:
+            raise ValueError(f"there are no pictures in the set {self.name}, only tokens")
+        return self.images
+
+    @property
+    def patch(self) -> int:
+        """Pixels of a token's side."""
+        return self.pictures.shape[1] // self.grid[0]
+
+    @property
+    def tokenizer(self) -> PatchTokenizer:
+        channels = self.pictures.shape[3] if self.pictures.ndim == 4 else 1
+        made = PatchTokenizer(len(self.codebook), self.patch, channels)
+        made.codebook.copy_(torch.from_numpy(self.codebook))
+        return made
+
+    @property
+    def ranked(self) -> np.ndarray:
+        """Of what probes are fitted on, the half that readings are ranked by."""
+        return ranked(self.probed)
+
+    @cached_property
+    def patches(self) -> np.ndarray:
+        """The pixels of each image patch by patch: uint8 (n, N * p * p * C)."""
+        return self.cut(self.pictures)
+
+    def cut(self, images: np.ndarray) -> np.ndarray:
+        """Images of the set's size as `patches`."""
+        rows, columns = self.grid
+        p = self.patch
+        cut = images.reshape(len(images), rows, p, columns, p, -1)
+        return np.ascontiguousarray(cut.swapaxes(2, 3)).reshape(len(images), -1)
+
+    def places(self, images: np.ndarray) -> list[np.ndarray]:
+        """Images of the set's size at 2 x 2 places, as `shifts2` in a reading has them."""
+        moved = (shifted(as_pixels(images) * 255, self.patch, 2) + 0.5).to(torch.uint8)
+        return [one.reshape(images.shape) for one in moved.permute(1, 0, 3, 4, 2).numpy()]
+
+    def encoded(self, images: np.ndarray) -> Tensor:
+        """Images of the set's size as tokens, int64 (n, N)."""
+        return _encoded(self.tokenizer, images)
+
+
+def ranked(probed: np.ndarray) -> np.ndarray:
+    """See `Material.ranked`."""
+    return probed[::2]
+
+
+def as_pixels(images: np.ndarray) -> Tensor:
+    """uint8 images -> float32 (n, C, H, W) in [0, 1]."""
+    pixels = torch.from_numpy(images).float() / 255
+    return pixels.unsqueeze(1) if pixels.ndim == 3 else pixels.permute(0, 3, 1, 2)
+
+
+def _encoded(tokenizer: PatchTokenizer, images: np.ndarray) -> Tensor:
+    parts = np.array_split(images, -(-len(images) // BATCH))
+    return torch.cat([tokenizer.encode(as_pixels(part)).flatten(1) for part in parts])
+
+
+def make(
+    name: str, folder: Path, data_seed: int = 0, split_seed: int | None = None, images: int = IMAGES, line: int = 0
+) -> Path:
+    """The set as one file, made if it is not there yet: the rest of the study opens it with `read`.
+
+    images: see IMAGES. line: see `run_all`.
+    """
+    path = folder / "material.npz"
+    if path.exists():
+        return path
+    setting, made = SETTINGS[name], BUILDERS[name](seed=data_seed, split_seed=split_seed)
+    rng = np.random.default_rng([data_seed, split_seed or 0])
+    train, test = np.flatnonzero(~made.test), np.flatnonzero(made.test)
+    groups = rng.permutation(np.unique(made.groups[train]))
+    watched = np.isin(made.groups, groups[: max(1, len(groups) // 10)]) & ~made.test
+    learnt = rng.permutation(np.flatnonzero(~watched & ~made.test))[:FITTED]
+    tokenizer = PatchTokenizer.fit(as_pixels(made.images[learnt]), setting.codes, setting.patch)
+    arrays = dict(
+        images=made.images,
+        grid=np.array(made.images.shape[1:3]) // setting.patch,
+        tokens=_encoded(tokenizer, made.images).numpy(),
+        codebook=tokenizer.codebook.numpy(),
+        labels=made.labels,
+        groups=made.groups,
+        fit=np.flatnonzero(~watched & ~made.test),
+        held_out=rng.permutation(np.flatnonzero(watched))[:WATCHED],
+        probed=np.sort(rng.permutation(train)[:images]),
+        tested=np.sort(rng.permutation(test)[: 2 * images // 3]),
+    )
+    return _left(path, arrays)
+
+
+def of_stores(
+    folder: Path, train: Path, test: Path, split_seed: int | None = None, images: int = IMAGES, line: int = 0
+) -> Path:
+    """The same of two token stores, such as ImageNet's, of each image the crop from the middle. split_seed: of which
+    images are probed and watched, each of which is a group of its own."""
+    path = folder / "material.npz"
+    if path.exists():
+        return path
+    stores = TokenStore.open(train), TokenStore.open(test)
+    for key in ("tokenizer", "grid"):
+        if len({str(store.meta[key]) for store in stores}) > 1:
+            raise ValueError(f"{train} and {test} differ in their {key}: make both with the same")
+    counts, rng = [len(store) for store in stores], np.random.default_rng(split_seed or 0)
+    rows = rng.permutation(counts[0])
+    watched = min(WATCHED, counts[0] // 10)
+    book = codebook(load_tokenizer(train))
+    arrays = dict(
+        grid=np.array(stores[0].grid),
+        tokens=np.concatenate([store.tokens[:, 0] for store in stores]).astype(np.int32),
+        codebook=np.empty((stores[0].vocab_size, 0), dtype=np.float32) if book is None else book,
+        labels=_labels(stores),
+        groups=np.arange(sum(counts)),
+        fit=np.sort(rows[watched:]),
+        held_out=rows[:watched],
+        probed=np.sort(rng.permutation(counts[0])[:images]),
+        tested=np.sort(counts[0] + rng.permutation(counts[1])[: 2 * images // 3]),
+    )
+    return _left(path, arrays)
+
+
+def _labels(stores: Sequence[TokenStore]) -> np.ndarray:
+    found = [store.labels for store in stores]
+    for store, labels in zip(stores, found, strict=True):
+        if labels is None or None in labels:
+            raise ValueError(f"{store.directory} has images without labels, which nothing can be measured by")
+        if store.classes != stores[0].classes:
+            raise ValueError(
+                f"{stores[0].directory} and {store.directory} have other classes: make both of one data set"
+            )
+    return np.concatenate(found)
+
+
+def _left(path: Path, arrays: Mapping[str, np.ndarray]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    groups = arrays["groups"]
+    np.savez_compressed(
+        path.with_name(GROUPS), tested=groups[arrays["tested"]], ranked=groups[ranked(arrays["probed"])]
+    )
+    unfinished = path.with_suffix(".unfinished.npz")
+    np.savez(unfinished, **arrays)
+    unfinished.replace(path)
+    return path
+
+
+def read(name: str, path: Path) -> Material:
+    """What `make` or `of_stores` left."""
+    with np.load(path) as file:
+        arrays = dict(file)
+    rows, columns = arrays.pop("grid").tolist()
+    return Material(name, (rows, columns), **arrays)

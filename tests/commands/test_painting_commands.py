@@ -1,0 +1,207 @@
+"""`randfeat inpaint`, `edit`, `outpaint` and `vary`: folders, sheets and sentences."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from test_editing import noise
+from test_pipeline import make
+
+from randfeat import Sampling, cli, load
+from randfeat.commands import edit_images, inpaint, sample
+from randfeat.data import images as data
+from randfeat.inference.editing import Framing, as_mask
+
+HIDDEN = as_mask((3, 2, 9, 7), (11, 13))
+BOX = ["--box", "3", "2", "9", "7"]
+COMMANDS = {"inpaint": BOX, "edit": [*BOX, "--class", "dog"], "outpaint": ["--sides", "3", "0", "2", "1"], "vary": []}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder with a model, a picture and masks."""
+    place = tmp_path_factory.mktemp("painting")
+    make("randar", 3).save(place / "model")
+    noise(11, 13, 3).save(place / "photo.png")
+    Image.fromarray(HIDDEN).save(place / "mask.png")
+    Image.fromarray(HIDDEN & False).save(place / "empty.png")
+    Image.fromarray(HIDDEN | True).save(place / "full.png")
+    (place / "text.png").write_text("no picture at all")
+    return place
+
+
+def run(place, command, *arguments, out, model="model", image="photo.png"):
+    common = [command, str(place / model), str(place / image), "--out", str(out), "--device", "cpu"]
+    return cli.main([*common, *(argument.format(place) for argument in arguments)])
+
+
+def results(out):
+    return [np.asarray(data.open_picture(path)) for path in sorted((out / "images").iterdir())]
+
+
+def test_the_flags_are_the_fields():
+    parser = argparse.ArgumentParser()
+    inpaint.add_arguments(parser)
+    args = parser.parse_args(["MODEL", "IMAGE", *BOX])
+    assert set(edit_images.FRAMING.values()) == {field.name for field in dataclasses.fields(Framing)}
+    assert edit_images.framing_of(args) == Framing()
+    assert edit_images.sampling_of(args, Sampling(88)) == Sampling(88)
+    own = {"model", "image", "out", "samples", "seed", "mask", "box", "cls", "guess", "gif"}
+    how = {*sample.SAMPLING, *sample.guidance_flags("guidance"), *edit_images.FRAMING}
+    control = {"control", "control_type", *sample.guidance_flags("control_scale")}
+    assert set(vars(args)) == own | how | control | {"batch_size", "device", "dtype"}
+    said = "--fit tile --margin 1 --cover 0.5 --grow 2 --overlap 0.25 --feather 3 --steps 4"
+    said = parser.parse_args(["MODEL", "IMAGE", "--mask", "M", *said.split()])
+    assert edit_images.framing_of(said) == Framing("tile", 1, 0.5, 2, 0.25, 3)
+    assert edit_images.sampling_of(said, Sampling()) == Sampling(4)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_folder_of_results_is_filled_and_gone_on_with(place, tmp_path, capsys, command):
+    out = tmp_path / "out"
+    assert run(place, command, *COMMANDS[command], "--samples", "2", out=out) == 0
+    assert capsys.readouterr().out == f"wrote {out}: look at {out / 'sheet.png'} first\n"
+    first = results(out)
+    assert len(first) == 2
+    assert (first[0] != first[1]).any()
+    settings = json.loads((out / "settings.json").read_text())
+    assert settings["job"] == command
+    before = (out / "images" / "000000.png").stat().st_mtime_ns
+    assert run(place, command, *COMMANDS[command], "--samples", "5", "--batch-size", "2", out=out) == 0
+    assert "images (2 were there)" in capsys.readouterr().err
+    assert (out / "images" / "000000.png").stat().st_mtime_ns == before
+    assert run(place, command, *COMMANDS[command], "--samples", "5", out=tmp_path / "at once") == 0
+    for made, expected in zip(results(out), results(tmp_path / "at once"), strict=True):
+        assert (made == expected).all()
+    with Image.open(out / "sheet.png") as one, Image.open(tmp_path / "at once" / "sheet.png") as other:
+        assert one.tobytes() == other.tobytes()
+    assert run(place, command, *COMMANDS[command], "--seed", "1", out=out) == 1
+    assert "holds pictures with seed 0, not 1: choose another directory (--out)" in capsys.readouterr().err
+
+
+def test_results_are_those_of_python(place, tmp_path):
+    model, picture = load(place / "model"), data.open_picture(place / "photo.png")
+    for command, expected in (
+        ("inpaint", model.inpaint(picture, HIDDEN, samples=4)),
+        ("edit", model.edit(picture, HIDDEN, "dog", samples=4)),
+        ("outpaint", model.outpaint(picture, None, 3, 0, 2, 1, samples=4)),
+        ("vary", model.variations(picture, samples=4)),
+    ):
+        assert run(place, command, *COMMANDS[command], out=tmp_path / command) == 0
+        for made, one in zip(results(tmp_path / command), expected, strict=True):
+            assert (made == np.asarray(one)).all()
+    assert run(place, "outpaint", "--size", "18x12", "--guess", "2", out=tmp_path / "sized") == 0
+    expected = model.outpaint(picture, (18, 12), guess=2)[0]
+    assert (results(tmp_path / "sized")[0] == np.asarray(expected)).all()
+
+
+@pytest.mark.parametrize("command", ["inpaint", "edit", "outpaint"])
+def test_the_first_result_can_be_watched(place, tmp_path, command):
+    assert run(place, command, *COMMANDS[command], "--gif", "--fit", "tile", out=tmp_path / "out") == 0
+    with Image.open(tmp_path / "out" / "watch.gif") as moving:
+        moving.seek(moving.n_frames - 1)
+        assert moving.n_frames > 3
+        assert moving.size[0] % results(tmp_path / "out")[0].shape[1] == 0
+    assert (tmp_path / "out" / "order.png").is_file()
+
+
+def test_empty_and_full_masks(place, tmp_path, capsys):
+    picture = np.asarray(data.open_picture(place / "photo.png"))
+    assert run(place, "inpaint", "--mask", "{}/empty.png", "--gif", out=tmp_path / "empty") == 0
+    assert "the mask is empty, nothing is white: the picture stays as it is" in capsys.readouterr().err
+    assert all((one == picture).all() for one in results(tmp_path / "empty"))
+    assert run(place, "inpaint", "--mask", "{}/full.png", "--guess", "1", out=tmp_path / "full") == 0
+    assert all((one != picture).any() for one in results(tmp_path / "full"))
+
+
+def test_a_large_picture_has_a_small_sheet(place, tmp_path):
+    noise(300, 800, 3).save(tmp_path / "large.png")
+    command = ["inpaint", str(place / "model"), str(tmp_path / "large.png"), "--box", "10", "10", "600", "40"]
+    assert cli.main([*command, "--samples", "2", "--out", str(tmp_path / "out")]) == 0
+    assert results(tmp_path / "out")[0].shape == (300, 800, 3)
+    with Image.open(tmp_path / "out" / "sheet.png") as sheet:
+        assert max(sheet.size) < 1000
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments", "message"),
+    [
+        ("inpaint", "--mask {0}/model", "cannot be read as a picture"),
+        ("inpaint", "--mask {0}/text.png", "cannot be read as a picture: text, no picture"),
+        ("inpaint", "--box 0 0 14 3", "the box 0 0 14 3 does not lie in a picture 13 pixels wide and 11 high"),
+        ("inpaint", "--box 0 0 3 3 --class fox", "unknown class 'fox', expected one of cat, dog, cow"),
+        ("inpaint", "--box 0 0 3 3 --cover 1", "cover must be a share"),
+        ("inpaint", "--box 0 0 3 3 --guess -1", "guess must be a whole number of orders"),
+        ("inpaint", "--box 0 0 3 3 --samples 0", "samples must be a whole number from 1, got 0"),
+        ("inpaint", "--box 0 0 3 3 --batch-size 0", "batch_size must be a whole number from 1, got 0"),
+        ("inpaint", "--box 0 0 3 3 --temperature 0", "temperature must be above 0"),
+        ("inpaint", "--box 0 0 3 3 --order spiral", "order 'spiral' is none of RandAR's"),
+        ("edit", "--box 0 0 3 3 --class 3", "class 3 is outside 0..2"),
+        ("outpaint", "--size 5x20", "the picture is 13 pixels wide and 11 high, more than the size 5 x 20"),
+        ("outpaint", "--sides 1 1 -1 1", "sides are whole numbers of pixels from 0"),
+        ("vary", "--keep 1.5", "keep must be a share of the tokens, from 0 to 1, got 1.5"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_writes_nothing(place, tmp_path, capsys, command, arguments, message):
+    assert run(place, command, *arguments.split(), out=tmp_path / "out") == 1
+    said = capsys.readouterr().err
+    assert message in said
+    assert len(said.splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_pictures_and_folders_that_do_not_fit_are_refused(place, tmp_path, capsys):
+    noise(4, 6, 3).save(tmp_path / "other.png")
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "diary.txt").write_text("mine")
+    for arguments, out, image, message in (
+        (["--mask", str(tmp_path / "other.png")], "out", "photo.png", "the mask is 6 pixels wide and 4 high"),
+        (BOX, "out", "text.png", "text.png cannot be read as a picture: text, no picture"),
+        (BOX, "out", "missing.png", "missing.png cannot be read as a picture: no such file"),
+        (BOX, "taken", "photo.png", "taken exists and holds something else: choose another directory (--out)"),
+    ):
+        assert run(place, "inpaint", *arguments, out=tmp_path / out, image=image) == 1
+        said = capsys.readouterr().err
+        assert message in said
+        assert len(said.splitlines()) == 1
+    assert [path.name for path in (tmp_path / "taken").iterdir()] == ["diary.txt"]
+    with pytest.raises(SystemExit):
+        run(place, "outpaint", "--size", "18", out=tmp_path / "out")
+    assert "'18' is no size: write WIDTHxHEIGHT" in capsys.readouterr().err
+
+
+def test_every_model_paints(place, tmp_path, capsys):
+    for name in ("arpg", "llamagen"):
+        pipeline = make(name, 3)
+        pipeline.save(tmp_path / name)
+        for command, arguments in COMMANDS.items():
+            out = tmp_path / f"{name}-{command}"
+            assert run(tmp_path, command, *arguments, out=out, model=name, image=place / "photo.png") == 0
+    wrong = ["--steps", "2"]
+    assert (
+        run(tmp_path, "inpaint", *BOX, *wrong, out=tmp_path / "out", model="llamagen", image=place / "photo.png") == 1
+    )
+    assert "LlamaGen decodes one token a step" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_ctrl_c_and_a_full_machine_are_one_sentence(place, tmp_path, capsys, monkeypatch):
+    for error, code, message in (
+        (KeyboardInterrupt, 130, "stopped. Run the same command again: images that are there are kept."),
+        (torch.OutOfMemoryError, 1, "no room for 64 images at a time on cpu: choose a smaller --batch-size"),
+    ):
+
+        def fail(*_, error=error, **__):
+            raise error
+
+        with monkeypatch.context() as patch:
+            patch.setattr("randfeat.inference.editing.canvas.paint", fail)
+            assert run(place, "inpaint", *BOX, out=tmp_path / "out") == code
+        assert message in capsys.readouterr().err
+    assert run(place, "inpaint", *BOX, out=tmp_path / "out") == 0

@@ -1,0 +1,91 @@
+"""Generators small enough to be tested exhaustively, and inputs for them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from randfeat.models import MODELS, Generator, base, create, orders
+
+CONTROL: dict[str, Any] = {"kind": "edges", "patch": 2, "width": 8, "depth": 1}
+# a newly registered model is tested by being registered
+VARIANTS: list[tuple[str, dict[str, Any]]] = [
+    *((name, {}) for name in MODELS),
+    ("llamagen", {"num_kv_heads": 1}),
+    ("randar", {"num_kv_heads": 1}),
+    ("arpg", {"control": CONTROL}),
+    ("randar", {"control": CONTROL}),
+]
+EVERY = [(name, grid, config) for name, config in VARIANTS for grid in ((3, 3), (2, 4))]
+ANY_ORDER = [variant for variant in EVERY if "random" in MODELS[variant[0]].order_modes]
+
+
+def readings(variants: list[tuple], *but: str) -> list[Any]:
+    """(variant, context, stream) for all that each can read, without the contexts in `but`."""
+    return [
+        pytest.param(variant, context, stream, id=f"{name(variant)}-{context}-{stream}")
+        for variant in variants
+        for context in MODELS[variant[0]].contexts
+        for stream in MODELS[variant[0]].streams
+        if context not in but and not (context in base.ASKED_BEHIND and stream == "token")
+    ]
+
+
+def name(variant: tuple) -> str:
+    model, *grid, config = variant
+    parts = [
+        model,
+        *("x".join(map(str, g)) for g in grid),
+        *(k if k == "control" else f"{k}={v}" for k, v in config.items()),
+    ]
+    return "-".join(parts)
+
+
+def model(name: str, grid: tuple[int, int] = (2, 3), seed: int = 0, **config: Any) -> Generator:
+    """In evaluation mode, with weights re-drawn: a fresh one's zero head and small matrices tell nothing."""
+    small = dict(vocab_size=7, num_classes=3, embed_dim=16, depth=2, num_heads=2, ffn_dim=24)
+    made = create(name, grid=grid, **(small | config))
+    generator = torch.Generator().manual_seed(seed)
+    for parameter in made.parameters():
+        noise = torch.randn(parameter.shape, generator=generator)
+        parameter.data = 0.3 * noise if parameter.ndim > 1 else 1 + 0.3 * noise
+    return made.eval()
+
+
+def condition_image(model: Generator, images: int = 1, seed: int = 0) -> Tensor:
+    """(B, 1, H, W), as CONTROL asks for."""
+    h, w = (side * CONTROL["patch"] for side in model.grid)
+    return torch.rand(images, 1, h, w, generator=torch.Generator().manual_seed(seed))
+
+
+def steer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From now on each generator with control is steered by one image, where a call gives it no condition."""
+    check = Generator.check_condition
+
+    def steered(self: Generator, condition: Tensor | None, batch: int) -> Tensor | None:
+        if condition is None and self.control is not None:
+            condition = self.control(condition_image(self)).expand(batch, -1, -1)
+        return check(self, condition, batch)
+
+    monkeypatch.setattr(Generator, "check_condition", steered)
+
+
+def batch(model: Generator, images: int = 3, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+    """Tokens, labels and an order for each image: a random one where the model can."""
+    generator = torch.Generator().manual_seed(seed)
+    tokens = torch.randint(model.vocab_size, (images, model.num_tokens), generator=generator)
+    label = torch.arange(images) % (model.num_classes + 1)
+    return tokens, label, orders.make(model.order_modes[0], model.grid, torch.arange(images) + seed)
+
+
+def steps(model: Generator, count: int) -> int | None:
+    """As many sampling steps, where one step of the model can decode several tokens."""
+    return None if model.raster_only else count
+
+
+def changed(model: Generator, tokens: Tensor, positions: Tensor) -> Tensor:
+    """The tokens with another value at one raster position of each image. positions: (B, 1)."""
+    return tokens.scatter(1, positions, (tokens.gather(1, positions) + 1) % model.vocab_size)

@@ -1,0 +1,593 @@
+"""An index in memory and on disk: exact, filtered, changed, opened again, and refused where it should be."""
+
+from __future__ import annotations
+
+import glob
+import json
+import os
+import subprocess
+import sys
+from itertools import pairwise
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from randfeat import Index
+from randfeat.index import Filter, Match, faiss_index, vectors
+from randfeat.index.directory import Directory
+from randfeat.utils import faiss as faiss_library
+
+
+def rows(count, seed=0, dim=5):
+    return np.random.default_rng(seed).normal(size=(count, dim)).astype(np.float32)
+
+
+NAMES = [f"folder/{i}.png" for i in range(40)]
+LABELS = [("cat", "dog", None, 7)[i % 4] for i in range(40)]
+EVERY = ["flat", "ivf", "codes", "hnsw"]
+
+
+def clustered(count, dim=16, seed=0):
+    rng = np.random.default_rng(seed)
+    return (rows(30, 99, dim)[rng.integers(0, 30, count)] + 0.3 * rng.normal(size=(count, dim))).astype(np.float32)
+
+
+def build(path, kind, bank, labels=None, **how):
+    """codes: ivf of a memory that the rows do not fit into."""
+    memory = bank.nbytes // 2 if kind == "codes" else None
+    names = [str(row) for row in range(len(bank))]
+    return Index.build(path, bank, names, labels, kind="ivf" if kind == "codes" else kind, memory=memory, **how)
+
+
+@pytest.fixture(autouse=True)
+def _codes_of_few(monkeypatch):
+    monkeypatch.setattr(faiss_index, "COMPRESSED_FROM", 1000)
+    monkeypatch.setattr(faiss_index, "CODE_SAMPLE", 1000)
+
+
+def nearest(bank, query, k, metric="cosine"):
+    """Rows and scores by hand, in float64."""
+    bank, query = np.asarray(bank, np.float64), np.asarray(query, np.float64)
+    if metric == "l2":
+        scores = np.linalg.norm(bank - query, axis=1)
+        return np.argsort(scores, kind="stable")[:k], np.sort(scores)[:k]
+    scores = bank @ query
+    if metric == "cosine":
+        scores /= np.linalg.norm(bank, axis=1) * np.linalg.norm(query)
+    return np.argsort(-scores, kind="stable")[:k], -np.sort(-scores)[:k]
+
+
+# search ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("metric", ["cosine", "dot", "l2"])
+@pytest.mark.parametrize("k", [1, 7, 40, 99])
+def test_flat_search_is_exact(k, metric):
+    bank, queries = rows(40), rows(6, seed=1)
+    found = Index(bank, NAMES, LABELS, metric=metric).search(queries, k)
+    for matches, query in zip(found, queries, strict=True):
+        order, scores = nearest(bank, query, k, metric)
+        assert [match.path for match in matches] == [NAMES[row] for row in order]
+        assert [match.id for match in matches] == order.tolist()
+        assert [match.label for match in matches] == [None if row % 4 == 2 else str(LABELS[row]) for row in order]
+        np.testing.assert_allclose([match.score for match in matches], scores, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("metric", ["cosine", "dot", "l2"])
+@pytest.mark.parametrize("kind", EVERY)
+def test_the_other_kinds_find_nearly_all(tmp_path, kind, metric):
+    bank, queries = clustered(3000), clustered(50, seed=1)
+    index = build(tmp_path / "index", kind, bank, metric=metric)
+    assert index.kind == ("ivf" if kind == "codes" else kind)
+    hit = 0
+    for matches, query in zip(index.search(queries, 10), queries, strict=True):
+        order, _ = nearest(bank, query, 10, metric)
+        hit += len({match.id for match in matches} & set(order.tolist()))
+        by_hand = nearest(bank[[match.id for match in matches]], query, 10, metric)[1]
+        np.testing.assert_allclose([match.score for match in matches], by_hand, rtol=1e-4, atol=1e-5)
+    assert hit > (499 if kind == "flat" else 450)
+
+
+def test_length_does_not_matter_and_nothing_is_changed():
+    bank, query = rows(10), rows(1)
+    before = bank.copy(), query.copy()
+    index = Index(bank, NAMES[:10])
+    assert len(index) == 10
+    (best, *_), (scaled, *_) = index.search(np.concatenate((query, 1000 * query)))
+    assert best.path == scaled.path == NAMES[0]
+    assert best.score == pytest.approx(1)
+    assert (bank == before[0]).all()
+    assert (query == before[1]).all()
+
+
+@pytest.mark.parametrize("kind", EVERY)
+def test_as_many_as_there_are_and_never_minus_one(tmp_path, kind):
+    """However many are asked for, removed, or left by a filter that hits where the search does not look."""
+    bank = clustered(3000)
+    index = build(tmp_path / "index", kind, bank, [row % 500 for row in range(3000)])
+    for k in (1, 100, 2999, 3000, 5000):
+        found = index.search(bank[:5], k)
+        assert [len({match.id for match in one}) for one in found] == [min(k, 3000)] * 5
+        assert all(0 <= match.id < 3000 and match.path == str(match.id) for one in found for match in one)
+        assert all(a.score >= b.score for one in found for a, b in pairwise(one))
+    few = index.search(bank[:5], 10, Filter(labels=499))
+    assert [{match.id for match in one} for one in few] == [{499 + 500 * i for i in range(6)}] * 5
+    half = index.search(bank[:5], 2000, Filter(labels=range(250)))
+    assert [len(one) for one in half] == [1500] * 5
+    index.remove(range(1, 3000))
+    assert [[match.id for match in one] for one in index.search(bank[:5], 10)] == [[0]] * 5
+    index.remove([0])
+    assert index.search(bank[:5], 10) == [[]] * 5
+    assert index.near_duplicates() == []
+    assert index.within(bank[:2], 0.5) == [[], []]
+    assert len(Index.open(tmp_path / "index")) == 0
+    assert Index.open(tmp_path / "index").add(bank[:2], ["a", "b"]) == [3000, 3001]
+
+
+def test_an_effort_of_ones_own(tmp_path):
+    bank = clustered(3000)
+    index = build(tmp_path / "index", "ivf", bank)
+    least, most = (index.search(bank[:200], 10, effort=effort) for effort in (1, 10**6))
+    exact = Index(bank, range(3000)).search(bank[:200], 10)
+    assert [[match.id for match in one] for one in most] == [[match.id for match in one] for one in exact]
+    assert least != most
+
+
+@pytest.mark.parametrize(
+    ("where", "wanted"),
+    [
+        (Filter(), range(40)),
+        (Filter(labels="cat"), range(0, 40, 4)),
+        (Filter(labels=["cat", 7]), sorted([*range(0, 40, 4), *range(3, 40, 4)])),
+        (Filter(labels=["fox"]), []),
+        (Filter(paths="*/1?.png"), range(10, 20)),
+        (Filter(paths=["1.png", "[23].png"]), [1, 2, 3]),
+        (Filter(paths="[!1-3]?.png"), []),
+        (Filter(paths="folder/3*"), [3, *range(30, 40)]),
+        (Filter(paths="/folder/3*"), []),
+        (Filter(paths="older/3*"), []),
+        (Filter(paths="FOLDER/*"), []),
+        (Filter("dog", "*/1*.png"), [1, 13, 17]),
+    ],
+)
+def test_filters(where, wanted):
+    bank = rows(40)
+    index = Index(bank, NAMES, LABELS)
+    assert index.ids(where) == list(wanted)
+    for query, matches in zip(rows(3, 1), index.search(rows(3, 1), 15, where), strict=True):
+        order = [row for row in nearest(bank, query, 40)[0].tolist() if row in set(wanted)]
+        assert [match.id for match in matches] == order[:15]
+    index.remove([id_ for id_ in wanted if id_ % 2])
+    assert index.ids(where) == [id_ for id_ in wanted if not id_ % 2]
+
+
+def test_patterns_take_signs_as_they_are():
+    names = ["a.b", "axb", "a+b", "[x]", "x", "line\nbreak", "ü", "a\\b", "a b-#~&{}()$^|\t", "a[", "]"]
+    index = Index(rows(11), names)
+    found = {
+        "a.b": [0],
+        "a+b": [2],
+        "[[]x]": [3],
+        "line*": [5],
+        "?": [4, 6, 10],
+        "[]]": [10],
+        "[!x-z]": [6, 10],
+        "a[": [9],
+    }
+    for pattern, ids in (found | {name: [id_] for id_, name in enumerate(names) if name != "[x]"}).items():
+        assert index.ids(Filter(paths=pattern)) == ids, pattern
+    for id_, name in enumerate(names):
+        assert index.ids(Filter(paths=glob.escape(name))) == [id_]
+
+
+def test_the_same_again_in_batches_of_any_size(tmp_path):
+    bank = clustered(2000)
+    for kind in EVERY:
+        index = build(tmp_path / kind, kind, bank)
+        index.remove([3, 4])
+        whole = index.search(bank[:60], 5)
+        single = [index.search(bank[row : row + 1], 5)[0] for row in range(60)]
+        for one, other in zip(whole, single, strict=True):
+            assert [match.id for match in one] == [match.id for match in other]
+            np.testing.assert_allclose([match.score for match in one], [match.score for match in other], atol=1e-6)
+    assert index.search(np.empty((0, 16))) == []
+
+
+@pytest.mark.parametrize("kind", EVERY)
+@pytest.mark.parametrize("metric", ["cosine", "l2"])
+def test_within(tmp_path, kind, metric):
+    bank, queries = clustered(1500), clustered(20, seed=3)
+    index, threshold = build(tmp_path / "index", kind, bank, metric=metric), 0.9 if metric == "cosine" else 1.2
+    found = 0
+    for matches, query in zip(index.within(queries, threshold), queries, strict=True):
+        order, scores = nearest(bank, query, 1500, metric)
+        wanted = order[scores <= threshold if metric == "l2" else scores >= threshold]
+        assert {match.id for match in matches} <= set(wanted.tolist())
+        assert kind != "flat" or [match.id for match in matches] == wanted.tolist()
+        found += len(matches) / len(wanted) / 20 if len(wanted) else 1 / 20
+    assert found > 0.9
+
+
+def test_within_finds_more_than_it_first_asks_for():
+    bank = np.repeat(rows(2), 300, axis=0)
+    found = Index(bank, range(600)).within(rows(2), 0.9999)
+    assert [sorted(match.id for match in one) for one in found] == [[*range(300)], [*range(300, 600)]]
+
+
+@pytest.mark.parametrize("kind", EVERY)
+def test_near_duplicates(tmp_path, kind):
+    """Chains are one group, and what is removed or left out by the filter is none."""
+    angles = np.r_[0, 0.1, 0.2, 0.3, 1.5, 1.52, 3, np.linspace(3.5, 6.2, 1500)[::500]]
+    far = np.pad(np.stack((np.cos(angles), np.sin(angles)), 1), ((0, 0), (0, 6)))
+    bank = np.concatenate((far, np.pad(rows(1200, 5, 6), ((0, 0), (2, 0)))))
+    index = build(tmp_path / "index", kind, bank, [min(row, 10) for row in range(len(bank))])
+    groups = index.near_duplicates(0.99, Filter(labels=range(10)))
+    assert [sorted(match.id for match in group) for group in groups] == [[0, 1, 2, 3], [4, 5]]
+    assert [match.score for match in groups[0]] == pytest.approx([np.cos(0.1)] * 4, abs=1e-5)
+    assert [match.path for match in groups[1]] == ["4", "5"]
+    index.remove([1])
+    index.add(far[4:5], ["again"])
+    groups = index.near_duplicates(0.99, Filter(labels=["4", "5", "0", "2", "3"]))
+    assert [sorted(match.id for match in group) for group in groups] == [[2, 3], [4, 5]]
+    assert sorted(match.path for match in index.near_duplicates(0.9999)[0]) == ["4", "again"]
+    apart = Index(far, range(len(far)), metric="l2").near_duplicates(0.1)
+    assert [sorted(match.id for match in group) for group in apart] == [[0, 1, 2, 3], [4, 5]]
+
+
+# what it holds -----------------------------------------------------------------------------------------------
+
+
+def test_rows_by_id_and_by_path():
+    bank = rows(40)
+    index = Index(bank, NAMES, LABELS)
+    index.remove([5])
+    assert index.find([NAMES[7], NAMES[5], "else"]) == [7, None, None]
+    first, second = index.rows([9, 2])
+    assert (first.id, first.path, first.label) == (9, NAMES[9], "dog")
+    assert second.label is None
+    unit = bank / np.linalg.norm(bank, axis=1, keepdims=True)
+    np.testing.assert_allclose(index.vectors([9, 2, 9]), unit[[9, 2, 9]], rtol=1e-6)
+    assert index.labels() == {"7": 10, "cat": 10, "dog": 9}
+    assert [one.id for one in index.similar([9], 3)[0]] == [one.id for one in index.search(bank[9:10], 4)[0][1:]]
+    for call in (index.rows, index.vectors, index.similar, index.remove):
+        with pytest.raises(ValueError, match="the index holds no id 5"):
+            call([5])
+    with pytest.raises(ValueError, match=r"the index holds no folder/5\.png"):
+        index.remove([NAMES[5]])
+
+
+def test_ids_are_never_used_twice():
+    index = Index(rows(3), "abc")
+    index.remove([2])
+    assert index.add(rows(2, 1), ["c", "d"]) == [3, 4]
+    assert index.update(rows(3, 2), ["a", "new", "d"], ["x", "y", None]) == [0, 5, 4]
+    assert index.compact() in (True, False)
+    assert sorted(index.ids()) == [0, 1, 3, 4, 5]
+    assert [match.label for match in index.rows([0, 5, 4])] == ["x", "y", None]
+    assert index.search(rows(1, 2), 1)[0][0].path == "a"
+    with pytest.raises(ValueError, match="a is in the index already: use update"):
+        index.add(rows(2), ["e", "a"])
+    assert len(index) == 5
+
+
+def test_many_small_additions_make_few_segments(tmp_path):
+    index = Index.build(tmp_path / "index", rows(1000), range(1000), kind="ivf")
+    for number in range(100):
+        index.add(rows(1, number), [f"more {number}"])
+    assert len(index.segments) < 10
+    assert len(list((tmp_path / "index").glob("*.faiss"))) == len(index.segments)
+    assert len(index) == 1100
+    assert not index.wants_compaction()
+    index.add(rows(400, 5), [f"many {number}" for number in range(400)])
+    assert index.wants_compaction()
+    assert index.compact()
+    assert (len(index.segments), len(index), index.kind) == (1, 1500, "ivf")
+    assert not index.compact()
+
+
+# on disk -----------------------------------------------------------------------------------------------------
+
+
+def test_an_index_survives_a_restart(tmp_path):
+    index = Index(rows(10), NAMES[:10])
+    for _ in range(2):  # the second time over the first
+        index.save(tmp_path / "new" / "index")
+        again = Index.open(tmp_path / "new" / "index")
+        assert again.search(rows(3, seed=1), 4) == index.search(rows(3, seed=1), 4)
+        again.verify()
+    assert sorted(path.suffix for path in (tmp_path / "new" / "index").iterdir()) == ["", ".faiss", ".json", ".parquet"]
+    index.remove([3])
+    index.save(tmp_path / "less")
+    assert len(Index.open(tmp_path / "less")) == 9
+    Index.open(tmp_path / "less").save(tmp_path / "copy")
+    assert Index.open(tmp_path / "copy").search(rows(3, seed=1), 4) == index.search(rows(3, seed=1), 4)
+
+
+@pytest.mark.parametrize("kind", EVERY)
+def test_larger_than_the_memory(tmp_path, kind, monkeypatch):
+    """Several segments of one training; nothing is lost between them."""
+    monkeypatch.setattr(vectors, "LEAST", 500)
+    bank = clustered(3000)
+    parts = [bank[:100], bank[100:2050], bank[2050:]]
+    memory = bank.nbytes // 2
+    asked = "ivf" if kind == "codes" else kind
+    index = Index.build(tmp_path / "index", parts, range(3000), kind=asked, memory=memory)
+    assert len(index.segments) == 4
+    assert [len(one) for one in index.search(bank[:3], 5000)] == [3000] * 3
+    hit = sum(one[0].id == row for row, one in enumerate(index.search(bank, 1)))
+    assert hit > 2900
+    index.remove(range(0, 3000, 2))
+    assert index.compact()
+    assert len(index.segments) == 2  # as large as before
+    assert sorted(index.ids()) == [*range(1, 3000, 2)]
+    np.testing.assert_allclose(index.vectors([1]), bank[1:2] / np.linalg.norm(bank[1]), rtol=1e-5)
+    index.verify()
+
+
+def test_what_auto_takes():
+    assert faiss_index.choose("auto", 1000, 256, 10**9).kind == "flat"
+    million = faiss_index.choose("auto", 10**6, 256, 2 * 10**9)
+    assert (million.kind, million.factory) == ("ivf", "IVF4096,Flat")
+    assert "1,000,000 x 256 numbers are 1 GB: 4,096 lists" in million.reason
+    coded = faiss_index.choose("auto", 10**6, 256, 10**9)
+    assert (coded.kind, coded.factory) == ("ivf", "IVF4096,PQ64np,RFlat")
+    assert "do not fit into 1 GB" in coded.reason
+    assert faiss_index.choose("ivf", 10**6, 257, 10**9).factory == "IVF4096,SQ8,RFlat"  # a prime number
+    assert faiss_index.choose("ivf", 1, 4, 10**9).factory == "IVF1,Flat"
+    assert faiss_index.choose("hnsw", 1, 4, 10**9).kind == "hnsw"
+    assert faiss_index.default_memory() > 10**8
+
+
+def test_a_compacted_auto_index_becomes_another_kind(tmp_path, monkeypatch):
+    index = Index.build(tmp_path / "index", clustered(1000), range(1000))
+    assert (index.kind, index.wants_compaction()) == ("flat", False)
+    monkeypatch.setattr(faiss_index, "QUICK", 1000)
+    assert index.wants_compaction()
+    assert index.compact()
+    assert (index.kind, Index.open(tmp_path / "index").kind, index.wants_compaction()) == ("ivf", "ivf", False)
+
+
+@pytest.mark.parametrize("kind", ["flat", "ivf", "hnsw"])
+def test_what_is_built_is_what_faiss_builds(tmp_path, kind):
+    """Of the same sample; a graph that is made in pieces would find less."""
+    faiss, bank = faiss_library.faiss, clustered(3000)
+    index = build(tmp_path / "index", kind, bank)
+    unit = bank.copy()
+    faiss.normalize_L2(unit)
+    factory = faiss_index.choose(kind, 3000, 16).factory
+    alone = faiss.index_factory(16, factory, faiss.METRIC_INNER_PRODUCT)
+    if kind == "ivf":
+        numbers = np.random.default_rng(0).choice(3000, faiss_index.sample_size(factory), replace=False)
+        alone.train(unit[np.sort(numbers)])
+    alone.add(unit)
+    faiss_index.tune(alone, unit, "cosine")
+    scores, ids = alone.search(unit[:100], 10)
+    np.testing.assert_array_equal(index.nearest(bank[:100], 10)[0], ids)
+    np.testing.assert_array_equal(index.nearest(bank[:100], 10)[1], scores)
+
+
+def test_faiss_alone_opens_a_segment(tmp_path):
+    index = Index.build(tmp_path / "index", rows(20), range(20))
+    alone = faiss_library.faiss.read_index(str(tmp_path / "index" / "000001.faiss"))
+    np.testing.assert_array_equal(alone.reconstruct_n(0, 20), index.vectors(range(20)))
+
+
+def test_a_million_rows_open_at_once(tmp_path):
+    """Nothing is read before it is used: files that are not there when they are used are no trouble to `open`."""
+    count = 300_000
+    index = Index.build(tmp_path / "index", np.ones((count, 2), np.float32), range(count), kind="flat")
+    code = "import sys, time; from randfeat import Index; t = time.process_time(); Index.open(sys.argv[1]); print(time.process_time() - t)"  # noqa: E501
+    took = subprocess.run([sys.executable, "-c", code, str(index.directory)], capture_output=True, check=True).stdout
+    assert float(took) < 0.3
+
+
+# damage ------------------------------------------------------------------------------------------------------
+
+
+def names_of(directory):
+    return {path.suffix: path for path in directory.iterdir()}
+
+
+@pytest.fixture
+def disk(tmp_path):
+    index = Index.build(tmp_path / "index", clustered(300), range(300), [row % 3 for row in range(300)])
+    index.remove([3])
+    return index
+
+
+@pytest.mark.parametrize("suffix", [".faiss", ".parquet", ".npy"])
+def test_verify_finds_damage(disk, suffix):
+    disk.verify()
+    path = names_of(disk.directory)[suffix]
+    content = path.read_bytes()
+    for at in (len(content) // 3, len(content) // 2, len(content) - 1):
+        path.write_bytes(content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :])
+        with pytest.raises(ValueError, match=f"{path.name} is missing or not what was written"):
+            disk.verify()
+    path.write_bytes(content)
+    disk.verify()
+    path.unlink()
+    with pytest.raises(ValueError, match=f"{path.name} is missing or not what was written"):
+        disk.verify()
+
+
+@pytest.mark.parametrize("suffix", [".faiss", ".parquet", ".npy"])
+def test_what_cannot_be_opened_is_one_sentence(disk, suffix):
+    path = names_of(disk.directory)[suffix]
+    content = path.read_bytes()
+    for left in (b"", content[: len(content) // 2], b"nonsense"):
+        path.write_bytes(left)
+        with pytest.raises(ValueError, match="copy the index again, or build it anew") as caught:
+            Index.open(disk.directory)
+        assert len(str(caught.value).splitlines()) == 1
+    path.unlink()
+    with pytest.raises(ValueError, match=f"{path.name} is missing: copy the index again"):
+        Index.open(disk.directory)
+
+
+def test_a_manifest_of_something_else_is_refused(disk):
+    (disk.directory / "meta.json").write_text("{}")
+    with pytest.raises(ValueError, match="was expected to hold 'index of randfeat, version 1'"):
+        Index.open(disk.directory)
+    (disk.directory / "meta.json").unlink()
+    with pytest.raises(FileNotFoundError, match=r"is no index: it has no meta\.json"):
+        Index.open(disk.directory)
+    with pytest.raises(FileNotFoundError, match="is no index"):
+        Index.open(disk.directory / "missing")
+
+
+@pytest.mark.parametrize("suffix", ["faiss", "parquet"])
+def test_nothing_is_copied_from_what_is_damaged(tmp_path, suffix):
+    """A byte that flipped on the disk would look whole ever after."""
+    index = Index.build(tmp_path / "index", rows(30), NAMES[:30], LABELS[:30], kind="flat")
+    index.remove([3])
+    file = next((tmp_path / "index").glob(f"*.{suffix}"))
+    content = bytearray(file.read_bytes())
+    content[len(content) // 3] ^= 1
+    file.write_bytes(content)
+    for change in (lambda: index.compact(), lambda: index.add(rows(30, 1), [f"new {i}" for i in range(30)])):
+        with pytest.raises(ValueError, match=rf"{suffix} is missing or not what was written"):
+            change()
+    with pytest.raises(ValueError, match="not what was written"):
+        Index.open(tmp_path / "index").verify()
+
+
+def test_a_damaged_column_names_its_file(tmp_path):
+    Index.build(tmp_path / "index", rows(40), [f"{i:0200}" for i in range(40)], kind="flat")
+    file = next((tmp_path / "index").glob("*.parquet"))
+    content, column = bytearray(file.read_bytes()), pq.ParquetFile(file).metadata.row_group(0).column(1)
+    start, size = column.data_page_offset, column.total_compressed_size
+    content[start : start + size] = bytes(size)
+    file.write_bytes(content)
+    with pytest.raises(ValueError, match=rf"{file.name} is damaged: copy the index again"):
+        Index.open(tmp_path / "index").search(rows(1), 3)
+
+
+def test_of_equals_the_first_comes_first():
+    bank = np.repeat(rows(3), 4, axis=0)
+    index = Index(bank, [str(i) for i in range(12)])
+    index.add(bank[:4], [str(i) for i in range(12, 16)])
+    assert [match.id for match in index.search(bank[:1], 8)[0]] == [0, 1, 2, 3, 12, 13, 14, 15]
+
+
+def test_verify_finds_rows_that_contradict_each_other(tmp_path):
+    index = Index.build(tmp_path / "index", rows(4), range(4))
+    twice = Index(rows(2), ["0", "9"])
+    directory = Directory(tmp_path / "index")
+    with directory.alone():
+        meta = directory.meta()
+        directory.commit(meta, [*index.segments, directory.write(twice.segments[0])])
+    with pytest.raises(ValueError, match="has an id twice"):
+        Index.open(tmp_path / "index").verify()
+
+
+# refusals ----------------------------------------------------------------------------------------------------
+
+
+def broken(value):
+    features = rows(4)
+    features[2, 1] = value
+    return features
+
+
+def four():
+    return Index(rows(4), NAMES[:4])
+
+
+@pytest.mark.parametrize(
+    ("act", "message"),
+    [
+        (lambda: Index(broken(np.nan), NAMES[:4]), "row 2 has a value that is not finite"),
+        (lambda: Index(broken(np.inf), NAMES[:4]), "row 2 has a value that is not finite"),
+        (lambda: Index(np.float64(1e300) * rows(4).astype(float), NAMES[:4]), "row 0 has a value that is not finite"),
+        (lambda: Index(rows(4), NAMES[:3]), "4 features for 3 names"),
+        (lambda: Index(rows(4), NAMES[:4], [1]), "4 features for 1 labels"),
+        (lambda: Index(rows(4), "aaab"), "the name a is there twice"),
+        (lambda: Index(rows(4)[0], NAMES[:4]), r"two dimensions, \(n, F\), got shape \(5,\)"),
+        (lambda: Index(rows(4), NAMES[:4], metric="cubic"), "metric 'cubic' is none of cosine, dot, l2"),
+        (lambda: Index(rows(4), NAMES[:4], kind="tree"), "kind 'tree' is none of auto, flat, ivf, hnsw"),
+        (lambda: four().search(broken(np.nan)), "row 2 has a value that is not finite"),
+        (lambda: four().within(broken(np.nan), 0), "row 2 has a value that is not finite"),
+        (lambda: four().add(broken(np.nan), "abcd"), "row 2 has a value that is not finite"),
+        (lambda: four().search(rows(2)[:, :3]), "features of 5 numbers, the query has 3"),
+        (lambda: four().add(rows(2)[:, :3], "ab"), "features of 5 numbers, these have 3"),
+        (lambda: four().search(rows(2), 0), "k must be a whole number from 1, got 0"),
+        (lambda: four().search(rows(2), 1.5), "k must be a whole number from 1, got 1.5"),
+        (lambda: four().search(rows(2), True), "k must be a whole number from 1, got True"),
+        (lambda: four().search(rows(2), effort=0), "effort must be a whole number from 1, got 0"),
+        (lambda: four().search(rows(2)[0]), "two dimensions"),
+        (lambda: four().encoder(), "holds numbers that no model read: search with features"),
+        (lambda: Index.build("x", [rows(2), rows(2, 0, 3)], "abcd"), "arrays of as many columns each"),
+    ],
+)
+def test_wrong_features_and_queries_are_refused(act, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=message):
+        act()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_refused_change_changes_nothing(disk):
+    before = json.loads((disk.directory / "meta.json").read_text())
+    for call in (
+        lambda: disk.add(np.full((2, 16), np.nan), ["a", "b"]),
+        lambda: disk.remove([0, 10**6]),
+        lambda: disk.update(rows(2, 0, 16), ["a", "a"]),
+    ):
+        with pytest.raises(ValueError, match=r"not finite|no id|twice"):
+            call()
+    assert json.loads((disk.directory / "meta.json").read_text()) == before
+    assert len(disk) == 299
+    disk.verify()
+
+
+def test_a_directory_of_something_else_is_left_alone(tmp_path):
+    (tmp_path / "diary.txt").write_text("dear diary")
+    with pytest.raises(FileExistsError, match="holds something else: choose another directory"):
+        Index.build(tmp_path, rows(4), "abcd")
+    with pytest.raises(FileExistsError, match="holds something else: choose another directory"):
+        Index(rows(4), "abcd").save(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["diary.txt"]
+    (tmp_path / "numbers").mkdir()
+    for name in ("000001.npy", "000002.parquet", "000003.csv"):  # called as ours are
+        (tmp_path / "numbers" / name).write_bytes(b"mine")
+    with pytest.raises(FileExistsError, match="holds something else: choose another directory"):
+        Index.build(tmp_path / "numbers", rows(4), "abcd")
+    assert len(list((tmp_path / "numbers").iterdir())) == 3
+    Index.build(tmp_path / "index", rows(4), "abcd")
+    with pytest.raises(FileExistsError, match="is an index already: add to it, or choose another directory"):
+        Index.build(tmp_path / "index", rows(4), "abcd")
+
+
+# libraries ---------------------------------------------------------------------------------------------------
+
+
+def test_on_macos_faiss_keeps_to_one_thread():
+    code = (
+        "import os, sys; sys.platform = 'darwin'\n"
+        "from randfeat.utils.faiss import faiss\n"
+        "print(os.environ['KMP_DUPLICATE_LIB_OK'], faiss.omp_get_max_threads())"
+    )
+    environment = {
+        name: value for name, value in os.environ.items() if name not in ("OMP_NUM_THREADS", "KMP_DUPLICATE_LIB_OK")
+    }
+    said = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert said.stdout.split() == ["TRUE", "1"]
+
+
+def test_training_goes_to_gpus_where_faiss_has_them(monkeypatch):
+    moved = []
+    monkeypatch.setattr(faiss_library.faiss, "get_num_gpus", lambda: 1, raising=False)
+    monkeypatch.setattr(
+        faiss_library.faiss, "index_cpu_to_all_gpus", lambda index: moved.append(index) or index, raising=False
+    )
+    index = Index(clustered(1000), range(1000), kind="ivf")
+    assert len(moved) == 1
+    assert len(index.search(clustered(3), 5)[0]) == 5
+
+
+def test_a_faiss_that_cannot_map_reads(tmp_path, monkeypatch):
+    Index.build(tmp_path / "index", rows(20), range(20))
+    monkeypatch.delattr(faiss_library.faiss, "IO_FLAG_MMAP_IFC")
+    assert Index.open(tmp_path / "index").search(rows(1), 1)[0][0] == Match(0, "0", None, pytest.approx(1))

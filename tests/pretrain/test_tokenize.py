@@ -1,0 +1,281 @@
+"""Images to tokens: which crops, every one of them once, and gone on with after a stop."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import tarfile
+from pathlib import PurePath
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from randfeat.pretrain import CentreCrops, RandomCrops, TenCrops, fit_patches, import_tokens, tokenise
+from readers import Squares
+from test_sample_folder import contents
+
+from randfeat import load_tokenizer, weights
+from randfeat.data.images import CentreCrop
+from randfeat.data.sources import open_source
+from randfeat.data.token_store import TokenStore, TokenWriter
+from randfeat.tokenizers import PatchTokenizer
+
+SIZE = (4, 6)
+
+
+class Noises(Squares):
+    """Pictures that differ in size and everywhere."""
+
+    def read(self, i):
+        super().read(i)
+        rng = np.random.default_rng(i)
+        size = int(rng.integers(5, 40)), int(rng.integers(5, 40))
+        return Image.fromarray(rng.integers(0, 256, (*size, 3), dtype=np.uint8))
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    pictures = torch.rand(8, 3, *SIZE, generator=torch.Generator().manual_seed(0))
+    return PatchTokenizer.fit(pictures, 9, 2)
+
+
+RULES = [
+    CentreCrops(SIZE, 3, flip=False),
+    CentreCrops(SIZE, 3),
+    TenCrops(SIZE, 3, (1.5, 1.25)),
+    RandomCrops(SIZE, 3, 3, seed=5),
+]
+
+
+# crops ----------------------------------------------------------------------------------------------------------------
+
+
+def gradient(width, height):
+    """Red says the column, green the row."""
+    rows, columns = np.mgrid[:height, :width]
+    return Image.fromarray(np.stack([columns, rows, 0 * rows], -1).astype(np.uint8))
+
+
+@given(st.integers(1, 60), st.integers(1, 60), st.integers(0, 99))
+def test_every_rule_makes_its_crops_of_any_picture_the_first_from_the_middle(width, height, number):
+    picture = Image.fromarray(np.random.default_rng(number).integers(0, 256, (height, width, 3), dtype=np.uint8))
+    for rule in RULES:
+        crops = rule(picture, number)
+        assert crops.shape == (rule.count, *SIZE, 3)
+        assert crops.dtype == np.uint8
+        assert (rule(picture, number) == crops).all()
+    middle = CentreCrop(SIZE, 3)(picture)
+    for rule in (RULES[0], RULES[1], RULES[3]):
+        assert (rule(picture, number)[0] == middle).all()
+    assert (RULES[1](picture, number)[1] == middle[:, ::-1]).all()
+    grey = CentreCrops(SIZE, 1)(picture, number)
+    assert grey.shape == (2, *SIZE, 1)
+
+
+def test_ten_crops_are_the_corners_of_a_larger_crop():
+    crops = TenCrops((4, 4), 3, (2.0,))(gradient(8, 8), 0)  # the larger crop is the picture itself
+    origins = [(crop[0, 0, 1], crop[0, 0, 0]) for crop in crops[:5]]
+    assert origins == [(2, 2), (0, 0), (0, 4), (4, 0), (4, 4)]
+    assert (crops[5:] == crops[:5, :, ::-1]).all()
+    assert TenCrops((4, 4), 3, (1.1, 1.05)).count == 20
+
+
+def test_random_crops_have_the_area_and_shape_that_was_asked_for():
+    rule = RandomCrops((8, 8), 3, 200, scale=(0.2, 0.5), ratio=(0.5, 2), seed=1)
+    crops = rule(gradient(200, 200), 3)[1:].astype(float)
+    spans = [np.abs(crops[:, 0, -1, 0] - crops[:, 0, 0, 0]), np.abs(crops[:, -1, 0, 1] - crops[:, 0, 0, 1])]
+    width, height = (span * 8 / 7 for span in spans)  # pixels are averages around their middles
+    area, ratio = width * height / 200**2, width / height
+    assert 0.15 < area.min() < 0.25
+    assert 0.45 < area.max() < 0.58
+    assert 0.4 < ratio.min() < 0.65
+    assert 1.6 < ratio.max() < 2.4
+    assert 0.35 < (crops[:, 0, -1, 0] < crops[:, 0, 0, 0]).mean() < 0.65  # mirrored
+    assert not (rule(gradient(200, 200), 4)[1:] == crops).all()
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: TenCrops(SIZE, 3, ()), "ranges of ten-crops are one or more numbers from 1 to 4"),
+        (lambda: TenCrops(SIZE, 3, (0.9,)), "ranges of ten-crops"),
+        (lambda: RandomCrops(SIZE, 3, 0), "random crops are one or more"),
+        (lambda: RandomCrops(SIZE, 3, scale=(0.5, 0.2)), "smaller first"),
+        (lambda: RandomCrops(SIZE, 3, ratio=(0, 2)), "two numbers above 0"),
+    ],
+)
+def test_wrong_rules_are_refused(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+# tokens ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rule", RULES, ids=["centre", "flip", "ten", "random"])
+@pytest.mark.parametrize("how", [dict(workers=0), dict(batch_size=3, workers=2)], ids=["one", "workers"])
+def test_every_crop_of_every_image_is_there_once(tmp_path, tokenizer, rule, how):
+    source = Noises(7, damaged=[2])
+    store = tokenise(tokenizer, source, tmp_path / "out", rule, **how)
+    kept = [0, 1, 3, 4, 5, 6]
+    assert store.crops == rule.count
+    assert store.grid == (2, 3)
+    assert store.paths == [source.paths[number] for number in kept]
+    assert store.labels == [number % 2 for number in kept]
+    assert store.classes == ["even", "odd"]
+    assert store.skipped == [("folder/2.png", "an empty file")]
+    for row, number in enumerate(kept):
+        picture = source.read(number)
+        pixels = torch.from_numpy(rule(picture, number)).movedim(-1, 1) / 255
+        assert (store.tokens[row] == tokenizer.encode(pixels).flatten(1).numpy()).all()
+        assert (store.table["width"][row].as_py(), store.table["height"][row].as_py()) == picture.size
+    own = load_tokenizer(store.directory / "tokenizer")
+    assert weights.fingerprint(own) == weights.fingerprint(tokenizer) == store.tokenizer
+    assert store.meta["more"]["crops"] == str(rule)
+    store.verify()
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])
+def test_a_run_that_was_stopped_goes_on(tmp_path, tokenizer, monkeypatch, error):
+    def run(folder):
+        return tokenise(tokenizer, Noises(9, damaged=[4]), tmp_path / folder, RULES[1], batch_size=4, workers=0)
+
+    run("undisturbed")
+    write, finish = TokenWriter.write, TokenWriter.finish
+    steps, written, total = itertools.count(), [], 6  # five batches of a row or two, and the end
+
+    def counted(method):
+        def call(*args):
+            if next(steps) == last:
+                raise error
+            written.append(args)
+            return method(*args)
+
+        return call
+
+    for last in range(total):
+        steps = itertools.count()
+        with monkeypatch.context() as patch:
+            patch.setattr(TokenWriter, "write", counted(write))
+            patch.setattr(TokenWriter, "finish", counted(finish))
+            with pytest.raises(error):
+                run(str(last))
+            before = len(written)
+            with pytest.raises(FileNotFoundError, match="unfinished: run the same command again"):
+                TokenStore.open(tmp_path / str(last))
+            run(str(last))
+        assert contents(tmp_path / str(last)) == contents(tmp_path / "undisturbed")
+        assert len(written) - before == total - last
+        written.clear()
+    before = contents(tmp_path / "0")
+    run("0")  # nothing to do
+    assert contents(tmp_path / "0") == before
+    with pytest.raises(ValueError, match=r"holds tokens with crops 2, not 1: choose another directory"):
+        tokenise(tokenizer, Noises(9, damaged=[4]), tmp_path / "0", RULES[0])
+
+
+def test_bfloat16_is_said(tmp_path, tokenizer):
+    store = tokenise(tokenizer, Noises(3), tmp_path / "out", RULES[0], workers=0, dtype=torch.bfloat16)
+    assert store.meta["more"]["dtype"] == "bfloat16"
+
+
+def test_crops_that_do_not_fit_are_refused(tmp_path, tokenizer):
+    for rule in (CentreCrops((5, 6), 3), CentreCrops(SIZE, 1)):
+        with pytest.raises(ValueError, match="are not for a tokenizer of 3 channels and 2 pixels a token"):
+            tokenise(tokenizer, Noises(3), tmp_path / "out", rule)
+    assert not (tmp_path / "out").exists()
+
+
+def test_patches_are_fitted_to_the_images():
+    class Grey(Noises):
+        def read(self, i):
+            return super().read(i).convert("L")
+
+    assert fit_patches(Noises(5, [0]), SIZE, 2, 30).channels == 3
+    grey = fit_patches(Grey(5, [0]), SIZE, 2, 30)
+    assert (grey.channels, grey.stride) == (1, 2)
+    assert 20 < grey.vocab_size <= 30
+    assert torch.equal(grey.codebook, fit_patches(Grey(5, [0]), SIZE, 2, 30).codebook)
+    with pytest.raises(ValueError, match="none of 3 images of squares could be read"):
+        fit_patches(Noises(3, [0, 1, 2]), SIZE)
+
+
+# tokens of others -----------------------------------------------------------------------------------------------------
+
+TOKENS = np.random.default_rng(0).integers(0, 9, (6, 2, 4))
+
+
+def as_tree(root):
+    for number, tokens in enumerate(TOKENS):
+        path = root / "tree" / str(number % 3) / f"{number}.npy"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.save(path, tokens[None])  # as RandAR's code does
+    return root / "tree"
+
+
+def as_tar(root):
+    with tarfile.open(root / "tokens.tar", "w") as tar:
+        for path in sorted(as_tree(root).rglob("*.npy")):
+            tar.add(path, path.relative_to(root / "tree").as_posix())
+    return root / "tokens.tar"
+
+
+def as_lines(root):
+    lines = [json.dumps({"class_id": number % 3, "tokens": tokens.tolist()}) for number, tokens in enumerate(TOKENS)]
+    (root / "tokens.jsonl").write_text("\n".join(lines) + "\n")
+    return root / "tokens.jsonl"
+
+
+@pytest.mark.parametrize("form", [as_tree, as_tar, as_lines])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_published_tokens_become_a_store(tmp_path, form, workers):
+    source = open_source(form(tmp_path))
+    store = import_tokens(source, tmp_path / "out", 9, workers=workers)
+    if form is as_lines:
+        assert store.paths == [f"tokens.jsonl:{line}" for line in range(1, 7)]
+        numbers = list(range(6))
+    else:
+        numbers = [int(PurePath(path).stem) for path in store.paths]
+    assert (store.tokens == TOKENS[numbers]).all()
+    assert store.labels == [number % 3 for number in numbers]
+    assert (store.grid, store.crops, store.tokenizer) == ((2, 2), 2, "unknown")
+    assert store.table["width"].null_count == 6
+    store.verify()
+
+
+def test_published_tokens_are_checked(tmp_path, tokenizer):
+    root = as_tree(tmp_path)
+    np.save(root / "0" / "0.npy", TOKENS[0][:1])  # the first has one crop
+    np.save(root / "1" / "1.npy", TOKENS[1][:1])
+    (root / "2" / "2.npy").write_bytes(b"nothing")
+    store = import_tokens(open_source(root), tmp_path / "out", 9, tokenizer, workers=0)
+    assert len(store) == 2
+    assert store.tokenizer == weights.fingerprint(tokenizer)
+    assert (store.directory / "tokenizer" / "config.json").is_file()
+    reasons = dict(store.skipped)
+    assert reasons["0/3.npy"] == "2 crops, where the first has 1"
+    assert reasons["2/2.npy"].startswith("damaged")
+    with pytest.raises(ValueError, match="the tokenizer has 9 codes, not 10"):
+        import_tokens(open_source(root), tmp_path / "other", 10, tokenizer)
+    np.save(root / "0" / "0.npy", TOKENS[0][:1] + 9)
+    with pytest.raises(
+        RuntimeError, match=r"0/0.npy could not be read: ValueError: it has tokens .* of a vocabulary of 9"
+    ):
+        import_tokens(open_source(root), tmp_path / "wrong", 9, workers=0)
+
+
+def test_lines_that_hold_no_tokens_are_named(tmp_path):
+    path = as_lines(tmp_path)
+    path.write_text(path.read_text() + '{"class_id": 1, "tok')
+    with pytest.raises(ValueError, match=r"line 7 of .*tokens.jsonl is no JSON object with tokens: is it cut off"):
+        open_source(path)
+    path.write_text('{"class_id": 1, "tokens": [1, 2, 3]}\n')
+    with pytest.raises(ValueError, match="3 tokens an image: expected those of a square grid"):
+        open_source(path)
+    table = tmp_path / "images.jsonl"  # still a table of paths
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
+    table.write_text('{"path": "a.png"}\n')
+    assert open_source(table).paths == ["a.png"]

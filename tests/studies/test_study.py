@@ -1,0 +1,429 @@
+"""The study of docs/reading.md, which lies in benchmarks/: its networks, its search, and all of it on a few digits."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from randfeat.pretrain import Training, train
+
+from randfeat import cli
+from randfeat.inference import readout
+from randfeat.inference.readout import FeatureSpec
+from randfeat.models import orders
+
+ROOT = Path(__file__).parents[2]
+FULL = "raster/full/token/L0.5/grid2/mean"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def checkout():
+    """The study runs from the checkout: it is imported from there."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(ROOT))
+        yield
+    for name in [name for name in sys.modules if name.partition(".")[0] == "benchmarks"]:
+        del sys.modules[name]
+
+
+def part(name):
+    return importlib.import_module(f"studies.reading.{name}")
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory):
+    return part("material").make("digits", tmp_path_factory.mktemp("study"), images=300)
+
+
+@pytest.fixture(scope="module")
+def material(digits):
+    return part("material").read("digits", digits)
+
+
+def test_nobody_trains_or_chooses_on_test(material):
+    seen = {*material.fit, *material.held_out, *material.probed}
+    assert not seen & {*material.tested}
+    assert not {*material.fit} & {*material.held_out}
+    assert not {*material.groups[material.probed]} & {*material.groups[material.tested]}
+    assert not {*material.groups[material.fit]} & {*material.groups[material.held_out]}
+    assert (len(material.probed), len(material.tested)) == (300, 200)
+
+
+def test_patches_hold_the_pixels(material):
+    image, patches, p = material.images[7], material.patches[7], material.patch
+    assert patches.reshape(4, 4, p, p)[1, 2].tolist() == image[p : 2 * p, 2 * p : 3 * p].tolist()
+
+
+@pytest.mark.parametrize("name", ["randar", "arpg", "raster", "masked", "pixels-mae"])
+def test_everybody_costs_the_same(material, name):
+    contenders = part("contenders")
+    one = contenders.CONTENDERS[name]
+    how = contenders.recipe(one, material, 1000, 1e-3, 0)
+    reference = contenders.flops_of_training(contenders.CONTENDERS["randar"], material) * 1000
+    assert contenders.flops_of_training(one, material) * how.steps == pytest.approx(reference, rel=0.01)
+
+
+def test_flops_are_those_of_the_products(material):
+    """Two for each weight and input of a matrix product, and attention's two products: masked tokens, one layer."""
+    contenders = part("contenders")
+    with torch.device("meta"):
+        network = contenders.build(contenders.CONTENDERS["masked"], material, 0)
+    spec = FeatureSpec.parse("raster/full/token/L1/mean/mean")
+    weights = sum(p.numel() for p in network.blocks[0].parameters() if p.ndim == 2)
+    tokens = math.prod(material.grid)
+    expected = 2 * weights * tokens + 2 * 2 * tokens * tokens * network.embed_dim
+    assert contenders.flops_of_reading(network, spec, tokens) == expected
+
+
+@pytest.mark.parametrize("name", ["masked", "pixels-mae"])
+def test_controls_learn_to_fill_in(material, name):
+    contenders = part("contenders")
+    one = contenders.CONTENDERS[name]
+    network, seen = contenders.build(one, material, 0), contenders.seen_by(one, material)
+    how = Training(steps=40, batch_size=32, learning_rate=3e-3, warmup=5, eval_every=20)
+    held_out = (seen[material.held_out].long(), None)
+    history = train(network, seen[material.fit], None, held_out, how, objective=one.objective)
+    first, last = history.validation[0][1], history.validation[-1][1]
+    assert last < first
+    (read,) = readout.read(network, seen[:5], [FeatureSpec.parse(FULL)])
+    assert read.shape == (5, 4 * network.embed_dim)
+
+
+def test_a_masked_token_is_not_seen(material):
+    """What is hidden changes what is to be predicted and nothing that predicts it."""
+    contenders, controls = part("contenders"), part("controls")
+    network = contenders.build(contenders.CONTENDERS["masked"], material, 0).eval()
+    torch.nn.init.normal_(network.head.weight)
+    tokens = torch.from_numpy(material.tokens[:1]).repeat(2, 1)
+    order = orders.raster(material.grid).expand(2, -1)
+    tokens[1, -1] = (tokens[1, -1] + 1) % network.vocab_size  # held out shares are .5 and 1: the last is hidden in both
+    seen = []
+    network.blocks[0].register_forward_hook(lambda block, given, state: seen.append(given[0]))
+    controls.MaskedObjective(network)(tokens[:1], None, order[:1])
+    controls.MaskedObjective(network)(tokens[1:], None, order[1:])
+    assert torch.equal(*seen)
+
+
+def test_the_decoder_of_the_autoencoder_sees_a_quarter(material):
+    contenders = part("contenders")
+    one = contenders.CONTENDERS["pixels-mae"]
+    network, seen = contenders.build(one, material, 0).eval(), contenders.seen_by(one, material)[:1].long()
+    order = orders.random(material.grid, torch.tensor([3]))
+    lengths = []
+    network.blocks[0].register_forward_hook(lambda block, given, state: lengths.append(state.shape[1]))
+    one.objective(network, False)(seen, None, order)
+    assert lengths == [4]
+
+
+@pytest.mark.parametrize(
+    "name", ["randar-prefix", "arpg-prefix", "randar-noise", "arpg-noise", "randar-agree", "arpg-agree"]
+)
+def test_variants_train_and_are_judged_as_the_plain_recipe(material, name):
+    contenders = part("contenders")
+    one = contenders.CONTENDERS[name]
+    network, seen = contenders.build(one, material, 0), contenders.seen_by(one, material)
+    objective = one.objective(network, False)
+    order = orders.random(material.grid, torch.arange(6))
+    network.train()
+    for seed in range(8):  # half of the steps are plain
+        torch.manual_seed(seed)
+        total, by_place = objective(seen[:6], None, order)
+        assert by_place.shape == (6, 16)
+        assert total.isfinite()
+        total.backward()
+    assert all(parameter.grad.isfinite().all() for parameter in network.parameters())
+    network.eval()
+    plain = contenders.CONTENDERS[one.plain].objective(network, False)
+    assert torch.equal(objective(seen[:6], None, order)[0], plain(seen[:6], None, order)[0])
+
+
+def test_images_agree_with_themselves(material):
+    """The objective is lower where the pair of an image is the image than where it is another one, and trains so."""
+    contenders, variants = part("contenders"), part("variants")
+    network = contenders.build(contenders.CONTENDERS["arpg-agree"], material, 0)
+    objective, tokens = variants.Agree(network), torch.from_numpy(material.tokens[:8])
+    order = orders.random(material.grid, torch.arange(8))
+    network.eval()  # without dropout
+
+    plain = objective.plain(torch.cat((tokens[:4], tokens[:4])), None, order)[0]
+    assert torch.equal(
+        objective.trained(tokens, None, order, None)[0], objective.trained(tokens, None, order, tokens)[0]
+    )
+    assert objective.trained(tokens, None, order, None)[0] > plain  # the images are not told apart yet
+    shuffled = objective.trained(tokens, None, order, tokens.roll(1, 0))[0]
+    apart = shuffled - objective.plain(torch.cat((tokens[:4], tokens.roll(1, 0)[:4])), None, order)[0]
+    assert apart > objective.trained(tokens, None, order, None)[0] - plain
+
+
+def test_crops_are_the_image_and_its_places(material):
+    contenders = part("contenders")
+    one = contenders.CONTENDERS["arpg-agree-crops"]
+    crops, pairs = contenders.shown_to(one, material, material.fit[:20])
+    assert crops.shape == (20, 5, 16)
+    assert torch.equal(crops[:, 0], torch.from_numpy(material.tokens[material.fit[:20]]))
+    assert torch.equal(crops[:, 2], pairs[:, 4])
+    assert (crops[:, 1:] != crops[:, :1]).any((0, 2)).sum() == 3  # at one of the places it is as it was
+    assert contenders.recipe(one, material, 10, 1e-3, 0).other_crops is None
+
+
+@pytest.mark.parametrize("name", ["arpg-agree-crops", "randar-crops"])
+def test_variants_of_crops_train_and_go_on(material, name, tmp_path, monkeypatch):
+    contenders, units = part("contenders"), part("units")
+    one = contenders.CONTENDERS[name]
+    job = units.Job("digits", name, 0, tmp_path / "none", tmp_path, 6, 1e-3, contenders.Size(32, 2, 16))
+    network, record = units.pretrain(one, material, job, 0)
+    assert record["kept_step"] > 0
+    again, _ = units.pretrain(one, material, job, 0)  # from its last checkpoint, so nothing is left to do
+    for a, b in zip(network.parameters(), again.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("name", ["randar", "arpg"])
+def test_what_a_prefix_hides_is_hidden(material, name):
+    """The tokens that are predicted never reach what predicts them, nor does anything behind them; the known ones do,
+    and see each other."""
+    contenders, variants = part("contenders"), part("variants")
+    network = contenders.build(contenders.CONTENDERS[name], material, 0).eval()
+    torch.nn.init.normal_(network.head.weight)
+    tokens, order = torch.from_numpy(material.tokens[:1]), orders.random(material.grid, torch.tensor([1]))
+    known, count = 5, tokens.shape[1]
+
+    def losses(changed=None):
+        seen = tokens.clone()
+        if changed is not None:
+            seen[0, order[0, changed]] = (seen[0, order[0, changed]] + 1) % network.vocab_size
+        return variants.Prefix(network).behind(seen, None, order, known)[1][0]
+
+    assert torch.equal(losses()[:9], losses(9)[:9])
+    assert not torch.equal(losses()[9:], losses(9)[9:])
+    assert (losses()[known:] != losses(0)[known:]).all()
+    assert not losses()[:known].any()
+    mixed = variants.PREDICTORS[type(network)]
+    label, read = network.labels(None, 1), orders.gather(tokens, order)
+    turned = torch.tensor([*reversed(range(known)), *range(known, count)])  # the known ones the other way round
+    args = (read, order), (read[:, turned], order[:, turned])
+    torch.testing.assert_close(*(mixed(network, label, *pair, known) for pair in args), atol=1e-5, rtol=1e-4)
+
+
+def test_readings_are_written_down_and_possible(material):
+    contenders, units = part("contenders"), part("units")
+    for name in ("randar", "arpg", "masked"):  # one of each family
+        one = contenders.CONTENDERS[name]
+        costs = units.reading_costs(one, material, contenders.SIZE)
+        assert 30 <= len(costs) <= 40
+        kinds = units.kinds(costs)
+        assert sorted(kinds["any"]) == sorted(costs)
+        if one.family != "masked":
+            assert {*kinds["one"], *kinds["both"]} == {*costs}
+            assert max(costs[spec] for spec in kinds["both, equal"]) <= 1.02 * max(costs[spec] for spec in kinds["one"])
+
+
+def test_the_search_never_looks_at_test():
+    """With labels of test shuffled the same is chosen."""
+    scoring = part("scoring")
+    rng = np.random.default_rng(0)
+    y = np.tile(np.arange(4), 30)
+    x = (rng.normal(size=(120, 6)) + 2 * np.eye(6)[y]).astype(np.float32)
+    task = scoring.Task(y[:80], np.arange(80) % 8, y[80:])
+    for measure in scoring.MEASURES:
+        chosen, right = scoring.score(measure, x[:80], x[80:], task)
+        other = scoring.Task(y[:80], np.arange(80) % 8, rng.permutation(y[80:]))
+        again, worse = scoring.score(measure, x[:80], x[80:], other)
+        assert chosen == again
+        assert right.mean() > worse.mean()
+
+
+@pytest.fixture
+def program(monkeypatch, capsys):
+    """Runs a module of the study with its arguments, in this process and with few readings: what it prints."""
+
+    def one_by_one(jobs, workers=None):
+        return {name: job(0) for name, job in jobs.items()}
+
+    for name in ("__main__", "tuning", "scaling"):
+        monkeypatch.setattr(part(name), "run_all", one_by_one)
+    for name in ("units", "warped"):
+        monkeypatch.setattr(part(name), "readings", part("attended").READINGS.get)
+    monkeypatch.setattr(part("attended"), "SETTINGS", ((3e-3, 2), (1e-3, 2)))
+    for name, draws in (("DRAWS", 4), ("SEARCHED_DRAWS", 2)):
+        monkeypatch.setattr(part("scoring"), name, draws)
+    monkeypatch.setattr(part("results"), "DRAWS", 200)
+
+    def run(name, *arguments):
+        monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
+        part(name).main()
+        return capsys.readouterr().out
+
+    return run
+
+
+@pytest.mark.slow
+def test_all_of_it_goes_on_and_becomes_tables(tmp_path, program):
+    how = "--sets", "digits", "--steps", 4, "--images", 600, "--width", 16, "--depth", 2
+    who = "--contenders", "classical", "randar", "masked", "randar-agree-crops", "randar-labels"
+    program("__main__", tmp_path, *how, *who, "--seeds", 0)
+    folder = tmp_path / "data1-split1"
+    records = sorted(folder.glob("digits/*/*/record.json"))
+    done = ["masked", "randar", "randar-agree-crops", "randar-labels"]
+    assert [path.parts[-3:-1] for path in records] == [(name, "0") for name in done]
+    before = {path: path.stat().st_mtime_ns for path in records}
+    program("__main__", tmp_path, *how, *who, "--seeds", 0)
+    program("__main__", tmp_path, *how, "--contenders", "classical", "randar", "--seeds", 1)
+    assert before == {path: path.stat().st_mtime_ns for path in records}
+    assert json.loads(records[1].read_text())["flops"] > 0
+    text = program("tables", folder, "--readings")
+    for words in (
+        "| digits, 400 test images, 2 seeds | linear | knn | 5-shot | map@r | attentive | PCK@0.1 |",
+        "] (1 seed) | ",  # of masked tokens
+        "| RandAR − masked tokens | ",
+        "| RandAR − strongest baseline | ",
+        "*HOG*",
+        "both sides − one pass",
+        "`raster/causal/query/L-1/grid4/mean` |",
+        "*same place*",
+        "| digits, 64 dimensions, 2 seeds | linear | knn | 5-shot | map@r |",
+        "| *strongest baseline* | ",
+        "| RandAR, 2 x 2 shifts | ",
+        "| HOG, in the middle | ",
+        "| RandAR: 2 x 2 shifts − as it is | ",
+        "| RandAR − HOG, each at its best view | ",
+        "| RandAR, crops agree − plain | ",
+        "| RandAR, crops agree − plain, each at its best view | ",
+        "| RandAR with labels: likelihood, K = 16, 1 seed | ",
+    ):
+        assert words in text, words
+    kept = tmp_path / "kept"
+    assert program("archive", folder, kept) == f"{kept / 'digits'}: 6 units\n"
+    assert program("tables", kept, "--readings") == program("tables", folder)
+    assert not [path for path in kept.rglob("*.npz") if any(n.startswith("train") for n in np.load(path).files)]
+    program("figures", kept, kept)
+    assert {path.name for path in kept.glob("*.png")} == {"reading_digits.png", "reading_moved_digits.png"}
+    program("figures", folder, tmp_path)
+    assert {path.name for path in tmp_path.glob("*.png")} == {
+        "reading_digits.png",
+        "reading_costs_digits.png",
+        "reading_moved_digits.png",
+    }
+
+
+def test_differences_are_between_the_same_seeds():
+    results, made = part("results"), np.random.default_rng(0).random((3, 40))
+    folder = results.Results(ROOT)
+    folder.__dict__["groups"] = np.arange(40)
+    one, other = ({seed: made[i] for i, seed in enumerate(seeds)} for seeds in ((0, 1, 4), (4, 0)))
+    difference = folder.difference(one, other)
+    expected = np.mean([made[0] - made[1], made[2] - made[0]])  # seeds 0 and 4
+    assert (difference.difference.value, difference.seeds) == (pytest.approx(expected), 2)
+    assert folder.difference(one, {None: made[0]}).difference.value == pytest.approx((made - made[0]).mean())
+    assert folder.difference(one, {7: made[0]}) is None
+
+
+def test_what_is_wrong_is_one_sentence(tmp_path):
+    for name, words, message in (
+        ("study", [tmp_path / "out", "--tokens", tmp_path, tmp_path, "--steps", 3], "is no token store"),
+        ("study.tables", [tmp_path], "holds no finished unit"),
+        ("study.archive", [tmp_path, tmp_path], "is the folder that is kept: name another one"),
+    ):
+        command = [sys.executable, "-m", f"benchmarks.{name}", *map(str, words)]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert message in done.stderr
+        assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", ["randar-labels", "vit-labels"])
+def test_who_sees_labels_classifies_itself(material, name):
+    contenders, units = part("contenders"), part("units")
+    one = contenders.CONTENDERS[name]
+    network, seen = contenders.build(one, material, 0), contenders.seen_by(one, material)
+    labels, watched = (contenders.labels_for(one, material, rows) for rows in (material.fit, material.held_out))
+    how = Training(steps=60, batch_size=64, learning_rate=3e-3, warmup=5, eval_every=30, label_dropout=0.0)
+    held_out = (seen[material.held_out].long(), watched)
+    history = train(network, seen[material.fit], labels, held_out, how, objective=one.objective)
+    assert history.validation[-1][1] < history.validation[0][1]
+    found = units.classified(network, seen, material)
+    assert set(found) == ({"itself"} if name == "vit-labels" else {"likelihood, K = 1", "likelihood, K = 16"})
+    assert all(right.shape == material.tested.shape for right in found.values())
+    if name == "vit-labels":  # a likelihood needs longer training than a test has time for
+        assert found["itself"].mean() > 0.2
+
+
+@pytest.mark.slow
+def test_scaling_is_tabled_and_drawn(tmp_path, monkeypatch, program):
+    scaling = part("scaling")
+    monkeypatch.setattr(scaling, "WIDTHS", (16, 32))
+    monkeypatch.setattr(scaling, "STEPS", (2, 4))
+    monkeypatch.setattr(part("material"), "IMAGES", 120)
+    monkeypatch.setattr(scaling.tuning, "rates", lambda *how: {"arpg": 1e-3})
+    said = program("scaling", tmp_path, "--set", "digits", "--draw", tmp_path)
+    assert "| width 32, 4 steps | " in said
+    assert said.count("\n") == 6
+    drawn = {path.name for path in tmp_path.glob("*.png")}
+    assert drawn == {f"reading_scaling_{name}.png" for name in ("linear", "knn", "5-shot", "map_r")}
+
+
+@pytest.mark.slow
+def test_the_same_of_token_stores(tmp_path, program):
+    """What `randfeat tokenize` leaves is a set, too, as ImageNet would be."""
+    data, train, test = (tmp_path / name for name in ("digits", "train", "test"))
+    cut = "--size", "8", "--crops", "centre"
+    fitted = "--tokenizer", "patch", "--patch", "2", "--vocab", "64"
+    for command in (
+        ["make", "digits", "-o", data],
+        ["tokenize", data, "--split", "train", "-o", train, *fitted, *cut],
+        ["tokenize", data, "--split", "test", "-o", test, "--tokenizer", train, *cut],
+    ):
+        assert cli.main([*map(str, command)]) == 0
+    size = "--width", 32, "--depth", 2, "--batch", 16, "--steps", 4, "--rates", 1e-3, "--images", 500
+    who = "--seeds", 0, "--contenders", "classical", "randar"
+    program("__main__", tmp_path / "out", "--tokens", train, test, *size, *who)
+    table = program("tables", tmp_path / "out" / "data1-split1")
+    for words in ("tokens, 333 test images", "| RandAR − strongest baseline | ", "| RandAR | "):
+        assert words in table
+    made = part("material").read("tokens", tmp_path / "out" / "data1-split1" / "tokens" / "material.npz")
+    assert (len(made.tokens), len(made.fit) + len(made.held_out), min(made.tested) >= 1157) == (1797, 1157, True)
+    with pytest.raises(ValueError, match="there are no pictures in the set tokens, only tokens"):
+        made.patches  # noqa: B018
+
+
+FOUND = ROOT / "studies" / "reading" / "found" / "data1-split1"
+
+
+def test_the_scaling_curve_is_what_was_found():
+    """What is kept in the repository makes the rows of docs/reading.md."""
+    scaling, job, page = part("scaling"), part("units").Job, (ROOT / "docs" / "reading.md").read_text("utf-8")
+    kept = FOUND / "cluttered"
+    made = {
+        (width, steps, 0): job(
+            "cluttered",
+            "arpg",
+            0,
+            kept / "material.npz",
+            kept / "scaling" / "arpg" / f"width{width}-steps{steps}" / "0",
+        )
+        for width in scaling.WIDTHS
+        for steps in scaling.STEPS
+    }
+    found = scaling.intervals(made, [0])
+    for width, steps, _ in made:
+        cells = [part("tables").percent(found[measure][width][steps]) for measure in scaling.MEASURES]
+        assert f"| width {width}, {steps} steps | {' | '.join(cells)} | " in page
+
+
+@pytest.mark.slow
+def test_the_page_of_tables_is_what_was_found(capsys, monkeypatch):
+    """What is kept in the repository makes the tables of docs/reading-tables.md, number for number."""
+    monkeypatch.setattr(sys, "argv", ["tables", str(FOUND)])
+    part("tables").main()
+    found, page = capsys.readouterr().out, (ROOT / "docs" / "reading-tables.md").read_text("utf-8")
+    tables = [block for block in found.split("\n\n") if block.startswith("|")]
+    assert len(tables) >= 6
+    for table in tables:
+        assert table.strip() in page
