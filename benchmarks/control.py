@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 from PIL import Image
-from randfeat.pretrain import CentreCrops, Recipe, Size, Steering, Training, fit_patches, run, tokenise
+from randfeat.pretrain import CentreCrops, ControlConfig, Recipe, Size, Training, fit_patches, run, tokenize
 from randfeat.probes import Interval, bootstrap, paired
 from randfeat.probes.report.style import COLOURS, SOFT, axes, png, titled
 from torch import Tensor, nn
@@ -75,7 +75,7 @@ def recipe_of(model: str, setting: Setting) -> Recipe:
 
 def steered(recipe: Recipe, setting: Setting, alone: bool = False) -> Recipe:
     training = replace(recipe.training, steps=setting.steering, learning_rate=1e-3, eval_every=200)
-    return replace(recipe, training=training, control=Steering("edges", 64, 2, 0.1, alone))
+    return replace(recipe, training=training, control=ControlConfig("edges", 64, 2, 0.1, alone))
 
 
 class Shifts(CentreCrops):
@@ -203,7 +203,7 @@ def prepared(name: str, work: Path) -> tuple[Made, TokenStore, Tokenizer]:
     size = made.images.shape[1], made.images.shape[2]
     tokenizer = fit_patches(source, size, setting.patch, setting.codes)
     crops = (Shifts if setting.shifts else CentreCrops)(size, 1, flip=False)
-    return made, tokenise(tokenizer, source, work / f"{name}-tokens", crops, workers=0), tokenizer
+    return made, tokenize(tokenizer, source, work / f"{name}-tokens", crops, workers=0), tokenizer
 
 
 def measure(name: str, model: str, work: Path, images: int, alone: bool) -> tuple[dict[str, Any], Image.Image]:

@@ -29,7 +29,7 @@ from torch import Tensor
 from randfeat import Pipeline, load
 from randfeat.data.builtin.digits import TEST, VALIDATION, Digits, load_digits
 from randfeat.inference import likelihood, successive_halving
-from randfeat.inference.successive_halving import Race, race_cost
+from randfeat.inference.successive_halving import SuccessiveHalving, race_cost
 from randfeat.models import RandAR, orders
 from randfeat.models.layers import attend, rope_at, rotate
 from randfeat.utils import rng
@@ -118,7 +118,7 @@ def draw_orders(scores: dict[str, dict[int, np.ndarray]], file: Path) -> None:
 
 
 def run_race(
-    model: Pipeline, images: Digits, found: Tensor, how: Race, count: int = ORDERS
+    model: Pipeline, images: Digits, found: Tensor, how: SuccessiveHalving, count: int = ORDERS
 ) -> tuple[np.ndarray, float]:
     """Whether the winner is right, (n,), and the mean cost in passes."""
     tokens = model.encode(images.images)
@@ -135,7 +135,7 @@ def report_race(models: Path, out: Path) -> None:
     full = right(table_of, held_out.labels, ORDERS)[0].mean()
     print(f"held-out writers, 100 numbers, in full: {percent(full)} % for {100 * ORDERS} passes")
     for margin in MARGINS:
-        how = Race(margin=margin)
+        how = SuccessiveHalving(margin=margin)
         won, cost = run_race(numbers_model, held_out, table_of, how)
         print(f"    margin {margin:g}: {percent(won.mean())} % for {cost:.1f} passes")
     print(
@@ -148,14 +148,14 @@ def report_race(models: Path, out: Path) -> None:
             continue
         writers, classes = images.writers.numpy(), found.shape[2]
         reference = right(found, images.labels, ORDERS)[0]
-        won, cost = run_race(model, images, found, Race())
+        won, cost = run_race(model, images, found, SuccessiveHalving())
         loss = paired(reference, won, writers, 4000)
         print(
             f"| {name} | {classes} | {with_ends(bootstrap(reference, writers))} | {classes * ORDERS} | "
             f"{with_ends(bootstrap(won, writers))} | {cost:.1f} | {percent(cost / classes / ORDERS)} % | "
             f"{with_ends(loss)} |"
         )
-        races = [(Race(margin=m), k) for k in COUNTS for m in (Race().margin,)]
+        races = [(SuccessiveHalving(margin=m), k) for k in COUNTS for m in (SuccessiveHalving().margin,)]
         points = [run_race(model, images, found, how, k) for how, k in races]
         curves[name] = (
             [(classes * k, 100 * right(found, images.labels, k)[0].mean()) for k in COUNTS],

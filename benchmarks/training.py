@@ -26,7 +26,7 @@ import official
 import sampling
 import timing
 import torch
-from randfeat.pretrain import Batches, Objective, Running, Training, train
+from randfeat.pretrain import Batches, Objective, RuntimeConfig, Training, train
 from randfeat.pretrain.data import Batch
 from randfeat.pretrain.optim import make_optimiser, update
 from randfeat.pretrain.parallel import as_asked
@@ -86,7 +86,7 @@ def stepper(side: str, model: Generator, batch: Batch, in_bfloat16: bool, checko
     objective, ours = Objective(model, in_bfloat16), make_optimiser(model, config)
 
     def our_step() -> None:
-        with as_asked(model, Running(recompute=side != "ours")):
+        with as_asked(model, RuntimeConfig(recompute=side != "ours")):
             (objective(batch.tokens, batch.labels, batch.order)[0] / batch.tokens.numel()).backward()
         update(ours, model, 0, config)
         ours.zero_grad(set_to_none=True)

@@ -1,23 +1,26 @@
 """Pretraining: images to tokens, recipes, the loop that follows them, and how good samples are."""
 
-from ..features.evaluators import Encoded, Evaluator, Inception, Likelihoods, Seen
+from ..features.evaluators import Encoded, Evaluator, EvaluatorOutput, Inception, Likelihoods
 from ..probes.tasks.generation import Quality, measure_quality, pictures_of, see
-from .config import Recipe, Running, Size, Steering, Training, read_recipe
+from .config import ControlConfig, Recipe, RuntimeConfig, Size, Training, read_recipe
 from .crops import CentreCrops, Crops, RandomCrops, TenCrops
 from .data import Batches, as_labels
-from .objective import Objective, Steered, cross_entropy
+from .objective import ControlObjective, Objective, cross_entropy
 from .parallel import group
 from .run import run
 from .signals import Stopped
-from .tokenize import fit_patches, import_tokens, tokenise
+from .tokenize import fit_patches, import_tokens, tokenize
 from .trainer import History, Step, Validation, train, validate
 
 __all__ = [
     "Batches",
     "CentreCrops",
+    "ControlConfig",
+    "ControlObjective",
     "Crops",
     "Encoded",
     "Evaluator",
+    "EvaluatorOutput",
     "History",
     "Inception",
     "Likelihoods",
@@ -25,11 +28,8 @@ __all__ = [
     "Quality",
     "RandomCrops",
     "Recipe",
-    "Running",
-    "Seen",
+    "RuntimeConfig",
     "Size",
-    "Steered",
-    "Steering",
     "Step",
     "Stopped",
     "TenCrops",
@@ -45,7 +45,7 @@ __all__ = [
     "read_recipe",
     "run",
     "see",
-    "tokenise",
+    "tokenize",
     "train",
     "validate",
 ]

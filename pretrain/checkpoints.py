@@ -29,7 +29,7 @@ from randfeat import weights
 from randfeat.utils import atomic, distributed
 from randfeat.utils.resume import refuse_other
 
-from .optim import Average
+from .optim import EMA
 from .parallel import shared_like, total, whole
 
 RUN, STATE, LOCK = "run.json", "state.json", "lock"
@@ -54,7 +54,7 @@ class Checkpoints:
             refuse_other(directory, before, now, "a run")
         elif directory.exists() and not (directory.is_dir() and {p.name for p in directory.iterdir()} <= _LEFT):
             raise FileExistsError(f"{directory} holds something else: choose another directory (--out)")
-        distributed.wait_for_all()
+        distributed.barrier()
         if distributed.rank() == 0:
             directory.mkdir(parents=True, exist_ok=True)
             if before is None:
@@ -76,7 +76,7 @@ class Checkpoints:
                 ) from None
             for left in self.directory.glob(".step-*"):  # of a write that was killed
                 shutil.rmtree(left, ignore_errors=True)
-        distributed.wait_for_all()
+        distributed.barrier()
         try:
             with ThreadPoolExecutor(1) as self._writer:
                 yield
@@ -160,7 +160,7 @@ TOKENS = "tokens"  # a token store that was made for the run
 _LEFT = {LOCK, f".{RUN}.part", TOKENS}  # of a begin that was killed, or that was prepared
 
 
-def snapshot(model: nn.Module, optimiser: torch.optim.Optimizer, average: Average | None) -> Parts:
+def snapshot(model: nn.Module, optimiser: torch.optim.Optimizer, average: EMA | None) -> Parts:
     """Copies in main memory of all that a step changes, whole; in processes but the first, nothing."""
     parts: Parts = {"model": {}, "optimiser": {}}
     if average and average.values:
@@ -181,7 +181,7 @@ def _keep(part: dict[str, Tensor], name: str, tensor: Tensor) -> None:
 
 
 @torch.no_grad()
-def restore(parts: Parts, model: nn.Module, optimiser: torch.optim.Optimizer, average: Average | None) -> None:
+def restore(parts: Parts, model: nn.Module, optimiser: torch.optim.Optimizer, average: EMA | None) -> None:
     """The inverse of `snapshot`, also in another number of processes."""
     fill(model, parts["model"])
     for name, parameter in model.named_parameters():

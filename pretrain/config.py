@@ -77,7 +77,7 @@ class Training:
 
 
 @dataclass(frozen=True)
-class Running:
+class RuntimeConfig:
     """How the machine is used. The weights do not depend on it beyond rounding, and on `micro_batch` in what dropout
     drops; a run that was stopped goes on with another choice, too.
 
@@ -126,7 +126,7 @@ class Size:
 
 
 @dataclass(frozen=True)
-class Steering:
+class ControlConfig:
     """How a generator learns to follow a condition.
 
     kind: of the condition, made of the images or of those paired with them, see `conditions.KINDS`; None for a
@@ -158,8 +158,8 @@ class Recipe:
     labels: bool
     size: Size
     training: Training
-    running: Running = field(default_factory=Running)
-    control: Steering = field(default_factory=Steering)
+    running: RuntimeConfig = field(default_factory=RuntimeConfig)
+    control: ControlConfig = field(default_factory=ControlConfig)
 
     def build(
         self, grid: tuple[int, int], vocab_size: int, num_classes: int, patch: int = 1, channels: int = 1

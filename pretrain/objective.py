@@ -58,7 +58,7 @@ class Objective(nn.Module):
         return torch.autocast(device.type, torch.bfloat16) if self.in_bfloat16 else nullcontext()
 
 
-class Steered(Objective):
+class ControlObjective(Objective):
     """The same for a generator with control, which is shown the conditions of the images that the tokens stand for."""
 
     def __init__(

@@ -55,7 +55,7 @@ def update(optimiser: torch.optim.Optimizer, model: nn.Module, step: int, config
     return norm
 
 
-class Average:
+class EMA:
     """The weights' exponential moving average in float32, from the first update on."""
 
     def __init__(self, model: nn.Module, decay: float) -> None:

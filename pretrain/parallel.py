@@ -17,7 +17,7 @@ from randfeat.models.layers import Block
 from randfeat.utils import distributed
 
 from ..utils.training_products import by_onednn
-from .config import Running
+from .config import RuntimeConfig
 
 
 def group() -> AbstractContextManager[None]:
@@ -25,7 +25,7 @@ def group() -> AbstractContextManager[None]:
     return distributed.group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
 
 
-def wrap(objective: nn.Module, running: Running) -> nn.Module:
+def wrap(objective: nn.Module, running: RuntimeConfig) -> nn.Module:
     """The module to call for training; all processes get the first one's weights. One process alone needs nothing.
 
     With `fsdp` the parameters of the module itself become shares, gathered block by block as they are used.
@@ -59,7 +59,7 @@ def accumulating(wrapped: nn.Module, last: bool) -> Iterator[None]:
 
 
 @contextmanager
-def as_asked(model: nn.Module, running: Running) -> Iterator[None]:
+def as_asked(model: nn.Module, running: RuntimeConfig) -> Iterator[None]:
     """Inside, the blocks compute their activations again or go through the compiler, if the choice is so. What is not
     compiled has the fastest products that there are on a CPU.
     """

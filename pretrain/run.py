@@ -23,7 +23,7 @@ from randfeat.utils.resume import difference
 
 from .config import Recipe
 from .data import Some, Tokens, as_labels, shuffle
-from .objective import Objective, Steered
+from .objective import ControlObjective, Objective
 from .parallel import whole
 from .trainer import History, Step, Validation, train
 
@@ -81,7 +81,9 @@ def run(
             pairs = kept, held
     objective: Callable[[Generator, bool], nn.Module] = Objective
     if recipe.control.kind is not None:
-        objective = partial(Steered, pixels=_pixels(store, tokenizer.to(device)), dropout=recipe.control.dropout)
+        objective = partial(
+            ControlObjective, pixels=_pixels(store, tokenizer.to(device)), dropout=recipe.control.dropout
+        )
         for name, parameter in generator.named_parameters():
             parameter.requires_grad_(not recipe.control.alone or name.startswith("control."))
     free = {"running"} if recipe.control.kind else {"running", "control"}  # runs older than control can go on
@@ -111,7 +113,7 @@ def run(
         trained.load_state_dict(state)
         names = store.classes if recipe.labels and store.classes else ()
         Pipeline(tokenizer.cpu(), trained, names, training=_record(settings, history)).save(directory / MODEL)
-    distributed.wait_for_all()
+    distributed.barrier()
     return directory / MODEL
 
 

@@ -31,7 +31,7 @@ FITTED = 2000  # images that a patch tokenizer is fitted to
 Encode = Callable[..., tuple[np.ndarray, np.ndarray]]
 
 
-def tokenise(
+def tokenize(
     tokenizer: Tokenizer,
     source: Source,
     directory: str | Path,
@@ -85,7 +85,7 @@ def import_tokens(
     """Writes tokens that somebody else made (`sources.tokens`) into a token store, each checked.
 
     vocab_size: of their tokenizer. tokenizer: that one, where it is at hand. Every image needs as many crops as the
-    first. Files that hold no tokens are skipped and listed; else as `tokenise`.
+    first. Files that hold no tokens are skipped and listed; else as `tokenize`.
     """
     try:
         crops = len(source.tokens(0))
@@ -174,7 +174,7 @@ def _make(
         )
 
     writer = begin() if first else None
-    distributed.wait_for_all()
+    distributed.barrier()
     writer = writer or begin()
     if not writer.complete:
         with unfinished.alone(directory) if first else nullcontext():
@@ -183,7 +183,7 @@ def _make(
             unread = _fill(writer, reader, encode, batch_size, workers)
             if first:
                 writer.finish(unread)
-    distributed.wait_for_all()
+    distributed.barrier()
     return TokenStore.open(directory)
 
 
@@ -218,7 +218,7 @@ def _fill(
                 for rows in np.split(np.arange(len(numbers)), gaps):
                     writer.write(int(numbers[rows[0]]), tokens[rows], sizes[rows])
             bar.update(len(part))
-    return {number: reason for share in distributed.gathered(unread) for number, reason in share.items()}
+    return {number: reason for share in distributed.all_gather_object(unread) for number, reason in share.items()}
 
 
 def _save(tokenizer: Tokenizer, directory: Path) -> None:

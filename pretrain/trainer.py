@@ -21,10 +21,10 @@ from randfeat.models import Generator
 from randfeat.utils import distributed, rng
 
 from .checkpoints import Checkpoints, Parts, fill, restore, snapshot
-from .config import Running, Training
+from .config import RuntimeConfig, Training
 from .data import Batch, Batches, Share, Tokens
 from .objective import Objective
-from .optim import Average, learning_rate, make_optimiser, update
+from .optim import EMA, learning_rate, make_optimiser, update
 from .parallel import accumulating, as_asked, local, total, wrap
 from .signals import CODES, Signals, Stopped
 
@@ -114,7 +114,7 @@ def train(
     labels: Tensor | None,
     validation: tuple[Tokens, Tensor | None] | None,
     config: Training,
-    running: Running | None = None,
+    running: RuntimeConfig | None = None,
     *,
     objective: Callable[[Generator, bool], nn.Module] = Objective,
     directory: Path | None = None,
@@ -136,7 +136,7 @@ def train(
     obeyed between two steps: the run is saved, and `Stopped` raised. An OSError says that the disk is full; what was
     saved before is whole.
     """
-    running = running or Running()
+    running = running or RuntimeConfig()
     with ExitStack() as stack:
         checkpoints = None
         if directory is not None:
@@ -159,7 +159,7 @@ class _Loop:
         labels: Tensor | None,
         validation: tuple[Tokens, Tensor | None] | None,
         config: Training,
-        running: Running,
+        running: RuntimeConfig,
         objective: Callable[[Generator, bool], nn.Module],
         checkpoints: Checkpoints | None,
         paired: tuple[Tokens, Tokens | None] | None = None,
@@ -172,7 +172,7 @@ class _Loop:
         self.batches = Batches(tokens, labels, model, config, Share(running.micro_batch, self.rank, self.world), seen)
         self.objective = wrap(objective(model, running.precision == "bfloat16"), running)
         self.optimiser = make_optimiser(model, config)
-        self.average = Average(model, config.ema) if config.ema else None
+        self.average = EMA(model, config.ema) if config.ema else None
         self.history, self.step = History(), 0
         self.kept: list[Tensor] = []  # the best weights, where no checkpoint holds them
 
@@ -292,7 +292,7 @@ class _Loop:
         """Gives the model the weights of `kept_step`, the last ones if there is none."""
         if self.checkpoints:
             self.checkpoints.wait()
-            distributed.wait_for_all()
+            distributed.barrier()
         if self.history.kept_step not in (0, self.step) and self.checkpoints:
             fill(self.model, judged(self.checkpoints.read(self.history.kept_step)[0]))
         else:

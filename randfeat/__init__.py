@@ -30,8 +30,8 @@ __all__ = [
     "Guidance",
     "Index",
     "Pipeline",
-    "Race",
     "Sampling",
+    "SuccessiveHalving",
     "load",
     "load_tokenizer",
 ]
@@ -43,7 +43,7 @@ _HOME = {
     "Guidance": "inference.schedules",
     "Index": "index",
     "Pipeline": "pipeline.pipeline",
-    "Race": "inference.successive_halving",
+    "SuccessiveHalving": "inference.successive_halving",
     "Sampling": "inference.sampling",
     "load": "weights.loading",
     "load_tokenizer": "weights.loading",

@@ -18,7 +18,7 @@ from randfeat.data.images import UnreadableImage
 from randfeat.data.sources import Source, open_source
 from randfeat.utils import npz, progress
 
-from ...features.evaluators import Evaluator, Seen
+from ...features.evaluators import Evaluator, EvaluatorOutput
 
 SPLITS = 10  # of Inception Score
 NEIGHBOURS = 3  # of precision and recall (Kynkäänniemi et al. 2019)
@@ -45,7 +45,7 @@ class Quality:
         return asdict(self)
 
 
-def see(evaluator: Evaluator, pictures: Iterable[Image.Image], count: int, batch_size: int = 64) -> Seen:
+def see(evaluator: Evaluator, pictures: Iterable[Image.Image], count: int, batch_size: int = 64) -> EvaluatorOutput:
     """What an evaluator sees in the first `count` pictures."""
     following = islice(iter(pictures), count)
     parts = []
@@ -56,10 +56,10 @@ def see(evaluator: Evaluator, pictures: Iterable[Image.Image], count: int, batch
     if not parts:
         raise ValueError("there are no pictures to evaluate: give some")
     logits = [part.logits for part in parts if part.logits is not None]
-    return Seen(torch.cat([part.features for part in parts]), torch.cat(logits) if logits else None)
+    return EvaluatorOutput(torch.cat([part.features for part in parts]), torch.cat(logits) if logits else None)
 
 
-def measure_quality(samples: Seen, reference: Seen, evaluator: str) -> Quality:
+def measure_quality(samples: EvaluatorOutput, reference: EvaluatorOutput, evaluator: str) -> Quality:
     """The numbers, of samples beside a reference that the same evaluator saw. Raises a ValueError for fewer than four
     pictures of either."""
     from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric

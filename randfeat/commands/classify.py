@@ -47,14 +47,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     import torch
 
-    from ..inference.successive_halving import Race
+    from ..inference.successive_halving import SuccessiveHalving
     from ..utils import devices
     from ..weights.loading import load
     from .images import listed
 
     paths = listed(args.images)
     model = load(args.model, device=devices.pick(args.device), dtype=getattr(torch, args.dtype))
-    race = Race() if args.race else None
+    race = SuccessiveHalving() if args.race else None
     found = model.classify(paths, args.classes, args.orders, args.seed, race, args.batch_size, progress=True)
     print(as_json(paths, found, args.top) if args.format == "json" else table(paths, found, args.top))
 

@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import torch
 
-    from ..pretrain import Evaluator, Quality, Seen
+    from ..pretrain import Evaluator, EvaluatorOutput, Quality
 
 HOW_TO_RESUME = "Run the same command again: samples that are there are kept."
 LIKELIHOOD = "likelihood:"
@@ -106,7 +106,9 @@ def evaluator(args: argparse.Namespace, device: torch.device) -> Evaluator:
     return Encoded(open_encoder(args.evaluator, [args.spec] if args.spec else [], device))
 
 
-def search(args: argparse.Namespace, judge: Evaluator, reference: Seen, device: torch.device) -> dict[str, Quality]:
+def search(
+    args: argparse.Namespace, judge: Evaluator, reference: EvaluatorOutput, device: torch.device
+) -> dict[str, Quality]:
     """Every scale on few samples, then the one with the lowest Fréchet distance on all."""
     import torch
 

@@ -21,7 +21,7 @@ ADDRESS = f"https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/{I
 FEATURES = ["2048", "logits_unbiased"]
 
 
-class Seen(NamedTuple):
+class EvaluatorOutput(NamedTuple):
     """What an evaluator sees in B pictures: features (B, F), and, of a classifier, logits (B, C)."""
 
     features: Tensor
@@ -35,7 +35,7 @@ class Evaluator(ABC):
     is_inception = False
 
     @abstractmethod
-    def __call__(self, pictures: Sequence[Image.Image]) -> Seen:
+    def __call__(self, pictures: Sequence[Image.Image]) -> EvaluatorOutput:
         """Pictures of any size and mode, or of one size where the evaluator says so."""
 
 
@@ -65,14 +65,14 @@ class Inception(Evaluator):
         self._device = device
 
     @torch.no_grad()
-    def __call__(self, pictures: Sequence[Image.Image]) -> Seen:
+    def __call__(self, pictures: Sequence[Image.Image]) -> EvaluatorOutput:
         sizes = {picture.size for picture in pictures}
         if len(sizes) > 1:
             found = " and ".join(f"{width} x {height}" for width, height in sorted(sizes)[:2])
             raise ValueError(f"pictures are of {found} pixels, and FID compares those of one size: crop them first")
         stacked = np.stack([np.asarray(picture.convert("RGB")) for picture in pictures])
         found = self._network(torch.from_numpy(stacked).movedim(-1, 1).to(self._device))
-        return Seen(*(values.cpu() for values in found))
+        return EvaluatorOutput(*(values.cpu() for values in found))
 
 
 class Encoded(Evaluator):
@@ -81,8 +81,10 @@ class Encoded(Evaluator):
     def __init__(self, encoder: Encoder) -> None:
         self._encoder, self.name = encoder, f"{encoder.name} {encoder.specs[0]}"
 
-    def __call__(self, pictures: Sequence[Image.Image]) -> Seen:
-        return Seen(torch.from_numpy(self._encoder.features([picture.convert("RGB") for picture in pictures])[0]))
+    def __call__(self, pictures: Sequence[Image.Image]) -> EvaluatorOutput:
+        return EvaluatorOutput(
+            torch.from_numpy(self._encoder.features([picture.convert("RGB") for picture in pictures])[0])
+        )
 
 
 class Likelihoods(Evaluator):
@@ -95,7 +97,7 @@ class Likelihoods(Evaluator):
         self._model, self._orders = model, orders
         self.name = f"class likelihoods of {name}, {orders} orders"
 
-    def __call__(self, pictures: Sequence[Image.Image]) -> Seen:
+    def __call__(self, pictures: Sequence[Image.Image]) -> EvaluatorOutput:
         tokens = self._model.encode(list(pictures))
         logits = class_log_prob(self._model.packed(), tokens, None, self._orders).mean(-1)
-        return Seen(logits, logits)
+        return EvaluatorOutput(logits, logits)

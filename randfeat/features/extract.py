@@ -89,7 +89,7 @@ def extract(
         _make(directory, settings, reader, encode, batch_size, workers, shard_size)
     if distributed.rank() == 0:  # what a kill may have left after the last file was written
         shutil.rmtree(directory / unfinished.FOLDER, ignore_errors=True)
-    distributed.wait_for_all()
+    distributed.barrier()
     return FeatureStore.open(directory)
 
 
@@ -179,18 +179,18 @@ def _make(
     first = distributed.rank() == 0
     if first:
         unfinished.begin(directory, wanted, "features", FREE)
-    distributed.wait_for_all()
+    distributed.barrier()
     begun = unfinished.begin(directory, wanted, "features", FREE)
     shards = Shards(directory / unfinished.FOLDER, len(reader.source), begun["shard_size"])
     with unfinished.alone(directory) if first else nullcontext():
         if first and (directory / store.META).exists():
             raise RuntimeError(f"another process has just filled {directory}: run the same command again")
-        distributed.wait_for_all()  # until it is sure that nobody else is at it
+        distributed.barrier()  # until it is sure that nobody else is at it
         _fill(shards, reader, encode, shapes, batch_size, workers)
-        distributed.wait_for_all()
+        distributed.barrier()
         if first:
             _join(directory, begun, shards, reader.source, shapes)
-    distributed.wait_for_all()
+    distributed.barrier()
 
 
 def _fill(

@@ -12,13 +12,13 @@ from ..utils import progress
 from .query import Filter, Match
 
 if TYPE_CHECKING:
-    from .snapshot import Content
+    from .snapshot import Snapshot
 
 BLOCK = 1024  # rows that are searched for together
 
 
-def groups(content: Content, threshold: float, where: Filter | None, shown: bool) -> list[list[Match]]:
-    """See `Content.near_duplicates`."""
+def groups(content: Snapshot, threshold: float, where: Filter | None, shown: bool) -> list[list[Match]]:
+    """See `Snapshot.near_duplicates`."""
     starts = np.cumsum([0, *(len(segment.rows) for segment in content.segments)])
     worst = np.inf if content.metric == "l2" else -np.inf
     nearest, ends = np.full(starts[-1], worst, np.float32), []
@@ -37,7 +37,7 @@ def groups(content: Content, threshold: float, where: Filter | None, shown: bool
     return _components(content, np.concatenate([np.empty((2, 0), np.int64), *ends], 1), nearest, starts)
 
 
-def _components(content: Content, ends: np.ndarray, nearest: np.ndarray, starts: np.ndarray) -> list[list[Match]]:
+def _components(content: Snapshot, ends: np.ndarray, nearest: np.ndarray, starts: np.ndarray) -> list[list[Match]]:
     """The connected components of pairs of rows (2, n), which are counted through all segments."""
     edges = coo_array((np.ones(ends.shape[1], bool), tuple(ends)), shape=(len(nearest), len(nearest)))
     _, component = connected_components(edges, directed=False)

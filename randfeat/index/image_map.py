@@ -17,7 +17,7 @@ GAP = 2  # pixels between two
 ROOM = 2.5  # cells for each image, so that groups stand apart
 
 
-def atlas(
+def image_map(
     images: Sequence[data.Array | data.Picture] | data.Array, features: np.ndarray, size: int = 1600, seed: int = 0
 ) -> Image.Image:
     """Images at their places in two dimensions (t-SNE of their cosine distances), as an RGB picture of `size` pixels.

@@ -16,13 +16,13 @@ from . import vectors as building
 from .directory import FORMAT, Directory, Skipped
 from .rows import SCHEMA
 from .segment import Segment
-from .snapshot import Content, checked
+from .snapshot import Snapshot, checked
 from .whitening import Whitening, sample_size
 
 UNFOLDED = 0.2  # a share of rows that are compared one by one beside a quicker part, from which it is worth the while
 
 
-class Index(Content):
+class Index(Snapshot):
     """Nearest neighbours among rows of float32, each with an id, a path and a label.
 
     In memory, or in a directory, which other processes can read while it is written; an opened index shows what it was
@@ -160,7 +160,7 @@ class Index(Content):
             folded = len(self.segments) < 2 and not any(len(segment.removed) for segment in self.segments)
             if folded and all(faiss_index.kind_of(segment.index) == choice.kind for segment in self.segments):
                 return False
-            left = [building.Left(self._whole(segment)) for segment in self.segments]
+            left = [building.LiveRows(self._whole(segment)) for segment in self.segments]
             tables = pa.concat_tables([SCHEMA.empty_table(), *(part.table() for part in left)])
             self._make(left, tables, choice, memory, shown)
             return True
@@ -272,7 +272,7 @@ class Index(Content):
             tables = [table.set_column(0, SCHEMA.field("id"), pa.array(ids, pa.int64()))]
             parts, count = [*parts], len(table)
             while segments and faiss_index.is_exact(segments[-1].index) and len(segments[-1]) <= 2 * count:
-                taken = building.Left(self._whole(segments.pop()))
+                taken = building.LiveRows(self._whole(segments.pop()))
                 parts, tables, count = [taken, *parts], [taken.table(), *tables], count + len(taken)
             vectors = building.Vectors(parts, self.dim, self.metric, self.whitening)
             segments += building.segments(

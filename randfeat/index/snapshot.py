@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _match = tuple.__new__  # what Match._make does, in a third of the time
 
 
-class Content:
+class Snapshot:
     """Rows with ids, paths and labels, in segments. It does not change."""
 
     meta: dict[str, Any]  # as in the manifest, see `directory`
@@ -144,7 +144,7 @@ class Content:
         segments, rows = self.places(ids)
         for number, segment in enumerate(self.segments):
             if len(here := np.flatnonzero(segments == number)):
-                yield building.Left(segment, rows[here]), here
+                yield building.LiveRows(segment, rows[here]), here
 
     def labels(self) -> dict[str, int]:
         """How many rows have each label, in sorted order; those without one are not counted."""

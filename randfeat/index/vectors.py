@@ -62,7 +62,7 @@ class Vectors:
 
     def _copy(self, part: Part, which: Any, rows: np.ndarray, number: int) -> None:
         """Some rows of a part into others, which are the rows from `number` on."""
-        if isinstance(part, Left):  # those come out as they went in, bit for bit
+        if isinstance(part, LiveRows):  # those come out as they went in, bit for bit
             rows[:] = part[which]
             return
         with np.errstate(over="ignore"):  # what is too large for float32 is said to be not finite
@@ -85,7 +85,7 @@ def refuse_infinite(rows: np.ndarray, number: int = 0) -> None:
         raise ValueError(f"row {number + int(finite.argmin())} has a value that is not finite")
 
 
-class Left:
+class LiveRows:
     """Rows of a segment as a part: those that are not crossed out, or these."""
 
     def __init__(self, segment: Segment, rows: np.ndarray | None = None) -> None:

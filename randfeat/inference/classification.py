@@ -22,7 +22,7 @@ class LogProb:
         return self.each.mean(1)
 
     @property
-    def deviation(self) -> Tensor:
+    def std(self) -> Tensor:
         """The standard deviation over the orders: (B,), NaN for a single one."""
         if self.each.shape[1] == 1:
             return torch.full((len(self.each),), torch.nan)

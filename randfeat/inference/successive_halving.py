@@ -35,7 +35,7 @@ class Rung(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Race:
+class SuccessiveHalving:
     """Rungs, each with more passes and no more classes than the one before.
 
     margin: a class that is so many nats behind the best leaves, too; after k orders it is the margin / sqrt(k), since a
@@ -70,7 +70,7 @@ class Race:
                 raise ValueError(f"each rung reads further, and no more classes, but {after} follows {before}")
 
 
-def race_cost(classes: int, tokens: int, orders: int = 20, race: Race = Race()) -> float:
+def race_cost(classes: int, tokens: int, orders: int = 20, race: SuccessiveHalving = SuccessiveHalving()) -> float:
     """What a race among C classes costs for one image at most, in passes: readings of all N tokens for one class. In
     full it would be C * K. With a margin it costs less.
     """
@@ -90,7 +90,7 @@ def race(
     tokens: Tensor,
     classes: Sequence[int] | None = None,
     count: int = 20,
-    how: Race = Race(),
+    how: SuccessiveHalving = SuccessiveHalving(),
     mode: str | None = None,
     seed: int = 0,
     tick: Tick = lambda passes: None,

@@ -30,7 +30,7 @@ KINDS = (
 )
 
 
-def twin(network: Network) -> Network:
+def prepacked(network: Network) -> Network:
     """A copy in evaluation mode that shares the parameters. It computes, without gradients, what the network does when
     the twin is made: make it anew after a training step. A twin's twin is itself.
 
@@ -47,8 +47,10 @@ def twin(network: Network) -> Network:
 
 
 def compiled(network: Network) -> Network:
-    """As `twin`, but through torch's compiler instead of packed, block by block, so that one compilation serves them
-    all, and another one every batch size. The first calls take a minute. On a CPU packed float32 is faster.
+    """Return an inference copy as `prepacked` does, but run by torch's compiler, block by block.
+
+    One compilation serves all blocks, and another one every batch size. The first calls take a minute. On a CPU
+    packed float32 is faster.
     """
     made = _shallow(network)
     for name, child in made._modules.items():

@@ -22,7 +22,7 @@ from ..utils import atomic
 from ..weights import hub
 
 
-class Pair(nn.Module):
+class BasePipeline(nn.Module):
     """A tokenizer with the generator of its tokens.
 
     Images are whatever `data.as_images` takes. class_names: one name for each class, else the indices as text, or
@@ -58,10 +58,10 @@ class Pair(nn.Module):
         take as much memory once more, and are kept until those of the generator change.
         """
         if not packed.can_pack(self.generator):
-            return packed.twin(self.generator)
+            return packed.prepacked(self.generator)
         seen = packed.signature(self.generator)
         if self._packed is None or self._packed[0] != seen:
-            self._packed = seen, packed.twin(self.generator)
+            self._packed = seen, packed.prepacked(self.generator)
         return self._packed[1]
 
     def compile(self) -> None:
@@ -77,7 +77,7 @@ class Pair(nn.Module):
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_packed": None, "_compiled": None}  # packed weights stay in their process
 
-    def __sklearn_clone__(self) -> Pair:
+    def __sklearn_clone__(self) -> BasePipeline:
         """scikit-learn's clone of an estimator shares the model that it was given."""
         return self
 

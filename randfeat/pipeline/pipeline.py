@@ -27,16 +27,16 @@ from ..inference.sampling import Sampling, check_sweeps
 from ..inference.sampling import decode as draw_step_by_step
 from ..inference.sampling import sample as draw_tokens
 from ..inference.schedules import Guidance, Schedule
-from ..inference.successive_halving import Race
+from ..inference.successive_halving import SuccessiveHalving
 from ..models import orders
 from ..utils import atomic, drawing, rng
 from . import painting
-from .base import Pair
+from .base import BasePipeline
 
 BATCH = 64  # images at a time
 
 
-class Pipeline(Pair):
+class Pipeline(BasePipeline):
     """What there is to do with a tokenizer and its generator: read, write, paint, and tell how likely images are."""
 
     @classmethod
@@ -378,7 +378,7 @@ class Pipeline(Pair):
         classes: Sequence[Label] | None = None,
         orders: int = 16,
         seed: int = 0,
-        race: Race | None = None,
+        race: SuccessiveHalving | None = None,
         batch_size: int = BATCH,
         progress: bool = False,
     ) -> Classification:

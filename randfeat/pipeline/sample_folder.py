@@ -111,9 +111,9 @@ def write_samples(
             | {"device": str(model.generator.device)},
         }
         begin(directory, json.loads(json.dumps(settings, default=lambda of_numpy: of_numpy.item())))
-    distributed.wait_for_all()
+    distributed.barrier()
     _draw(model, directory, labels, seeds, sampling, order, extrapolation, batch_size, shown)
-    distributed.wait_for_all()
+    distributed.barrier()
     if first:
         _finish(model, directory, labels, seeds, len(round_of))
         if shown is not None:

@@ -73,7 +73,7 @@ def new_directory(target: Path, is_ours: Callable[[Path], bool]) -> Iterator[Pat
     is_ours: whether a directory holds what is written here and nothing else. A target that exists, is not empty and is
     not ours is left alone, and a FileExistsError says so.
     A directory that was there is moved aside first and removed last, so a kill at any moment leaves one or the other
-    whole: `settled` finds it.
+    whole: `recover` finds it.
     """
     target = target.resolve()
     if target.exists() and not (target.is_dir() and (is_ours(target) or not any(target.iterdir()))):
@@ -95,7 +95,7 @@ def new_directory(target: Path, is_ours: Callable[[Path], bool]) -> Iterator[Pat
         shutil.rmtree(old, ignore_errors=True)
 
 
-def settled(directory: Path) -> Path:
+def recover(directory: Path) -> Path:
     """The directory, or its predecessor where a writer was killed between moving that aside and putting the new one
     there."""
     old = _aside(directory.resolve())

@@ -56,7 +56,7 @@ def world() -> int:
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
-def wait_for_all() -> None:
+def barrier() -> None:
     """Until every process has come here."""
     if world() == 1:
         return
@@ -67,7 +67,7 @@ def wait_for_all() -> None:
         raise SystemExit(1) from None
 
 
-def gathered(value: T) -> list[T]:
+def all_gather_object(value: T) -> list[T]:
     """What each process gives here, in every process. What is given can be pickled."""
     if world() == 1:
         return [value]

@@ -113,7 +113,7 @@ def load_tokenizer(source: str | Path, device: str | torch.device = "cpu") -> To
 
 def locate(source: str | Path, rows: Mapping[str, Row]) -> Path | Row | Repository:
     """What a source means: a path that exists, a row of `rows` by its name, or an id on the hub."""
-    path = atomic.settled(Path(source))
+    path = atomic.recover(Path(source))
     if path.exists():
         return path
     missing = FileNotFoundError(f"there is no file or directory {source}: check the path")

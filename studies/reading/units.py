@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
-from randfeat.pretrain import Objective, Running, Step, train
+from randfeat.pretrain import Objective, RuntimeConfig, Step, train
 from randfeat.probes import PatchCounts, colour_histogram, hog, pixels, recentred, token_codes, token_counts
 from safetensors.torch import load_file, save
 
@@ -92,7 +92,7 @@ def pretrain(
         return network.eval(), {"flops": 0}
     how = recipe(contender, material, job.steps, job.rate, job.seed, job.size)
     how = how if share == 1 else tuned(how, share)
-    running = Running(precision="float32" if job.device == "cpu" else "bfloat16")
+    running = RuntimeConfig(precision="float32" if job.device == "cpu" else "bfloat16")
     seen, steps = seen_by(contender, material), job.folder / "checkpoints"
     labels, watched = (labels_for(contender, material, rows) for rows in (material.fit, material.held_out))
     shown, pair = shown_to(contender, material, material.fit)
@@ -255,7 +255,7 @@ def opened(contender: Contender, material: Material, job: Job, line: int = 0) ->
         shutil.rmtree(job.folder / "checkpoints", ignore_errors=True)
     record = {"job": job.name, **trained, "parameters": sum(one.numel() for one in network.parameters())}
     network.to(job.device).eval()
-    return packed.twin(network) if packed.can_pack(network) else network, record
+    return packed.prepacked(network) if packed.can_pack(network) else network, record
 
 
 def run_classical(job: Job, line: int = 0) -> Path:

@@ -6,7 +6,7 @@ import signal
 from functools import partial
 
 import torch
-from randfeat.pretrain import Running, Steered, Training, group, train
+from randfeat.pretrain import ControlObjective, RuntimeConfig, Training, group, train
 from randfeat.pretrain.parallel import whole
 
 from randfeat.models import create
@@ -49,10 +49,10 @@ def run(directory, config=LONG, running=None, dropout=0.2, control=None, **told)
     if control:
         torch.nn.init.normal_(model.head.weight)  # zeros would let nothing through to the adapter
         model.add_control(kind="edges", patch=2, width=8, depth=1)
-        told["objective"] = partial(Steered, pixels=pictured, dropout=0.3)
+        told["objective"] = partial(ControlObjective, pixels=pictured, dropout=0.3)
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(control == "all" or name.startswith("control."))
-    running = running or Running(save_every=4)
+    running = running or RuntimeConfig(save_every=4)
     held_out = tokens[40:], labels[40:]
     history = train(model, tokens[:40], labels[:40], held_out, config, running, directory=directory, **told)
     return history, {name: whole(value) for name, value in weights_of(model).items()}

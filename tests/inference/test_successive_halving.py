@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from randfeat.inference import successive_halving
 from randfeat.inference.likelihood import class_log_prob
-from randfeat.inference.successive_halving import Race, Rung, race, race_cost
+from randfeat.inference.successive_halving import Rung, SuccessiveHalving, race, race_cost
 
-EVERYBODY = Race((Rung(0.5), Rung(1), Rung(2), Rung(math.inf)), margin=math.inf)
+EVERYBODY = SuccessiveHalving((Rung(0.5), Rung(1), Rung(2), Rung(math.inf)), margin=math.inf)
 
 
 def counted(monkeypatch):
@@ -41,7 +41,9 @@ def test_a_race_that_nobody_leaves_is_the_whole_classification(model):
 @given(st.sampled_from(["randar", "arpg", "llamagen"]), st.integers(1, 6), st.integers(1, 5), st.floats(0.01, 20))
 def test_a_race_costs_at_most_what_it_says(name, classes, orders, margin):
     model = tiny.model(name, num_classes=6)
-    how = Race((Rung(0.3), Rung(0.5, 0.6), Rung(1, 0.6, 3), Rung(2, 0.6, 2), Rung(math.inf, 0.2, 2)), margin)
+    how = SuccessiveHalving(
+        (Rung(0.3), Rung(0.5, 0.6), Rung(1, 0.6, 3), Rung(2, 0.6, 2), Rung(math.inf, 0.2, 2)), margin
+    )
     ticks: list[int] = []
     scores, ranking, cost = race(model, tiny.batch(model)[0], range(classes), orders, how, tick=ticks.append)
     assert (cost <= race_cost(classes, model.num_tokens, orders, how) + 1e-5).all()
@@ -52,13 +54,15 @@ def test_a_race_costs_at_most_what_it_says(name, classes, orders, margin):
 
 def test_what_is_counted_is_what_is_read(model, monkeypatch):
     read = counted(monkeypatch)
-    cost = race(model, tiny.batch(model)[0], None, 5, Race((Rung(0.5), Rung(1, 0.6), Rung(math.inf, 0.6))))[2]
+    cost = race(
+        model, tiny.batch(model)[0], None, 5, SuccessiveHalving((Rung(0.5), Rung(1, 0.6), Rung(math.inf, 0.6)))
+    )[2]
     assert cost.sum().item() == pytest.approx(sum(read) / model.num_tokens)
 
 
 def test_who_leaves_early_stands_behind(model):
     scores, ranking, _ = race(
-        model, tiny.batch(model)[0], None, 4, Race((Rung(0.5), Rung(1, 0.5), Rung(math.inf, 0.5)))
+        model, tiny.batch(model)[0], None, 4, SuccessiveHalving((Rung(0.5), Rung(1, 0.5), Rung(math.inf, 0.5)))
     )
     assert scores.isfinite().sum(1).tolist() == [2, 2, 2]
     assert (scores.gather(1, ranking).isfinite() == torch.tensor([True, True, False])).all()
@@ -66,7 +70,9 @@ def test_who_leaves_early_stands_behind(model):
 
 def test_an_image_with_one_class_in_front_is_done(monkeypatch):
     model, read = tiny.model("randar"), counted(monkeypatch)
-    scores, _, cost = race(model, tiny.batch(model)[0], None, 50, Race((Rung(0.5), Rung(1), Rung(math.inf)), 1e-6))
+    scores, _, cost = race(
+        model, tiny.batch(model)[0], None, 50, SuccessiveHalving((Rung(0.5), Rung(1), Rung(math.inf)), 1e-6)
+    )
     assert cost.tolist() == pytest.approx([3 / 2 + 1] * 3)
     assert sum(read) == 3 * (3 * 3 + 6)
     assert scores.isfinite().sum(1).tolist() == [1, 1, 1]
@@ -95,6 +101,6 @@ def test_the_cost_of_the_usual_race():
 )
 def test_a_race_that_makes_no_sense_is_refused(rungs, says):
     with pytest.raises(ValueError, match=says):
-        Race(rungs)
+        SuccessiveHalving(rungs)
     with pytest.raises(ValueError, match="nats above 0"):
-        Race(margin=0)
+        SuccessiveHalving(margin=0)

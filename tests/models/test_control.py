@@ -214,10 +214,10 @@ def test_fresh_control_leaves_the_generators_own_weights_as_they_were(plain):
 
 
 def test_a_twin_packs_the_adapter_too(controlled):
-    condition, twin = condition_of(controlled), packed.twin(controlled)
-    torch.testing.assert_close(condition_of(twin), condition)
+    condition, prepacked = condition_of(controlled), packed.prepacked(controlled)
+    torch.testing.assert_close(condition_of(prepacked), condition)
     batch = tiny.batch(controlled)
-    torch.testing.assert_close(twin(*batch, condition), controlled(*batch, condition))
+    torch.testing.assert_close(prepacked(*batch, condition), controlled(*batch, condition))
 
 
 def test_gradients_reach_the_adapter(plain):

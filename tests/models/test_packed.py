@@ -24,17 +24,17 @@ def logits_of_two_steps(model, seeds=(0, 1)):
 
 @torch.no_grad()
 def test_a_twin_is_the_same_function(model):
-    twin = packing.twin(model)
+    prepacked = packing.prepacked(model)
     tokens, label, order = tiny.batch(model)
-    torch.testing.assert_close(twin(tokens, label, order), model(tokens, label, order), rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(logits_of_two_steps(twin), logits_of_two_steps(model), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(prepacked(tokens, label, order), model(tokens, label, order), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(logits_of_two_steps(prepacked), logits_of_two_steps(model), rtol=1e-5, atol=1e-5)
 
 
 @torch.no_grad()
 def test_a_twin_in_half_precision_is_as_near_as_the_model(model):
     exact = logits_of_two_steps(model)
     half = model.bfloat16()
-    error = (logits_of_two_steps(packing.twin(half)).float() - exact).abs().mean()
+    error = (logits_of_two_steps(packing.prepacked(half)).float() - exact).abs().mean()
     assert error <= 1.5 * (logits_of_two_steps(half).float() - exact).abs().mean() + 1e-3
 
 
@@ -46,16 +46,16 @@ def states_of(network, build_from, images=3):
 @torch.no_grad()
 def test_a_twin_reads_what_the_model_reads(model):
     expected = states_of(model.eval(), model)
-    torch.testing.assert_close(states_of(packing.twin(model), model), expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(states_of(packing.prepacked(model), model), expected, rtol=1e-5, atol=1e-5)
 
 
 @torch.no_grad()
 def test_under_autocast_a_twin_is_as_near_as_the_model(model):
-    exact, packed = states_of(model.eval(), model), packing.twin(model)
+    exact, packed = states_of(model.eval(), model), packing.prepacked(model)
     with torch.autocast("cpu", torch.bfloat16):
         plain = (states_of(model, model) - exact).abs().mean()
-        for twin in (packed, packing.twin(model)):  # packed before autocast, and left as it is inside
-            assert (states_of(twin, model) - exact).abs().mean() <= 1.5 * plain
+        for prepacked in (packed, packing.prepacked(model)):  # packed before autocast, and left as it is inside
+            assert (states_of(prepacked, model) - exact).abs().mean() <= 1.5 * plain
     assert 0 < plain < 0.1 * exact.abs().mean()
     torch.testing.assert_close(states_of(packed, model), exact, rtol=1e-5, atol=1e-5)
 
@@ -63,7 +63,7 @@ def test_under_autocast_a_twin_is_as_near_as_the_model(model):
 def test_features_read_under_autocast_are_single_precision(model):
     tokens, spec = tiny.batch(model)[0], FeatureSpec(layers=(2,))
     with torch.autocast("cpu", torch.bfloat16):
-        (feature,) = read(packing.twin(model), tokens, [spec])
+        (feature,) = read(packing.prepacked(model), tokens, [spec])
     assert feature.dtype == torch.float32
 
 
@@ -87,42 +87,42 @@ def test_a_compiled_twin_reads_the_same_and_is_compiled_for_all_batches():
 @torch.no_grad()
 def test_without_onednn_it_computes_the_very_same(model, monkeypatch):
     monkeypatch.setattr(packing, "can_pack", lambda _: False)
-    assert torch.equal(logits_of_two_steps(packing.twin(model)), logits_of_two_steps(model))
+    assert torch.equal(logits_of_two_steps(packing.prepacked(model)), logits_of_two_steps(model))
 
 
 def test_a_twin_leaves_the_model_alone(model):
     model.train()
     modules, state = list(model.modules()), {name: value.clone() for name, value in model.state_dict().items()}
-    twin = packing.twin(model)
-    assert not twin.training
+    prepacked = packing.prepacked(model)
+    assert not prepacked.training
     assert model.training
     assert all(module.training for module in model.modules())
     assert list(map(id, model.modules())) == list(map(id, modules))
-    assert twin.state_dict().keys() == state.keys()
+    assert prepacked.state_dict().keys() == state.keys()
     assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
-    assert all(mine is theirs for mine, theirs in zip(twin.parameters(), model.parameters(), strict=True))
+    assert all(mine is theirs for mine, theirs in zip(prepacked.parameters(), model.parameters(), strict=True))
 
 
 @torch.no_grad()
 def test_dropout_is_off_in_a_twin_of_a_model_in_training(model):
-    expected = logits_of_two_steps(packing.twin(model.eval()))
-    assert torch.equal(logits_of_two_steps(packing.twin(model.train())), expected)
+    expected = logits_of_two_steps(packing.prepacked(model.eval()))
+    assert torch.equal(logits_of_two_steps(packing.prepacked(model.train())), expected)
 
 
 @torch.no_grad()
 def test_it_is_made_anew_after_a_training_step(model):
-    before = logits_of_two_steps(packing.twin(model))
+    before = logits_of_two_steps(packing.prepacked(model))
     for parameter in model.parameters():
         parameter.data.mul_(1.5)
-    assert not torch.allclose(logits_of_two_steps(packing.twin(model)), before)
+    assert not torch.allclose(logits_of_two_steps(packing.prepacked(model)), before)
 
 
 def test_modes_of_a_twin_are_its_own(model):
-    twin = packing.twin(model.train())
-    with twin.evaluating():
+    prepacked = packing.prepacked(model.train())
+    with prepacked.evaluating():
         assert all(module.training for module in model.modules())
-    twin.train()
-    twin.eval()
+    prepacked.train()
+    prepacked.eval()
     assert all(module.training for module in model.modules())
 
 
@@ -166,29 +166,29 @@ def test_a_signature_takes_any_tensors():
 
 
 def test_a_twin_of_a_twin_is_itself(model):
-    twin = packing.twin(model)
-    assert packing.twin(twin) is twin
+    prepacked = packing.prepacked(model)
+    assert packing.prepacked(prepacked) is prepacked
 
 
 @torch.no_grad()
 def test_layers_that_are_not_ours_work_as_they_are():
     network = nn.Sequential(nn.Linear(4, 4), nn.LayerNorm(4), nn.Dropout(0.9)).train()
     x = torch.rand(3, 4)
-    twin = packing.twin(network)
-    assert torch.equal(twin(x), twin(x))  # dropout is off
-    assert torch.equal(twin(x), network.eval()(x))
+    prepacked = packing.prepacked(network)
+    assert torch.equal(prepacked(x), prepacked(x))  # dropout is off
+    assert torch.equal(prepacked(x), network.eval()(x))
 
 
 @torch.no_grad()
 def test_what_was_added_to_a_model_runs(model):
-    plain, seen = logits_of_two_steps(packing.twin(model)), []
+    plain, seen = logits_of_two_steps(packing.prepacked(model)), []
     hook = model.blocks[0].register_forward_hook(lambda *_: seen.append("block"))
-    assert torch.allclose(logits_of_two_steps(packing.twin(model)), plain, atol=1e-5)
+    assert torch.allclose(logits_of_two_steps(packing.prepacked(model)), plain, atol=1e-5)
     assert seen == ["block"] * 2
     hook.remove()
     nn.utils.parametrizations.weight_norm(model.head)
     model.train()
-    assert torch.allclose(logits_of_two_steps(packing.twin(model)), plain, atol=1e-5)
+    assert torch.allclose(logits_of_two_steps(packing.prepacked(model)), plain, atol=1e-5)
     model.head = nn.Sequential(model.head, nn.Dropout(0.9))
-    assert torch.allclose(logits_of_two_steps(packing.twin(model)), plain, atol=1e-5)
+    assert torch.allclose(logits_of_two_steps(packing.prepacked(model)), plain, atol=1e-5)
     assert model.head.training

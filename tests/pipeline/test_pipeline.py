@@ -88,7 +88,7 @@ def test_a_compiled_model_reads_through_the_compiler_and_writes_as_ever(pipeline
 
     def compiled(network):
         calls.append(network)
-        return copy.copy(packed.twin(network))
+        return copy.copy(packed.prepacked(network))
 
     monkeypatch.setattr(packed, "compiled", compiled)
     before = pipeline.features(ANY_IMAGES)
@@ -307,8 +307,8 @@ def test_log_prob_has_a_deviation_over_orders(pipeline):
     found = pipeline.log_prob(ANY_IMAGES, [1, None], orders=4, seed=1, batch_size=1)
     torch.testing.assert_close(found.each, each)
     torch.testing.assert_close(found.mean, each.mean(1))
-    torch.testing.assert_close(found.deviation, each.std(1))
-    assert pipeline.log_prob(ANY_IMAGES, orders=1).deviation.isnan().all()
+    torch.testing.assert_close(found.std, each.std(1))
+    assert pipeline.log_prob(ANY_IMAGES, orders=1).std.isnan().all()
     for labels in ([1], [1, 2, 0]):
         with pytest.raises(ValueError, match="give one for each"):
             pipeline.log_prob(ANY_IMAGES, labels)

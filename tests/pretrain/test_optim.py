@@ -3,8 +3,8 @@ from dataclasses import replace
 import pytest
 import torch
 from material import data, weights_of
-from randfeat.pretrain import Running, Training, train
-from randfeat.pretrain.optim import Average, learning_rate
+from randfeat.pretrain import RuntimeConfig, Training, train
+from randfeat.pretrain.optim import EMA, learning_rate
 from torch import nn
 
 
@@ -55,7 +55,7 @@ def test_settings_out_of_range_are_refused(wrong, said):
 )
 def test_choices_out_of_range_are_refused(wrong, said):
     with pytest.raises(ValueError, match=said):
-        Running(**wrong)
+        RuntimeConfig(**wrong)
 
 
 def test_only_matrices_decay(fresh):
@@ -80,7 +80,7 @@ def test_gradients_are_clipped_by_their_common_norm(fresh):
 
 def test_an_average_is_put_in_place_and_taken_out_again():
     layer = nn.Linear(2, 2)
-    average = Average(layer, 0.75)
+    average = EMA(layer, 0.75)
     first = weights_of(layer)
     average.update()
     with torch.no_grad():

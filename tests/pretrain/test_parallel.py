@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 from material import LONG, run, same, train_in_group
-from randfeat.pretrain import Running
+from randfeat.pretrain import RuntimeConfig
 
 
 def torchrun(world, *arguments, **more):
@@ -35,7 +35,7 @@ def alone(tmp_path_factory):
 
 
 SHORT = replace(LONG, steps=6, batch_size=9, eval_every=3)  # epochs of 9, 9, 9, 9 and 4 images
-ALIKE = Running(save_every=2, micro_batch=2)  # so that dropout is the same, whoever computes what
+ALIKE = RuntimeConfig(save_every=2, micro_batch=2)  # so that dropout is the same, whoever computes what
 
 
 def close(result, other, atol=1e-5):
@@ -80,7 +80,7 @@ def test_without_dropout_a_share_of_any_size_trains_the_same(tmp_path):
     """Where nothing says how many images go through the network at once."""
     config = replace(SHORT, batch_size=7)
     expected = run(None, config, dropout=0.0)
-    assert torchrun(3, tmp_path / "run", config, Running(), tmp_path / "made.pt", dropout=0.0) == [0] * 3
+    assert torchrun(3, tmp_path / "run", config, RuntimeConfig(), tmp_path / "made.pt", dropout=0.0) == [0] * 3
     assert close(torch.load(tmp_path / "made.pt", weights_only=False), expected)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from randfeat.pretrain import Encoded, Inception, Likelihoods, Seen, measure_quality, pictures_of, see
+from randfeat.pretrain import Encoded, EvaluatorOutput, Inception, Likelihoods, measure_quality, pictures_of, see
 from randfeat.probes.tasks.generation import table
 from test_sample_folder import make
 
@@ -18,7 +18,7 @@ from randfeat.utils import npz
 
 def gaussian(mean, scale, count=4000, seed=0):
     rng = np.random.default_rng(seed)
-    return Seen(torch.from_numpy(mean + scale * rng.standard_normal((count, 3))))
+    return EvaluatorOutput(torch.from_numpy(mean + scale * rng.standard_normal((count, 3))))
 
 
 def test_the_frechet_distance_of_gaussians_is_that_of_the_formula():
@@ -47,16 +47,18 @@ def test_precision_is_the_share_within_reach_of_a_reference_by_its_third_neighbo
         reach = [np.sort(np.linalg.norm(others - one, axis=1))[3] for one in others]
         return np.mean([(np.linalg.norm(others - one, axis=1) <= reach).any() for one in points])
 
-    found = measure_quality(Seen(torch.from_numpy(mine)), Seen(torch.from_numpy(real)), "numbers")
+    found = measure_quality(EvaluatorOutput(torch.from_numpy(mine)), EvaluatorOutput(torch.from_numpy(real)), "numbers")
     assert found.precision == pytest.approx(within(mine, real))
     assert found.recall == pytest.approx(within(real, mine))
 
 
 def test_the_score_of_classes_is_their_number_where_all_are_sure_and_alike():
     logits = 100 * torch.eye(5).repeat(200, 1)
-    found = measure_quality(Seen(logits, logits), Seen(logits), "numbers")
+    found = measure_quality(EvaluatorOutput(logits, logits), EvaluatorOutput(logits), "numbers")
     assert found.inception_score == pytest.approx(5, rel=0.02)
-    assert measure_quality(Seen(logits, 0 * logits), Seen(logits), "numbers").inception_score == pytest.approx(1)
+    assert measure_quality(
+        EvaluatorOutput(logits, 0 * logits), EvaluatorOutput(logits), "numbers"
+    ).inception_score == pytest.approx(1)
     text = table({"mine": found}, is_inception=False)
     assert "Fréchet distance" in text
     assert "FID" not in text

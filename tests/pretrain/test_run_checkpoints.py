@@ -12,7 +12,7 @@ import pytest
 import torch
 from filelock import FileLock
 from material import LONG, a_model, run, run_in_process, same
-from randfeat.pretrain import Running, Stopped, checkpoints
+from randfeat.pretrain import RuntimeConfig, Stopped, checkpoints
 from randfeat.pretrain.checkpoints import Checkpoints
 
 
@@ -70,9 +70,9 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(tmp_path, undisturbed, 
 
 
 def test_the_last_and_the_best_stay(tmp_path):
-    history, _ = run(tmp_path / "run", running=Running(save_every=3, keep=2))
+    history, _ = run(tmp_path / "run", running=RuntimeConfig(save_every=3, keep=2))
     assert set(saved(tmp_path / "run")) == {27, 30} | {history.kept_step}
-    again, _ = run(tmp_path / "other", running=Running(save_every=3, keep=1))
+    again, _ = run(tmp_path / "other", running=RuntimeConfig(save_every=3, keep=1))
     assert set(saved(tmp_path / "other")) == {30, again.kept_step}
 
 
@@ -136,7 +136,7 @@ def test_two_runs_in_one_directory_are_refused(tmp_path, monkeypatch):
 
 def test_a_choice_of_the_machine_may_change(tmp_path, undisturbed):
     stopped(tmp_path / "run", 13)
-    assert equal(run(tmp_path / "run", running=Running(save_every=7, recompute=True)), undisturbed)
+    assert equal(run(tmp_path / "run", running=RuntimeConfig(save_every=7, recompute=True)), undisturbed)
 
 
 # a full disk ------------------------------------------------------------------------------------------------
@@ -218,7 +218,7 @@ def test_killed_at_ten_moments_a_run_ends_as_one_that_was_not(tmp_path):
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["randfeat.pretrain"])
     draw = random.Random(0)
-    running = Running(save_every=10)
+    running = RuntimeConfig(save_every=10)
 
     def start(name):
         steps, weights = context.Value("i", 0), tmp_path / f"{name}.pt"

@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 import torch
 from material import data
-from randfeat.pretrain import Recipe, Running, Size, Training, read_recipe, run
+from randfeat.pretrain import Recipe, RuntimeConfig, Size, Training, read_recipe, run
 
 from randfeat import load, weights
 from randfeat.data.token_store import TokenWriter
 from randfeat.tokenizers import PatchTokenizer
 
 TRAINING = Training(steps=12, batch_size=8, warmup=2, eval_every=4)
-RECIPE = Recipe("randar", True, Size(16, 2, 2, ffn_dim=24, dropout=0.1), TRAINING, Running(save_every=5))
+RECIPE = Recipe("randar", True, Size(16, 2, 2, ffn_dim=24, dropout=0.1), TRAINING, RuntimeConfig(save_every=5))
 
 
 @pytest.fixture(scope="module")
@@ -92,9 +92,9 @@ def test_a_recipe_says_how_the_machine_is_used(tmp_path):
         "training: {schedule: linear-end, decay_steps: 20}\nrunning: {precision: bfloat16, micro_batch: 4}\n"
     )
     recipe = read_recipe(path)
-    assert recipe.running == Running(precision="bfloat16", micro_batch=4)
+    assert recipe.running == RuntimeConfig(precision="bfloat16", micro_batch=4)
     assert (recipe.training.schedule, recipe.training.decay_steps) == ("linear-end", 20)
-    assert read_recipe("digits_arpg").running == Running()
+    assert read_recipe("digits_arpg").running == RuntimeConfig()
     path.write_text(path.read_text().replace("bfloat16", "half"))
     with pytest.raises(ValueError, match="precision"):
         read_recipe(path)

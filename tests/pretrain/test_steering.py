@@ -6,7 +6,17 @@ import pytest
 import tiny
 import torch
 from material import data
-from randfeat.pretrain import Objective, Recipe, Running, Size, Steered, Steering, Training, run, train
+from randfeat.pretrain import (
+    ControlConfig,
+    ControlObjective,
+    Objective,
+    Recipe,
+    RuntimeConfig,
+    Size,
+    Training,
+    run,
+    train,
+)
 
 from randfeat import load, weights
 from randfeat.data import conditions
@@ -15,8 +25,8 @@ from randfeat.models import create, name_of
 from randfeat.tokenizers import PatchTokenizer
 
 TRAINING = Training(steps=12, batch_size=8, learning_rate=0.01, warmup=2, eval_every=4)
-STEERING = Steering("edges", width=8, depth=1)
-RECIPE = Recipe("randar", True, Size(16, 2, 2, ffn_dim=24, dropout=0.1), TRAINING, Running(save_every=5))
+STEERING = ControlConfig("edges", width=8, depth=1)
+RECIPE = Recipe("randar", True, Size(16, 2, 2, ffn_dim=24, dropout=0.1), TRAINING, RuntimeConfig(save_every=5))
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +56,7 @@ def pixels(tokenizer, grid=(2, 3)):
 def test_the_loss_is_that_of_the_steered_forward(name, tokenizer):
     model = tiny.model(name, control=tiny.CONTROL)
     tokens, labels, order = tiny.batch(model, 6)
-    objective = Steered(model, False, pixels(tokenizer), dropout=0.5)
+    objective = ControlObjective(model, False, pixels(tokenizer), dropout=0.5)
     images = conditions.make(pixels(tokenizer)(tokens), "edges")
     assert images.any()
     with torch.no_grad():
@@ -63,7 +73,7 @@ def test_the_loss_is_that_of_the_steered_forward(name, tokenizer):
         assert all(torch.allclose(dropped[i], again[kept][i]) for i, kept in enumerate(chosen))
         for dropout, expected in ((0.0, losses), (1.0, plain)):
             torch.testing.assert_close(
-                Steered(model, False, pixels(tokenizer), dropout)(tokens, labels, order)[1], expected
+                ControlObjective(model, False, pixels(tokenizer), dropout)(tokens, labels, order)[1], expected
             )
 
 
@@ -71,7 +81,7 @@ def test_it_computes_in_bfloat16_and_sees_the_same_edges(tokenizer):
     model = tiny.model("randar", control=tiny.CONTROL)
     batch = tiny.batch(model, 6)
     with torch.no_grad():
-        exact, coarse = (Steered(model, half, pixels(tokenizer), 0.0)(*batch)[1] for half in (False, True))
+        exact, coarse = (ControlObjective(model, half, pixels(tokenizer), 0.0)(*batch)[1] for half in (False, True))
     torch.testing.assert_close(coarse, exact, atol=0.1, rtol=0.05)
 
 
@@ -118,7 +128,7 @@ def test_a_stopped_run_goes_on_with_the_same_conditions(tmp_path, tokenizer):
         model.load_state_dict(made.state_dict())
 
         def objective(model, half):
-            return Steered(model, half, pixels(tokenizer), 0.5)
+            return ControlObjective(model, half, pixels(tokenizer), 0.5)
 
         class Enough(Exception):
             pass
@@ -128,7 +138,7 @@ def test_a_stopped_run_goes_on_with_the_same_conditions(tmp_path, tokenizer):
                 raise Enough
 
         how = dict(objective=objective, directory=tmp_path / str(steps_first))
-        arguments = model, tokens, labels, None, TRAINING, Running(save_every=2)
+        arguments = model, tokens, labels, None, TRAINING, RuntimeConfig(save_every=2)
         if steps_first:
             with pytest.raises(Enough):
                 train(*arguments, **how, on_step=stop)
@@ -152,7 +162,7 @@ def test_an_adapter_learns_what_a_condition_says(tokenizer):
             return float(objective(tokens, None, order)[0]) / tokens.numel()
 
     def steered(model, half):
-        return Steered(model, half, pixels(tokenizer), 0.1)
+        return ControlObjective(model, half, pixels(tokenizer), 0.1)
 
     train(made, tokens, None, None, how, objective=steered)
     assert nats(steered(made, False)) < 0.5 * nats(Objective(made))
@@ -163,7 +173,7 @@ def test_paired_pictures_say_what_the_images_do_not(tmp_path, tokenizer):
     tokens = torch.randint(7, (60, 6))
     store = make_store(tmp_path / "tokens", tokenizer, tokens)
     paired = make_store(tmp_path / "pairs", tokenizer, (tokens + 3) % 7)
-    control = Steering("image", width=16, depth=1, dropout=0.1)
+    control = ControlConfig("image", width=16, depth=1, dropout=0.1)
     size, training = Size(16, 2, 2, ffn_dim=24), Training(80, 60, learning_rate=0.02, warmup=5, eval_every=40)
     recipe = Recipe("arpg", False, size, training, control=control)
     made = load(run(recipe, store, tokenizer, tmp_path / "run", held_out=0.2, paired=paired, device="cpu"))
@@ -191,7 +201,7 @@ def test_paired_pictures_say_what_the_images_do_not(tmp_path, tokenizer):
 )
 def test_impossible_steering_is_refused(wrong, message):
     with pytest.raises(ValueError, match=message):
-        Steering(**wrong)
+        ControlConfig(**wrong)
 
 
 def test_what_cannot_be_steered_is_refused(tmp_path, store, tokenizer):
@@ -199,7 +209,7 @@ def test_what_cannot_be_steered_is_refused(tmp_path, store, tokenizer):
     with pytest.raises(ValueError, match="a fresh generator has nothing that control alone could steer"):
         run(recipe, store, tokenizer, tmp_path / "run", device="cpu")
     with pytest.raises(ValueError, match="the generator has no control that could be trained"):
-        Steered(tiny.model("arpg"), False, pixels(tokenizer), 0.1)(*tiny.batch(tiny.model("arpg")))
+        ControlObjective(tiny.model("arpg"), False, pixels(tokenizer), 0.1)(*tiny.batch(tiny.model("arpg")))
     given = replace(RECIPE, control=replace(STEERING, kind="image"))
     with pytest.raises(ValueError, match="a condition of kind image is not made of images: give paired pictures"):
         run(given, store, tokenizer, tmp_path / "run", device="cpu")

@@ -13,7 +13,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from randfeat.pretrain import CentreCrops, RandomCrops, TenCrops, fit_patches, import_tokens, tokenise
+from randfeat.pretrain import CentreCrops, RandomCrops, TenCrops, fit_patches, import_tokens, tokenize
 from readers import Squares
 from test_sample_folder import contents
 
@@ -119,7 +119,7 @@ def test_wrong_rules_are_refused(make, message):
 @pytest.mark.parametrize("how", [dict(workers=0), dict(batch_size=3, workers=2)], ids=["one", "workers"])
 def test_every_crop_of_every_image_is_there_once(tmp_path, tokenizer, rule, how):
     source = Noises(7, damaged=[2])
-    store = tokenise(tokenizer, source, tmp_path / "out", rule, **how)
+    store = tokenize(tokenizer, source, tmp_path / "out", rule, **how)
     kept = [0, 1, 3, 4, 5, 6]
     assert store.crops == rule.count
     assert store.grid == (2, 3)
@@ -141,7 +141,7 @@ def test_every_crop_of_every_image_is_there_once(tmp_path, tokenizer, rule, how)
 @pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])
 def test_a_run_that_was_stopped_goes_on(tmp_path, tokenizer, monkeypatch, error):
     def run(folder):
-        return tokenise(tokenizer, Noises(9, damaged=[4]), tmp_path / folder, RULES[1], batch_size=4, workers=0)
+        return tokenize(tokenizer, Noises(9, damaged=[4]), tmp_path / folder, RULES[1], batch_size=4, workers=0)
 
     run("undisturbed")
     write, finish = TokenWriter.write, TokenWriter.finish
@@ -174,18 +174,18 @@ def test_a_run_that_was_stopped_goes_on(tmp_path, tokenizer, monkeypatch, error)
     run("0")  # nothing to do
     assert contents(tmp_path / "0") == before
     with pytest.raises(ValueError, match=r"holds tokens with crops 2, not 1: choose another directory"):
-        tokenise(tokenizer, Noises(9, damaged=[4]), tmp_path / "0", RULES[0])
+        tokenize(tokenizer, Noises(9, damaged=[4]), tmp_path / "0", RULES[0])
 
 
 def test_bfloat16_is_said(tmp_path, tokenizer):
-    store = tokenise(tokenizer, Noises(3), tmp_path / "out", RULES[0], workers=0, dtype=torch.bfloat16)
+    store = tokenize(tokenizer, Noises(3), tmp_path / "out", RULES[0], workers=0, dtype=torch.bfloat16)
     assert store.meta["more"]["dtype"] == "bfloat16"
 
 
 def test_crops_that_do_not_fit_are_refused(tmp_path, tokenizer):
     for rule in (CentreCrops((5, 6), 3), CentreCrops(SIZE, 1)):
         with pytest.raises(ValueError, match="are not for a tokenizer of 3 channels and 2 pixels a token"):
-            tokenise(tokenizer, Noises(3), tmp_path / "out", rule)
+            tokenize(tokenizer, Noises(3), tmp_path / "out", rule)
     assert not (tmp_path / "out").exists()
 
 

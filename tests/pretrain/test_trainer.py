@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 from material import data, same, weights_of
-from randfeat.pretrain import Batches, Objective, Running, Training, train, trainer, validate
+from randfeat.pretrain import Batches, Objective, RuntimeConfig, Training, train, trainer, validate
 from torch import nn
 
 from randfeat.inference import likelihood
@@ -106,7 +106,7 @@ def test_pieces_of_a_step_are_as_the_whole(fresh, micro_batch):
     other = copy.deepcopy(model)
     config = replace(QUICK, steps=6)
     whole = train(model, *data(), None, config)
-    pieces = train(other, *data(), None, config, Running(micro_batch=micro_batch))
+    pieces = train(other, *data(), None, config, RuntimeConfig(micro_batch=micro_batch))
     for (_, a), (_, b) in zip(whole.train, pieces.train, strict=True):
         assert a == pytest.approx(b, rel=1e-5)
     for name, value in other.state_dict().items():
@@ -116,7 +116,7 @@ def test_pieces_of_a_step_are_as_the_whole(fresh, micro_batch):
 def test_the_choices_of_a_run_change_no_more_than_rounding(fresh):
     untrained = fresh(dropout=0.2)
     losses = []
-    for running in (Running(), Running(recompute=True), Running(precision="bfloat16")):
+    for running in (RuntimeConfig(), RuntimeConfig(recompute=True), RuntimeConfig(precision="bfloat16")):
         model = copy.deepcopy(untrained)
         losses.append([loss for _, loss in train(model, *data(), None, QUICK, running).train])
         assert model.dtype == torch.float32
@@ -182,7 +182,7 @@ def test_averaged_weights_are_judged_and_kept(fresh):
 def test_dropout_of_a_step_is_seeded_by_the_step_and_of_a_piece_by_its_number(fresh, monkeypatch):
     seeds = []
     monkeypatch.setattr(torch, "manual_seed", seeds.append)
-    train(fresh(), *data(16), None, replace(QUICK, seed=4), Running(micro_batch=4))
+    train(fresh(), *data(16), None, replace(QUICK, seed=4), RuntimeConfig(micro_batch=4))
     assert seeds == [int(rng.derive(4, step, 3)) + piece for step in range(1, 13) for piece in (0, 1)]
 
 
@@ -234,7 +234,7 @@ def test_batches_and_validation_refuse_an_order_that_the_model_does_not_know(fre
 def test_the_model_that_is_wrapped_is_left_as_it_was(fresh):
     model = fresh()
     kinds = [type(module) for module in model.modules()]
-    train(model, *data(), None, replace(QUICK, steps=2), Running(recompute=True))
+    train(model, *data(), None, replace(QUICK, steps=2), RuntimeConfig(recompute=True))
     assert [type(module) for module in model.modules()] == kinds
     assert isinstance(model, nn.Module)
     assert not any(getattr(module, "checkpointing", False) for module in model.modules())
@@ -255,7 +255,7 @@ def test_compiled_blocks_get_real_numbers_and_give_the_same(fresh, monkeypatch, 
 
     monkeypatch.setattr(torch, "compile", compile_)
     plain = train(model, *data(), None, replace(QUICK, steps=3))
-    compiled = train(other, *data(), None, replace(QUICK, steps=3), Running(compile=True, recompute=recompute))
+    compiled = train(other, *data(), None, replace(QUICK, steps=3), RuntimeConfig(compile=True, recompute=recompute))
     assert seen
     assert not any(seen)
     for (_, a), (_, b) in zip(plain.train, compiled.train, strict=True):

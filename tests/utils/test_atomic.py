@@ -55,10 +55,10 @@ def test_a_kill_between_the_renames_leaves_a_whole_directory(tmp_path, monkeypat
         patch.setattr(pathlib.Path, "rename", dying)
         with pytest.raises(Killed), atomic.new_directory(target, holds("file")) as made:
             (made / "file").write_text("new")
-    assert (atomic.settled(target) / "file").read_text() == "old"
+    assert (atomic.recover(target) / "file").read_text() == "old"
     with atomic.new_directory(target, holds("file")) as made:
         (made / "file").write_text("newer")
-    assert (atomic.settled(target) / "file").read_text() == "newer"
+    assert (atomic.recover(target) / "file").read_text() == "newer"
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 

@@ -9,7 +9,7 @@ import gradio as gr
 from PIL import Image
 
 from ...data.images import CentreCrop
-from ...inference.successive_halving import Race
+from ...inference.successive_halving import SuccessiveHalving
 from . import html, uploads
 from .events import disabled, enabled, listen
 from .state import Opened
@@ -41,7 +41,7 @@ def build(opened: Opened) -> None:
     def classify(picture: Image.Image | None, orders: float) -> Iterator[tuple]:
         if picture is None:
             raise ValueError("The picture is gone: drop it again.")
-        race = Race() if model.classes.count > MANY else None
+        race = SuccessiveHalving() if model.classes.count > MANY else None
         yield (html.progress(0, "reading in the first order"),)
         for count in rounds(int(orders), race is None and not model.generator.raster_only):
             found = model.classify([picture], orders=count, race=race)

@@ -146,7 +146,7 @@ def _tokens(args: argparse.Namespace, device: torch.device) -> tuple[TokenStore,
     from randfeat import weights
     from randfeat.data.sources import Source, open_source
     from randfeat.data.token_store import META, TokenStore
-    from randfeat.pretrain import tokenise
+    from randfeat.pretrain import tokenize
     from randfeat.weights.loading import load_tokenizer
 
     from ..tokenize import crops_of, tokenizer_of
@@ -164,7 +164,7 @@ def _tokens(args: argparse.Namespace, device: torch.device) -> tuple[TokenStore,
         raise ValueError(f"{data} holds tokens: make a cache of them with `randfeat tokenize --import`")
     out = args.out / "tokens"
     tokenizer, size = tokenizer_of(source, args, device)
-    return tokenise(tokenizer, source, out, crops_of(args, size, tokenizer.channels), workers=args.workers), tokenizer
+    return tokenize(tokenizer, source, out, crops_of(args, size, tokenizer.channels), workers=args.workers), tokenizer
 
 
 def _init(model: str | None, device: torch.device) -> Generator | None:

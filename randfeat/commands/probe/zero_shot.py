@@ -14,7 +14,7 @@ from PIL import Image
 from randfeat import weights
 from randfeat.data.sources import Source
 from randfeat.inference import likelihood, successive_halving
-from randfeat.inference.successive_halving import Race
+from randfeat.inference.successive_halving import SuccessiveHalving
 from randfeat.pipeline.pipeline import Pipeline
 from randfeat.probes import FeatureSet, Labelled, Record, evaluate_likelihood
 from randfeat.utils import devices, progress
@@ -76,7 +76,8 @@ def _columns(
     """By number of orders, the best class of each image: (runs, n)."""
     if args.race:
         won = {
-            k: successive_halving.race(model.packed(), tokens, None, k, Race(), seed=args.seed)[1][:, 0] for k in counts
+            k: successive_halving.race(model.packed(), tokens, None, k, SuccessiveHalving(), seed=args.seed)[1][:, 0]
+            for k in counts
         }
         return {count: columns.numpy()[None] for count, columns in won.items()}
     each = likelihood.class_log_prob(model.packed(), tokens, None, max(counts), seed=args.seed)
