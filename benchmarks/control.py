@@ -159,7 +159,7 @@ class Judge:
 
     @torch.no_grad()
     def right(self, images: Tensor, labels: np.ndarray) -> np.ndarray:
-        """Whether images (n, 1, H, W) are called by their labels: 0 or 1, (n,)."""
+        """Return whether images (n, 1, H, W) are called by their labels: 0 or 1, (n,)."""
         return (self.network(images).argmax(1).numpy() == labels).astype(float)
 
 
@@ -167,7 +167,7 @@ Scores = dict[str, dict[str, np.ndarray]]  # way of sampling -> measure -> (n,)
 
 
 def score(images: Tensor, held: Held, judge: Judge) -> dict[str, np.ndarray]:
-    """Each measure of images (n, 1, H, W) made for the held-out ones: (n,)."""
+    """Return each measure of images (n, 1, H, W) made for the held-out ones: (n,)."""
     edges = conditions.edges(images)
     return {
         "own": agreement(edges, held.edges),
@@ -195,7 +195,7 @@ def way(scale: float | None, guidance: float) -> str:
 
 
 def prepared(name: str, work: Path) -> tuple[Made, TokenStore, Tokenizer]:
-    """A set, its training tokens and their tokenizer."""
+    """Return a set, its training tokens and their tokenizer."""
     made, setting = BUILDERS[name](), SETTINGS[name]
     write_folder(made, work / name, {"set": name})
     source = open_source(work / name, "train")
@@ -207,7 +207,7 @@ def prepared(name: str, work: Path) -> tuple[Made, TokenStore, Tokenizer]:
 
 
 def measure(name: str, model: str, work: Path, images: int, alone: bool) -> tuple[dict[str, Any], Image.Image]:
-    """Trains what is not there, and measures it: what goes into the tables, and the picture of a set."""
+    """Train what is not there, and measures it: what goes into the tables, and the picture of a set."""
     made, store, tokenizer = prepared(name, work)
     setting, held = SETTINGS[name], hold_out(made, images)
     recipe, place = recipe_of(model, setting), work / f"{name}-{model}"
@@ -240,7 +240,7 @@ def sheet(held: Held, followed: Tensor, plain: Tensor) -> Image.Image:
 
 
 def written(found: dict[str, Any]) -> str:
-    """A table in Markdown, in percent."""
+    """Return a table in Markdown, in percent."""
     lines = ["| | F1, its condition | F1, another's | accuracy | accuracy - without control |", "|---|---|---|---|---|"]
     for called, row in found.items():
         cells = [cell(row[measure]) for measure in ("own", "another", "right", "right - without control")]

@@ -92,7 +92,7 @@ def ways(model: Pipeline, test: Digits, mask: Tensor) -> dict[str, tuple[list | 
 
 
 def recognised(judge: MLPClassifier, completed: Tensor, test: Digits) -> np.ndarray:
-    """The share of a digit's completions that the judge calls by its name: (digits,)."""
+    """Return the share of a digit's completions that the judge calls by its name: (digits,)."""
     called = judge.predict(completed.flatten(0, 1).flatten(1).numpy()).reshape(len(test), -1)
     return (called == test.labels.numpy()[:, None]).mean(1)
 
@@ -147,7 +147,7 @@ def measure(models: dict[str, Pipeline], samples: int) -> dict[str, Any]:
 
 
 def row(halves: dict[str, np.ndarray], writers: np.ndarray) -> dict[str, Any]:
-    """The mean over all halves with its interval, and that of each."""
+    """Return the mean over all halves with its interval, and that of each."""
     means = {half: round(float(values.mean()), 4) for half, values in halves.items()}
     return {"all": bootstrap(np.mean(list(halves.values()), 0), writers), **means}
 

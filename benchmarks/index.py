@@ -73,7 +73,7 @@ def plain(rows: Path, target: Path, factory: str) -> dict[str, Any]:
 
 
 def compare(scratch: Path, rows: Path, queries: np.ndarray, truth: np.ndarray, variant: str, rounds: int) -> str:
-    """A row of the table."""
+    """Return a row of the table."""
     count, dim = np.load(rows, mmap_mode="r").shape
     kind, memory = ("ivf", 2 * count * dim) if variant == "codes" else (variant, None)
     factory = faiss_index.choose(kind, count, dim, memory).factory

@@ -67,7 +67,8 @@ def test_sets(models: Path, out: Path) -> dict[str, tuple[Pipeline, Digits, Tens
 
 
 def right(found: Tensor, labels: Tensor, count: int) -> np.ndarray:
-    """Whether the likeliest class is right: (runs, n), a run for each of the sets of `count` orders that there are."""
+    """Return whether the likeliest class is right: (runs, n), a run for each of the sets of `count` orders that there
+    are."""
     sums = found.sum(3)
     runs = max(1, len(sums) // count)
     sets = torch.stack([sums[r * count : (r + 1) * count].mean(0) for r in range(runs)])
@@ -120,7 +121,7 @@ def draw_orders(scores: dict[str, dict[int, np.ndarray]], file: Path) -> None:
 def run_race(
     model: Pipeline, images: Digits, found: Tensor, how: SuccessiveHalving, count: int = ORDERS
 ) -> tuple[np.ndarray, float]:
-    """Whether the winner is right, (n,), and the mean cost in passes."""
+    """Return whether the winner is right, (n,), and the mean cost in passes."""
     tokens = model.encode(images.images)
     with looked_up(model, found):
         _, ranking, cost = successive_halving.race(model.generator, tokens, None, count, how)
@@ -184,7 +185,7 @@ def draw_race(curves: dict[str, tuple[list, list]], file: Path) -> None:
 
 
 def paste(images: Tensor, side: int, stride: int = 2, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """A patch of side x side tokens of another digit, from any place, in any place, where it differs by at least
+    """Return a patch of side x side tokens of another digit, from any place, in any place, where it differs by at least
     `LEVELS` on average: images, and bool (n, h, w) of tokens.
     """
     made, size = images.clone(), images.shape[2] // stride
@@ -228,7 +229,7 @@ def report_surprise(models: Path, out: Path) -> None:
 
 
 def smoothed(maps: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Each number weighed 4, its neighbours beside it 2, across the corner 1; edges go on outside."""
+    """Return each number weighed 4, its neighbours beside it 2, across the corner 1; edges go on outside."""
     padded = F.pad(maps.unflatten(1, grid).unsqueeze(1), (1, 1, 1, 1), mode="replicate")
     return F.avg_pool2d(F.avg_pool2d(padded, 2, 1), 2, 1).flatten(1)
 

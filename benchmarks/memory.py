@@ -54,7 +54,7 @@ def peak(command: list[str]) -> tuple[float, float]:
 
 
 def family(pid: int) -> list[int]:
-    """A process and all that come from it."""
+    """Return a process and all that come from it."""
     try:
         children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     except OSError:

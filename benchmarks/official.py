@@ -25,7 +25,7 @@ from randfeat.tokenizers import LlamaGenVQ
 
 
 def _module(path: Path, package: Path) -> Any:
-    """The module of one file of a checkout, whose own imports are looked for in `package`."""
+    """Return the module of one file of a checkout, whose own imports are looked for in `package`."""
     sys.path.insert(0, str(package))
     spec = importlib.util.spec_from_file_location(f"official_{path.stem}", path)
     if spec is None or spec.loader is None:
@@ -36,7 +36,7 @@ def _module(path: Path, package: Path) -> Any:
 
 
 def build(model: Generator, checkouts: Path) -> nn.Module:
-    """The official network of a RandAR or an ARPG, with the same weights, in evaluation mode."""
+    """Return the official network of a RandAR or an ARPG, with the same weights, in evaluation mode."""
     side = model.grid[0]
     if isinstance(model, RandAR):
         sys.path.insert(0, str(checkouts / "RandAR"))
@@ -71,7 +71,8 @@ def build(model: Generator, checkouts: Path) -> nn.Module:
 
 
 def sampler(official: nn.Module, label: Tensor, order: Tensor, sampling: Sampling) -> Callable[[], Tensor]:
-    """A call that samples with the official code. order: (B, N); ARPG's is shared by the batch, so its rows are equal.
+    """Return a call that samples with the official code. order: (B, N); ARPG's is shared by the batch, so its rows are
+    equal.
 
     Sampling that the official code cannot do is a ValueError of this function, not a quiet difference.
     """
@@ -120,7 +121,7 @@ def sampler(official: nn.Module, label: Tensor, order: Tensor, sampling: Samplin
 
 
 def build_tokenizer(tokenizer: LlamaGenVQ, checkouts: Path) -> nn.Module:
-    """The official VQ tokenizer with the same weights."""
+    """Return the official VQ tokenizer with the same weights."""
     sys.path.insert(0, str(checkouts / "RandAR"))
     from RandAR.model.tokenizer import VQModel
 

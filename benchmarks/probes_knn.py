@@ -42,7 +42,7 @@ def made(count: int, dim: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def memory(folder: Path) -> None:
-    """Prints how many GiB the four k of k-NN take at the peak beyond the features."""
+    """Print how many GiB the four k of k-NN take at the peak beyond the features."""
     bank, labels, queries = (np.load(folder / f"{name}.npy") for name in ("bank", "labels", "queries"))
     KNN(5).fit(bank[:100], np.arange(100)).predict(queries[:100])  # loads what the libraries load
     before = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()

@@ -107,7 +107,7 @@ def sweep(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _plain(x: np.ndarray, y: np.ndarray, rate: float, decay: float, batch: int) -> nn.Module:
-    """One head as one writes it: a DataLoader, modules, autograd and an optimizer of torch."""
+    """Return one head as one writes it: a DataLoader, modules, autograd and an optimizer of torch."""
     model = nn.Sequential(nn.BatchNorm1d(x.shape[1], affine=False), nn.Linear(x.shape[1], int(y.max()) + 1))
     optimizer = torch.optim.SGD(model.parameters(), rate * batch / 256, momentum=0.9, weight_decay=decay)
     loader = DataLoader(TensorDataset(torch.from_numpy(x), torch.from_numpy(y)), batch, shuffle=True, drop_last=True)

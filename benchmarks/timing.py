@@ -32,7 +32,7 @@ def alternate(
 
 
 def ratio(seconds: Mapping[str, list[float]], slow: str, fast: str) -> dict[str, float]:
-    """How many times faster `fast` is: of the medians, and the lowest and highest of the rounds."""
+    """Return how many times faster `fast` is: of the medians, and the lowest and highest of the rounds."""
     of_rounds = [a / b for a, b in zip(seconds[slow], seconds[fast], strict=True)]
     medians = statistics.median(seconds[slow]) / statistics.median(seconds[fast])
     return {"ratio": medians, "lowest": min(of_rounds), "highest": max(of_rounds)}

@@ -52,7 +52,7 @@ def batch_of(model: Generator, images: int) -> Batch:
 
 
 def official_loss(theirs: nn.Module, batch: Batch) -> Tensor:
-    """The official forward's own loss for these orders; labels are dropped by whoever made the batch."""
+    """Return the official forward's own loss for these orders; labels are dropped by whoever made the batch."""
     if hasattr(theirs, "remove_caches"):  # RandAR
         theirs.cls_embedding.dropout_prob = 0.0
         return theirs(batch.tokens, batch.labels, batch.order, targets=batch.tokens)[1]
@@ -68,7 +68,7 @@ def official_loss(theirs: nn.Module, batch: Batch) -> Tensor:
 
 
 def stepper(side: str, model: Generator, batch: Batch, in_bfloat16: bool, checkouts: Path) -> Callable[[], None]:
-    """One step of training, to be called again and again."""
+    """Return one step of training, to be called again and again."""
     config = Training(warmup=0)
     if side == "official":
         theirs = official.build(model, checkouts).train()
@@ -125,7 +125,7 @@ def peak(side: str, name: str, size: str, dtype: str, images: int, checkouts: Pa
 
 
 def curves(name: str, steps: int, checkouts: Path) -> dict:
-    """How far the losses of both sides are apart at most, and those of the official side from itself, begun with
+    """Return how far the losses of both sides are apart at most, and those of the official side from itself, begun with
     weights that are moved by one rounding: that is how far float32 tells.
     """
     torch.manual_seed(0)
@@ -179,7 +179,7 @@ def official_curve(theirs: nn.Module, source: Batches, config: Training, moved_b
 
 
 def factor(step: int, config: Training) -> float:
-    """The schedule written down once more: linear warm-up, then a cosine to the twentieth part."""
+    """Return the schedule written down once more: linear warm-up, then a cosine to the twentieth part."""
     if step < config.warmup:
         return (step + 1) / config.warmup
     way = torch.tensor((step - config.warmup) / (config.steps - config.warmup) * torch.pi, dtype=torch.float64)

@@ -44,7 +44,7 @@ class Checkpoints:
     """
 
     def __init__(self, directory: Path, settings: Mapping[str, Any], keep: int) -> None:
-        """Begins a run, or goes on with that of the same settings; a ValueError names the one that differs, and a
+        """Begin a run, or goes on with that of the same settings; a ValueError names the one that differs, and a
         FileExistsError refuses a directory of something else.
         """
         self.directory, self.keep = directory, keep
@@ -86,7 +86,7 @@ class Checkpoints:
                 lock.release()
 
     def save(self, step: int, parts: Parts, state: Mapping[str, Any], best: int) -> None:
-        """Writes a step in a thread while training goes on, after the last write has ended; its error is raised here.
+        """Write a step in a thread while training goes on, after the last write has ended; its error is raised here.
 
         best: the step to keep beside the last ones. An OSError says what could not be written.
         """
@@ -161,7 +161,7 @@ _LEFT = {LOCK, f".{RUN}.part", TOKENS}  # of a begin that was killed, or that wa
 
 
 def snapshot(model: nn.Module, optimiser: torch.optim.Optimizer, average: EMA | None) -> Parts:
-    """Copies in main memory of all that a step changes, whole; in processes but the first, nothing."""
+    """Copy in main memory of all that a step changes, whole; in processes but the first, nothing."""
     parts: Parts = {"model": {}, "optimiser": {}}
     if average and average.values:
         parts["average"] = {}
@@ -198,6 +198,6 @@ def restore(parts: Parts, model: nn.Module, optimiser: torch.optim.Optimizer, av
 
 @torch.no_grad()
 def fill(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Gives a model these weights."""
+    """Give a model these weights."""
     for name, parameter in model.named_parameters():
         parameter.copy_(shared_like(tensors[name], parameter))

@@ -164,7 +164,8 @@ class Recipe:
     def build(
         self, grid: tuple[int, int], vocab_size: int, num_classes: int, patch: int = 1, channels: int = 1
     ) -> Generator:
-        """A generator with fresh weights that are a function of the recipe's seed; label-free recipes have no class.
+        """Return a generator with fresh weights that are a function of the recipe's seed; label-free recipes have no
+        class.
 
         patch, channels: of the images that conditions are made of, pixels on a side of a token's and 1 or 3.
         """
@@ -185,8 +186,8 @@ class Recipe:
 
 
 def read_recipe(name: str | Path, changes: Sequence[str] = ()) -> Recipe:
-    """A recipe by its name in `configs/` or by the path of a YAML file, with changes such as `training.steps=100`.
-    Unknown, missing and ill-typed fields are errors.
+    """Return a recipe by its name in `configs/` or by the path of a YAML file, with changes such as
+    `training.steps=100`. Unknown, missing and ill-typed fields are errors.
     """
     from jsonargparse import ArgumentError, ArgumentParser
 

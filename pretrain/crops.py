@@ -30,11 +30,11 @@ class Crops(ABC):
 
     @abstractmethod
     def __call__(self, picture: Image.Image, number: int) -> np.ndarray:
-        """The crops of the picture with this number among all: uint8 (count, h, w, channels)."""
+        """Return the crops of the picture with this number among all: uint8 (count, h, w, channels)."""
 
     @abstractmethod
     def __str__(self) -> str:
-        """The rule in words, for the record."""
+        """Return the rule in words, for the record."""
 
 
 @dataclass(frozen=True)

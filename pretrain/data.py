@@ -113,11 +113,11 @@ class Batches:
         self._shuffled = -1, torch.empty(0)
 
     def images(self, step: int) -> int:
-        """How many images step 0, 1, ... has, in all processes together."""
+        """Return how many images step 0, 1, ... has, in all processes together."""
         return min(self.config.batch_size, len(self.tokens) - step % self.steps_per_epoch * self.config.batch_size)
 
     def rows(self, step: int) -> Tensor:
-        """The images of step 0, 1, ...: int64 (B,)."""
+        """Return the images of step 0, 1, ...: int64 (B,)."""
         epoch, place = divmod(step, self.steps_per_epoch)
         shuffled_epoch, shuffled = self._shuffled  # together: another thread may ask for another epoch
         if shuffled_epoch != epoch:
@@ -143,7 +143,7 @@ class Batches:
         return Batch(take(self.tokens, rows, crop), label, order, piece, weight, paired)
 
     def ahead(self, first: int, pin: bool = False) -> Stream[list[Batch], None, None]:
-        """The steps from `first` to the recipe's last; a thread makes the next while one is used."""
+        """Yield the steps from `first` to the recipe's last; a thread makes the next while one is used."""
 
         def make(step: int) -> list[Batch]:
             made = self.at(step)
@@ -170,7 +170,7 @@ class Batches:
 
 
 def shuffle(seed: int, epoch: int, count: int) -> Tensor:
-    """The epoch's sequence of images: int32 (n,)."""
+    """Return the epoch's sequence of images: int32 (n,)."""
     return rng.bits(rng.derive(seed, epoch, 0), count).argsort(stable=True).int()
 
 

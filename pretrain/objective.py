@@ -35,7 +35,8 @@ class Objective(nn.Module):
         self.generator, self.in_bfloat16 = generator, in_bfloat16
 
     def forward(self, tokens: Tensor, labels: Tensor | None, order: Tensor) -> tuple[Tensor, Tensor]:
-        """The sum over the batch in nats, and what each place in the order adds to it, without gradients: (), (B, N).
+        """Return the sum over the batch in nats, and what each place in the order adds to it, without gradients: (),
+        (B, N).
 
         tokens, order: (B, N); labels: (B,).
         """

@@ -43,7 +43,7 @@ def _after_warmup(step: int, config: Training) -> float:
 
 
 def update(optimiser: torch.optim.Optimizer, model: nn.Module, step: int, config: Training) -> float:
-    """Clips the gradients and takes step 0, 1, ...; returns the norm that they had.
+    """Clip the gradients and takes step 0, 1, ...; returns the norm that they had.
 
     With a norm that is not finite nothing is changed. It is the norm of what all processes found, so they agree.
     """
@@ -63,7 +63,7 @@ class EMA:
         self.values: list[Tensor] = []
 
     def update(self) -> None:
-        """Moves the average towards the weights; the first call copies them."""
+        """Move the average towards the weights; the first call copies them."""
         if self.values:
             torch._foreach_lerp_(local(self.values), local(self.parameters), 1 - self.decay)
         else:

@@ -26,7 +26,8 @@ def group() -> AbstractContextManager[None]:
 
 
 def wrap(objective: nn.Module, running: RuntimeConfig) -> nn.Module:
-    """The module to call for training; all processes get the first one's weights. One process alone needs nothing.
+    """Return the module to call for training; all processes get the first one's weights. One process alone needs
+    nothing.
 
     With `fsdp` the parameters of the module itself become shares, gathered block by block as they are used.
     """
@@ -91,12 +92,12 @@ def blocks(model: nn.Module) -> list[Block]:
 
 
 def whole(tensor: Tensor) -> Tensor:
-    """All of a tensor, of which each process may hold a share: every process has to ask."""
+    """Return all of a tensor, of which each process may hold a share: every process has to ask."""
     return tensor.full_tensor() if is_shared(tensor) else tensor  # type: ignore[attr-defined]
 
 
 def shared_like(value: Tensor, like: Tensor) -> Tensor:
-    """The inverse of `whole`: a tensor on the device of another, and shared out as that is."""
+    """Return the inverse of `whole`: a tensor on the device of another, and shared out as that is."""
     value = value.to(like.device)
     if not is_shared(like):
         return value.clone()
@@ -120,7 +121,7 @@ def is_shared(tensor: Tensor) -> bool:
 
 
 def total(values: Tensor) -> Tensor:
-    """The sum over all processes of a tensor in main memory, in place."""
+    """Return the sum over all processes of a tensor in main memory, in place."""
     if distributed.world() > 1:
         dist.all_reduce(values)
     return values

@@ -46,7 +46,7 @@ def run(
     on_step: Callable[[Step], None] | None = None,
     on_validation: Callable[[Validation], None] | None = None,
 ) -> Path:
-    """Trains on the tokens of a store and returns the model directory, DIRECTORY/model, with the best weights.
+    """Train on the tokens of a store and returns the model directory, DIRECTORY/model, with the best weights.
 
     The same call goes on where an earlier one was stopped, see `train`. tokenizer: the one that made the tokens.
     validation: held-out tokens; held_out: or the share of the images, drawn by the recipe's seed, that are held out;
@@ -129,7 +129,7 @@ def _divided(tokens: np.ndarray, labels: Tensor | None, share: float, seed: int)
 
 
 def _check_control(recipe: Recipe, init: Generator | None, paired: TokenStore | None) -> None:
-    """Raises a ValueError where the condition that the recipe asks for cannot be had."""
+    """Raise a ValueError where the condition that the recipe asks for cannot be had."""
     if recipe.control.kind is None:
         if paired is not None:
             raise ValueError("paired pictures are what control is made of: say which kind the recipe's control is")
@@ -143,7 +143,7 @@ def _check_control(recipe: Recipe, init: Generator | None, paired: TokenStore | 
 
 
 def _check_paired(store: TokenStore, paired: TokenStore, validation: TokenStore | None) -> None:
-    """Raises a ValueError unless row and crop of both stores belong together."""
+    """Raise a ValueError unless row and crop of both stores belong together."""
     if validation is not None:
         raise ValueError("paired pictures belong to the images trained on: hold a share of them out, no other tokens")
     names = [[Path(path).stem for path in one.paths] for one in (store, paired)]
@@ -167,7 +167,7 @@ def _pixels(store: TokenStore, tokenizer: Tokenizer) -> Callable[[Tensor], Tenso
 
 
 def _generator(recipe: Recipe, store: TokenStore, tokenizer: Tokenizer, init: Generator | None) -> Generator:
-    """A fresh one, or the given one if it fits; one without control gets what the recipe asks for."""
+    """Return a fresh one, or the given one if it fits; one without control gets what the recipe asks for."""
     of_images = tokenizer.stride, tokenizer.channels
     made = recipe.build(store.grid, store.vocab_size, _num_classes(store), *of_images)
     if init is None:

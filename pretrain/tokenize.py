@@ -40,7 +40,7 @@ def tokenize(
     workers: int | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> TokenStore:
-    """Writes the tokens of all crops of all images of `source`, and the tokenizer beside them, and opens the store.
+    """Write the tokens of all crops of all images of `source`, and the tokenizer beside them, and opens the store.
 
     What is done already is kept; images that cannot be read are listed in its skipped.csv. batch_size: crops that go
     through the tokenizer at a time. workers: as in `extract`. dtype: of the tokenizer's arithmetic; bfloat16 is faster
@@ -82,7 +82,7 @@ def import_tokens(
     tokenizer: Tokenizer | None = None,
     workers: int | None = None,
 ) -> TokenStore:
-    """Writes tokens that somebody else made (`sources.tokens`) into a token store, each checked.
+    """Write tokens that somebody else made (`sources.tokens`) into a token store, each checked.
 
     vocab_size: of their tokenizer. tokenizer: that one, where it is at hand. Every image needs as many crops as the
     first. Files that hold no tokens are skipped and listed; else as `tokenize`.
@@ -106,7 +106,7 @@ def import_tokens(
 def fit_patches(
     source: Source, size: tuple[int, int], patch: int = 4, vocab_size: int = 1024, seed: int = 0
 ) -> PatchTokenizer:
-    """A patch tokenizer for these images, fitted to at most `FITTED` of them; grey where all of them are.
+    """Return a patch tokenizer for these images, fitted to at most `FITTED` of them; grey where all of them are.
 
     Raises a ValueError where none of them can be read.
     """
@@ -190,7 +190,7 @@ def _make(
 def _fill(
     writer: TokenWriter, reader: Cropped | AllCrops, encode: Encode, batch_size: int, workers: int | None
 ) -> dict[int, str]:
-    """Writes the rows of this process's share that are not there; returns the reasons of those, of all shares, that
+    """Write the rows of this process's share that are not there; returns the reasons of those, of all shares, that
     could not be read."""
     missing = writer.missing()
     mine = missing[missing // SHARD % distributed.world() == distributed.rank()]

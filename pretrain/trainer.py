@@ -123,7 +123,7 @@ def train(
     on_step: Callable[[Step], None] | None = None,
     on_validation: Callable[[Validation], None] | None = None,
 ) -> History:
-    """Trains in place and leaves the model in evaluation mode, with the weights of the best validation.
+    """Train in place and leaves the model in evaluation mode, with the weights of the best validation.
 
     tokens: (n, N) in raster space, or (n, crops, N); labels: (n,) class indices, or None to train without labels;
     validation: the same of held-out images, or None to keep the last step's weights. on_step, on_validation: called
@@ -209,7 +209,7 @@ class _Loop:
         return self.step >= config.steps or bool(tried)
 
     def _take_step(self, pieces: list[Batch], caught: int) -> tuple[Step, int]:
-        """The next step, and the signal that a process has caught, or 0."""
+        """Return the next step, and the signal that a process has caught, or 0."""
         began, images = time.perf_counter(), self.batches.images(self.step)
         tokens = images * self.model.num_tokens
         self.optimiser.zero_grad(set_to_none=True)
@@ -235,7 +235,7 @@ class _Loop:
         return told, next((int(number) for number, count in zip(CODES, found[1:], strict=True) if count), 0)
 
     def _loss(self, batch: Batch) -> Tensor:
-        """The sum over a piece, under its own RNG."""
+        """Return the sum over a piece, under its own RNG."""
         with seeded(int(rng.derive(self.config.seed, self.step + 1, 3)) + batch.piece, self.model.device):
             return self.objective(*batch.shown)[0]
 
@@ -250,7 +250,7 @@ class _Loop:
             )
 
     def _validate(self, on_validation: Callable[[Validation], None] | None) -> bool:
-        """Validates if it is time to; whether the weights are the best so far, which are then kept."""
+        """Validate if it is time to; whether the weights are the best so far, which are then kept."""
         if self.validation is None or (self.step % self.config.eval_every and self.step < self.config.steps):
             return False
         with self.average.in_place() if self.average else nullcontext():
@@ -289,7 +289,7 @@ class _Loop:
             curve[:] = [(step, loss) for step, loss in curve]  # JSON has no tuples
 
     def _keep_best(self) -> None:
-        """Gives the model the weights of `kept_step`, the last ones if there is none."""
+        """Give the model the weights of `kept_step`, the last ones if there is none."""
         if self.checkpoints:
             self.checkpoints.wait()
             distributed.barrier()
@@ -302,7 +302,7 @@ class _Loop:
 
 
 def judged(parts: Parts) -> dict[str, Tensor]:
-    """The weights of a checkpoint that are validated and kept: the averaged ones, where there are any."""
+    """Return the weights of a checkpoint that are validated and kept: the averaged ones, where there are any."""
     return parts.get("average") or parts["model"]
 
 

@@ -76,7 +76,7 @@ def fit_arrays(
 
 
 def two_or_more_classes(labels: NDArray[Any]) -> NDArray[Any]:
-    """The classes of `labels` in sorted order, for a classifier that must separate some."""
+    """Return the classes of `labels` in sorted order, for a classifier that must separate some."""
     classes = np.unique(labels)
     if len(classes) < 2:
         raise ValueError(f"labels hold one class ({classes[0]}), expected two or more; add images of another.")

@@ -22,7 +22,7 @@ _BLOCK = 1 << 24  # numbers worked on at once: 64 MB
 
 
 def pixels(images: ArrayLike) -> Features:
-    """The values of the pixels; bytes become 0..1."""
+    """Return the values of the pixels; bytes become 0..1."""
     pictures = as_pictures(images)
     return pictures.reshape(len(pictures), -1)
 
@@ -84,7 +84,7 @@ def colour_histogram(images: ArrayLike, bins: int = 8) -> Features:
 
 
 def token_counts(tokens: ArrayLike, vocab_size: int) -> Features:
-    """How often each token occurs in an image (n, vocab_size). tokens: codes of a tokenizer, (n, N)."""
+    """Return how often each token occurs in an image (n, vocab_size). tokens: codes of a tokenizer, (n, N)."""
     codes = as_tokens(tokens, vocab_size)
     counts = np.zeros((len(codes), vocab_size), dtype=np.float32)
     np.add.at(counts, (np.arange(len(codes))[:, None], codes), 1)
@@ -105,7 +105,7 @@ def token_one_hot(tokens: ArrayLike, vocab_size: int) -> Features:
 
 
 def token_codes(tokens: ArrayLike, codebook: ArrayLike) -> Features:
-    """The tokenizer's own vectors of the tokens, one after the other (n, N * c). codebook: (vocab_size, c)."""
+    """Return the tokenizer's own vectors of the tokens, one after the other (n, N * c). codebook: (vocab_size, c)."""
     vectors = np.asarray(codebook, dtype=np.float32)
     if vectors.ndim != 2:
         raise ValueError(f"codebook has shape {vectors.shape}, expected (vocab_size, c); give one vector per token.")
@@ -231,7 +231,8 @@ def _edges(pictures: Features, orientations: int) -> Features:
 
 
 def _shares(length: int, cells: int) -> Features:
-    """The weights (cells, length) of pixels in cells that fill a side: 1 at the centre of a cell, 0 at the next."""
+    """Return the weights (cells, length) of pixels in cells that fill a side: 1 at the centre of a cell, 0 at the
+    next."""
     place = (np.arange(length) + 0.5) * cells / length - 0.5
     return np.maximum(0, 1 - np.abs(place - np.arange(cells)[:, None])).astype(np.float32)
 

@@ -11,13 +11,13 @@ Grid = tuple[int, int]
 
 
 def pixel_maps(images: ArrayLike, grid: Grid) -> Features:
-    """The pixels of each cell, (n, cell height * cell width * C, h, w)."""
+    """Return the pixels of each cell, (n, cell height * cell width * C, h, w)."""
     pictures = _divided(images, grid)
     return np.ascontiguousarray(pictures.transpose(0, 2, 4, 5, 1, 3)).reshape(len(pictures), -1, *grid)
 
 
 def colour_maps(images: ArrayLike, grid: Grid) -> Features:
-    """The mean colour of each cell, (n, C, h, w)."""
+    """Return the mean colour of each cell, (n, C, h, w)."""
     return _divided(images, grid).mean(axis=(2, 4)).transpose(0, 3, 1, 2)
 
 
@@ -35,8 +35,8 @@ def hog_maps(images: ArrayLike, grid: Grid, orientations: int = 9) -> Features:
 
 
 def code_maps(tokens: ArrayLike, codebook: ArrayLike, grid: Grid) -> Features:
-    """The tokenizer's own vectors of the tokens (n, c, h, w). tokens: (n, h * w), row by row. codebook: (vocab_size,
-    c)."""
+    """Return the tokenizer's own vectors of the tokens (n, c, h, w). tokens: (n, h * w), row by row. codebook:
+    (vocab_size, c)."""
     vectors = np.asarray(codebook, dtype=np.float32)
     if vectors.ndim != 2:
         raise ValueError(f"codebook has shape {vectors.shape}, expected (vocab_size, c); give one vector per token.")

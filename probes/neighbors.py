@@ -38,7 +38,7 @@ class _Cosine:
         return dots / _divisors(rows) / _divisors(query[None])
 
     def reach(self, x: Features) -> Features:
-        """The most that the absolute terms of each query's similarity to any row of the bank sum up to: (n,)."""
+        """Return the most that the absolute terms of each query's similarity to any row of the bank sum up to: (n,)."""
         return np.ones(len(x))
 
 
@@ -72,7 +72,8 @@ METRICS = tuple(_SPACES)
 
 
 def top_k(queries: Features | None, bank: Features, k: int, metric: str = "cosine", device: str = "cpu") -> Found:
-    """The `k` rows of `bank` (m, d) nearest to each of `queries` (n, d): similarities and row numbers, both (n, k).
+    """Return the `k` rows of `bank` (m, d) nearest to each of `queries` (n, d): similarities and row numbers, both (n,
+    k).
 
     The nearest comes first; of equally near rows the earlier in the bank.
 
@@ -106,7 +107,7 @@ def top_k(queries: Features | None, bank: Features, k: int, metric: str = "cosin
 
 
 def _search(space: _Space, x: Features, own: NDArray[np.int64], bank: Features, k: int, device: str) -> Found:
-    """The k nearest to queries (n, d), which are the rows `own` (n,) of the bank, or -1."""
+    """Return the k nearest to queries (n, d), which are the rows `own` (n,) of the bank, or -1."""
     count = k + k // 8 + _SPARE
     if count < len(bank):
         near, ids = _candidates(space, x, bank, count, device)
@@ -128,7 +129,7 @@ def _search(space: _Space, x: Features, own: NDArray[np.int64], bank: Features, 
 
 
 def _candidates(space: _Space, x: Features, bank: Features, count: int, device: str) -> Found:
-    """The nearest by products in float32, best first."""
+    """Return the nearest by products in float32, best first."""
     propose = _by_faiss if device.startswith("cpu") else _by_torch
     placed = _placed(space, x, np.float32)
     best = _nothing(len(x))
@@ -140,7 +141,7 @@ def _candidates(space: _Space, x: Features, bank: Features, count: int, device: 
 
 
 def _search_in_double(space: _Space, x: Features, own: NDArray[np.int64], bank: Features, k: int) -> Found:
-    """The same, slowly: of all products in float64, those that rounding cannot tell from the k nearest."""
+    """Return the same, slowly: of all products in float64, those that rounding cannot tell from the k nearest."""
     best = _nothing(len(x))
     placed = _placed(space, x, np.float64)
     error = _error(space, x, np.float64)
@@ -184,7 +185,8 @@ def _by_torch(space: _Space, x: Features, bank: Features, k: int, device: str) -
 
 
 def _error(space: _Space, x: Features, dtype: DTypeLike) -> Features:
-    """How far products in `dtype` of each of the queries (n, d) may lie from the similarities they stand for: (n,).
+    """Return how far products in `dtype` of each of the queries (n, d) may lie from the similarities they stand for:
+    (n,).
 
     A sum of d products in any order is off by d/2 eps of their absolute sum at most (Higham 2002, section 3.1);
     placing, and the other terms of a squared distance, add a few eps. Where numbers overflow or underflow, it is
@@ -238,7 +240,7 @@ def _in_threads(fill: Callable[[slice], None], n: int, step: int) -> None:
 
 
 def _as_bytes(x: Features) -> NDArray[np.void]:
-    """Each row of (n, d) as one value (n,)."""
+    """Return each row of (n, d) as one value (n,)."""
     return np.ascontiguousarray(x).view(np.dtype((np.void, x.shape[1] * x.itemsize)))[:, 0]
 
 
@@ -247,7 +249,7 @@ def _nothing(n: int) -> Found:
 
 
 def _merge(a: Found, b: Found, k: int) -> Found:
-    """The k best of two results; of equals those of `a`."""
+    """Return the k best of two results; of equals those of `a`."""
     similarities, ids = (np.concatenate(both, axis=1) for both in zip(a, b, strict=True))
     order = np.argsort(-similarities, axis=1, kind="stable")[:, :k]
     return np.take_along_axis(similarities, order, axis=1), np.take_along_axis(ids, order, axis=1)

@@ -29,8 +29,8 @@ class Ranking:
         return max(self.scores, key=self.scores.__getitem__)
 
     def intervals(self, groups: Groups = None, draws: int = 2000, seed: int = 0) -> dict[str, Interval]:
-        """The scores with 95 % intervals over groups, then images. They are of each reading alone: the best of many
-        looks better on train than it is, which is what test is for."""
+        """Return the scores with 95 % intervals over groups, then images. They are of each reading alone: the best of
+        many looks better on train than it is, which is what test is for."""
         return {reading: bootstrap(right, groups, draws, seed) for reading, right in self.right.items()}
 
 
@@ -43,7 +43,7 @@ def rank_readings(
     seed: int = 0,
     tick: Callable[[], object] = lambda: None,
 ) -> Ranking:
-    """Every image of train is classified by each reading once, by a probe fitted on the folds that it is not in.
+    """Return every image of train is classified by each reading once, by a probe fitted on the folds that it is not in.
 
     readings: names and features (n, d) of all of train, taken one after the other, so that they need not fit into
     memory together. probes: of several, each reading has the one that is best for it. groups, count: see

@@ -53,7 +53,7 @@ def select(candidates: Mapping[str, Candidate], labels: ArrayLike, held_out: Arr
 
 
 def refit(candidates: Mapping[str, Candidate], name: str, labels: ArrayLike) -> BaseEstimator:
-    """A fitted copy of the candidate `name`, on all of train."""
+    """Return a fitted copy of the candidate `name`, on all of train."""
     y = _rows(candidates, labels)
     estimator, x = candidates[name]
     return clone(estimator).fit(x, y)
@@ -83,14 +83,14 @@ def nested(
 
 
 def strongest(selections: Mapping[str, Selection]) -> str:
-    """The baseline to beat: the one that did best on held-out images of train, the first of equals."""
+    """Return the baseline to beat: the one that did best on held-out images of train, the first of equals."""
     if not selections:
         raise ValueError("selections are empty, expected one or more; select each baseline on train first.")
     return max(selections, key=lambda name: selections[name].score)
 
 
 def cross(features: Mapping[str, NDArray[np.floating]], space: Mapping[str, BaseEstimator]) -> dict[str, Candidate]:
-    """Every feature with every estimator, named "feature/estimator"."""
+    """Return every feature with every estimator, named "feature/estimator"."""
     return {f"{f}/{e}": (estimator, x) for f, x in features.items() for e, estimator in space.items()}
 
 

@@ -7,7 +7,8 @@ from numpy.typing import ArrayLike, NDArray
 
 
 def deal_rows(rows: int, rank: int, world: int) -> NDArray[np.int64]:
-    """The row numbers that process `rank` of `world` scores: neighbouring ones, nearly as many for each, none twice.
+    """Return the row numbers that process `rank` of `world` scores: neighbouring ones, nearly as many for each, none
+    twice.
 
     Where there are fewer rows than processes some get none.
     """

@@ -62,8 +62,8 @@ Groups = ArrayLike | Mapping[str, ArrayLike] | None
 def bootstrap(
     scores: ArrayLike, groups: Groups = None, draws: int = 2000, seed: int = 0, level: float = 0.95
 ) -> Interval:
-    """The mean of per-image `scores` (n,), or of several runs (seeds, n), with a percentile bootstrap interval (Efron
-    1979).
+    """Return the mean of per-image `scores` (n,), or of several runs (seeds, n), with a percentile bootstrap interval
+    (Efron 1979).
 
     What is drawn with replacement, from the outside in:
 
@@ -88,7 +88,7 @@ def paired(
     seed: int = 0,
     level: float = 0.95,
 ) -> Difference:
-    """The mean of `scores_a - scores_b` over the same images, resampled as in `bootstrap`.
+    """Return the mean of `scores_a - scores_b` over the same images, resampled as in `bootstrap`.
 
     Each is (n,) or (seeds, n): run i of one is compared with run i of the other, a single run with every run.
     """
@@ -225,7 +225,7 @@ def _starts(counts: NDArray[np.intp]) -> NDArray[np.intp]:
 
 
 def _cut(drawn: NDArray[np.intp], counts: NDArray[np.intp], few: int) -> Iterator[tuple[NDArray[np.intp], slice]]:
-    """The groups of a few resamples at a time, and which those are."""
+    """Yield the groups of a few resamples at a time, and which those are."""
     ends = np.cumsum(counts)
     for first in range(0, len(counts), few):
         last = min(first + few, len(counts))

@@ -34,7 +34,7 @@ COMMANDS = {
 
 
 def build_parser(command: str | None) -> argparse.ArgumentParser:
-    """The parser; only the arguments of `command` are filled in."""
+    """Return the parser; only the arguments of `command` are filled in."""
     parser = argparse.ArgumentParser(
         prog="randfeat",
         description="Features, samples and likelihoods from random-order autoregressive image generators.",
@@ -54,7 +54,7 @@ def build_parser(command: str | None) -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs a command; returns the exit code. An error is one sentence on standard error."""
+    """Run a command; returns the exit code. An error is one sentence on standard error."""
     words = list(sys.argv[1:] if argv is None else argv)
     command = next((word for word in words if not word.startswith("-")), None)
     args, unknown = build_parser(command).parse_known_args(words)
@@ -65,8 +65,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def spoken(program: str, run: Callable[[], int | None], how_to_resume: str, debug: bool = False) -> int:
-    """The exit code of a program: what `run` returns, 1 after an error, which is one sentence on standard error unless
-    it is debugged, or 130 after Ctrl-C."""
+    """Return the exit code of a program: what `run` returns, 1 after an error, which is one sentence on standard error
+    unless it is debugged, or 130 after Ctrl-C."""
     try:
         code = run() or 0
         sys.stdout.flush()

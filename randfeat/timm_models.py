@@ -90,7 +90,7 @@ class Backbone(nn.Module):
         self.reset_classifier(num_classes, global_pool)
 
     def _cut(self, depth: int) -> None:
-        """Removes all of the generator that a reading down to block `depth` leaves idle."""
+        """Remove all of the generator that a reading down to block `depth` leaves idle."""
         kept: Any = self.generator
         in_second_half = self.spec.stream == "query" and hasattr(kept, "cross_blocks")
         blocks = "cross_blocks" if in_second_half else "blocks"
@@ -211,7 +211,7 @@ class Backbone(nn.Module):
     def prune_intermediate_layers(
         self, indices: int | list[int] = 1, prune_norm: bool = False, prune_head: bool = True
     ) -> list[int]:
-        """Removes the blocks below the deepest of `indices`, and the classifier. Returns the indices from 0.
+        """Remove the blocks below the deepest of `indices`, and the classifier. Returns the indices from 0.
 
         prune_norm: the norm of `forward_intermediates` has no parameters, so it stays.
         """
@@ -229,7 +229,7 @@ class Backbone(nn.Module):
                 module.checkpointing = enable
 
     def no_weight_decay(self) -> set[str]:
-        """The tables that are looked up: decay would shrink the rows of tokens that a data set has not."""
+        """Return the tables that are looked up: decay would shrink the rows of tokens that a data set has not."""
         tables = ("embedding.weight", "instruction")
         return {name for name, _ in self.named_parameters() if name.endswith(tables)}
 
@@ -263,14 +263,15 @@ def _taken(indices: int | Sequence[int] | None, depth: int) -> list[int]:
 
 
 def wrap(model: Pipeline, **keywords: Any) -> nn.Module:
-    """A pipeline as a model of timm, `Backbone` (or with `features_only=True` what timm makes of it), on a copy of its
-    weights. keywords: those of `Backbone`, and timm's `features_only` and `out_indices`.
+    """Return a pipeline as a model of timm, `Backbone` (or with `features_only=True` what timm makes of it), on a copy
+    of its weights. keywords: those of `Backbone`, and timm's `features_only` and `out_indices`.
     """
     return _wrapped(copy.deepcopy(model), keywords)
 
 
 def randfeat(pretrained: bool = False, *, source: str | Path | None = None, **keywords: Any) -> nn.Module:
-    """The entry of a model of one's own, `wrap(load(source))`. Its weights are those of the source in any case."""
+    """Return the entry of a model of one's own, `wrap(load(source))`. Its weights are those of the source in any
+    case."""
     if source is None:
         raise ValueError('say which model, timm.create_model("randfeat", source=...), as randfeat.load takes it')
     for name in ("pretrained_cfg", "pretrained_cfg_overlay"):  # of this name, whatever the source
@@ -321,7 +322,7 @@ default_cfgs = generate_default_cfgs(
 
 
 def _published(size: str) -> Callable[..., nn.Module]:
-    """The entry of a published size: its weights by `load`, or fresh ones."""
+    """Return the entry of a published size: its weights by `load`, or fresh ones."""
 
     def entry(
         pretrained: bool = False, pretrained_cfg: Any = None, pretrained_cfg_overlay: Any = None, **keywords: Any

@@ -105,7 +105,7 @@ class _Head(nn.Module):
 
 
 def as_dense(x: Dense) -> list[NDArray[np.floating]]:
-    """The layers of `x`, checked: finite, of one shape (n, D, h, w)."""
+    """Return the layers of `x`, checked: finite, of one shape (n, D, h, w)."""
     layers = [x] if isinstance(x, np.ndarray) else list(x)
     shapes = {np.shape(layer) for layer in layers}
     if len(shapes) != 1 or len(next(iter(shapes))) != 4 or 0 in next(iter(shapes)):
@@ -116,7 +116,7 @@ def as_dense(x: Dense) -> list[NDArray[np.floating]]:
 
 
 def read_dense(layers: Sequence[NDArray[np.floating]], rows: NDArray[np.intp] | slice) -> Tensor:
-    """The mean of layers at these rows, float32 (B, D, h, w)."""
+    """Return the mean of layers at these rows, float32 (B, D, h, w)."""
     total = layers[0][rows].astype(np.float32)
     for layer in layers[1:]:
         total += layer[rows]
@@ -124,6 +124,6 @@ def read_dense(layers: Sequence[NDArray[np.floating]], rows: NDArray[np.intp] | 
 
 
 def dense_blocks(layers: Sequence[NDArray[np.floating]], size: int) -> Iterator[Tensor]:
-    """All images in order, `size` at a time."""
+    """Yield all images in order, `size` at a time."""
     for start in range(0, len(layers[0]), size):
         yield read_dense(layers, slice(start, start + size))

@@ -83,7 +83,7 @@ class Recipe:
         return [(rate, decay) for rate in self.learning_rates for decay in self.weight_decays]
 
     def only(self, learning_rate: float, weight_decay: float) -> "Recipe":
-        """The same for a single head."""
+        """Return the same for a single head."""
         return replace(self, learning_rates=(learning_rate,), weight_decays=(weight_decay,))
 
     def steps(self, images: int) -> int:
@@ -95,7 +95,7 @@ class Recipe:
 
 
 def schedule(step: int, steps: int, warmup: float) -> float:
-    """A rise from 0 to 1 in the first share `warmup` of `steps`, then half a cosine back to 0."""
+    """Return a rise from 0 to 1 in the first share `warmup` of `steps`, then half a cosine back to 0."""
     rising = warmup * steps
     if step < rising:
         return step / rising

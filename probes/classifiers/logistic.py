@@ -114,11 +114,11 @@ class _Objective:
         return (self.factor.T @ solution).numpy().ravel()
 
     def solution(self, variables: NDArray[np.float64]) -> Tensor:
-        """The weights, with the biases as their last row."""
+        """Return the weights, with the biases as their last row."""
         return torch.linalg.solve_triangular(self.factor.T, torch.from_numpy(variables.reshape(self.shape)), upper=True)
 
     def _cross_entropy(self, solution: Tensor) -> tuple[float, Tensor]:
-        """The mean over images, and its gradient (d + 1, classes)."""
+        """Return the mean over images, and its gradient (d + 1, classes)."""
         solution = solution.to(self.dtype).to(self.x.device)
         weight, bias = solution[:-1].T.contiguous(), solution[-1]
         loss, gradient = 0.0, torch.zeros(self.shape, dtype=torch.float64)

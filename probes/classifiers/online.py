@@ -32,7 +32,8 @@ Transform: TypeAlias = "Callable[[Image.Image], Tensor]"
 
 
 def augmentation(size: int) -> Transform:
-    """A random crop (8 to 100 % of the area, sides 3:4 to 4:3) at `size` by bicubic resampling, half of them mirrored.
+    """Return a random crop (8 to 100 % of the area, sides 3:4 to 4:3) at `size` by bicubic resampling, half of them
+    mirrored.
 
     MAE's and DINOv2's linear probes train with it (arXiv 2111.06377, 2304.07193); MAE's own code differs in what it
     does when the first box that it draws does not fit into the image.
@@ -42,7 +43,8 @@ def augmentation(size: int) -> Transform:
 
 
 def centre_crop(size: int) -> Transform:
-    """The middle of the image, after its short side is made 8/7 of `size` (256 for 224) by bicubic resampling."""
+    """Return the middle of the image, after its short side is made 8/7 of `size` (256 for 224) by bicubic
+    resampling."""
     resize = transforms.Resize(round(size * 8 / 7), interpolation=InterpolationMode.BICUBIC, antialias=True)
     return transforms.Compose([resize, transforms.CenterCrop(size), *_AS_TENSOR])
 
@@ -87,7 +89,7 @@ def train_online(
     workers: int = 0,
     images_at_once: int = 64,
 ) -> Heads:
-    """The heads of `recipe` for every feature that `encode` gives, trained on random crops of all images."""
+    """Return the heads of `recipe` for every feature that `encode` gives, trained on random crops of all images."""
     y = as_labels(labels, len(images))
     classes = two_or_more_classes(y)
     codes = torch.from_numpy(np.searchsorted(classes, y)).to(device)
@@ -115,7 +117,8 @@ def score_online(
     workers: int = 0,
     images_at_once: int = 64,
 ) -> NDArray[np.bool_]:
-    """Whether each head is right (trials, n) on centre crops; a class that training did not show is a mistake."""
+    """Return whether each head is right (trials, n) on centre crops; a class that training did not show is a
+    mistake."""
     y = as_labels(labels, len(images))
     plan = [np.arange(len(y))[start : start + images_at_once] for start in range(0, len(y), images_at_once)]
     crops = _crops(images, plan, centre_crop(size), 0, workers, images_at_once)
@@ -150,7 +153,7 @@ def _crops(
     workers: int,
     images_at_once: int,
 ) -> Iterator[Tensor]:
-    """The images of all steps, at most `images_at_once` together and never of two steps."""
+    """Return the images of all steps, at most `images_at_once` together and never of two steps."""
     parts = (
         [(step, int(row)) for row in rows[start : start + images_at_once]]
         for step, rows in enumerate(plan)

@@ -23,7 +23,7 @@ SCALINGS: dict[str, Callable[[], TransformerMixin]] = {
 
 
 def scaling(name: str) -> TransformerMixin:
-    """A fresh transformer of features (n, d).
+    """Return a fresh transformer of features (n, d).
 
     "none" leaves them; "standard" gives each dimension mean 0 and variance 1 (a constant one becomes 0);
     "l2" gives each image norm 1 (a zero vector stays 0); "center-l2" does so after removing the mean; "whitened" leaves

@@ -68,7 +68,7 @@ class Heads:
         return [Trial(name, *pair) for name in self.stacks for pair in self.recipe.pairs]
 
     def head(self, trial: Trial) -> TrainedHead:
-        """The fitted classifier of one trial; its clone trains that head alone."""
+        """Return the fitted classifier of one trial; its clone trains that head alone."""
         pair = (trial.learning_rate, trial.weight_decay)
         made = TrainedHead(self.recipe.only(*pair), self.seed, self.device)
         made.classes_ = self.classes
@@ -77,7 +77,7 @@ class Heads:
         return made
 
     def correct(self, batch: Mapping[str, Tensor], labels: NDArray[Any]) -> NDArray[np.bool_]:
-        """Whether each head (trials, B) is right on features (B, d) by name.
+        """Return whether each head (trials, B) is right on features (B, d) by name.
 
         A class that training did not show is a mistake, and so is all that a diverged head says.
         """
@@ -180,7 +180,7 @@ def _read(x: NDArray[np.floating], rows: NDArray[np.intp]) -> Tensor:
 
 
 def _length(features: Mapping[str, NDArray[Any]]) -> int:
-    """How many images all features are of."""
+    """Return how many images all features are of."""
     lengths = {name: len(x) for name, x in features.items()}
     if len(set(lengths.values())) != 1:
         raise ValueError(f"features have {lengths or 'no'} rows, expected one number for all; read the same images.")

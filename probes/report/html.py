@@ -65,7 +65,7 @@ def write_report(
     comparisons: Sequence[Comparison] | None = None,
     title: str = "Measurements",
 ) -> Path:
-    """Writes out/report.html and, as PNG files, out/plots/; returns the path of the page, which is written last.
+    """Write out/report.html and, as PNG files, out/plots/; returns the path of the page, which is written last.
 
     pictures: the path of an image, as records have it -> its picture; None shows no images. charts: more pictures.
     comparisons: what `compare` made of the records, which it is asked for if None.
@@ -112,7 +112,7 @@ class _Figures:
         self._folder, self._left = folder, _EMBEDDED
 
     def add(self, name: str, title: str, caption: str, content: bytes) -> _Shown:
-        """A PNG file."""
+        """Return a PNG file."""
         write_bytes(self._folder / f"{name}.png", content)
         with Image.open(io.BytesIO(content)) as picture:
             size, dpi = picture.size, float(picture.info.get("dpi", (_CSS_DPI,))[0])
@@ -132,7 +132,7 @@ class _Figures:
 
 
 def _light(picture: Image.Image, content: bytes) -> tuple[str, bytes]:
-    """A PNG as it is or, of photographs, a smaller JPEG."""
+    """Return a PNG as it is or, of photographs, a smaller JPEG."""
     if len(content) > _HEAVY:
         buffer = io.BytesIO()
         picture.convert("RGB").save(buffer, "JPEG", quality=88, subsampling=0)
@@ -187,7 +187,7 @@ def _made_with(records: Sequence[Record]) -> list[str]:
 
 
 def _task(records: list[Record], own: _Figures) -> dict[str, Any]:
-    """The table of a task and the plot of its headline."""
+    """Return the table of a task and the plot of its headline."""
     records = sorted(records, key=lambda record: record.is_baseline)
     task, headline = records[0].task, records[0].headline
     metrics = list(dict.fromkeys(metric for record in records for metric in record.scores))
@@ -212,7 +212,7 @@ def _task(records: list[Record], own: _Figures) -> dict[str, Any]:
 
 
 def _differences(claims: Sequence[Comparison], own: _Figures) -> dict[str, Any] | None:
-    """The comparisons, a plot for each task."""
+    """Return the comparisons, a plot for each task."""
     if not claims:
         return None
     figures = []
@@ -234,7 +234,7 @@ def _differences(claims: Sequence[Comparison], own: _Figures) -> dict[str, Any] 
 def _contender(
     name: str, records: Sequence[Record], charts: Sequence[_Shown], pictures: Pictures | None, own: _Figures
 ) -> dict[str, Any]:
-    """All that is known of one contender, task by task."""
+    """Return all that is known of one contender, task by task."""
     mine = [record for record in records if record.name == name and not record.is_baseline]
     parts = [
         {
@@ -293,7 +293,7 @@ def _title(task: str) -> str:
 
 
 def _spelt(metric: str) -> str:
-    """A metric as papers write it."""
+    """Return a metric as papers write it."""
     return _METRICS.get(metric, metric.replace("recall_at_", "Recall@"))
 
 

@@ -28,7 +28,7 @@ _SETTING = re.compile(r"(?P<rest>.*?) ?(?P<name>\w+)=(?P<value>-?\d+(\.\d+)?(e[-
 def curves(
     lines: Mapping[str, Mapping[str, Interval]], xlabel: str = "layer", ylabel: str = "held-out accuracy, %"
 ) -> Figure:
-    """One line with a band, the interval, for each name; the keys inside are the places along x, in order.
+    """Return one line with a band, the interval, for each name; the keys inside are the places along x, in order.
 
     A place that a line has no interval for is left out of it.
     """

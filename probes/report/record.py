@@ -106,7 +106,7 @@ class Record:
         return f"{self.task}-{slug}-{digest}"
 
     def save(self, directory: str | Path) -> Path:
-        """Writes JSON, arrays and the row in results.csv; returns the path of the JSON, which is written last.
+        """Write JSON, arrays and the row in results.csv; returns the path of the JSON, which is written last.
 
         A record of the same task and name is replaced. No file is ever half written.
         """
@@ -124,7 +124,7 @@ class Record:
 
     @classmethod
     def load(cls, path: str | Path) -> "Record":
-        """Opens the JSON that `save` wrote, and its arrays. Raises a FileNotFoundError, or a ValueError for a file that
+        """Open the JSON that `save` wrote, and its arrays. Raises a FileNotFoundError, or a ValueError for a file that
         is no record."""
         path = Path(path)
         try:
@@ -168,7 +168,7 @@ class Comparison:
 
 
 def load_all(directory: str | Path) -> list[Record]:
-    """The records of a directory in the order of results.csv, without any whose replacement was interrupted."""
+    """Return the records of a directory in the order of results.csv, without any whose replacement was interrupted."""
     path = Path(directory) / RESULTS
     if not path.exists():
         raise FileNotFoundError(f"there is no {RESULTS} in {directory}; give the folder that a probe wrote.")
@@ -178,8 +178,8 @@ def load_all(directory: str | Path) -> list[Record]:
 
 
 def strongest_baseline(records: Sequence[Record], metric: str) -> Record | None:
-    """The baseline of one task that was best on held-out images of train, or, where nothing is held out (retrieval,
-    clusters), the one with the highest score, which is the hardest to beat. The first of equals."""
+    """Return the baseline of one task that was best on held-out images of train, or, where nothing is held out
+    (retrieval, clusters), the one with the highest score, which is the hardest to beat. The first of equals."""
     baselines = [record for record in records if record.is_baseline and metric in record.scores]
     if not baselines:
         return None
@@ -226,7 +226,7 @@ def compare(records: Sequence[Record], seed: int = 0, level: float = 0.95) -> li
 
 
 def runs_of(record: Record, metric: str) -> NDArray[np.float64]:
-    """The score of each test image in one metric, (n,), or (runs, n) where there are several runs."""
+    """Return the score of each test image in one metric, (n,), or (runs, n) where there are several runs."""
     own = "" if metric == record.headline else f" {metric}"
     found = record.arrays.get(f"runs{own}", record.arrays.get(f"right{own}"))
     if found is None:
@@ -264,7 +264,7 @@ def percent(score: Interval | None) -> str:
 
 
 def made_with() -> dict[str, str]:
-    """The versions of what computes, and the git commit of these files where they lie in a checkout."""
+    """Return the versions of what computes, and the git commit of these files where they lie in a checkout."""
     found = {}
     for package in _PACKAGES:
         try:
@@ -276,7 +276,7 @@ def made_with() -> dict[str, str]:
 
 
 def _git_commit(folder: Path) -> str | None:
-    """The commit of the repository that tracks this file, with "-dirty" where files were changed since."""
+    """Return the commit of the repository that tracks this file, with "-dirty" where files were changed since."""
     try:
         for command in (
             ["ls-files", "--error-unmatch", "record.py"],

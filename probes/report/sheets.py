@@ -124,7 +124,7 @@ def rows_of(rows: Sequence[Sequence[Cell | None]], names: Sequence[str] = ()) ->
 
 
 def fitted(picture: Image.Image, side: int) -> Image.Image:
-    """The whole picture in a square; one that is much smaller is magnified pixel by pixel."""
+    """Return the whole picture in a square; one that is much smaller is magnified pixel by pixel."""
     scale = side / max(picture.size)
     width, height = (max(1, round(length * scale)) for length in picture.size)
     filters = Image.Resampling
@@ -221,7 +221,7 @@ def _joined(pair: Matched, side: int) -> Image.Image:
 
 
 def _font() -> ImageFont.FreeTypeFont:
-    """The one that charts are written in, which has most alphabets."""
+    """Return the one that charts are written in, which has most alphabets."""
     return ImageFont.truetype(str(Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")), 10)
 
 
@@ -245,7 +245,7 @@ def _write(
 
 
 def _cut(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
-    """The text, or as much of its beginning as fits, with dots for the rest."""
+    """Return the text, or as much of its beginning as fits, with dots for the rest."""
     if font.getlength(text) <= width:
         return text
     kept = next((n for n in range(len(text), 0, -1) if font.getlength(text[:n] + "…") <= width), 0)

@@ -16,7 +16,7 @@ DPI = 144
 
 
 def png(figure: Figure) -> bytes:
-    """A PNG file, as large as what is drawn."""
+    """Return a PNG file, as large as what is drawn."""
     buffer = io.BytesIO()
     with warnings.catch_warnings():  # a class may be named in a script that the font has not: it is drawn as boxes
         warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)
@@ -48,7 +48,7 @@ def legend(ax: Axes, lines: int) -> None:
 
 
 def text(name: str, longest: int = LONGEST) -> str:
-    """A name as matplotlib takes it for plain text, and for one that belongs into a legend."""
+    """Return a name as matplotlib takes it for plain text, and for one that belongs into a legend."""
     plain = " ".join(name.split())
     if len(plain) > longest:
         plain = f"{plain[: longest * 2 // 3].rstrip()}…{plain[-(longest // 3) :].lstrip()}"

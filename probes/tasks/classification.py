@@ -104,14 +104,14 @@ def _by_recipe(data: FeatureSet, how: Protocol) -> Measured:
 
 
 def recipe_of(how: Protocol) -> Recipe:
-    """The published recipe that is asked for."""
+    """Return the published recipe that is asked for."""
     if how.recipe not in RECIPES:
         raise ValueError(f"recipe {how.recipe!r} is unknown, expected one of {', '.join(RECIPES)}.")
     return getattr(Recipe, how.recipe)()
 
 
 def spelled(trial: Trial) -> str:
-    """A trial as the name of a candidate."""
+    """Return a trial as the name of a candidate."""
     return f"{trial.features}/lr={trial.learning_rate:g} wd={trial.weight_decay:g}"
 
 
@@ -155,7 +155,8 @@ def _fewshot(data: FeatureSet, how: Protocol, space: Space | None) -> Measured:
 
 
 def _retrieval(data: FeatureSet, how: Protocol, space: Space | None) -> Measured:
-    """Each test image among all others of test, by cosine; the reading and its scaling chosen by MAP@R on train."""
+    """Return each test image among all others of test, by cosine; the reading and its scaling chosen by MAP@R on
+    train."""
     test = data.test
     scalings = tuple(SCALINGS) if how.search else ("none",)
     names = [f"{reading}/{name}" for reading in test.features for name in scalings if name != "l2"]  # cosine does so
@@ -214,7 +215,7 @@ class _Choice(NamedTuple):
 
 
 def _choose(data: FeatureSet, space: Space, how: Protocol) -> _Choice:
-    """The best of readings x space on held-out images of train; the first where nothing can be held out. Without
+    """Return the best of readings x space on held-out images of train; the first where nothing can be held out. Without
     `how.search` a single candidate is not scored there: on large data that takes as long as test."""
     alone = len(space) == len(data.train.features) == 1 and not how.search
     held = None if alone else held_out(data, how)
@@ -225,7 +226,7 @@ def _choose(data: FeatureSet, space: Space, how: Protocol) -> _Choice:
 
 
 def _fitted(data: FeatureSet, space: Space, name: str) -> tuple[Any, str]:
-    """The candidate of a name fitted on all of train, and the reading that it reads."""
+    """Return the candidate of a name fitted on all of train, and the reading that it reads."""
     probe = refit(cross(data.train.features, space), name, data.train.labels)
     return (probe, name[: -len(_estimator_of(name, space)) - 1])
 
@@ -239,7 +240,7 @@ def _first(data: FeatureSet, space: Space) -> str:
 
 
 def held_out(data: FeatureSet, how: Protocol) -> NDArray[np.bool_] | None:
-    """The images of train to choose on; None, with a warning, where there are too few to choose at all."""
+    """Return the images of train to choose on; None, with a warning, where there are too few to choose at all."""
     train = data.train
     try:
         mask = hold_out(train.labels, train.groups, how.held_out, how.seed)
@@ -259,7 +260,7 @@ def held_out(data: FeatureSet, how: Protocol) -> NDArray[np.bool_] | None:
 
 
 def _scaled(data: FeatureSet, name: str, part: Labelled) -> NDArray[np.floating]:
-    """The reading and scaling of a candidate, the scaling fitted on train, without labels."""
+    """Return the reading and scaling of a candidate, the scaling fitted on train, without labels."""
     reading, _, how = name.rpartition("/")
     if how == "none":
         return np.asarray(part.features[reading])
@@ -278,7 +279,7 @@ def _clusters(data: FeatureSet, name: str, part: Labelled, seed: int) -> NDArray
 def _agreement(
     score: Callable[[NDArray, NDArray], float], part: Labelled, clusters: NDArray[np.int64], how: Protocol
 ) -> Interval:
-    """An agreement of labels and clusters, which no image has of its own, with the interval of a jackknife.
+    """Return an agreement of labels and clusters, which no image has of its own, with the interval of a jackknife.
 
     Groups are left out one at a time, or `_BLOCKS` random blocks of images. A bootstrap would draw images twice, and
     two equal images always agree.

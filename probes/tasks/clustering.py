@@ -15,7 +15,7 @@ from ..neighbors import unit
 def kmeans(
     x: ArrayLike, clusters: int, spherical: bool = False, redos: int = 10, iterations: int = 50, seed: int = 0
 ) -> NDArray[np.int64]:
-    """The cluster (n,) in 0..clusters-1 of each row of `x` (n, d), by k-means over all rows (faiss).
+    """Return the cluster (n,) in 0..clusters-1 of each row of `x` (n, d), by k-means over all rows (faiss).
 
     spherical: rows and centroids have norm 1, and the nearest centroid is that of the largest cosine.
     redos: random starts, of which the one with the lowest loss is kept. The same arguments give the same clusters.
@@ -58,7 +58,7 @@ def cluster_scores(labels: ArrayLike, clusters: ArrayLike) -> dict[str, float]:
 
 
 def well_clustered(labels: ArrayLike, clusters: ArrayLike) -> NDArray[np.bool_]:
-    """Whether each image's cluster stands for its label (n,), when each cluster stands for one label at most.
+    """Return whether each image's cluster stands for its label (n,), when each cluster stands for one label at most.
 
     Of all such matchings of clusters with labels it is the one with the most hits (Kuhn 1955). With more clusters than
     labels some stand for none, and their images count as wrong.

@@ -74,7 +74,7 @@ class PCK:
         return self.found[rows] / self.points[rows, None]
 
     def _rows(self, category: str | None) -> NDArray[np.intp]:
-        """The pairs of a category, or all, that have points."""
+        """Return the pairs of a category, or all, that have points."""
         rows = np.flatnonzero((self.points > 0) & (True if category is None else self.categories == category))
         if not len(rows):
             raise ValueError(
@@ -84,7 +84,8 @@ class PCK:
 
 
 def read_spair(root: str | Path, split: str = "test") -> list[Pair]:
-    """The pairs of the folder SPair-71k (Min et al. 2019, arXiv 1908.10543), by PairAnnotation/<split>/*.json."""
+    """Return the pairs of the folder SPair-71k (Min et al. 2019, arXiv 1908.10543), by
+    PairAnnotation/<split>/*.json."""
     folder = Path(root)
     files = sorted((folder / "PairAnnotation" / split).glob("*.json"))
     if not files:

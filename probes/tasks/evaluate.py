@@ -21,7 +21,7 @@ _USUAL = Protocol()
 
 
 def evaluate(data: FeatureSet, task: str, how: Protocol = _USUAL, space: Space | None = None) -> Record:
-    """The record of one task: "knn", "linear", "attentive", "fewshot", "retrieval" or "cluster".
+    """Return the record of one task: "knn", "linear", "attentive", "fewshot", "retrieval" or "cluster".
 
     space: estimators to choose from, instead of the task's own, for "linear" and "attentive".
 
@@ -47,8 +47,8 @@ def evaluate_online(
     workers: int = 0,
     images_at_once: int = 64,
 ) -> Record:
-    """The record of "linear" by `how.recipe`, with features computed anew from random crops in every epoch, as the
-    published numbers were; test is seen in centre crops.
+    """Return the record of "linear" by `how.recipe`, with features computed anew from random crops in every epoch, as
+    the published numbers were; test is seen in centre crops.
 
     data: without features. images: of train and of test, pictures or paths. encode, size, workers, images_at_once: of
     `train_online`. With `how.search` heads are trained twice, to choose and then on all of train; else the recipe's
@@ -86,9 +86,9 @@ def evaluate_pairs(
     chosen: str = "",
     search: Mapping[str, float] | None = None,
 ) -> Record:
-    """The record of "correspondence". Every pair counts alike, however many points it has; so does every category in
-    `per_class`. paths: a name for each pair, of which those without a point are left out. chosen, search: as in
-    `Record`, on other pairs."""
+    """Return the record of "correspondence". Every pair counts alike, however many points it has; so does every
+    category in `per_class`. paths: a name for each pair, of which those without a point are left out. chosen,
+    search: as in `Record`, on other pairs."""
     kept, scores = found.points > 0, found.scores()
     names = [f"pck@{alpha:g}" for alpha in found.alphas]
     right = dict(zip(names, scores.T, strict=True))
@@ -119,7 +119,7 @@ def evaluate_likelihood(
     settings: Mapping[str, Any] | None = None,
     seconds: float = 0.0,
 ) -> Record:
-    """The record of "likelihood", classification without training. Its headline is the largest number of orders.
+    """Return the record of "likelihood", classification without training. Its headline is the largest number of orders.
 
     data: without features. predicted: by number of orders the labels of the test images as text, (n,), or (runs, n)
     from as many sets of orders. seconds: that it took to predict them.
@@ -251,10 +251,10 @@ def _per_class(right: NDArray[np.floating], labels: NDArray[Any]) -> dict[str, f
 
 
 def _plain(values: NDArray[Any]) -> NDArray[Any]:
-    """An array that np.load opens without pickle."""
+    """Return an array that np.load opens without pickle."""
     return values.astype(str) if values.dtype.kind == "O" else values
 
 
 def _only(encode: Callable[[Any], Any], reading: str) -> Callable[[Any], Any]:
-    """The same encoder for one of its features."""
+    """Return the same encoder for one of its features."""
     return lambda pixels: {reading: encode(pixels)[reading]}

@@ -20,7 +20,7 @@ def few_shot(
     seed: int = 0,
     estimator: BaseEstimator | None = None,
 ) -> NDArray[np.bool_]:
-    """Whether each test image is classified right (n_test, draws), fitting on `shots` images per class.
+    """Return whether each test image is classified right (n_test, draws), fitting on `shots` images per class.
 
     The draws depend on `train_y`, `shots` and `seed` only (see `draw_shots`), so two features see the same
     images: compare them by `paired(a.T, b.T)`, which resamples the draws too, and report `spread(a.mean(0))`.

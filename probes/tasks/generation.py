@@ -60,8 +60,8 @@ def see(evaluator: Evaluator, pictures: Iterable[Image.Image], count: int, batch
 
 
 def measure_quality(samples: EvaluatorOutput, reference: EvaluatorOutput, evaluator: str) -> Quality:
-    """The numbers, of samples beside a reference that the same evaluator saw. Raises a ValueError for fewer than four
-    pictures of either."""
+    """Return the numbers, of samples beside a reference that the same evaluator saw. Raises a ValueError for fewer than
+    four pictures of either."""
     from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
     from torch_fidelity.metric_isc import isc_features_to_metric
     from torch_fidelity.metric_prc import prc_features_to_metric

@@ -23,7 +23,7 @@ class LabelledFolder:
 
 
 def label_maps(root: str | Path, split: str) -> LabelledFolder:
-    """The images of a `split` that have label maps, in one of two layouts.
+    """Return the images of a `split` that have label maps, in one of two layouts.
 
     Pascal VOC: `ImageSets/Segmentation/<split>.txt` names them, `JPEGImages/` and `SegmentationClass/` hold them, 255
     is no label. ADE20K (scene parsing): `images/<split>/` and `annotations/<split>/` hold them, 0 is no label.
@@ -44,8 +44,8 @@ def label_maps(root: str | Path, split: str) -> LabelledFolder:
 
 
 def paired_maps(images: str | Path, maps: str | Path, ignore: int = 255) -> LabelledFolder:
-    """The images of a folder whose label maps lie in another, as PNG files of the same names; 255 is no label, unless
-    `ignore` says otherwise. Images without a map are left aside, a map without an image is an error."""
+    """Return the images of a folder whose label maps lie in another, as PNG files of the same names; 255 is no label,
+    unless `ignore` says otherwise. Images without a map are left aside, a map without an image is an error."""
     image_folder, map_folder = Path(images), Path(maps)
     names = sorted(path.stem for path in map_folder.glob("*.png"))
     if not names:
@@ -86,7 +86,8 @@ def read_label_map(path: LabelMap, size: tuple[int, int] | None = None) -> NDArr
 
 
 def patch_labels(labels: NDArray[np.integer], grid: tuple[int, int], ignore: int) -> NDArray[np.int64]:
-    """The most frequent label of the pixels of each patch, (h, w) of labels (H, W); -1 where all pixels are ignored.
+    """Return the most frequent label of the pixels of each patch, (h, w) of labels (H, W); -1 where all pixels are
+    ignored.
 
     Of equally frequent labels the lowest.
     """

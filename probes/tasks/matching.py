@@ -41,6 +41,6 @@ def _lengths(target: Map, down: Map, across: Map) -> Map:
 
 
 def _enlarging(n: int, by: int) -> Map:
-    """The matrix (n * by, n) that interpolates linearly between the centres of n cells."""
+    """Return the matrix (n * by, n) that interpolates linearly between the centres of n cells."""
     place = np.clip((np.arange(n * by) + 0.5) / by - 0.5, 0, n - 1)
     return np.maximum(0, 1 - np.abs(place[:, None] - np.arange(n))).astype(np.float32)

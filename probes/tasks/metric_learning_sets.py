@@ -31,7 +31,7 @@ def second_half(labels: ArrayLike) -> NDArray[np.bool_]:
 
 
 def read_cub(root: str | Path) -> LabelledList:
-    """All images of the folder CUB_200_2011, by its images.txt and image_class_labels.txt."""
+    """Return all images of the folder CUB_200_2011, by its images.txt and image_class_labels.txt."""
     folder = Path(root)
     names, classes = (_table(folder / name, ("id", "value")) for name in ("images.txt", "image_class_labels.txt"))
     if [row[0] for row in names] != [row[0] for row in classes]:
@@ -41,7 +41,7 @@ def read_cub(root: str | Path) -> LabelledList:
 
 
 def read_cars(root: str | Path) -> LabelledList:
-    """All images of Cars196, by the cars_annos.mat in the folder."""
+    """Return all images of Cars196, by the cars_annos.mat in the folder."""
     from scipy.io import loadmat
     from scipy.io.matlab import MatReadError
 
@@ -55,7 +55,8 @@ def read_cars(root: str | Path) -> LabelledList:
 
 
 def read_sop(root: str | Path, part: str = "test") -> LabelledList:
-    """The "train" or "test" images of the folder Stanford_Online_Products, by its Ebay_train.txt or Ebay_test.txt."""
+    """Return the "train" or "test" images of the folder Stanford_Online_Products, by its Ebay_train.txt or
+    Ebay_test.txt."""
     if part not in ("train", "test"):
         raise ValueError(f"part {part!r} is unknown, expected train or test.")
     columns = ("image_id", "class_id", "super_class_id", "path")
@@ -65,7 +66,7 @@ def read_sop(root: str | Path, part: str = "test") -> LabelledList:
 
 
 def _table(file: Path, columns: tuple[str, ...]) -> list[list[str]]:
-    """The words of each line of a text file."""
+    """Return the words of each line of a text file."""
     rows = [line.split(maxsplit=len(columns) - 1) for line in _existing(file).read_text().splitlines() if line.strip()]
     for number, row in enumerate(rows):
         if len(row) != len(columns):

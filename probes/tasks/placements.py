@@ -29,17 +29,17 @@ class Placement:
 
 
 def stretched(size: Size) -> Placement:
-    """The whole picture fills the input, each side scaled by itself."""
+    """Return the whole picture fills the input, each side scaled by itself."""
     return Placement((1.0, 1.0), (0.0, 0.0), size)
 
 
 def centre_cropped(size: Size) -> Placement:
-    """The largest centred square of the picture is the input: resized by its shorter side, then cropped."""
+    """Return the largest centred square of the picture is the input: resized by its shorter side, then cropped."""
     return _centred(size, min(size))
 
 
 def padded(size: Size) -> Placement:
-    """The picture is centred in a square input: resized by its longer side, then padded."""
+    """Return the picture is centred in a square input: resized by its longer side, then padded."""
     return _centred(size, max(size))
 
 

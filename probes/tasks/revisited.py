@@ -31,7 +31,7 @@ class RevisitedQuery:
     junk: NDArray[np.intp]
 
     def crop(self, picture: Image.Image) -> Image.Image:
-        """The part of the query's picture that is to be read."""
+        """Return the part of the query's picture that is to be read."""
         left, top, right, bottom = self.box
         return picture.crop((round(left), round(top), round(right), round(bottom)))
 
@@ -50,7 +50,7 @@ class GroundTruth:
 
 
 def read_ground_truth(path: str | Path) -> GroundTruth:
-    """The published `gnd_roxford5k.pkl` or `gnd_rparis6k.pkl`, read by `read_pickle`."""
+    """Return the published `gnd_roxford5k.pkl` or `gnd_rparis6k.pkl`, read by `read_pickle`."""
     held = read_pickle(path)
     try:
         gallery = tuple(str(name) for name in held["imlist"])

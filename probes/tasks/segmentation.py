@@ -124,7 +124,7 @@ class LinearSegmenter(BaseEstimator):
             yield torch.einsum("bdhw,dc->bchw", image.to(self.device), weight) + bias[:, None, None]
 
     def predict(self, x: Dense, sizes: Sequence[tuple[int, int]]) -> Iterator[NDArray[Any]]:
-        """A label map (H, W) of each image, at its height and width in `sizes`."""
+        """Yield a label map (H, W) of each image, at its height and width in `sizes`."""
         for logits, size in zip(self.logits(x), sizes, strict=True):
             yield self._upsampled(logits, size)
 
@@ -138,7 +138,7 @@ class LinearSegmenter(BaseEstimator):
         return Segmentation(classes, confusion)
 
     def overlaps(self, x: Dense, maps: Sequence[LabelMap]) -> Overlaps:
-        """The same of each image by itself."""
+        """Return the same of each image by itself."""
         images = list(self._pairs(x, maps))
         classes = _classes(sum(images, Counter()), self.ignore)
         both, either = np.zeros((2, len(images), len(classes)), dtype=np.int64)

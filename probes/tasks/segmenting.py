@@ -40,8 +40,8 @@ def evaluate_segmentation(
     settings: Mapping[str, Any] | None = None,
     fingerprints: Mapping[str, str] | None = None,
 ) -> Record:
-    """The record of "segmentation": mIoU over all labelled pixels of test, with the interval of `Overlaps.scores`, and
-    the IoU of each class in `per_class`.
+    """Return the record of "segmentation": mIoU over all labelled pixels of test, with the interval of
+    `Overlaps.scores`, and the IoU of each class in `per_class`.
 
     A linear layer on normalised features, trained by AdamW in batches of 16 images for 20 epochs, or as many as make
     500 steps. ignore: the label that means none. Arrays "both" and "either" (n, classes) hold the pixels of `Overlaps`.

@@ -58,8 +58,8 @@ def warped_pck(
 
 
 def _draw(rng: np.random.Generator, turn: float, zoom: float, shift: float) -> tuple[NDArray, NDArray]:
-    """The matrix (2, 2) that points, less the centre of the image, are multiplied by, and the move as shares of its
-    sides."""
+    """Return the matrix (2, 2) that points, less the centre of the image, are multiplied by, and the move as shares of
+    its sides."""
     angle = math.radians(turn) * rng.uniform(-1, 1)
     scale = zoom ** rng.uniform(-1, 1)
     matrix = scale * np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
@@ -72,7 +72,7 @@ def _moved(points: NDArray, matrix: NDArray, move: NDArray, height: int, width: 
 
 
 def _warp(picture: NDArray, matrix: NDArray, move: NDArray) -> NDArray:
-    """The picture (H, W) or (H, W, C), so that what was at a point is where `_moved` says."""
+    """Return the picture (H, W) or (H, W, C), so that what was at a point is where `_moved` says."""
     from scipy.ndimage import affine_transform
 
     height, width = picture.shape[:2]

@@ -60,7 +60,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def table(paths: Sequence[Path], found: Classification, top: int) -> str:
-    """A line for each image: its path, then the best classes with their probabilities in percent."""
+    """Return a line for each image: its path, then the best classes with their probabilities in percent."""
     rows = [[f"{one.name} {100 * one.probability:.1f} %" for one in best] for best in found.top(top)]
     cells = [[str(path), *row] for path, row in zip(paths, rows, strict=True)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
@@ -69,7 +69,7 @@ def table(paths: Sequence[Path], found: Classification, top: int) -> str:
 
 
 def as_json(paths: Sequence[Path], found: Classification, top: int) -> str:
-    """A list with an object for each image; a class that left a race before it was read once has no log_prob."""
+    """Return a list with an object for each image; a class that left a race before it was read once has no log_prob."""
     content = [
         {
             "image": str(path),

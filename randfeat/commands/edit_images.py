@@ -78,7 +78,7 @@ def framing_of(args: argparse.Namespace) -> Framing:
 
 
 def run_job(args: argparse.Namespace, paint_in: Callable[[argparse.Namespace, Pipeline, np.ndarray], Any]) -> None:
-    """Loads model and picture and writes the folder. paint_in: says what to do, as keywords of `painted_folder.write`,
+    """Load model and picture and writes the folder. paint_in: says what to do, as keywords of `painted_folder.write`,
     with `settings` those of the job.
     """
     import torch
@@ -183,7 +183,7 @@ def label_of(
     framing: Framing,
     corner: tuple[int, int] = (0, 0),
 ) -> Label:
-    """The class to paint as: the one that is given or, with --guess, found and said; else none."""
+    """Return the class to paint as: the one that is given or, with --guess, found and said; else none."""
     from ..pipeline import painting
 
     if not args.guess:

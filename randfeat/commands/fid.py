@@ -109,7 +109,7 @@ def evaluator(args: argparse.Namespace, device: torch.device) -> Evaluator:
 def search(
     args: argparse.Namespace, judge: Evaluator, reference: EvaluatorOutput, device: torch.device
 ) -> dict[str, Quality]:
-    """Every scale on few samples, then the one with the lowest Fréchet distance on all."""
+    """Return every scale on few samples, then the one with the lowest Fréchet distance on all."""
     import torch
 
     from ..inference.schedules import Guidance

@@ -9,7 +9,7 @@ from ..data.sources.folder import SUFFIXES
 
 
 def listed(given: Iterable[Path]) -> list[Path]:
-    """The files, and of each folder the images below it, sorted.
+    """Return the files, and of each folder the images below it, sorted.
 
     Raises a FileNotFoundError for what is not there, and a ValueError for a folder without images.
     """

@@ -162,7 +162,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def given(args: argparse.Namespace, flags: Mapping[str, str]) -> dict[str, Any]:
-    """The fields that were set on the command line; flags: flag, as argparse stores it -> field."""
+    """Return the fields that were set on the command line; flags: flag, as argparse stores it -> field."""
     values = {field: getattr(args, flag) for flag, field in flags.items()}
     return {field: tuple(v) if isinstance(v, list) else v for field, v in values.items() if v is not None}
 
@@ -173,7 +173,7 @@ def guidance_flags(name: str) -> dict[str, str]:
 
 
 def sampling_of(args: argparse.Namespace, published: Sampling) -> Sampling:
-    """The model's own settings with what was set in their place."""
+    """Return the model's own settings with what was set in their place."""
     return replace(published, **given(args, SAMPLING), guidance=guidance_of(args, "guidance", published.guidance))
 
 

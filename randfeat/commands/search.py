@@ -81,7 +81,7 @@ def _check(args: argparse.Namespace, labels: Sequence[str]) -> None:
 
 
 def table(index: Index, paths: Sequence[Path], found: Sequence[Sequence[Match]]) -> str:
-    """Each query, and below it a line for each image: score, label, path."""
+    """Return each query, and below it a line for each image: score, label, path."""
     width = max((len(_in_line(match.label or "")) for matches in found for match in matches), default=0)
     blocks = []
     for path, matches in zip(paths, found, strict=True):
@@ -91,12 +91,12 @@ def table(index: Index, paths: Sequence[Path], found: Sequence[Sequence[Match]])
 
 
 def _in_line(name: str) -> str:
-    """A name with its line breaks, and what else cannot be printed, spelled out."""
+    """Return a name with its line breaks, and what else cannot be printed, spelled out."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in name)
 
 
 def as_json(index: Index, paths: Sequence[Path], found: Sequence[Sequence[Match]]) -> str:
-    """A list for each query."""
+    """Return a list for each query."""
     fields = ("path", "label", "score", "id")
     return json.dumps([[{name: getattr(match, name) for name in fields} for match in one] for one in found], indent=2)
 
@@ -122,7 +122,7 @@ def page(index: Index, paths: Sequence[Path], found: Sequence[Sequence[Match]]) 
 
 
 def thumbnail(path: Path) -> str | None:
-    """A picture as a data URI, None where there is none any more."""
+    """Return a picture as a data URI, None where there is none any more."""
     import base64
 
     from PIL import Image

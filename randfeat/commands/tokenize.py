@@ -124,7 +124,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def tokenizer_of(source: Source, args: argparse.Namespace, device: torch.device) -> tuple[Tokenizer, tuple[int, int]]:
-    """The tokenizer, and height and width of what it reads."""
+    """Return the tokenizer, and height and width of what it reads."""
     from .. import weights
     from ..pretrain import fit_patches
     from ..weights.loading import load_tokenizer

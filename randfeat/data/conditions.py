@@ -75,7 +75,7 @@ def _connected(seeds: Tensor, where: Tensor) -> Tensor:
 
 
 def lowres(images: Tensor, factor: int = 4) -> Tensor:
-    """The means of squares of `factor` pixels, as large as the image again: (B, C, H, W)."""
+    """Return the means of squares of `factor` pixels, as large as the image again: (B, C, H, W)."""
     height, width = images.shape[2:]
     small = F.adaptive_avg_pool2d(images, (max(1, height // factor), max(1, width // factor)))
     return F.interpolate(small, (height, width), mode="nearest-exact")
@@ -113,17 +113,17 @@ def sketch(images: Tensor) -> Tensor:
 
 
 def image(images: Tensor) -> Tensor:
-    """The picture itself: a depth map, a drawing, a map of segments from a file."""
+    """Return the picture itself: a depth map, a drawing, a map of segments from a file."""
     return images
 
 
 def smoothing(images: Tensor) -> float:
-    """The deviation, in pixels, that suits the size of images."""
+    """Return the deviation, in pixels, that suits the size of images."""
     return min(SMOOTHEST, min(images.shape[2:]) / 64)
 
 
 def blur(images: Tensor, deviation: float) -> Tensor:
-    """A Gaussian, edges repeated: (B, 1, H, W) -> the same."""
+    """Return a Gaussian, edges repeated: (B, 1, H, W) -> the same."""
     reach = math.ceil(3 * deviation)
     places = torch.arange(-reach, reach + 1, device=images.device, dtype=images.dtype)
     weights = (-0.5 * (places / deviation).square()).exp()
@@ -152,14 +152,14 @@ KINDS: dict[str, Kind] = {
 
 
 def kind_of(name: str) -> Kind:
-    """A kind by its name; a ValueError lists them."""
+    """Return a kind by its name; a ValueError lists them."""
     if name not in KINDS:
         raise ValueError(f"unknown kind of condition {name!r}, expected one of {', '.join(KINDS)}")
     return KINDS[name]
 
 
 def make(images: Tensor, name: str) -> Tensor:
-    """The condition of that kind, of images (B, C, H, W) in [0, 1]: float32 (B, c, H, W)."""
+    """Return the condition of that kind, of images (B, C, H, W) in [0, 1]: float32 (B, c, H, W)."""
     kind = kind_of(name)
     if images.ndim != 4 or images.shape[1] not in (1, 3):
         raise ValueError(f"conditions are made of images (B, 1 or 3, H, W), got {tuple(images.shape)}")

@@ -56,7 +56,7 @@ class UnreadableImage(ValueError):
 
 
 def open_picture(source: str | Path | BinaryIO) -> Image.Image:
-    """The picture in a file, whole, upright and of 8 bits: mode "L" or "RGB".
+    """Return the picture in a file, whole, upright and of 8 bits: mode "L" or "RGB".
 
     It is turned as its EXIF says. Transparent pixels lie on white, 16 bits are scaled to 8, other numbers as
     `_to_bytes` says; of an animation it is the first frame. Colour profiles are left aside. Raises UnreadableImage for
@@ -83,7 +83,7 @@ def open_picture(source: str | Path | BinaryIO) -> Image.Image:
 
 
 def as_seen(picture: Image.Image) -> Image.Image:
-    """A picture as a viewer shows it: upright, on white, of 8 bits, in mode "L" or "RGB"."""
+    """Return a picture as a viewer shows it: upright, on white, of 8 bits, in mode "L" or "RGB"."""
     turn = TURNS.get(_orientation(picture))
     if picture.mode.startswith(("I", "F")):
         seen = Image.fromarray(_to_bytes(np.asarray(picture), picture.mode))
@@ -176,7 +176,7 @@ def _slices(images: Tensor | np.ndarray | Iterable[Picture], size: int) -> Itera
 
 
 def to_pil(image: Tensor) -> Image.Image:
-    """A tensor (channels, H, W) in [0, 1] as a PIL image, rounded to 8 bits."""
+    """Return a tensor (channels, H, W) in [0, 1] as a PIL image, rounded to 8 bits."""
     array = (image.clamp(0, 1) * 255).round().to(torch.uint8).cpu().movedim(0, -1).numpy()
     return Image.fromarray(array[..., 0] if array.shape[-1] == 1 else array)
 
@@ -267,7 +267,8 @@ def _what_it_is(content: bytes) -> str:
 
 
 def pictures(images: Images) -> list[Image.Image]:
-    """One picture or several as `as_images` takes them, each as it is seen: of its own size, in mode "L" or "RGB"."""
+    """Return one picture or several as `as_images` takes them, each as it is seen: of its own size, in mode "L" or
+    "RGB"."""
     several = _listed(images)
     if isinstance(several, np.ndarray) and several.ndim == 3 and several.shape[2] in (3, 4):
         raise ValueError(
@@ -312,8 +313,8 @@ def _as_one(image: Array | Picture, channels: int, size: tuple[int, int]) -> Ten
 
 
 def as_picture(image: Array | Picture) -> Image.Image:
-    """A PIL image as it is, the picture in the file of a path, or an array (H, W), (H, W, channels) or for tensors
-    (channels, H, W) of uint8 or of floats in [0, 1] as a picture of 8 bits.
+    """Return a PIL image as it is, the picture in the file of a path, or an array (H, W), (H, W, channels) or for
+    tensors (channels, H, W) of uint8 or of floats in [0, 1] as a picture of 8 bits.
     """
     if isinstance(image, (str, Path)):
         try:
@@ -382,6 +383,6 @@ def _channels_first(images: Array, allowed: tuple[int, ...]) -> Tensor | None:
 
 
 def _byte_picture(image: Tensor) -> Image.Image:
-    """A uint8 tensor (1, 3 or 4, H, W) as a picture."""
+    """Return a uint8 tensor (1, 3 or 4, H, W) as a picture."""
     array = image.cpu().movedim(0, -1).numpy()
     return Image.fromarray(np.ascontiguousarray(array[..., 0] if array.shape[-1] == 1 else array))

@@ -46,19 +46,19 @@ class Classes:
         return [info.index_to_description(i) for i in range(self.count)]
 
     def short(self, index: int) -> str:
-        """A class's name for a caption: of ImageNet's synonyms the first."""
+        """Return a class's name for a caption: of ImageNet's synonyms the first."""
         if index == self.count:
             return "no class"
         return self.names[index].split(",")[0] if isinstance(self.given, str) else self.names[index]
 
     def indices(self, labels: Iterable[Label]) -> list[int]:
-        """The class index of each label; None is the null class, whose index is `count`."""
+        """Return the class index of each label; None is the null class, whose index is `count`."""
         if isinstance(labels, (str, bytes)) or not isinstance(labels, Iterable) or getattr(labels, "ndim", 1) != 1:
             raise ValueError(f"labels are a list with one for each image, got {labels!r}: write [{labels!r}]")
         return [self.index(label) for label in labels]
 
     def index(self, label: Label) -> int:
-        """The class index of a label.
+        """Return the class index of a label.
 
         A name is compared without case, and digits are an index unless a class has that very name. Raises a ValueError
         for what is no class, with near misses, and for a name that several classes share.

@@ -77,7 +77,7 @@ class FirstCrop:
 
 
 def batches(reader: Reader, parts: Sequence[Sequence[int]], workers: int) -> Generator[Batch, None, None]:
-    """One batch for each part, numbers of images, in this order.
+    """Yield one batch for each part, numbers of images, in this order.
 
     workers: processes that decode; 0 decodes in this one. An image that cannot be read is no error, it is in its
     batch's `unread`; any other failure is a RuntimeError that names the image. To close the generator ends them.

@@ -16,7 +16,7 @@ ROWS, SKIPPED = "rows.parquet", "skipped.csv"
 
 
 def write(directory: Path, table: pa.Table, skipped: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """Writes the table and the list of (path, reason); returns the SHA-256 of each file by its name."""
+    """Write the table and the list of (path, reason); returns the SHA-256 of each file by its name."""
     with atomic.writing(directory / ROWS) as file:
         pq.write_table(table, file, row_group_size=1 << 16)
     listed = io.StringIO()
@@ -26,7 +26,7 @@ def write(directory: Path, table: pa.Table, skipped: Iterable[tuple[str, str]]) 
 
 
 def read(directory: Path, schema: pa.Schema, count: int) -> pa.Table:
-    """The table; a ValueError if it is damaged, or has other columns or another number of rows."""
+    """Return the table; a ValueError if it is damaged, or has other columns or another number of rows."""
     check_form(directory, schema, count)
     try:
         return pq.read_table(directory / ROWS)
@@ -68,6 +68,6 @@ def check(directory: Path, written: Iterable[tuple[str, str]], paths: list[str])
 
 
 def first_twice(paths: Iterable[str]) -> str | None:
-    """The first path that was there before."""
+    """Return the first path that was there before."""
     seen: set[str] = set()
     return next((path for path in paths if path in seen or seen.add(path)), None)  # type: ignore[func-returns-value]

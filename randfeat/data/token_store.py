@@ -45,7 +45,7 @@ class TokenStore:
 
     @classmethod
     def open(cls, directory: str | Path) -> TokenStore:
-        """Opens what a `TokenWriter` finished. Raises a FileNotFoundError where none is or it is unfinished, and a
+        """Open what a `TokenWriter` finished. Raises a FileNotFoundError where none is or it is unfinished, and a
         ValueError where it is damaged; see also `verify`.
         """
         directory = Path(directory)
@@ -117,7 +117,7 @@ class TokenStore:
         return rows.read_skipped(self.directory)
 
     def verify(self) -> None:
-        """Reads all of it; a ValueError names the first thing that is not as it was written, or cannot be."""
+        """Read all of it; a ValueError names the first thing that is not as it was written, or cannot be."""
         rows.check(self.directory, self.meta["files"].items(), self.paths)
         for block in arrays.blocks(self.tokens):
             if block.max() >= self.vocab_size:
@@ -163,7 +163,7 @@ class TokenWriter:
         self._begin()
 
     def missing(self) -> np.ndarray:
-        """The rows that are not written, in order: int64 (m,)."""
+        """Return the rows that are not written, in order: int64 (m,)."""
         if self.complete:
             return np.empty(0, dtype=np.int64)
         return np.flatnonzero(self._sizes()[:, 0] == 0)
@@ -187,7 +187,7 @@ class TokenWriter:
         _write_rows(self._work / SIZES, (self.shape[0], 2), start, sizes.astype(np.int32))
 
     def finish(self, skipped: Mapping[int, str] | None = None) -> TokenStore:
-        """Closes the store and opens it. skipped: reason for each row that could not be read; it is left out of the
+        """Close the store and opens it. skipped: reason for each row that could not be read; it is left out of the
         store. A ValueError says how many others are missing.
         """
         skipped = dict(skipped or {})
@@ -233,12 +233,12 @@ class TokenWriter:
 
 
 def dtype_of(vocab_size: int) -> np.dtype:
-    """The smallest of the two types that holds all tokens."""
+    """Return the smallest of the two types that holds all tokens."""
     return np.dtype("<u2" if vocab_size <= 1 << 16 else "<u4")
 
 
 def _write_rows(path: Path, shape: tuple[int, ...], start: int, rows: np.ndarray) -> None:
-    """Puts rows in their place in an array on disk, and waits until the disk has them."""
+    """Put rows in their place in an array on disk, and waits until the disk has them."""
     before = len(arrays.header(shape, rows.dtype)) + start * math.prod(shape[1:]) * rows.itemsize
     with path.open("r+b") as file:
         file.seek(before)

@@ -52,11 +52,12 @@ class Encoder(ABC):
 
     @abstractmethod
     def with_specs(self, specs: Sequence[str]) -> Encoder:
-        """The same network, read so. Raises a ValueError for what it cannot do."""
+        """Return the same network, read so. Raises a ValueError for what it cannot do."""
 
     @abstractmethod
     def dense(self) -> Encoder:
-        """The same network, read at every position: for points and masks, and for probes that pool by themselves."""
+        """Return the same network, read at every position: for points and masks, and for probes that pool by
+        themselves."""
 
     def compile(self) -> None:
         """From now on `encode` goes through torch's compiler, which takes a minute or more at the first batches."""
@@ -64,7 +65,8 @@ class Encoder(ABC):
 
     @abstractmethod
     def record(self) -> dict[str, Any]:
-        """All that decides the numbers, as JSON: hash and configuration of the weights, preprocessing, specs, dtype."""
+        """Return all that decides the numbers, as JSON: hash and configuration of the weights, preprocessing, specs,
+        dtype."""
 
 
 class PipelineEncoder(Encoder):
@@ -87,7 +89,7 @@ class PipelineEncoder(Encoder):
         return self._read(partial(self.pipeline.encode_pixels, pixels))
 
     def features(self, images: Any) -> list[np.ndarray]:
-        """One batch of whatever `data.as_images` takes."""
+        """Return one batch of whatever `data.as_images` takes."""
         return self._read(partial(self.pipeline.encode, images))
 
     def encode_tokens(self, tokens: Tensor) -> list[np.ndarray]:
@@ -96,7 +98,7 @@ class PipelineEncoder(Encoder):
         return self._read(lambda shifts: tokens)
 
     def check_tokens(self) -> None:
-        """Raises a ValueError for specs with shifts, which are of pictures."""
+        """Raise a ValueError for specs with shifts, which are of pictures."""
         if moved := next((spec for spec in self.specs if "/shifts" in spec), None):
             raise ValueError(f"tokens do not move: leave the shifts out of {moved}, or give the images")
 
@@ -136,7 +138,7 @@ def open_encoder(
     dtype: torch.dtype = torch.float32,
     **options: Any,
 ) -> Encoder:
-    """An encoder of one of our models or of timm's.
+    """Return an encoder of one of our models or of timm's.
 
     model: a pipeline, which keeps its device and dtype; what `load` takes; or `timm:NAME` or `timm:NAME@CHECKPOINT`,
         a model of timm with its published weights or those of a file.

@@ -53,7 +53,7 @@ def extract(
     workers: int | None = None,
     shard_size: int | None = None,
 ) -> FeatureStore:
-    """Writes the features of all images of `source` to a store and opens it; what is done already is kept.
+    """Write the features of all images of `source` to a store and opens it; what is done already is kept.
 
     Images that cannot be read are listed in its skipped.csv. batch_size: images at a time, which changes features by no
     more than rounding. workers: processes that decode; 0 decodes in this one, None starts one for each processor.
@@ -201,7 +201,7 @@ def _fill(
     batch_size: int,
     workers: int,
 ) -> None:
-    """Makes the shards of this process's share that are not there."""
+    """Make the shards of this process's share that are not there."""
     share = range(distributed.rank(), len(shards), distributed.world())
     missing = [shard for shard in share if not shards.path(shard).exists()]
     total, left = (sum(len(shards.numbers(shard)) for shard in some) for some in (share, missing))
@@ -236,7 +236,7 @@ def _join(
     source: Source | TokenSource,
     shapes: Sequence[tuple[int, ...]],
 ) -> None:
-    """Puts the shards together. Nothing of them is removed before the store is whole."""
+    """Put the shards together. Nothing of them is removed before the store is whole."""
     numbers, unread = [], []
     for array, others in shards.read("numbers"):
         numbers += array.tolist()

@@ -40,7 +40,7 @@ class FeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         self.model, self.spec, self.batch_size, self.device = model, spec, batch_size, device
 
     def fit(self, X: Any = None, y: Any = None) -> FeatureExtractor:
-        """Opens the model. X and y are not looked at."""
+        """Open the model. X and y are not looked at."""
         encoder = open_encoder(self.model, [] if self.spec is None else [self.spec], self.device)
         blank = torch.from_numpy(encoder.prepare(Image.new("RGB", (1, 1))))
         shape = encoder.encode(blank[None])[0].shape

@@ -49,7 +49,7 @@ class FeatureStore:
 
     @classmethod
     def open(cls, directory: str | Path) -> FeatureStore:
-        """Opens what an extraction or `merge` wrote. Raises a FileNotFoundError where none is or it is unfinished, and
+        """Open what an extraction or `merge` wrote. Raises a FileNotFoundError where none is or it is unfinished, and
         a ValueError where it is damaged; see also `verify`.
         """
         directory = Path(directory)
@@ -117,8 +117,8 @@ class FeatureStore:
         return npy.read(self.directory / name, tuple(self.meta["files"][name]["shape"]), np.float32)
 
     def as_dataset(self, spec: str | FeatureSpec | None = None) -> datasets.Dataset:
-        """A dataset of the `datasets` library: `path`, `label` (with the names of the classes) and `feature`, which
-        stays on the disk.
+        """Return a dataset of the `datasets` library: `path`, `label` (with the names of the classes) and `feature`,
+        which stays on the disk.
         """
         import datasets
 
@@ -136,7 +136,8 @@ class FeatureStore:
         return datasets.Dataset(table, info, fingerprint=self.fingerprint(spec)[:16])
 
     def as_dataframe(self, spec: str | FeatureSpec | None = None) -> pd.DataFrame:
-        """A data frame of pandas: `path`, `label` (with room for none) and `feature`, arrays that stay on the disk."""
+        """Return a data frame of pandas: `path`, `label` (with room for none) and `feature`, arrays that stay on the
+        disk."""
         import pandas as pd
 
         frame = pd.DataFrame({"path": self.paths, "label": pd.array(self.table["label"].to_pylist(), dtype="Int64")})
@@ -150,7 +151,7 @@ class FeatureStore:
         return hashlib.sha256("".join(parts).encode()).hexdigest()
 
     def verify(self) -> None:
-        """Reads all of it; a ValueError names the first thing that is not as it was written, or cannot be."""
+        """Read all of it; a ValueError names the first thing that is not as it was written, or cannot be."""
         written = ((name, file["sha256"]) for name, file in self.meta["files"].items())
         rows.check(self.directory, written, self.paths)
         labels = self.labels
@@ -169,7 +170,7 @@ class FeatureStore:
 
     @classmethod
     def merge(cls, stores: Sequence[FeatureStore | str | Path], directory: str | Path) -> FeatureStore:
-        """Writes the rows of several stores, one after the other, into a new one, and opens it.
+        """Write the rows of several stores, one after the other, into a new one, and opens it.
 
         A ValueError names what is not the same in all of them (encoder, specs, classes), or an image that is in two.
         """
@@ -208,7 +209,8 @@ class FeatureStore:
         raise ValueError(f"{self.directory} holds no feature {spec}: there is {', '.join(self.specs)}")
 
     def _resolved(self, spec: str | FeatureSpec) -> str | None:
-        """The spec as our own models are said to be read, with layers as numbers; None if it is of another kind."""
+        """Return the spec as our own models are said to be read, with layers as numbers; None if it is of another
+        kind."""
         from ..inference.readout import FeatureSpec  # which imports torch
 
         try:
@@ -225,7 +227,7 @@ def write(
     features: Sequence[Iterable[np.ndarray]],
     skipped: Sequence[tuple[str, str]],
 ) -> None:
-    """Writes a store into a directory that exists, meta.json last.
+    """Write a store into a directory that exists, meta.json last.
 
     record: model, encoder, specs and source. table: of ROW_SCHEMA. For each spec, shapes: of one feature; features:
     blocks of rows, of which one is in memory at a time. The same again after a kill makes the same.
@@ -243,7 +245,7 @@ def write(
 
 
 def is_store(directory: str | Path) -> bool:
-    """Whether a directory holds features, as opposed to images or anything else."""
+    """Return whether a directory holds features, as opposed to images or anything else."""
     try:
         return atomic.read_json(Path(directory) / META, FORMAT) is not None
     except (ValueError, OSError):
@@ -251,10 +253,10 @@ def is_store(directory: str | Path) -> bool:
 
 
 def array_names(specs: int) -> list[str]:
-    """The file of each spec."""
+    """Return the file of each spec."""
     return ["features.npy"] if specs == 1 else [f"features-{number}.npy" for number in range(specs)]
 
 
 def _joined(arrays: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
-    """The rows of all of them in pieces."""
+    """Return the rows of all of them in pieces."""
     return chain.from_iterable(map(npy.blocks, arrays))

@@ -54,7 +54,7 @@ class TimmSpec:
 
     @classmethod
     def parse(cls, text: str | TimmSpec) -> TimmSpec:
-        """Reads the grammar; a ValueError says what is wrong."""
+        """Read the grammar; a ValueError says what is wrong."""
         if isinstance(text, TimmSpec):
             return text
         layers, *parts = text.strip().split("/")
@@ -75,7 +75,7 @@ class TimmSpec:
         return cls(tuple(float(n) if "." in n else int(n) for n in names), parts[0], cast(Merge, merge), shifts)
 
     def resolved(self, depth: int) -> TimmSpec:
-        """The same for a model of `depth` layers, which are numbered from 1."""
+        """Return the same for a model of `depth` layers, which are numbered from 1."""
         if not self.layers:
             return self
         try:
@@ -200,7 +200,7 @@ class TimmEncoder(Encoder):
 
 
 def _pooled(states: Tensor, how: str) -> Tensor:
-    """A map (B, D, h, w) -> (B, F), or as it is for `none`; class tokens (B, D) as they are for `cls`."""
+    """Return a map (B, D, h, w) -> (B, F), or as it is for `none`; class tokens (B, D) as they are for `cls`."""
     if how == "mean":
         return states.mean((2, 3))
     if how == "max":
@@ -248,9 +248,9 @@ def _stride(model: Any, spec: TimmSpec) -> int:
 def open_timm(
     source: str, specs: Sequence[str], device: str | torch.device, dtype: torch.dtype, fresh: bool = False
 ) -> TimmEncoder:
-    """An encoder of a model of timm. source: NAME, for its published weights, or NAME@CHECKPOINT, for those of a file.
-    NAME?img_size=224,crop_pct=0.875 reads pictures of another size, or another share of them, than timm's settings of
-    the model say. fresh: random weights in place of any.
+    """Return an encoder of a model of timm. source: NAME, for its published weights, or NAME@CHECKPOINT, for those of a
+    file. NAME?img_size=224,crop_pct=0.875 reads pictures of another size, or another share of them, than timm's
+    settings of the model say. fresh: random weights in place of any.
 
     Raises a FileNotFoundError, ConnectionError or ValueError of one sentence.
     """
@@ -299,7 +299,7 @@ def _options(said: str, options: str) -> dict[str, Any]:
 
 
 def _from_file(name: str, path: Path, size: dict[str, Any]) -> Any:
-    """A model with the weights of a checkpoint, strictly, but without its classifier."""
+    """Return a model with the weights of a checkpoint, strictly, but without its classifier."""
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}: check the path")
     model: Any = timm.create_model(name, pretrained=False, num_classes=0, **size)

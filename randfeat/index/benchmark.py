@@ -33,7 +33,7 @@ COMMAND = "from randfeat.index import bench; bench.child()"
 
 
 def synthetic(path: Path, rows: int, dim: int, clusters: int, queries: int, spread: float = 0.4) -> np.ndarray:
-    """Writes rows of a mixture of Gaussians to an .npy file; returns queries of the same mixture, all of a fixed seed.
+    """Write rows of a mixture of Gaussians to an .npy file; returns queries of the same mixture, all of a fixed seed.
 
     Centres are drawn from the unit sphere; spread: length of what is added to one, on average.
     """
@@ -52,7 +52,7 @@ def synthetic(path: Path, rows: int, dim: int, clusters: int, queries: int, spre
 
 
 def held_out(path: Path, index: Index, queries: int) -> np.ndarray:
-    """Writes the rows of an index to an .npy file but for some, at most a tenth, which are returned."""
+    """Write the rows of an index to an .npy file but for some, at most a tenth, which are returned."""
     ids = np.array(index.ids(Filter()))
     count = min(queries, len(ids) // 10)
     if not count:

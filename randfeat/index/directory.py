@@ -61,8 +61,8 @@ class Directory:
         return atomic.read_json(self.path / META, FORMAT)
 
     def read(self) -> tuple[dict[str, Any], list[Segment], list[Skipped], Whitening | None]:
-        """The index as it is at one moment, mapped. Raises a FileNotFoundError where none is, and a ValueError where it
-        is damaged.
+        """Return the index as it is at one moment, mapped. Raises a FileNotFoundError where none is, and a ValueError
+        where it is damaged.
         """
         meta = self.meta()
         while meta is not None:
@@ -107,7 +107,7 @@ class Directory:
             lock.release()
 
     def write(self, segment: Segment) -> Segment:
-        """Writes what is not yet on disk of a segment, and opens it from there. Nobody sees it before `commit`."""
+        """Write what is not yet on disk of a segment, and opens it from there. Nobody sees it before `commit`."""
         entry = segment.entry
         if entry is None:
             name = self._next()
@@ -122,7 +122,7 @@ class Directory:
         return segment if entry is segment.entry else self._opened(entry)
 
     def write_skipped(self, skipped: Sequence[Skipped]) -> dict[str, Any]:
-        """Writes the list of images that could not be read; returns what the manifest says of it."""
+        """Write the list of images that could not be read; returns what the manifest says of it."""
         name = f"{self._next()}.csv"
         with (self.path / name).open("w", encoding="utf-8", newline="") as file:
             csv.writer(file, lineterminator="\n").writerows([SKIPPED, *skipped])
@@ -136,7 +136,7 @@ class Directory:
         return [(path, reason, *(int(n) if n else None for n in numbers)) for path, reason, *numbers in listed]  # type: ignore[misc]
 
     def write_whitening(self, whitening: Whitening) -> dict[str, Any]:
-        """Writes what rows and queries go through; returns what the manifest says of it."""
+        """Write what rows and queries go through; returns what the manifest says of it."""
         name = f"{self._next()}.npz"
         whitening.save(self.path / name)
         return {"name": name, "sha256": self._settle(name)}
@@ -161,7 +161,7 @@ class Directory:
         return meta
 
     def names(self, meta: dict[str, Any]) -> dict[str, str]:
-        """The SHA-256 of each file of an index."""
+        """Return the SHA-256 of each file of an index."""
         listed: dict[str, str] = {}
         for entry in meta["segments"]:
             listed |= entry["sha256"]
@@ -180,8 +180,8 @@ class Directory:
         self._compare(self.names(meta))
 
     def check(self, segment: Segment) -> Segment:
-        """The segment, if its files are what was written, else a ValueError: what is copied from a damaged one would
-        look whole ever after.
+        """Return the segment, if its files are what was written, else a ValueError: what is copied from a damaged one
+        would look whole ever after.
         """
         if segment.entry is not None:
             self._compare(self.names({"segments": [segment.entry], "skipped": None, "whitening": None}))
@@ -218,7 +218,7 @@ class Directory:
         return name
 
     def _write_vectors(self, name: str, index: FaissIndex) -> str:
-        """Writes an index of faiss, and waits until the disk has it; returns its SHA-256."""
+        """Write an index of faiss, and waits until the disk has it; returns its SHA-256."""
         digest = hashlib.sha256()
         with (self.path / name).open("wb") as file:
 
@@ -232,14 +232,14 @@ class Directory:
         return digest.hexdigest()
 
     def _settle(self, name: str) -> str:
-        """Waits until the disk has a file; returns its SHA-256."""
+        """Wait until the disk has a file; returns its SHA-256."""
         digest = atomic.sha256(self.path / name)
         with (self.path / name).open("rb+") as file:
             os.fsync(file.fileno())
         return digest
 
     def _settle_names(self) -> None:
-        """Waits until the disk has the names of the files, where a directory can be waited for."""
+        """Wait until the disk has the names of the files, where a directory can be waited for."""
         if os.name == "posix":
             descriptor = os.open(self.path, os.O_RDONLY)
             try:
@@ -264,5 +264,6 @@ class Directory:
 
 
 def _mapped(path: Path) -> FaissIndex:
-    """An index of faiss whose vectors stay on the disk until they are used, where this faiss and this machine can."""
+    """Return an index of faiss whose vectors stay on the disk until they are used, where this faiss and this machine
+    can."""
     return faiss.read_index(str(path), getattr(faiss, "IO_FLAG_MMAP_IFC", 0))

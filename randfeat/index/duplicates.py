@@ -38,7 +38,7 @@ def groups(content: Snapshot, threshold: float, where: Filter | None, shown: boo
 
 
 def _components(content: Snapshot, ends: np.ndarray, nearest: np.ndarray, starts: np.ndarray) -> list[list[Match]]:
-    """The connected components of pairs of rows (2, n), which are counted through all segments."""
+    """Return the connected components of pairs of rows (2, n), which are counted through all segments."""
     edges = coo_array((np.ones(ends.shape[1], bool), tuple(ends)), shape=(len(nearest), len(nearest)))
     _, component = connected_components(edges, directed=False)
     members = np.unique(ends)

@@ -68,7 +68,7 @@ def default_memory() -> int:
 
 
 def sample_size(factory: str) -> int:
-    """How many vectors to train on, 0 for an index that learns nothing."""
+    """Return how many vectors to train on, 0 for an index that learns nothing."""
     if not factory.startswith("IVF"):
         return 0
     lists = int(factory.partition(",")[0].removeprefix("IVF"))
@@ -76,7 +76,7 @@ def sample_size(factory: str) -> int:
 
 
 def make(factory: str, dim: int, metric: str, sample: np.ndarray) -> FaissIndex:
-    """An empty index that has learned from a sample (n, dim), where it learns."""
+    """Return an empty index that has learned from a sample (n, dim), where it learns."""
     index = faiss.index_factory(dim, factory, METRICS[metric])
     if factory.startswith("IVF"):
         ivf = faiss.extract_index_ivf(index)
@@ -89,7 +89,7 @@ def make(factory: str, dim: int, metric: str, sample: np.ndarray) -> FaissIndex:
 
 
 def is_exact(index: FaissIndex) -> bool:
-    """Whether it looks at every row."""
+    """Return whether it looks at every row."""
     return isinstance(index, faiss.IndexFlat)
 
 
@@ -110,14 +110,14 @@ def search(
 
 
 def search_all(index: FaissIndex, queries: np.ndarray, k: int, selector: Any = None) -> tuple[np.ndarray, np.ndarray]:
-    """The same, looking at every row."""
+    """Return the same, looking at every row."""
     if isinstance(index, faiss.IndexIVF):
         return search(index, queries, k, selector, index.nlist)
     return search(_stored(index), queries, k, selector)
 
 
 def reconstruct(index: FaissIndex, rows: np.ndarray) -> np.ndarray:
-    """The vectors of these rows."""
+    """Return the vectors of these rows."""
     if isinstance(index, faiss.IndexIVF):
         with _MAPPING:
             if index.direct_map.type == faiss.DirectMap.NoMap:
@@ -143,7 +143,7 @@ def efforts(index: FaissIndex, k: int) -> list[int]:
 
 
 def tune(index: FaissIndex, vectors: np.ndarray, metric: str) -> None:
-    """Gives an index of these vectors the least effort that finds TARGET of the nearest of some of them."""
+    """Give an index of these vectors the least effort that finds TARGET of the nearest of some of them."""
     if is_exact(index) or len(vectors) <= TUNED_AT:
         return
     some = np.sort(np.random.default_rng(0).choice(len(vectors), min(TUNED_BY, len(vectors)), replace=False))
@@ -165,7 +165,7 @@ def tune(index: FaissIndex, vectors: np.ndarray, metric: str) -> None:
 
 
 def recall(scores: np.ndarray, truth: np.ndarray, metric: str) -> float:
-    """The share of the nearest, whose scores are `truth` (m, k), that was found. Of equals any one will do."""
+    """Return the share of the nearest, whose scores are `truth` (m, k), that was found. Of equals any one will do."""
     tolerance = 1e-5 * np.abs(truth).max(initial=1e-30)
     last = truth[:, -1:]
     near = scores <= last + tolerance if metric == "l2" else scores >= last - tolerance
@@ -198,7 +198,7 @@ def _parameters(index: FaissIndex, selector: Any, effort: int | None) -> Any:
 
 
 def _stored(index: FaissIndex) -> FaissIndex:
-    """The vectors as they are."""
+    """Return the vectors as they are."""
     if isinstance(index, faiss.IndexRefine):
         return faiss.downcast_index(index.refine_index)
     return faiss.downcast_index(index.storage) if isinstance(index, faiss.IndexHNSW) else index

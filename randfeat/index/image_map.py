@@ -62,7 +62,7 @@ def _places(features: np.ndarray, seed: int) -> np.ndarray:
 
 
 def _cells(points: np.ndarray) -> np.ndarray:
-    """A cell (column, row) of its own for each point, together as near as can be."""
+    """Return a cell (column, row) of its own for each point, together as near as can be."""
     from scipy.optimize import linear_sum_assignment
     from scipy.spatial.distance import cdist
 

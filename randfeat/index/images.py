@@ -52,7 +52,8 @@ def build(
     memory: int | None = None,
     shown: bool = False,
 ) -> Index:
-    """An index of all images of `source` in a new directory. Those that cannot be read are listed, see `Index.skipped`.
+    """Return an index of all images of `source` in a new directory. Those that cannot be read are listed, see
+    `Index.skipped`.
 
     kind, metric, whiten, memory: see `Index.build`. batch_size, workers: see `extract`. shown: whether with progress
     bars.
@@ -87,7 +88,7 @@ def build_from_store(
     memory: int | None = None,
     shown: bool = False,
 ) -> Index:
-    """An index of features that `randfeat extract` has read. spec: which, where there are several."""
+    """Return an index of features that `randfeat extract` has read. spec: which, where there are several."""
     features = store.as_numpy(spec)
     if features.ndim != 2:
         raise ValueError(f"{store.directory} holds maps, {features.shape[1:]} an image: choose a spec with a pool")
@@ -132,7 +133,7 @@ def sync(
     workers: int | None = None,
     shown: bool = False,
 ) -> Changes:
-    """Brings an index up to date with the images of `source`: reads those that are new or have another size or time of
+    """Bring an index up to date with the images of `source`: reads those that are new or have another size or time of
     change, takes over labels, and, with `drop`, removes those that are gone from the folder. All at once.
 
     encoder: is not needed where nothing is to be read.

@@ -66,10 +66,10 @@ class Index(Snapshot):
         reading: Mapping[str, Any] | None = None,
         shown: bool = False,
     ) -> Index:
-        """An index in a new directory. Arguments as of `Index`; besides, features: also several arrays, one after the
-        other, which may be mapped and larger than the memory. memory: bytes that the index may take, by default half of
-        the machine's; what is larger is compressed and cut into segments. reading: see `reading`. shown: whether with a
-        progress bar.
+        """Return an index in a new directory. Arguments as of `Index`; besides, features: also several arrays, one
+        after the other, which may be mapped and larger than the memory. memory: bytes that the index may take, by
+        default half of the machine's; what is larger is compressed and cut into segments. reading: see `reading`.
+        shown: whether with a progress bar.
         """
         parts = [checked(part) for part in ([features] if isinstance(features, np.ndarray) else features)]
         if len({part.shape[1] for part in parts}) != 1:
@@ -82,21 +82,21 @@ class Index(Snapshot):
 
     @classmethod
     def open(cls, directory: str | Path) -> Index:
-        """An index on disk. It is mapped: only what is looked at is read."""
+        """Return an index on disk. It is mapped: only what is looked at is read."""
         index = cls.__new__(cls)
         index._directory = Directory(Path(directory))
         index.meta, index.segments, index.skipped, index.whitening = index._directory.read()
         return index
 
     def refresh(self) -> bool:
-        """Shows what another process has written since; returns whether there was anything."""
+        """Show what another process has written since; returns whether there was anything."""
         if self._directory is None or self._directory.meta() == self.meta:
             return False
         self.meta, self.segments, self.skipped, self.whitening = self._directory.read()
         return True
 
     def save(self, directory: str | Path) -> None:
-        """Writes all of it to a directory; another index that was there is replaced as a whole."""
+        """Write all of it to a directory; another index that was there is replaced as a whole."""
         target = Directory(Path(directory))
         if self.directory is not None and self.directory.resolve() == target.path.resolve():
             return  # where it lies already
@@ -109,7 +109,7 @@ class Index(Snapshot):
     def add(
         self, features: np.ndarray, names: Sequence[str | Path], labels: Sequence[str | int | None] | None = None
     ) -> list[int]:
-        """Adds rows under new names; returns their ids. A ValueError names one that is there already: see `update`."""
+        """Add rows under new names; returns their ids. A ValueError names one that is there already: see `update`."""
         features = self._own(features)
         table = table_of(names, labels, len(features))
         with self._writing():
@@ -121,7 +121,7 @@ class Index(Snapshot):
     def update(
         self, features: np.ndarray, names: Sequence[str | Path], labels: Sequence[str | int | None] | None = None
     ) -> list[int]:
-        """Gives these names these features and labels, in the place of what was there; new names are added. Returns
+        """Give these names these features and labels, in the place of what was there; new names are added. Returns
         their ids; what was there keeps its own.
         """
         features = self._own(features)
@@ -130,7 +130,7 @@ class Index(Snapshot):
             return self._change([features], table)
 
     def remove(self, which: Sequence[int | str | Path]) -> int:
-        """Removes rows by id or by path; returns how many. A ValueError names one that is not there, and then nothing
+        """Remove rows by id or by path; returns how many. A ValueError names one that is not there, and then nothing
         is removed.
         """
         which = list(which)
@@ -145,13 +145,13 @@ class Index(Snapshot):
             return len(ids)
 
     def wants_compaction(self) -> bool:
-        """Whether searching would be much quicker after `compact`."""
+        """Return whether searching would be much quicker after `compact`."""
         beside = sum(len(segment.rows) for segment in self.segments if faiss_index.kind_of(segment.index) != self.kind)
         choice = faiss_index.choose(self.meta["asked"], len(self), self.dim, self.meta["memory"])
         return choice.kind != self.kind or beside > UNFOLDED * len(self)
 
     def compact(self, memory: int | None = None, shown: bool = False) -> bool:
-        """Makes one segment of all, of the kind that was asked for, without the removed rows; several where they are
+        """Make one segment of all, of the kind that was asked for, without the removed rows; several where they are
         too large for `memory`. Ids stay. Returns whether there was anything to do.
         """
         with self._writing():
@@ -246,7 +246,7 @@ class Index(Snapshot):
         shown: bool,
         skipped: Sequence[Skipped] | None = None,
     ) -> None:
-        """Replaces all by these rows."""
+        """Replace all by these rows."""
         vectors = building.Vectors(parts, self.dim, self.metric, self.whitening)
         made = map(self._written, building.segments(vectors, table, choice, memory, shown))
         self._commit([*made], skipped, kind=choice.kind, reason=choice.reason)
@@ -258,7 +258,7 @@ class Index(Snapshot):
         gone: Sequence[int] = (),
         skipped: Sequence[Skipped] | None = None,
     ) -> list[int]:
-        """Puts rows in, where their path is there already in the place of that row; removes the ids `gone`; from now
+        """Put rows in, where their path is there already in the place of that row; removes the ids `gone`; from now
         on `skipped` could not be read.
 
         They become a segment of their own, which takes in flat ones before it that are not much larger: so there are
@@ -282,19 +282,19 @@ class Index(Snapshot):
         return ids
 
     def _without(self, ids: Sequence[int]) -> list[Segment]:
-        """The segments with these ids crossed out."""
+        """Return the segments with these ids crossed out."""
         segments, rows = self.places(ids)
         return [segment.without(rows[segments == number]) for number, segment in enumerate(self.segments)]
 
     def _whole(self, segment: Segment) -> Segment:
-        """The segment, whose rows are about to be copied into another, if it is undamaged."""
+        """Return the segment, whose rows are about to be copied into another, if it is undamaged."""
         return segment if self._directory is None else self._directory.check(segment)
 
     def _written(self, segment: Segment) -> Segment:
         return segment if self._directory is None else self._directory.write(segment)
 
     def _commit(self, segments: Sequence[Segment], skipped: Sequence[Skipped] | None = None, **changes: Any) -> None:
-        """Makes the index consist of these segments, on disk where it lies there. skipped: None for those as before."""
+        """Make the index consist of these segments, on disk where it lies there. skipped: None for those as before."""
         segments, meta = [self._written(segment) for segment in segments if len(segment)], self.meta | changes
         skipped = self.skipped if skipped is None else [*skipped]
         if self._directory is not None:

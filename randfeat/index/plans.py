@@ -78,8 +78,8 @@ def plan(index: Index, source: Source | TokenSource, drop: bool = True) -> Plan:
 
 
 def listed(source: Source | TokenSource) -> pa.Table:
-    """The rows of a source as an index has them, with ids 0: absolute paths, names of labels, and sizes and times of
-    change of files.
+    """Return the rows of a source as an index has them, with ids 0: absolute paths, names of labels, and sizes and
+    times of change of files.
     """
     labels = [label_of(label, source.classes) for label in source.labels or [None] * len(source)]
     if isinstance(source, FileSource):
@@ -90,7 +90,7 @@ def listed(source: Source | TokenSource) -> pa.Table:
 
 
 def state_of(path: str) -> tuple[str, int | None, int | None]:
-    """The absolute path of a file, its size and its time of change; None for both where there is none."""
+    """Return the absolute path of a file, its size and its time of change; None for both where there is none."""
     path = os.path.abspath(path)  # noqa: PTH100  a million times
     try:
         found = os.stat(path)  # noqa: PTH116
@@ -100,7 +100,7 @@ def state_of(path: str) -> tuple[str, int | None, int | None]:
 
 
 def label_of(label: int | None, classes: Sequence[str] | None) -> str | None:
-    """A class as an index has it: its name, or its number as text."""
+    """Return a class as an index has it: its name, or its number as text."""
     return None if label is None else str(label) if classes is None else classes[label]
 
 

@@ -52,7 +52,7 @@ class Filter:
 
 
 def expression(pattern: str) -> str:
-    """A pattern of paths as a regular expression of RE2, which pyarrow and Python understand."""
+    """Return a pattern of paths as a regular expression of RE2, which pyarrow and Python understand."""
     parts, at = [], 0
     while at < len(pattern):
         if (group := re.match(r"\[(!?)(]?[^]]*)]", pattern[at:])) is not None:

@@ -21,7 +21,7 @@ def reading_of(encoder: Encoder) -> dict[str, Any]:
 
 
 def open_reader(reading: Mapping[str, Any], device: str | torch.device = "cpu", model: str | None = None) -> Encoder:
-    """The encoder that read the images. model: where it lies now, if it was moved.
+    """Return the encoder that read the images. model: where it lies now, if it was moved.
 
     Raises a ValueError where it is another by now.
     """

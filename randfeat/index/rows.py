@@ -53,7 +53,7 @@ class Rows:
         return np.argsort(self.ids, kind="stable")
 
     def with_ids(self, ids: np.ndarray) -> np.ndarray:
-        """The row of each id, -1 where there is none."""
+        """Return the row of each id, -1 where there is none."""
         if not len(self):
             return np.full(len(ids), -1)
         places = np.searchsorted(self.ids, ids, sorter=self._by_id)
@@ -61,12 +61,12 @@ class Rows:
         return np.where(self.ids[rows] == ids, rows, -1)
 
     def with_paths(self, paths: Sequence[str]) -> np.ndarray:
-        """The rows whose path is one of these."""
+        """Return the rows whose path is one of these."""
         wanted = pc.is_in(self.column("path"), value_set=pa.array(paths, pa.string()))
         return np.flatnonzero(wanted.to_numpy())
 
     def take(self, name: str, rows: np.ndarray) -> list[Any]:
-        """A column of these rows."""
+        """Return a column of these rows."""
         if self._empty(name):
             return [None] * len(rows)
         return self.column(name).take(pa.array(rows)).to_pylist()
@@ -78,7 +78,7 @@ class Rows:
         return self._blank[name]
 
     def table(self, rows: np.ndarray | None = None) -> pa.Table:
-        """All columns of these rows, or of all."""
+        """Return all columns of these rows, or of all."""
         columns = [self.column(name) for name in SCHEMA.names]
         if rows is not None:
             columns = [column.take(pa.array(rows)) for column in columns]

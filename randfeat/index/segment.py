@@ -38,7 +38,7 @@ class Segment:
         return len(self.rows) - len(self.removed)
 
     def without(self, rows: np.ndarray) -> Segment:
-        """The same with these rows crossed out, too."""
+        """Return the same with these rows crossed out, too."""
         if not len(rows):
             return self
         left = copy(self)
@@ -47,7 +47,7 @@ class Segment:
         return left
 
     def left(self) -> np.ndarray:
-        """The numbers of the rows that are not crossed out."""
+        """Return the numbers of the rows that are not crossed out."""
         return np.delete(np.arange(len(self.rows)), self.removed)
 
     def asked(self, where: Filter | None) -> np.ndarray | None:
@@ -88,7 +88,7 @@ class Segment:
         return faiss_index.reconstruct(self.index, np.ascontiguousarray(rows, np.int64))
 
     def _search_and_drop(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        """An exact search that asks for as many more as are crossed out."""
+        """Return an exact search that asks for as many more as are crossed out."""
         k = min(k, len(self))
         if not k or not len(queries):
             return np.empty((len(queries), k), np.float32), np.empty((len(queries), k), np.int64)

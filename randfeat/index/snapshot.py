@@ -97,7 +97,7 @@ class Snapshot:
         }
 
     def verify(self) -> None:
-        """Reads all of it; a ValueError names the first thing that is not as it was written, or cannot be."""
+        """Read all of it; a ValueError names the first thing that is not as it was written, or cannot be."""
         if self._directory is not None:
             self._directory.verify(self.meta)
         ids = np.concatenate([np.empty(0, np.int64), *(segment.rows.ids[segment.left()] for segment in self.segments)])
@@ -116,7 +116,7 @@ class Snapshot:
         return self.matches(np.asarray(ids, np.int64), segments, rows, np.full(len(rows), np.nan))
 
     def ids(self, where: Filter | None = None) -> list[int]:
-        """The ids of all rows, or of those that are asked for."""
+        """Return the ids of all rows, or of those that are asked for."""
         found: list[int] = []
         for segment in self.segments:
             mask = segment.asked(where)
@@ -124,7 +124,7 @@ class Snapshot:
         return found
 
     def find(self, paths: Sequence[str | Path]) -> list[int | None]:
-        """The id of each path, None where there is none."""
+        """Return the id of each path, None where there is none."""
         names = [str(path) for path in paths]
         found: dict[str, int] = {}
         for segment in self.segments:
@@ -133,21 +133,21 @@ class Snapshot:
         return [found.get(name) for name in names]
 
     def vectors(self, ids: Sequence[int]) -> np.ndarray:
-        """The rows of these ids as they lie there, float32 (n, dim), of length 1 where the metric is cosine."""
+        """Return the rows of these ids as they lie there, float32 (n, dim), of length 1 where the metric is cosine."""
         vectors = np.empty((len(ids), self.dim), np.float32)
         for part, which in self.parts(ids):
             vectors[which] = part[:]
         return vectors
 
     def parts(self, ids: Sequence[int]) -> Iterator[tuple[building.Part, np.ndarray]]:
-        """The same in parts, bit for bit as they lie there, and which of the ids each is of."""
+        """Yield the same in parts, bit for bit as they lie there, and which of the ids each is of."""
         segments, rows = self.places(ids)
         for number, segment in enumerate(self.segments):
             if len(here := np.flatnonzero(segments == number)):
                 yield building.LiveRows(segment, rows[here]), here
 
     def labels(self) -> dict[str, int]:
-        """How many rows have each label, in sorted order; those without one are not counted."""
+        """Return how many rows have each label, in sorted order; those without one are not counted."""
         counts: dict[str, int] = {}
         for segment in self.segments:
             for pair in segment.rows.column("label").take(pa.array(segment.left())).value_counts().to_pylist():
@@ -260,7 +260,7 @@ class Snapshot:
         return of[order], ids[order], segments[order], rows[order], scores[order]
 
     def encoder(self, device: str = "cpu", model: str | None = None) -> Encoder:
-        """The encoder that read the images of the index. model: where it lies now, if it was moved. A ValueError
+        """Return the encoder that read the images of the index. model: where it lies now, if it was moved. A ValueError
         where it is another by now, or the rows came as numbers.
         """
         from .reader import open_reader
@@ -323,7 +323,7 @@ class Snapshot:
 
 
 def checked(features: np.ndarray) -> np.ndarray:
-    """A ValueError for what is no matrix."""
+    """Return a ValueError for what is no matrix."""
     rows = np.asarray(features)
     if rows.ndim != 2:
         raise ValueError(f"features must have two dimensions, (n, F), got shape {rows.shape}")

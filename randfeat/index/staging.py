@@ -61,7 +61,7 @@ class Reading:
     def __call__(
         self, table: pa.Table, numbers: Sequence[int], shown: bool
     ) -> tuple[list[Part], pa.Table, list[Skipped]]:
-        """Reads these rows of `listed`; returns features, the rows they are of, and what could not be read."""
+        """Read these rows of `listed`; returns features, the rows they are of, and what could not be read."""
         wanted = dict(zip(keys(table.take(pa.array(numbers, pa.int64()))), numbers, strict=True))
         parts: list[Part] = []
         tables, there = [SCHEMA.empty_table()], self._there()
@@ -99,7 +99,7 @@ class Reading:
         tables: list[pa.Table],
         skipped: list[Skipped],
     ) -> None:
-        """Moves what a part has of what is wanted to the results."""
+        """Move what a part has of what is wanted to the results."""
         there = pq.read_table(path, schema=UNREAD)
         reasons, rows, numbers = there["reason"].to_pylist(), [], []
         read = 0
@@ -134,7 +134,7 @@ class Reading:
     def _write(
         self, number: int, table: pa.Table, features: np.ndarray, read: list[int], unread: list[tuple[int, str]]
     ) -> Path:
-        """A part; returns the path of its table, which is written last."""
+        """Return a part; returns the path of its table, which is written last."""
         rows = table.take(pa.array(read + [one for one, _ in unread], pa.int64())).select(KEY)
         reasons = pa.array([None] * len(read) + [reason for _, reason in unread], pa.string())
         path = self.folder / f"{number:06}.parquet"

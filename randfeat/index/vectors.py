@@ -40,7 +40,7 @@ class Vectors:
         return int(self._starts[-1])
 
     def take(self, start: int, stop: int) -> np.ndarray:
-        """The rows from start to stop."""
+        """Return the rows from start to stop."""
         rows = np.empty((stop - start, self.dim), np.float32)
         for part, at in zip(self.parts, self._starts, strict=False):
             first, last = max(start, at), min(stop, at + len(part))
@@ -104,7 +104,7 @@ class LiveRows:
 def segments(
     vectors: Vectors, table: pa.Table, choice: Choice, memory: int | None = None, shown: bool = False
 ) -> Iterator[Segment]:
-    """Makes segments of rows, one at a time: several where they are too large for the memory together. What is learned
+    """Make segments of rows, one at a time: several where they are too large for the memory together. What is learned
     is learned once, from a sample of all.
 
     table: the rows beside the vectors. memory: bytes, see `kinds.choose`. shown: whether with a progress bar.

@@ -67,7 +67,7 @@ class Classification:
         return self.log_prob.softmax(1)
 
     def top(self, k: int = 5) -> list[list[Ranked]]:
-        """The k best classes of each image, the best first."""
+        """Return the k best classes of each image, the best first."""
         if k < 1:
             raise ValueError(f"top needs a number of classes from 1, got {k}")
         shares, found = self.probabilities, []
@@ -81,7 +81,7 @@ class Classification:
         return found
 
     def ranked(self) -> list[list[Ranked]]:
-        """All classes of each image, the best first."""
+        """Return all classes of each image, the best first."""
         return self.top(len(self.indices))
 
     @classmethod

@@ -95,7 +95,7 @@ def enlarge(
     order: Tensor | None = None,
     blind: Tensor | None = None,
 ) -> Iterator[Step]:
-    """Decodes what lies between the tokens of a finished image, and yields after each step as `sampling.decode` does.
+    """Decode what lies between the tokens of a finished image, and yields after each step as `sampling.decode` does.
 
     tokens: (B, N) of the trained grid, in raster space. label, seeds: (B,). order: (B, M), the small image
     first, else drawn from the seeds. blind: (B, k) places in it that the spatial branch does not see, else drawn.
@@ -145,7 +145,7 @@ def enlarge(
 def sample(
     model: Generator, label: Tensor, seeds: Tensor, sampling: Sampling, how: Extrapolation, order: Tensor | None = None
 ) -> Tensor:
-    """A small image and what `enlarge` makes of it: (B, M) tokens in the raster space of the large grid.
+    """Return a small image and what `enlarge` makes of it: (B, M) tokens in the raster space of the large grid.
 
     Arguments as in `enlarge`; `sampling.sweeps` go over the small image. An image's seed alone fixes it, whatever the
     batch.

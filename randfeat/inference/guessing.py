@@ -18,7 +18,7 @@ ROWS = 256  # pictures times classes at a time, of 256 tokens; fewer of more
 
 @torch.no_grad()
 def known_log_prob(model: Generator, tokens: Tensor, known: Tensor, count: int, seed: int = 0) -> Tensor:
-    """The mean over `count` orders of log p(known tokens | class), in nats: float32 (B, classes).
+    """Return the mean over `count` orders of log p(known tokens | class), in nats: float32 (B, classes).
 
     tokens: (B, N) in raster space, where those that are not known do not matter; known: bool (N,). Of a model of raster
     order alone it is about the known tokens before the first other one.
@@ -43,7 +43,7 @@ def known_log_prob(model: Generator, tokens: Tensor, known: Tensor, count: int, 
 
 
 def guess(model: Generator, tokens: Tensor, known: Tensor, count: int) -> Tensor:
-    """The class under which the known tokens are likeliest, the null class where none is known: int64 (B,)."""
+    """Return the class under which the known tokens are likeliest, the null class where none is known: int64 (B,)."""
     scores = known_log_prob(model, tokens, known, count)
     if not _readable(model, known).any():
         return torch.full((len(tokens),), model.num_classes)

@@ -22,7 +22,7 @@ Tick = Callable[[int], object]
 
 
 def orders_of(model: Generator, count: int, mode: str | None = None, seed: int = 0) -> Tensor:
-    """The orders that a likelihood is averaged over: int64 (count, N), or (1, N) in a mode that has but one.
+    """Return the orders that a likelihood is averaged over: int64 (count, N), or (1, N) in a mode that has but one.
 
     mode: by default random where the model can. The first k of more orders are those of k.
     """
@@ -34,8 +34,8 @@ def orders_of(model: Generator, count: int, mode: str | None = None, seed: int =
 
 
 def passes_at_once(model: Generator, length: int) -> int:
-    """How many passes over `length` tokens make one batch: on a CPU what its caches hold, and everywhere as many as
-    keep the logits within `LOGITS_AT_ONCE`.
+    """Return how many passes over `length` tokens make one batch: on a CPU what its caches hold, and everywhere as many
+    as keep the logits within `LOGITS_AT_ONCE`.
     """
     return max(1, min(model.images_at_once(), LOGITS_AT_ONCE // (4 * length * model.vocab_size)))
 
@@ -113,7 +113,7 @@ def class_log_prob(
 
 
 def check_classes(model: Generator, classes: Sequence[int] | None) -> Tensor:
-    """The indices of the classes, all by default: (C,). A ValueError for what is no class of the model."""
+    """Return the indices of the classes, all by default: (C,). A ValueError for what is no class of the model."""
     classes = range(model.num_classes) if classes is None else classes
     if not len(classes):
         raise ValueError("this model was trained without labels: it cannot classify by likelihood")

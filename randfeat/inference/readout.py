@@ -116,7 +116,7 @@ class FeatureSpec:
         return tuple(passes)
 
     def resolved(self, depth: int) -> FeatureSpec:
-        """The same for a model of `depth` blocks, its layers numbered from 1."""
+        """Return the same for a model of `depth` blocks, its layers numbered from 1."""
         counted = [round(layer * depth) or 1 if isinstance(layer, float) else layer for layer in self.layers]
         layers = tuple(layer if layer > 0 else depth + 1 + layer for layer in counted)
         if not 1 <= min(layers) <= max(layers) <= depth:
@@ -131,7 +131,7 @@ class FeatureSpec:
 
     @classmethod
     def parse(cls, text: str | FeatureSpec) -> FeatureSpec:
-        """Reads the grammar; a ValueError says which part is wrong."""
+        """Read the grammar; a ValueError says which part is wrong."""
         if isinstance(text, FeatureSpec):
             return text
         if not isinstance(text, str):
@@ -163,7 +163,7 @@ class FeatureSpec:
 
 
 def _layer(layer: object) -> int | float:
-    """A layer as a plain number, a share of the depth in ten-thousandths."""
+    """Return a layer as a plain number, a share of the depth in ten-thousandths."""
     if isinstance(layer, Integral) and not isinstance(layer, bool) and layer != 0:
         return int(layer)
     if isinstance(layer, float) and 0 < round(layer, 4) < 1:
@@ -239,7 +239,7 @@ def read(model: Generator, tokens: Tensor, specs: Sequence[FeatureSpec], batch_s
 
 
 def pass_order(reading: Pass, model: Generator, tokens: Tensor) -> Tensor:
-    """The order of a pass for each image of tokens (B, N): (B, N)."""
+    """Return the order of a pass for each image of tokens (B, N): (B, N)."""
     if reading.mode == "explicit":
         return orders.explicit(reading.positions, model.grid).to(tokens.device).expand(len(tokens), -1)
     if reading.per_image:  # a function of the image, not of its place in a batch

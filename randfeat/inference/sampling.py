@@ -94,7 +94,7 @@ class Step:
 
 
 def filter_logits(logits: Tensor, top_k: int = 0, top_p: float = 1.0) -> Tensor:
-    """Sets to -inf what top-k, then top-p (nucleus) sampling excludes. (..., V) -> (..., V).
+    """Set to -inf what top-k, then top-p (nucleus) sampling excludes. (..., V) -> (..., V).
 
     Top-k keeps ties with the k-th value; k <= 0 is off and k > V keeps all. Top-p keeps a token if those likelier than
     it sum to at most p, so the first is always kept; p >= 1 is off.
@@ -142,7 +142,7 @@ def decode(
     known: Tensor | None = None,
     condition: Tensor | None = None,
 ) -> Iterator[Step]:
-    """Decodes tokens step by step and yields after each step.
+    """Decode tokens step by step and yields after each step.
 
     label: (B,) class indices, num_classes for the null class. seeds: (B,) int64. order: (B, N), else drawn from the
     seeds by `sampling.order`. known: (B, N) tokens in raster space, UNKNOWN where they are to be decoded; as many are
@@ -219,7 +219,7 @@ def run(
     sampling: Sampling,
     guide: Callable[[Tensor, int, int], Tensor],
 ) -> Iterator[Step]:
-    """The loop itself, from a state that was started with the known tokens, once for each branch of guidance.
+    """Yield the loop itself, from a state that was started with the known tokens, once for each branch of guidance.
 
     order: (B, N). known: (B, N) tokens in raster space, UNKNOWN where they are to be drawn. done: with so many of them,
     the first in the order, the state was started. noise: (B, N). sizes: tokens of each step. guide: the logits of a
@@ -249,7 +249,8 @@ def sample(
     known: Tensor | None = None,
     condition: Tensor | None = None,
 ) -> Tensor:
-    """The finished tokens, (B, N) in raster space: those that `every_step` ends with. Arguments as in `decode`."""
+    """Return the finished tokens, (B, N) in raster space: those that `every_step` ends with. Arguments as in
+    `decode`."""
     tokens = known
     for step in every_step(model, label, seeds, sampling, order, known, condition):
         tokens = step.tokens
@@ -266,7 +267,8 @@ def every_step(
     known: Tensor | None = None,
     condition: Tensor | None = None,
 ) -> Iterator[Step]:
-    """The steps of `decode`, then those that go over the image again, `sampling.sweeps` times. Arguments as there."""
+    """Yield the steps of `decode`, then those that go over the image again, `sampling.sweeps` times. Arguments as
+    there."""
     check_sweeps(model, sampling)
     unknown = torch.full((len(label), model.num_tokens), UNKNOWN, device=model.device)
     tokens = unknown if known is None else known.to(model.device)
@@ -286,7 +288,7 @@ def every_step(
 
 
 def check_sweeps(model: Generator, sampling: Sampling) -> None:
-    """Raises a ValueError where sweeps are asked of a model that cannot do them."""
+    """Raise a ValueError where sweeps are asked of a model that cannot do them."""
     if sampling.sweeps and model.raster_only:
         raise ValueError(
             f"a sweep draws tokens given later ones, which {type(model).__name__} cannot see: leave sweeps out"

@@ -37,12 +37,12 @@ def tokens_per_step(schedule: Schedule, count: int, steps: int | None = None, do
 
 
 def is_whole(value: Any) -> bool:
-    """Whether it is a whole number, which True is not."""
+    """Return whether it is a whole number, which True is not."""
     return isinstance(value, Integral) and not isinstance(value, bool)
 
 
 def with_plain_numbers(settings: Any) -> None:
-    """Turns numpy's numbers in the fields of a frozen dataclass into Python's, which can be written as JSON."""
+    """Turn numpy's numbers in the fields of a frozen dataclass into Python's, which can be written as JSON."""
 
     def plain(value: Any) -> Any:
         return value.item() if type(value).__module__ == "numpy" else value  # numpy itself would slow the help down
@@ -105,7 +105,7 @@ class Guidance:
         return self.scale == 1 and (self.schedule == "constant" or self.start == 1)
 
     def at(self, done: int, size: int, total: int) -> float:
-        """The scale of a step that decodes `size` of `total` tokens after `done` of them."""
+        """Return the scale of a step that decodes `size` of `total` tokens after `done` of them."""
         if not self.interval[0] <= done / total <= self.interval[1]:
             return 1.0
         if self.schedule == "constant":

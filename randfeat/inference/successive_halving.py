@@ -95,7 +95,7 @@ def race(
     seed: int = 0,
     tick: Tick = lambda passes: None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The classes that win a race: of (B, N) tokens
+    """Return the classes that win a race: of (B, N) tokens
 
     - log p(tokens | class), its mean over the orders that were read: float32 (B, C), -inf for those that left before
       they were read in one whole order;
@@ -110,7 +110,7 @@ def race(
     cost, orders_read, whole = torch.zeros(len(tokens)), torch.zeros(size), 0
 
     def read(rows: tuple[Tensor, ...], part: Tensor) -> Tensor:
-        """The sums of log p over the orders in `part`, for the images and columns in `rows`."""
+        """Return the sums of log p over the orders in `part`, for the images and columns in `rows`."""
         image, column = (index.repeat(len(part)) for index in rows)
         place = torch.arange(len(part)).repeat_interleave(len(rows[0]))
         found = token_log_prob(model, tokens, part, (image, label[column], place), tick)

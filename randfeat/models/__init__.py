@@ -32,7 +32,7 @@ __all__ = [
 
 
 def create(name: str, **config: Any) -> Generator:
-    """A generator with fresh weights by its registered name or that of a published size, such as `randar_l`.
+    """Return a generator with fresh weights by its registered name or that of a published size, such as `randar_l`.
 
     `config` are the keywords of `Generator`; they go before those of the size.
     """
@@ -46,12 +46,13 @@ def create(name: str, **config: Any) -> Generator:
 
 
 def name_of(generator: Generator) -> str:
-    """The registered name of a generator's class."""
+    """Return the registered name of a generator's class."""
     return next(name for name, cls in MODELS.items() if type(generator) is cls)
 
 
 def size_of(name: str, config: Mapping[str, Any]) -> str | None:
-    """The published size, such as `randar_l`, of a model by its registered name and keywords; None if it has none.
+    """Return the published size, such as `randar_l`, of a model by its registered name and keywords; None if it has
+    none.
 
     Keywords that are not known, as heads are not from weights, fit every size.
     """

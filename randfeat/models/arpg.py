@@ -149,10 +149,10 @@ class ARPG(Generator):
         return self.dropout(self.embedding(ids)), nn.functional.pad(positions, (1, 0), value=CLASS_PLACE)
 
     def _shared(self, x: Tensor, rope: Tensor) -> tuple[Tensor, Tensor]:
-        """The one set of keys (rotated) and values, each (B, H, L, E), that every cross block attends to."""
+        """Return the one set of keys (rotated) and values, each (B, H, L, E), that every cross block attends to."""
         k, v = self.kv(self.kv_norm(x)).unflatten(-1, (2 * self.num_heads, -1)).transpose(1, 2).chunk(2, 1)
         return rotate(k, rope), v
 
     def _queries(self, positions: Tensor, condition: Tensor | None = None) -> Tensor:
-        """The mask token's embedding for each position, and its condition: (B, n) -> (B, n, D)."""
+        """Return the mask token's embedding for each position, and its condition: (B, n) -> (B, n, D)."""
         return conditioned(self.embedding.weight[self.vocab_size].expand(*positions.shape, -1), condition, positions)

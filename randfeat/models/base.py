@@ -152,7 +152,7 @@ class Generator(nn.Module, ABC):
 
     @abstractmethod
     def build(self) -> None:
-        """Makes the modules and parameters; `init_weights` fills them."""
+        """Make the modules and parameters; `init_weights` fills them."""
 
     @abstractmethod
     def pre_logits(
@@ -183,7 +183,7 @@ class Generator(nn.Module, ABC):
         table: Tensor | None = None,
         condition: Tensor | None = None,
     ) -> State:
-        """Begins to sample: label (B,), with known tokens (B, m) at raster positions (B, m) if there are any.
+        """Begin to sample: label (B,), with known tokens (B, m) at raster positions (B, m) if there are any.
 
         Known tokens are read causally, in the order in which they are given, by the first step. within_step: how the
         tokens of a later step see each other, one of the class's `within_step`, by default the first. table: the rope
@@ -192,8 +192,9 @@ class Generator(nn.Module, ABC):
 
     @abstractmethod
     def step(self, state: State, tokens: Tensor | None, queries: Tensor) -> Tensor:
-        """One sampling step. tokens: (B, m), the values at the positions that the last step asked for, in the same
-        sequence (None in the first step). queries: (B, n), the raster positions to predict next. Returns (B, n, V).
+        """Return one sampling step. tokens: (B, m), the values at the positions that the last step asked for, in the
+        same sequence (None in the first step). queries: (B, n), the raster positions to predict next. Returns (B, n,
+        V).
         """
 
     # shared by all ---------------------------------------------------------------------------------------------
@@ -249,7 +250,7 @@ class Generator(nn.Module, ABC):
         return [states[i] for i in layers]
 
     def images_at_once(self) -> int:
-        """How many images `hidden` reads at once; the result does not depend on it, beyond rounding."""
+        """Return how many images `hidden` reads at once; the result does not depend on it, beyond rounding."""
         if self.device.type != "cpu":
             return sys.maxsize
         inputs = self.num_tokens * self.inputs_per_token
@@ -269,7 +270,7 @@ class Generator(nn.Module, ABC):
         return rope_table(self.grid, self.embed_dim // self.num_heads, self.rope_base, device)
 
     def labels(self, label: Tensor | None, batch: int) -> Tensor:
-        """The label of each image, the null class where None is given. (B,)
+        """Return the label of each image, the null class where None is given. (B,)
 
         Labels are checked on the CPU only, as orders are: elsewhere the device would have to stop for the answer.
         """
@@ -281,7 +282,7 @@ class Generator(nn.Module, ABC):
         return label
 
     def add_control(self, **config: Any) -> None:
-        """Gives it a fresh adapter for condition images, `control` (see `Control` for the keywords). Until that is
+        """Give it a fresh adapter for condition images, `control` (see `Control` for the keywords). Until that is
         trained nothing that is read or written changes, whatever the condition.
         """
         if "query" not in self.streams:
@@ -293,7 +294,7 @@ class Generator(nn.Module, ABC):
         self.config["control"] = adapter.config
 
     def check_condition(self, condition: Tensor | None, batch: int) -> Tensor | None:
-        """The condition, which `control` has made; a ValueError where it cannot have."""
+        """Return the condition, which `control` has made; a ValueError where it cannot have."""
         if condition is None:
             return None
         if self.control is None:
@@ -306,7 +307,7 @@ class Generator(nn.Module, ABC):
         return condition
 
     def check_order(self, order: Tensor, cut: bool = False) -> None:
-        """Raises a ValueError for what is no permutation (on the CPU only, see `labels`) or not the order it knows.
+        """Raise a ValueError for what is no permutation (on the CPU only, see `labels`) or not the order it knows.
 
         cut: whether the beginning of one will do.
         """
@@ -318,13 +319,13 @@ class Generator(nn.Module, ABC):
             raise ValueError(f"{type(self).__name__} knows one order, raster: another one was given")
 
     def check_order_mode(self, mode: str | None) -> str:
-        """The default for None; a ValueError that lists what this model can do, if it cannot do this."""
+        """Return the default for None; a ValueError that lists what this model can do, if it cannot do this."""
         if mode is not None and mode not in self.order_modes:
             raise ValueError(f"order {mode!r} is none of {type(self).__name__}'s: {', '.join(self.order_modes)}")
         return mode or self.order_modes[0]
 
     def check_reading(self, layers: Sequence[int], context: str, stream: str) -> None:
-        """Raises a ValueError that lists what this model can do, if it cannot do this."""
+        """Raise a ValueError that lists what this model can do, if it cannot do this."""
         if context not in self.contexts:
             raise ValueError(f"context {context!r} is none of {type(self).__name__}'s: {', '.join(self.contexts)}")
         if stream not in self.streams:
@@ -335,7 +336,7 @@ class Generator(nn.Module, ABC):
             raise ValueError(f"layers are numbered 1 to {self.depth}, got {list(layers)}")
 
     def check_within_step(self, within_step: str | None) -> str:
-        """The default for None; a ValueError that lists what this model can do, if it cannot do this."""
+        """Return the default for None; a ValueError that lists what this model can do, if it cannot do this."""
         if within_step is not None and within_step not in self.within_step:
             raise ValueError(
                 f"within_step {within_step!r} is none of {type(self).__name__}'s: {', '.join(self.within_step)}"

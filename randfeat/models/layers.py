@@ -30,7 +30,7 @@ def rope_table(grid: tuple[int, int], head_dim: int, base: float, device: torch.
 def stretched_rope_table(
     grid: tuple[int, int], factors: tuple[int, int], boundary: int, head_dim: int, base: float, device: torch.device
 ) -> Tensor:
-    """The table of a grid `factors` times as high and as wide as the trained `grid`, M positions: (1 + M, E/2).
+    """Return the table of a grid `factors` times as high and as wide as the trained `grid`, M positions: (1 + M, E/2).
 
     The `boundary` fastest frequencies of an axis turn from one position to the next as in training. The slower ones are
     stretched: they spread the angles from the first trained position to the last over the large grid (RandAR's
@@ -59,12 +59,12 @@ def _table(row: Tensor, col: Tensor) -> Tensor:
 
 
 def rope_at(table: Tensor, positions: Tensor) -> Tensor:
-    """The table's rows at raster positions (CLASS_PLACE for the class token): (B, L) -> (B, L, E/2)."""
+    """Return the table's rows at raster positions (CLASS_PLACE for the class token): (B, L) -> (B, L, E/2)."""
     return table[positions + 1]
 
 
 def rotate(x: Tensor, rope: Tensor) -> Tensor:
-    """Turns adjacent channel pairs, in float32. x: (B, H, L, E); rope: (B, L, E/2), or its real view (B, L, E/2, 2).
+    """Turn adjacent channel pairs, in float32. x: (B, H, L, E); rope: (B, L, E/2), or its real view (B, L, E/2, 2).
 
     As complex numbers: one product instead of four on strided halves, which is several times faster on a CPU. torch's
     compiler writes the four into one loop, but knows no complex numbers.
@@ -134,7 +134,7 @@ class KVCache:
         return keys[:, :, :end], values[:, :, :end]
 
     def commit(self, count: int) -> None:
-        """Keeps the next `count` entries that every layer has written."""
+        """Keep the next `count` entries that every layer has written."""
         self.length += count
 
 

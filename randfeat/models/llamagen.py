@@ -98,7 +98,7 @@ class LlamaGen(Generator):
         return self.head(self.norm(x[:, -1:]))
 
     def _check_next(self, positions: Tensor, first: int) -> None:
-        """Raises unless positions (B, n) are those from `first` on; on the CPU only, see `labels`."""
+        """Raise unless positions (B, n) are those from `first` on; on the CPU only, see `labels`."""
         expected = torch.arange(first, first + positions.shape[1])
         if positions.device.type == "cpu" and (positions != expected).any():
             raise ValueError(f"LlamaGen goes on in raster order: expected positions {expected.tolist()}")

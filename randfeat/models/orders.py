@@ -33,7 +33,7 @@ def columns(grid: Grid) -> Tensor:
 
 
 def random(grid: Grid, seeds: Tensor) -> Tensor:
-    """A uniform random permutation for each seed, a function of that seed alone. (*S,) -> (*S, N)."""
+    """Return a uniform random permutation for each seed, a function of that seed alone. (*S,) -> (*S, N)."""
     return rng.bits(seeds, grid[0] * grid[1]).argsort(dim=-1, stable=True)
 
 
@@ -54,7 +54,7 @@ def hierarchical(grid: Grid, seeds: Tensor | None = None) -> Tensor:
 
 
 def known_first(order: Tensor, known: Tensor) -> Tensor:
-    """Moves the known positions to the front of each order and keeps the sequence otherwise.
+    """Move the known positions to the front of each order and keeps the sequence otherwise.
 
     order: (..., N); known: bool, (..., N) in raster space. Returns (..., N).
     """
@@ -63,7 +63,7 @@ def known_first(order: Tensor, known: Tensor) -> Tensor:
 
 
 def explicit(positions: Sequence[int] | Tensor, grid: Grid) -> Tensor:
-    """A permutation written out by hand, checked. Shape (N,) or (..., N)."""
+    """Return a permutation written out by hand, checked. Shape (N,) or (..., N)."""
     order = torch.as_tensor(positions)
     if not order.is_floating_point() and order.dtype != torch.bool:  # which `validate` refuses
         order = order.to(torch.int64)
@@ -72,7 +72,7 @@ def explicit(positions: Sequence[int] | Tensor, grid: Grid) -> Tensor:
 
 
 def validate(order: Tensor, grid: Grid, cut: bool = False) -> None:
-    """Raises a ValueError that names the first offending entry unless each row is a permutation of 0..N-1.
+    """Raise a ValueError that names the first offending entry unless each row is a permutation of 0..N-1.
 
     cut: whether it may be the beginning of one, of at least one position.
     """
@@ -96,7 +96,7 @@ def validate(order: Tensor, grid: Grid, cut: bool = False) -> None:
 
 
 def invert(order: Tensor) -> Tensor:
-    """The place of each raster position in the sequence: invert(order)[..., order[..., i]] = i. (..., N)."""
+    """Return the place of each raster position in the sequence: invert(order)[..., order[..., i]] = i. (..., N)."""
     return order.argsort(-1)
 
 
@@ -116,7 +116,8 @@ MODES = (*FIXED, "random")
 
 
 def make(mode: str, grid: Grid, seeds: Tensor) -> Tensor:
-    """One order for each seed, by the name of its mode (one of MODES). (S,) -> (S, N), on the device of the seeds."""
+    """Return one order for each seed, by the name of its mode (one of MODES). (S,) -> (S, N), on the device of the
+    seeds."""
     if mode == "random":
         return random(grid, seeds)
     if mode not in FIXED:

@@ -31,8 +31,8 @@ KINDS = (
 
 
 def prepacked(network: Network) -> Network:
-    """A copy in evaluation mode that shares the parameters. It computes, without gradients, what the network does when
-    the twin is made: make it anew after a training step. A twin's twin is itself.
+    """Return a copy in evaluation mode that shares the parameters. It computes, without gradients, what the network
+    does when the twin is made: make it anew after a training step. A twin's twin is itself.
 
     It calls its parts directly, past modules, and on a CPU its linear layers are packed; not so where somebody has
     added to the network: a hook, a parametrization, a module of another kind.

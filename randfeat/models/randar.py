@@ -140,7 +140,7 @@ class RandAR(Generator):
         return self.head(self.norm(x))
 
     def _instructions(self, table: Tensor) -> Tensor:
-        """The position-instruction token of each position: the shared vector, each head turned to it. (N, D)."""
+        """Return the position-instruction token of each position: the shared vector, each head turned to it. (N, D)."""
         vector = self.instruction.view(1, self.num_heads, 1, -1).expand(-1, -1, len(table) - 1, -1)
         return rotate(vector, table[None, 1:]).transpose(1, 2).flatten(2)[0]
 
@@ -160,7 +160,7 @@ class RandAR(Generator):
         positions: Tensor,
         condition: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """The class token followed by the pairs: inputs (B, 1 + 2m, D) and their positions (B, 1 + 2m)."""
+        """Return the class token followed by the pairs: inputs (B, 1 + 2m, D) and their positions (B, 1 + 2m)."""
         x, places = self._pairs(instructions, tokens, positions, condition)
         x = torch.cat((self.label_embedding(label).unsqueeze(1), x), 1)
         return x, nn.functional.pad(places, (1, 0), value=CLASS_PLACE)

@@ -54,8 +54,8 @@ class BasePipeline(nn.Module):
         self.eval()
 
     def packed(self) -> Generator:
-        """The generator for reading and writing without gradients: on a CPU with packed weights, see `packing`. They
-        take as much memory once more, and are kept until those of the generator change.
+        """Return the generator for reading and writing without gradients: on a CPU with packed weights, see `packing`.
+        They take as much memory once more, and are kept until those of the generator change.
         """
         if not packed.can_pack(self.generator):
             return packed.prepacked(self.generator)
@@ -71,7 +71,7 @@ class BasePipeline(nn.Module):
         vars(self)["_compiled"] = packed.compiled(self.generator)  # past nn.Module, which would make it a part
 
     def reader(self) -> Generator:
-        """The generator that reads features: `packed`, unless it was asked to `compile`."""
+        """Return the generator that reads features: `packed`, unless it was asked to `compile`."""
         return self._compiled or self.packed()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -104,7 +104,7 @@ class BasePipeline(nn.Module):
         return self.encode_pixels(pixels.to(self.generator.device), shifts)
 
     def encode_pixels(self, pixels: Tensor, shifts: int = 1) -> Tensor:
-        """The same of images (B, channels, H, W) in [0, 1] of the right size, on the right device."""
+        """Return the same of images (B, channels, H, W) in [0, 1] of the right size, on the right device."""
         if shifts == 1:
             return self.tokenizer.encode(pixels).flatten(1)
         places = shifted(pixels, self.tokenizer.stride, shifts)
@@ -133,7 +133,7 @@ class BasePipeline(nn.Module):
         return conditions.make(data.as_images(images, self.channels_for(kind), self.image_size), kind)
 
     def condition_kind(self, kind: str | None = None) -> str:
-        """The kind of condition to make of a picture for this generator; a ValueError where there is none."""
+        """Return the kind of condition to make of a picture for this generator; a ValueError where there is none."""
         if self.generator.control is None:
             raise ValueError(
                 "this model has no control: train one (`randfeat pretrain --control`), or leave control out"
@@ -157,7 +157,7 @@ class BasePipeline(nn.Module):
     # on disk ---------------------------------------------------------------------------------------------------
 
     def save(self, directory: str | Path) -> None:
-        """Writes a model directory; one of the same name is replaced as a whole."""
+        """Write a model directory; one of the same name is replaced as a whole."""
         config = {
             "randfeat": version("randfeat"),
             "generator": {"name": models.name_of(self.generator), **self.generator.config},
@@ -176,7 +176,7 @@ class BasePipeline(nn.Module):
         self.save(directory)
 
     def push_to_hub(self, repository: str, private: bool | None = None, token: str | None = None) -> str:
-        """Uploads what `save` writes to owner/name on the Hugging Face hub, from where `randfeat.load` opens it.
+        """Upload what `save` writes to owner/name on the Hugging Face hub, from where `randfeat.load` opens it.
 
         The repository is made if need be. token: by default that of `hf auth login`. Returns the address.
         """

@@ -39,7 +39,7 @@ def write(
     batch_size: int,
     watch: Callable[[], Iterator[Frame]] | None = None,
 ) -> None:
-    """Fills `directory` with a result for each seed; those that are there already, with the same settings, are kept.
+    """Fill `directory` with a result for each seed; those that are there already, with the same settings, are kept.
 
     paint: makes results of seeds. before: pictures for the sheet, by caption, of the size of the results. watch: its
     frames become a GIF and a sheet of the order. Raises before anything is written a ValueError for other settings than
@@ -84,7 +84,7 @@ def settings_of(model: Pipeline, model_name: str, job: str, **more: Any) -> dict
 
 
 def begin(directory: Path, settings: Mapping[str, Any]) -> None:
-    """Makes the folder, or goes on with one of the same settings; anything else is refused."""
+    """Make the folder, or goes on with one of the same settings; anything else is refused."""
     settings = json.loads(json.dumps(settings))
     if (before := atomic.read_json(directory / SETTINGS, FORMAT)) is not None:
         refuse_other(directory, before, settings, "pictures", FREE)
@@ -103,7 +103,7 @@ def small(picture: Image.Image) -> Image.Image:
 
 
 def hidden(picture: np.ndarray, mask: np.ndarray) -> Image.Image:
-    """The picture with what is masked in grey, for the sheet. uint8 (H, W) or (H, W, 3); bool (H, W)."""
+    """Return the picture with what is masked in grey, for the sheet. uint8 (H, W) or (H, W, 3); bool (H, W)."""
     return Image.fromarray(np.where(mask if picture.ndim == 2 else mask[..., None], 128, picture).astype(np.uint8))
 
 

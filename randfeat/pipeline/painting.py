@@ -50,11 +50,11 @@ class Task:
         return self._scaled(seen, stride, channels)
 
     def steered(self, control: np.ndarray, kind: str, stride: int, channels: int) -> Task:
-        """The same with a condition of that kind, of a picture as large as its own."""
+        """Return the same with a condition of that kind, of a picture as large as its own."""
         return replace(self, condition=conditions.make(self._scaled(self.view.of(control), stride, channels), kind))
 
     def _scaled(self, seen: np.ndarray, stride: int, channels: int) -> Tensor:
-        """A view as the tokenizer takes it: (1, channels, H, W) in [0, 1]."""
+        """Return a view as the tokenizer takes it: (1, channels, H, W) in [0, 1]."""
         picture = self.view.scaled(seen, stride).convert(data.MODES[channels])
         rows, columns = self.view.grid
         return (
@@ -62,7 +62,7 @@ class Task:
         )
 
     def finished(self, made: Tensor) -> Image.Image:
-        """The picture with what was made (channels, H, W) in the place of what is masked."""
+        """Return the picture with what was made (channels, H, W) in the place of what is masked."""
         mode = "L" if self.picture.ndim == 2 else "RGB"
         ours, theirs = self.view.inside((self.mask.shape[0], self.mask.shape[1]))
         painted = self.view.back(data.to_pil(made.float()).convert(mode))[theirs]
@@ -140,7 +140,8 @@ def sides_of(picture: np.ndarray, size: tuple[int, int] | None, sides: Sequence[
 
 
 def extend(picture: np.ndarray, sides: Sequence[int]) -> tuple[np.ndarray, np.ndarray, tuple[int, int]]:
-    """A picture (H, W, ...) with its edges repeated, where they are (bool), and row and column of its first pixel."""
+    """Return a picture (H, W, ...) with its edges repeated, where they are (bool), and row and column of its first
+    pixel."""
     left, top, right, bottom = sides
     around = ((top, bottom), (left, right))
     extended = np.pad(picture, (*around, *(((0, 0),) * (picture.ndim - 2))), mode="edge")
@@ -254,7 +255,7 @@ def check_counts(**counts: int) -> None:
 
 
 def arrays(images: data.Images) -> list[np.ndarray]:
-    """Each picture, upright and of 8 bits: (H, W) or (H, W, 3)."""
+    """Return each picture, upright and of 8 bits: (H, W) or (H, W, 3)."""
     arrays = [np.asarray(picture) for picture in data.pictures(images)]
     if any(0 in array.shape for array in arrays):
         raise ValueError("a picture without pixels cannot be painted in: leave it out")
@@ -270,7 +271,8 @@ def guess_label(
     count: int,
     corner: tuple[int, int] = (0, 0),
 ) -> int:
-    """The class index that painting finds in `count` orders; the null class where nothing is painted, or known."""
+    """Return the class index that painting finds in `count` orders; the null class where nothing is painted, or
+    known."""
     check_guess(model, count)
     task = _task(model, picture, mask, framing, corner)
     if task is None:
@@ -279,7 +281,7 @@ def guess_label(
 
 
 def check_guess(model: Pipeline, guess: int) -> None:
-    """Raises a ValueError for what is no number of orders, or where there are no classes to guess from."""
+    """Raise a ValueError for what is no number of orders, or where there are no classes to guess from."""
     if isinstance(guess, bool) or not isinstance(guess, Integral) or guess < 0:
         raise ValueError(f"guess must be a whole number of orders, 0 for none, got {guess!r}")
     if guess and not model.classes.count:
@@ -310,7 +312,8 @@ def steered(
     control: data.Images | None,
     control_type: str | None,
 ) -> list[Task | None]:
-    """The tasks, each with the condition of one control picture as large as its own; as they are without control."""
+    """Return the tasks, each with the condition of one control picture as large as its own; as they are without
+    control."""
     if control is None:
         return list(tasks)
     steering = arrays(control)
@@ -322,7 +325,8 @@ def steered(
 def check_control(
     model: Pipeline, pictures: Sequence[np.ndarray], control: Sequence[np.ndarray], control_type: str | None
 ) -> str:
-    """The kind of condition that control pictures become; a ValueError where they cannot, or are of other sizes."""
+    """Return the kind of condition that control pictures become; a ValueError where they cannot, or are of other
+    sizes."""
     kind = model.condition_kind(control_type)
     ours, theirs = ([(one.shape[1], one.shape[0]) for one in many] for many in (control, pictures))
     if ours != theirs:
@@ -337,7 +341,7 @@ def _sizes(sizes: Sequence[tuple[int, int]]) -> str:
 
 
 def _labels(model: Pipeline, label: Label | Sequence[Label], pictures: int, samples: int) -> Tensor:
-    """One class index for each result."""
+    """Return one class index for each result."""
     several = not isinstance(label, str) and (isinstance(label, Sequence) or getattr(label, "ndim", 0) == 1)
     labels = model.label_indices(label if several else [label] * pictures)  # type: ignore[arg-type, list-item]
     if len(labels) != pictures:
@@ -375,7 +379,7 @@ def _paint(
 
 
 def _guess(model: Pipeline, tokens: Tensor, known: np.ndarray, framing: Framing, count: int) -> Tensor:
-    """The class of each canvas (n, rows, columns) by what is known in the first window that is painted: (n,)."""
+    """Return the class of each canvas (n, rows, columns) by what is known in the first window that is painted: (n,)."""
     generator = model.packed()
     windows = canvas.windows(known, generator.grid, framing.step(generator.grid))
     window = (*windows, (slice(None), slice(None)))[0]

@@ -80,7 +80,7 @@ class Pipeline(BasePipeline):
         image: str = "image",
         output: str = "features",
     ) -> Callable[[Mapping[str, Any]], dict[str, np.ndarray]]:
-        """A function for `map` of Hugging Face's datasets: `dataset.map(model.as_map_fn(), batched=True)`.
+        """Return a function for `map` of Hugging Face's datasets: `dataset.map(model.as_map_fn(), batched=True)`.
 
         It reads the column `image` and adds the column `output`, float32. One call of it is one batch: map's
         `batch_size`. datasets looks into its cache by a hash over the function, so over the weights, which takes
@@ -90,7 +90,7 @@ class Pipeline(BasePipeline):
         return partial(_map, self, self.reading(spec), image, output)
 
     def reading(self, spec: str | FeatureSpec | None = None) -> FeatureSpec:
-        """A spec with layers as numbers, the model's own for None; a ValueError for what it cannot do."""
+        """Return a spec with layers as numbers, the model's own for None; a ValueError for what it cannot do."""
         parsed = readout.default(self.generator) if spec is None else FeatureSpec.parse(spec)
         if parsed.shifts > self.tokenizer.stride:
             raise ValueError(f"feature spec {parsed}: a token of {self.tokenizer.stride} pixels has no more shifts")
@@ -108,7 +108,7 @@ class Pipeline(BasePipeline):
         control_type: str | None = None,
         control_scale: float | None = None,
     ) -> Tensor:
-        """One image for each label (see `classes.Classes.index`): (B, channels, H, W) in [0, 1].
+        """Return one image for each label (see `classes.Classes.index`): (B, channels, H, W) in [0, 1].
 
         seed: image i has the seed `seed + i`, or the i-th of a list. order: a permutation, (N,) for all images or
         (B, N), instead of the mode in `sampling`. extrapolation: larger images than the model was trained on, of which
@@ -153,7 +153,7 @@ class Pipeline(BasePipeline):
         control: data.Images | None = None,
         control_type: str | None = None,
     ) -> None:
-        """Raises the ValueError that `sample` would raise, at the price of its first step for one image."""
+        """Raise the ValueError that `sample` would raise, at the price of its first step for one image."""
         model, grid = self.packed(), self.generator.grid
         large = grid if extrapolation is None else extrapolation.grid(grid)
         given = None if order is None else torch.atleast_2d(orders.explicit(order, large))[:1]
@@ -222,7 +222,7 @@ class Pipeline(BasePipeline):
         control: data.Images | None = None,
         control_type: str | None = None,
     ) -> list[Image.Image]:
-        """Paints the masked pixels of pictures of any size, given the others, which come back bit for bit.
+        """Paint the masked pixels of pictures of any size, given the others, which come back bit for bit.
 
         images: one picture or several, as `data.as_images` takes them; 8 bits of them are used. mask: of the picture's
         size, white or True where to paint, or a box (see `editing.as_mask`). framing: what of the picture the model
@@ -275,7 +275,7 @@ class Pipeline(BasePipeline):
         control: data.Images | None = None,
         control_type: str | None = None,
     ) -> list[Image.Image]:
-        """Paints around pictures, which come back bit for bit: so many pixels on each side, or to a size, width and
+        """Paint around pictures, which come back bit for bit: so many pixels on each side, or to a size, width and
         height, with the picture in its middle. Beyond the trained grid windows slide, which share known tokens.
         control: a picture as large as each result. The rest is as in `inpaint`.
         """
@@ -341,8 +341,8 @@ class Pipeline(BasePipeline):
         control: data.Array | data.Picture | None = None,
         control_type: str | None = None,
     ) -> Iterator[painting.Frame]:
-        """The moments of `sample`, or with a picture and a mask of `inpaint`: before the first step and after each,
-        grey where nothing is made yet, with the step that made each token. The last one is the result.
+        """Return the moments of `sample`, or with a picture and a mask of `inpaint`: before the first step and after
+        each, grey where nothing is made yet, with the step that made each token. The last one is the result.
 
         `pictures.gif` and `pictures.order_sheet` show them.
         """
@@ -468,7 +468,7 @@ def _for_each(conditions: Tensor, images: int) -> Tensor:
 
 
 def _one_each(order: Tensor, images: int) -> Tensor:
-    """An order (N,) or (B, N) as one for each image, (B, N)."""
+    """Return an order (N,) or (B, N) as one for each image, (B, N)."""
     if order.ndim > 2 or (order.ndim == 2 and len(order) not in (1, images)):
         raise ValueError(f"orders of shape {tuple(order.shape)} for {images} images: give one for all or one for each")
     return order.expand(images, -1)

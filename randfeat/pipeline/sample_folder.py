@@ -58,7 +58,7 @@ def write_samples(
     control: data.Images | None = None,
     control_type: str | None = None,
 ) -> Path:
-    """Fills `directory` with samples and returns it; what is there already, with the same settings, is kept.
+    """Fill `directory` with samples and returns it; what is there already, with the same settings, is kept.
 
     It holds images/000000.png ..., grid.png, samples.npz (see `npz.write`), labels.csv and settings.json. Pixels are
     rounded to 8 bits. count: by default one for each class named, or of all if balanced, else 16. classes: image i is
@@ -127,7 +127,8 @@ def image_path(directory: Path, number: int) -> Path:
 
 
 def class_indices(seeds: Tensor, round_of: Sequence[int], classes: int) -> Tensor:
-    """The class of each image: those of `round_of` in turn, else one of `classes` that its seed draws. int64 (N,).
+    """Return the class of each image: those of `round_of` in turn, else one of `classes` that its seed draws. int64
+    (N,).
 
     Without classes it is the null class.
     """
@@ -137,7 +138,7 @@ def class_indices(seeds: Tensor, round_of: Sequence[int], classes: int) -> Tenso
 
 
 def begin(directory: Path, settings: Mapping[str, Any]) -> None:
-    """Makes the folder, or goes on with one of the same settings; anything else is refused."""
+    """Make the folder, or goes on with one of the same settings; anything else is refused."""
     path = directory / SETTINGS
     if directory.exists() and not path.is_file():
         if not directory.is_dir() or any(not inside.name.startswith(".") for inside in directory.iterdir()):
@@ -178,7 +179,7 @@ def _draw(
     batch_size: int,
     control: Tensor | None,
 ) -> None:
-    """Makes the images of this process's share that are not there."""
+    """Make the images of this process's share that are not there."""
     share = range(distributed.rank(), len(labels), distributed.world())
     there = {path.name for path in (directory / IMAGES).iterdir() if path.stat().st_size}
     missing = [number for number in share if image_path(directory, number).name not in there]
@@ -225,8 +226,8 @@ def _finish(model: Pipeline, directory: Path, labels: Tensor, seeds: Tensor, tur
 
 
 def control_sheet(model: Pipeline, control: Tensor, samples: Sequence[Image.Image]) -> Image.Image:
-    """A row of two samples or so: the condition (of conditions (n, c, H, W) in turn), the sample and, where one can be
-    computed, the condition of the sample.
+    """Return a row of two samples or so: the condition (of conditions (n, c, H, W) in turn), the sample and, where one
+    can be computed, the condition of the sample.
     """
     kind, shown = model.generator.config["control"]["kind"], []
     captions = ["condition", "sample", *([] if kind == conditions.GIVEN else ["its condition"])]

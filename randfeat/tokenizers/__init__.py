@@ -19,12 +19,12 @@ __all__ = ["TOKENIZERS", "VQ8", "VQ16", "LlamaGenVQ", "MaskGITVQ", "PatchTokeniz
 
 
 def create(name: str, **config: Any) -> Tokenizer:
-    """A tokenizer by its registered name; `config` are the keywords of its class."""
+    """Return a tokenizer by its registered name; `config` are the keywords of its class."""
     if name not in TOKENIZERS:
         raise ValueError(f"unknown tokenizer {name!r}, expected one of {', '.join(sorted(TOKENIZERS))}")
     return TOKENIZERS[name](**config)
 
 
 def name_of(tokenizer: Tokenizer) -> str:
-    """The registered name of a tokenizer's class."""
+    """Return the registered name of a tokenizer's class."""
     return next(name for name, cls in TOKENIZERS.items() if type(tokenizer) is cls)

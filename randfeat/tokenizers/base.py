@@ -27,7 +27,7 @@ class Tokenizer(nn.Module, ABC):
         """int64 (B, h, w) -> images (B, channels, h * stride, w * stride) in [0, 1]."""
 
     def check_images(self, images: Tensor) -> None:
-        """Raises a ValueError that says what the images should be, unless they fit."""
+        """Raise a ValueError that says what the images should be, unless they fit."""
         if images.ndim != 4 or images.shape[1] != self.channels:
             raise ValueError(f"expected images (B, {self.channels}, H, W), got {tuple(images.shape)}")
         if images.shape[2] % self.stride or images.shape[3] % self.stride:
@@ -40,7 +40,7 @@ class Tokenizer(nn.Module, ABC):
 
 
 def nearest(x: Tensor, codebook: Tensor, at_once: int = 1 << 24) -> Tensor:
-    """The code nearest to each vector by Euclidean distance: (n, E), (V, E) -> int64 (n,).
+    """Return the code nearest to each vector by Euclidean distance: (n, E), (V, E) -> int64 (n,).
 
     at_once: distances held in memory at a time; never all n * V of them.
     """

@@ -24,7 +24,7 @@ def header(shape: tuple[int, ...], dtype: DTypeLike) -> bytes:
 
 
 def write(path: Path, shape: tuple[int, ...], dtype: DTypeLike, blocks: Iterable[np.ndarray]) -> str:
-    """Writes an array of this shape from blocks of its rows, one of which is in memory at a time; returns the SHA-256
+    """Write an array of this shape from blocks of its rows, one of which is in memory at a time; returns the SHA-256
     of the file.
     """
     digest, rows = hashlib.sha256(head := header(shape, dtype)), 0
@@ -43,7 +43,8 @@ def write(path: Path, shape: tuple[int, ...], dtype: DTypeLike, blocks: Iterable
 
 
 def read(path: Path, shape: tuple[int, ...], dtype: DTypeLike) -> np.ndarray:
-    """The array, mapped into memory and not to be written to; a ValueError if it is not of this shape and type."""
+    """Return the array, mapped into memory and not to be written to; a ValueError if it is not of this shape and
+    type."""
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
         if array.shape == shape and array.dtype == dtype:
@@ -55,7 +56,7 @@ def read(path: Path, shape: tuple[int, ...], dtype: DTypeLike) -> np.ndarray:
 
 
 def blocks(array: np.ndarray) -> Iterator[np.ndarray]:
-    """The rows of an array in pieces that are small beside the memory of any machine."""
+    """Yield the rows of an array in pieces that are small beside the memory of any machine."""
     rows = max(1, BLOCK // max(1, array[:1].nbytes))
     for start in range(0, len(array), rows):
         yield array[start : start + rows]

@@ -31,7 +31,7 @@ def writing(path: Path) -> Iterator[BinaryIO]:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Writes a file under a temporary name, waits until the disk has it, and renames it."""
+    """Write a file under a temporary name, waits until the disk has it, and renames it."""
     with writing(path) as file:
         file.write(content)
 
@@ -42,7 +42,8 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def read_json(path: Path, form: str) -> dict[str, Any] | None:
-    """An object whose `format` is this one, or None where there is no file; a ValueError if it is something else."""
+    """Return an object whose `format` is this one, or None where there is no file; a ValueError if it is something
+    else."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         if content["format"] == form:
@@ -96,8 +97,8 @@ def new_directory(target: Path, is_ours: Callable[[Path], bool]) -> Iterator[Pat
 
 
 def recover(directory: Path) -> Path:
-    """The directory, or its predecessor where a writer was killed between moving that aside and putting the new one
-    there."""
+    """Return the directory, or its predecessor where a writer was killed between moving that aside and putting the new
+    one there."""
     old = _aside(directory.resolve())
     return old if old.exists() and not directory.exists() else directory
 

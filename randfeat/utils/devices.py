@@ -8,7 +8,7 @@ import torch
 
 
 def pick(device: str | torch.device) -> torch.device:
-    """The device of this name; `auto` is CUDA, else Apple's MPS, else the CPU.
+    """Return the device of this name; `auto` is CUDA, else Apple's MPS, else the CPU.
 
     Of several GPUs each process that torchrun started has its own. Raises a ValueError for what is not there.
     """

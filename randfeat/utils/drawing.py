@@ -21,13 +21,13 @@ def png(picture: Image.Image) -> bytes:
 
 
 def magnified(picture: Image.Image) -> Image.Image:
-    """A small picture with every pixel as a square, as an RGB picture; others as they are."""
+    """Return a small picture with every pixel as a square, as an RGB picture; others as they are."""
     zoom = math.ceil(SMALLEST / min(picture.size))
     return picture.convert("RGB").resize((picture.width * zoom, picture.height * zoom), Image.Resampling.NEAREST)
 
 
 def gif(frames: Sequence[Image.Image], milliseconds: int = 180, rest: int = 1500) -> bytes:
-    """A GIF that loops and rests on its last frame."""
+    """Return a GIF that loops and rests on its last frame."""
     buffer = io.BytesIO()
     times = [milliseconds] * (len(frames) - 1) + [rest]
     frames[0].save(buffer, "GIF", save_all=True, append_images=list(frames[1:]), duration=times, loop=0, disposal=1)
@@ -94,7 +94,7 @@ def grid(
 
 
 def heat(picture: Image.Image, values: np.ndarray, low: float, high: float) -> Image.Image:
-    """A picture in grey under the colours of a map of numbers, dark for `low` and bright for `high`, as RGB.
+    """Return a picture in grey under the colours of a map of numbers, dark for `low` and bright for `high`, as RGB.
 
     values: (h, w); each covers the rectangle of the picture that it speaks of.
     """
@@ -107,7 +107,7 @@ def heat(picture: Image.Image, values: np.ndarray, low: float, high: float) -> I
 
 
 def _cut(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> str:
-    """The text, or as much of its beginning as fits, with dots for the rest."""
+    """Return the text, or as much of its beginning as fits, with dots for the rest."""
     kept = len(text)
     while kept and font.getlength(shown := text if kept == len(text) else text[:kept].rstrip() + "…") > width:
         kept -= 1

@@ -12,7 +12,7 @@ from PIL import Image
 
 
 def write(path: Path, files: Sequence[Path], labels: Sequence[int] | None) -> None:
-    """Writes `arr_0`, uint8 (N, H, W, 3), from N picture files of one size, and `arr_1`, int64 (N,), from labels.
+    """Write `arr_0`, uint8 (N, H, W, 3), from N picture files of one size, and `arr_1`, int64 (N,), from labels.
 
     One picture is in memory at a time, and equal pictures make equal bytes: entries carry no date. Grey pictures become
     three equal channels, since evaluators take colour.
@@ -37,7 +37,7 @@ def write(path: Path, files: Sequence[Path], labels: Sequence[int] | None) -> No
 
 
 def count(path: Path) -> int:
-    """How many images a file of `write` holds; 0 where there is none, or it is something else."""
+    """Return how many images a file of `write` holds; 0 where there is none, or it is something else."""
     try:
         with zipfile.ZipFile(path) as archive, archive.open("arr_0.npy") as entry:
             np.lib.format.read_magic(entry)
@@ -47,7 +47,7 @@ def count(path: Path) -> int:
 
 
 def read(path: Path) -> Iterator[Image.Image]:
-    """The pictures of `arr_0` one after the other, whatever the size of the file.
+    """Yield the pictures of `arr_0` one after the other, whatever the size of the file.
 
     Raises a FileNotFoundError, or a ValueError for a file that holds no uint8 (N, H, W, 3).
     """

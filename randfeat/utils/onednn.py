@@ -20,5 +20,5 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 
 def has_onednn() -> bool:
-    """Whether torch brings it along, with the one operation that takes float32."""
+    """Return whether torch brings it along, with the one operation that takes float32."""
     return torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")

@@ -20,7 +20,8 @@ Job = Callable[[int], Any]  # called with the screen line of its progress bar; f
 
 
 def run_all(jobs: Mapping[str, Job], workers: int | None = None) -> dict[str, Any]:
-    """The result of each job, by name. Ctrl-C, or an exception in one, ends the others at once and is raised here.
+    """Return the result of each job, by name. Ctrl-C, or an exception in one, ends the others at once and is raised
+    here.
 
     workers: how many run at a time and share the cores; if nobody says, one for each core.
     A worker that was killed from outside is a RuntimeError.

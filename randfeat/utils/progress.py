@@ -9,7 +9,8 @@ from tqdm import tqdm
 
 
 def bar(total: int | None, what: str, unit: str = "it", line: int = 0, done: int = 0, shown: bool = True) -> Any:
-    """A tqdm bar on standard error; `line` counts bars that stand below each other, `done` is what was there before."""
+    """Return a tqdm bar on standard error; `line` counts bars that stand below each other, `done` is what was there
+    before."""
     terminal = sys.stderr.isatty()
     return tqdm(
         total=total,

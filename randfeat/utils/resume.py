@@ -10,7 +10,7 @@ LONGEST = 100  # characters of a value in a message
 
 
 def difference(before: Mapping[str, Any], now: Mapping[str, Any], free: Collection[str] = ()) -> str | None:
-    """The first setting that differs, as `name value, not value`; None if all are the same.
+    """Return the first setting that differs, as `name value, not value`; None if all are the same.
 
     Nested settings have dotted names. free: those that may differ, with all that is below them.
     """

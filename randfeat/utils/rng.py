@@ -31,7 +31,7 @@ def _mix(x: Tensor) -> Tensor:
 
 
 def derive(*parts: int | Tensor) -> Tensor:
-    """One int64 seed from several integers or (broadcasting) integer tensors; the order of the parts matters."""
+    """Return one int64 seed from several integers or (broadcasting) integer tensors; the order of the parts matters."""
     seed = torch.zeros((), dtype=torch.int64)
     for part in parts:
         part = torch.as_tensor(part, dtype=torch.int64)
@@ -55,7 +55,7 @@ def uniform(seeds: Tensor, count: int) -> Tensor:
 
 
 def of_images(seed: int | Iterable[int], count: int) -> Tensor:
-    """The seeds of `count` images: seed, seed + 1, ..., or those given one by one. int64 (count,)."""
+    """Return the seeds of `count` images: seed, seed + 1, ..., or those given one by one. int64 (count,)."""
     try:
         seeds: Sequence[int]
         if isinstance(seed, Iterable):

@@ -36,7 +36,7 @@ def by_onednn(model: nn.Module) -> Iterator[None]:
 
 
 def pays(x: Tensor, weight: Tensor) -> bool:
-    """Whether x @ weight.T is a product for oneDNN: of large float32 matrices on a CPU that torch has it for."""
+    """Return whether x @ weight.T is a product for oneDNN: of large float32 matrices on a CPU that torch has it for."""
     return (
         x.device.type == "cpu"
         and x.dtype == weight.dtype == torch.float32

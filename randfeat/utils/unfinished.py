@@ -20,12 +20,12 @@ PATIENCE = 15  # seconds: so long the workers of a process that was killed may o
 
 
 def is_begun(directory: Path) -> bool:
-    """Whether something is being made there."""
+    """Return whether something is being made there."""
     return (directory / FOLDER / SETTINGS).is_file()
 
 
 def begin(directory: Path, settings: Mapping[str, Any], what: str, free: Collection[str] = ()) -> dict[str, Any]:
-    """Makes the directory with its folder, or goes on with what was begun with the same settings, which are returned.
+    """Make the directory with its folder, or goes on with what was begun with the same settings, which are returned.
 
     settings: JSON with a `format`. what: is made there, in a word. free: those that may differ, see
     `settings.difference`.

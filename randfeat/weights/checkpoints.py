@@ -36,7 +36,7 @@ class Checkpoint:
 
 
 def read(path: Path) -> Checkpoint:
-    """Opens a .safetensors file or a pickle of torch.save. Raises a FileNotFoundError or a ValueError of one sentence.
+    """Open a .safetensors file or a pickle of torch.save. Raises a FileNotFoundError or a ValueError of one sentence.
 
     Of a trainer's checkpoint that holds the weights twice, `model` is taken and not `ema`, as the official samplers do.
     """

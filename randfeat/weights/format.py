@@ -28,7 +28,7 @@ def fingerprint(*modules: torch.nn.Module) -> str:
 
 
 def write(directory: Path, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
-    """Writes config and tensors into a directory that exists."""
+    """Write config and tensors into a directory that exists."""
     (directory / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     try:
         save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, directory / WEIGHTS)
@@ -45,7 +45,7 @@ def read(directory: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 
 def is_model(directory: Path) -> bool:
-    """Whether a directory holds what `Pipeline.save` writes and nothing else."""
+    """Return whether a directory holds what `Pipeline.save` writes and nothing else."""
     names = {inside.name for inside in directory.iterdir()}
     if CONFIG not in names or names - {*FILES, TOKENIZER}:
         return False
@@ -56,7 +56,7 @@ def is_model(directory: Path) -> bool:
 
 
 def read_config(directory: Path) -> dict[str, Any]:
-    """The config of a model directory."""
+    """Return the config of a model directory."""
     try:
         config = json.loads((directory / CONFIG).read_text(encoding="utf-8"))
     except ValueError as error:  # UnicodeDecodeError is one, too
@@ -67,7 +67,7 @@ def read_config(directory: Path) -> dict[str, Any]:
 
 
 def read_safetensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of a file, mapped into memory: nothing is read from the disk before it is used."""
+    """Return the tensors of a file, mapped into memory: nothing is read from the disk before it is used."""
     try:
         return load_file(path)
     except SafetensorError as error:

@@ -18,12 +18,12 @@ class Repository(str):
 
 
 def is_id(text: str) -> bool:
-    """Whether a text could be an id on the hub."""
+    """Return whether a text could be an id on the hub."""
     return re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", text) is not None
 
 
 def fetch(repository: str, file: str) -> Path:
-    """A file of a repository, in the cache of huggingface_hub; downloaded if it is not there."""
+    """Return a file of a repository, in the cache of huggingface_hub; downloaded if it is not there."""
     import huggingface_hub
 
     with explained(repository, file):
@@ -31,7 +31,7 @@ def fetch(repository: str, file: str) -> Path:
 
 
 def fetch_model(repository: str) -> Path:
-    """The directory, in the cache of huggingface_hub, of a repository in our format.
+    """Return the directory, in the cache of huggingface_hub, of a repository in our format.
 
     Its config is looked at before anything large is downloaded.
     """
@@ -56,7 +56,7 @@ def cached(repository: str, file: str) -> Path | None:
 
 
 def push(save: Callable[[Path], None], repository: str, private: bool | None, token: str | None) -> str:
-    """Uploads what `save` writes into a directory as one commit, into a repository that is made if need be. Returns its
+    """Upload what `save` writes into a directory as one commit, into a repository that is made if need be. Returns its
     address.
     """
     import huggingface_hub
@@ -73,7 +73,7 @@ def push(save: Callable[[Path], None], repository: str, private: bool | None, to
 
 @contextmanager
 def explained(repository: str, what: str) -> Iterator[None]:
-    """Turns whatever a call of huggingface_hub raises into one sentence. `what` is moved from or to the repository.
+    """Turn whatever a call of huggingface_hub raises into one sentence. `what` is moved from or to the repository.
 
     The library raises its own errors and those of the HTTP library of its version, which have no base in common.
     """

@@ -49,7 +49,7 @@ class Identity:
 
 
 def identify(state: Mapping[str, Tensor]) -> Identity:
-    """The model of an official state_dict, which may lie on the meta device.
+    """Return the model of an official state_dict, which may lie on the meta device.
 
     Raises a ValueError that says how the state begins, or what it lacks.
     """
@@ -70,7 +70,7 @@ def identify(state: Mapping[str, Tensor]) -> Identity:
 
 
 def _count(shapes: Shapes, numbered: str) -> int:
-    """How many modules `numbered`, such as `layers.*`, there are, going by the highest number."""
+    """Return how many modules `numbered`, such as `layers.*`, there are, going by the highest number."""
     pattern = re.compile(re.escape(numbered).replace(r"\*", r"(\d{1,9})") + r"\.")
     found = (int(match[1]) for name in shapes if (match := pattern.match(name)))
     return max((i for i in found if i < len(shapes)), default=-1) + 1  # a file cannot ask for more than it could hold

@@ -36,7 +36,7 @@ def load(
     device: str | torch.device = "cpu",
     dtype: torch.dtype = torch.float32,
 ) -> Pipeline:
-    """Opens a model, strictly, and runs nothing in its files as code.
+    """Open a model, strictly, and runs nothing in its files as code.
 
     source: a directory that `Pipeline.save` wrote; the path of an official .safetensors, .pt or .bin file; a short name
         of `weights.published.MODELS`, such as "randar-l-llamagen"; or the id owner/name of a repository on the Hugging
@@ -87,7 +87,7 @@ def load(
 
 
 def load_tokenizer(source: str | Path, device: str | torch.device = "cpu") -> Tokenizer:
-    """Opens a tokenizer, in float32.
+    """Open a tokenizer, in float32.
 
     source: a name of `weights.published.TOKENIZERS`, such as "llamagen-vq16"; the path of an official file; a model
     directory or its `tokenizer` folder; or the id of a repository on the hub, as in `load`. Raises as `load` does.
@@ -165,7 +165,7 @@ def _generator(identity: Identity, num_heads: int | None, grid: tuple[int, int],
 
 
 def _tokenizer_of(identity: Identity, path: Path) -> str:
-    """The name of the published tokenizer whose codes a generator reads."""
+    """Return the name of the published tokenizer whose codes a generator reads."""
     row = published.tokenizer_of(identity.config["vocab_size"])
     if row is None:
         raise ValueError(
@@ -218,7 +218,7 @@ def _fill_officially(
 def _fill(
     model: Generator | Tokenizer, state: dict[str, Tensor], device: torch.device, dtype: torch.dtype, path: Path
 ) -> None:
-    """Gives the tensors of a file to a model on the meta device: nothing is drawn at random, nothing is held twice."""
+    """Give the tensors of a file to a model on the meta device: nothing is drawn at random, nothing is held twice."""
     moved = {}
     for name in list(state):
         value = state.pop(name)

@@ -12,7 +12,7 @@ from ..tokenizers import Tokenizer
 
 
 def _official_layout(model: Generator | Tokenizer) -> dict[str, tuple[str, ...]]:
-    """Each of our parameter names with the official names that make it up, stacked along dimension 0."""
+    """Return each of our parameter names with the official names that make it up, stacked along dimension 0."""
     if isinstance(model, Tokenizer):  # tokenizers are written with the official names
         return {name: (name,) for name in model.state_dict()}
     layout: dict[str, tuple[str, ...]] = {}
@@ -28,8 +28,8 @@ def _official_layout(model: Generator | Tokenizer) -> dict[str, tuple[str, ...]]
 
 
 def to_official(model: Generator | Tokenizer, state: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
-    """The state (by default the model's own) under the names and shapes of the official code's state_dict, without
-    what nothing here reads (`unused` of the model).
+    """Return the state (by default the model's own) under the names and shapes of the official code's state_dict,
+    without what nothing here reads (`unused` of the model).
     """
     state = model.state_dict() if state is None else state
     official: dict[str, Tensor] = {}
@@ -39,7 +39,7 @@ def to_official(model: Generator | Tokenizer, state: Mapping[str, Tensor] | None
 
 
 def from_official(model: Generator | Tokenizer, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """An official state_dict under our names, less what nothing here reads. Raises as `load_strict` does.
+    """Return an official state_dict under our names, less what nothing here reads. Raises as `load_strict` does.
 
     The model may lie on the meta device; tensors that have one official name are not copied.
     """
@@ -50,7 +50,7 @@ def from_official(model: Generator | Tokenizer, state: Mapping[str, Tensor]) -> 
 
 
 def load_strict(module: torch.nn.Module, state: Mapping[str, Tensor], assign: bool = False) -> None:
-    """Loads a state whose names and shapes must be the module's; a ValueError lists the first that are not.
+    """Load a state whose names and shapes must be the module's; a ValueError lists the first that are not.
 
     assign: take the tensors themselves, whatever their type and device, instead of copying their values.
     """

@@ -103,19 +103,19 @@ MODELS = _by_name(
 
 
 def alike(size: str | None, vocab_size: int, file: str) -> PublishedModel | None:
-    """The published model of this size and vocabulary, if there is one. Where there are several, that of this file
-    name, else the first, of 256 x 256 pixels.
+    """Return the published model of this size and vocabulary, if there is one. Where there are several, that of this
+    file name, else the first, of 256 x 256 pixels.
     """
     rows = [row for row in MODELS.values() if (row.size, row.tokenizer.vocab_size) == (size, vocab_size)]
     return next((row for row in rows if row.file == file), rows[0] if rows else None)
 
 
 def tokenizer_of(vocab_size: int) -> PublishedTokenizer | None:
-    """The published tokenizer of as many codes, if there is one; of several, that of 16 pixels a token."""
+    """Return the published tokenizer of as many codes, if there is one; of several, that of 16 pixels a token."""
     return next((row for row in TOKENIZERS.values() if row.vocab_size == vocab_size), None)
 
 
 def from_repository(repository: str) -> list[str]:
-    """The short names of what comes from a repository of the hub."""
+    """Return the short names of what comes from a repository of the hub."""
     rows: list[PublishedModel | PublishedTokenizer] = [*MODELS.values(), *TOKENIZERS.values()]
     return [row.name for row in rows if row.repository == repository]

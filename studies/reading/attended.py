@@ -36,7 +36,7 @@ Setting = tuple[float, int]  # learning rate and epochs
 def measure(
     maps: Mapping[str, Maps], compete: Mapping[str, Sequence[str]], material: Material
 ) -> tuple[dict[str, dict[str, str]], dict[str, np.ndarray]]:
-    """The reading and the setting chosen for each kind of reading, and how right each image of test is."""
+    """Return the reading and the setting chosen for each kind of reading, and how right each image of test is."""
     probed, tested = material.probed, material.tested
     y, truth = material.labels[probed], material.labels[tested]
     held = Task(y, material.groups[probed], truth).fold == 0
@@ -80,7 +80,7 @@ def run(job: Job, line: int = 0) -> Path:
 
 
 def run_classical(job: Job, line: int = 0) -> Path:
-    """The same of the cells of HOG."""
+    """Return the same of the cells of HOG."""
     if (done := job.folder / RECORD).exists():
         return done
     material = read_material(job.set, job.material)

@@ -101,7 +101,7 @@ SIZE = Size()
 
 
 def build(contender: Contender, material: Material, seed: int, size: Size = SIZE) -> Generator:
-    """A network with weights drawn by the seed."""
+    """Return a network with weights drawn by the seed."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         return _build(contender, material, size)
@@ -146,14 +146,14 @@ def sees_pixels(contender: Contender) -> bool:
 
 
 def as_seen(contender: Contender, material: Material, images: np.ndarray) -> Tensor:
-    """The same of any images of the set's size."""
+    """Return the same of any images of the set's size."""
     if sees_pixels(contender):
         return torch.from_numpy(material.cut(images))
     return material.encoded(images)
 
 
 def labels_for(contender: Contender, material: Material, rows: np.ndarray) -> Tensor | None:
-    """The labels of some rows, where the contender sees any."""
+    """Return the labels of some rows, where the contender sees any."""
     return torch.from_numpy(material.labels[rows]) if contender.labels else None
 
 
@@ -211,6 +211,6 @@ def recipe(
 
 
 def tuned(training: Training, share: float) -> Training:
-    """The same recipe with a share of its steps, for finding the learning rate."""
+    """Return the same recipe with a share of its steps, for finding the learning rate."""
     taken = max(1, round(training.steps * share))
     return replace(training, steps=taken, warmup=max(1, taken // 10), eval_every=max(1, taken // 2))

@@ -211,5 +211,5 @@ class PixelObjective(nn.Module):
 
 
 def shaped(kind: type[PixelAutoencoder], patch: int) -> type[PixelAutoencoder]:
-    """The class for patches of so many values."""
+    """Return the class for patches of so many values."""
     return type(kind.__name__, (kind,), {"patch": patch})

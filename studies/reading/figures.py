@@ -61,7 +61,7 @@ def costs(results: Results) -> Figure:
 
 
 def contenders(results: Results) -> Figure:
-    """Every contender and the strongest baseline of each measure on test, with intervals."""
+    """Return every contender and the strongest baseline of each measure on test, with intervals."""
     panels = {}
     for measure in SHOWN:
         strongest, right = results.strongest(measure)
@@ -72,7 +72,7 @@ def contenders(results: Results) -> Figure:
 
 
 def moved(results: Results) -> Figure:
-    """Every contender and HOG on test, in each of the ways that images are moved before they are read."""
+    """Return every contender and HOG on test, in each of the ways that images are moved before they are read."""
     panels = {
         measure: {
             f"{name}, {view}": results.interval(found.right(f"moved|{measure}|{view}"))

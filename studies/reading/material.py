@@ -127,7 +127,7 @@ def _encoded(tokenizer: PatchTokenizer, images: np.ndarray) -> Tensor:
 def make(
     name: str, folder: Path, data_seed: int = 0, split_seed: int | None = None, images: int = IMAGES, line: int = 0
 ) -> Path:
-    """The set as one file, made if it is not there yet: the rest of the study opens it with `read`.
+    """Return the set as one file, made if it is not there yet: the rest of the study opens it with `read`.
 
     images: see IMAGES. line: see `run_all`.
     """
@@ -159,8 +159,8 @@ def make(
 def of_stores(
     folder: Path, train: Path, test: Path, split_seed: int | None = None, images: int = IMAGES, line: int = 0
 ) -> Path:
-    """The same of two token stores, such as ImageNet's, of each image the crop from the middle. split_seed: of which
-    images are probed and watched, each of which is a group of its own."""
+    """Return the same of two token stores, such as ImageNet's, of each image the crop from the middle. split_seed: of
+    which images are probed and watched, each of which is a group of its own."""
     path = folder / "material.npz"
     if path.exists():
         return path

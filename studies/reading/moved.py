@@ -39,8 +39,8 @@ VIEWS: dict[str, View] = {
 
 
 def scores(read: Reader, names: Sequence[str], material: Material) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """The best view of each measure, and the best reading of each view, both on train; and how right each image of test
-    is, by "MEASURE|VIEW".
+    """Return the best view of each measure, and the best reading of each view, both on train; and how right each image
+    of test is, by "MEASURE|VIEW".
     """
     task, ranking = (
         scoring.Task(material.labels[rows], material.groups[rows], material.labels[material.tested])
@@ -86,7 +86,7 @@ def run(job: Job, line: int = 0) -> Path:
 
 
 def run_classical(job: Job, line: int = 0) -> Path:
-    """The same of HOG."""
+    """Return the same of HOG."""
     if (done := job.folder / RECORD).exists():
         return done
     material = read_material(job.set, job.material)

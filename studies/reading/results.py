@@ -131,7 +131,7 @@ class Results:
         return Found({None: (_record(folder), _scores(folder))})
 
     def strongest(self, measure: str) -> tuple[str, Runs]:
-        """The baseline that did best on train, "" and nothing where there is none."""
+        """Return the baseline that did best on train, "" and nothing where there is none."""
         name = self.classical.records[0]["chosen"].get(f"{measure}|any", "")
         return name, self.classical.right(f"{measure}|{name}")
 
@@ -161,7 +161,7 @@ def every(folder: Path) -> list[Results]:
 
 
 def matching(groups: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """The groups of the images that were scored: all, or those that points were looked for in."""
+    """Return the groups of the images that were scored: all, or those that points were looked for in."""
     return groups if right.shape[-1] == len(groups) else some(groups)
 
 

@@ -69,14 +69,14 @@ def _held_out(scaler: BaseEstimator, x: np.ndarray, task: Task, measures: Iterab
 
 
 def best(right: Mapping[str, np.ndarray], among: Iterable[str] | None = None) -> str:
-    """The name with the highest mean, of equals the first."""
+    """Return the name with the highest mean, of equals the first."""
     return max(right if among is None else among, key=lambda name: right[name].mean(dtype=np.float64))
 
 
 def score(
     measure: str, train: np.ndarray, test: np.ndarray, task: Task, pca: int | None = None
 ) -> tuple[str, np.ndarray]:
-    """The setting of the probe chosen on train, and how right each tested image is: one fit, one look at test.
+    """Return the setting of the probe chosen on train, and how right each tested image is: one fit, one look at test.
 
     pca: components that features are cut down to first, for comparisons at equal dimension.
     """
@@ -100,7 +100,8 @@ def score(
 
 
 def _settings(measure: str) -> dict[str, BaseEstimator | None]:
-    """The probes that are tried for a measure, the simplest first; nothing where features are compared as they are."""
+    """Return the probes that are tried for a measure, the simplest first; nothing where features are compared as they
+    are."""
     if measure == "linear":
         return {f"C={C:g}": LinearProbe(C=C) for C in (0.01, 0.1, 1, 10)}
     if measure == "knn":

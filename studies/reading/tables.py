@@ -71,7 +71,7 @@ def equal_claims(results: Results) -> Claims:
 
 
 def heading(cells: Iterable[str]) -> list[str]:
-    """The first rows of a table of Markdown."""
+    """Return the first rows of a table of Markdown."""
     titles = [*cells]
     return [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
 
@@ -114,7 +114,7 @@ def supervised_table(results: Results) -> Iterator[str]:
 
 
 def claims(results: Results) -> Claims:
-    """The differences that the bars speak of, by what they say and the measure."""
+    """Return the differences that the bars speak of, by what they say and the measure."""
     made: dict[tuple[str, str], Compared | None] = {}
     for measure in ALL:
         for name in OURS:
@@ -183,7 +183,7 @@ def moved_table(results: Results) -> Iterator[str]:
 
 
 def moved_found(results: Results) -> dict[str, Found]:
-    """Every contender and variant that was read so, and HOG, by title."""
+    """Return every contender and variant that was read so, and HOG, by title."""
     everyone = {title: results.found[name] for name, title in (TITLES | VARIANTS).items() if name in results.found}
     everyone[moved.BASELINE] = results.classical
     return {title: one for title, one in everyone.items() if any("moved" in record for record in one.records)}
@@ -218,7 +218,8 @@ def ratios_row(results: Results, name: str) -> str:
 
 
 def readings_table(results: Results, contender: str) -> Iterator[str]:
-    """Every reading on train: what it costs, and each measure beside the centre's, over seeds, groups and images."""
+    """Yield every reading on train: what it costs, and each measure beside the centre's, over seeds, groups and
+    images."""
     found, groups = results.found[contender], results.ranked_groups
     costs = found.records[0]["reading_flops"]
     centre = next(iter(costs))
@@ -264,7 +265,7 @@ view is scored on test images once, by what was best on training images.
 
 
 def sections(results: Results, readings: bool) -> Iterator[tuple[str, Iterable[str]]]:
-    """Every table that a set has, with its title."""
+    """Yield every table that a set has, with its title."""
     yield "Contenders and baselines; † the strongest baseline on train", main_table(results)
     if made := claims(results):
         yield "Differences; in bold what holds after Holm's correction over this table", claims_table(results, made)

@@ -19,7 +19,7 @@ SET, SHARE, SEED = "digits", 0.5, 1000  # what it is tried on, of the steps, and
 
 
 def rates(jobs: Iterable[Job], tried: Sequence[float] = RATES, workers: int | None = None) -> dict[str, float]:
-    """The rate with the lowest held-out loss, by contender; what was tried is kept beside the set.
+    """Return the rate with the lowest held-out loss, by contender; what was tried is kept beside the set.
 
     jobs: of the set that is tried on, one of each contender. workers: see `run_all`.
     """

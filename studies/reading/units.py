@@ -74,7 +74,7 @@ class Job:
 
 @cache
 def readings(family: str) -> tuple[str, ...]:
-    """The readings written down for a family of models, the centre first."""
+    """Return the readings written down for a family of models, the centre first."""
     lists = yaml.safe_load((READINGS / f"{family}.yaml").read_text("utf-8"))
     specs = [lists.pop("centre"), *(spec for part in lists.values() for spec in part)]
     if len(set(specs)) != len(specs) or len(specs) > 40:
@@ -85,8 +85,8 @@ def readings(family: str) -> tuple[str, ...]:
 def pretrain(
     contender: Contender, material: Material, job: Job, line: int, share: float = 1
 ) -> tuple[Generator, dict[str, Any]]:
-    """A network with the weights of its best validation, and what to remember of its training, which goes on where it
-    was stopped. share: of its steps."""
+    """Return a network with the weights of its best validation, and what to remember of its training, which goes on
+    where it was stopped. share: of its steps."""
     network = build(contender, material, job.seed, job.size).to(job.device)
     if not contender.trained:
         return network.eval(), {"flops": 0}
@@ -216,8 +216,8 @@ def measure(
 
 @torch.no_grad()
 def classified(network: Generator, seen: torch.Tensor, material: Material) -> dict[str, np.ndarray]:
-    """Whether each tested image is given its class, by the network itself: a classifier's, or the likeliest one of a
-    generator, by the log-likelihood in one order and by its mean over sixteen."""
+    """Return whether each tested image is given its class, by the network itself: a classifier's, or the likeliest one
+    of a generator, by the log-likelihood in one order and by its mean over sixteen."""
     tokens, truth = seen[material.tested].long(), material.labels[material.tested]
     if isinstance(network, Classifier):
         return {"itself": network.logits(tokens).argmax(-1).numpy() == truth}
@@ -241,7 +241,8 @@ def run(job: Job, line: int = 0) -> Path:
 
 
 def opened(contender: Contender, material: Material, job: Job, line: int = 0) -> tuple[Generator, dict[str, Any]]:
-    """The network of a unit, ready to be read, and what its record says of it; trained now if that is not done yet."""
+    """Return the network of a unit, ready to be read, and what its record says of it; trained now if that is not done
+    yet."""
     weights, told = job.folder / "weights.safetensors", job.folder / "training.json"
     if weights.exists():
         network = build(contender, material, job.seed, job.size)
@@ -259,7 +260,7 @@ def opened(contender: Contender, material: Material, job: Job, line: int = 0) ->
 
 
 def run_classical(job: Job, line: int = 0) -> Path:
-    """The same for features that nobody trains."""
+    """Return the same for features that nobody trains."""
     if (done := job.folder / "record.json").exists():
         return done
     material = read_material(job.set, job.material)
@@ -273,8 +274,8 @@ def run_classical(job: Job, line: int = 0) -> Path:
 def write(
     folder: Path, said: Mapping[str, Any], scores: Mapping[str, np.ndarray], names: tuple[str, str] = (RECORD, SCORES)
 ) -> Path:
-    """The scores, and then what is said of them, which says as well that this part of the unit is done. names: of both
-    files."""
+    """Return the scores, and then what is said of them, which says as well that this part of the unit is done. names:
+    of both files."""
     record, arrays = names
     keep(folder / arrays, scores)
     atomic.write_bytes(folder / record, json.dumps(said, indent=1).encode())

@@ -55,7 +55,7 @@ class Prefix(Variant):
         return self.behind(tokens, labels, order, known)
 
     def behind(self, tokens: Tensor, labels: Tensor | None, order: Tensor, known: int) -> tuple[Tensor, Tensor]:
-        """The loss behind the first `known` places, made as large as if it were one of all N."""
+        """Return the loss behind the first `known` places, made as large as if it were one of all N."""
         model, read = self.generator, orders.gather(tokens, order)
         states = PREDICTORS[type(model)](model, model.labels(labels, len(tokens)), read, order, known)
         targets = read[:, known:]
@@ -78,7 +78,7 @@ def _randar(model: RandAR, label: Tensor, read: Tensor, order: Tensor, known: in
 
 
 def _arpg(model: ARPG, label: Tensor, read: Tensor, order: Tensor, known: int) -> Tensor:
-    """The same of ARPG, whose later ones see the known tokens alone."""
+    """Return the same of ARPG, whose later ones see the known tokens alone."""
     table = model.rope(read.device)
     x, places = model._content(label, read[:, :known], order[:, :known])
     rope = rope_at(table, places)

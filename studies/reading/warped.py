@@ -25,7 +25,7 @@ Maps = Callable[[np.ndarray], np.ndarray]
 
 
 def dense(family: str) -> dict[str, FeatureSpec]:
-    """The readings of a family without their pooling, each once, by the first one that is read so."""
+    """Return the readings of a family without their pooling, each once, by the first one that is read so."""
     specs: dict[FeatureSpec, str] = {}
     for name in readings(family):
         specs.setdefault(replace(FeatureSpec.parse(name), pool="none"), name)
@@ -46,7 +46,7 @@ def classical(material: Material) -> dict[str, Maps]:
 
 
 def found(maps: Maps, material: Material, rows: np.ndarray) -> np.ndarray:
-    """The share of its points that is found, of each image. (n,)"""
+    """Return the share of its points that is found, of each image. (n,)"""
     return warped_pck(material.pictures[some(rows)], maps, alphas=(ALPHA,)).scores()[:, 0]
 
 
@@ -76,7 +76,7 @@ def run(job: Job, line: int = 0) -> Path:
 
 
 def run_classical(job: Job, line: int = 0) -> Path:
-    """The same for what nobody trains."""
+    """Return the same for what nobody trains."""
     if (done := job.folder / RECORD).exists():
         return done
     material = read_material(job.set, job.material)

@@ -80,5 +80,5 @@ def run(args: argparse.Namespace) -> int:
 
 
 def has_screen() -> bool:
-    """Whether a browser would have a window: without one, Python may find one that takes over the terminal."""
+    """Return whether a browser would have a window: without one, Python may find one that takes over the terminal."""
     return sys.platform in ("darwin", "win32") or any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY"))

@@ -24,7 +24,7 @@ def listen(
     failed: tuple | None = None,
     **options: Any,
 ) -> Any:
-    """Runs a handler at any of some events. It returns values for the outputs at once, or computes and yields some
+    """Run a handler at any of some events. It returns values for the outputs at once, or computes and yields some
     again and again; then others wait until it is done.
 
     says: where an error is said in a sentence. failed: the outputs after one, by default what they were. options: of

@@ -17,14 +17,15 @@ LARGEST = 1024  # of a picture that is worked on
 
 
 def on_screen(picture: Image.Image, least: int = SMALL, most: int = LARGE) -> Image.Image:
-    """A picture at a size that a page can show: a small one with every pixel as a square, a large one reduced."""
+    """Return a picture at a size that a page can show: a small one with every pixel as a square, a large one
+    reduced."""
     seen = reduced(picture, most).convert("RGB")
     zoom = max(1, -(-least // max(seen.size)))
     return seen.resize((seen.width * zoom, seen.height * zoom), Image.Resampling.NEAREST)
 
 
 def reduced(picture: Image.Image, longest: int = LARGEST) -> Image.Image:
-    """A picture of at most so many pixels on its longer side."""
+    """Return a picture of at most so many pixels on its longer side."""
     if max(picture.size) <= longest:
         return picture
     width, height = (max(1, round(side * longest / max(picture.size))) for side in picture.size)
@@ -38,7 +39,7 @@ def of_array(prepared: np.ndarray) -> Image.Image:
 
 
 def url(picture: Image.Image, photograph: bool = False) -> str:
-    """A picture as a data URL. photograph: as JPEG, much quicker and smaller, and not exact."""
+    """Return a picture as a data URL. photograph: as JPEG, much quicker and smaller, and not exact."""
     if not photograph:
         return "data:image/png;base64," + base64.b64encode(drawing.png(picture)).decode()
     buffer = io.BytesIO()
@@ -47,7 +48,8 @@ def url(picture: Image.Image, photograph: bool = False) -> str:
 
 
 def figure(picture: Image.Image, caption: str, alt: str = "") -> str:
-    """A picture over its caption. alt: what it shows, for those who do not see it; by default the caption says that."""
+    """Return a picture over its caption. alt: what it shows, for those who do not see it; by default the caption says
+    that."""
     shown = f'<img src="{url(on_screen(picture))}" alt="{escape(alt or caption)}">'
     return f"<figure>{shown}<figcaption>{escape(caption)}</figcaption></figure>"
 
@@ -58,12 +60,12 @@ def figures(each: Iterable[str]) -> str:
 
 
 def note(sentence: str) -> str:
-    """A sentence about what there is."""
+    """Return a sentence about what there is."""
     return f'<p class="note">{escape(sentence)}</p>'
 
 
 def alert(sentence: str) -> str:
-    """A sentence about what went wrong, which a screen reader speaks when it appears."""
+    """Return a sentence about what went wrong, which a screen reader speaks when it appears."""
     return f'<p class="note wrong" role="alert">{escape(sentence)}</p>'
 
 
@@ -82,7 +84,7 @@ def answer(title: str, more: str) -> str:
 
 
 def progress(share: float, what: str) -> str:
-    """How far something is."""
+    """Return how far something is."""
     return f'<progress max="1" value="{share:.4f}" aria-label="{escape(what)}"></progress>'
 
 

@@ -16,7 +16,7 @@ KEEP = 3600  # seconds that uploads stay on the disk
 
 
 def build(opened: Opened) -> gr.Blocks:
-    """The page for what is open. A tab that cannot do its work says why."""
+    """Return the page for what is open. A tab that cannot do its work says why."""
     with gr.Blocks(title="randfeat", analytics_enabled=False, delete_cache=(KEEP, KEEP), fill_width=True) as page:
         gr.HTML(f"<h1>randfeat</h1><p>{escape(what_is_open(opened))}</p>", elem_id="head")
         possible = [name for name, tab in TABS.items() if not tab.why_not(opened)]

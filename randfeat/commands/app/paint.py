@@ -100,7 +100,7 @@ def place_for(picture: Image.Image | None) -> tuple:
 
 
 def mask_of(drawn: Any) -> Image.Image:
-    """The mask that the painter sends, white where to paint."""
+    """Return the mask that the painter sends, white where to paint."""
     if not isinstance(drawn, str) or not drawn.startswith(MASK):
         raise ValueError("Nothing is painted over yet: draw over what the model shall make anew.")
     try:
@@ -110,7 +110,7 @@ def mask_of(drawn: Any) -> Image.Image:
 
 
 def label_for(model: Pipeline, choice: int, picture: Image.Image, hidden: np.ndarray) -> tuple[Label, str]:
-    """The class to paint, and what a caption says of it."""
+    """Return the class to paint, and what a caption says of it."""
     if choice != widgets.GUESS or not model.classes.count:
         return widgets.label_of(choice), ""
     label = guess_label(model, np.asarray(picture), hidden, Framing(), ORDERS)

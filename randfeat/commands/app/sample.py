@@ -42,7 +42,7 @@ def build(opened: Opened) -> None:
 
 
 def moment(frame: Frame, step: int, name: str) -> str:
-    """A picture so far, when each of its tokens was made, and how much of it there is."""
+    """Return a picture so far, when each of its tokens was made, and how much of it there is."""
     made, tokens = int((frame.made_at >= 0).sum()), frame.made_at.size
     caption = f"{name}, step {step}, {made} of {tokens} tokens"
     order = drawing.order_sheet(frame.made_at)

@@ -27,7 +27,7 @@ SCRATCH = "GRADIO_TEMP_DIR"  # where gradio looks for its place for uploads
 
 
 def bound(port: int) -> socket.socket:
-    """A socket on 127.0.0.1, which nobody outside this machine reaches. port: 0 takes a free one."""
+    """Return a socket on 127.0.0.1, which nobody outside this machine reaches. port: 0 takes a free one."""
     if not 0 <= port < 1 << 16:
         raise ValueError(f"a port is a number from 0 to {(1 << 16) - 1:,}, got {port}")
     taken = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
@@ -67,7 +67,7 @@ def served(opened: Opened, listening: socket.socket) -> Iterator[threading.Threa
 
 
 def computes() -> bool:
-    """Whether a listener of a page that has ended still does."""
+    """Return whether a listener of a page that has ended still does."""
     return any(thread.name == "AnyIO worker thread" for thread in threading.enumerate())
 
 
@@ -77,7 +77,7 @@ async def _built(opened: Opened) -> FastAPI:
 
 
 def application(opened: Opened) -> FastAPI:
-    """The page as an application: without gradio's footer, interface for programs, history and monitoring."""
+    """Return the page as an application: without gradio's footer, interface for programs, history and monitoring."""
     blocks = page.build(opened)
     app = gr.mount_gradio_app(
         FastAPI(openapi_url=None),

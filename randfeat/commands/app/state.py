@@ -46,7 +46,7 @@ class Opened:
 def open_all(
     model: str | None = None, index: str | Path | None = None, device: str = "auto", dtype: torch.dtype = torch.float32
 ) -> Opened:
-    """Opens a model, an index, or both; the model of the index is opened once where it is the same.
+    """Open a model, an index, or both; the model of the index is opened once where it is the same.
 
     dtype: of a model that is not the index's. Raises what `open_encoder` and `Index.open` raise.
     """

@@ -16,7 +16,7 @@ KEPT = 4096  # previews, of some kilobytes each
 
 
 def url(path: str) -> str:
-    """The preview as a data URL, "" where there is no such picture any more."""
+    """Return the preview as a data URL, "" where there is no such picture any more."""
     try:
         changed = Path(path).stat().st_mtime_ns
     except (OSError, ValueError):
@@ -33,8 +33,8 @@ def _url(path: str, changed: int) -> str:
 
 
 def opened(path: str, longest: int = html.LARGE) -> Image.Image | None:
-    """The picture in a file, reduced to about so many pixels, None where there is none. A JPEG is decoded at a fraction
-    of its size, which is many times as fast.
+    """Return the picture in a file, reduced to about so many pixels, None where there is none. A JPEG is decoded at a
+    fraction of its size, which is many times as fast.
     """
     try:
         with warnings.catch_warnings(), Image.open(path) as picture:

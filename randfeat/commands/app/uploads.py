@@ -31,7 +31,7 @@ def in_box(picture: Image.Image) -> Image.Image:
 
 
 def opened(upload: Mapping[str, Any]) -> Image.Image:
-    """The picture of an upload, as it is seen: mode "L" or "RGB". Raises a ValueError of one sentence."""
+    """Return the picture of an upload, as it is seen: mode "L" or "RGB". Raises a ValueError of one sentence."""
     name = upload.get("orig_name") or "the picture"
     try:
         return data.open_picture(str(upload["path"]))

@@ -48,7 +48,7 @@ def seed_box() -> gr.Number:
 
 
 def sampling_of(model: Pipeline, scale: float, steps: float) -> Sampling:
-    """The model's own settings with what was chosen in their place."""
+    """Return the model's own settings with what was chosen in their place."""
     published = model.sampling
     guidance = Guidance() if scale == 1 else replace(published.guidance, scale=float(scale))
     chosen = published.steps if model.generator.raster_only else int(steps)

@@ -48,7 +48,7 @@ def score_samples(
 
 
 def coverage(real: np.ndarray, made: np.ndarray, k: int = COVERAGE_NEIGHBOURS) -> np.ndarray:
-    """Whether a made image lies at least as near to each real one as its k-th nearest other real one.
+    """Return whether a made image lies at least as near to each real one as its k-th nearest other real one.
 
     Coverage of Naeem et al. (arXiv 2002.09797): bool (n,) of real (n, F) and made (m, F).
     """
@@ -63,7 +63,8 @@ def _nearest(queries: np.ndarray, bank: np.ndarray) -> np.ndarray:
 def choose_sampling(
     pipeline: Pipeline, judge: BaseEstimator, fit: np.ndarray, held_out: np.ndarray, each: int
 ) -> tuple[Sampling, dict[str, float]]:
-    """The best guidance and number of sweeps by the mean of agreement and recall, against held-out writers of train.
+    """Return the best guidance and number of sweeps by the mean of agreement and recall, against held-out writers of
+    train.
 
     Also that mean of everything tried.
     """
@@ -84,7 +85,8 @@ def likelihood_curve(
     counts: tuple[int, ...],
     tick: Callable[[int], object] = lambda passes: None,
 ) -> dict[int, np.ndarray]:
-    """Whether the likeliest class is right, (n,) for each number of orders; a larger number includes a smaller one's.
+    """Return whether the likeliest class is right, (n,) for each number of orders; a larger number includes a smaller
+    one's.
 
     tick is called with the number of passes after each batch; there are images * classes * max(counts).
     """
@@ -93,7 +95,8 @@ def likelihood_curve(
 
 
 def watch(pipeline: Pipeline, labels: list[int], how: Sampling, seed: int) -> list[Tensor]:
-    """The canvases of a decode, (C, 1, 8, 8) each, from nothing to everything; a token not decoded yet is mid-grey."""
+    """Return the canvases of a decode, (C, 1, 8, 8) each, from nothing to everything; a token not decoded yet is
+    mid-grey."""
     generator, stride = pipeline.generator, pipeline.tokenizer.stride
     seeds = torch.arange(seed, seed + len(labels))
     canvases = []

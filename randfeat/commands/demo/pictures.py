@@ -38,7 +38,8 @@ def plot(figure: Figure) -> bytes:
 
 
 def heat_maps(maps: Mapping[str, Mapping[str, Mapping[int, float]]], columns: int = 3) -> bytes:
-    """One map for each title: held-out accuracy by order mode (rows) and layer (columns), on one colour scale."""
+    """Return one map for each title: held-out accuracy by order mode (rows) and layer (columns), on one colour
+    scale."""
     values = [v for rows in maps.values() for row in rows.values() for v in row.values()]
     lowest, highest = min(values), max(values)
     longest, rows_of_maps = max(len(rows) for rows in maps.values()), -(-len(maps) // columns)

@@ -143,7 +143,7 @@ CLASSIFIERS: dict[str, dict[str, BaseEstimator]] = {
 
 
 def search(measure: str, sources: Features, task: Task, space: Mapping[str, BaseEstimator]) -> dict[str, float]:
-    """The held-out score of every source with every estimator, by "source/estimator"."""
+    """Return the held-out score of every source with every estimator, by "source/estimator"."""
     train = {name: x[: task.split] for name, x in sources.items()}
     if measure in ("fewshot5", "retrieval"):
         fit, held = ~task.held_out, task.held_out
@@ -157,7 +157,8 @@ def search(measure: str, sources: Features, task: Task, space: Mapping[str, Base
 
 
 def score(measure: str, sources: Features, task: Task, space: Mapping[str, BaseEstimator]) -> Score:
-    """The best choice of a source and an estimator on held-out images, fitted on all of train, on each test image."""
+    """Return the best choice of a source and an estimator on held-out images, fitted on all of train, on each test
+    image."""
     held_out_scores = search(measure, sources, task, space)
     best = max(held_out_scores, key=lambda name: held_out_scores[name])
     source, _, name = best.rpartition("/")
@@ -186,7 +187,7 @@ def right(
 
 
 def read_baseline(sources: Features, task: Task) -> Reading:
-    """A baseline with several variants (numbers of PCA components, say), with the whole search."""
+    """Return a baseline with several variants (numbers of PCA components, say), with the whole search."""
     return Reading({measure: score(measure, sources, task, WHOLE[measure]) for measure in MEASURES})
 
 
@@ -198,7 +199,7 @@ def classify_pixels(pixels: np.ndarray, task: Task) -> Reading:
 def read_generator(
     model: Generator, tokens: torch.Tensor, task: Task, plan: Plan, tick: Callable[[], None] = lambda: None
 ) -> Reading:
-    """A generator in every reading of the plan: ranked quickly, then the best with the whole search.
+    """Return a generator in every reading of the plan: ranked quickly, then the best with the whole search.
 
     tokens: (train then test, N). tick is called TICKS times.
     """
@@ -225,7 +226,7 @@ TICKS = 1 + len(MEASURES)
 
 
 def best_of(measure: str, sources: Features, task: Task) -> str:
-    """The source that ranks first on held-out images, each with one quick estimator."""
+    """Return the source that ranks first on held-out images, each with one quick estimator."""
     return max(sources, key=lambda name: promise(measure, sources[name][: task.split], task))
 
 
@@ -268,6 +269,6 @@ def pca(pixels: np.ndarray, task: Task) -> dict[str, np.ndarray]:
 
 
 def patch_counts(tokens: torch.Tensor, vocab_size: int) -> dict[str, np.ndarray]:
-    """How often each patch of the codebook occurs in an image."""
+    """Return how often each patch of the codebook occurs in an image."""
     counts = torch.zeros(len(tokens), vocab_size).scatter_add_(1, tokens, torch.ones(tokens.shape))
     return {"counts": counts.numpy(), "roots": counts.sqrt().numpy()}

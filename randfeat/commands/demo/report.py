@@ -27,7 +27,7 @@ HEAT_MAPS = {
 
 
 def write(results: Results, out: Path) -> Path:
-    """Writes report.json, report.html and overview.png, and returns the path of the page."""
+    """Write report.json, report.html and overview.png, and returns the path of the page."""
     record = plain(results.numbers) | {"claims": claims(results), "settings": study.settings(results)}
     atomic.write_bytes(out / "report.json", (json.dumps(record, indent=1, allow_nan=False) + "\n").encode())
     atomic.write_bytes(out / "overview.png", make_overview(results))
@@ -92,7 +92,7 @@ def claims(results: Results) -> list[dict[str, Any]]:
 
 
 def make_pictures(results: Results) -> dict[str, Markup]:
-    """Every picture of the page as a data URI."""
+    """Return every picture of the page as a data URI."""
     raw, made = results.pictures, {}
     for name in GENERATORS:
         made[f"samples_{name}"] = png_uri(png(pictures.sheet(raw[f"samples_{name}"])))
@@ -139,7 +139,7 @@ def make_overview(results: Results) -> bytes:
 
 
 def neighbour_rows(results: Results) -> list[torch.Tensor]:
-    """Each query, a blank, and what was found."""
+    """Return each query, a blank, and what was found."""
     return [
         torch.cat((query[None], torch.ones_like(query)[None], found)) for query, found in results.pictures["neighbours"]
     ]

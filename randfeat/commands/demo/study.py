@@ -94,7 +94,7 @@ class Results:
 
 
 def run(preset_name: str, preset: Preset, out: Path) -> Results:
-    """Runs the whole demo; models are left in out/models, digits in out/digits, and kept if they lie there."""
+    """Run the whole demo; models are left in out/models, digits in out/digits, and kept if they lie there."""
     use_threads(1)  # two that wait for each other are far slower than one wherever another process is at work
     digits = load_digits()
     write_folder(make_digits(), out / "digits", {"set": "digits", "seed": 0, "split_seed": None})
@@ -132,7 +132,7 @@ def run(preset_name: str, preset: Preset, out: Path) -> Results:
 
 
 def shortened(recipe: Recipe, share: float) -> Recipe:
-    """The recipe with a share of its steps."""
+    """Return the recipe with a share of its steps."""
     training = recipe.training
     steps = round(training.steps * share)
     return dataclasses.replace(

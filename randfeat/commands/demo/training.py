@@ -22,7 +22,8 @@ from ...utils.parallel import run_all
 def train_all(
     recipes: Mapping[str, Recipe], digits: Digits, tokenizer: Tokenizer, directory: Path
 ) -> dict[str, Pipeline]:
-    """The trained pipelines by name, also left in directory/NAME. A model there that the same recipe made is kept."""
+    """Return the trained pipelines by name, also left in directory/NAME. A model there that the same recipe made is
+    kept."""
     run_all(
         {
             name: partial(train_one, name, recipe, digits, tokenizer, directory)
@@ -34,7 +35,7 @@ def train_all(
 
 
 def train_one(name: str, recipe: Recipe, digits: Digits, tokenizer: Tokenizer, directory: Path, line: int) -> None:
-    """Trains a recipe and saves its pipeline with the record of the run.
+    """Train a recipe and saves its pipeline with the record of the run.
 
     Without labels, the last two writers of train are held out and the best step on them is kept. With labels all
     writers of
@@ -65,7 +66,7 @@ def train_one(name: str, recipe: Recipe, digits: Digits, tokenizer: Tokenizer, d
 
 
 def is_made(directory: Path, recipe: Recipe, tokenizer: Tokenizer) -> bool:
-    """Whether a model of the same recipe and tokenizer lies there."""
+    """Return whether a model of the same recipe and tokenizer lies there."""
     try:
         made = load(directory)
     except (FileNotFoundError, ValueError):

@@ -57,5 +57,5 @@ def summary(changes: Changes) -> str:
 
 
 def listing(signs: Sequence[tuple[str, Sequence[str]]]) -> str:
-    """A line for each path, with the sign of what would happen to it."""
+    """Return a line for each path, with the sign of what would happen to it."""
     return "\n".join(f"{sign} {path}" for sign, paths in signs for path in paths)

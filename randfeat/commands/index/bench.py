@@ -72,7 +72,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def line(record: dict[str, Any]) -> str:
-    """The most important numbers of a kind."""
+    """Return the most important numbers of a kind."""
     point = next(point for point in record["points"] if point["effort"] == record["effort"])
     memory = f" with {record['build_memory'] / 1e9:.2f} GB" if record["build_memory"] else ""
     return (

@@ -66,14 +66,14 @@ def source(args: argparse.Namespace) -> Source | TokenSource:
 
 
 def encoder(args: argparse.Namespace, index: Index) -> Encoder:
-    """The one that read the index."""
+    """Return the one that read the index."""
     from randfeat.utils import devices
 
     return index.encoder(str(devices.pick(args.device)), args.model)
 
 
 def say_skipped(skipped: Sequence[tuple[str, str]]) -> int:
-    """A line for each of the first, and the exit code."""
+    """Return a line for each of the first, and the exit code."""
     from randfeat.features.extract import reasons
 
     if not skipped:

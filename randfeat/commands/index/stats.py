@@ -28,7 +28,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def table(found: dict[str, Any]) -> str:
-    """A line for each thing."""
+    """Return a line for each thing."""
     whitened = f", whitened from {found['whitened']}" if found["whitened"] else ""
     lines = {
         "images": f"{found['rows']:,}",

@@ -142,7 +142,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _tokens(args: argparse.Namespace, device: torch.device) -> tuple[TokenStore, Tokenizer]:
-    """The tokens to train on, made now if they are not there, and their tokenizer."""
+    """Return the tokens to train on, made now if they are not there, and their tokenizer."""
     from randfeat import weights
     from randfeat.data.sources import Source, open_source
     from randfeat.data.token_store import META, TokenStore

@@ -202,7 +202,7 @@ def _peak(device: torch.device, precision: str) -> float:
 
 
 def _memory(device: torch.device) -> float:
-    """The most that was taken so far, in GiB: of a GPU its own, else of main memory."""
+    """Return the most that was taken so far, in GiB: of a GPU its own, else of main memory."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**30
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -25,7 +25,7 @@ Columns = dict[str, np.ndarray]
 
 
 def write_page(directory: Path, recipe: Recipe) -> Path:
-    """Writes RUN/report.html from the files of a run; returns its path."""
+    """Write RUN/report.html from the files of a run; returns its path."""
     train, validation, places = (_read(directory / name) for name in (TRAIN, VALIDATION, PLACES))
     figures = {}
     if train:

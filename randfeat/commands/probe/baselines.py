@@ -33,7 +33,7 @@ class Dense:
 
 
 def dense_of(contender: Contender, name: str) -> Dense:
-    """The maps of a model, a part for each of its stores; a ValueError where an image or a map is missing."""
+    """Return the maps of a model, a part for each of its stores; a ValueError where an image or a map is missing."""
     place = _place(contender)
     for store in contender.stores:
         if unread := store.skipped:

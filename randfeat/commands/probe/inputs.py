@@ -65,7 +65,7 @@ class Part:
 
 
 def open_data(data: str, split: Sequence[str] | None, labels: Path | None, label_column: str | None = None) -> Sources:
-    """The sources of train and of test; one, where DATA has no such parts."""
+    """Return the sources of train and of test; one, where DATA has no such parts."""
     found = {} if split is not None else _parts(data)
     if found and labels is None and label_column is None:
         return list(found.values())
@@ -87,7 +87,8 @@ def _parts(data: str) -> dict[str | None, Source | TokenSource]:
 
 
 def groups_of(column: str, paths: Sequence[str], name: str) -> np.ndarray:
-    """The group of each image (n,). name: of the data that names them, a list where `column` is one of its columns."""
+    """Return the group of each image (n,). name: of the data that names them, a list where `column` is one of its
+    columns."""
     if column == "parent":
         return np.array([PurePosixPath(path).parent.as_posix() for path in paths])
     if Path(name).suffix.lower() not in tables.TABLES or not Path(name).is_file():
@@ -104,7 +105,8 @@ def groups_of(column: str, paths: Sequence[str], name: str) -> np.ndarray:
 def open_contender(
     text: str, sources: Sources, specs: Sequence[str], args: argparse.Namespace, dense: bool = False
 ) -> Contender:
-    """A store, two (TRAIN,TEST), or a model whose features of all sources are read, unless they are there already.
+    """Return a store, two (TRAIN,TEST), or a model whose features of all sources are read, unless they are there
+    already.
 
     specs: none stands for all of a store, and for a model's own; dense: for those of every position.
     """
@@ -117,7 +119,7 @@ def open_contender(
 
 
 def open_stored(text: str, specs: Sequence[str], dense: bool = False) -> Contender | None:
-    """A store, or two; None for a model. specs, dense: see `open_contender`."""
+    """Return a store, or two; None for a model. specs, dense: see `open_contender`."""
     if stores := _stores(text):
         there = [spec for spec in stores[0].specs if all(spec in store.specs for store in stores)]
         wanted = [spec for spec in there if (spec in specs if specs else not dense or is_dense(spec))]
@@ -129,13 +131,13 @@ def open_stored(text: str, specs: Sequence[str], dense: bool = False) -> Contend
 
 
 def read_contender(text: str, encoder: Encoder, sources: Sources, args: argparse.Namespace) -> Contender:
-    """A model whose features of all sources are read, unless they are there already."""
+    """Return a model whose features of all sources are read, unless they are there already."""
     folder = args.stores or args.out / "stores"
     return Contender(text, tuple(_read(encoder, source, folder, args) for source in sources), encoder.specs, encoder)
 
 
 def fresh_of(text: str) -> str:
-    """The same network with random weights, by name."""
+    """Return the same network with random weights, by name."""
     if text.startswith(RANDOM):
         return text
     return RANDOM + (text.partition("@")[0] if text.startswith(TIMM) else text)
@@ -149,7 +151,7 @@ def open_model(
     seed: int = 0,
     dense: bool = False,
 ) -> Encoder:
-    """An encoder of MODEL; specs of the other kind (of timm's models, or of ours) are left aside. dense: see
+    """Return an encoder of MODEL; specs of the other kind (of timm's models, or of ours) are left aside. dense: see
     `open_contender`."""
     own = [spec for spec in specs if _is_of_timm(spec) == text.removeprefix(RANDOM).startswith(TIMM)]
     encoder = _open(text, own, device, dtype, seed)
@@ -188,7 +190,8 @@ def feature_set(contender: Contender, train: Part, test: Part, name: str, baseli
 
 
 def names(contenders: Sequence[Contender]) -> list[str]:
-    """One name for each: the short one, with the reading if there is but one, unless two would be called the same."""
+    """Return one name for each: the short one, with the reading if there is but one, unless two would be called the
+    same."""
     shorts = [contender.short for contender in contenders]
     plain = [c.short if shorts.count(c.short) == 1 else c.text for c in contenders]
     specs = [contender.specs for contender in contenders]
@@ -196,8 +199,8 @@ def names(contenders: Sequence[Contender]) -> list[str]:
 
 
 def part_of(rows: FeatureStore | Source | TokenSource, group: str | None, data: str | None = None) -> Part:
-    """The labelled images of a store or of a source. data: the table that has the groups, if it is not the one that
-    they were read from."""
+    """Return the labelled images of a store or of a source. data: the table that has the groups, if it is not the one
+    that they were read from."""
     labels = rows.labels
     if labels is None:
         name = _name(rows)
@@ -233,7 +236,7 @@ def _stores(text: str) -> list[FeatureStore]:
 
 
 def _read(encoder: Encoder, source: Source | TokenSource, folder: Path, args: argparse.Namespace) -> FeatureStore:
-    """The features of a source, in a folder whose name follows from all that decides them."""
+    """Return the features of a source, in a folder whose name follows from all that decides them."""
     decides = json.dumps([encoder.record(), source.fingerprint()], sort_keys=True)
     slug = re.sub(r"[^A-Za-z0-9._-]+", "-", encoder.name)[-60:].strip("-.")
     directory = folder / f"{slug}-{hashlib.sha256(decides.encode()).hexdigest()[:16]}"
@@ -245,7 +248,7 @@ def _is_of_timm(spec: str) -> bool:
 
 
 def is_dense(spec: str) -> bool:
-    """Whether it reads every position and not the image, ours or timm's."""
+    """Return whether it reads every position and not the image, ours or timm's."""
     return "none" in spec.split("/")
 
 

@@ -115,6 +115,6 @@ class Shown(Sequence[np.ndarray]):
 
 
 def _whole_pixels(box: tuple[float, ...], size: tuple[int, int]) -> tuple[int, int, int, int]:
-    """The nearest box of one pixel or more."""
+    """Return the nearest box of one pixel or more."""
     left, top = (min(round(edge), side - 1) for edge, side in zip(box[:2], size, strict=True))
     return left, top, max(left + 1, round(box[2])), max(top + 1, round(box[3]))

@@ -91,7 +91,7 @@ class _Found:
 def _chart(
     record: Record, entry: Dense, reading: str, pairs: Sequence[Pair], source: FileSource, args: argparse.Namespace
 ) -> Chart:
-    """The pairs with the most and with the fewest points found."""
+    """Return the pairs with the most and with the fewest points found."""
     dense, root = _dense(entry, reading, source, args), Path(args.data)
     best, worst = extremes(record.arrays["right"], record.arrays["truth"], PAIRS)
     row_of = {path: row for row, path in enumerate(source.paths)}
@@ -111,7 +111,7 @@ def _chart(
 
 
 def _dense(entry: Dense, reading: str, source: FileSource, args: argparse.Namespace) -> Callable[[Path], np.ndarray]:
-    """The path of a picture -> its map."""
+    """Return the path of a picture -> its map."""
     row_of, root = {path: row for row, path in enumerate(source.paths)}, Path(args.data)
     maps = entry.parts[0][reading]
     return lambda path: maps[row_of[path.relative_to(root).as_posix()]]
@@ -131,5 +131,5 @@ def _match(
 
 
 def _only(found: PCK, rows: np.ndarray) -> PCK:
-    """The same of some pairs."""
+    """Return the same of some pairs."""
     return PCK(found.alphas, found.categories[rows], found.points[rows], found.lost[rows], found.found[rows])

@@ -56,7 +56,8 @@ class Reader:
 
 
 def read_by(sources: Sources, *parts: Part) -> list[Reader]:
-    """A reader of each part. sources: one for each of them, or one for both; a ValueError where they hold no images."""
+    """Return a reader of each part. sources: one for each of them, or one for both; a ValueError where they hold no
+    images."""
     found = [source for source in sources if isinstance(source, Source)]
     if not found or len(found) < len(sources):
         raise ValueError("baselines read pictures, and there are none here: give DATA with images, or no --baselines")
@@ -74,7 +75,7 @@ def pipelines(contenders: Iterable[Contender]) -> list[tuple[str, Pipeline]]:
 
 
 def codebook(tokenizer: Tokenizer) -> np.ndarray | None:
-    """A tokenizer's own vectors of its tokens (vocab_size, c), if it has some."""
+    """Return a tokenizer's own vectors of its tokens (vocab_size, c), if it has some."""
     book: torch.Tensor | None = None
     if isinstance(tokenizer, PatchTokenizer):
         book = tokenizer.codebook

@@ -28,8 +28,8 @@ def placement(encoder: Encoder) -> Place:
 
 
 def covering(target: tuple[int, int], share: float, size: tuple[int, int]) -> Placement:
-    """A picture (width, height) is scaled until it covers `target` (height, width) over `share`, and cropped at the
-    centre to the target; in pixels of the picture."""
+    """Return a picture (width, height) is scaled until it covers `target` (height, width) over `share`, and cropped at
+    the centre to the target; in pixels of the picture."""
     (height, width), (across, down) = target, size
     scale = max(width / across, height / down) / share
     seen = width / scale, height / scale
@@ -37,7 +37,7 @@ def covering(target: tuple[int, int], share: float, size: tuple[int, int]) -> Pl
 
 
 def region(place: Place, size: tuple[int, int]) -> Box:
-    """The part of a picture (width, height) that lies in the input, where 0 is the edge of its first pixel."""
+    """Return the part of a picture (width, height) that lies in the input, where 0 is the edge of its first pixel."""
     (left, top), (right, bottom) = place(size).back(np.array([[0.0, 0.0], [1.0, 1.0]])) + 0.5
     return max(0.0, left), max(0.0, top), min(float(size[0]), right), min(float(size[1]), bottom)
 

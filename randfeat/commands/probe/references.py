@@ -82,7 +82,8 @@ def _fitted(transformer: Any, ends: Ends) -> Ends:
 
 
 def _tokens(pipeline: Pipeline, readers: list[Reader]) -> dict[str, Ends]:
-    """How often each token occurs, and the tokenizer's own vectors of all of them where these are not too many."""
+    """Return how often each token occurs, and the tokenizer's own vectors of all of them where these are not too
+    many."""
     ends = readers[0].tokens(pipeline), readers[1].tokens(pipeline)
     readings = {"counts": _each(lambda tokens: token_counts(tokens, pipeline.tokenizer.vocab_size), ends)}
     book = codebook(pipeline.tokenizer)

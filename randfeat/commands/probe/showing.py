@@ -19,7 +19,7 @@ SHOWN = 8  # images whose features are shown
 
 
 def pictures_of(sources: Sources) -> Pictures | None:
-    """The path of an image -> the image; None where there are no images."""
+    """Return the path of an image -> the image; None where there are no images."""
     rows = {
         path: (source, row) for source in sources if isinstance(source, Source) for row, path in enumerate(source.paths)
     }
@@ -53,7 +53,7 @@ def feature_charts(
 
 
 def _dense(encoder: Encoder) -> Encoder:
-    """The same network, its first spec with the pool `none`."""
+    """Return the same network, its first spec with the pool `none`."""
     parts = encoder.specs[0].split("/")
     if not encoder.name.removeprefix(RANDOM).startswith(TIMM):
         return encoder.with_specs(["/".join((*parts[:4], "none", "mean", *parts[6:]))])
@@ -61,7 +61,7 @@ def _dense(encoder: Encoder) -> Encoder:
 
 
 def _seen(encoder: Encoder, picture: Image.Image) -> Image.Image:
-    """The part of a picture that an encoder reads."""
+    """Return the part of a picture that an encoder reads."""
     array = encoder.prepare(picture)
     if not isinstance(encoder, PipelineEncoder):
         array = np.moveaxis(array, 0, -1)

@@ -95,7 +95,7 @@ def measure(text: str, data: str | None, args: argparse.Namespace) -> None:
 
 
 def _open(text: str, sources: Sources, args: argparse.Namespace) -> Contender:
-    """A model with all readings of the grid, or a store with all vectors that it holds."""
+    """Return a model with all readings of the grid, or a store with all vectors that it holds."""
     if not sources:
         whole = open_contender(text, (), (), args)
         vectors = tuple(spec for spec in whole.specs if whole.stores[0].as_numpy(spec).ndim == 2)
@@ -105,7 +105,8 @@ def _open(text: str, sources: Sources, args: argparse.Namespace) -> Contender:
 
 
 def readings(encoder: Encoder, args: argparse.Namespace) -> list[str]:
-    """The readings of the grid that this model can do, each once. A ValueError for a value that no reading has."""
+    """Return the readings of the grid that this model can do, each once. A ValueError for a value that no reading
+    has."""
     of_timm = encoder.name.removeprefix(RANDOM).startswith(TIMM)
     defaults = TIMM_AXES if of_timm else {axis: default for axis, (default, _) in AXES.items()}
     if strange := [axis for axis in AXES if axis not in defaults and getattr(args, axis)]:
@@ -162,7 +163,7 @@ def _scored(one: Ranked, train: Part, test: Part, how: Protocol, baseline: bool)
 
 
 def _usual(contender: Contender) -> str | None:
-    """The default reading of the contender."""
+    """Return the default reading of the contender."""
     if contender.encoder is None:
         return None
     return contender.encoder.with_specs(()).specs[0]

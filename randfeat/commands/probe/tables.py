@@ -105,7 +105,7 @@ def measure(
 def cut(
     contenders: Sequence[Contender], data: str | None, tasks: Sequence[str], args: argparse.Namespace
 ) -> tuple[Part, Part]:
-    """The images of train and of test."""
+    """Return the images of train and of test."""
     most = max(contenders, key=lambda contender: len(contender.stores))  # a store may hold train and test in one
     return divide(most.stores, data, tasks, args)
 
@@ -129,7 +129,8 @@ def divide(
 
 
 def measured(task: str, one: FeatureSet, how: Protocol) -> list[Record]:
-    """The record of one task; of linear probes on pixels also that of an RBF-SVM, the strongest classifier of these."""
+    """Return the record of one task; of linear probes on pixels also that of an RBF-SVM, the strongest classifier of
+    these."""
     records = [evaluate(one, task, how)]
     if task == "linear" and one.baseline and one.name == PIXELS:
         records.append(evaluate(replace(one, name=f"RBF-SVM on {PIXELS}"), task, how, svm_space(("none", "standard"))))
@@ -137,7 +138,7 @@ def measured(task: str, one: FeatureSet, how: Protocol) -> list[Record]:
 
 
 def possible(tasks: Sequence[str], train: Part, test: Part, how: Protocol) -> list[str]:
-    """The tasks that these images allow. Of several, those that they do not are left out with a note."""
+    """Return the tasks that these images allow. Of several, those that they do not are left out with a note."""
     reasons = {}
     if len(train):
         classes, counts = np.unique(train.labels, return_counts=True)
@@ -158,7 +159,7 @@ def possible(tasks: Sequence[str], train: Part, test: Part, how: Protocol) -> li
 def random_weights(
     contenders: Sequence[Contender], sources: Sources, specs: Sequence[str], args: argparse.Namespace, dense: bool
 ) -> list[Contender]:
-    """The network of each model with random weights, each architecture once, unless that is a contender itself.
+    """Return the network of each model with random weights, each architecture once, unless that is a contender itself.
 
     specs, dense: see `open_contender`.
     """
@@ -174,7 +175,7 @@ def random_weights(
 
 
 def named(data: str | None, contenders: Sequence[Contender]) -> str:
-    """The data as the user gave it, or as the stores remember it."""
+    """Return the data as the user gave it, or as the stores remember it."""
     return data or str(contenders[0].stores[0].meta["source"]["name"])
 
 

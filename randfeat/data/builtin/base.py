@@ -42,7 +42,7 @@ class Made:
 
 
 def is_made(folder: str | Path, settings: Mapping[str, Any]) -> bool:
-    """Whether a folder holds the set of these settings, JSON that names it.
+    """Return whether a folder holds the set of these settings, JSON that names it.
 
     Raises a ValueError for another set, and a FileExistsError for a folder of something else.
     """
@@ -87,6 +87,6 @@ def held_out(groups: int, share: float, split_seed: int) -> np.ndarray:
 
 
 def numbered(names: Sequence[str]) -> tuple[np.ndarray, tuple[str, ...]]:
-    """The place of each name among the sorted different ones: int64 (n,), and those."""
+    """Return the place of each name among the sorted different ones: int64 (n,), and those."""
     kinds, places = np.unique(np.asarray(names), return_inverse=True)
     return places.astype(np.int64), tuple(str(kind) for kind in kinds)

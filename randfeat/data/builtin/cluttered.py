@@ -14,9 +14,9 @@ PIECES, PIECE = 4, 4  # how many, and pixels of their side
 
 
 def make_cluttered(seed: int = 0, split_seed: int | None = None) -> Made:
-    """Each digit six times on 16 x 16 pixels: 8 to 11 pixels large, turned by up to 30 degrees, where it fits; and four
-    pieces of 4 x 4 pixels with ink in them, cut from digits of other writers on the same side of the split and put
-    where they cover little of the digit. The brighter wins.
+    """Return each digit six times on 16 x 16 pixels: 8 to 11 pixels large, turned by up to 30 degrees, where it fits;
+    and four pieces of 4 x 4 pixels with ink in them, cut from digits of other writers on the same side of the split
+    and put where they cover little of the digit. The brighter wins.
 
     A group is a writer. split_seed: see `make_digits`. seed: of places, sizes, angles and pieces.
     """
@@ -47,7 +47,7 @@ def make_cluttered(seed: int = 0, split_seed: int | None = None) -> Made:
 
 
 def placed(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A square image, scaled and turned about its middle, where it fits into SIDE x SIDE pixels of black."""
+    """Return a square image, scaled and turned about its middle, where it fits into SIDE x SIDE pixels of black."""
     half, scale, angle = len(image) / 2, rng.uniform(*SCALES), np.deg2rad(rng.uniform(-ANGLE, ANGLE))
     reach = half * scale
     y, x = rng.uniform(reach, SIDE - reach, 2)
@@ -59,7 +59,7 @@ def placed(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def _piece(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A square cut out around a pixel with ink."""
+    """Return a square cut out around a pixel with ink."""
     rows, columns = np.nonzero(image > 127)
     at = rng.integers(len(rows))
     y, x = (min(max(int(place[at]) - PIECE // 2, 0), len(image) - PIECE) for place in (rows, columns))
@@ -67,7 +67,7 @@ def _piece(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def _clear_place(digit: np.ndarray, rng: np.random.Generator, tries: int = 8) -> tuple[int, int]:
-    """The corner, of some drawn at random, where a piece covers least of the digit."""
+    """Return the corner, of some drawn at random, where a piece covers least of the digit."""
     corners = rng.integers(0, SIDE - PIECE + 1, (tries, 2))
     covered = [digit[y : y + PIECE, x : x + PIECE].sum() for y, x in corners]
     y, x = corners[int(np.argmin(covered))]

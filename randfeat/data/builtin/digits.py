@@ -31,7 +31,7 @@ class Digits:
         return len(self.images)
 
     def written_by(self, *writers: range) -> Digits:
-        """The images of some writers, in their order."""
+        """Return the images of some writers, in their order."""
         rows = torch.isin(self.writers, torch.tensor([w for part in writers for w in part]))
         return Digits(self.images[rows], self.labels[rows], self.writers[rows])
 
@@ -42,7 +42,7 @@ class Digits:
 
 
 def with_shifts(images: Tensor) -> Tensor:
-    """Each image, then itself moved by one pixel up, down, left and right: (n, 1, H, W) -> (n, 5, 1, H, W)."""
+    """Return each image, then itself moved by one pixel up, down, left and right: (n, 1, H, W) -> (n, 5, 1, H, W)."""
     height, width = images.shape[2:]
     padded = F.pad(images, (1, 1, 1, 1))
     corners = ((1, 1), (2, 1), (0, 1), (1, 2), (1, 0))
@@ -50,7 +50,7 @@ def with_shifts(images: Tensor) -> Tensor:
 
 
 def load_digits() -> Digits:
-    """All fourteen writers."""
+    """Return all fourteen writers."""
     from sklearn.datasets import load_digits as sklearn_digits
 
     bunch = sklearn_digits()
@@ -60,7 +60,7 @@ def load_digits() -> Digits:
 
 
 def make_digits(seed: int = 0, split_seed: int | None = None) -> Made:
-    """The digits as they are, in 8 x 8 pixels; a group is a writer.
+    """Return the digits as they are, in 8 x 8 pixels; a group is a writer.
 
     split_seed: None takes the last five writers for test, a number draws five. seed: has no effect, nothing is drawn.
     """

@@ -66,7 +66,8 @@ def make_letters(seed: int = 0, split_seed: int | None = None, fonts: Sequence[s
 
 
 def read_faces(fonts: Sequence[str | Path] | None = None) -> list[Face]:
-    """The usable faces, each family's first ones by name: with all 26 letters, upright to the eye and no two alike."""
+    """Return the usable faces, each family's first ones by name: with all 26 letters, upright to the eye and no two
+    alike."""
     if fonts is None:
         from matplotlib.font_manager import findSystemFonts
 
@@ -87,7 +88,7 @@ def read_faces(fonts: Sequence[str | Path] | None = None) -> list[Face]:
 
 
 def read_face(path: Path) -> Face | None:
-    """A face with its letters drawn, or None if it lacks some, draws several alike or cannot be read."""
+    """Return a face with its letters drawn, or None if it lacks some, draws several alike or cannot be read."""
     from fontTools.ttLib import TTFont, TTLibError
 
     try:
@@ -106,7 +107,8 @@ def read_face(path: Path) -> Face | None:
 
 
 def drawn(letter: str, font: ImageFont.FreeTypeFont) -> np.ndarray:
-    """A letter cut to its ink, its longer side DRAWN pixels, in the middle of a black square; ValueError if empty."""
+    """Return a letter cut to its ink, its longer side DRAWN pixels, in the middle of a black square; ValueError if
+    empty."""
     left, top, right, bottom = font.getbbox(letter)
     image = Image.new("L", (int(right - left) + 4, int(bottom - top) + 4))
     ImageDraw.Draw(image).text((2 - left, 2 - top), letter, fill=255, font=font)
@@ -122,7 +124,7 @@ def drawn(letter: str, font: ImageFont.FreeTypeFont) -> np.ndarray:
 
 
 def same_design(faces: Sequence[Face]) -> np.ndarray:
-    """The number of each face's design, int64 (n,): faces of one family, and faces whose alphabets correlate by
+    """Return the number of each face's design, int64 (n,): faces of one family, and faces whose alphabets correlate by
     LIKENESS or more, share one, and so do those that share one with a third.
     """
     from scipy.sparse import coo_array
@@ -139,7 +141,7 @@ def same_design(faces: Sequence[Face]) -> np.ndarray:
 
 
 def placed(glyph: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A letter of random size and angle where it fits into SIDE x SIDE pixels of black."""
+    """Return a letter of random size and angle where it fits into SIDE x SIDE pixels of black."""
     size, angle = rng.uniform(*SIZES), rng.uniform(-ANGLE, ANGLE)
     turned = Image.fromarray(glyph).rotate(angle, Image.Resampling.BICUBIC, expand=True)
     turned = turned.crop(turned.getbbox())

@@ -95,7 +95,7 @@ def numbered(values: Sequence[Any], classes: Sequence[str] | None = None) -> tup
 
 
 def check_unique(name: str | Path, paths: Sequence[str]) -> None:
-    """Raises a ValueError that names a path which is there twice."""
+    """Raise a ValueError that names a path which is there twice."""
     if len(set(paths)) < len(paths):
         twice = next(path for path, count in Counter(paths).items() if count > 1)
         raise ValueError(f"{name} has {twice} more than once: expected each image once")
@@ -108,7 +108,7 @@ def _is_index(value: Any) -> bool:
 
 
 def printable(path: str) -> str:
-    """A path as text that can be written anywhere: bytes that are no UTF-8 are spelled out."""
+    """Return a path as text that can be written anywhere: bytes that are no UTF-8 are spelled out."""
     try:
         path.encode()
     except UnicodeEncodeError:

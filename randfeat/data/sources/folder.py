@@ -38,8 +38,8 @@ class FileSource(Source):
 
 
 def part_of(root: Path, files: Sequence[str], split: str | None) -> str:
-    """The folder of the files, which `walk` found below `root`, that `split` means; "" where there are no splits. There
-    are, if all folders that hold images are called like splits.
+    """Return the folder of the files, which `walk` found below `root`, that `split` means; "" where there are no
+    splits. There are, if all folders that hold images are called like splits.
     """
     holding = {file.partition("/")[0] for file in files}
     parts = [name for name in holding if splits.is_split(name) or name == split]
@@ -47,7 +47,7 @@ def part_of(root: Path, files: Sequence[str], split: str | None) -> str:
 
 
 def open_folder(root: Path, files: Sequence[str], part: str = "") -> FileSource:
-    """The files, which `walk` found below `root`, in its folder `part`.
+    """Return the files, which `walk` found below `root`, in its folder `part`.
 
     The folders directly below that hold images are classes, in sorted order as in torchvision's ImageFolder; where
     images lie beside them there are no labels. Classes are counted over all splits, so that an index means the same in
@@ -73,7 +73,7 @@ def open_folder(root: Path, files: Sequence[str], part: str = "") -> FileSource:
 
 
 def is_image(name: str) -> bool:
-    """Whether a file is an image by its suffix; hidden ones never are."""
+    """Return whether a file is an image by its suffix; hidden ones never are."""
     return not name.startswith(".") and os.path.splitext(name)[1].lower() in SUFFIXES  # noqa: PTH122  fast
 
 

@@ -59,7 +59,7 @@ def open_saved(root: Path, split: str | None = None) -> HuggingFaceSource:
 
 
 def open_hub(name: str, split: str | None = None) -> HuggingFaceSource:
-    """A data set of the hub, downloaded into the cache of `datasets` if it is not there."""
+    """Return a data set of the hub, downloaded into the cache of `datasets` if it is not there."""
     import datasets
     import huggingface_hub
     from datasets.exceptions import DatasetNotFoundError

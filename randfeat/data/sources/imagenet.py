@@ -33,12 +33,13 @@ def find_kit(near: Path) -> Path | None:
 
 
 def is_kit(path: Path) -> bool:
-    """Whether a path is that of a kit: its tar.gz, its folder or that of its two files, or the list of labels in it."""
+    """Return whether a path is that of a kit: its tar.gz, its folder or that of its two files, or the list of labels in
+    it."""
     return path.name in (f"{KIT}.tar.gz", TRUTH) or any((path / below / TRUTH).is_file() for below in ("", "data"))
 
 
 def read_kit(path: Path) -> DevKit:
-    """Reads a kit, whichever of its forms `path` is. Raises a ValueError for one that lacks a file."""
+    """Read a kit, whichever of its forms `path` is. Raises a ValueError for one that lacks a file."""
     if path.is_file() and path.name.endswith(".tar.gz"):
         try:
             with tarfile.open(path) as archive:
@@ -65,7 +66,7 @@ def number(path: str) -> int | None:
 
 
 def truth_of(source: Rows, kit: DevKit) -> list[int | None]:
-    """The class index of each of the validation images of a source."""
+    """Return the class index of each of the validation images of a source."""
     labels: list[int | None] = []
     for path in source.paths:
         image = number(path)
@@ -88,7 +89,7 @@ def _member(archive: tarfile.TarFile, path: Path, name: str) -> bytes:
 
 
 def _wnids(meta: bytes, path: Path) -> dict[int, str]:
-    """The kit's id of each class -> its WordNet id. Ids of inner nodes of WordNet's tree are left out."""
+    """Return the kit's id of each class -> its WordNet id. Ids of inner nodes of WordNet's tree are left out."""
     from scipy.io import loadmat
     from scipy.io.matlab import MatReadError
 

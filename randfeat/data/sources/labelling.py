@@ -14,8 +14,8 @@ AnyRows = TypeVar("AnyRows", bound=Rows)
 
 
 def labelled(source: AnyRows, path: Path) -> AnyRows:
-    """The same rows with the labels of a file: a list or table of paths and labels (the file name alone is enough for
-    one), a text of one label a line, in the order of the rows, or ImageNet's development kit.
+    """Return the same rows with the labels of a file: a list or table of paths and labels (the file name alone is
+    enough for one), a text of one label a line, in the order of the rows, or ImageNet's development kit.
     """
     if not path.exists():
         raise FileNotFoundError(f"there is no file of labels {path}: check the path")
@@ -35,7 +35,8 @@ def labelled(source: AnyRows, path: Path) -> AnyRows:
 
 
 def by_column(source: AnyRows, column: str, path: Path | None = None) -> AnyRows:
-    """The same rows with the labels that a column of a table has, by default of the one that they were read from."""
+    """Return the same rows with the labels that a column of a table has, by default of the one that they were read
+    from."""
     path = Path(source.name) if path is None else path
     if path.suffix.lower() not in table.TABLES or not path.is_file():
         raise ValueError(f"{path} is no table, so it has no column of labels {column}: leave that out, or give a table")

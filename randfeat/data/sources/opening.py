@@ -23,7 +23,7 @@ FILES = {TAR, PARQUET, ARRAY, *table.LISTS, *table.TABLES, *folder.SUFFIXES}  # 
 def open_source(
     data: str | Path, split: str | None = None, labels: str | Path | None = None, label_column: str | None = None
 ) -> Source | TokenSource:
-    """Opens a data set, whatever its form.
+    """Open a data set, whatever its form.
 
     data: one of
     - a folder of images: flat, nested, or with a folder for each class, with splits above those or without;
@@ -138,7 +138,7 @@ def _open_folder(root: Path, split: str | None) -> Source | TokenSource:
 
 
 def _open_images(root: Path, files: Sequence[str], split: str | None) -> Source:
-    """A folder of images, by its metadata file where there is one."""
+    """Return a folder of images, by its metadata file where there is one."""
     if metadata := _metadata(root):
         return table.open_table(metadata, split)
     part = folder.part_of(root, files, split)

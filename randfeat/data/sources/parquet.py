@@ -83,7 +83,7 @@ def open_parquet(name: str, root: Path, files: Sequence[str]) -> ParquetSource:
 
 
 def class_names(schema: pa.Schema) -> dict[str, list[str]]:
-    """The names of the classes of each column of labels, as Hugging Face notes them in a schema."""
+    """Return the names of the classes of each column of labels, as Hugging Face notes them in a schema."""
     if b"huggingface" not in (schema.metadata or {}):
         return {}
     import datasets
@@ -93,19 +93,20 @@ def class_names(schema: pa.Schema) -> dict[str, list[str]]:
 
 
 def label_column(names: Sequence[str], classes: Mapping[str, list[str]]) -> str | None:
-    """The column of labels: by its name, one of LABELS, else the first whose classes have names; None without one."""
+    """Return the column of labels: by its name, one of LABELS, else the first whose classes have names; None without
+    one."""
     return column(names, LABELS) or next(iter(classes), None)
 
 
 def image_column(schema: pa.Schema) -> str | None:
-    """The name of the column that holds encoded images; None if there is none."""
+    """Return the name of the column that holds encoded images; None if there is none."""
     nested = [one.name for one in schema if pa.types.is_struct(one.type) and one.type.get_field_index("bytes") >= 0]
     plain = [one.name for one in schema if pa.types.is_binary(one.type) or pa.types.is_large_binary(one.type)]
     return column([*nested, *plain], IMAGES) or next(iter(nested), None)
 
 
 def open_cell(cell: Any, folder: Path) -> Image.Image:
-    """The picture in a cell: encoded bytes, or a mapping of `bytes` or else a `path`, relative to `folder`."""
+    """Return the picture in a cell: encoded bytes, or a mapping of `bytes` or else a `path`, relative to `folder`."""
     content = cell.get("bytes") if isinstance(cell, dict) else cell
     if content is not None:
         return open_picture(io.BytesIO(content))

@@ -12,7 +12,8 @@ _RANGE = re.compile(r"(\d+)\.\.(\d+)")
 
 
 def expand(pattern: str) -> list[Path]:
-    """The files of a pattern, `shards-{000..009}.tar` or `shards-*.tar`, in order. One that braces name must exist."""
+    """Return the files of a pattern, `shards-{000..009}.tar` or `shards-*.tar`, in order. One that braces name must
+    exist."""
     choices = [_choices(inside) for inside in _BRACES.findall(pattern)]
     frame = _BRACES.split(pattern)[::2]
     found: list[Path] = []

@@ -14,23 +14,25 @@ _WORD = re.compile(r"(?<![a-z])(" + "|".join(sorted(sum(SPLITS.values(), ()), ke
 
 
 def same(name: str) -> str:
-    """One word for all that people call a part: "validation" is "val"."""
+    """Return one word for all that people call a part: "validation" is "val"."""
     return next((split for split, names in SPLITS.items() if name.lower() in names), name)
 
 
 def is_split(name: str) -> bool:
-    """Whether a folder of this name is a part rather than a class."""
+    """Return whether a folder of this name is a part rather than a class."""
     return same(name) in SPLITS
 
 
 def in_file_name(name: str) -> str | None:
-    """The part that a file belongs to by its name, as `train-00000-of-00294.parquet` does; None if it does not say."""
+    """Return the part that a file belongs to by its name, as `train-00000-of-00294.parquet` does; None if it does not
+    say."""
     found = _WORD.search(name.lower())
     return same(found[1]) if found else None
 
 
 def choose(name: str, there: Iterable[str], split: str | None) -> str:
-    """The one of the parts `there`, as it is spelled there, that `split` names; the only one, where it names none.
+    """Return the one of the parts `there`, as it is spelled there, that `split` names; the only one, where it names
+    none.
 
     name: of the data, for the error that names what is there.
     """

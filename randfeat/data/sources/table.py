@@ -34,8 +34,8 @@ class Columns:
 
 
 def open_table(path: Path, split: str | None = None) -> FileSource:
-    """The images that a list names, relative to its folder. Text labels become classes, in sorted order over the whole
-    list; a column `split` says which rows `split` means.
+    """Return the images that a list names, relative to its folder. Text labels become classes, in sorted order over the
+    whole list; a column `split` says which rows `split` means.
     """
     columns = read(path)
     labels, classes = (None, None) if columns.labels is None else numbered(columns.labels)
@@ -91,7 +91,7 @@ def without_labels(name: str) -> str | None:
 
 
 def read_arrow(path: Path, *more: str) -> pa.Table:
-    """A table in memory, whatever its form. more: columns of parquet to read beside those that are known."""
+    """Return a table in memory, whatever its form. more: columns of parquet to read beside those that are known."""
     try:
         if path.suffix.lower() == ".parquet":
             import pyarrow.parquet
@@ -114,7 +114,7 @@ def read_arrow(path: Path, *more: str) -> pa.Table:
 
 
 def _check_delimiter(path: Path) -> None:
-    """Raises a ValueError for a table whose first line has other signs between its columns than its suffix says."""
+    """Raise a ValueError for a table whose first line has other signs between its columns than its suffix says."""
     names = {",": "commas", "\t": "tabs", ";": "semicolons"}
     wanted = "\t" if path.suffix.lower() == ".tsv" else ","
     with path.open("rb") as file:
@@ -126,7 +126,7 @@ def _check_delimiter(path: Path) -> None:
 
 
 def column(names: Sequence[str], wanted: Sequence[str]) -> str | None:
-    """The first of the names that is wanted, whatever its case; the earlier wanted goes first."""
+    """Return the first of the names that is wanted, whatever its case; the earlier wanted goes first."""
     for want in wanted:
         for name in names:
             if name.strip().lower() == want:

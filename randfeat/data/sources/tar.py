@@ -88,7 +88,7 @@ class TarSource(Source):
 
 
 def open_tars(name: str, tars: Mapping[str, Path], members: Sequence[Sequence[Member]]) -> TarSource:
-    """The images among the members of tar files (path of each by the name it goes by), in their order.
+    """Return the images among the members of tar files (path of each by the name it goes by), in their order.
 
     A label is what a sample's `.cls` says, else its `.json` under one of LABEL_KEYS, else the name of the folder that
     it lies in, or of the tar where each tar is a class of ImageNet; text labels become classes in sorted order.
@@ -120,7 +120,7 @@ def _folder_of(member: Member) -> str:
 
 
 def index(tar: Path) -> list[Member]:
-    """The regular files in a tar file, also those of tar files in it, without hidden ones. Reads headers only.
+    """Return the regular files in a tar file, also those of tar files in it, without hidden ones. Reads headers only.
 
     Raises a ValueError for what is no tar file, or is damaged or compressed.
     """

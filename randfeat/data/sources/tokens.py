@@ -63,7 +63,7 @@ class ArrayTokens(TokenSource):
 
     @abstractmethod
     def content(self, i: int) -> bytes:
-        """The file of row i."""
+        """Return the file of row i."""
 
     def tokens(self, i: int) -> np.ndarray:
         tokens, n = self._array(i), self.grid[0] * self.grid[1]
@@ -124,7 +124,7 @@ class TokenLines(TokenSource):
 
     @staticmethod
     def is_one(path: Path) -> bool:
-        """Whether the first line of a file holds tokens."""
+        """Return whether the first line of a file holds tokens."""
         with path.open("rb") as file:
             try:
                 return TOKENS_OF_LINE in json.loads(file.readline())

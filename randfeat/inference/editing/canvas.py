@@ -50,7 +50,7 @@ def paint(
     step: Grid = (1, 1),
     control: Tensor | None = None,
 ) -> Iterator[Tensor]:
-    """Completes a canvas at least as large as the model's grid, and yields it after each step: (B, rows, columns) with
+    """Complete a canvas at least as large as the model's grid, and yields it after each step: (B, rows, columns) with
     UNKNOWN where nothing is made yet.
 
     tokens: (B, rows, columns); known: bool (rows, columns); label, seeds: (B,). step: rows and columns from one window
@@ -93,7 +93,7 @@ def windows(known: np.ndarray, grid: Grid, step: Grid) -> list[Window]:
 
 
 def tiles(shape: tuple[int, ...], grid: Grid, step: Grid) -> list[Window]:
-    """All windows of a grid on a canvas (rows, columns), row by row, from its first to its last token."""
+    """Return all windows of a grid on a canvas (rows, columns), row by row, from its first to its last token."""
     return [
         (slice(top, top + grid[0]), slice(left, left + grid[1]))
         for top in _starts(shape[0], grid[0], step[0])
@@ -161,6 +161,7 @@ def _of_pixels(window: Window, stride: int) -> Window:
 
 
 def _middle(shape: Grid) -> Tensor:
-    """How far from the border of a window its places are: highest in the middle, above 0 everywhere. float (h, w)."""
+    """Return how far from the border of a window its places are: highest in the middle, above 0 everywhere. float (h,
+    w)."""
     rows, columns = (torch.minimum(torch.arange(n) + 1, n - torch.arange(n)).float() for n in shape)
     return rows[:, None] * columns

@@ -34,12 +34,12 @@ class View:
         return array[rows][:, columns]
 
     def scaled(self, pixels: np.ndarray, stride: int) -> Image.Image:
-        """The box's pixels, brought to `stride` pixels for a token."""
+        """Return the box's pixels, brought to `stride` pixels for a token."""
         rows, columns = self.grid
         return _resized(Image.fromarray(pixels), (columns * stride, rows * stride))
 
     def back(self, made: Image.Image) -> np.ndarray:
-        """A picture of the grid at the size of the box."""
+        """Return a picture of the grid at the size of the box."""
         left, top, right, bottom = self.box
         return np.asarray(_resized(made, (right - left, bottom - top)))
 
@@ -122,7 +122,7 @@ class Framing:
 
 
 def as_framing(framing: str | Framing) -> Framing:
-    """A framing, or the name of its fit."""
+    """Return a framing, or the name of its fit."""
     return framing if isinstance(framing, Framing) else Framing(framing)  # type: ignore[arg-type]
 
 
@@ -132,7 +132,7 @@ def _span(places: np.ndarray) -> Span:
 
 
 def _placed(masked: Span, extent: int, length: int) -> Span:
-    """A span of a length around what is masked, in 0..extent if it fits there, else with that in its middle."""
+    """Return a span of a length around what is masked, in 0..extent if it fits there, else with that in its middle."""
     start = (sum(masked) - length) // 2
     start = min(max(start, 0), extent - length) if length <= extent else (extent - length) // 2
     return start, start + length

@@ -54,7 +54,7 @@ def is_box(mask: Any) -> bool:
 
 
 def as_masks(mask: Mask | Sequence[Mask], sizes: Sequence[tuple[int, int]]) -> list[np.ndarray]:
-    """One mask for all pictures, or a list (or an array of three dimensions) with one for each."""
+    """Return one mask for all pictures, or a list (or an array of three dimensions) with one for each."""
     several = getattr(mask, "ndim", 0) == 3 or (isinstance(mask, (list, tuple)) and not is_box(mask))
     masks: Sequence[Any] = mask if several else [mask] * len(sizes)  # type: ignore[assignment]
     if len(masks) != len(sizes):
@@ -78,7 +78,7 @@ def token_mask(mask: np.ndarray, grid: Grid, cover: float = 0.0, grow: int = 0) 
 
 
 def _shares(pixels: int, cells: int) -> np.ndarray:
-    """The share of each cell that each pixel covers, where both divide the same line: (cells, pixels)."""
+    """Return the share of each cell that each pixel covers, where both divide the same line: (cells, pixels)."""
     ends = np.arange(cells + 1)[:, None] * pixels / cells
     pixel = np.arange(pixels)
     overlap = np.minimum(ends[1:], pixel + 1) - np.maximum(ends[:-1], pixel)
@@ -86,8 +86,8 @@ def _shares(pixels: int, cells: int) -> np.ndarray:
 
 
 def fill(pixels: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Each masked pixel with the value of the nearest other one, grey if there is none: so nothing that is hidden gets
-    into the tokens beside it. uint8 (H, W) or (H, W, 3); bool (H, W).
+    """Return each masked pixel with the value of the nearest other one, grey if there is none: so nothing that is
+    hidden gets into the tokens beside it. uint8 (H, W) or (H, W, 3); bool (H, W).
     """
     if mask.all():
         return np.full_like(pixels, 128)
@@ -96,7 +96,7 @@ def fill(pixels: np.ndarray, mask: np.ndarray) -> np.ndarray:
 
 
 def paste(original: np.ndarray, made: np.ndarray, mask: np.ndarray, feather: int = 0) -> np.ndarray:
-    """The made pixels where the mask is set, the original ones, bit for bit, elsewhere.
+    """Return the made pixels where the mask is set, the original ones, bit for bit, elsewhere.
 
     feather: so many pixels deep into the mask, what is made is shifted, less and less, by how far it is off at the
     nearest original pixel; there the seam was. Arrays are uint8 (H, W) or (H, W, 3), the mask bool (H, W).
