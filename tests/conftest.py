@@ -1,7 +1,11 @@
+import os
+import signal
+
 import official
 import pytest
 import tiny
 import torch
+from filelock import FileLock
 from hypothesis import settings
 
 from randfeat.models import create, name_of
@@ -9,6 +13,8 @@ from randfeat.models import create, name_of
 torch.set_num_threads(1)
 settings.register_profile("randfeat", deadline=None, derandomize=True)
 settings.load_profile("randfeat")
+# a shell that starts pytest in the background has it ignore Ctrl-C, and so would every process that a test starts
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
@@ -53,12 +59,18 @@ def hub(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="session")
 def demo(tmp_path_factory):
-    """The folder that a very short demo leaves, as the README's `demo`."""
+    """The folder that a very short demo leaves, as the README's `demo`: made once, whichever process needs it first."""
     from randfeat.commands.demo import report, study
     from randfeat.commands.demo.reading import Plan
 
-    plan = Plan(("raster", "random*2"), (6,), ("query",), ("causal", "after"), ("mean", "grid4"), ("mean",))
-    tiny_preset = study.Preset(0.01, plan, samples_each=8, guidance_each=2, test_every=40, counts=(1, 16))
-    out = tmp_path_factory.mktemp("run") / "demo"
-    report.write(study.run("tiny", tiny_preset, out), out)
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    out = shared / "shared" / "demo"
+    with FileLock(shared / "demo.lock"):
+        if not out.exists():
+            plan = Plan(("raster", "random*2"), (6,), ("query",), ("causal", "after"), ("mean", "grid4"), ("mean",))
+            tiny_preset = study.Preset(0.01, plan, samples_each=8, guidance_each=2, test_every=40, counts=(1, 16))
+            making = shared / "making" / "demo"
+            report.write(study.run("tiny", tiny_preset, making), making)
+            making.parent.rename(out.parent)
     return out
