@@ -38,6 +38,7 @@ TASKS = (
     "cluster",
     "likelihood",
 )
+NEAREST = 10  # images of each query that are kept for pictures
 CHOSEN = "chosen"  # the metric of what was chosen on train, where the headline was fixed in advance
 _COLUMNS = (
     "task",
@@ -223,6 +224,11 @@ def compare(records: Sequence[Record], seed: int = 0, level: float = 0.95) -> li
         Comparison(a.task, metric, a.name, b.name, difference, claim)
         for (metric, a, b), difference, claim in zip(pairs, differences, claims.values(), strict=True)
     ]
+
+
+def class_means(scores: NDArray[np.floating], labels: NDArray[Any]) -> dict[str, float]:
+    """Return the mean of `scores` (n,) over the images of each class in `labels` (n,), for `Record.per_class`."""
+    return {str(one): float(scores[labels == one].mean()) for one in np.unique(labels)}
 
 
 def runs_of(record: Record, metric: str) -> NDArray[np.float64]:

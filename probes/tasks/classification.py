@@ -18,7 +18,7 @@ from ..classifiers.scalings import SCALINGS, scaling
 from ..classifiers.sweep import Trial, sweep_heads, train_heads
 from ..neighbors import top_k
 from ..protocol import FeatureSet, Labelled, Protocol
-from ..report.record import CHOSEN
+from ..report.record import CHOSEN, NEAREST
 from ..selection import cross, knn_space, linear_space, refit, select
 from ..splits import hold_out
 from ..stats import Interval, spread
@@ -27,7 +27,6 @@ from .fewshot import few_shot
 from .retrieval import has_positive, retrieval_scores
 
 HEADLINE_K = 20  # fixed before anything is scored
-NEAREST = 10  # of each query, kept for pictures
 RECIPES = ("mae", "dinov2", "capi")
 _BLOCKS = 50  # of images that a jackknife leaves out
 Space = Mapping[str, BaseEstimator]

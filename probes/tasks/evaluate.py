@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ..arrays import check_finite, two_or_more_classes
 from ..protocol import FeatureSet, Labelled, Protocol
-from ..report.record import Record, made_with
+from ..report.record import Record, class_means, made_with
 from ..splits import copies
 from ..stats import bootstrap
 from .classification import FITTING, MEASURES, Measured, Space, held_out, recipe_of, spelled
@@ -103,7 +103,7 @@ def evaluate_pairs(
         {metric: bootstrap(values, None, how.draws, how.seed) for metric, values in right.items()},
         chosen,
         dict(search or {}),
-        per_class=_per_class(right[names[0]], categories),
+        per_class=class_means(right[names[0]], categories),
         settings={**how.as_dict(), **own, **(settings or {})},
         fingerprints=dict(fingerprints or {}),
         made_with=made_with(),
@@ -221,7 +221,7 @@ def _record(
         scores | found.numbers,
         found.chosen,
         found.search,
-        _per_class(arrays["right"], test.labels),
+        class_means(arrays["right"], test.labels),
         {"baseline": data.baseline, **how.as_dict(), **notes, **found.settings},
         {**data.fingerprints, "labels": labels_fingerprint(data)},
         made_with(),
@@ -244,10 +244,6 @@ def labels_fingerprint(data: FeatureSet) -> str:
 def _rows(part: Labelled, rows: NDArray[np.intp]) -> Labelled:
     groups = None if part.groups is None else part.groups[rows]
     return Labelled({}, part.labels[rows], part.paths[rows], groups)
-
-
-def _per_class(right: NDArray[np.floating], labels: NDArray[Any]) -> dict[str, float]:
-    return {str(one): float(right[labels == one].mean()) for one in np.unique(labels)}
 
 
 def _plain(values: NDArray[Any]) -> NDArray[Any]:

@@ -16,7 +16,7 @@ from PIL import Image
 
 from randfeat.data.images import UnreadableImage
 from randfeat.data.sources import Source, open_source
-from randfeat.utils import npz, progress
+from randfeat.utils import arrays, progress
 
 from ...features.evaluators import Evaluator, EvaluatorOutput
 
@@ -90,9 +90,9 @@ def pictures_of(data: str | Path, split: str | None = None) -> tuple[int, Iterat
     """Number of pictures and the pictures of a `.npz` as ADM's (`arr_0`, uint8 (N, H, W, 3)), or of whatever
     `open_source` opens. Raises as that does, and an UnreadableImage for a damaged picture."""
     if str(data).endswith(".npz"):
-        pictures = npz.read(Path(data))
+        pictures = arrays.read_images(Path(data))
         first = next(pictures)  # raises for what is none
-        return npz.count(Path(data)), chain([first], pictures)
+        return arrays.count_images(Path(data)), chain([first], pictures)
     source = open_source(data, split)
     if not isinstance(source, Source):
         raise ValueError(f"{data} holds tokens, not pictures: give the pictures")

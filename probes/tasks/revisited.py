@@ -1,5 +1,11 @@
-"""Retrieval on revisited Oxford and Paris (Radenovic et al. 2018, arXiv 1803.11285): truth, query crops, scores."""
+"""Retrieval on revisited Oxford and Paris (Radenovic et al. 2018, arXiv 1803.11285).
 
+The published ground truth is a pickle; `read_pickle` opens it without running anything that it names.
+"""
+
+import pickle
+import re
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +16,9 @@ from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
 from ..arrays import as_matrix
-from .pickles import read_pickle
+from ..protocol import Protocol
+from ..report.record import Record, made_with
+from ..stats import bootstrap
 from .retrieval import Relevant, Scores
 
 SETUPS = {  # positives, and what is taken out of the ranking
@@ -18,6 +26,7 @@ SETUPS = {  # positives, and what is taken out of the ranking
     "medium": (("easy", "hard"), ("junk",)),
     "hard": (("hard",), ("junk", "easy")),
 }
+HEADLINE = "medium average_precision"
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,6 +72,50 @@ def read_ground_truth(path: str | Path) -> GroundTruth:
             "expected imlist, qimlist and gnd with bbx, easy, hard and junk for each query."
         ) from error
     return GroundTruth(gallery, queries)
+
+
+def evaluate_revisited(
+    name: str,
+    queries: ArrayLike,
+    gallery: ArrayLike,
+    truth: GroundTruth,
+    ks: Sequence[int] = (1, 5, 10),
+    how: Protocol = Protocol(),  # noqa: B008  immutable
+    settings: Mapping[str, Any] | None = None,
+    fingerprints: Mapping[str, str] | None = None,
+) -> Record:
+    """Return the record of "retrieval" under all setups; the headline is the mAP of "medium".
+
+    queries, gallery, ks: as in `revisited_scores`. settings, fingerprints: as in `Record`. The metrics are named
+    "<setup> average_precision" and "<setup> precision_at_<k>". Arrays have a row for each query with positives in
+    "medium"; a query without an easy or without a hard positive has no score there, so `easy` and `hard` have arrays
+    only where they score the same queries.
+    """
+    start = time.perf_counter()
+    found = revisited_scores(queries, gallery, truth, ks)
+    right = {f"{setup} {metric}": values for setup, of in found.items() for metric, values in of.items()}
+    right = {HEADLINE: right.pop(HEADLINE), **right}
+    kept = {setup: [len(query.setup(setup)[0]) > 0 for query in truth.queries] for setup in SETUPS}
+    if not any(kept["medium"]):
+        raise ValueError(
+            "no query has a positive image in the gallery, expected some; give the published ground truth."
+        )
+    arrays: dict[str, NDArray[Any]] = {"paths": np.array([query.name for query in truth.queries])[kept["medium"]]}
+    for metric, values in right.items():
+        if kept[metric.split()[0]] == kept["medium"]:
+            arrays["right" if metric == HEADLINE else f"right {metric}"] = values
+    counts = {"queries": len(truth.queries), "gallery images": len(truth.gallery)}
+    counts["distractors"] = len(np.asarray(gallery)) - len(truth.gallery)
+    return Record(
+        name,
+        "retrieval",
+        {metric: bootstrap(values, None, how.draws, how.seed) for metric, values in right.items() if len(values)},
+        settings={**how.as_dict(), **counts, **(settings or {})},
+        fingerprints=dict(fingerprints or {}),
+        made_with=made_with(),
+        seconds=time.perf_counter() - start,
+        arrays=arrays,
+    )
 
 
 def revisited_scores(
@@ -120,3 +173,102 @@ def _query(name: str, entry: Mapping[str, Any], images: int) -> RevisitedQuery:
     return RevisitedQuery(
         name, (left, top, right, bottom), **{part: numbers.astype(np.intp) for part, numbers in parts.items()}
     )
+
+
+# the pickle ---------------------------------------------------------------------------------------------------------
+
+
+def read_pickle(path: str | Path) -> Any:
+    """Return what the file holds: numbers, text, lists, tuples, dictionaries, sets and numpy arrays of these.
+
+    Anything else in it is refused with a ValueError before it is looked up, so that a file from the network cannot run
+    code. Text of Python 2 is read as Latin-1.
+    """
+    with Path(path).open("rb") as file:
+        try:
+            return _Unpickler(file, encoding="latin1").load()
+        except _Refused as refused:
+            raise ValueError(
+                f"{path} asks for {refused}, expected plain containers and numpy arrays only; do not trust this file."
+            ) from None
+        except Exception as error:  # broken bytes surface as any of a dozen exceptions
+            raise ValueError(f"{path} is no readable pickle ({error}); download it again.") from error
+
+
+class _Refused(Exception):
+    pass
+
+
+class _Type:
+    """Stands for numpy.dtype, whose own __setstate__ believes whatever a file says about memory."""
+
+    def __init__(self, code: str, *_: Any) -> None:
+        if not re.fullmatch(r"[biufcSU]\d+", code):
+            raise _Refused(f"arrays of type {code!r}")
+        self.dtype = np.dtype(code)
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        if state[1] in ("<", ">"):
+            self.dtype = self.dtype.newbyteorder(state[1])
+
+
+class _Array(np.ndarray):
+    """Stands for numpy.ndarray in the same way. Without arguments, so that a file cannot ask for memory."""
+
+    def __new__(cls) -> "_Array":
+        return np.empty(0, dtype=np.uint8).view(cls)
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        _, shape, kind, fortran, data = state
+        values = _from_buffer(data, kind, shape, "F" if fortran else "C")
+        believed: Any = (1, values.shape, values.dtype, False, values.tobytes())
+        super().__setstate__(believed)
+
+
+def _reconstruct(*_: Any) -> _Array:
+    return _Array()
+
+
+def _from_buffer(data: bytes | str, kind: _Type, shape: tuple[int, ...], order: Any) -> NDArray[Any]:
+    held = data.encode("latin1") if isinstance(data, str) else data  # Python 2 had bytes for text
+    return np.frombuffer(held, kind.dtype).reshape(shape, order=order)
+
+
+def _scalar(kind: _Type, data: bytes | str) -> Any:
+    return _from_buffer(data, kind, (1,), "C")[0]
+
+
+def _encode(text: str, encoding: str) -> bytes:
+    """Return bytes, which protocol 2 holds as text."""
+    if encoding != "latin1":
+        raise _Refused(f"bytes in the encoding {encoding!r}")
+    return text.encode("latin1")
+
+
+def _no_bytes() -> bytes:
+    return b""
+
+
+# what numpy writes for arrays and numbers at protocols 2 to 5, whose modules were renamed in version 2
+_NUMPY: dict[str, Any] = {
+    "_reconstruct": _reconstruct,
+    "_frombuffer": _from_buffer,
+    "scalar": _scalar,
+    "dtype": _Type,
+    "ndarray": _Array,  # an argument of _reconstruct
+}
+_PLAIN: dict[str, Any] = {"set": set, "frozenset": frozenset, "complex": complex, "bytes": _no_bytes}
+
+
+class _Unpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        if module.split(".")[0] == "numpy" and name in _NUMPY:
+            return _NUMPY[name]
+        if module in ("builtins", "__builtin__") and name in _PLAIN:
+            return _PLAIN[name]
+        if (module, name) == ("_codecs", "encode"):
+            return _encode
+        raise _Refused(f"{module}.{name}")
+
+    def persistent_load(self, pid: Any) -> Any:
+        raise _Refused(f"the outside object {pid!r}")

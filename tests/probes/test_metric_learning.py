@@ -2,8 +2,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from randfeat.probes import read_cars, read_cub, read_sop, retrieval_scores, second_half
-from randfeat.probes.tasks.metric_learning_sets import RECALLS
+from randfeat.probes import evaluate_metric_learning, read_cars, read_cub, read_sop, retrieval_scores, second_half
+from randfeat.probes.tasks.metric_learning import RECALLS
 from scipy.io import savemat
 
 
@@ -26,6 +26,27 @@ def test_unseen_classes_are_searched_among_themselves():
     for k in (1, 2, 4, 8):
         near = y[unseen][np.argsort(-cosine, axis=1)[:, :k]]
         np.testing.assert_array_equal(scores[f"recall_at_{k}"], (near == y[unseen][:, None]).any(1))
+
+
+def test_the_record_holds_the_scores(tmp_path):
+    rng = np.random.default_rng(0)
+    y = np.arange(41) % 8
+    y[40] = 99  # alone in its class
+    x = rng.normal(size=(41, 4)) + 2 * np.eye(8, 4)[y % 8]
+    paths = [f"{i}.jpg" for i in range(41)]
+    record = evaluate_metric_learning("ours", x, y, paths, RECALLS["sop"], settings={"model": "m"})
+    scores = retrieval_scores(x, y, ks=RECALLS["sop"])
+    assert record.headline == "recall_at_1"
+    assert {metric: score.value for metric, score in record.scores.items()} == pytest.approx(
+        {metric: values.mean() for metric, values in scores.items()}
+    )
+    assert record.arrays["paths"].tolist() == paths[:40]
+    assert record.arrays["nearest"].shape == (40, 10)
+    first = record.arrays["nearest"][:, 0]
+    np.testing.assert_array_equal(y[first] == y[:40], record.arrays["right"])
+    assert record.per_class["3"] == pytest.approx(record.arrays["right"][y[:40] == 3].mean())
+    assert (record.settings["test images"], record.settings["classes"], record.settings["model"]) == (41, 9, "m")
+    assert type(record).load(record.save(tmp_path)) == record
 
 
 def cub(folder, classes="1 1\n2 200\n"):

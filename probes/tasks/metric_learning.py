@@ -1,14 +1,23 @@
-"""Retrieval of classes never trained on: published lists of CUB, Cars and SOP, and the split of any labelled list.
+"""Retrieval by the metric-learning protocol: published image lists of CUB, Cars and SOP, and the score of features.
 
-The protocol (Song et al. 2016, arXiv 1511.06452): features of the images of unseen classes, each searched among all
-the others, which is `retrieval_scores(x[unseen], y[unseen], ks=...)`.
+The protocol (Song et al. 2016, arXiv 1511.06452): each image of the test classes, which no training has seen, is
+searched among all the others of these classes.
 """
 
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+from ..neighbors import top_k
+from ..protocol import Protocol
+from ..report.record import NEAREST, Record, class_means, made_with
+from ..stats import bootstrap
+from .retrieval import has_positive, retrieval_scores
 
 RECALLS = {"cub": (1, 2, 4, 8), "cars": (1, 2, 4, 8), "sop": (1, 10, 100, 1000)}  # the ks that are published
 
@@ -21,8 +30,46 @@ class LabelledList:
     labels: NDArray[np.intp]
 
 
+def evaluate_metric_learning(
+    name: str,
+    features: ArrayLike,
+    labels: ArrayLike,
+    paths: Sequence[str],
+    ks: Sequence[int] = RECALLS["cub"],
+    how: Protocol = Protocol(),  # noqa: B008  immutable
+    settings: Mapping[str, Any] | None = None,
+    fingerprints: Mapping[str, str] | None = None,
+) -> Record:
+    """Return the record of "retrieval" among the images of the test classes; the headline is Recall@`ks[0]`.
+
+    features: (n, d), compared by cosine. labels: (n,). paths: the unique name of each image. ks: those of `RECALLS`.
+    Images that are the only one of their class are searched in, but have no score. settings, fingerprints: as in
+    `Record`.
+    """
+    start = time.perf_counter()
+    x, y = np.asarray(features), np.asarray(labels)
+    scores = retrieval_scores(x, y, ks=ks)
+    headline, rows = f"recall_at_{ks[0]}", np.flatnonzero(has_positive(y))
+    right = {metric: scores[metric] for metric in (headline, *(other for other in scores if other != headline))}
+    _, near = top_k(None, x, min(NEAREST, len(x) - 1))
+    arrays = {"paths": np.array(paths)[rows], "truth": y[rows], "nearest": near[rows], "gallery": np.array(paths)}
+    arrays |= {"right" if metric == headline else f"right {metric}": values for metric, values in right.items()}
+    counts = {"test images": len(y), "classes": len(np.unique(y))}
+    return Record(
+        name,
+        "retrieval",
+        {metric: bootstrap(values, None, how.draws, how.seed) for metric, values in right.items()},
+        per_class=class_means(right[headline], y[rows]),
+        settings={**how.as_dict(), **counts, **(settings or {})},
+        fingerprints=dict(fingerprints or {}),
+        made_with=made_with(),
+        seconds=time.perf_counter() - start,
+        arrays=arrays,
+    )
+
+
 def second_half(labels: ArrayLike) -> NDArray[np.bool_]:
-    """Marks the images (n,) of the second half of the classes in sorted order: the test classes of CUB and Cars."""
+    """Return a mask (n,) of the images of the second half of the sorted classes: the test classes of CUB and Cars."""
     y = np.asarray(labels)
     classes = np.unique(y)
     if y.ndim != 1 or len(classes) < 2:
