@@ -15,26 +15,24 @@ import shutil
 import sys
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from randfeat import weights
 from randfeat.utils import atomic, distributed
-from randfeat.utils.resume import refuse_other
+from randfeat.utils.resume import check_same_settings, exclusive_lock
 
 from .optim import EMA
 from .parallel import shared_like, total, whole
 
 RUN, STATE, LOCK = "run.json", "state.json", "lock"
 FORMAT, STATE_FORMAT = "run of randfeat, version 1", "step of a run of randfeat, version 1"
-PATIENCE = 15  # seconds: so long a process that was killed may take to vanish
 Parts = dict[str, dict[str, Tensor]]
 
 
@@ -51,7 +49,7 @@ class Checkpoints:
         now: dict[str, Any] = json.loads(json.dumps({"format": FORMAT, **settings}))
         before = atomic.read_json(directory / RUN, FORMAT)
         if before is not None:
-            refuse_other(directory, before, now, "a run")
+            check_same_settings(directory, before, now, "a run")
         elif directory.exists() and not (directory.is_dir() and {p.name for p in directory.iterdir()} <= _LEFT):
             raise FileExistsError(f"{directory} holds something else: choose another directory (--out)")
         distributed.barrier()
@@ -65,25 +63,19 @@ class Checkpoints:
     @contextmanager
     def alone(self) -> Iterator[None]:
         """Inside, no other run trains there, and at its end all is written. A RuntimeError if one does."""
-        lock = FileLock(self.directory / LOCK, timeout=PATIENCE if distributed.rank() == 0 else 0)
-        if distributed.rank() == 0:
-            try:
-                lock.acquire()
-            except Timeout:
-                raise RuntimeError(
-                    f"another process is training in {self.directory}: wait until it has ended, or choose another "
-                    "directory (--out)"
-                ) from None
-            for left in self.directory.glob(".step-*"):  # of a write that was killed
-                shutil.rmtree(left, ignore_errors=True)
-        distributed.barrier()
-        try:
+        busy = (
+            f"another process is training in {self.directory}: wait until it has ended, or choose another "
+            "directory (--out)"
+        )
+        first = distributed.rank() == 0
+        with exclusive_lock(self.directory / LOCK, busy) if first else nullcontext():
+            if first:
+                for left in self.directory.glob(".step-*"):  # of a write that was killed
+                    shutil.rmtree(left, ignore_errors=True)
+            distributed.barrier()
             with ThreadPoolExecutor(1) as self._writer:
                 yield
                 self.wait()
-        finally:
-            if lock.is_locked:
-                lock.release()
 
     def save(self, step: int, parts: Parts, state: Mapping[str, Any], best: int) -> None:
         """Write a step in a thread while training goes on, after the last write has ended; its error is raised here.
@@ -139,7 +131,7 @@ class Checkpoints:
     def _write(self, step: int, parts: Parts, state: Mapping[str, Any], best: int) -> None:
         saved = [other for other in self.steps() if other != step]
         try:
-            with atomic.new_directory(self.path(step), lambda _: True) as made:
+            with atomic.replace_directory(self.path(step), lambda _: True) as made:
                 digests = {}
                 for name, tensors in parts.items():
                     save_file(tensors, made / f"{name}.safetensors")

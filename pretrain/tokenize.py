@@ -22,7 +22,7 @@ from randfeat.data.images import UnreadableImage
 from randfeat.data.sources import Source, TokenSource
 from randfeat.data.token_store import UNKNOWN, TokenStore, TokenWriter
 from randfeat.tokenizers import PatchTokenizer, Tokenizer, name_of
-from randfeat.utils import distributed, progress, unfinished
+from randfeat.utils import distributed, progress, resume
 
 from .crops import CentreCrops, Crops
 
@@ -177,7 +177,7 @@ def _make(
     distributed.barrier()
     writer = writer or begin()
     if not writer.complete:
-        with unfinished.alone(directory) if first else nullcontext():
+        with resume.lock_unfinished(directory) if first else nullcontext():
             if first and tokenizer is not None and not (directory / weights.TOKENIZER).exists():
                 _save(tokenizer, directory / weights.TOKENIZER)
             unread = _fill(writer, reader, encode, batch_size, workers)
@@ -224,5 +224,5 @@ def _fill(
 def _save(tokenizer: Tokenizer, directory: Path) -> None:
     from randfeat.utils import atomic
 
-    with atomic.new_directory(directory, lambda _: False) as made:
+    with atomic.replace_directory(directory, lambda _: False) as made:
         weights.write(made, {"name": name_of(tokenizer), **tokenizer.config}, tokenizer.state_dict())

@@ -20,7 +20,7 @@ from PIL import Image
 
 from randfeat import cli, pretrain
 from randfeat.commands.demo import study
-from randfeat.utils import npz
+from randfeat.utils import arrays
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", README, flags=re.MULTILINE | re.DOTALL)
@@ -81,8 +81,8 @@ def test_the_blocks_run(demo, monkeypatch, hub):
         assert map_of_photos.size == (1600, 1600)
     assert seen["backbone"].num_classes == 10
     assert seen["rows"].column_names == ["image", "features"]
-    assert npz.count(demo.parent / "samples" / "samples.npz") == 100
-    assert npz.count(demo.parent / "quick" / "samples.npz") == 2
+    assert arrays.count_images(demo.parent / "samples" / "samples.npz") == 100
+    assert arrays.count_images(demo.parent / "quick" / "samples.npz") == 2
     assert seen["dogs"].shape == (2, 3, 256, 256)
     assert (demo.parent / "my_arpg" / "tokenizer" / "model.safetensors").is_file()
     assert len(seen["index"]) == len(seen["in_memory"]) == 1157

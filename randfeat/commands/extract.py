@@ -91,9 +91,9 @@ def run(args: argparse.Namespace) -> int:
     from ..features.encoder import open_encoder
     from ..features.extract import extract
     from ..features.store import META
-    from ..utils import devices, distributed, notes
+    from ..utils import devices, distributed, progress
 
-    with notes.printed(), distributed.ended_by_sigterm(), distributed.group():
+    with progress.warnings_as_lines(), distributed.ended_by_sigterm(), distributed.group():
         device = devices.pick(args.device)
         encoder = open_encoder(args.model, args.spec, device, getattr(torch, args.dtype))
         if args.compile:

@@ -17,7 +17,7 @@ ROWS, SKIPPED = "rows.parquet", "skipped.csv"
 
 def write(directory: Path, table: pa.Table, skipped: Iterable[tuple[str, str]]) -> dict[str, str]:
     """Write the table and the list of (path, reason); returns the SHA-256 of each file by its name."""
-    with atomic.writing(directory / ROWS) as file:
+    with atomic.open_write(directory / ROWS) as file:
         pq.write_table(table, file, row_group_size=1 << 16)
     listed = io.StringIO()
     csv.writer(listed, lineterminator="\n").writerows([("path", "reason"), *skipped])

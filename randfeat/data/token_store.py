@@ -24,8 +24,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from ..utils import arrays, atomic, unfinished
-from ..utils.resume import refuse_other
+from ..utils import arrays, atomic, resume
+from ..utils.resume import check_same_settings
 from . import store as rows
 
 META, TOKENS = "meta.json", "tokens.npy"
@@ -51,7 +51,7 @@ class TokenStore:
         directory = Path(directory)
         meta = atomic.read_json(directory / META, FORMAT)
         if meta is None:
-            if unfinished.is_begun(directory):
+            if resume.is_unfinished(directory):
                 raise FileNotFoundError(f"the tokens in {directory} are unfinished: run the same command again")
             raise FileNotFoundError(f"{directory} is no token store: it has no {META}")
         store = cls(directory, meta)
@@ -159,7 +159,7 @@ class TokenWriter:
         own: dict[str, Any] = {"tokenizer_config": dict(config or {}), "tokenizer": tokenizer}
         own |= {"grid": list(grid), "vocab_size": vocab_size, "crops": crops, "classes": classes}
         self._settings = json.loads(json.dumps({"format": FORMAT, **own, "rows": own_rows, "more": more or {}}))
-        self._work = self.directory / unfinished.FOLDER
+        self._work = self.directory / resume.FOLDER
         self._begin()
 
     def missing(self) -> np.ndarray:
@@ -218,13 +218,13 @@ class TokenWriter:
         whole = atomic.read_json(self.directory / META, FORMAT)
         self.complete = whole is not None
         if whole is not None:
-            refuse_other(self.directory, whole, self._settings, "tokens", (*FREE, "count", "skipped", "files"))
+            check_same_settings(self.directory, whole, self._settings, "tokens", (*FREE, "count", "skipped", "files"))
             shutil.rmtree(self._work, ignore_errors=True)  # what a kill may have left
             return
-        unfinished.begin(self.directory, self._settings, "tokens", FREE)
+        resume.begin(self.directory, self._settings, "tokens", FREE)
         for name, shape, dtype in ((TOKENS, self.shape, self.dtype), (SIZES, (self.shape[0], 2), np.dtype(np.int32))):
             if not (self._work / name).exists():
-                with atomic.writing(self._work / name) as file:  # zeros, which take no room on most disks
+                with atomic.open_write(self._work / name) as file:  # zeros, which take no room on most disks
                     file.write(head := arrays.header(shape, dtype))
                     file.truncate(len(head) + math.prod(shape) * dtype.itemsize)
 

@@ -28,8 +28,8 @@ from torch import Tensor
 from .. import weights
 from ..data import loader
 from ..data.sources import Source, TokenSource
-from ..utils import atomic, distributed, progress, unfinished
-from ..utils.resume import refuse_other
+from ..utils import atomic, distributed, progress, resume
+from ..utils.resume import check_same_settings
 from . import store
 from .encoder import Encoder, PipelineEncoder
 from .store import FeatureStore
@@ -84,11 +84,11 @@ def extract(
     }
     settings = json.loads(json.dumps(record))
     if before := atomic.read_json(directory / store.META, store.FORMAT):
-        refuse_other(directory, before, settings, "features", (*FREE, *RESULTS))
+        check_same_settings(directory, before, settings, "features", (*FREE, *RESULTS))
     else:
         _make(directory, settings, reader, encode, batch_size, workers, shard_size)
     if distributed.rank() == 0:  # what a kill may have left after the last file was written
-        shutil.rmtree(directory / unfinished.FOLDER, ignore_errors=True)
+        shutil.rmtree(directory / resume.FOLDER, ignore_errors=True)
     distributed.barrier()
     return FeatureStore.open(directory)
 
@@ -178,11 +178,11 @@ def _make(
     wanted = settings | {"shard_size": shard_size or default_shard(shapes)}
     first = distributed.rank() == 0
     if first:
-        unfinished.begin(directory, wanted, "features", FREE)
+        resume.begin(directory, wanted, "features", FREE)
     distributed.barrier()
-    begun = unfinished.begin(directory, wanted, "features", FREE)
-    shards = Shards(directory / unfinished.FOLDER, len(reader.source), begun["shard_size"])
-    with unfinished.alone(directory) if first else nullcontext():
+    begun = resume.begin(directory, wanted, "features", FREE)
+    shards = Shards(directory / resume.FOLDER, len(reader.source), begun["shard_size"])
+    with resume.lock_unfinished(directory) if first else nullcontext():
         if first and (directory / store.META).exists():
             raise RuntimeError(f"another process has just filled {directory}: run the same command again")
         distributed.barrier()  # until it is sure that nobody else is at it

@@ -24,7 +24,7 @@ import pyarrow as pa
 
 from ..data import store as rows
 from ..utils import arrays as npy
-from ..utils import atomic, unfinished
+from ..utils import atomic, resume
 from ..utils.resume import difference
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ class FeatureStore:
         directory = Path(directory)
         meta = atomic.read_json(directory / META, FORMAT)
         if meta is None:
-            if unfinished.is_begun(directory):
+            if resume.is_unfinished(directory):
                 raise FileNotFoundError(f"the extraction into {directory} is unfinished: run the same command again")
             raise FileNotFoundError(f"{directory} is no feature store: it has no {META}")
         store = cls(directory, meta)
@@ -193,7 +193,7 @@ class FeatureStore:
         }
         features = [_joined([store.as_numpy(spec) for store in opened]) for spec in first.specs]
         shapes = [first.as_numpy(spec).shape[1:] for spec in first.specs]
-        with atomic.new_directory(directory, lambda there: False) as made:
+        with atomic.replace_directory(directory, lambda there: False) as made:
             write(made, record, table, shapes, features, [row for store in opened for row in store.skipped])
         return cls.open(directory)
 

@@ -28,9 +28,8 @@ from zipfile import BadZipFile
 
 import numpy as np
 import pyarrow as pa
-from filelock import FileLock, Timeout
 
-from ..utils import atomic
+from ..utils import atomic, resume
 from ..utils.faiss import faiss
 from . import rows
 from .rows import Rows
@@ -42,7 +41,6 @@ if TYPE_CHECKING:
 
 META, LOCK, UNFINISHED = "meta.json", "lock", "unfinished"
 FORMAT = "index of randfeat, version 1"
-PATIENCE = 10  # seconds: so long the workers of a process that was killed may outlive it, and hold its lock
 WRITTEN = 1 << 20  # bytes of vectors at once
 OURS = re.compile(r"\d{6,}\.(faiss|parquet|npy|npz|csv)|\.meta\.json\.part")
 SKIPPED = ("path", "reason", "size", "mtime_ns")
@@ -86,25 +84,20 @@ class Directory:
         if self.path.exists() and self.meta() is None and not self._is_empty():
             raise FileExistsError(f"{self.path} holds something else: choose another directory for the index")
         self.path.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self.path / LOCK, timeout=PATIENCE)
-        try:
-            lock.acquire()
-        except Timeout:
-            raise RuntimeError(f"another process is writing {self.path}: wait until it has ended") from None
-        try:
-            meta = self.meta()
-            self._number = 1 if meta is None else meta["next_number"]
-            self._sweep(meta)
-            yield
-        except BaseException:  # nothing half done is left, but for what was read
-            self._sweep(meta := self.meta())
-            if meta is None and [file.name for file in self.path.iterdir()] == [LOCK]:
-                with suppress(OSError):  # on Windows it is in use
-                    (self.path / LOCK).unlink()
-                    self.path.rmdir()
-            raise
-        finally:
-            lock.release()
+        busy = f"another process is writing {self.path}: wait until it has ended"
+        with resume.exclusive_lock(self.path / LOCK, busy):
+            try:
+                meta = self.meta()
+                self._number = 1 if meta is None else meta["next_number"]
+                self._sweep(meta)
+                yield
+            except BaseException:  # nothing half done is left, but for what was read
+                self._sweep(meta := self.meta())
+                if meta is None and [file.name for file in self.path.iterdir()] == [LOCK]:
+                    with suppress(OSError):  # on Windows it is in use
+                        (self.path / LOCK).unlink()
+                        self.path.rmdir()
+                raise
 
     def write(self, segment: Segment) -> Segment:
         """Write what is not yet on disk of a segment, and opens it from there. Nobody sees it before `commit`."""

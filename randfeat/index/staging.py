@@ -139,7 +139,7 @@ class Reading:
         reasons = pa.array([None] * len(read) + [reason for _, reason in unread], pa.string())
         path = self.folder / f"{number:06}.parquet"
         arrays.write(path.with_suffix(".npy"), features.shape, "<f4", [features])
-        with atomic.writing(path) as file:
+        with atomic.open_write(path) as file:
             pq.write_table(rows.append_column(UNREAD.field("reason"), reasons), file)
         return path
 

@@ -166,7 +166,7 @@ class BasePipeline(nn.Module):
             "sampling": self.sampling.as_dict(),
         }
         tokenizer = {"name": tokenizers.name_of(self.tokenizer), **self.tokenizer.config}
-        with atomic.new_directory(Path(directory), weights.is_model) as made:
+        with atomic.replace_directory(Path(directory), weights.is_model) as made:
             (made / weights.TOKENIZER).mkdir()
             weights.write(made, config, self.generator.state_dict())
             weights.write(made / weights.TOKENIZER, tokenizer, self.tokenizer.state_dict())

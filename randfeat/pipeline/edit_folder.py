@@ -18,7 +18,7 @@ from PIL import Image
 from .. import models, tokenizers, weights
 from ..inference.sampling import Sampling
 from ..utils import atomic, drawing, progress
-from ..utils.resume import refuse_other
+from ..utils.resume import check_same_settings
 from .painting import Frame
 from .pipeline import Pipeline
 
@@ -87,7 +87,7 @@ def begin(directory: Path, settings: Mapping[str, Any]) -> None:
     """Make the folder, or goes on with one of the same settings; anything else is refused."""
     settings = json.loads(json.dumps(settings))
     if (before := atomic.read_json(directory / SETTINGS, FORMAT)) is not None:
-        refuse_other(directory, before, settings, "pictures", FREE)
+        check_same_settings(directory, before, settings, "pictures", FREE)
     elif directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise FileExistsError(f"{directory} exists and holds something else: choose another directory (--out)")
     (directory / IMAGES).mkdir(parents=True, exist_ok=True)

@@ -30,8 +30,8 @@ from ..data import images as data
 from ..data.labels import Label
 from ..inference.extrapolation import Extrapolation
 from ..inference.sampling import Sampling
-from ..utils import atomic, distributed, drawing, npz, progress, rng
-from ..utils.resume import refuse_other
+from ..utils import arrays, atomic, distributed, drawing, progress, rng
+from ..utils.resume import check_same_settings
 from .pipeline import Pipeline
 
 IMAGES, GRID, NPZ, LABELS, SETTINGS = "images", "grid.png", "samples.npz", "labels.csv", "settings.json"
@@ -60,10 +60,10 @@ def write_samples(
 ) -> Path:
     """Fill `directory` with samples and returns it; what is there already, with the same settings, is kept.
 
-    It holds images/000000.png ..., grid.png, samples.npz (see `npz.write`), labels.csv and settings.json. Pixels are
-    rounded to 8 bits. count: by default one for each class named, or of all if balanced, else 16. classes: image i is
-    of classes[i % len(classes)]; with none named, `balanced` goes round all classes, and otherwise each image's seed
-    draws its class. seed: image i has the seed `seed + i`. order: one permutation for all images. model_name: kept in
+    It holds images/000000.png ..., grid.png, samples.npz (see `arrays.write_images`), labels.csv and settings.json.
+    Pixels are rounded to 8 bits. count: by default one for each class named, or of all if balanced, else 16. classes:
+    image i is of classes[i % len(classes)]; with none named, `balanced` goes round all classes, and otherwise each
+    image's seed draws its class. seed: image i has the seed `seed + i`. order: one permutation for all images. model_name: kept in
     the settings for the record. control: images that steer the samples in turn, as many samples by default; then
     control.png shows the first conditions, the samples, and the conditions of the samples. The rest is as in
     `Pipeline.sample`.
@@ -145,7 +145,7 @@ def begin(directory: Path, settings: Mapping[str, Any]) -> None:
             raise FileExistsError(f"{directory} exists and is no folder of samples: choose another directory (--out)")
     elif path.is_file():
         before = _settings_of(path)
-        refuse_other(directory, before, settings, "samples", FREE)
+        check_same_settings(directory, before, settings, "samples", FREE)
         numbers = (re.fullmatch(r"(\d{6,})\.png", file.name) for file in (directory / IMAGES).glob("*.png"))
         last = max((int(number[1]) for number in numbers if number), default=-1)
         if last >= settings["count"]:
@@ -221,8 +221,8 @@ def _finish(model: Pipeline, directory: Path, labels: Tensor, seeds: Tensor, tur
         rows.writerow((f"{IMAGES}/{path.name}", label, name, seed))
     atomic.write_bytes(directory / LABELS, table.getvalue().encode())
 
-    if npz.count(directory / NPZ) != len(paths):
-        npz.write(directory / NPZ, paths, labels.tolist() if model.classes.count else None)
+    if arrays.count_images(directory / NPZ) != len(paths):
+        arrays.write_images(directory / NPZ, paths, labels.tolist() if model.classes.count else None)
 
 
 def control_sheet(model: Pipeline, control: Tensor, samples: Sequence[Image.Image]) -> Image.Image:

@@ -1,4 +1,4 @@
-"""Writing that a crash cannot leave half done."""
+"""Atomic writing: a crash at any moment leaves the old file or directory, or the new one, and nothing in between."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from typing import Any, BinaryIO
 
 
 @contextmanager
-def writing(path: Path) -> Iterator[BinaryIO]:
-    """A file to write under a temporary name; when the block ends and the disk has it all, it takes its name. After an
-    error nothing is left of it.
+def open_write(path: Path) -> Iterator[BinaryIO]:
+    """Open a file for writing under a temporary name.
+
+    It takes its name when the block has ended and the disk has all of it. After an error nothing of it is left.
     """
     scratch = path.with_name(f".{path.name}.part")
     try:
@@ -31,19 +32,21 @@ def writing(path: Path) -> Iterator[BinaryIO]:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file under a temporary name, waits until the disk has it, and renames it."""
-    with writing(path) as file:
+    """Write a file as `open_write` does."""
+    with open_write(path) as file:
         file.write(content)
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """`write_bytes`, of JSON that a person can read."""
+    """Write JSON, indented by two spaces, as `open_write` does."""
     write_bytes(path, (json.dumps(content, indent=2) + "\n").encode())
 
 
 def read_json(path: Path, form: str) -> dict[str, Any] | None:
-    """Return an object whose `format` is this one, or None where there is no file; a ValueError if it is something
-    else."""
+    """Return the JSON object in a file, whose `format` must be `form`, or None where there is no file.
+
+    Raises a ValueError for anything else.
+    """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         if content["format"] == form:
@@ -59,7 +62,7 @@ def read_json(path: Path, form: str) -> dict[str, Any] | None:
 
 
 def sha256(path: Path) -> str:
-    """Of a file of any size, as 64 hexadecimal digits."""
+    """Return the SHA-256 of a file of any size, as 64 hexadecimal digits."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(1 << 20):
@@ -68,16 +71,16 @@ def sha256(path: Path) -> str:
 
 
 @contextmanager
-def new_directory(target: Path, is_ours: Callable[[Path], bool]) -> Iterator[Path]:
-    """An empty directory to fill; it takes the target's place when the block ends without an exception.
+def replace_directory(target: Path, may_replace: Callable[[Path], bool]) -> Iterator[Path]:
+    """Yield an empty directory to fill, which takes the target's place when the block ends without an exception.
 
-    is_ours: whether a directory holds what is written here and nothing else. A target that exists, is not empty and is
-    not ours is left alone, and a FileExistsError says so.
-    A directory that was there is moved aside first and removed last, so a kill at any moment leaves one or the other
-    whole: `recover` finds it.
+    may_replace: called with a target that exists; returns whether it holds what is written here and nothing else.
+    Raises a FileExistsError for a target that is neither absent nor empty and may not be replaced.
+    A directory that was there is moved aside first and removed last. So a kill at any moment leaves the old or the new
+    one complete, and `recover` returns it.
     """
     target = target.resolve()
-    if target.exists() and not (target.is_dir() and (is_ours(target) or not any(target.iterdir()))):
+    if target.exists() and not (target.is_dir() and (may_replace(target) or not any(target.iterdir()))):
         raise FileExistsError(f"{target} exists and holds something else, so it is not replaced: choose another name")
     target.parent.mkdir(parents=True, exist_ok=True)
     old = _aside(target)
@@ -97,8 +100,7 @@ def new_directory(target: Path, is_ours: Callable[[Path], bool]) -> Iterator[Pat
 
 
 def recover(directory: Path) -> Path:
-    """Return the directory, or its predecessor where a writer was killed between moving that aside and putting the new
-    one there."""
+    """Return the directory, or its predecessor where a writer was killed between its two renames."""
     old = _aside(directory.resolve())
     return old if old.exists() and not directory.exists() else directory
 

@@ -21,7 +21,7 @@ from test_sample_folder import make
 
 from randfeat import Index, cli
 from randfeat.commands import search
-from randfeat.index import benchmark, directory, faiss_index
+from randfeat.index import benchmark, faiss_index
 from randfeat.index.query import Match
 
 SPEC = "random*2/causal/query/L1/grid2/concat"
@@ -219,7 +219,7 @@ def test_what_is_wrong_is_one_sentence(capsys, model, built, photos, arguments, 
 
 
 def test_a_second_writer_is_told(capsys, built, photos, monkeypatch):
-    monkeypatch.setattr(directory, "PATIENCE", 0.1)
+    monkeypatch.setattr("randfeat.utils.resume.LOCK_TIMEOUT", 0.1)
     with Index.open(built)._writing():
         said = run(capsys, "index", "remove", "i", "photos/cat", code=1)
     assert said == "randfeat index: another process is writing i: wait until it has ended\n"

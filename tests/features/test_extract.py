@@ -22,7 +22,7 @@ from randfeat.data import loader
 from randfeat.features import extract as extracting
 from randfeat.features.extract import extract
 from randfeat.features.store import FeatureStore
-from randfeat.utils import unfinished
+from randfeat.utils import resume
 
 HERE = Path(__file__).parents[1] / "helpers"
 DAMAGED = (0, 3, 4, 5, 12)
@@ -221,7 +221,7 @@ def begun(directory, monkeypatch):
 
 
 def test_two_at_once_are_one_too_many(tmp_path, monkeypatch, undisturbed):
-    monkeypatch.setattr(unfinished, "PATIENCE", 0.1)
+    monkeypatch.setattr(resume, "LOCK_TIMEOUT", 0.1)
     out, refused = tmp_path / "out", []
 
     class Interrupted(Means):

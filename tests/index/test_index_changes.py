@@ -307,7 +307,7 @@ def test_a_reader_sees_the_old_or_the_new_index(tmp_path):
 
 
 def test_a_second_writer_is_told(tmp_path, monkeypatch):
-    monkeypatch.setattr(directory, "PATIENCE", 0.2)
+    monkeypatch.setattr("randfeat.utils.resume.LOCK_TIMEOUT", 0.2)
     index = Index.build(tmp_path / "index", np.eye(4), "abcd")
     other = Index.open(tmp_path / "index")
     with index._writing():

@@ -23,7 +23,7 @@ from randfeat.inference.extrapolation import Extrapolation
 from randfeat.pipeline import sample_folder
 from randfeat.pipeline.sample_folder import write_samples
 from randfeat.tokenizers import PatchTokenizer
-from randfeat.utils import atomic, drawing, npz
+from randfeat.utils import arrays, atomic, drawing
 
 NAMES = ["cat", "dog", "cow"]
 HOW = Sampling(3, guidance=Guidance(2))
@@ -93,7 +93,7 @@ def test_how_many_there_are_by_default(tmp_path):
     model = make()
     for more, count in ((dict(classes=["cat", "cat"]), 2), (dict(balanced=True), 3), ({}, 16)):
         folder = write_samples(model, tmp_path / str(count), **more)
-        assert npz.count(folder / "samples.npz") == count
+        assert arrays.count_images(folder / "samples.npz") == count
     free = make(num_classes=0)
     folder = write_samples(free, tmp_path / "free", 2, classes=[None], sampling=Sampling())
     with np.load(folder / "samples.npz") as archive:
@@ -255,32 +255,32 @@ def test_an_archive_of_any_size_is_written_picture_by_picture(tmp_path):
     paths = [tmp_path / f"{number}.png" for number in range(8)]
     for path, pixels in zip(paths, noise, strict=True):
         Image.fromarray(pixels).save(path)
-    npz.write(tmp_path / "warm.npz", paths[:1], [0])
+    arrays.write_images(tmp_path / "warm.npz", paths[:1], [0])
     tracemalloc.start()
-    npz.write(tmp_path / "all.npz", paths * 50, [7] * 400)
+    arrays.write_images(tmp_path / "all.npz", paths * 50, [7] * 400)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 400 * noise[0].size / 4
     with np.load(tmp_path / "all.npz") as archive:
         assert (archive["arr_0"].reshape(50, *noise.shape) == noise).all()
         assert archive["arr_1"].tolist() == [7] * 400
-    assert npz.count(tmp_path / "all.npz") == 400
-    assert npz.count(tmp_path / "missing.npz") == npz.count(paths[0]) == 0
+    assert arrays.count_images(tmp_path / "all.npz") == 400
+    assert arrays.count_images(tmp_path / "missing.npz") == arrays.count_images(paths[0]) == 0
     with zipfile.ZipFile(tmp_path / "all.npz") as archive:
         assert archive.testzip() is None
 
 
 def test_a_full_disk_leaves_the_old_archive(tmp_path, monkeypatch):
     Image.new("L", (2, 2)).save(tmp_path / "0.png")
-    npz.write(tmp_path / "all.npz", [tmp_path / "0.png"], None)
+    arrays.write_images(tmp_path / "all.npz", [tmp_path / "0.png"], None)
 
     def full(descriptor):
         raise OSError("no space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="no space"):
-        npz.write(tmp_path / "all.npz", [tmp_path / "0.png"] * 2, None)
-    assert npz.count(tmp_path / "all.npz") == 1
+        arrays.write_images(tmp_path / "all.npz", [tmp_path / "0.png"] * 2, None)
+    assert arrays.count_images(tmp_path / "all.npz") == 1
 
 
 @pytest.mark.parametrize(

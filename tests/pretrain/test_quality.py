@@ -13,7 +13,7 @@ from test_sample_folder import make
 from randfeat.data.images import UnreadableImage
 from randfeat.features.encoder import open_encoder
 from randfeat.inference.likelihood import class_log_prob
-from randfeat.utils import npz
+from randfeat.utils import arrays
 
 
 def gaussian(mean, scale, count=4000, seed=0):
@@ -151,7 +151,7 @@ def test_an_archive_of_pictures_comes_back_one_by_one(tmp_path):
     for number, picture in enumerate(pictures):
         paths.append(tmp_path / f"{number}.png")
         picture.save(paths[-1])
-    npz.write(tmp_path / "ours.npz", paths, None)
+    arrays.write_images(tmp_path / "ours.npz", paths, None)
     np.savez_compressed(tmp_path / "theirs.npz", arr_0=np.stack([np.asarray(picture) for picture in pictures]))
     for name in ("ours.npz", "theirs.npz"):
         count, found = pictures_of(tmp_path / name)

@@ -128,7 +128,7 @@ def test_another_run_is_refused(tmp_path):
 
 
 def test_two_runs_in_one_directory_are_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(checkpoints, "PATIENCE", 0.1)
+    monkeypatch.setattr("randfeat.utils.resume.LOCK_TIMEOUT", 0.1)
     stopped(tmp_path / "run", 5)
     with FileLock(tmp_path / "run" / "lock"), pytest.raises(RuntimeError, match="another process is training in"):
         run(tmp_path / "run")

@@ -21,7 +21,7 @@ def holds(name):
 def test_a_directory_is_replaced_as_a_whole(tmp_path):
     target = tmp_path / "deep" / "model"
     for number in range(3):
-        with atomic.new_directory(target, holds("file")) as made:
+        with atomic.replace_directory(target, holds("file")) as made:
             (made / "file").write_text(str(number))
         assert (target / "file").read_text() == str(number)
         assert [path.name for path in target.parent.iterdir()] == ["model"]
@@ -29,7 +29,7 @@ def test_a_directory_is_replaced_as_a_whole(tmp_path):
 
 def test_an_error_inside_leaves_everything_as_it_was(tmp_path):
     def fill():
-        with atomic.new_directory(tmp_path / "model", holds("half")) as made:
+        with atomic.replace_directory(tmp_path / "model", holds("half")) as made:
             (made / "half").write_text("half")
             raise ValueError("no")
 
@@ -41,7 +41,7 @@ def test_an_error_inside_leaves_everything_as_it_was(tmp_path):
 @pytest.mark.parametrize("renames", [0, 1])
 def test_a_kill_between_the_renames_leaves_a_whole_directory(tmp_path, monkeypatch, renames):
     target = tmp_path / "model"
-    with atomic.new_directory(target, holds("file")) as made:
+    with atomic.replace_directory(target, holds("file")) as made:
         (made / "file").write_text("old")
     done, rename = [], pathlib.Path.rename
 
@@ -53,10 +53,10 @@ def test_a_kill_between_the_renames_leaves_a_whole_directory(tmp_path, monkeypat
 
     with monkeypatch.context() as patch:
         patch.setattr(pathlib.Path, "rename", dying)
-        with pytest.raises(Killed), atomic.new_directory(target, holds("file")) as made:
+        with pytest.raises(Killed), atomic.replace_directory(target, holds("file")) as made:
             (made / "file").write_text("new")
     assert (atomic.recover(target) / "file").read_text() == "old"
-    with atomic.new_directory(target, holds("file")) as made:
+    with atomic.replace_directory(target, holds("file")) as made:
         (made / "file").write_text("newer")
     assert (atomic.recover(target) / "file").read_text() == "newer"
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
@@ -88,18 +88,18 @@ def test_what_is_not_ours_is_left_alone(tmp_path):
     for target in (precious, taken):
         with (
             pytest.raises(FileExistsError, match="choose another name"),
-            atomic.new_directory(target, holds("config.json")),
+            atomic.replace_directory(target, holds("config.json")),
         ):
             pass
     assert (precious / "thesis.tex").read_text() == "years"
     assert taken.read_text() == "a file"
     empty = tmp_path / "empty"
     empty.mkdir()
-    with atomic.new_directory(empty, holds("config.json")) as made:
+    with atomic.replace_directory(empty, holds("config.json")) as made:
         (made / "config.json").write_text("{}")
     link = tmp_path / "link"
     link.symlink_to(empty)
-    with atomic.new_directory(link, holds("config.json")) as made:
+    with atomic.replace_directory(link, holds("config.json")) as made:
         (made / "config.json").write_text("[]")
     assert link.is_symlink()
     assert (empty / "config.json").read_text() == "[]"

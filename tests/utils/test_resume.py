@@ -28,6 +28,6 @@ def test_the_first_difference_is_named(before, now, message):
 
 
 def test_it_is_refused_in_one_sentence():
-    resume.refuse_other(Path("out"), {"a": 1}, {"a": 1}, "features")
+    resume.check_same_settings(Path("out"), {"a": 1}, {"a": 1}, "features")
     with pytest.raises(ValueError, match=r"^out holds features with a 1, not 2: choose another directory"):
-        resume.refuse_other(Path("out"), {"a": 1}, {"a": 2}, "features")
+        resume.check_same_settings(Path("out"), {"a": 1}, {"a": 2}, "features")

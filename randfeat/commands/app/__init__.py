@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
 
     import torch
 
-    from ...utils import devices, distributed, notes
+    from ...utils import devices, distributed, progress
 
     if args.index is None and args.model is None:
         raise ValueError("there is nothing to show: give --index, --model or both")
@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
         if error.name not in ("gradio", "fastapi", "uvicorn"):
             raise
         raise RuntimeError("the page needs gradio: pip install 'randfeat[app]'") from None
-    with notes.printed(), distributed.ended_by_sigterm(), serving.bound(args.port) as listening:
+    with progress.warnings_as_lines(), distributed.ended_by_sigterm(), serving.bound(args.port) as listening:
         device = devices.pick(args.device)
         shown = state.open_all(args.model, args.index, str(device), getattr(torch, args.dtype))
         try:

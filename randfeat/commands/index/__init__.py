@@ -52,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int | None:
-    from randfeat.utils import distributed, notes
+    from randfeat.utils import distributed, progress
 
-    with notes.printed(), distributed.ended_by_sigterm():
+    with progress.warnings_as_lines(), distributed.ended_by_sigterm():
         return import_module(f".{args.action}", __package__).run(args)

@@ -80,7 +80,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int | None:
-    from randfeat.utils import notes
+    from randfeat.utils import progress
 
-    with notes.printed():
+    with progress.warnings_as_lines():
         return import_module(f".{PROBES[args.probe][0]}", __package__).run(args)

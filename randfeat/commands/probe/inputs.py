@@ -21,7 +21,7 @@ from randfeat.features.extract import extract
 from randfeat.features.store import META, FeatureStore
 from randfeat.pipeline.pipeline import Pipeline
 from randfeat.probes import FeatureSet, Labelled, hold_out
-from randfeat.utils import devices, unfinished
+from randfeat.utils import devices, resume
 from randfeat.weights.loading import load
 
 RANDOM = "random:"
@@ -231,7 +231,7 @@ def _name(rows: FeatureStore | Source | TokenSource) -> str:
 
 def _stores(text: str) -> list[FeatureStore]:
     folders = [Path(text)] if Path(text).exists() else [Path(part) for part in text.split(",")]
-    begun = [(one / META).is_file() or unfinished.is_begun(one) for one in folders]
+    begun = [(one / META).is_file() or resume.is_unfinished(one) for one in folders]
     return [FeatureStore.open(one) for one in folders] if all(begun) and len(folders) < 3 else []
 
 

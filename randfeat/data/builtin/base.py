@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from ...utils import atomic, drawing, progress
-from ...utils.resume import refuse_other
+from ...utils.resume import check_same_settings
 
 TABLE, SETTINGS = "metadata.csv", "made.json"
 FORMAT = "randfeat set 1"
@@ -49,7 +49,7 @@ def is_made(folder: str | Path, settings: Mapping[str, Any]) -> bool:
     folder = Path(folder)
     before = atomic.read_json(folder / SETTINGS, FORMAT)
     if before is not None:
-        refuse_other(folder, before, {"format": FORMAT, **settings}, "a set")
+        check_same_settings(folder, before, {"format": FORMAT, **settings}, "a set")
         return True
     taken = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     if not taken.is_dir() or (taken == folder and any(folder.iterdir())):
@@ -65,7 +65,7 @@ def write_folder(made: Made, folder: str | Path, settings: Mapping[str, Any]) ->
     """
     if is_made(folder, settings):
         return
-    with atomic.new_directory(Path(folder), lambda _: False) as whole:
+    with atomic.replace_directory(Path(folder), lambda _: False) as whole:
         (whole / "images").mkdir()
         rows: list[tuple[str, str, str, str]] = []
         with progress.bar(len(made), "writing", "image") as bar:
