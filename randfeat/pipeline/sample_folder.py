@@ -63,10 +63,10 @@ def write_samples(
     It holds images/000000.png ..., grid.png, samples.npz (see `arrays.write_images`), labels.csv and settings.json.
     Pixels are rounded to 8 bits. count: by default one for each class named, or of all if balanced, else 16. classes:
     image i is of classes[i % len(classes)]; with none named, `balanced` goes round all classes, and otherwise each
-    image's seed draws its class. seed: image i has the seed `seed + i`. order: one permutation for all images. model_name: kept in
-    the settings for the record. control: images that steer the samples in turn, as many samples by default; then
-    control.png shows the first conditions, the samples, and the conditions of the samples. The rest is as in
-    `Pipeline.sample`.
+    image's seed draws its class. seed: image i has the seed `seed + i`. order: one permutation for all images.
+    model_name: kept in the settings for the record. control: images that steer the samples in turn, as many samples by
+    default; then control.png shows the first conditions, the samples, and the conditions of the samples. The rest is as
+    in `Pipeline.sample`.
 
     Inside `processes.group` every process makes its share, and the first one the rest. Raises before anything is
     written: a ValueError for settings that cannot be or differ from those of the folder, a FileExistsError for a
