@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import timing
 import torch
-from randfeat.probes import LinearProbe, Recipe, train_heads
+from randfeat.probes import HeadRecipe, LinearProbe, train_heads
 from scipy.special import logsumexp
 from sklearn.linear_model import LogisticRegression
 from torch import nn
@@ -74,7 +74,7 @@ def solver(args: argparse.Namespace) -> dict[str, Any]:
 def sweep(args: argparse.Namespace) -> dict[str, Any]:
     x, y = features(args.images, args.classes, 1.0)
     rates = tuple(np.geomspace(1e-3, 1, 16))
-    recipe = Recipe("sgd", rates, (0.0, 1e-4, 1e-3), batch=args.batch, epochs=1, batch_norm=True)
+    recipe = HeadRecipe("sgd", rates, (0.0, 1e-4, 1e-3), batch=args.batch, epochs=1, batch_norm=True)
     with tempfile.TemporaryDirectory() as folder:
         np.save(Path(folder) / "x.npy", x)
 

@@ -43,7 +43,7 @@ class Protocol:
     seed: of splits, draws and starts. draws: of the bootstrap. held_out: share of train to choose on. search: whether
     scalings, components, C and k are searched; else the first of each. pcas: of that search, None keeps all.
     shots, shot_draws: images for each class, and how often they are drawn. runs: of k-means. recipe: "mae", "dinov2" or
-    "capi" trains linear probes as published, see `Recipe`, instead of logistic regression.
+    "capi" trains linear probes as published, see `HeadRecipe`, instead of logistic regression.
     device: of what goes through torch.
     """
 

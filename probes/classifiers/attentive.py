@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ..arrays import as_labels, check_finite, two_or_more_classes
 from .heads import batches, schedule
-from .logits import LogitClassifier
+from .linear import LogitClassifier
 
 Dense: TypeAlias = "NDArray[np.floating] | Sequence[NDArray[np.floating]]"
 """Maps (n, D, h, w), in memory or on disk, or several such over the same images, whose mean is read (layers)."""

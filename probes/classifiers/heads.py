@@ -1,31 +1,40 @@
-"""Many linear heads on the same features, trained at once: one product of matrices for all of them."""
+"""Linear heads trained in mini-batches, as published probes are, many at once.
+
+All heads that read the same features share one product of matrices per step, and one pass over features on disk trains
+a head for every feature, learning rate and weight decay.
+"""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from itertools import count
+from itertools import count, islice
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
+from ..arrays import as_labels, check_finite, fit_arrays, predict_array, two_or_more_classes
+from .linear import LogitClassifier
+
 OPTIMIZERS = ("sgd", "adamw", "lars")
-_BLOCK = 1 << 19  # logits at once on a processor, 2 MB; an accelerator takes 256 times as many
+_BLOCK = 1 << 19  # logits at once on a CPU, 2 MB; an accelerator takes 256 times as many
+_ROWS = 1024  # images scored at once
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """How heads are trained: one for each of `learning_rates` x `weight_decays`.
+class HeadRecipe:
+    """Training recipe of linear heads, one head for each of `learning_rates` x `weight_decays`.
 
-    learning_rates: of a batch of 256; a batch of B uses B / 256 times as much. weight_decays: biases have none.
-    batch: images a step, at most all there are; an epoch leaves out what does not fill a batch.
-    epochs or iterations: how long, one of the two. warmup: the share of it in which the rate rises from zero to the
-    full, before half a cosine brings it back to zero.
+    learning_rates: for a batch of 256; a batch of B uses B / 256 times as much. weight_decays: biases have none.
+    batch: images per step, at most all images; an epoch drops the last, incomplete batch.
+    epochs or iterations: length of the training, exactly one of the two. warmup: share of it in which the rate rises
+    linearly from zero; half a cosine then brings it back to zero.
     batch_norm: normalise each dimension by the batch, eps 1e-6, without learned scale and shift; heads are then
     applied with the mean and variance over all batches.
     betas: of AdamW. SGD and LARS have momentum 0.9; LARS (You et al. 2017, arXiv 1708.03888) has trust coefficient
-    0.001 on weights, none on biases. Weights begin normal with deviation 0.01, biases at zero.
+    0.001 on weights, none on biases. Weights start normal with std 0.01, biases at zero.
     """
 
     optimizer: str = "sgd"
@@ -53,25 +62,25 @@ class Recipe:
             raise ValueError("learning_rates and weight_decays need one number or more each, decays from 0.")
 
     @classmethod
-    def mae(cls) -> "Recipe":
-        """MAE's linear probe (He et al. 2021, arXiv 2111.06377, table 10, and main_linprobe.py of its code)."""
+    def mae(cls) -> "HeadRecipe":
+        """Return MAE's linear probe (He et al. 2021, arXiv 2111.06377, table 10, and main_linprobe.py of its code)."""
         return cls("lars", (0.1,), batch=16_384, epochs=90, warmup=10 / 90, batch_norm=True)
 
     @classmethod
-    def dinov2(cls) -> "Recipe":
-        """DINOv2's linear probe (Oquab et al. 2023, arXiv 2304.07193, and eval/linear.py of its code).
+    def dinov2(cls) -> "HeadRecipe":
+        """Return DINOv2's linear probe (Oquab et al. 2023, arXiv 2304.07193, and eval/linear.py of its code).
 
-        128 images on each of 8 devices. The features it chooses among are the class token of the last block or of
-        the last 4, with the mean of patches or without.
+        The batch is 128 images on each of 8 devices. DINOv2 chooses among the class token of the last block and of the
+        last 4, with and without the mean of the patches.
         """
         rates = (1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 5e-2, 0.1)
         return cls("sgd", rates, batch=1024, iterations=12_500)
 
     @classmethod
-    def capi(cls) -> "Recipe":
-        """CAPI's linear probe (Darcet et al. 2025, arXiv 2502.08769, and eval_classification.py of its code).
+    def capi(cls) -> "HeadRecipe":
+        """Return CAPI's linear probe (Darcet et al. 2025, arXiv 2502.08769, and eval_classification.py of its code).
 
-        128 images on each device; 8 of them are assumed. Its weights begin with deviation 0.02.
+        The batch is 128 images per device, of which 8 are assumed. CAPI's weights start with std 0.02, ours with 0.01.
         """
         rates = (1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2)
         decays = (5e-4, 1e-3, 5e-2)
@@ -82,20 +91,20 @@ class Recipe:
         """Learning rate and weight decay of each head."""
         return [(rate, decay) for rate in self.learning_rates for decay in self.weight_decays]
 
-    def only(self, learning_rate: float, weight_decay: float) -> "Recipe":
-        """Return the same for a single head."""
+    def only(self, learning_rate: float, weight_decay: float) -> "HeadRecipe":
+        """Return the recipe of a single head with this learning rate and weight decay."""
         return replace(self, learning_rates=(learning_rate,), weight_decays=(weight_decay,))
 
     def steps(self, images: int) -> int:
         return self.iterations or (self.epochs or 0) * (images // min(self.batch, images))
 
     def factor(self, step: int, images: int) -> float:
-        """What learning rates are multiplied with at `step` on `images` images."""
+        """Return the multiplier of learning rates at `step` of a training on `images` images."""
         return schedule(step, self.steps(images), self.warmup) * min(self.batch, images) / 256
 
 
 def schedule(step: int, steps: int, warmup: float) -> float:
-    """Return a rise from 0 to 1 in the first share `warmup` of `steps`, then half a cosine back to 0."""
+    """Return the multiplier at `step`: from 0 to 1 in the first share `warmup` of `steps`, then half a cosine to 0."""
     rising = warmup * steps
     if step < rising:
         return step / rising
@@ -103,7 +112,7 @@ def schedule(step: int, steps: int, warmup: float) -> float:
 
 
 def batches(images: int, batch: int, seed: int) -> Iterator[NDArray[np.intp]]:
-    """Rows of each step, without end: epochs in seeded orders, `batch` rows a time, sorted as they lie on disk."""
+    """Yield the rows of each step without end: epochs in seeded orders, `batch` rows each, sorted as on disk."""
     batch = min(batch, images)
     for epoch in count():
         order = np.random.default_rng([seed, epoch]).permutation(images)
@@ -117,7 +126,9 @@ class Stack:
     All heads start at the same weights, which depend on `seed`, d and classes only.
     """
 
-    def __init__(self, dimensions: int, classes: int, recipe: Recipe, seed: int, device: str | torch.device) -> None:
+    def __init__(
+        self, dimensions: int, classes: int, recipe: HeadRecipe, seed: int, device: str | torch.device
+    ) -> None:
         draw = torch.Generator().manual_seed(seed)
         start = torch.empty(classes, dimensions).normal_(0, 0.01, generator=draw)
         heads = len(recipe.pairs)
@@ -130,7 +141,7 @@ class Stack:
 
     @torch.no_grad()
     def step(self, x: Tensor, codes: Tensor, factor: float) -> None:
-        """One step of every head on features (B, d) of classes (B,), at `factor` times the learning rates."""
+        """Train every head one step on features (B, d) and classes (B,), at `factor` times the learning rates."""
         x = self.norm.train()(x) if self.recipe.batch_norm else x
         self._update.taken += 1
         for heads in self._groups(len(x)):  # so that weights come from memory once
@@ -142,11 +153,11 @@ class Stack:
 
     @torch.no_grad()
     def logits(self, x: Tensor) -> Tensor:
-        """Of features (B, d): (B, heads, classes)."""
+        """Return the logits (B, heads, classes) of features (B, d)."""
         return self._product(self.norm.eval()(x) if self.recipe.batch_norm else x, slice(None))
 
     def head(self, number: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Weight (d, classes) and bias (classes,) on features as they are: normalisation is folded in."""
+        """Return weight (d, classes) and bias (classes,) of a head, with the normalisation of features folded in."""
         weight, bias = self.weight[number].T.cpu().double(), self.bias[number].cpu().double()
         if self.recipe.batch_norm:
             mean, variance = (self.norm.get_buffer(f"running_{s}").cpu().double() for s in ("mean", "var"))
@@ -165,9 +176,9 @@ class Stack:
 
 
 class _Update:
-    """SGD, AdamW or LARS on tensors (heads, ...), each head at its own rate and decay."""
+    """Update rule of SGD, AdamW or LARS on tensors (heads, ...), each head with its own rate and decay."""
 
-    def __init__(self, recipe: Recipe, rates: Tensor, decays: Tensor, parameters: list[Tensor]) -> None:
+    def __init__(self, recipe: HeadRecipe, rates: Tensor, decays: Tensor, parameters: list[Tensor]) -> None:
         self.rule = {"sgd": self._momentum, "lars": self._lars, "adamw": self._adamw}[recipe.optimizer]
         self.betas, self.rates, self.decays, self.parameters = recipe.betas, rates, decays, parameters
         self.decayed = bool(decays.any())
@@ -210,3 +221,176 @@ class _Update:
         second.mul_(two).addcmul_(gradient, gradient, value=1 - two)
         size = second.sqrt().div_(math.sqrt(1 - two**self.taken)).add_(1e-8)
         parameter.addcmul_(first.div(size), rate / (1 - one**self.taken), value=-1)
+
+
+# sweeps -------------------------------------------------------------------------------------------------------------
+
+
+class Trial(NamedTuple):
+    """Name of the features that a head reads, its learning rate (for a batch of 256) and weight decay."""
+
+    features: str
+    learning_rate: float
+    weight_decay: float
+
+
+class TrainedHead(LogitClassifier):
+    """Linear classifier trained in mini-batches, by the first learning rate and weight decay of a `HeadRecipe`.
+
+    The order of images and the weights at the start depend on `seed` only. Logits are `x @ weight_ + bias_`.
+    """
+
+    weight_: NDArray[np.float64]
+    bias_: NDArray[np.float64]
+
+    def __init__(self, recipe: HeadRecipe, seed: int = 0, device: str = "cpu") -> None:
+        self.recipe = recipe
+        self.seed = seed
+        self.device = device
+
+    def fit(self, x: ArrayLike, y: ArrayLike) -> "TrainedHead":
+        """Fit features `x` (n, d) and labels `y` (n,) of two classes or more."""
+        features, labels = fit_arrays(self, x, y)
+        rate, decay = self.recipe.pairs[0]
+        heads = train_heads({"": features}, labels, self.recipe.only(rate, decay), seed=self.seed, device=self.device)
+        head = heads.head(Trial("", rate, decay))
+        self.classes_, self.weight_, self.bias_ = head.classes_, head.weight_, head.bias_
+        return self
+
+    def _logits(self, x: ArrayLike) -> NDArray[np.floating]:
+        features = predict_array(self, x)
+        return features @ self.weight_ + self.bias_
+
+
+@dataclass(frozen=True)
+class Heads:
+    """Trained heads: a `Stack` for each feature by name; `head` returns one of them as an estimator."""
+
+    stacks: dict[str, Stack]
+    classes: NDArray[Any]
+    recipe: HeadRecipe
+    seed: int
+    device: str
+
+    @property
+    def trials(self) -> list[Trial]:
+        return [Trial(name, *pair) for name in self.stacks for pair in self.recipe.pairs]
+
+    def head(self, trial: Trial) -> TrainedHead:
+        """Return the fitted classifier of one trial; its clone trains that head alone."""
+        pair = (trial.learning_rate, trial.weight_decay)
+        made = TrainedHead(self.recipe.only(*pair), self.seed, self.device)
+        made.classes_ = self.classes
+        made.weight_, made.bias_ = self.stacks[trial.features].head(self.recipe.pairs.index(pair))
+        made.n_features_in_ = len(made.weight_)
+        return made
+
+    def correct(self, batch: Mapping[str, Tensor], labels: NDArray[Any]) -> NDArray[np.bool_]:
+        """Return whether each head (trials, B) is right on features (B, d) by name.
+
+        A class that training did not show counts as wrong, and so does every prediction of a diverged head.
+        """
+        logits = [stack.logits(batch[name].to(self.device)) for name, stack in self.stacks.items()]
+        picked = torch.cat([heads.argmax(2).T for heads in logits]).cpu().numpy()
+        finite = torch.cat([heads.isfinite().all(2).T for heads in logits]).cpu().numpy()
+        return (self.classes[picked] == labels) & finite
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Result of a sweep: the best trial, its held-out accuracy in 0..1, that of every trial, and the heads."""
+
+    best: Trial
+    score: float
+    scores: dict[Trial, float]
+    heads: Heads
+
+    @classmethod
+    def of(cls, heads: Heads, right: NDArray[np.bool_]) -> "Sweep":
+        """Return the result for `heads` that are `right` (trials, n) on held-out images; the first of equals wins."""
+        scores = {trial: float(hits) for trial, hits in zip(heads.trials, right.mean(axis=1), strict=True)}
+        best = max(scores, key=lambda trial: scores[trial])
+        return cls(best, scores[best], scores, heads)
+
+    @property
+    def probe(self) -> TrainedHead:
+        """The best head, fitted on the images that were not held out."""
+        return self.heads.head(self.best)
+
+
+def sweep_heads(
+    features: Mapping[str, NDArray[np.floating]],
+    labels: ArrayLike,
+    held_out: ArrayLike,
+    recipe: HeadRecipe,
+    seed: int = 0,
+    device: str = "cpu",
+) -> Sweep:
+    """Train a head for every feature, learning rate and weight decay together; choose by the held-out images.
+
+    features: arrays or memory maps (n, d) by name, over the same images of train: layers, pools. labels: (n,).
+    held_out: bool (n,), the images that are scored and not trained on; keep images of one group on one side.
+    The first of equal trials wins. Up to rounding, every head is the same as if it were trained alone.
+    """
+    y = as_labels(labels, _length(features))
+    mask = held_out_rows(held_out, len(y))
+    heads = train_heads(features, y, recipe, np.flatnonzero(~mask), seed, device)
+    parts = (rows for start in range(0, len(y), _ROWS) if len(rows := start + np.flatnonzero(mask[start:][:_ROWS])))
+    right = [heads.correct({name: _read(x, rows) for name, x in features.items()}, y[rows]) for rows in parts]
+    return Sweep.of(heads, np.concatenate(right, axis=1))
+
+
+def held_out_rows(held_out: ArrayLike, images: int) -> NDArray[np.bool_]:
+    """Return `held_out` as bool (images,). Raises a ValueError unless it marks some images and not all."""
+    mask = np.asarray(held_out)
+    if mask.dtype != bool or mask.shape != (images,):
+        raise ValueError(f"held_out is {mask.dtype} {mask.shape}, expected bool ({images},); mark each train image.")
+    if mask.all() or not mask.any():
+        raise ValueError(f"held_out marks {mask.sum()} of {len(mask)} images; leave some to fit and some to score.")
+    return mask
+
+
+def train_heads(
+    features: Mapping[str, NDArray[np.floating]],
+    labels: ArrayLike,
+    recipe: HeadRecipe,
+    rows: NDArray[np.intp] | None = None,
+    seed: int = 0,
+    device: str = "cpu",
+) -> Heads:
+    """Return heads for every feature, learning rate and weight decay, trained on `rows` (None: all) in one pass.
+
+    Each step reads its images once per feature, whatever the number of heads.
+    """
+    y = as_labels(labels, _length(features))
+    for name, x in features.items():
+        if x.ndim != 2:
+            raise ValueError(f"features {name!r} have shape {x.shape}, expected (n, d); pool them.")
+        check_finite(x, f"features {name!r}")
+    rows = np.arange(len(y)) if rows is None else rows
+    classes = two_or_more_classes(y[rows])
+    codes = np.searchsorted(classes, y[rows])
+    heads = Heads(
+        {name: Stack(x.shape[1], len(classes), recipe, seed, device) for name, x in features.items()},
+        classes,
+        recipe,
+        seed,
+        device,
+    )
+    for step, picked in enumerate(islice(batches(len(rows), recipe.batch, seed), recipe.steps(len(rows)))):
+        known, factor = torch.from_numpy(codes[picked]).to(device), recipe.factor(step, len(rows))
+        for name, x in features.items():
+            heads.stacks[name].step(_read(x, rows[picked]).to(device), known, factor)
+    return heads
+
+
+def _read(x: NDArray[np.floating], rows: NDArray[np.intp]) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(x[rows], dtype=np.float32))
+
+
+def _length(features: Mapping[str, NDArray[Any]]) -> int:
+    """Return the number of rows, which must be the same for all features."""
+    lengths = {name: len(x) for name, x in features.items()}
+    if len(set(lengths.values())) != 1:
+        raise ValueError(f"features have {lengths or 'no'} rows, expected one number for all; read the same images.")
+    return next(iter(lengths.values()))

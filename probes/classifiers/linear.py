@@ -1,14 +1,52 @@
-"""Multinomial logistic regression on frozen features."""
+"""Linear probe of frozen features: multinomial logistic regression, and the solver that fits it.
 
+The solver runs L-BFGS over all images at once, in coordinates in which the loss is about equally curved; torch computes
+the products.
+"""
+
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike, NDArray
+from scipy.optimize import OptimizeResult, minimize
+from scipy.special import softmax
+from sklearn.base import BaseEstimator, ClassifierMixin
+from torch import Tensor
+
+from randfeat.utils.onednn import linear
 
 from ..arrays import fit_arrays, predict_array, two_or_more_classes
-from .logistic import Start, fit_logistic
-from .logits import LogitClassifier
 from .scalings import scaling
+
+_BLOCK = 1 << 18  # logits at once: 1 MB, which stays in a processor's cache
+_ROWS_PER_DIMENSION = 16  # with so many images the covariance of features is known well enough to precondition with
+
+Start = tuple[NDArray[np.floating], NDArray[np.floating]]
+
+
+class LogitClassifier(ClassifierMixin, BaseEstimator):
+    """Base of classifiers that predict from logits: a subclass computes `_logits` (n, classes)."""
+
+    classes_: NDArray[Any]
+
+    def _logits(self, x: Any) -> NDArray[np.floating]:
+        raise NotImplementedError
+
+    def decision_function(self, x: Any) -> NDArray[np.floating]:
+        """Logits (n, classes), or for two classes (n,), those of the second less those of the first."""
+        logits = self._logits(x)
+        return logits[:, 1] - logits[:, 0] if len(self.classes_) == 2 else logits
+
+    def predict_proba(self, x: Any) -> NDArray[np.float64]:
+        """Probabilities (n, classes), the classes in the order of `classes_`."""
+        return softmax(self._logits(x).astype(np.float64), axis=1)
+
+    def predict(self, x: Any) -> NDArray[Any]:
+        """Labels (n,)."""
+        best = self._logits(x).argmax(axis=1)
+        return self.classes_[best]
 
 
 class LinearProbe(LogitClassifier):
@@ -17,11 +55,11 @@ class LinearProbe(LogitClassifier):
     C: inverse strength of the penalty against the summed loss; the objective is scikit-learn's.
     tol, max_iter: L-BFGS stops when no entry of the gradient of the mean loss is above `tol`. At scikit-learn's
     tol of 1e-4 it stops so early that accuracy changes when C is 10 or more.
-    warm_start: begin at the weights of the fit before, where classes and dimensions are the same: for a path of C.
+    warm_start: start at the weights of the last fit if classes and dimensions are the same, as along a path of C.
     device: where torch multiplies, "cpu", "cuda" or "mps". Features are read as float32.
 
-    `converged_` tells whether it met `tol`, `n_iter_` after how many iterations; no warning is raised. Logits are
-    `(scaled - centre_) @ weight_ + bias_`, with `scaled` the features after the scaling, `loss_` the mean loss.
+    `converged_` says whether the fit met `tol`, `n_iter_` after how many iterations, `loss_` is the mean loss; no
+    warning is raised. Logits are `(scaled - centre_) @ weight_ + bias_`, with `scaled` the features after the scaling.
     """
 
     def __init__(
@@ -41,14 +79,14 @@ class LinearProbe(LogitClassifier):
         self.device = device
 
     def fit(self, x: ArrayLike, y: ArrayLike) -> "LinearProbe":
-        """Features `x` (n, d), labels `y` (n,) of two classes or more."""
+        """Fit features `x` (n, d) and labels `y` (n,) of two classes or more."""
         features, labels = fit_arrays(self, x, y)
         classes = two_or_more_classes(labels)
         start = self._start(classes, features.shape[1])
         self.classes_ = classes
         self.scaler_ = scaling(self.scaling)
         scaled = self.scaler_.fit_transform(features)
-        # The bias is not penalised, so centring leaves the optimum where it is, and float32 what it can say.
+        # The bias is not penalised, so centring does not move the optimum; it saves float32 from cancellation.
         self.centre_ = scaled.mean(axis=0, dtype=np.float64).astype(np.float32)
         found = fit_logistic(
             self._centred(scaled),
@@ -76,3 +114,129 @@ class LinearProbe(LogitClassifier):
 
     def _centred(self, scaled: NDArray[np.floating]) -> NDArray[np.float32]:
         return (scaled - self.centre_).astype(np.float32, copy=False)
+
+
+# the solver -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Logistic:
+    """Solution of `fit_logistic`: logits are `x @ weight + bias`, weight (d, classes) and bias (classes,) in float64.
+
+    loss: the value of the objective. converged: whether its gradient met `tol`, after `n_iter` iterations.
+    """
+
+    weight: NDArray[np.float64]
+    bias: NDArray[np.float64]
+    loss: float
+    converged: bool
+    n_iter: int
+
+
+def fit_logistic(
+    x: NDArray[np.float32],
+    codes: NDArray[np.integer],
+    classes: int,
+    C: float = 1.0,
+    tol: float = 1e-5,
+    max_iter: int = 1000,
+    start: Start | None = None,
+    device: str = "cpu",
+) -> Logistic:
+    """Minimise mean cross-entropy + |weight|^2 / (2 C n), the objective of scikit-learn's LogisticRegression.
+
+    x: features (n, d), centred, because products are in float32 as long as that lowers the loss; weights and sums are
+    in float64. codes: classes (n,) as numbers from 0. With two classes the penalty is on the difference of their
+    weights, as in scikit-learn. tol: stop when no entry of the gradient is larger. start: (weight, bias) of an earlier
+    fit. With d > n the gradient is that of the weights of n orthogonal combinations of dimensions.
+    """
+    if not 0 < C < np.inf:
+        raise ValueError(f"C={C}: expected a finite number above 0.")
+    n, d = x.shape
+    weight, bias = start or (np.zeros((d, classes)), np.zeros(classes))
+    if d > n:  # the best weights are combinations of the images, so n dimensions are enough
+        basis, mixture = np.linalg.qr(x.T)
+        inside = np.ascontiguousarray(mixture.T)
+        narrow = fit_logistic(inside, codes, classes, C, tol, max_iter, (basis.T @ weight, bias), device)
+        return replace(narrow, weight=basis @ narrow.weight)
+    objective = _Objective(x, codes, classes, C, device)
+    variables = objective.variables(torch.from_numpy(np.vstack([weight, bias])).double())
+
+    def stop_at_tol(intermediate_result: OptimizeResult) -> None:
+        if objective.steepest <= tol:
+            raise StopIteration
+
+    loss, iterations = objective(variables)[0] if start else np.inf, 0
+    for dtype in objective.dtypes:
+        if objective.steepest <= tol or iterations >= max_iter:
+            break
+        objective.dtype = dtype
+        options = {"maxiter": max_iter - iterations, "maxfun": np.inf, "maxls": 10, "gtol": 0, "ftol": 0}
+        found = minimize(objective, variables, method="L-BFGS-B", jac=True, callback=stop_at_tol, options=options)
+        variables, loss, iterations = found.x, float(found.fun), iterations + int(found.nit)
+    solution = objective.solution(variables).numpy()
+    return Logistic(solution[:-1], solution[-1], loss, objective.steepest <= tol, iterations)
+
+
+class _Objective:
+    """Loss and gradient as functions of variables in which all directions are about equally curved.
+
+    The Hessian is near (1/K)(1 - 1/K) X'X/n + penalty for each of K classes, so with its Cholesky factor L,
+    weight = L^-T variables. This does not move the optimum, and saves L-BFGS most of its iterations when some
+    directions of the features vary much more than others, as they do in features of networks.
+    `steepest` is the largest entry of the last gradient, in weights and biases.
+    """
+
+    def __init__(self, x: NDArray[np.float32], codes: NDArray[np.integer], classes: int, C: float, device: str) -> None:
+        n, d = x.shape
+        self.x = torch.from_numpy(x).to(device)
+        self.codes = torch.from_numpy(codes.astype(np.int64))[:, None].to(device)
+        self.shape = (d + 1, classes)
+        self.penalty = (2 if classes == 2 else 1) / (C * n)
+        # With few images float32 may fail to tell a better loss from a worse one before `tol` is met.
+        self.dtypes = [torch.float32] if self.x.device.type == "mps" else [torch.float32, torch.float64]
+        self.dtype = torch.float32
+        self.steepest = np.inf
+        curvature = (1 - 1 / classes) / classes
+        hessian = torch.eye(d + 1, dtype=torch.float64) * curvature
+        hessian[:d, :d] = curvature * _second_moment(self.x)
+        # damps directions of little variance, where a few images decide once the rest are separated
+        hessian[:d, :d].diagonal().add_(self.penalty + 1e-3 * hessian[:d, :d].trace() / d)
+        self.factor = torch.linalg.cholesky(hessian)
+
+    def __call__(self, variables: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        solution = self.solution(variables)
+        loss, gradient = self._cross_entropy(solution)
+        loss += self.penalty / 2 * float(solution[:-1].square().sum())
+        gradient[:-1] += self.penalty * solution[:-1]
+        self.steepest = float(gradient.abs().max())
+        return loss, torch.linalg.solve_triangular(self.factor, gradient, upper=False).numpy().ravel()
+
+    def variables(self, solution: Tensor) -> NDArray[np.float64]:
+        """Return the variables of weights that have the biases as their last row (d + 1, classes)."""
+        return (self.factor.T @ solution).numpy().ravel()
+
+    def solution(self, variables: NDArray[np.float64]) -> Tensor:
+        """Return the weights of variables, with the biases as their last row (d + 1, classes)."""
+        return torch.linalg.solve_triangular(self.factor.T, torch.from_numpy(variables.reshape(self.shape)), upper=True)
+
+    def _cross_entropy(self, solution: Tensor) -> tuple[float, Tensor]:
+        """Return the mean cross-entropy over images and its gradient (d + 1, classes)."""
+        solution = solution.to(self.dtype).to(self.x.device)
+        weight, bias = solution[:-1].T.contiguous(), solution[-1]
+        loss, gradient = 0.0, torch.zeros(self.shape, dtype=torch.float64)
+        rows = max(1, (_BLOCK if self.x.device.type == "cpu" else 256 * _BLOCK) // self.shape[1])
+        for x, codes in zip(self.x.split(rows), self.codes.split(rows), strict=True):
+            x = x.to(self.dtype)
+            logs = linear(x, weight, bias).log_softmax(1)
+            loss -= float(logs.gather(1, codes).cpu().double().sum())
+            errors = logs.exp_().scatter_add_(1, codes, torch.full_like(logs[:, :1], -1).expand_as(codes))
+            gradient[:-1] += linear(errors.T, x.T).T.cpu()
+            gradient[-1] += errors.sum(0).cpu()
+        return loss / len(self.x), gradient.div_(len(self.x))
+
+
+def _second_moment(x: Tensor) -> Tensor:
+    """Return x'x / n (d, d) in float64, from a sample of the rows if there are many."""
+    sample = x[:: max(1, len(x) // (_ROWS_PER_DIMENSION * x.shape[1]))]
+    return sum((part.T @ part).cpu().double() for part in sample.split(4096)) / len(sample)

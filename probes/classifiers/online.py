@@ -18,8 +18,7 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms import v2 as transforms
 
 from ..arrays import as_labels, check_finite, two_or_more_classes
-from .heads import Recipe, Stack, batches
-from .sweep import Heads, Sweep, held_out_rows
+from .heads import HeadRecipe, Heads, Stack, Sweep, batches, held_out_rows
 
 Picture: TypeAlias = "Image.Image | str | Path"
 Encoder: TypeAlias = "Callable[[Tensor], Tensor | Mapping[str, Tensor]]"
@@ -57,7 +56,7 @@ def sweep_online(
     labels: ArrayLike,
     held_out: ArrayLike,
     encode: Encoder,
-    recipe: Recipe,
+    recipe: HeadRecipe,
     size: int = 224,
     seed: int = 0,
     device: str = "cpu",
@@ -82,7 +81,7 @@ def train_online(
     images: Sequence[Picture],
     labels: ArrayLike,
     encode: Encoder,
-    recipe: Recipe,
+    recipe: HeadRecipe,
     size: int = 224,
     seed: int = 0,
     device: str = "cpu",

@@ -11,11 +11,10 @@ from sklearn.base import BaseEstimator, clone
 from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 
 from ..classifiers.attentive import AttentiveProbe
-from ..classifiers.heads import Recipe
+from ..classifiers.heads import HeadRecipe, Trial, sweep_heads, train_heads
 from ..classifiers.knn import KNN, KS
 from ..classifiers.linear import LinearProbe
 from ..classifiers.scalings import SCALINGS, scaling
-from ..classifiers.sweep import Trial, sweep_heads, train_heads
 from ..neighbors import top_k
 from ..protocol import FeatureSet, Labelled, Protocol
 from ..report.record import CHOSEN, NEAREST
@@ -102,11 +101,11 @@ def _by_recipe(data: FeatureSet, how: Protocol) -> Measured:
     return Measured({"accuracy": predicted == data.test.labels}, spelled(best), scores, predicted)
 
 
-def recipe_of(how: Protocol) -> Recipe:
+def recipe_of(how: Protocol) -> HeadRecipe:
     """Return the published recipe that is asked for."""
     if how.recipe not in RECIPES:
         raise ValueError(f"recipe {how.recipe!r} is unknown, expected one of {', '.join(RECIPES)}.")
-    return getattr(Recipe, how.recipe)()
+    return getattr(HeadRecipe, how.recipe)()
 
 
 def spelled(trial: Trial) -> str:

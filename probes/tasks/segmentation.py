@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..arrays import two_or_more_classes
 from ..classifiers.attentive import Dense, as_dense, dense_blocks, read_dense
-from ..classifiers.heads import Recipe, Stack, batches
+from ..classifiers.heads import HeadRecipe, Stack, batches
 from .labelled_maps import LabelMap, patch_labels, read_label_map
 
 
@@ -83,7 +83,7 @@ class LinearSegmenter(BaseEstimator):
 
     def __init__(
         self,
-        recipe: Recipe,
+        recipe: HeadRecipe,
         ignore: int = 255,
         size: tuple[int, int] | None = None,
         seed: int = 0,

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..classifiers.heads import Recipe
+from ..classifiers.heads import HeadRecipe
 from ..protocol import Protocol
 from ..report.record import Record, made_with
 from ..splits import hold_out
@@ -77,10 +77,10 @@ def evaluate_segmentation(
     )
 
 
-def recipe_for(images: int) -> Recipe:
+def recipe_for(images: int) -> HeadRecipe:
     """How the linear layer of so many images is trained, at all learning rates."""
     a_step = max(1, images // BATCH)
-    return Recipe("adamw", RATES, batch=BATCH, epochs=max(EPOCHS, math.ceil(LEAST_STEPS / a_step)), batch_norm=True)
+    return HeadRecipe("adamw", RATES, batch=BATCH, epochs=max(EPOCHS, math.ceil(LEAST_STEPS / a_step)), batch_norm=True)
 
 
 class _Rows(Sequence[LabelMap]):
@@ -96,7 +96,7 @@ class _Rows(Sequence[LabelMap]):
         return self.maps[self.rows[i]]
 
 
-def _segmenter(recipe: Recipe, rate: float, ignore: int, how: Protocol) -> LinearSegmenter:
+def _segmenter(recipe: HeadRecipe, rate: float, ignore: int, how: Protocol) -> LinearSegmenter:
     return LinearSegmenter(recipe.only(rate, 0.0), ignore, seed=how.seed, device=how.device)
 
 

@@ -262,11 +262,11 @@ def test_online_probes_read_crops(table, tmp_path, monkeypatch, capsys):
     from dataclasses import replace
 
     import timm
-    from randfeat.probes import Recipe
+    from randfeat.probes import HeadRecipe
 
     torch.save(timm.create_model("test_vit", num_classes=3).state_dict(), tmp_path / "vit.pth")
-    short = replace(Recipe.dinov2(), batch=16, iterations=4)
-    monkeypatch.setattr(Recipe, "dinov2", classmethod(lambda cls: short))
+    short = replace(HeadRecipe.dinov2(), batch=16, iterations=4)
+    monkeypatch.setattr(HeadRecipe, "dinov2", classmethod(lambda cls: short))
     model = f"timm:test_vit@{tmp_path / 'vit.pth'}"
     more = ["--recipe", "dinov2", "--online", "--spec", "L1/mean"]
     assert probe("linear", model, table, out=tmp_path / "out", more=more) == 0
@@ -632,14 +632,14 @@ def test_records_name_what_made_them(model, table, tmp_path):
 
 
 def test_options_know_the_tasks_and_recipes_that_there_are():
-    from randfeat.probes import Recipe
+    from randfeat.probes import HeadRecipe
     from randfeat.probes.tasks.classification import MEASURES
     from randfeat.probes.tasks.classification import RECIPES as KNOWN
 
     from randfeat.commands.probe import PROBES, options
 
     assert options.RECIPES == KNOWN
-    assert all(isinstance(getattr(Recipe, name)(), Recipe) for name in options.RECIPES)
+    assert all(isinstance(getattr(HeadRecipe, name)(), HeadRecipe) for name in options.RECIPES)
     assert {*options.EVERY, "attentive"} == set(MEASURES)
     assert set(MEASURES) | {"correspondence", "segmentation", "likelihood", "sweep", "all", "compare"} <= set(PROBES)
 

@@ -199,10 +199,10 @@ def test_chance_is_a_baseline_with_the_same_metrics(task):
 def test_published_recipes_train_linear_probes(recipe, monkeypatch):
     from dataclasses import replace
 
-    from randfeat.probes import Recipe, TrainedHead
+    from randfeat.probes import HeadRecipe, TrainedHead
 
-    short = replace(getattr(Recipe, recipe)(), batch=32, epochs=None, iterations=60, warmup=0.1)
-    monkeypatch.setattr(Recipe, recipe, classmethod(lambda cls: short))
+    short = replace(getattr(HeadRecipe, recipe)(), batch=32, epochs=None, iterations=60, warmup=0.1)
+    monkeypatch.setattr(HeadRecipe, recipe, classmethod(lambda cls: short))
     record = evaluate(both(), "linear", Protocol(draws=100, recipe=recipe))
     assert len(record.search) == len(short.pairs)
     assert record.chosen in record.search

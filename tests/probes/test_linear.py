@@ -162,7 +162,7 @@ def test_a_warm_start_goes_on_where_the_last_fit_ended():
 def test_blocks_do_not_change_the_fit(monkeypatch):
     x, y = blobs()
     whole = LinearProbe().fit(x, y)
-    monkeypatch.setattr("randfeat.probes.classifiers.logistic._BLOCK", 100)
+    monkeypatch.setattr("randfeat.probes.classifiers.linear._BLOCK", 100)
     np.testing.assert_allclose(LinearProbe().fit(x, y).predict_proba(x), whole.predict_proba(x), atol=1e-3)
 
 

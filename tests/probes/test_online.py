@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from randfeat.probes import Recipe, augmentation, centre_crop, score_online, sweep_online, train_heads, train_online
+from randfeat.probes import HeadRecipe, augmentation, centre_crop, score_online, sweep_online, train_heads, train_online
 
-RECIPE = Recipe("sgd", (1e-4, 20.0), (0.0,), batch=8, epochs=15)
+RECIPE = HeadRecipe("sgd", (1e-4, 20.0), (0.0,), batch=8, epochs=15)
 NAMES = np.array(["red", "green", "blue"])
 
 
@@ -54,7 +54,7 @@ def test_every_epoch_sees_other_crops_and_none_depends_on_parts(tmp_path):
         seen.extend(batch.flatten(1).tolist())
         return mean_colour(batch)
 
-    recipe = Recipe("sgd", (1.0,), batch=6, epochs=3)
+    recipe = HeadRecipe("sgd", (1.0,), batch=6, epochs=3)
     state = torch.get_rng_state()
     whole = train_online(images, labels, encode, recipe, size=8, seed=1)
     assert len({tuple(crop) for crop in seen}) == 18
@@ -73,7 +73,7 @@ def test_every_epoch_sees_other_crops_and_none_depends_on_parts(tmp_path):
 @pytest.mark.slow
 def test_workers_do_not_change_the_heads():
     images, labels = pictures(6)
-    recipe = Recipe("sgd", (1.0,), batch=6, epochs=2)
+    recipe = HeadRecipe("sgd", (1.0,), batch=6, epochs=2)
     alone, helped = (train_online(images, labels, mean_colour, recipe, size=8, workers=w) for w in (0, 1))
     trial = alone.trials[0]
     assert (alone.head(trial).weight_ == helped.head(trial).weight_).all()
@@ -105,7 +105,7 @@ def test_crops():
 def test_odd_data():
     """Two images, one of them grey, and a class that only the test has."""
     images = [Image.new("L", (9, 9), 255), Image.new("RGBA", (12, 9))]
-    heads = train_online(images, ["white", "black"], mean_colour, Recipe("sgd", (30.0,), batch=2, epochs=9), size=8)
+    heads = train_online(images, ["white", "black"], mean_colour, HeadRecipe("sgd", (30.0,), batch=2, epochs=9), size=8)
     right = score_online(heads, [*images, images[0]], ["white", "black", "grey"], mean_colour, size=8, images_at_once=2)
     assert right.tolist() == [[True, True, False]]
 

@@ -6,11 +6,11 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
 from randfeat.probes import (
+    HeadRecipe,
     LinearSegmenter,
     Mapped,
     Overlaps,
     Protocol,
-    Recipe,
     Segmentation,
     bootstrap,
     evaluate_segmentation,
@@ -23,7 +23,7 @@ from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.metrics import confusion_matrix, jaccard_score
 
-RECIPE = Recipe("adamw", (3.0,), (0.0,), batch=4, epochs=60)
+RECIPE = HeadRecipe("adamw", (3.0,), (0.0,), batch=4, epochs=60)
 
 
 def data(n=12, h=4, w=6, classes=(1, 2, 7), seed=0):

@@ -3,13 +3,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from randfeat.probes import Recipe, TrainedHead, Trial, sweep_heads, train_heads
+from randfeat.probes import HeadRecipe, TrainedHead, Trial, sweep_heads, train_heads
 from randfeat.probes.classifiers.heads import Stack, batches, schedule
 from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
 from torch import nn
 
-GRID = Recipe("sgd", (0.3, 3.0), (0.0, 0.1), batch=32, epochs=3)
+GRID = HeadRecipe("sgd", (0.3, 3.0), (0.0, 0.1), batch=32, epochs=3)
 
 
 def data(n=150, d=6, classes=4, seed=0):
@@ -49,7 +49,9 @@ def test_each_head_is_what_torch_trains(optimizer, batch_norm):
     """One nn.Linear per head, by autograd and torch.optim, on the same batches."""
     x, y = data()
     rates, decays = (0.03, 0.3), (0.0, 0.2)
-    recipe = Recipe(optimizer, rates, decays, 32, iterations=11, warmup=0.3, batch_norm=batch_norm, betas=(0.9, 0.95))
+    recipe = HeadRecipe(
+        optimizer, rates, decays, 32, iterations=11, warmup=0.3, batch_norm=batch_norm, betas=(0.9, 0.95)
+    )
     heads = train_heads({"x": x}, y, recipe, seed=5)
     for rate, decay in recipe.pairs:
         linear, norm = nn.Linear(6, 4), nn.BatchNorm1d(6, 1e-6, momentum=None, affine=False)
@@ -99,7 +101,7 @@ def test_the_best_on_the_held_out_is_chosen_and_fitted():
 
 def test_sgd_comes_to_the_optimum():
     x, y = data(300)
-    head = TrainedHead(Recipe("sgd", (2.0,), (0.01,), 300, iterations=3000)).fit(x, y)
+    head = TrainedHead(HeadRecipe("sgd", (2.0,), (0.01,), 300, iterations=3000)).fit(x, y)
     best = LogisticRegression(C=1 / (0.01 * 300), tol=1e-8).fit(x, y)
     np.testing.assert_allclose(head.predict_proba(x), best.predict_proba(x), atol=2e-3)
 
@@ -130,11 +132,11 @@ def test_an_epoch_shows_no_image_twice(images, batch):
     for rows in epochs:
         assert len(set(rows)) == len(rows) == steps * min(batch, images)
     assert len({tuple(rows) for rows in epochs}) == 3 or batch >= images
-    assert Recipe(batch=batch, epochs=3).steps(images) == 3 * steps
+    assert HeadRecipe(batch=batch, epochs=3).steps(images) == 3 * steps
 
 
 def test_recipes_of_papers():
-    mae, dinov2, capi = Recipe.mae(), Recipe.dinov2(), Recipe.capi()
+    mae, dinov2, capi = HeadRecipe.mae(), HeadRecipe.dinov2(), HeadRecipe.capi()
     assert [len(r.pairs) for r in (mae, dinov2, capi)] == [1, 13, 30]
     assert (mae.steps(1_281_167), dinov2.steps(1_281_167)) == (90 * 78, 12_500)
     assert mae.factor(10 * 78, 1_281_167) == pytest.approx(64)
@@ -145,7 +147,7 @@ def test_recipes_of_papers():
 def test_odd_data():
     """Strings, one image a class, a class that only the held-out part has, two images, constant features."""
     x, names = np.eye(5, dtype=np.float32), np.array(list("abcde"))
-    recipe = Recipe("sgd", (30.0,), batch=5, epochs=200)
+    recipe = HeadRecipe("sgd", (30.0,), batch=5, epochs=200)
     assert (TrainedHead(recipe).fit(x, names).predict(x) == names).all()
     found = sweep_heads({"x": x}, names, names == "e", recipe)
     assert found.score == 0
@@ -160,7 +162,7 @@ def test_odd_data():
 def test_a_diverged_head_is_not_chosen():
     x, _ = data()
     y = np.arange(150) % 10 // 9  # nine of ten are of the first class, which the largest of NaNs means, too
-    recipe = Recipe("sgd", (1e38, 1e-6), batch=32, epochs=3)
+    recipe = HeadRecipe("sgd", (1e38, 1e-6), batch=32, epochs=3)
     found = sweep_heads({"x": 1e3 * x}, y, np.arange(150) % 5 == 0, recipe)
     assert found.best.learning_rate == 1e-6
     assert found.scores["x", 1e38, 0.0] == 0
@@ -202,4 +204,4 @@ def test_bad_input():
 )
 def test_bad_recipes(options, message):
     with pytest.raises(ValueError, match=message):
-        Recipe(**options)
+        HeadRecipe(**options)
