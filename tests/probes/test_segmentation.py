@@ -8,10 +8,10 @@ from PIL import Image
 from randfeat.probes import (
     HeadRecipe,
     LinearSegmenter,
-    Mapped,
     Overlaps,
     Protocol,
     Segmentation,
+    SegmentationData,
     bootstrap,
     evaluate_segmentation,
     label_maps,
@@ -127,7 +127,7 @@ def test_a_record_of_segmentation():
     paths = [f"{i}.jpg" for i in range(40)]
     readings = {"bad": np.random.default_rng(0).normal(size=x.shape).astype(np.float32), "good": x}
     parts = [
-        Mapped({name: r[rows] for name, r in readings.items()}, maps[rows], paths[rows])
+        SegmentationData({name: r[rows] for name, r in readings.items()}, maps[rows], paths[rows])
         for rows in (slice(0, 25), slice(25, 40))
     ]
     record = evaluate_segmentation("ours", *parts, 255, Protocol(draws=200), {"baseline": False})

@@ -12,8 +12,8 @@ import numpy as np
 from randfeat.data.sources.folder import FileSource
 from randfeat.probes import (
     LabelledFolder,
-    Mapped,
     Protocol,
+    SegmentationData,
     evaluate_segmentation,
     label_maps,
     paired_maps,
@@ -54,7 +54,10 @@ def measure(args: argparse.Namespace) -> None:
     with progress.bar(len(entries), "measuring", "probe") as bar:
         for number, entry in enumerate(entries):
             shown = Shown(parts[0], entry.place), Shown(parts[1], entry.place, places)  # all are scored on what all see
-            ends = [Mapped(x, maps, source.paths) for x, maps, source in zip(entry.parts, shown, sources, strict=True)]
+            ends = [
+                SegmentationData(x, maps, source.paths)
+                for x, maps, source in zip(entry.parts, shown, sources, strict=True)
+            ]
             own = dict(prints)
             if number < len(everyone):
                 one = everyone[number]
