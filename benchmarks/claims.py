@@ -36,7 +36,7 @@ def build(name: str, size: str, dtype: torch.dtype) -> Generator:
     own = SMALL | {"depth": 6 if name == "arpg" else 12} if size == "s" else models.SIZES[f"{name}_{size}"][1]
     model = models.create(name, grid=(16, 16), vocab_size=16384, num_classes=1000, **own)
     nn.init.normal_(model.head.weight, std=0.04)
-    return packed.prepacked(model.to(dtype).eval())
+    return packed.inference_copy(model.to(dtype).eval())
 
 
 def cache_bytes(model: Generator) -> int:

@@ -55,7 +55,7 @@ def matrix_flops(model: Generator, depth: int) -> int:
 def large_products(dtype: torch.dtype) -> dict[str, Callable[[], Tensor]]:
     """torch's own, and that with a packed weight."""
     a, b = torch.randn(2, LARGE, LARGE).to(dtype)
-    packed = packing.prepacked(nn.ModuleDict({"product": nn.Linear(LARGE, LARGE, bias=False, dtype=dtype)}))
+    packed = packing.inference_copy(nn.ModuleDict({"product": nn.Linear(LARGE, LARGE, bias=False, dtype=dtype)}))
     return {"torch.mm": lambda: torch.mm(a, b), "packed product": lambda: packed.product(a)}
 
 
@@ -84,7 +84,7 @@ def compare_randar(size: str, dtype: torch.dtype, batch: int, rounds: int, check
     tokens = torch.randint(model.vocab_size, (batch, 256), generator=torch.Generator().manual_seed(0))
     spec = FeatureSpec("random")
     order = readout.pass_order(spec.passes[0], model, tokens).contiguous()
-    half, packed = model.depth // 2, packing.prepacked(model)
+    half, packed = model.depth // 2, packing.inference_copy(model)
 
     def ours(orders_: str, depth: int, pool: str) -> Callable[[], Tensor]:
         return reading(packed, tokens, f"{orders_}/causal/token/L{depth}/{pool}/mean")
@@ -144,7 +144,9 @@ def compare_arpg(size: str, dtype: torch.dtype, batch: int, rounds: int, checkou
         {
             "official": official_forward(theirs, tokens, orders.raster(model.grid)),
             "timm ViT": torch.no_grad()(lambda: vit.forward_features(pixels)),
-            "token stream": reading(packing.prepacked(model), tokens, f"random/causal/token/L{model.depth}/none/mean"),
+            "token stream": reading(
+                packing.inference_copy(model), tokens, f"random/causal/token/L{model.depth}/none/mean"
+            ),
         },
         rounds,
         time.process_time,
@@ -159,7 +161,7 @@ def compare_arpg(size: str, dtype: torch.dtype, batch: int, rounds: int, checkou
 def rate(name: str, spec: str, batch: int, rounds: int, compiled: bool) -> dict[str, Any]:
     """Images/s on a GPU, in bfloat16, tokens and features in the memory of the machine."""
     model = models.create(name, grid=(16, 16), vocab_size=16384, num_classes=1000).to("cuda", torch.bfloat16).eval()
-    network = packing.compiled(model) if compiled else packing.prepacked(model)
+    network = packing.compiled_copy(model) if compiled else packing.inference_copy(model)
     tokens = torch.randint(model.vocab_size, (4 * batch, 256))
     # a spec counts its passes in the batch
     size, specs = batch * len(FeatureSpec.parse(spec).passes), [FeatureSpec.parse(spec)]

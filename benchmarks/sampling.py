@@ -60,7 +60,7 @@ def compare(name: str, size: str, dtype: str, batch: int, rounds: int, checkouts
     theirs, (label, seeds, order) = official.build(model, checkouts), inputs(name, batch)
     greedy = replace(how, top_k=1)
     equal = sample(model, label, seeds, greedy, order) == official.sampler(theirs, label, order, greedy)()
-    packed = packing.prepacked(model)
+    packed = packing.inference_copy(model)
 
     def again() -> Tensor:
         """As a pipeline samples from its second call on, having looked whether the weights are still the same."""

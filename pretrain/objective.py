@@ -16,8 +16,7 @@ from torch.autograd.function import once_differentiable
 
 from randfeat.data import conditions
 from randfeat.models import Generator, orders
-
-from ..utils.training_products import product
+from randfeat.utils.onednn import matmul
 
 # of single-precision logits that exist at once: what stays in the caches of a CPU, what keeps another device busy
 BYTES_AT_ONCE = {"cpu": 1 << 24}
@@ -131,8 +130,8 @@ class _CrossEntropy(torch.autograd.Function):
             slopes = log_p.exp_()
             slopes[torch.arange(len(slopes), device=slopes.device), wanted] -= 1
             slopes = slopes.to(dtype)
-            to_states[part] = product(slopes, weight.T)
-            to_weight += product(slopes.T, inputs.T)
+            to_states[part] = matmul(slopes, weight.T)
+            to_weight += matmul(slopes.T, inputs.T)
         ctx.save_for_backward(to_states, to_weight.to(kind))
         ctx.mark_non_differentiable(losses)
         return losses.sum(), losses
@@ -145,7 +144,7 @@ class _CrossEntropy(torch.autograd.Function):
 
 
 def _log_p(states: Tensor, weight: Tensor) -> Tensor:
-    return product(states, weight).float().log_softmax(-1)
+    return matmul(states, weight).float().log_softmax(-1)
 
 
 def _of_targets(rows: Tensor, targets: Tensor) -> Tensor:

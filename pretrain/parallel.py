@@ -14,9 +14,8 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from randfeat.models.layers import Block
-from randfeat.utils import distributed
+from randfeat.utils import distributed, onednn
 
-from ..utils.training_products import by_onednn
 from .config import RuntimeConfig
 
 
@@ -70,7 +69,7 @@ def as_asked(model: nn.Module, running: RuntimeConfig) -> Iterator[None]:
         if running.compile:
             block._forward = _compiled(block)  # type: ignore[method-assign]
     try:
-        with nullcontext() if running.compile else by_onednn(model):
+        with nullcontext() if running.compile else onednn.linear_layers(model):
             yield
     finally:
         for block, was in before.items():

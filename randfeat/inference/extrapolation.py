@@ -120,7 +120,7 @@ def enlarge(
     table = stretched_rope_table(
         grid, how.factors, how.boundary, model.embed_dim // model.num_heads, model.rope_base, device
     )
-    model = packed.prepacked(model)
+    model = packed.inference_copy(model)
     prefix = order[:, :known].repeat(copies, 1)
     state = model.start(torch.cat(branches), small.repeat(copies, 1), prefix, sampling.within_step, table)
     if blind is not None and not how.spatial.off:
@@ -151,7 +151,7 @@ def sample(
     batch.
     """
     _check(model)
-    model = packed.prepacked(model)  # once for both grids
+    model = packed.inference_copy(model)  # once for both grids
     if order is None:
         order = how.order(model.grid, model.check_order_mode(sampling.order), seeds.to(model.device))
     small = sample_trained(model, label, seeds, sampling, how.small_order(model.grid, order))

@@ -24,7 +24,7 @@ def known_log_prob(model: Generator, tokens: Tensor, known: Tensor, count: int, 
     order alone it is about the known tokens before the first other one.
     """
     tokens, known = tokens.to(model.device), known.to(model.device)
-    network, classes, batch = packed.prepacked(model), model.num_classes, len(tokens)
+    network, classes, batch = packed.inference_copy(model), model.num_classes, len(tokens)
     total = torch.zeros(batch * classes, device=model.device)
     count = 1 if model.raster_only else count
     for k in range(count):

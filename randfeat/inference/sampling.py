@@ -183,7 +183,7 @@ def decode(
         conditions.append(torch.zeros_like(conditions[0]))
     copies = len(labels)
     prefix, given = order[:, :done], known.gather(1, order[:, :done])
-    model = packed.prepacked(model)
+    model = packed.inference_copy(model)
     state = model.start(
         torch.cat(labels),
         given.repeat(copies, 1),
@@ -272,7 +272,7 @@ def every_step(
     check_sweeps(model, sampling)
     unknown = torch.full((len(label), model.num_tokens), UNKNOWN, device=model.device)
     tokens = unknown if known is None else known.to(model.device)
-    model = packed.prepacked(model)  # once for all sweeps
+    model = packed.inference_copy(model)  # once for all sweeps
     drawn = tokens == UNKNOWN
     for step in decode(model, label, seeds, sampling, order, tokens, condition):
         tokens = step.tokens

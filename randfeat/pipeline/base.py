@@ -57,18 +57,18 @@ class BasePipeline(nn.Module):
         """Return the generator for reading and writing without gradients: on a CPU with packed weights, see `packing`.
         They take as much memory once more, and are kept until those of the generator change.
         """
-        if not packed.can_pack(self.generator):
-            return packed.prepacked(self.generator)
+        if not packed.can_prepack(self.generator):
+            return packed.inference_copy(self.generator)
         seen = packed.signature(self.generator)
         if self._packed is None or self._packed[0] != seen:
-            self._packed = seen, packed.prepacked(self.generator)
+            self._packed = seen, packed.inference_copy(self.generator)
         return self._packed[1]
 
     def compile(self) -> None:
         """From now on features are read through torch's compiler, which takes a minute or more at the first call of
         each kind of reading. It is for GPUs: on a CPU, in float32, packed weights are faster (`benchmarks/README.md`).
         """
-        vars(self)["_compiled"] = packed.compiled(self.generator)  # past nn.Module, which would make it a part
+        vars(self)["_compiled"] = packed.compiled_copy(self.generator)  # past nn.Module, which would make it a part
 
     def reader(self) -> Generator:
         """Return the generator that reads features: `packed`, unless it was asked to `compile`."""

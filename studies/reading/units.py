@@ -256,7 +256,7 @@ def opened(contender: Contender, material: Material, job: Job, line: int = 0) ->
         shutil.rmtree(job.folder / "checkpoints", ignore_errors=True)
     record = {"job": job.name, **trained, "parameters": sum(one.numel() for one in network.parameters())}
     network.to(job.device).eval()
-    return packed.prepacked(network) if packed.can_pack(network) else network, record
+    return packed.inference_copy(network) if packed.can_prepack(network) else network, record
 
 
 def run_classical(job: Job, line: int = 0) -> Path:

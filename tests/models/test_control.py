@@ -214,7 +214,7 @@ def test_fresh_control_leaves_the_generators_own_weights_as_they_were(plain):
 
 
 def test_a_twin_packs_the_adapter_too(controlled):
-    condition, prepacked = condition_of(controlled), packed.prepacked(controlled)
+    condition, prepacked = condition_of(controlled), packed.inference_copy(controlled)
     torch.testing.assert_close(condition_of(prepacked), condition)
     batch = tiny.batch(controlled)
     torch.testing.assert_close(prepacked(*batch, condition), controlled(*batch, condition))

@@ -88,9 +88,9 @@ def test_a_compiled_model_reads_through_the_compiler_and_writes_as_ever(pipeline
 
     def compiled(network):
         calls.append(network)
-        return copy.copy(packed.prepacked(network))
+        return copy.copy(packed.inference_copy(network))
 
-    monkeypatch.setattr(packed, "compiled", compiled)
+    monkeypatch.setattr(packed, "compiled_copy", compiled)
     before = pipeline.features(ANY_IMAGES)
     pipeline.compile()
     assert calls == [pipeline.generator]

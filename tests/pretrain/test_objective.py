@@ -51,13 +51,13 @@ def test_each_place_has_its_loss():
 
 
 def test_no_more_logits_than_wanted_exist_at_once(monkeypatch):
-    seen, product = [], objective.product
+    seen, matmul = [], objective.matmul
 
     def look(x, weight):
         seen.append((len(x), len(weight)))
-        return product(x, weight)
+        return matmul(x, weight)
 
-    monkeypatch.setattr(objective, "product", look)
+    monkeypatch.setattr(objective, "matmul", look)
     monkeypatch.setitem(objective.BYTES_AT_ONCE, "cpu", 4 * 50 * 16)
     cross_entropy(torch.randn(100, 8), torch.randn(50, 8, requires_grad=True), torch.arange(100) % 50)
     assert [rows for rows, columns in seen if columns == 50] == [16] * 6 + [4]
