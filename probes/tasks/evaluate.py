@@ -15,7 +15,6 @@ from ..report.record import Record, class_means, made_with
 from ..splits import copies
 from ..stats import bootstrap
 from .classification import FITTING, MEASURES, Measured, Space, held_out, recipe_of, spelled
-from .correspondence import PCK
 
 _USUAL = Protocol()
 
@@ -73,43 +72,6 @@ def evaluate_online(
     right = score_online(heads, images[1], test.labels, encode, size, *reading)[0]
     own = Measured({"accuracy": right}, spelled(heads.trials[0]), scores, settings={"online": True})
     return _record(data, "linear", how, own, test, notes, time.perf_counter() - start)
-
-
-def evaluate_pairs(
-    name: str,
-    found: PCK,
-    paths: Sequence[str],
-    seconds: float,
-    how: Protocol = _USUAL,
-    settings: Mapping[str, Any] | None = None,
-    fingerprints: Mapping[str, str] | None = None,
-    chosen: str = "",
-    search: Mapping[str, float] | None = None,
-) -> Record:
-    """Return the record of "correspondence". Every pair counts alike, however many points it has; so does every
-    category in `per_class`. paths: a name for each pair, of which those without a point are left out. chosen,
-    search: as in `Record`, on other pairs."""
-    kept, scores = found.points > 0, found.scores()
-    names = [f"pck@{alpha:g}" for alpha in found.alphas]
-    right = dict(zip(names, scores.T, strict=True))
-    categories = found.categories[kept]
-    arrays: dict[str, NDArray[Any]] = {"paths": np.array(paths)[kept], "truth": categories}
-    arrays |= {"right" if metric == names[0] else f"right {metric}": values for metric, values in right.items()}
-    per_point = {f"{metric} per point": float(v) for metric, v in zip(names, found.per_point(), strict=True)}
-    own = {"averaging": "per image pair", "pairs": int(kept.sum()), "lost points": int(found.lost.sum()), **per_point}
-    return Record(
-        name,
-        "correspondence",
-        {metric: bootstrap(values, None, how.draws, how.seed) for metric, values in right.items()},
-        chosen,
-        dict(search or {}),
-        per_class=class_means(right[names[0]], categories),
-        settings={**how.as_dict(), **own, **(settings or {})},
-        fingerprints=dict(fingerprints or {}),
-        made_with=made_with(),
-        seconds=seconds,
-        arrays=arrays,
-    )
 
 
 def evaluate_likelihood(

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from randfeat.probes import code_maps, hog_maps, place_maps, warped_pck
+from randfeat.probes import code_maps, hog_maps, place_maps
 
 from randfeat.inference import readout
 from randfeat.inference.readout import FeatureSpec
@@ -17,6 +17,7 @@ from .contenders import CONTENDERS, as_seen
 from .material import Material
 from .material import read as read_material
 from .units import Job, kinds, opened, reading_costs, readings, write
+from .warps import warped_pck
 
 IMAGES = 300  # of train, and of test
 FILES = RECORD, SCORES = "warped.json", "warped.npz"

@@ -6,13 +6,27 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from randfeat.probes import Pair, bootstrap, centre_cropped, match, padded, pck, read_spair, stretched
+from randfeat.probes import KeypointPair, Placement, bootstrap, match, pck, read_spair, stretched
 from torch.nn import functional as F
 
 
 def pair(source_points, target_points, box=(0, 0, 40, 20), size=(40, 40), category="cat"):
     points = [np.array(p, dtype=float).reshape(-1, 2) for p in (source_points, target_points)]
-    return Pair(Path("a"), Path("b"), category, *points, box, box, size, size)
+    return KeypointPair(Path("a"), Path("b"), category, *points, box, box, size, size)
+
+
+def centred(size, side):
+    return Placement((1.0, 1.0), ((side - size[0]) / 2, (side - size[1]) / 2), (side, side))
+
+
+def centre_cropped(size):
+    """The largest centred square of a picture fills the input."""
+    return centred(size, min(size))
+
+
+def padded(size):
+    """The picture stands in the middle of a square input."""
+    return centred(size, max(size))
 
 
 def one_hot(cells):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from randfeat.probes import code_maps, colour_maps, hog_maps, pixel_maps, place_maps
-from randfeat.probes.tasks.matching import match
+from randfeat.probes.tasks.correspondence import match
 
 
 def pictures(n=3, height=12, width=10, seed=0):

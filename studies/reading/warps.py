@@ -1,14 +1,12 @@
-"""Correspondence without annotations: do features find an image's points again once it is turned, zoomed and moved?"""
+"""PCK without annotations: features find the points of an image after it was turned, zoomed and moved."""
 
 import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-
-from .correspondence import PCK, check_options, inner, tabulate
-from .matching import match
-from .placements import stretched
+from randfeat.probes import PCK, match, stretched
+from randfeat.probes.tasks.correspondence import check_options, inner, tabulate
 
 
 def warped_pck(
@@ -22,13 +20,13 @@ def warped_pck(
     seed: int = 0,
     upsample: int = 1,
 ) -> PCK:
-    """PCK of images against themselves after a random known warp; alpha is a share of max(height, width) of the image.
+    """Return the PCK of images against themselves after a random known warp.
 
-    images: (n, H, W) or (n, H, W, C), uint8 or float. dense: such images to features (n, D, h, w).
-    turn: at most that many degrees. zoom: at most by that factor, in or out. shift: at most that share of each side.
-    grid: grid x grid points spread over each image; those that leave the picture are lost. Where something comes into
-    the picture its edge is repeated, because a mirror would hold points twice. The warps depend on the seed and on the
-    place of an image in the list only.
+    images: (n, H, W) or (n, H, W, C), uint8 or float. dense: maps such images to features (n, D, h, w).
+    alphas: shares of max(height, width) of the image. turn: largest angle in degrees. zoom: largest factor, in or out.
+    shift: largest share of each side. grid: grid x grid points are spread over each image; points that leave the
+    picture are lost. Beyond the picture its edge is repeated, because a mirror would hold points twice. The warps
+    depend on the seed and on the position of an image in the list only.
     """
     check_options(alphas, upsample)
     pictures = np.asarray(images)
@@ -58,8 +56,7 @@ def warped_pck(
 
 
 def _draw(rng: np.random.Generator, turn: float, zoom: float, shift: float) -> tuple[NDArray, NDArray]:
-    """Return the matrix (2, 2) that points, less the centre of the image, are multiplied by, and the move as shares of
-    its sides."""
+    """Draw the matrix (2, 2) that multiplies points around the image's centre, and the shift in shares of its sides."""
     angle = math.radians(turn) * rng.uniform(-1, 1)
     scale = zoom ** rng.uniform(-1, 1)
     matrix = scale * np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
@@ -72,7 +69,7 @@ def _moved(points: NDArray, matrix: NDArray, move: NDArray, height: int, width: 
 
 
 def _warp(picture: NDArray, matrix: NDArray, move: NDArray) -> NDArray:
-    """Return the picture (H, W) or (H, W, C), so that what was at a point is where `_moved` says."""
+    """Return the picture (H, W) or (H, W, C) warped so that each point lies where `_moved` puts it."""
     from scipy.ndimage import affine_transform
 
     height, width = picture.shape[:2]
