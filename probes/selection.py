@@ -1,6 +1,10 @@
-"""Choose hyper-parameters, features or layers on held-out parts of train; test is scored once, later."""
+"""Choice of hyper-parameters, feature specs or layers on held-out parts of train; test is scored once, later.
 
-from collections.abc import Mapping, Sequence
+`select` compares candidates that are all in memory; `rank_features` ranks many features of one network that are read
+one after the other.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,14 +19,15 @@ from .classifiers.linear import LinearProbe
 from .classifiers.scalings import SCALINGS, Components, scaling
 from .classifiers.svm import RBFSVM
 from .splits import folds
+from .stats import Groups, Interval, bootstrap
 
 Candidate = tuple[BaseEstimator, NDArray[np.floating]]
-"""An unfitted estimator and the features of all of train (n, d) that it is to read."""
+"""Unfitted estimator, and the features of all of train (n, d) that it reads."""
 
 
 @dataclass(frozen=True)
 class Selection:
-    """The chosen candidate, its held-out accuracy in 0..1, and that of every candidate."""
+    """Chosen candidate, its held-out accuracy in 0..1, and that of every candidate."""
 
     name: str
     score: float
@@ -30,20 +35,36 @@ class Selection:
 
 
 @dataclass(frozen=True)
-class Nested:
-    """Whether each image was classified right, bool (n,), the fold it was in, and the choice made for each fold."""
+class Ranking:
+    """Result of `rank_features`. right: by feature, whether each held-out image of train was classified right (n,)."""
 
-    right: NDArray[np.bool_]
-    folds: NDArray[np.intp]
-    chosen: tuple[str, ...]
+    right: dict[str, NDArray[np.bool_]]
+
+    @property
+    def scores(self) -> dict[str, float]:
+        """Held-out accuracy of each feature, in 0..1."""
+        return {name: float(right.mean()) for name, right in self.right.items()}
+
+    @property
+    def best(self) -> str:
+        """Feature with the highest score, the first of equals: list the cheapest first."""
+        return max(self.scores, key=self.scores.__getitem__)
+
+    def intervals(self, groups: Groups = None, draws: int = 2000, seed: int = 0) -> dict[str, Interval]:
+        """Return the scores with 95 % intervals over groups, then images.
+
+        Each interval is that of one feature by itself. The best of many looks better on train than it is, so report its
+        score on test.
+        """
+        return {name: bootstrap(right, groups, draws, seed) for name, right in self.right.items()}
 
 
 def select(candidates: Mapping[str, Candidate], labels: ArrayLike, held_out: ArrayLike) -> Selection:
-    """Fit each candidate on the train images that are not `held_out`, score it on those that are.
+    """Fit each candidate on the images of train that are not `held_out` and score it on those that are.
 
-    labels: (n,) for all of train. held_out: booleans (n,), see `hold_out`, or the number of the fold each image is in,
-    see `folds`; then every fold is held out in turn and all images count alike. Keep images of one group together.
-    Equal scores: the first candidate wins, so list the simplest first. The estimators stay unfitted.
+    labels: (n,) for all of train. held_out: bool (n,), see `hold_out`, or fold numbers (n,), see `folds`; every fold is
+    then held out in turn and all images count alike. Keep images of one group together. The first of equal candidates
+    wins, so list the simplest first. The estimators stay unfitted.
     """
     y = _rows(candidates, labels)
     masks = _masks(held_out, len(y))
@@ -59,34 +80,39 @@ def refit(candidates: Mapping[str, Candidate], name: str, labels: ArrayLike) -> 
     return clone(estimator).fit(x, y)
 
 
-def nested(
-    candidates: Mapping[str, Candidate],
-    labels: ArrayLike,
-    groups: ArrayLike | None = None,
-    outer: int = 5,
-    inner: int = 5,
-    seed: int = 0,
-) -> Nested:
-    """Score every image once where there is no test set: each of `outer` folds is predicted by the candidate that
-    `inner` folds of the other images chose (Varma & Simon 2006)."""
-    y = _rows(candidates, labels)
-    whose = None if groups is None else np.asarray(groups)
-    fold = folds(y, whose, outer, seed)
-    right, chosen = np.zeros(len(y), dtype=bool), []
-    for mask in _masks(fold, len(y)):
-        train = {name: (estimator, x[~mask]) for name, (estimator, x) in candidates.items()}
-        within = folds(y[~mask], None if whose is None else whose[~mask], inner, seed)
-        best = select(train, y[~mask], within).name
-        right[mask] = refit(train, best, y[~mask]).predict(candidates[best][1][mask]) == y[mask]
-        chosen.append(best)
-    return Nested(right, fold, tuple(chosen))
-
-
 def strongest(selections: Mapping[str, Selection]) -> str:
-    """Return the baseline to beat: the one that did best on held-out images of train, the first of equals."""
+    """Return the strongest baseline: the one with the best score on held-out images of train, the first of equals."""
     if not selections:
         raise ValueError("selections are empty, expected one or more; select each baseline on train first.")
     return max(selections, key=lambda name: selections[name].score)
+
+
+def rank_features(
+    features: Iterable[tuple[str, NDArray[np.floating]]],
+    labels: ArrayLike,
+    probes: Iterable[BaseEstimator],
+    groups: ArrayLike | None = None,
+    count: int = 5,
+    seed: int = 0,
+    tick: Callable[[], object] = lambda: None,
+) -> Ranking:
+    """Return the ranking of features by held-out accuracy: each image of train is predicted from the other folds.
+
+    features: names and arrays (n, d) over all of train, taken one after the other, so they need not fit into memory
+    together. probes: unfitted estimators; each feature keeps the one that is best for it. groups, count, seed: of
+    `folds`. tick: called after each feature, for a progress bar.
+    """
+    y, probes = np.asarray(labels), list(probes)
+    fold = folds(y, groups, count, seed)
+    right = {}
+    for name, x in features:
+        check_finite(x, name)
+        tried = [_held_out_right(probe, x, y, fold) for probe in probes]
+        right[name] = max(tried, key=np.mean)
+        tick()
+    if not right:
+        raise ValueError("features are empty, expected one or more; name a feature spec.")
+    return Ranking(right)
 
 
 def cross(features: Mapping[str, NDArray[np.floating]], space: Mapping[str, BaseEstimator]) -> dict[str, Candidate]:
@@ -99,7 +125,7 @@ def linear_space(
     Cs: Sequence[float] = (0.001, 0.01, 0.1, 1, 10),
     pcas: Sequence[int | None] = (None,),
 ) -> dict[str, BaseEstimator]:
-    """Linear probes, the strongest penalty first. pcas: after scaling, how many components are kept; None is all."""
+    """Return linear probes, the strongest penalty first. pcas: components kept after scaling, None keeps all."""
     return {f"linear {_name(s, p)} C={C:g}": _after(s, p, LinearProbe(C=C)) for s in scalings for p in pcas for C in Cs}
 
 
@@ -109,7 +135,7 @@ def knn_space(
     scalings: Sequence[str] = ("none", "standard", "whitened"),
     pcas: Sequence[int | None] = (None,),
 ) -> dict[str, BaseEstimator]:
-    """Nearest-neighbour classifiers, `pcas` as in `linear_space`."""
+    """Return nearest-neighbour classifiers, `pcas` as in `linear_space`."""
     return {
         f"knn {m} {_name(s, p)} k={k}": _after(s, p, KNN(k=k, metric=m))
         for m in metrics
@@ -125,7 +151,7 @@ def svm_space(
     relative_gammas: Sequence[float] = (0.25, 1, 4),
     pcas: Sequence[int | None] = (None,),
 ) -> dict[str, BaseEstimator]:
-    """Gaussian support vector machines, the smoothest first, `pcas` as in `linear_space`."""
+    """Return Gaussian support vector machines, the smoothest first, `pcas` as in `linear_space`."""
     return {
         f"svm {_name(s, p)} C={C:g} relative_gamma={g:g}": _after(s, p, RBFSVM(C=C, relative_gamma=g))
         for s in scalings
@@ -142,7 +168,7 @@ def _name(scaling_name: str, pca: int | None) -> str:
 def _after(scaling_name: str, pca: int | None, estimator: BaseEstimator) -> BaseEstimator:
     if pca is None:
         return make_pipeline(scaling(scaling_name), estimator)
-    if scaling_name == "whitened":  # of components that all vary alike none are the first
+    if scaling_name == "whitened":  # after whitening no component is the first, so it has to keep `pca` itself
         return make_pipeline(Components(pca, whiten=True), estimator)
     return make_pipeline(scaling(scaling_name), Components(pca), estimator)
 
@@ -150,13 +176,13 @@ def _after(scaling_name: str, pca: int | None, estimator: BaseEstimator) -> Base
 def _accuracy(
     estimator: BaseEstimator, x: NDArray[np.floating], y: NDArray[Any], masks: Sequence[NDArray[np.bool_]]
 ) -> float:
-    """Share of held-out images that are classified right, each by a fit on the images outside its mask."""
+    """Return the share of held-out images that are classified right, each by a fit on the images outside its mask."""
     right = [clone(estimator).fit(x[~m], y[~m]).score(x[m], y[m]) * m.sum() for m in masks]
     return float(sum(right) / sum(m.sum() for m in masks))
 
 
 def _masks(held_out: ArrayLike, n: int) -> list[NDArray[np.bool_]]:
-    """What is held out, bool (n,), for one part or one fold after the other."""
+    """Return the masks of held-out images, bool (n,): one, or one per fold."""
     mask = np.asarray(held_out)
     if mask.shape != (n,) or mask.dtype.kind not in "bui":
         raise ValueError(
@@ -179,6 +205,16 @@ def _rows(candidates: Mapping[str, Candidate], labels: ArrayLike) -> NDArray[Any
         if len(x) != len(y):
             raise ValueError(f"candidate {name!r} has {len(x)} rows for {len(y)} labels; give all of train.")
     for x in {id(x): x for _, x in candidates.values()}.values():
-        if x.ndim == 2:  # not images, which an estimator may read as well
+        if x.ndim == 2:  # an estimator may read images too, which are not checked
             check_finite(x)
     return y
+
+
+def _held_out_right(
+    probe: BaseEstimator, x: NDArray[np.floating], y: NDArray[Any], fold: NDArray[np.intp]
+) -> NDArray[np.bool_]:
+    right = np.zeros(len(y), dtype=bool)
+    for number in range(fold.max() + 1):
+        held = fold == number
+        right[held] = clone(probe).fit(x[~held], y[~held]).predict(x[held]) == y[held]
+    return right

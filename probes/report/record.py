@@ -168,16 +168,6 @@ class Comparison:
     claim: Claim
 
 
-def load_all(directory: str | Path) -> list[Record]:
-    """Return the records of a directory in the order of results.csv, without any whose replacement was interrupted."""
-    path = Path(directory) / RESULTS
-    if not path.exists():
-        raise FileNotFoundError(f"there is no {RESULTS} in {directory}; give the folder that a probe wrote.")
-    with path.open(encoding="utf-8", newline="") as file:
-        files = [path.with_name(row["record"]) for row in csv.DictReader(file)]
-    return [Record.load(file) for file in files if file.exists()]
-
-
 def strongest_baseline(records: Sequence[Record], metric: str) -> Record | None:
     """Return the baseline of one task that was best on held-out images of train, or, where nothing is held out
     (retrieval, clusters), the one with the highest score, which is the hardest to beat. The first of equals."""

@@ -1,9 +1,8 @@
-"""Clusters of features without labels, and how well they agree with labels."""
+"""Clustering of features without labels, and its accuracy against labels."""
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import linear_sum_assignment
-from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 from sklearn.metrics.cluster import contingency_matrix
 
 from randfeat.utils.faiss import faiss
@@ -17,16 +16,16 @@ def kmeans(
 ) -> NDArray[np.int64]:
     """Return the cluster (n,) in 0..clusters-1 of each row of `x` (n, d), by k-means over all rows (faiss).
 
-    spherical: rows and centroids have norm 1, and the nearest centroid is that of the largest cosine.
-    redos: random starts, of which the one with the lowest loss is kept. The same arguments give the same clusters.
-    Where fewer than `clusters` rows differ, some clusters stay empty.
+    spherical: rows and centroids have norm 1, so the nearest centroid has the largest cosine. redos: random starts, of
+    which the one with the lowest loss is kept. The same arguments give the same clusters. If fewer than `clusters` rows
+    differ, some clusters stay empty.
     """
     rows = as_matrix(x)
     if not 1 <= clusters <= len(rows):
         raise ValueError(f"clusters={clusters} for {len(rows)} images: expected from 1 to one per image.")
     if redos < 1 or iterations < 1:
         raise ValueError(f"redos={redos}, iterations={iterations}: expected one or more of each.")
-    # around the mean, where float32 cancels least
+    # around the mean, where float32 loses least to cancellation
     placed = unit(rows) if spherical else rows - rows.mean(axis=0, dtype=np.float64).astype(rows.dtype)
     points = np.ascontiguousarray(placed, dtype=np.float32)
     model = faiss.Kmeans(
@@ -36,43 +35,25 @@ def kmeans(
         nredo=redos,
         seed=seed,
         spherical=spherical,
-        min_points_per_centroid=1,  # no warning
-        max_points_per_centroid=len(points),  # no sampling
+        min_points_per_centroid=1,  # faiss warns of small clusters by default
+        max_points_per_centroid=len(points),  # faiss samples large data by default
     )
     model.train(points)
     return model.assign(points)[1]
 
 
-def cluster_scores(labels: ArrayLike, clusters: ArrayLike) -> dict[str, float]:
-    """How well `clusters` (n,) agree with `labels` (n,), each of any number and any names.
-
-    "nmi": mutual information over the arithmetic mean of the two entropies, in 0..1. "ari": adjusted Rand index, 0 on
-    average for random clusters and 1 for equal partitions. "accuracy": share of the images in `well_clustered`.
-    """
-    y, found = _partitions(labels, clusters)
-    return {
-        "nmi": float(normalized_mutual_info_score(y, found)),
-        "ari": float(adjusted_rand_score(y, found)),
-        "accuracy": float(well_clustered(y, found).mean()),
-    }
-
-
 def well_clustered(labels: ArrayLike, clusters: ArrayLike) -> NDArray[np.bool_]:
-    """Return whether each image's cluster stands for its label (n,), when each cluster stands for one label at most.
+    """Return whether each image's cluster is matched to its label (n,), with one label per cluster at most.
 
-    Of all such matchings of clusters with labels it is the one with the most hits (Kuhn 1955). With more clusters than
-    labels some stand for none, and their images count as wrong.
+    The matching of clusters to labels is the one with the most hits (Kuhn 1955). With more clusters than labels some
+    are matched to none, and their images count as wrong.
     """
-    y, found = _partitions(labels, clusters)
+    y = as_labels(labels, len(np.asarray(labels)))
+    two_or_more_classes(y)
+    found = as_labels(clusters, len(y), "clusters")
     _, codes = np.unique(y, return_inverse=True)
     _, places = np.unique(found, return_inverse=True)
     rows, columns = linear_sum_assignment(contingency_matrix(codes, places), maximize=True)
     label_of = np.full(places.max() + 1, -1)
     label_of[columns] = rows
     return label_of[places] == codes
-
-
-def _partitions(labels: ArrayLike, clusters: ArrayLike) -> tuple[NDArray, NDArray]:
-    y = as_labels(labels, len(np.asarray(labels)))
-    two_or_more_classes(y)
-    return y, as_labels(clusters, len(y), "clusters")

@@ -7,8 +7,9 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 import pytest
-from randfeat.probes import FeatureSet, Labelled, Protocol, evaluate, load_all
+from randfeat.probes import FeatureSet, Labelled, Protocol, evaluate
 from randfeat.probes.tasks.classification import FITTING, MEASURES
+from records import load_all
 
 from randfeat import cli
 from randfeat.features import store

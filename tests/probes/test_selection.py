@@ -5,11 +5,12 @@ from randfeat.probes import (
     Components,
     LinearProbe,
     Selection,
+    bootstrap,
     cross,
     folds,
     knn_space,
     linear_space,
-    nested,
+    rank_features,
     refit,
     scaling,
     select,
@@ -127,32 +128,6 @@ def test_folds_that_are_one_are_refused(rows):
         select({"knn": (KNN(), x)}, y, np.zeros(10, dtype=int))
 
 
-def test_nested_predictions_come_from_fits_and_choices_that_never_saw_the_image():
-    rng = np.random.default_rng(0)
-    y = np.arange(90) % 3
-    x = {"noise": rng.normal(size=(90, 5)), "signal": np.eye(3)[y] + rng.normal(0, 0.4, size=(90, 3))}
-    candidates = cross(x, knn_space(ks=(1, 5), metrics=("cosine",), scalings=("none",)))
-    result = nested(candidates, y, outer=4, inner=3, seed=1)
-    assert len(result.chosen) == 4
-    for i, name in enumerate(result.chosen):
-        mask = result.folds == i
-        estimator, features = candidates[name]
-        train = {n: (e, f[~mask]) for n, (e, f) in candidates.items()}
-        assert name == select(train, y[~mask], folds(y[~mask], None, 3, 1)).name
-        predicted = clone(estimator).fit(features[~mask], y[~mask]).predict(features[mask])
-        assert (result.right[mask] == (predicted == y[mask])).all()
-    assert result.right.mean() > 0.7
-
-
-def test_nested_keeps_groups_together():
-    SEEN.clear()
-    groups = np.repeat(list("abcdef"), 4)
-    x, y = np.arange(24.0)[:, None], np.arange(24) % 2
-    nested({"zero": (Spy(0), x), "one": (Spy(1), x)}, y, groups, outer=3, inner=2)
-    assert len(SEEN) == 3 * (2 * 2 + 1)
-    assert all(len(rows) == sum(4 for g in set(groups[list(rows)])) for rows in SEEN)
-
-
 def test_the_strongest_baseline_is_the_best_on_train():
     scores = {"pixels": 0.5, "hog": 0.7, "pca": 0.7}
     assert strongest({name: Selection("knn", s, {}) for name, s in scores.items()}) == "hog"
@@ -214,3 +189,59 @@ def test_odd_data_work():
         assert 0 <= select(cross({"f": x}, space), y, folds(y, count=3)).score <= 1
     y[0] = "c"
     assert select({"knn": (KNN(), x)}, y, np.arange(12) < 4).score < 1
+
+
+def two_features(n=120, seed=0):
+    rng = np.random.default_rng(seed)
+    labels = np.arange(n) % 3
+    good = rng.standard_normal((n, 6)).astype(np.float32)
+    good[:, :3] += 2 * np.eye(3, dtype=np.float32)[labels]
+    return {"weak": good + 2 * rng.standard_normal((n, 6)).astype(np.float32), "good": good}, labels
+
+
+def test_every_image_is_scored_once_by_a_probe_that_has_not_seen_its_fold():
+    features, labels = two_features()
+    groups = np.arange(len(labels)) // 10
+    ranking = rank_features(features.items(), labels, [KNN(3)], groups, count=4, seed=1)
+    fold = folds(labels, groups, 4, 1)
+    for name, x in features.items():
+        for image in range(len(labels)):
+            others = fold != fold[image]
+            guess = clone(KNN(3)).fit(x[others], labels[others]).predict(x[image : image + 1])
+            assert ranking.right[name][image] == (guess[0] == labels[image])
+    assert ranking.best == "good"
+    assert ranking.scores["good"] == ranking.right["good"].mean() > ranking.scores["weak"]
+    assert ranking.intervals(groups, 200, 3)["weak"] == bootstrap(ranking.right["weak"], groups, 200, 3)
+
+
+def test_of_several_probes_each_feature_has_its_best():
+    features, labels = two_features()
+    probes = [LinearProbe(1e-6), LinearProbe(1.0)]
+    one_by_one = [rank_features(features.items(), labels, [probe]).scores for probe in probes]
+    both = rank_features(features.items(), labels, probes).scores
+    assert both == {name: max(scores[name] for scores in one_by_one) for name in features}
+
+
+def test_features_are_taken_one_after_the_other():
+    features, labels = two_features()
+    log = []
+
+    def each():
+        for name, x in features.items():
+            log.append(name)
+            yield name, x
+
+    rank_features(each(), labels, [KNN(1)], tick=lambda: log.append("done"))
+    assert log == ["weak", "done", "good", "done"]
+
+
+def test_of_equal_features_the_first_is_best_and_odd_ones_are_refused():
+    features, labels = two_features()
+    same = [("b", features["good"]), ("a", features["good"])]
+    assert rank_features(same, labels, [KNN(1)]).best == "b"
+    with pytest.raises(ValueError, match="features are empty"):
+        rank_features([], labels, [KNN(1)])
+    broken = features["good"].copy()
+    broken[7, 0] = np.nan
+    with pytest.raises(ValueError, match="broken hold NaN or infinity in 1 of 120 rows"):
+        rank_features([("broken", broken)], labels, [KNN(1)])
