@@ -92,7 +92,15 @@ def by_command(data, task, folder):
         table = pa.table([own.paths.tolist(), codes.tolist()], store.ROW_SCHEMA)
         store.write(folder / name, record, table, [x.shape[1:]], [arrays.blocks(x)], [])
     given = ["--train", folder / "train", "--test", folder / "test", "-o", folder / "out"]
-    options = ["--draws", 50, "--shots", SHOTS, "--device", "cpu", *([] if searched(data, task) else ["--no-search"])]
+    options = [
+        "--resamples",
+        50,
+        "--shots",
+        SHOTS,
+        "--device",
+        "cpu",
+        *([] if searched(data, task) else ["--no-search"]),
+    ]
     code = cli.main([str(word) for word in ("probe", task, *given, *options)])
     records = [record for record in load_all(folder / "out") if not record.is_baseline] if code == 0 else []
     return code, records
@@ -182,7 +190,7 @@ def test_a_part_without_images_is_an_error_where_it_is_read(task):
 
 def test_all_images_may_be_test_where_nothing_is_fitted(tmp_path, capsys):
     by_command(both("knn"), "knn", tmp_path)
-    share = ["-o", str(tmp_path / "all"), "--test-share", "0", "--draws", "50", "--device", "cpu"]
+    share = ["-o", str(tmp_path / "all"), "--test-share", "0", "--resamples", "50", "--device", "cpu"]
     assert cli.main(["probe", "retrieval", str(tmp_path / "train"), *share]) == 0
     assert cli.main(["probe", "knn", str(tmp_path / "train"), *share]) == 1
     assert "--test-share 0 leaves no train images, which knn needs" in capsys.readouterr().err

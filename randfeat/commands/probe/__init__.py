@@ -1,9 +1,9 @@
 """Measure features: choose on held-out images of train, score test once, and leave a record.
 
-What is measured is a feature store that `randfeat extract` wrote, or MODEL and DATA, which are read into a store below
-DIR first; the same MODEL, reading and DATA are read once only. MODEL is what randfeat.load takes, timm:NAME or
-timm:NAME@CHECKPOINT (timm:NAME?img_size=224,crop_pct=0.875 at another size than timm's), or random:MODEL, the same
-network with random weights.
+The features are those of a store that `randfeat extract` wrote, or of MODEL on the images of DATA, extracted into a
+store below DIR first; the same MODEL, feature spec and DATA are extracted once only. MODEL is what randfeat.load takes,
+timm:NAME or timm:NAME@CHECKPOINT (timm:NAME?img_size=224,crop_pct=0.875 at another size than timm's), or random:MODEL,
+the same network with random weights.
 
   randfeat probe knn STORE -o DIR                           one store, a share of it is test
   randfeat probe knn --train STORE --test STORE -o DIR      two stores
@@ -37,50 +37,88 @@ calibrations, where ImageNet lies in `imagenet`: each should give the published 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from importlib import import_module
+from typing import NamedTuple
 
-HOW_TO_RESUME = "Run the same command again: features that are read already are kept."
+from . import options
 
-# PROBE -> the module here that has its arguments and runs it, and what it does
+HOW_TO_RESUME = "Run the same command again: features that were extracted are kept."
+
+
+class Probe(NamedTuple):
+    """One probe of the command. module: the one here that runs it, imported after the arguments are read."""
+
+    module: str
+    add_arguments: Callable[[argparse.ArgumentParser, str], None]
+    summary: str
+
+
 PROBES = {
-    "knn": (
-        "tasks",
+    "knn": Probe(
+        "classify",
+        options.add_classify,
         "nearest neighbours: k = 20 as DINO has it, fixed in advance, and k, metric, scaling chosen on train",
     ),
-    "linear": ("tasks", "logistic regression with C, scaling and components chosen on train, or a published recipe"),
-    "attentive": ("tasks", "AIM's attentive head on dense features (pool none)"),
-    "fewshot": ("tasks", "logistic regression on a few images of each class, drawn many times"),
-    "retrieval": ("tasks", "each test image among the others: MAP@R, P@1, Recall@k, R-precision, mAP"),
-    "cluster": ("tasks", "spherical k-means: accuracy, NMI, adjusted Rand index"),
-    "correspondence": ("correspondence", "PCK on image pairs with the layout of SPair-71k (pool none)"),
-    "segmentation": (
+    "linear": Probe(
+        "classify",
+        options.add_classify,
+        "logistic regression with C, scaling and components chosen on train, or a published recipe",
+    ),
+    "attentive": Probe("classify", options.add_classify, "AIM's attentive head on dense features (pool none)"),
+    "fewshot": Probe(
+        "classify", options.add_classify, "logistic regression on a few images of each class, drawn many times"
+    ),
+    "retrieval": Probe(
+        "classify",
+        options.add_classify,
+        "each test image among the others: MAP@R, P@1, Recall@k, R-precision, mAP",
+    ),
+    "cluster": Probe("classify", options.add_classify, "spherical k-means: accuracy, NMI, adjusted Rand index"),
+    "correspondence": Probe(
+        "correspondence", options.add_correspondence, "PCK on image pairs with the layout of SPair-71k (pool none)"
+    ),
+    "segmentation": Probe(
         "segmentation",
+        options.add_segmentation,
         "mIoU of a linear layer on dense features, in layouts like Pascal VOC's and ADE20K's",
     ),
-    "likelihood": (
+    "likelihood": Probe(
         "likelihood",
+        options.add_likelihood,
         "no training: the class that makes an image likeliest, for models with labels; beside k-NN and linear",
     ),
-    "all": ("tasks", "knn, linear, fewshot, retrieval and cluster, in one table each"),
-    "sweep": ("sweep", "one model read in many ways: order x context x stream x layer x pool, ranked on train"),
-    "compare": ("compare", "several models and stores on the same images: one table, paired differences"),
+    "all": Probe("classify", options.add_classify, "knn, linear, fewshot, retrieval and cluster, in one table each"),
+    "sweep": Probe(
+        "sweep",
+        options.add_sweep,
+        "all feature specs of one model: order x context x stream x layer x pool, ranked on train",
+    ),
+    "compare": Probe(
+        "classify",
+        options.add_compare,
+        "several models and stores on the same images: one table, paired differences",
+    ),
 }
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add a subparser for each probe."""
     probes = parser.add_subparsers(dest="probe", metavar="PROBE", required=True)
-    for name, (module, summary) in PROBES.items():
+    for name, probe in PROBES.items():
         formatter = argparse.RawDescriptionHelpFormatter
-        sub = probes.add_parser(name, help=summary, description=f"{name}: {summary}", formatter_class=formatter)
+        description = f"{name}: {probe.summary}"
+        sub = probes.add_parser(name, help=probe.summary, description=description, formatter_class=formatter)
         sub.add_argument(
             "--debug", action="store_true", default=argparse.SUPPRESS, help="show the traceback of an error"
         )
         sub.set_defaults(parser=sub)
-        import_module(f".{module}", __package__).add_arguments(sub, name)
+        probe.add_arguments(sub, name)
 
 
 def run(args: argparse.Namespace) -> int | None:
+    """Run one probe; its module has `run(args)`."""
     from randfeat.utils import progress
 
     with progress.warnings_as_lines():
-        return import_module(f".{PROBES[args.probe][0]}", __package__).run(args)
+        return import_module(f".{PROBES[args.probe].module}", __package__).run(args)

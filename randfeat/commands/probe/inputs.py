@@ -1,4 +1,4 @@
-"""What is measured: models and stores, read on the same images, cut into train and test."""
+"""Inputs of a probe: models and stores with features of the same images, and the images of train and of test."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ import numpy as np
 import torch
 
 from randfeat import models
-from randfeat.data.sources import Source, TokenSource, open_source
-from randfeat.data.sources import table as tables
-from randfeat.features.encoder import TIMM, Encoder, PipelineEncoder, open_encoder
+from randfeat.data.sources import Source, TokenSource, open_source, table
+from randfeat.features.encoder import TIMM, Encoder
 from randfeat.features.extract import extract
+from randfeat.features.generator_encoder import GeneratorEncoder
+from randfeat.features.opening import open_encoder
 from randfeat.features.store import META, FeatureStore
 from randfeat.pipeline.pipeline import Pipeline
 from randfeat.probes import FeatureSet, Labelled, hold_out
@@ -25,14 +26,17 @@ from randfeat.utils import devices, resume
 from randfeat.weights.loading import load
 
 RANDOM = "random:"
-SHARE = 0.3
+TEST_SHARE = 0.3
 Sources = Sequence["Source | TokenSource"]
 
 
 @dataclass(frozen=True, eq=False)
-class Contender:
-    """One model or store. stores: of train and of test, or one of both. specs: those that are measured. encoder: of a
-    model."""
+class ProbedModel:
+    """A model or stored features.
+
+    text: as the user gave it. stores: of train and of test, or one of both. specs: the feature specs that are measured.
+    encoder: None where only features are stored.
+    """
 
     text: str
     stores: tuple[FeatureStore, ...]
@@ -40,8 +44,8 @@ class Contender:
     encoder: Encoder | None = None
 
     @property
-    def short(self) -> str:
-        """A name for tables, without folders."""
+    def short_name(self) -> str:
+        """Name for tables, without folders."""
         parts = re.split(r"(random:|timm:|@|,)", self.text)
         return "".join(PurePosixPath(part).name if part else "" for part in parts)
 
@@ -61,7 +65,7 @@ class Part:
         return len(self.paths)
 
 
-# data ---------------------------------------------------------------------------------------------------------------
+# images -------------------------------------------------------------------------------------------------------------
 
 
 def open_data(data: str, split: Sequence[str] | None, labels: Path | None, label_column: str | None = None) -> Sources:
@@ -73,71 +77,121 @@ def open_data(data: str, split: Sequence[str] | None, labels: Path | None, label
 
 
 def _parts(data: str) -> dict[str | None, Source | TokenSource]:
-    """Its parts by name, None for the whole."""
+    """Return the sources of train and of test by the names of these parts, or one source under None."""
     try:
         train = open_source(data, "train")
-    except ValueError:  # it has no splits, or is none: which is said then
+    except ValueError:  # DATA has no splits, or cannot be opened: then the next call raises
         return {None: open_source(data)}
     for part in ("test", "val"):
         try:
             return {"train": train, part: open_source(data, part)}
         except ValueError:
             continue
-    return {None: open_source(data)}  # where train is all there is; else it says which parts there are
+    return {None: open_source(data)}  # DATA has train alone; with other parts beside it this raises and names them
 
 
-def groups_of(column: str, paths: Sequence[str], name: str) -> np.ndarray:
-    """Return the group of each image (n,). name: of the data that names them, a list where `column` is one of its
-    columns."""
+def part_of(rows: FeatureStore | Source | TokenSource, group: str | None, data: str | None = None) -> Part:
+    """Return the labelled images of a store or of a source.
+
+    group: `parent`, or a column of the table that `data` is, by default of the table that the images were read from.
+    """
+    labels = rows.labels
+    if labels is None:
+        name = _name(rows)
+        why = table.without_labels(name) or "give a folder for each class, or a list with labels"
+        raise ValueError(f"{name} has no labels: {why}")
+    codes = np.array([-1 if label is None else label for label in labels])
+    known = codes >= 0
+    named = codes[known] if rows.classes is None else np.array(rows.classes)[codes[known]]
+    paths = np.array(rows.paths)[known]
+    name = data if data is not None and Path(data).suffix.lower() in table.TABLES else _name(rows)
+    return Part(paths, named, None if group is None else _groups(group, paths.tolist(), name))
+
+
+def _groups(column: str, paths: Sequence[str], name: str) -> np.ndarray:
+    """Return the group of each image (n,). name: the table with the column, unless this is `parent`."""
     if column == "parent":
         return np.array([PurePosixPath(path).parent.as_posix() for path in paths])
-    if Path(name).suffix.lower() not in tables.TABLES or not Path(name).is_file():
+    if Path(name).suffix.lower() not in table.TABLES or not Path(name).is_file():
         raise ValueError(f"{name} is no table, so it has no column {column}: leave --group out, or choose parent")
-    group_of = tables.read_column(Path(name), column)
+    group_of = table.read_column(Path(name), column)
     if missing := [path for path in paths if group_of.get(path) is None]:
         raise ValueError(f"{name} has no {column} for {missing[0]}: expected one for every image")
     return np.array([str(group_of[path]) for path in paths])
 
 
+def _name(rows: FeatureStore | Source | TokenSource) -> str:
+    return rows.meta["source"]["name"] if isinstance(rows, FeatureStore) else rows.name
+
+
+def train_and_test(parts: Sequence[Part], share: float, seed: int) -> tuple[Part, Part]:
+    """Return train and test: two parts as they are; of one part, `share` of the images as test, no group in both.
+
+    share: 0 leaves train empty.
+    """
+    if len(parts) == 2:
+        return parts[0], parts[1]
+    everything = parts[0]
+    if share == 0:
+        return everything[np.zeros(len(everything), dtype=bool)], everything
+    test = hold_out(everything.labels, everything.groups, share, seed)
+    return everything[~test], everything[test]
+
+
 # features -----------------------------------------------------------------------------------------------------------
 
 
-def open_contender(
+def open_probed(
     text: str, sources: Sources, specs: Sequence[str], args: argparse.Namespace, dense: bool = False
-) -> Contender:
-    """Return a store, two (TRAIN,TEST), or a model whose features of all sources are read, unless they are there
-    already.
+) -> ProbedModel:
+    """Return a store, two (TRAIN,TEST), or a model whose features of all sources are extracted unless they are stored.
 
-    specs: none stands for all of a store, and for a model's own; dense: for those of every position.
+    specs: empty for all of a store, and for a model's default. dense: whether these are the dense ones.
     """
     if (stored := open_stored(text, specs, dense)) is not None:
         return stored
     if not sources:
         raise ValueError(f"{text} is no feature store: give DATA as well for a model to read")
     encoder = open_model(text, specs, devices.pick(args.device), getattr(torch, args.dtype), args.seed, dense)
-    return read_contender(text, encoder, sources, args)
+    return extract_probed(text, encoder, sources, args)
 
 
-def open_stored(text: str, specs: Sequence[str], dense: bool = False) -> Contender | None:
-    """Return a store, or two; None for a model. specs, dense: see `open_contender`."""
+def open_stored(text: str, specs: Sequence[str], dense: bool = False) -> ProbedModel | None:
+    """Return a store, or two; None where `text` names a model. specs, dense: see `open_probed`."""
     if stores := _stores(text):
         there = [spec for spec in stores[0].specs if all(spec in store.specs for store in stores)]
         wanted = [spec for spec in there if (spec in specs if specs else not dense or is_dense(spec))]
         if not wanted:
             asked = " or ".join(specs) or ("of every position" if dense else "that both stores have")
             raise ValueError(f"{text} holds no feature {asked}: there is {', '.join(stores[0].specs)}")
-        return Contender(text, tuple(stores), tuple(wanted))
+        return ProbedModel(text, tuple(stores), tuple(wanted))
     return None
 
 
-def read_contender(text: str, encoder: Encoder, sources: Sources, args: argparse.Namespace) -> Contender:
-    """Return a model whose features of all sources are read, unless they are there already."""
+def _stores(text: str) -> list[FeatureStore]:
+    folders = [Path(text)] if Path(text).exists() else [Path(part) for part in text.split(",")]
+    begun = [(one / META).is_file() or resume.is_unfinished(one) for one in folders]
+    return [FeatureStore.open(one) for one in folders] if all(begun) and len(folders) < 3 else []
+
+
+def extract_probed(text: str, encoder: Encoder, sources: Sources, args: argparse.Namespace) -> ProbedModel:
+    """Return a model whose features of all sources are extracted, unless they are stored already."""
     folder = args.stores or args.out / "stores"
-    return Contender(text, tuple(_read(encoder, source, folder, args) for source in sources), encoder.specs, encoder)
+    return ProbedModel(
+        text, tuple(_extract(encoder, source, folder, args) for source in sources), encoder.specs, encoder
+    )
 
 
-def fresh_of(text: str) -> str:
-    """Return the same network with random weights, by name."""
+def _extract(encoder: Encoder, source: Source | TokenSource, folder: Path, args: argparse.Namespace) -> FeatureStore:
+    """Return the features of a source, in a folder whose name follows from everything that decides them."""
+    decides = json.dumps([encoder.record(), source.fingerprint()], sort_keys=True)
+    slug = re.sub(r"[^A-Za-z0-9._-]+", "-", encoder.name)[-60:].strip("-.")
+    directory = folder / f"{slug}-{hashlib.sha256(decides.encode()).hexdigest()[:16]}"
+    return extract(encoder, source, directory, args.batch_size, args.workers)
+
+
+def random_name(text: str) -> str:
+    """Return the name of the same network with random weights."""
     if text.startswith(RANDOM):
         return text
     return RANDOM + (text.partition("@")[0] if text.startswith(TIMM) else text)
@@ -151,8 +205,10 @@ def open_model(
     seed: int = 0,
     dense: bool = False,
 ) -> Encoder:
-    """Return an encoder of MODEL; specs of the other kind (of timm's models, or of ours) are left aside. dense: see
-    `open_contender`."""
+    """Return an encoder of MODEL. dense: see `open_probed`.
+
+    specs: those of the other kind of model (of timm, or of randfeat) are ignored. seed: of random weights.
+    """
     own = [spec for spec in specs if _is_of_timm(spec) == text.removeprefix(RANDOM).startswith(TIMM)]
     encoder = _open(text, own, device, dtype, seed)
     return encoder.dense() if dense and not own else encoder
@@ -173,74 +229,7 @@ def _open(text: str, own: Sequence[str], device: torch.device, dtype: torch.dtyp
         trained = load(plain, device=device, dtype=dtype)
         config = trained.generator.config
         fresh = models.create(models.name_of(trained.generator), **config).to(device, dtype)
-        return PipelineEncoder(Pipeline(trained.tokenizer, fresh), own, text)
-
-
-def feature_set(contender: Contender, train: Part, test: Part, name: str, baseline: bool = False) -> FeatureSet:
-    """Its features of the images of train and of test."""
-    stores = contender.stores
-    ends = [features_of(store, contender.specs, part) for store, part in ((stores[0], train), (stores[-1], test))]
-    parts = [Labelled(x, part.labels, part.paths, part.groups) for x, part in zip(ends, (train, test), strict=True)]
-    own = {store.directory: store for store in stores}.values()
-    prints = {
-        "features": " ".join(store.fingerprint(spec) for store in own for spec in contender.specs),
-        "data": " ".join(store.meta["source"]["fingerprint"] for store in own),
-    }
-    return FeatureSet(name, *parts, baseline, prints)
-
-
-def names(contenders: Sequence[Contender]) -> list[str]:
-    """Return one name for each: the short one, with the reading if there is but one, unless two would be called the
-    same."""
-    shorts = [contender.short for contender in contenders]
-    plain = [c.short if shorts.count(c.short) == 1 else c.text for c in contenders]
-    specs = [contender.specs for contender in contenders]
-    return [f"{name} {own[0]}" if len(own) == 1 else name for name, own in zip(plain, specs, strict=True)]
-
-
-def part_of(rows: FeatureStore | Source | TokenSource, group: str | None, data: str | None = None) -> Part:
-    """Return the labelled images of a store or of a source. data: the table that has the groups, if it is not the one
-    that they were read from."""
-    labels = rows.labels
-    if labels is None:
-        name = _name(rows)
-        why = tables.without_labels(name) or "give a folder for each class, or a list with labels"
-        raise ValueError(f"{name} has no labels: {why}")
-    codes = np.array([-1 if label is None else label for label in labels])
-    known = codes >= 0
-    named = codes[known] if rows.classes is None else np.array(rows.classes)[codes[known]]
-    paths = np.array(rows.paths)[known]
-    name = data if data is not None and Path(data).suffix.lower() in tables.TABLES else _name(rows)
-    return Part(paths, named, None if group is None else groups_of(group, paths.tolist(), name))
-
-
-def divided(parts: Sequence[Part], share: float, seed: int) -> tuple[Part, Part]:
-    """Train and test: the two, or, of one, `share` of the images as test, no group in both; 0 leaves train empty."""
-    if len(parts) == 2:
-        return parts[0], parts[1]
-    whole = parts[0]
-    if share == 0:
-        return whole[np.zeros(len(whole), dtype=bool)], whole
-    test = hold_out(whole.labels, whole.groups, share, seed)
-    return whole[~test], whole[test]
-
-
-def _name(rows: FeatureStore | Source | TokenSource) -> str:
-    return rows.meta["source"]["name"] if isinstance(rows, FeatureStore) else rows.name
-
-
-def _stores(text: str) -> list[FeatureStore]:
-    folders = [Path(text)] if Path(text).exists() else [Path(part) for part in text.split(",")]
-    begun = [(one / META).is_file() or resume.is_unfinished(one) for one in folders]
-    return [FeatureStore.open(one) for one in folders] if all(begun) and len(folders) < 3 else []
-
-
-def _read(encoder: Encoder, source: Source | TokenSource, folder: Path, args: argparse.Namespace) -> FeatureStore:
-    """Return the features of a source, in a folder whose name follows from all that decides them."""
-    decides = json.dumps([encoder.record(), source.fingerprint()], sort_keys=True)
-    slug = re.sub(r"[^A-Za-z0-9._-]+", "-", encoder.name)[-60:].strip("-.")
-    directory = folder / f"{slug}-{hashlib.sha256(decides.encode()).hexdigest()[:16]}"
-    return extract(encoder, source, directory, args.batch_size, args.workers)
+        return GeneratorEncoder(Pipeline(trained.tokenizer, fresh), own, text)
 
 
 def _is_of_timm(spec: str) -> bool:
@@ -248,12 +237,28 @@ def _is_of_timm(spec: str) -> bool:
 
 
 def is_dense(spec: str) -> bool:
-    """Return whether it reads every position and not the image, ours or timm's."""
+    """Return whether a feature spec, of randfeat or of timm, gives a map instead of a vector."""
     return "none" in spec.split("/")
 
 
+def feature_set(model: ProbedModel, train: Part, test: Part, name: str, baseline: bool = False) -> FeatureSet:
+    """Return a model's features of the images of train and of test."""
+    stores = model.stores
+    ends = [features_of(store, model.specs, part) for store, part in ((stores[0], train), (stores[-1], test))]
+    parts = [Labelled(x, part.labels, part.paths, part.groups) for x, part in zip(ends, (train, test), strict=True)]
+    own = {store.directory: store for store in stores}.values()
+    prints = {
+        "features": " ".join(store.fingerprint(spec) for store in own for spec in model.specs),
+        "data": " ".join(store.meta["source"]["fingerprint"] for store in own),
+    }
+    return FeatureSet(name, *parts, baseline, prints)
+
+
 def features_of(store: FeatureStore, specs: Sequence[str], part: Part) -> dict[str, np.ndarray]:
-    """By reading, the rows of a store that are the images of a part; mapped from the disk where that is all of them."""
+    """Return by feature spec the rows of a store that are the images of a part.
+
+    Memory-mapped where these are all rows in their order.
+    """
     row_of = {path: row for row, path in enumerate(store.paths)}
     if missing := [path for path in part.paths.tolist() if path not in row_of]:
         raise ValueError(
@@ -261,5 +266,16 @@ def features_of(store: FeatureStore, specs: Sequence[str], part: Part) -> dict[s
             "of the same images together"
         )
     rows = np.array([row_of[path] for path in part.paths.tolist()], dtype=np.intp)
-    whole = len(rows) == len(store) and bool((rows == np.arange(len(rows))).all())
-    return {spec: store.as_numpy(spec) if whole else store.as_numpy(spec)[rows] for spec in specs}
+    complete = len(rows) == len(store) and bool((rows == np.arange(len(rows))).all())
+    return {spec: store.as_numpy(spec) if complete else store.as_numpy(spec)[rows] for spec in specs}
+
+
+def display_names(probed: Sequence[ProbedModel]) -> list[str]:
+    """Return one name for each model, with the feature spec if it has but one.
+
+    It is the short name, or the text where two short names are equal.
+    """
+    shorts = [model.short_name for model in probed]
+    plain = [m.short_name if shorts.count(m.short_name) == 1 else m.text for m in probed]
+    specs = [model.specs for model in probed]
+    return [f"{name} {own[0]}" if len(own) == 1 else name for name, own in zip(plain, specs, strict=True)]

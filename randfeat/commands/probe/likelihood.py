@@ -4,49 +4,111 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
+import time
+from collections.abc import Iterator
 
-from .options import EVERY, add_data, add_machine, add_protocol, add_specs
+import numpy as np
+import torch
+from PIL import Image
 
+from randfeat import weights
+from randfeat.data.sources import Source
+from randfeat.inference import likelihood, successive_halving
+from randfeat.inference.successive_halving import SuccessiveHalving
+from randfeat.pipeline.pipeline import Pipeline
+from randfeat.probes import FeatureSet, Labelled, Record, evaluate_likelihood
+from randfeat.utils import devices, progress
+from randfeat.weights.loading import load
 
-def add_arguments(parser: argparse.ArgumentParser, name: str) -> None:
-    parser.usage = "randfeat probe likelihood MODEL DATA [--orders K ...] [--race] -o DIR [options]"
-    parser.add_argument("model", metavar="MODEL", help="a model that was trained with labels")
-    parser.add_argument("data", metavar="DATA", help="images whose classes are called as the model's")
-    parser.add_argument(
-        "--orders",
-        nargs="+",
-        type=int,
-        default=[1, 4, 16],
-        metavar="K",
-        help="the orders that log p is averaged over (1 4 16). The largest number holds several "
-        "sets of a smaller one, whose score is their mean",
-    )
-    parser.add_argument(
-        "--race", action="store_true", help="read only the classes in front to the end: for many classes"
-    )
-    parser.add_argument(
-        "--beside",
-        nargs="*",
-        choices=EVERY,
-        default=["knn", "linear"],
-        metavar="TASK",
-        help=f"probes of the same model and images, of {', '.join(EVERY)} (knn linear)",
-    )
-    add_specs(parser)
-    add_data(parser)
-    add_protocol(parser)
-    add_machine(parser)
+from .inputs import Part, ProbedModel, open_data
+from .options import protocol
+from .tables import measure, split, write
 
 
 def run(args: argparse.Namespace) -> None:
-    from .zero_shot import measure_likelihood
+    """Classify the test images of DATA by likelihood, beside the probes of `--tasks`."""
+    _check(args)
+    device = devices.pick(args.device)
+    if args.device == "auto":
+        print(f"on {device}", file=sys.stderr)
+    model = load(args.model, device=device, dtype=getattr(torch, args.dtype))
+    sources = open_data(args.data, args.split, args.labels, args.label_column)
+    train, test = split(sources, args.data, args.tasks, args)
+    source = sources[-1]
+    if not isinstance(source, Source):
+        raise ValueError(f"{source.name} holds tokens, and a likelihood is measured on images: give those")
+    start = time.perf_counter()
+    predicted = predict(model, source, test, sorted(set(args.orders)), args)
+    ends = [Labelled({}, part.labels, part.paths, part.groups) for part in (train, test)]
+    prints = {"data": " ".join(one.fingerprint() for one in sources), "weights": weights.fingerprint(model.generator)}
+    one = FeatureSet(ProbedModel(args.model, (), ()).short_name, *ends, fingerprints=prints)
+    settings = {"orders": max(args.orders), "race": args.race, "classes of the model": model.generator.num_classes}
+    record: Record = evaluate_likelihood(one, predicted, protocol(args), settings, time.perf_counter() - start)
+    record.save(args.out)
+    if args.tasks:
+        measure([args.model], args.data, args.tasks, args, [record])
+    else:
+        write([record], args.out, args.data)
 
+
+def _check(args: argparse.Namespace) -> None:
     if args.online or args.recipe:
         raise ValueError("--online and --recipe are for `randfeat probe linear`: leave them out")
-    if args.baselines and not args.beside:
-        raise ValueError("--baselines are for the probes of --beside: name one")
+    if args.baselines and not args.tasks:
+        raise ValueError("--baselines are for the probes of --tasks: name one")
     if min(args.orders) < 1:
-        raise ValueError(f"a likelihood needs at least one order, got {min(args.orders)}")
+        raise ValueError(f"a likelihood needs at least one order, got {min(args.orders)}: give 1 or more")
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
         raise ValueError("likelihoods are measured in one process: leave torchrun out")
-    measure_likelihood(args)
+
+
+def predict(
+    model: Pipeline, source: Source, test: Part, counts: list[int], args: argparse.Namespace
+) -> dict[int, np.ndarray]:
+    """Return by number of orders the likeliest class of each image, by its name in the data: (runs, n)."""
+    names_of_data = class_names(model, test.labels)
+    row_of = {path: row for row, path in enumerate(source.paths)}
+    pictures: Iterator[Image.Image] = (source.read(row_of[path]) for path in test.paths.tolist())
+    tokens = torch.from_numpy(model.tokens(pictures, args.batch_size).astype(np.int64))
+    found: dict[int, list[np.ndarray]] = {count: [] for count in counts}
+    with progress.bar(len(tokens), "classifying", "image") as bar:
+        for batch in tokens.split(args.batch_size):
+            for count, columns in _columns(model, batch, counts, args).items():
+                found[count].append(names_of_data[columns])
+            bar.update(len(batch))
+    return {count: np.concatenate(parts, 1) for count, parts in found.items()}
+
+
+def _columns(
+    model: Pipeline, tokens: torch.Tensor, counts: list[int], args: argparse.Namespace
+) -> dict[int, np.ndarray]:
+    """Return by number of orders the index of the best class of each image: (runs, n)."""
+    if args.race:
+        won = {
+            k: successive_halving.race(model.packed(), tokens, None, k, SuccessiveHalving(), seed=args.seed)[1][:, 0]
+            for k in counts
+        }
+        return {count: columns.numpy()[None] for count, columns in won.items()}
+    each = likelihood.class_log_prob(model.packed(), tokens, None, max(counts), seed=args.seed)
+    best = {}
+    for count in counts:
+        runs = 1 if model.generator.raster_only else max(counts) // count
+        sets = each[..., : runs * count].unflatten(2, (runs, count)).mean(3)
+        best[count] = sets.argmax(1).T.numpy()
+    return best
+
+
+def class_names(model: Pipeline, labels: np.ndarray) -> np.ndarray:
+    """Return the data's name of each class of the model; the model's own name where the data has no such class."""
+    if not model.classes.count:
+        raise ValueError(
+            "this model was trained without labels and cannot classify by likelihood: give one trained with labels"
+        )
+    names = [model.classes.short(index) for index in range(model.generator.num_classes)]
+    for label in np.unique(labels).tolist():
+        try:
+            names[model.classes.index(label)] = str(label)
+        except ValueError as error:
+            raise ValueError(f"the class {label} of the data is none of the model's: {error}") from None
+    return np.array(names)

@@ -13,18 +13,18 @@ from torch import Tensor
 from randfeat.data.loader import default_workers
 from randfeat.data.sources import Source, TokenSource
 from randfeat.data.sources.folder import FileSource
-from randfeat.features.encoder import Encoder, PipelineEncoder
+from randfeat.features.encoder import Encoder
+from randfeat.features.generator_encoder import GeneratorEncoder
 from randfeat.probes import FeatureSet, Labelled, evaluate_online
 from randfeat.utils import devices
 
-from .inputs import SHARE, Part, divided, open_data, open_model, part_of
+from .inputs import TEST_SHARE, Part, open_data, open_model, part_of, train_and_test
 from .options import protocol
+from .tables import write
 
 
 def measure_online(text: str, data: str, args: argparse.Namespace) -> None:
-    """The record of one model on DATA, whose images lie in files."""
-    from .tables import write
-
+    """Measure one model on DATA, whose images lie in files, and write record and table into `args.out`."""
     if args.recipe is None or args.baselines or args.probe != "linear":
         raise ValueError("--online is for `probe linear` with a --recipe, without --baselines")
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
@@ -32,7 +32,7 @@ def measure_online(text: str, data: str, args: argparse.Namespace) -> None:
     encoder = open_model(text, args.spec, devices.pick(args.device), getattr(torch, args.dtype), args.seed)
     sources = open_data(data, args.split, args.labels, args.label_column)
     parts = [part_of(source, args.group) for source in sources]
-    train, test = divided(parts, SHARE if args.test_share is None else args.test_share, args.seed)
+    train, test = train_and_test(parts, TEST_SHARE if args.test_share is None else args.test_share, args.seed)
     ends = [Labelled({}, part.labels, part.paths, part.groups) for part in (train, test)]
     name = f"{Path(text).name if Path(text).exists() else text} {encoder.specs[0]} online"
     prints = {"data": " ".join(source.fingerprint() for source in sources)}
@@ -52,19 +52,19 @@ def measure_online(text: str, data: str, args: argparse.Namespace) -> None:
 
 
 def encode_floats(encoder: Encoder) -> Callable[[Tensor], dict[str, Tensor]]:
-    """From float32 images (B, 3, size, size) in [0, 1] to the encoder's features by reading."""
+    """Return the function from float32 images (B, 3, size, size) in [0, 1] to features by feature spec."""
 
     def encode(pixels: Tensor) -> dict[str, Tensor]:
-        levels = (pixels * 255).round().to(torch.uint8)  # as all pictures are read here
-        prepared = levels.movedim(1, -1) if isinstance(encoder, PipelineEncoder) else levels
+        levels = (pixels * 255).round().to(torch.uint8)  # encoders take whole levels
+        prepared = levels.movedim(1, -1) if isinstance(encoder, GeneratorEncoder) else levels
         return {spec: torch.from_numpy(x) for spec, x in zip(encoder.specs, encoder.encode(prepared), strict=True)}
 
     return encode
 
 
 def input_side(encoder: Encoder) -> int:
-    """Pixels of a side of what an encoder reads, which must be a square of three channels."""
-    if isinstance(encoder, PipelineEncoder):
+    """Return the side in pixels of an encoder's input; a ValueError unless it is a square of three channels."""
+    if isinstance(encoder, GeneratorEncoder):
         shape = (encoder.pipeline.tokenizer.channels, *encoder.pipeline.image_size)
     else:
         shape = encoder.prepare.config["input_size"]  # type: ignore[attr-defined]
@@ -76,6 +76,8 @@ def input_side(encoder: Encoder) -> int:
 
 def _files(source: Source | TokenSource, part: Part) -> list[Path]:
     if not isinstance(source, FileSource):
-        raise ValueError(f"{source.name} is no folder or list of image files, which --online reads again and again")
+        raise ValueError(
+            f"{source.name} is no folder or list of image files, which --online reads anew in every epoch: give one"
+        )
     file_of = dict(zip(source.paths, source.files, strict=True))
     return [Path(source.root, file_of[path]) for path in part.paths.tolist()]

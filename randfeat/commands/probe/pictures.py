@@ -1,8 +1,9 @@
-"""The pictures and the tokens that baselines are made of."""
+"""Pictures of a source for baselines and reports: read, cropped as a model sees them, and as feature colours."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -11,17 +12,28 @@ from PIL import Image
 from randfeat import weights
 from randfeat.data.images import CentreCrop
 from randfeat.data.sources import Source
-from randfeat.features.encoder import PipelineEncoder
+from randfeat.features.encoder import TIMM, Encoder
+from randfeat.features.generator_encoder import GeneratorEncoder
 from randfeat.pipeline.pipeline import Pipeline
+from randfeat.probes import Chart, Placement, map_sheet, stretched
+from randfeat.probes.report.sheets import Pictures
 from randfeat.tokenizers import PatchTokenizer, Tokenizer
 from randfeat.tokenizers.vq import VQTokenizer
+from randfeat.utils.drawing import png
 
-from .inputs import Contender, Part, Sources
-from .placing import Place, seen
+from .inputs import RANDOM, Part, ProbedModel, Sources
+
+SHOWN = 8  # images whose features are shown
+
+Place = Callable[[tuple[int, int]], Placement]  # of a picture of this width and height
+Box = tuple[float, float, float, float]  # left, top, right, bottom
 
 
-class Reader:
-    """The pictures of some images of a source."""
+# reading ------------------------------------------------------------------------------------------------------------
+
+
+class PictureReader:
+    """Pictures of some images of a source, by their paths."""
 
     def __init__(self, source: Source, paths: Sequence[str]) -> None:
         row_of = {path: row for row, path in enumerate(source.paths)}
@@ -36,49 +48,142 @@ class Reader:
         return (self.source.read(row) for row in self.rows)
 
     def pictures(self, crop: CentreCrop) -> np.ndarray:
-        """uint8 (n, h, w, channels)."""
+        """Return all pictures, cropped: uint8 (n, h, w, channels)."""
         made = np.empty((len(self), *crop.size, crop.channels), dtype=np.uint8)
         for row, picture in enumerate(self):
             made[row] = crop(picture)
         return made
 
     def placed(self, place: Place, size: tuple[int, int]) -> np.ndarray:
-        """What `place` lets a model see of the pictures, in colour: uint8 (n, h, w, 3). size: (h, w)."""
+        """Return what `place` leaves of all pictures, in colour: uint8 (n, h, w, 3). size: (h, w)."""
         made = np.empty((len(self), *size, 3), dtype=np.uint8)
         for row, picture in enumerate(self):
             made[row] = seen(picture, place, size)
         return made
 
     def tokens(self, pipeline: Pipeline) -> np.ndarray:
-        """int64 (n, N)."""
+        """Return the tokens of all pictures: int64 (n, N)."""
         images = self.rows and pipeline.tokens(self)
         return np.asarray(images, dtype=np.int64).reshape(len(self), pipeline.generator.num_tokens)
 
 
-def read_by(sources: Sources, *parts: Part) -> list[Reader]:
+def readers_of(sources: Sources, *parts: Part) -> list[PictureReader]:
     """Return a reader of each part. sources: one for each of them, or one for both; a ValueError where they hold no
     images."""
     found = [source for source in sources if isinstance(source, Source)]
     if not found or len(found) < len(sources):
         raise ValueError("baselines read pictures, and there are none here: give DATA with images, or no --baselines")
-    return [Reader(source, part.paths.tolist()) for source, part in zip((found[0], found[-1]), parts, strict=True)]
+    return [
+        PictureReader(source, part.paths.tolist()) for source, part in zip((found[0], found[-1]), parts, strict=True)
+    ]
 
 
-def pipelines(contenders: Iterable[Contender]) -> list[tuple[str, Pipeline]]:
-    """Our models with their names, one of each tokenizer."""
+def pipelines(models: Iterable[ProbedModel]) -> list[tuple[str, Pipeline]]:
+    """Return the models of randfeat with their names, one of each tokenizer."""
     found: dict[str, tuple[str, Pipeline]] = {}
-    for contender in contenders:
-        if isinstance(contender.encoder, PipelineEncoder):
-            pipeline = contender.encoder.pipeline
-            found.setdefault(weights.fingerprint(pipeline.tokenizer), (contender.short, pipeline))
+    for model in models:
+        if isinstance(model.encoder, GeneratorEncoder):
+            pipeline = model.encoder.pipeline
+            found.setdefault(weights.fingerprint(pipeline.tokenizer), (model.short_name, pipeline))
     return list(found.values())
 
 
 def codebook(tokenizer: Tokenizer) -> np.ndarray | None:
-    """Return a tokenizer's own vectors of its tokens (vocab_size, c), if it has some."""
+    """Return a tokenizer's vectors of its tokens (vocab_size, c), None if it has none."""
     book: torch.Tensor | None = None
     if isinstance(tokenizer, PatchTokenizer):
         book = tokenizer.codebook
     elif isinstance(tokenizer, VQTokenizer):
         book = tokenizer.normalised(tokenizer.quantize.embedding.weight)
     return None if book is None else book.detach().float().cpu().numpy()
+
+
+# placement ----------------------------------------------------------------------------------------------------------
+
+
+def placement(encoder: Encoder) -> Place:
+    """Return the function from a picture's size (width, height) to its placement in the encoder's input."""
+    if isinstance(encoder, GeneratorEncoder):
+        return partial(covering, encoder.pipeline.image_size, 1.0)
+    config = encoder.prepare.config  # type: ignore[attr-defined]
+    if config.get("crop_mode", "center") == "squash":
+        return stretched
+    if config.get("crop_mode", "center") != "center":
+        raise ValueError(f"{encoder.name} pads its pictures, and points cannot be followed there: choose another model")
+    return partial(covering, tuple(config["input_size"][1:]), config["crop_pct"])
+
+
+def covering(target: tuple[int, int], share: float, size: tuple[int, int]) -> Placement:
+    """Return the placement of a centre crop, in pixels of the picture (width, height).
+
+    The picture is scaled until it covers `target` (height, width) over `share`, then cropped at the centre to `target`.
+    """
+    (height, width), (across, down) = target, size
+    scale = max(width / across, height / down) / share
+    visible = width / scale, height / scale
+    return Placement((1.0, 1.0), ((visible[0] - across) / 2, (visible[1] - down) / 2), visible)
+
+
+def region(place: Place, size: tuple[int, int]) -> Box:
+    """Return the part of a picture (width, height) that lies in the input, where 0 is the edge of its first pixel."""
+    (left, top), (right, bottom) = place(size).back(np.array([[0.0, 0.0], [1.0, 1.0]])) + 0.5
+    return max(0.0, left), max(0.0, top), min(float(size[0]), right), min(float(size[1]), bottom)
+
+
+def seen(picture: Image.Image, place: Place, size: tuple[int, int]) -> np.ndarray:
+    """Return the part of a picture that lies in the input: uint8 (h, w, 3). size: (h, w)."""
+    box = region(place, picture.size)
+    return np.asarray(picture.convert("RGB").resize(size[::-1], Image.Resampling.BICUBIC, box))
+
+
+# pictures of the report ---------------------------------------------------------------------------------------------
+
+
+def picture_lookup(sources: Sources) -> Pictures | None:
+    """Return the function from an image's path to the image; None where there are no images."""
+    rows = {
+        path: (source, row) for source in sources if isinstance(source, Source) for row, path in enumerate(source.paths)
+    }
+
+    def picture(path: str) -> Image.Image:
+        source, row = rows[path]
+        return source.read(row)
+
+    return picture if rows else None
+
+
+def feature_charts(
+    models: Sequence[ProbedModel], names: Sequence[str], test: Part, pictures: Pictures | None
+) -> list[Chart]:
+    """Return for each model the dense features of some test images as colours, by its first feature spec."""
+    if pictures is None:
+        return []
+    by_label = np.argsort(test.labels, kind="stable")
+    rows = by_label[np.unique(np.linspace(0, len(test) - 1, SHOWN).round().astype(int))]
+    shown = [pictures(path) for path in test.paths[rows].tolist()]
+    charts = []
+    for model, name in zip(models, names, strict=True):
+        if model.encoder is None:
+            continue
+        dense = _dense(model.encoder)
+        (maps,) = dense.features(shown)
+        inputs = [_model_input(dense, picture) for picture in shown]
+        caption = f"{dense.specs[0]}: the first three principal components as red, green and blue."
+        charts.append(Chart("Features as colours", caption, png(map_sheet(inputs, {"features": maps})), name))
+    return charts
+
+
+def _dense(encoder: Encoder) -> Encoder:
+    """Return the same network, its first feature spec with the pool `none`."""
+    parts = encoder.specs[0].split("/")
+    if not encoder.name.removeprefix(RANDOM).startswith(TIMM):
+        return encoder.with_specs(["/".join((*parts[:4], "none", "mean", *parts[6:]))])
+    return encoder.with_specs([f"{'L-1' if parts == ['pooled'] else parts[0].split(',')[-1]}/none"])
+
+
+def _model_input(encoder: Encoder, picture: Image.Image) -> Image.Image:
+    """Return the part of a picture that an encoder reads."""
+    array = encoder.prepare(picture)
+    if not isinstance(encoder, GeneratorEncoder):
+        array = np.moveaxis(array, 0, -1)
+    return Image.fromarray(array[..., 0] if array.shape[2] == 1 else array)

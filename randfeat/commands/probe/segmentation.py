@@ -1,52 +1,124 @@
-"""Linear segmentation of one model or several on images with a label map each."""
+"""Linear segmentation of models on images with label maps, each with a record."""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
-from .options import add_machine
+import numpy as np
 
+from randfeat.data.sources.folder import FileSource
+from randfeat.probes import (
+    LabelledFolder,
+    Protocol,
+    SegmentationData,
+    evaluate_segmentation,
+    label_maps,
+    paired_maps,
+    read_label_map,
+)
+from randfeat.utils import devices, distributed, progress
 
-def add_arguments(parser: argparse.ArgumentParser, name: str) -> None:
-    parser.usage = "randfeat probe segmentation MODEL [MODEL ...] DATA -o DIR [options]"
-    parser.add_argument(
-        "what", nargs="+", metavar="MODEL", help="models that read dense maps, see `randfeat probe --help`"
-    )
-    parser.add_argument(
-        "data",
-        metavar="DATA",
-        help="a folder with the layout of Pascal VOC (JPEGImages, SegmentationClass, ImageSets/Segmentation) or of "
-        "ADE20K (images/training, annotations/training), or the one that --images and --maps are in",
-    )
-    parser.add_argument(
-        "--spec",
-        nargs="+",
-        action="extend",
-        default=[],
-        metavar="S",
-        help="how models are read, with the pool `none`; of several the best one is chosen on train",
-    )
-    parser.add_argument(
-        "--split", nargs=2, metavar=("TRAIN", "TEST"), help="parts of DATA (train val, of ADE20K training validation)"
-    )
-    parser.add_argument(
-        "--images", nargs=2, metavar=("TRAIN", "TEST"), help="folders of images in DATA, where it has another layout"
-    )
-    parser.add_argument(
-        "--maps", nargs=2, metavar=("TRAIN", "TEST"), help="their label maps: PNG files of the same names"
-    )
-    parser.add_argument("--ignore", type=int, metavar="N", help="the label in --maps that means none (255)")
-    parser.add_argument(
-        "--baselines", action="store_true", help="add pixels, edges, colours, tokens, the place and random weights"
-    )
-    parser.add_argument("--no-search", action="store_true", help="the first learning rate, without a choice")
-    parser.add_argument("--held-out", type=float, default=0.2, metavar="X", help="share of train to choose on (0.2)")
-    parser.add_argument("--seed", type=int, default=0, help="of splits, training and draws (0)")
-    parser.add_argument("--draws", type=int, default=2000, metavar="N", help="resamples of a bootstrap (2000)")
-    add_machine(parser)
+from .baselines import dense_baselines, dense_features, dense_noise, random_weights
+from .inputs import display_names, open_probed
+from .pictures import PictureReader, Place, region
+from .tables import write
 
 
 def run(args: argparse.Namespace) -> None:
-    from .mapped import measure
+    """Measure every model on the same pixels of the same images, and write records and table into `args.out`."""
+    parts, root = folders(args), Path(args.data)
+    sources = [FileSource(args.data, root, [p.relative_to(root).as_posix() for p in part.images]) for part in parts]
+    with distributed.ended_by_sigterm(), distributed.group():
+        models = [open_probed(text, sources, args.spec, args, dense=True) for text in args.what]
+        fresh = random_weights(models, sources, args.spec, args, dense=True) if args.baselines else []
+        if distributed.rank() > 0:  # only extraction is shared among processes
+            return
+    everyone = [*models, *fresh]
+    entries = [dense_features(one, name) for one, name in zip(everyone, display_names(everyone), strict=True)]
+    if args.baselines:
+        entries += dense_baselines([PictureReader(source, source.paths) for source in sources], models)
+    entries.append(dense_noise(entries[0], args.seed))
+    how = Protocol(
+        seed=args.seed,
+        draws=args.resamples,
+        held_out=args.held_out,
+        search=not args.no_search,
+        device=str(devices.pick(args.device)),
+    )
+    places, records = [entry.place for entry in entries], []
+    prints = {"data": " ".join(source.fingerprint() for source in sources)}
+    with progress.bar(len(entries), "measuring", "probe") as bar:
+        for number, entry in enumerate(entries):
+            maps = CroppedLabelMaps(parts[0], entry.place), CroppedLabelMaps(parts[1], entry.place, places)
+            ends = [
+                SegmentationData(x, part, source.paths)
+                for x, part, source in zip(entry.parts, maps, sources, strict=True)
+            ]
+            own = dict(prints)
+            if number < len(everyone):
+                one = everyone[number]
+                own["features"] = " ".join(store.fingerprint(spec) for store in one.stores for spec in one.specs)
+            settings = {"baseline": number >= len(models)}
+            record = evaluate_segmentation(entry.name, *ends, parts[1].ignore, how, settings, own)
+            record.save(args.out)
+            records.append(record)
+            bar.update()
+    write(records, args.out, args.data)
 
-    measure(args)
+
+def folders(args: argparse.Namespace) -> list[LabelledFolder]:
+    """Return train and test, in the layout that DATA has."""
+    root = Path(args.data)
+    if not root.is_dir():
+        raise FileNotFoundError(f"there is no folder {root}: check the path")
+    if (args.images is None) != (args.label_maps is None) or (args.images and args.split):
+        raise ValueError("--images and --label-maps go together, and say what is train and test: leave --split out")
+    if args.images:
+        ignore = 255 if args.ignore_label is None else args.ignore_label
+        return [
+            paired_maps(root / images, root / maps, ignore)
+            for images, maps in zip(args.images, args.label_maps, strict=True)
+        ]
+    if args.ignore_label is not None:
+        raise ValueError("--ignore-label is for --label-maps: 255 means none in Pascal VOC's layout, 0 in ADE20K's")
+    ade = (root / "annotations").is_dir()
+    return [
+        label_maps(root, split) for split in args.split or (("training", "validation") if ade else ("train", "val"))
+    ]
+
+
+class CroppedLabelMaps(Sequence[np.ndarray]):
+    """Label maps of the part of each picture that a model sees, read anew each time, so that none stays in memory.
+
+    common: placements of all models of a table. Pixels that one of them does not see are labelled `part.ignore`, so
+    that all are scored on the same pixels.
+    """
+
+    def __init__(self, part: LabelledFolder, place: Place, common: Sequence[Place] = ()) -> None:
+        self.part, self.place, self.common = part, place, common
+
+    def __len__(self) -> int:
+        return len(self.part.maps)
+
+    def __getitem__(self, i: Any) -> Any:
+        labels = read_label_map(self.part.maps[i])
+        size = labels.shape[1], labels.shape[0]
+        boxes = [_pixel_box(region(place, size), size) for place in self.common]
+        if boxes:
+            left, top, right, bottom = (
+                end(sides) for end, sides in zip((max, max, min, min), zip(*boxes, strict=True), strict=True)
+            )
+            kept = np.full_like(labels, self.part.ignore)
+            kept[top:bottom, left:right] = labels[top:bottom, left:right]
+            labels = kept
+        left, top, right, bottom = _pixel_box(region(self.place, size), size)
+        return labels[top:bottom, left:right]
+
+
+def _pixel_box(box: tuple[float, ...], size: tuple[int, int]) -> tuple[int, int, int, int]:
+    """Return the nearest box of whole pixels, one or more on each side."""
+    left, top = (min(round(edge), side - 1) for edge, side in zip(box[:2], size, strict=True))
+    return left, top, max(left + 1, round(box[2])), max(top + 1, round(box[3]))

@@ -1,4 +1,4 @@
-"""Contenders and baselines through all tasks, each with a record; then the table and the page."""
+"""Records of models and baselines in all tasks, and the table and the page made of them."""
 
 from __future__ import annotations
 
@@ -29,28 +29,24 @@ from randfeat.probes import (
 from randfeat.probes.report.sheets import Pictures
 from randfeat.utils import atomic, distributed, progress
 
-from .baselines import attended
+from .baselines import PIXELS, attentive_baselines, random_weights, vector_baselines
 from .inputs import (
-    RANDOM,
-    SHARE,
-    Contender,
+    TEST_SHARE,
     Part,
-    Sources,
-    divided,
+    ProbedModel,
+    display_names,
     feature_set,
-    fresh_of,
-    names,
-    open_contender,
     open_data,
+    open_probed,
     open_stored,
     part_of,
+    train_and_test,
 )
 from .options import protocol
-from .references import PIXELS, references
-from .showing import feature_charts, pictures_of
+from .pictures import feature_charts, picture_lookup
 
 TABLE = "table.md"
-UNFITTED = ("retrieval", "cluster")  # tasks without a train
+UNFITTED = ("retrieval", "cluster")  # tasks that need no train
 
 
 def measure(
@@ -58,65 +54,73 @@ def measure(
     data: str | None,
     tasks: Sequence[str],
     args: argparse.Namespace,
-    others: Sequence[Record] = (),
+    records: Sequence[Record] = (),
 ) -> None:
-    """Every contender in every task; what is written lies in `args.out`. others: records for the same table."""
-    if twice := next((text for text in given if given.count(text) > 1), None):
-        raise ValueError(f"{twice} is given twice: once is enough")
-    if data is None and (args.split or args.labels or args.label_column):
-        raise ValueError("--split, --labels and --label-column are for DATA, and a store is what it is: leave them out")
-    if args.recipe and "linear" not in tasks:
-        raise ValueError("--recipe is for linear probes: leave it out")
+    """Measure every model and store in every task, and write records, table and page into `args.out`.
+
+    given: models and stores as text. data: the images that models read. records: further ones for the same table.
+    """
+    _check(given, data, tasks, args)
     how = protocol(args)
     if args.device == "auto":
         print(f"on {how.device}", file=sys.stderr)
     with distributed.ended_by_sigterm(), distributed.group():
         sources = [] if data is None else open_data(data, args.split, args.labels, args.label_column)
         specs, dense = args.spec, "attentive" in tasks
-        stored = [open_stored(text, specs, dense) for text in given]  # what is wrong is said before anything is read
+        stored = [open_stored(text, specs, dense) for text in given]
         if sources and not any(stored):
-            divide(sources, data, tasks, args)
-        contenders = [open_contender(text, sources, specs, args, dense) for text in given]
-        fresh = random_weights(contenders, sources, specs, args, dense) if args.baselines else []
-        if distributed.rank() > 0:  # it has read its share
+            split(sources, data, tasks, args)  # raises what is wrong before images are read
+        models = [open_probed(text, sources, specs, args, dense) for text in given]
+        fresh = random_weights(models, sources, specs, args, dense) if args.baselines else []
+        if distributed.rank() > 0:  # only extraction is shared among processes
             return
-    train, test = cut(contenders, data, tasks, args)
-    everyone = [*contenders, *fresh]
-    sets = [
-        feature_set(contender, train, test, name, contender in fresh)
-        for contender, name in zip(everyone, names(everyone), strict=True)
-    ]
+    train, test = split_of_models(models, data, tasks, args)
+    everyone = [*models, *fresh]
+    names = display_names(everyone)
+    sets = [feature_set(model, train, test, name, model in fresh) for model, name in zip(everyone, names, strict=True)]
     if args.baselines:
-        sets += (attended if "attentive" in tasks else references)(sources, train, test, contenders)
+        sets += (attentive_baselines if "attentive" in tasks else vector_baselines)(sources, train, test, models)
     sets.append(noise(sets[0], args.seed))
-    records = list(others)
-    jobs = [(task, one) for task in possible(tasks, train, test, how) for one in sets]
+    found = list(records)
+    jobs = [(task, one) for task in feasible(tasks, train, test, how) for one in sets]
     with progress.bar(len(jobs), "measuring", "probe") as bar:
         for task, one in jobs:
-            for record in measured(task, one, how):
+            for record in records_of(task, one, how):
                 record.save(args.out)
-                records.append(record)
+                found.append(record)
             bar.update()
-    pictures = pictures_of(sources)
-    charts = feature_charts(contenders, names(everyone)[: len(contenders)], test, pictures)
-    write(records, args.out, named(data, contenders), pictures, charts)
+    pictures = picture_lookup(sources)
+    charts = feature_charts(models, names[: len(models)], test, pictures)
+    write(found, args.out, data_name(data, models), pictures, charts)
 
 
-def cut(
-    contenders: Sequence[Contender], data: str | None, tasks: Sequence[str], args: argparse.Namespace
+def _check(given: Sequence[str], data: str | None, tasks: Sequence[str], args: argparse.Namespace) -> None:
+    if twice := next((text for text in given if given.count(text) > 1), None):
+        raise ValueError(f"{twice} is given twice: once is enough")
+    if data is None and (args.split or args.labels or args.label_column):
+        raise ValueError("--split, --labels and --label-column are for DATA, and a store has its own: leave them out")
+    if args.recipe and "linear" not in tasks:
+        raise ValueError("--recipe is for linear probes: leave it out")
+
+
+# train and test -----------------------------------------------------------------------------------------------------
+
+
+def split_of_models(
+    models: Sequence[ProbedModel], data: str | None, tasks: Sequence[str], args: argparse.Namespace
 ) -> tuple[Part, Part]:
-    """Return the images of train and of test."""
-    most = max(contenders, key=lambda contender: len(contender.stores))  # a store may hold train and test in one
-    return divide(most.stores, data, tasks, args)
+    """Return the images of train and of test that models and stores have features of."""
+    most = max(models, key=lambda model: len(model.stores))  # a store may hold train and test in one
+    return split(most.stores, data, tasks, args)
 
 
-def divide(
+def split(
     rows: Sequence[FeatureStore | Source | TokenSource],
     data: str | None,
     tasks: Sequence[str],
     args: argparse.Namespace,
 ) -> tuple[Part, Part]:
-    """Train and test of one store or source, or of two."""
+    """Return train and test of one store or source, or of two."""
     fitted = [task for task in tasks if task not in UNFITTED]
     share = args.test_share
     if share is not None and len(rows) == 2:
@@ -124,21 +128,23 @@ def divide(
     if share == 0 and fitted:
         raise ValueError(f"--test-share 0 leaves no train images, which {fitted[0]} needs: give more than 0, or none")
     if share is None:
-        share = SHARE if fitted else 0
-    return divided([part_of(one, args.group, data) for one in rows], share, args.seed)
+        share = TEST_SHARE if fitted else 0
+    return train_and_test([part_of(one, args.group, data) for one in rows], share, args.seed)
 
 
-def measured(task: str, one: FeatureSet, how: Protocol) -> list[Record]:
-    """Return the record of one task; of linear probes on pixels also that of an RBF-SVM, the strongest classifier of
-    these."""
+# records ------------------------------------------------------------------------------------------------------------
+
+
+def records_of(task: str, one: FeatureSet, how: Protocol) -> list[Record]:
+    """Return the record of one task; in "linear", also that of an RBF-SVM on pixels, the strongest on these."""
     records = [evaluate(one, task, how)]
     if task == "linear" and one.baseline and one.name == PIXELS:
         records.append(evaluate(replace(one, name=f"RBF-SVM on {PIXELS}"), task, how, svm_space(("none", "standard"))))
     return records
 
 
-def possible(tasks: Sequence[str], train: Part, test: Part, how: Protocol) -> list[str]:
-    """Return the tasks that these images allow. Of several, those that they do not are left out with a note."""
+def feasible(tasks: Sequence[str], train: Part, test: Part, how: Protocol) -> list[str]:
+    """Return the tasks that these images allow; of several, the others are left out with a warning."""
     reasons = {}
     if len(train):
         classes, counts = np.unique(train.labels, return_counts=True)
@@ -149,34 +155,19 @@ def possible(tasks: Sequence[str], train: Part, test: Part, how: Protocol) -> li
     if not has_positive(test.labels).any():
         reasons["retrieval"] = "no class has two test images"
     if len(tasks) == 1:
-        return list(tasks)  # the probe itself says what is wrong
+        return list(tasks)  # the probe itself raises what is wrong
     for task in tasks:
         if task in reasons:
             warnings.warn(f"{task} is left out: {reasons[task]}.", stacklevel=2)
     return [task for task in tasks if task not in reasons]
 
 
-def random_weights(
-    contenders: Sequence[Contender], sources: Sources, specs: Sequence[str], args: argparse.Namespace, dense: bool
-) -> list[Contender]:
-    """Return the network of each model with random weights, each architecture once, unless that is a contender itself.
-
-    specs, dense: see `open_contender`.
-    """
-    known = {contender.text for contender in contenders}
-    fresh: dict[str, Contender] = {}
-    for contender in contenders:
-        if contender.encoder is None or contender.text.startswith(RANDOM):
-            continue
-        if (text := fresh_of(contender.text)) not in known:
-            made = open_contender(text, sources, specs, args, dense)
-            fresh.setdefault(made.stores[0].fingerprint(made.specs[0]), made)
-    return list(fresh.values())
+# table and page -----------------------------------------------------------------------------------------------------
 
 
-def named(data: str | None, contenders: Sequence[Contender]) -> str:
-    """Return the data as the user gave it, or as the stores remember it."""
-    return data or str(contenders[0].stores[0].meta["source"]["name"])
+def data_name(data: str | None, models: Sequence[ProbedModel]) -> str:
+    """Return the data as the user gave it, or as the stores name it."""
+    return data or str(models[0].stores[0].meta["source"]["name"])
 
 
 def write(
@@ -186,7 +177,7 @@ def write(
     pictures: Pictures | None = None,
     charts: Sequence[Chart] = (),
 ) -> None:
-    """table.md, which is printed as well, and the page. data: what was measured on, the page's title."""
+    """Write table.md, which is printed as well, and the page. data: title of the page."""
     comparisons = compare(records)
     text = markdown(records, comparisons)
     atomic.write_bytes(out / TABLE, text.encode())
