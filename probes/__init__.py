@@ -1,6 +1,6 @@
-"""Measure features: k-NN, linear, few-shot and retrieval scores, with intervals, on plain numpy arrays.
+"""Probes of features on numpy arrays: k-NN, linear, few-shot, retrieval and dense tasks, with intervals and reports.
 
-Importing this package imports neither scikit-learn nor torch; each name below is loaded when first used.
+Importing the package loads neither scikit-learn nor torch; each name below is imported when it is first used.
 """
 
 from importlib import import_module
@@ -12,6 +12,7 @@ _HOME = {
     "Claim": "stats",
     "Comparison": "report.record",
     "Components": "classifiers.scalings",
+    "CorrespondenceResult": "report.sheets",
     "Difference": "stats",
     "FeatureSet": "protocol",
     "GroundTruth": "tasks.revisited",
@@ -25,7 +26,6 @@ _HOME = {
     "LabelledList": "tasks.metric_learning",
     "LinearProbe": "classifiers.linear",
     "LinearSegmenter": "tasks.segmentation",
-    "Matched": "report.sheets",
     "Matches": "tasks.correspondence",
     "Overlaps": "tasks.segmentation",
     "PCK": "tasks.correspondence",

@@ -1,4 +1,4 @@
-"""Labelled features of train and of test, and how everything of one table is measured."""
+"""Types that tasks share: labelled features, a feature set of train and test, the protocol of a table."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, eq=False)
 class Labelled:
-    """Images of one part of the data.
+    """Labelled images of a split.
 
-    features: one reading or several by name, each (n, d), or (n, D, h, w) for the attentive probe. labels: (n,) of
-    whatever names the classes have. paths: (n,), the unique name of each image. groups: (n,) or None.
+    features: by feature spec, each (n, d), or (n, D, h, w) for the attentive probe. labels: (n,), names of any type.
+    paths: (n,), the unique name of each image. groups: (n,) or None, such as the writer of each image.
     """
 
     features: Mapping[str, NDArray[np.floating]]
@@ -27,7 +27,7 @@ class Labelled:
 
 @dataclass(frozen=True, eq=False)
 class FeatureSet:
-    """Features under one name, of train and of test. fingerprints: of features and data, where they are known."""
+    """Features of train and test under one name. baseline: whether to beat it. fingerprints: of features and data."""
 
     name: str
     train: Labelled
@@ -38,13 +38,13 @@ class FeatureSet:
 
 @dataclass(frozen=True)
 class Protocol:
-    """How everything of one table is measured.
+    """Evaluation settings that all records of a table share.
 
-    seed: of splits, draws and starts. draws: of the bootstrap. held_out: share of train to choose on. search: whether
-    scalings, components, C and k are searched; else the first of each. pcas: of that search, None keeps all.
-    shots, shot_draws: images for each class, and how often they are drawn. runs: of k-means. recipe: "mae", "dinov2" or
-    "capi" trains linear probes as published, see `HeadRecipe`, instead of logistic regression.
-    device: of what goes through torch.
+    seed: of splits, draws and starts. draws: resamples of the bootstrap. held_out: share of train to choose on.
+    search: search scalings, components, C and k; if False, take the first of each. pcas: numbers of components to
+    search, None keeps all. shots, shot_draws: images per class, and number of draws. runs: starts of k-means.
+    recipe: "mae", "dinov2" or "capi" trains linear probes as published, see `HeadRecipe`, instead of logistic
+    regression. device: where torch computes.
     """
 
     seed: int = 0
@@ -59,12 +59,12 @@ class Protocol:
     device: str = "cpu"
 
     def as_dict(self) -> dict[str, Any]:
-        """As JSON."""
+        """Return the settings as JSON values."""
         return asdict(self) | {"pcas": list(self.pcas)}
 
 
 def noise(data: FeatureSet, seed: int = 0) -> FeatureSet:
-    """Chance, as a baseline: features that are noise, dense ones where those of `data` are."""
+    """Return chance as a baseline: features of noise, dense if those of `data` are."""
     rng = np.random.default_rng(seed)
 
     def part(own: Labelled) -> Labelled:

@@ -1,4 +1,4 @@
-"""Records as one page, typeset like a paper, that needs nothing beside it: report.html, and each plot as a PNG."""
+"""Report of records: one self-contained page, report.html, and each plot as a PNG file."""
 
 import base64
 import io
@@ -22,9 +22,9 @@ from .style import png
 
 PAGE, PLOTS = "report.html", "plots"
 _CSS_DPI = 96
-_EMBEDDED = 14_000_000  # characters of all pictures in the page; what is beyond lies in plots/ alone
+_EMBEDDED = 14_000_000  # characters of all pictures in the page; further ones are only in plots/
 _HEAVY = 150_000  # bytes of a picture that is shown as a JPEG where that is smaller
-_FEW = 12  # comparisons that are shown without a click
+_FEW = 12  # comparisons that are not folded away
 _MOST_DIFFERENCES = 40  # lines of a plot
 _WORDS = {"knn": "k-NN", "fewshot": "Few-shot"}
 _METRICS = {
@@ -37,7 +37,7 @@ _METRICS = {
 
 @dataclass(frozen=True)
 class Chart:
-    """A picture that joins the page. section: the name of a record, whose details it joins, or a heading of its own."""
+    """Extra picture of the page. section: the name of a record, for its details, or the heading of a new section."""
 
     title: str
     caption: str
@@ -47,7 +47,7 @@ class Chart:
 
 @dataclass(frozen=True)
 class _Shown:
-    """A figure of the page. source: a data URI, "" where the page would become too heavy. width, height: of CSS."""
+    """Figure of the page. source: a data URI, "" if the page would become too large. width, height: in CSS pixels."""
 
     title: str
     caption: str
@@ -65,10 +65,10 @@ def write_report(
     comparisons: Sequence[Comparison] | None = None,
     title: str = "Measurements",
 ) -> Path:
-    """Write out/report.html and, as PNG files, out/plots/; returns the path of the page, which is written last.
+    """Write out/report.html and, as PNG files, out/plots/; return the path of the page, which is written last.
 
-    pictures: the path of an image, as records have it -> its picture; None shows no images. charts: more pictures.
-    comparisons: what `compare` made of the records, which it is asked for if None.
+    pictures: maps the path of an image, as in the records, to its picture; None shows no images. charts: more pictures.
+    comparisons: result of `compare`, computed here if None.
     """
     if not records:
         raise ValueError("there are no records to report on: measure something first.")
@@ -99,20 +99,20 @@ def write_report(
         tasks=tasks,
         differences=differences,
         sections={name: shown for name, shown in more.items() if name not in names},
-        contenders=[_contender(name, records, more.get(name, []), pictures, own) for name in names],
+        models=[_model(name, records, more.get(name, []), pictures, own) for name in names],
     )
-    write_bytes(folder / PAGE, page.encode("utf-8", "backslashreplace"))  # of names that are no text
+    write_bytes(folder / PAGE, page.encode("utf-8", "backslashreplace"))  # names of files may not be valid text
     return folder / PAGE
 
 
 class _Figures:
-    """Pictures as files of a folder and as what the page shows."""
+    """Figures of the page, each also written as a file of a folder."""
 
     def __init__(self, folder: Path) -> None:
         self._folder, self._left = folder, _EMBEDDED
 
     def add(self, name: str, title: str, caption: str, content: bytes) -> _Shown:
-        """Return a PNG file."""
+        """Write a PNG file and return its figure."""
         write_bytes(self._folder / f"{name}.png", content)
         with Image.open(io.BytesIO(content)) as picture:
             size, dpi = picture.size, float(picture.info.get("dpi", (_CSS_DPI,))[0])
@@ -132,7 +132,7 @@ class _Figures:
 
 
 def _light(picture: Image.Image, content: bytes) -> tuple[str, bytes]:
-    """Return a PNG as it is or, of photographs, a smaller JPEG."""
+    """Return format and bytes of a picture: its PNG, or a JPEG if the PNG is large and the JPEG smaller."""
     if len(content) > _HEAVY:
         buffer = io.BytesIO()
         picture.convert("RGB").save(buffer, "JPEG", quality=88, subsampling=0)
@@ -150,32 +150,32 @@ def _by_task(records: Sequence[Record]) -> Iterator[list[Record]]:
 
 
 def _facts(records: Sequence[Record]) -> dict[str, str]:
-    """What was measured, as far as the records say."""
+    """Return the facts at the head of the page, as far as the records hold them."""
     facts: dict[str, str] = {}
 
     def of_all(key: str) -> list[Any]:
         found = [record.settings[key] for record in records if key in record.settings]
         return [one for i, one in enumerate(found) if one not in found[:i]]
 
-    def said(key: str) -> str:
+    def joined(key: str) -> str:
         return " or ".join(f"{value:,}" if isinstance(value, int) else str(value) for value in of_all(key))
 
     groups = of_all("groups")
     for part in ("test", "train"):
-        if images := said(f"{part} images"):
+        if images := joined(f"{part} images"):
             own = " or ".join(f"{one[part]:,}" for one in groups)
             facts[part] = f"{images} images{f' of {own} groups' if own else ''}"
     if "test" not in facts:
         counts = sorted({score.n for record in records for score in record.scores.values()})
         what = "image pairs" if all(record.task == "correspondence" for record in records) else "images"
         facts["test"] = f"{' or '.join(f'{count:,}' for count in counts)} {what}"
-    if classes := said("classes"):
+    if classes := joined("classes"):
         facts["classes"] = classes
     if any(record.search for record in records):
         shares = " or ".join(f"{100 * share:g}" for share in of_all("held_out"))
         facts["choices"] = f"on {shares} % of train, held out; test is scored once" if shares else "on train"
     grouped = any("groups" in record.arrays for record in records)
-    draws = f", {said('draws')} draws" if of_all("draws") else ""
+    draws = f", {joined('draws')} draws" if of_all("draws") else ""
     facts["intervals"] = f"95 %, bootstrap over {'groups, then images' if grouped else 'what was scored'}{draws}"
     facts["time"] = _duration(sum(record.seconds for record in records))
     return facts
@@ -206,13 +206,13 @@ def _task(records: list[Record], own: _Figures) -> dict[str, Any]:
         "highest": highest,
         "n": " to ".join(f"{count:,}" for count in (counts[0], counts[-1])[: len(counts)]),
         "figure": own.plot(
-            f"{task}-intervals", headline, f"{_title(task)}: {headline}; blue contenders, grey baselines.", figure
+            f"{task}-intervals", headline, f"{_title(task)}: {headline}; blue models, grey baselines.", figure
         ),
     }
 
 
 def _differences(claims: Sequence[Comparison], own: _Figures) -> dict[str, Any] | None:
-    """Return the comparisons, a plot for each task."""
+    """Return the comparisons, with a plot for each task; None without any."""
     if not claims:
         return None
     figures = []
@@ -231,10 +231,10 @@ def _differences(claims: Sequence[Comparison], own: _Figures) -> dict[str, Any] 
     }
 
 
-def _contender(
+def _model(
     name: str, records: Sequence[Record], charts: Sequence[_Shown], pictures: Pictures | None, own: _Figures
 ) -> dict[str, Any]:
-    """Return all that is known of one contender, task by task."""
+    """Return the details of one model, task by task."""
     mine = [record for record in records if record.name == name and not record.is_baseline]
     parts = [
         {
@@ -260,7 +260,7 @@ def _plots_of(record: Record, own: _Figures) -> Iterator[_Shown]:
             f"{record.stem}-search", f"{title}: search", caption, plots.search(record.search, record.chosen, label)
         )
     if "predicted" in arrays:
-        caption = "Rows: what images are; columns: what they were taken for; percent of the row."
+        caption = "Rows: true classes; columns: predicted classes; percent of the row."
         figure = plots.confusion(arrays["truth"], arrays["predicted"])
         yield own.plot(f"{record.stem}-confusion", f"{title}: confusions", caption, figure)
     if len(record.per_class) > 1:
@@ -293,7 +293,7 @@ def _title(task: str) -> str:
 
 
 def _spelt(metric: str) -> str:
-    """Return a metric as papers write it."""
+    """Return the name of a metric as papers write it."""
     return _METRICS.get(metric, metric.replace("recall_at_", "Recall@"))
 
 

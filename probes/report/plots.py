@@ -1,7 +1,7 @@
-"""Charts of scores. Each function returns a figure of matplotlib, which `drawing.png` turns into the bytes of a file.
+"""Charts of scores: each function returns a matplotlib figure, which `style.png` turns into the bytes of a file.
 
-Scores lie in 0..1 and are drawn in percent. Figures are made without pyplot, so nothing is left behind and no window is
-asked for. Names are shown as they are, never as mathematics, and cut where they are too long.
+Scores lie in 0..1 and are drawn in percent. Figures are made without pyplot, which would keep them and need a display.
+Names are drawn as plain text, never as mathematics, and cut if they are too long.
 """
 
 import re
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from ..stats import Difference, Interval
 from .style import BAD, COLOURS, GOOD, INK, LONGEST, SOFT, axes, colours, legend, some, text, titled
 
-_WRITTEN_CLASSES = 20  # up to so many classes every cell of a confusion matrix has its number, and every class its name
+_WRITTEN_CLASSES = 20  # up to so many classes, cells of a confusion matrix have numbers and classes names
 _SHOWN_CLASSES = 40  # bars
 _SHOWN_CANDIDATES = 30
 _SETTING = re.compile(r"(?P<rest>.*?) ?(?P<name>\w+)=(?P<value>-?\d+(\.\d+)?(e[-+]?\d+)?)")
@@ -28,9 +28,9 @@ _SETTING = re.compile(r"(?P<rest>.*?) ?(?P<name>\w+)=(?P<value>-?\d+(\.\d+)?(e[-
 def curves(
     lines: Mapping[str, Mapping[str, Interval]], xlabel: str = "layer", ylabel: str = "held-out accuracy, %"
 ) -> Figure:
-    """Return one line with a band, the interval, for each name; the keys inside are the places along x, in order.
+    """Draw a line with a band, the interval, for each name; the inner keys are the positions along x, in order.
 
-    A place that a line has no interval for is left out of it.
+    A line skips positions for which it has no interval.
     """
     some(lines, "lines")
     places = list(dict.fromkeys(place for line in lines.values() for place in line))
@@ -50,15 +50,15 @@ def curves(
 def heat_maps(
     maps: Mapping[str, Mapping[str, Mapping[str, float]]], label: str = "held-out accuracy, %", columns: int = 3
 ) -> Figure:
-    """For each title a map of scores by row and column, all in one colour scale; the highest score of all is framed.
+    """Draw a map of scores by row and column for each title, all in one colour scale; the highest score is framed.
 
-    A row that has no score for a column, or NaN, leaves the cell empty: no reading was made there.
+    A cell without a score, or with NaN, stays empty.
     """
     some(maps, "maps")
     grids = {title: _grid(rows) for title, rows in maps.items()}
     scores = 100 * np.concatenate([grid.ravel() for _, _, grid in grids.values()])
     if not np.isfinite(scores).any():
-        raise ValueError("maps hold no score, expected one or more; score some readings first.")
+        raise ValueError("maps hold no score, expected one or more; score some feature specs first.")
     lowest, highest = np.nanmin(scores), np.nanmax(scores)
     across = min(columns, len(maps))
     down = -(-len(maps) // across)
@@ -92,7 +92,7 @@ def heat_maps(
 
 
 def confusion(truth: NDArray, predicted: NDArray, title: str = "", classes: Sequence[str] | None = None) -> Figure:
-    """What images of each class (rows) were taken for (columns), in percent of the row.
+    """Draw the confusion matrix: true classes (rows) by predicted classes (columns), in percent of the row.
 
     truth, predicted: labels (n,); classes: their names, in the order of the sorted labels of either.
     """
@@ -108,7 +108,7 @@ def confusion(truth: NDArray, predicted: NDArray, title: str = "", classes: Sequ
     side = 2.2 + (0.36 * len(labels) if written else 4.5)
     figure = Figure(figsize=(side + 0.8, side), layout="constrained")
     ax = figure.subplots()
-    # a root of the share, so that rare confusions are seen beside the diagonal
+    # the root of the share makes rare confusions visible beside the diagonal
     ax.imshow(np.sqrt(shares), vmin=0, vmax=10, cmap="Blues", interpolation="nearest")
     if written:
         turn = 0 if max(map(len, names)) <= 3 else 90
@@ -125,8 +125,10 @@ def confusion(truth: NDArray, predicted: NDArray, title: str = "", classes: Sequ
 
 
 def class_bars(per_class: Mapping[str, Mapping[str, float]], label: str = "correct, %") -> Figure:
-    """Scores of each class as bars, the worst class first by the mean over the names; of many classes the worst and the
-    best ones. per_class: for each name the score by class; a class that a name lacks, or NaN, has no bar.
+    """Draw scores of each class as bars, the class with the worst mean over names first.
+
+    Of many classes only the worst and the best are drawn. per_class: for each name the score by class; a missing class
+    or NaN has no bar.
     """
     some(per_class, "per_class")
     classes = list(dict.fromkeys(c for scores in per_class.values() for c in scores))
@@ -158,7 +160,7 @@ def class_bars(per_class: Mapping[str, Mapping[str, float]], label: str = "corre
 
 
 def intervals(panels: Mapping[str, Mapping[str, Interval]], soft: Collection[str] = ()) -> Figure:
-    """Values with their intervals side by side: a panel for each title, a line for each name, in the order given.
+    """Draw values with their intervals: a panel for each title, a line for each name, in the order given.
 
     soft: names that are drawn in grey, such as those of baselines.
     """
@@ -181,7 +183,7 @@ def intervals(panels: Mapping[str, Mapping[str, Interval]], soft: Collection[str
 
 
 def differences(rows: Mapping[str, Difference], holds: Mapping[str, bool]) -> Figure:
-    """Paired differences with their intervals, a line for each name; those that hold are drawn in full colour."""
+    """Draw paired differences with their intervals, a line for each name; those that hold are in full colour."""
     some(rows, "differences")
     size = 0.075 * min(2 * LONGEST, max(map(len, rows))) + 3.8, 0.34 * len(rows) + 0.9
     figure = Figure(figsize=size, layout="constrained")
@@ -199,10 +201,10 @@ def differences(rows: Mapping[str, Difference], holds: Mapping[str, bool]) -> Fi
 
 
 def search(scores: Mapping[str, float], chosen: str, label: str = "held-out accuracy, %") -> Figure:
-    """Held-out scores of the candidates of a search, the chosen one marked.
+    """Draw held-out scores of the candidates of a search, with the chosen one marked.
 
-    Where candidates are named by a number at their end, as in "linear standard C=0.1", they are lines over it;
-    otherwise they are ranked, the best first. What all names begin with, up to a "/", is the title.
+    Candidates whose names end with a number, as in "linear standard C=0.1", are drawn as lines over it; others are
+    ranked, the best first. The common beginning of all names, up to a "/", is the title.
     """
     some(scores, "scores")
     parts = zip(*(name.split("/")[:-1] for name in scores), strict=False)
@@ -279,7 +281,7 @@ def _whiskers(
     form: str = ".1f",
     full: Sequence[bool] | None = None,
 ) -> None:
-    """Lying intervals with their values written over them. full: those whose dot is filled, all if None."""
+    """Draw horizontal intervals with their values above. full: whether the dot of each is filled; all are if None."""
     for i, place in enumerate(places):
         ax.plot([low[i], high[i]], [place, place], color=shades[i], lw=2, solid_capstyle="round")
         ax.plot(value[i], place, "o", color=shades[i], ms=5, mfc=shades[i] if full is None or full[i] else "w")
@@ -294,5 +296,5 @@ def _grid(rows: Mapping[str, Mapping[str, float]]) -> tuple[list[str], list[str]
 
 
 def _percent(found: Iterable[Interval]) -> NDArray[np.float64]:
-    """Values, lows and highs, (3, n)."""
+    """Return values, lows and highs in percent, (3, n)."""
     return 100 * np.array([[i.value, i.low, i.high] for i in found]).reshape(-1, 3).T

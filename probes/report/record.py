@@ -1,8 +1,8 @@
-"""The record of an evaluation, on disk and in a table; and what may be claimed from several of them.
+"""Records of evaluations: on disk, in tables, and compared with correction for multiple claims.
 
 <task>-<name>.json   a `Record`
-<task>-<name>.npz    its arrays, an entry for each test image: for paired comparisons and for pictures
-results.csv          a row with the headline of each record of the directory
+<task>-<name>.npz    its arrays, a row for each test image, for paired comparisons and pictures
+results.csv          a row with the headline of each record of the folder
 """
 
 import csv
@@ -39,7 +39,7 @@ TASKS = (
     "likelihood",
 )
 NEAREST = 10  # images of each query that are kept for pictures
-CHOSEN = "chosen"  # the metric of what was chosen on train, where the headline was fixed in advance
+CHOSEN = "chosen"  # metric of the candidate chosen on train, if the headline was fixed in advance
 _COLUMNS = (
     "task",
     "name",
@@ -55,25 +55,26 @@ _COLUMNS = (
     "record",
 )
 _PACKAGES = ("randfeat", "numpy", "scikit-learn", "faiss-cpu", "torch")
-_CLAIM_DRAWS = 40  # for each claim of a family, so that Holm's smallest p can be reached: see `holm`
+_CLAIM_DRAWS = 40  # resamples per claim of a family, so that Holm's smallest p can be reached: see `holm`
 
 
 @dataclass(frozen=True)
 class Record:
-    """One evaluation of one feature by one probe.
+    """Evaluation of one feature by one probe.
 
-    name: whose features. task: one of TASKS. scores: by metric, each in 0..1; the first is the headline.
-    chosen: the candidate that was chosen on train, "" where there was no choice. search: the score of every candidate
-    on held-out images of train. per_class: of the headline. settings: of probe and split, JSON. fingerprints: of
-    features, data and labels. made_with: versions, and the git commit where there is one. seconds: it took.
+    name: of the features. task: one of TASKS. scores: by metric, each in 0..1; the first is the headline.
+    chosen: the candidate that was chosen on train, "" if there was no choice. search: the score of every candidate on
+    held-out images of train. per_class: the headline by class. settings: of probe and split, JSON values.
+    fingerprints: of features, data and labels. made_with: versions, and the git commit if there is one. seconds: the
+    duration.
 
     arrays: by name, a row for each test image:
-        "right"             the headline's score of each image, in 0..1: its mean is the headline. Of segmentation, what
-                            each image adds to it, which may lie outside: see `Overlaps.scores`
-        "right <metric>"    the same for others of `scores`, where each image has one
-        "runs", "runs <metric>"  the same (runs, n), where several draws or seeds were scored
+        "right"             the headline's score of each image, in 0..1: its mean is the headline. For segmentation, the
+                            contribution of each image, which may lie outside 0..1: see `Overlaps.scores`
+        "right <metric>"    the same for another metric of `scores` that has a score per image
+        "runs", "runs <metric>"  the same (runs, n), if several draws or seeds were scored
         "paths", "truth"    the name of each image and its label; "predicted", its predicted label, for classifiers
-        "groups"            the group of each image, where there are groups
+        "groups"            the group of each image, if there are groups
         "nearest"           retrieval: rows (n, 10) of "gallery", all test images, that are nearest, the best first
     """
 
@@ -91,32 +92,33 @@ class Record:
 
     @property
     def headline(self) -> str:
-        """The metric that stands for the record."""
+        """First metric of `scores`, which stands for the record."""
         return next(iter(self.scores))
 
     @property
     def is_baseline(self) -> bool:
-        """Whether it is something to beat."""
+        """True for a baseline."""
         return bool(self.settings.get("baseline"))
 
     @property
     def stem(self) -> str:
-        """The name of its files without suffix."""
+        """Name of its files without suffix."""
         slug = re.sub(r"[^A-Za-z0-9._=+*,-]+", "-", self.name).strip("-.").replace("*", "x")[:100]
         digest = hashlib.sha256(self.name.encode()).hexdigest()[:6]  # two names may be spelled alike
         return f"{self.task}-{slug}-{digest}"
 
     def save(self, directory: str | Path) -> Path:
-        """Write JSON, arrays and the row in results.csv; returns the path of the JSON, which is written last.
+        """Write JSON, arrays and the row in results.csv; return the path of the JSON.
 
-        A record of the same task and name is replaced. No file is ever half written.
+        A record of the same task and name is replaced. No file is ever half written, and the JSON is written after the
+        arrays.
         """
         folder = Path(directory)
         folder.mkdir(parents=True, exist_ok=True)
         packed = io.BytesIO()
         np.savez_compressed(packed, **self.arrays)  # type: ignore[arg-type]
         path = folder / f"{self.stem}.json"
-        path.unlink(missing_ok=True)  # not with the arrays of another
+        path.unlink(missing_ok=True)  # a crash must not leave it with the arrays of the new record
         write_bytes(path.with_suffix(".npz"), packed.getvalue())
         content = {"format": FORMAT, **{key: value for key, value in asdict(self).items() if key != "arrays"}}
         write_bytes(path, (json.dumps(content, indent=2, allow_nan=False) + "\n").encode())
@@ -125,8 +127,10 @@ class Record:
 
     @classmethod
     def load(cls, path: str | Path) -> "Record":
-        """Open the JSON that `save` wrote, and its arrays. Raises a FileNotFoundError, or a ValueError for a file that
-        is no record."""
+        """Open the JSON that `save` wrote, with its arrays.
+
+        Raises a FileNotFoundError for a missing file and a ValueError for a file that is no record.
+        """
         path = Path(path)
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
@@ -157,8 +161,10 @@ class Record:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The difference `a - b` of two records in one metric over the same test images, and what Holm's correction over
-    all comparisons made together leaves of it."""
+    """Difference `a - b` of two records in one metric over the same test images.
+
+    claim: whether it holds after Holm's correction over all comparisons made together.
+    """
 
     task: str
     metric: str
@@ -169,8 +175,10 @@ class Comparison:
 
 
 def strongest_baseline(records: Sequence[Record], metric: str) -> Record | None:
-    """Return the baseline of one task that was best on held-out images of train, or, where nothing is held out
-    (retrieval, clusters), the one with the highest score, which is the hardest to beat. The first of equals."""
+    """Return the baseline of one task with the best score on held-out images of train, the first of equals.
+
+    If nothing was held out (retrieval, clusters), it is the one with the highest score, the hardest to beat.
+    """
     baselines = [record for record in records if record.is_baseline and metric in record.scores]
     if not baselines:
         return None
@@ -180,25 +188,25 @@ def strongest_baseline(records: Sequence[Record], metric: str) -> Record | None:
         if not on_train:
             return record.scores[metric].value
         fixed = [score for name, score in record.search.items() if name.endswith(f"/{metric}")]
-        return max(fixed or record.search.values())  # a metric that was fixed in advance has candidates of its name
+        return max(fixed or record.search.values())  # a metric fixed in advance has a candidate of its name
 
     return max(baselines, key=promise)
 
 
 def compare(records: Sequence[Record], seed: int = 0, level: float = 0.95) -> list[Comparison]:
-    """For each task and its headline (and the metric "chosen" beside it): every two records that are no baselines, and
-    each of them with the strongest baseline, by `paired` differences; the p-values of all are one family.
+    """Return the paired differences of records: every two models, and each model with the strongest baseline.
 
-    All records of a task must have scored the same test images.
+    They are compared in each task's headline and in the metric "chosen"; all p-values are one family. All records of a
+    task must have scored the same test images.
     """
     pairs = []
     for task in dict.fromkeys(record.task for record in records):
         own = [record for record in records if record.task == task]
         _check_same_images(own)
-        contenders = [record for record in own if not record.is_baseline] or own
+        models = [record for record in own if not record.is_baseline] or own
         metrics = dict.fromkeys(record.headline for record in own) | dict.fromkeys([CHOSEN])
         for metric in metrics:
-            scored = [record for record in contenders if metric in record.scores]
+            scored = [record for record in models if metric in record.scores]
             best = strongest_baseline(own, metric)
             pairs += [(metric, a, b) for a, b in combinations(scored, 2)]
             pairs += [(metric, a, best) for a in scored if best is not None and best is not a]
@@ -222,7 +230,7 @@ def class_means(scores: NDArray[np.floating], labels: NDArray[Any]) -> dict[str,
 
 
 def runs_of(record: Record, metric: str) -> NDArray[np.float64]:
-    """Return the score of each test image in one metric, (n,), or (runs, n) where there are several runs."""
+    """Return the score of each test image in one metric, (n,), or (runs, n) if there are several runs."""
     own = "" if metric == record.headline else f" {metric}"
     found = record.arrays.get(f"runs{own}", record.arrays.get(f"right{own}"))
     if found is None:
@@ -231,8 +239,10 @@ def runs_of(record: Record, metric: str) -> NDArray[np.float64]:
 
 
 def markdown(records: Sequence[Record], comparisons: Sequence[Comparison] = ()) -> str:
-    """Tables for papers, in percent with intervals in brackets: one for each task, a row for each record and a column
-    for each metric, baselines below. Under them the comparisons, and what they may claim."""
+    """Return Markdown tables in percent with intervals: one per task, a row per record, a column per metric.
+
+    Baselines come last. The comparisons follow, with whether each holds.
+    """
     lines = []
     for task in dict.fromkeys(record.task for record in records):
         own = sorted((record for record in records if record.task == task), key=lambda record: record.is_baseline)
@@ -255,12 +265,12 @@ def markdown(records: Sequence[Record], comparisons: Sequence[Comparison] = ()) 
 
 
 def percent(score: Interval | None) -> str:
-    """ "94.5 [89.8, 98.1]", or "" for none."""
+    """Return a score in percent with its interval, "94.5 [89.8, 98.1]", or "" for None."""
     return "" if score is None else f"{_points(score.value)} [{_points(score.low)}, {_points(score.high)}]"
 
 
 def made_with() -> dict[str, str]:
-    """Return the versions of what computes, and the git commit of these files where they lie in a checkout."""
+    """Return the versions of the packages that compute, and the git commit if these files are in a checkout."""
     found = {}
     for package in _PACKAGES:
         try:
@@ -272,18 +282,18 @@ def made_with() -> dict[str, str]:
 
 
 def _git_commit(folder: Path) -> str | None:
-    """Return the commit of the repository that tracks this file, with "-dirty" where files were changed since."""
+    """Return the commit of the repository that tracks this file, with "-dirty" if files were changed since."""
     try:
         for command in (
             ["ls-files", "--error-unmatch", "record.py"],
             ["describe", "--always", "--dirty", "--abbrev=40"],
         ):
-            said = subprocess.run(
+            answer = subprocess.run(
                 ["git", "-C", str(folder), *command], capture_output=True, text=True, check=True
             ).stdout
     except (OSError, subprocess.CalledProcessError):
         return None
-    return said.strip()
+    return answer.strip()
 
 
 def _check_same_images(records: Sequence[Record]) -> None:

@@ -1,4 +1,4 @@
-"""Pictures in sheets: what was retrieved, mistaken or matched, and dense features as colours."""
+"""Sheets of pictures: retrieved images, mistakes, matched points, and dense features as colours."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ _LABELS = 150  # pixels for the names of rows
 
 @dataclass(frozen=True)
 class Cell:
-    """A picture of a sheet, what stands below it, and the colour of its frame, "" for none."""
+    """Picture of a sheet, its caption, and the colour of its frame, "" for none."""
 
     picture: Image.Image
     caption: str = ""
@@ -29,9 +29,12 @@ class Cell:
 
 
 @dataclass(frozen=True, eq=False)
-class Matched:
-    """Two pictures; points (p, 2) of the first in its pixels, where in the second they were found and where they should
-    have been, and which of them count as right (p,)."""
+class CorrespondenceResult:
+    """Matched points of two pictures, to draw.
+
+    points: (p, 2) in pixels of the source. found, wanted: (p, 2) in pixels of the target, the matched and the true
+    positions. right: (p,), whether a match counts as right.
+    """
 
     source: Image.Image
     target: Image.Image
@@ -46,10 +49,10 @@ class Matched:
 
 
 def retrieval_sheet(arrays: Mapping[str, NDArray], rows: Iterable[int], pictures: Pictures) -> Image.Image:
-    """For each of some rows of a record the query and, after a gap, its nearest images, the best first: framed green
-    where they share its label, red where they do not.
+    """Draw queries, each followed after a gap by its nearest images, the best first; images that share its label are
+    framed green, others red.
 
-    arrays: of a record of retrieval, see `Record`. pictures: path -> picture.
+    arrays: of a record of retrieval, see `Record`. rows: of the queries. pictures: maps a path to its picture.
     """
     label_of = dict(zip(arrays["paths"].tolist(), arrays["truth"].tolist(), strict=True))
     sheet = []
@@ -57,7 +60,7 @@ def retrieval_sheet(arrays: Mapping[str, NDArray], rows: Iterable[int], pictures
         query, label = str(arrays["paths"][row]), arrays["truth"][row].item()
         cells: list[Cell | None] = [Cell(pictures(query), f"{label} · {100 * arrays['right'][row]:.0f} %", SOFT), None]
         for path in arrays["gallery"][arrays["nearest"][row]].tolist():
-            # an image that alone has its label is no query, and shares no label
+            # an image that is the only one of its label is no query, so it is not in `label_of`
             same = label_of.get(path) == label and path in label_of
             cells.append(Cell(pictures(path), str(label_of.get(path, "")), GOOD if same else BAD))
         sheet.append(cells)
@@ -67,8 +70,8 @@ def retrieval_sheet(arrays: Mapping[str, NDArray], rows: Iterable[int], pictures
 def mistakes_sheet(
     arrays: Mapping[str, NDArray], pictures: Pictures, count: int = 24, columns: int = 12
 ) -> Image.Image:
-    """Images that were taken for another class, with what they are and what they were taken for; those of the most
-    frequent confusions first, one of each in turn."""
+    """Draw misclassified images with their true and predicted classes, the most frequent confusions first, one of each
+    in turn."""
     cells = [
         Cell(pictures(str(arrays["paths"][row])), f"{arrays['truth'][row]} → {arrays['predicted'][row]}")
         for row in mistakes(arrays["truth"], arrays["predicted"])[:count]
@@ -77,15 +80,15 @@ def mistakes_sheet(
 
 
 def map_sheet(pictures: Sequence[Image.Image], maps: Mapping[str, ArrayLike]) -> Image.Image:
-    """Pictures in a row, and below them for each name their dense features (n, D, h, w) as colours, see `pca_maps`."""
+    """Draw pictures in a row and, below, a row per name with dense features (n, D, h, w) as colours, see `pca_maps`."""
     named: list[tuple[str, list[Image.Image]]] = [("", list(pictures))]
     named += [(name, [Image.fromarray(colours) for colours in pca_maps(dense)]) for name, dense in maps.items()]
     return rows_of([[Cell(picture) for picture in row] for _, row in named], [name for name, _ in named])
 
 
-def correspondence_sheet(pairs: Sequence[Matched], columns: int = 2, side: int = 240) -> Image.Image:
-    """Pairs side by side with their points joined: green where they were matched right, else red, with a red ring
-    where they belong."""
+def correspondence_sheet(pairs: Sequence[CorrespondenceResult], columns: int = 2, side: int = 240) -> Image.Image:
+    """Draw pairs side by side with matched points joined: green if right, else red, with a red ring at the true
+    position."""
     drawn = [_joined(pair, side) for pair in pairs]
     width, height = drawn[0].size
     rows = -(-len(drawn) // columns)
@@ -96,7 +99,7 @@ def correspondence_sheet(pairs: Sequence[Matched], columns: int = 2, side: int =
 
 
 def rows_of(rows: Sequence[Sequence[Cell | None]], names: Sequence[str] = ()) -> Image.Image:
-    """Rows of cells, None leaves a gap. names: of the rows, written at their left."""
+    """Draw rows of cells; None leaves a gap. names: of the rows, written at their left."""
     if not any(rows):
         raise ValueError("a sheet has no pictures, expected one or more.")
     captions = any(cell and cell.caption for row in rows for cell in row)
@@ -124,7 +127,7 @@ def rows_of(rows: Sequence[Sequence[Cell | None]], names: Sequence[str] = ()) ->
 
 
 def fitted(picture: Image.Image, side: int) -> Image.Image:
-    """Return the whole picture in a square; one that is much smaller is magnified pixel by pixel."""
+    """Return the whole picture in a square of `side`; much smaller pictures are magnified by nearest neighbour."""
     scale = side / max(picture.size)
     width, height = (max(1, round(length * scale)) for length in picture.size)
     filters = Image.Resampling
@@ -134,12 +137,12 @@ def fitted(picture: Image.Image, side: int) -> Image.Image:
     return square
 
 
-# what is shown ------------------------------------------------------------------------------------------------------
+# choice of rows ------------------------------------------------------------------------------------------------------
 
 
 def extremes(scores: NDArray, labels: NDArray, count: int = 5) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Rows with the highest scores and, of the others, rows with the lowest, at most `count` each; of equal scores one
-    of each label in turn."""
+    """Return the rows with the highest scores and, of the others, those with the lowest, at most `count` each; equal
+    scores take turns by label."""
     scores = np.asarray(scores, dtype=np.float64)
     seen: dict[tuple[float, str], int] = {}
     turn = np.empty(len(scores), dtype=np.intp)
@@ -151,7 +154,7 @@ def extremes(scores: NDArray, labels: NDArray, count: int = 5) -> tuple[NDArray[
 
 
 def mistakes(truth: NDArray, predicted: NDArray) -> NDArray[np.intp]:
-    """Rows that were predicted wrong: of the most frequent confusion one, of the next one, and so on, then again."""
+    """Return the rows that were predicted wrong: one of each confusion, the most frequent first, then again."""
     wrong = np.flatnonzero(truth != predicted)
     by_kind: dict[tuple[str, str], list[int]] = {}
     for row in wrong.tolist():
@@ -162,11 +165,11 @@ def mistakes(truth: NDArray, predicted: NDArray) -> NDArray[np.intp]:
 
 
 def pca_maps(dense: ArrayLike) -> NDArray[np.uint8]:
-    """Dense features (n, D, h, w) as colours (n, h, w, 3): their first three principal components over all maps
-    together are red, green and blue.
+    """Return dense features (n, D, h, w) as uint8 colours (n, h, w, 3): red, green and blue are their first three
+    principal components over all maps together.
 
-    From the 1st to the 99th percentile of a component its colour goes from nothing to full. A component points to where
-    the dimension that it weighs most has large values, so the same features have the same colours everywhere.
+    Each colour runs from 0 to 255 between the 1st and the 99th percentile of its component. The largest weight of a
+    component is positive, so the same features always get the same colours.
     """
     maps = np.asarray(dense, dtype=np.float64)
     if maps.ndim != 4 or not maps.size or not np.isfinite(maps).all():
@@ -182,7 +185,7 @@ def pca_maps(dense: ArrayLike) -> NDArray[np.uint8]:
     parts = np.zeros((len(cells), 3))
     parts[:, : axes.shape[1]] = cells @ axes
     low, high = np.percentile(parts, (1, 99), axis=0)
-    flat = high - low <= 1e-9 * max(1e-30, float((high - low).max()))  # no component at all
+    flat = high - low <= 1e-9 * max(1e-30, float((high - low).max()))  # constant but for rounding
     shares = np.where(flat, 0.5, (parts - low) / np.where(flat, 1, high - low))
     return (255 * np.clip(shares, 0, 1)).round().astype(np.uint8).reshape(n, *grid, 3)
 
@@ -190,7 +193,8 @@ def pca_maps(dense: ArrayLike) -> NDArray[np.uint8]:
 # drawing ------------------------------------------------------------------------------------------------------------
 
 
-def _joined(pair: Matched, side: int) -> Image.Image:
+def _joined(pair: CorrespondenceResult, side: int) -> Image.Image:
+    """Draw one pair with its points joined."""
     sheet = Image.new("RGB", (2 * side + _GAP, side + _CAPTION), _PAPER)
     places = []
     for picture, left in ((pair.source, 0), (pair.target, side + _GAP)):
@@ -221,7 +225,7 @@ def _joined(pair: Matched, side: int) -> Image.Image:
 
 
 def _font() -> ImageFont.FreeTypeFont:
-    """Return the one that charts are written in, which has most alphabets."""
+    """Return matplotlib's own font, which charts use too and which covers most alphabets."""
     return ImageFont.truetype(str(Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")), 10)
 
 
@@ -232,7 +236,7 @@ def _write(
     font: ImageFont.FreeTypeFont,
     width: int,
 ) -> None:
-    """A name in lines that fit, broken at any character."""
+    """Write a name in up to four lines of `width` pixels, broken after a "/" or at any character."""
     lines: list[str] = []
     rest = text
     while rest and len(lines) < 4:
@@ -245,7 +249,7 @@ def _write(
 
 
 def _cut(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
-    """Return the text, or as much of its beginning as fits, with dots for the rest."""
+    """Return the text, cut with an ellipsis if it is wider than `width` pixels."""
     if font.getlength(text) <= width:
         return text
     kept = next((n for n in range(len(text), 0, -1) if font.getlength(text[:n] + "…") <= width), 0)

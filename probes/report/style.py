@@ -1,4 +1,4 @@
-"""How charts look: colours, axes, legends, and names as they are."""
+"""Style of charts: colours, axes, legends, and names as plain text."""
 
 import io
 import warnings
@@ -16,20 +16,21 @@ DPI = 144
 
 
 def png(figure: Figure) -> bytes:
-    """Return a PNG file, as large as what is drawn."""
+    """Return the bytes of a PNG file, cropped to the drawing."""
     buffer = io.BytesIO()
-    with warnings.catch_warnings():  # a class may be named in a script that the font has not: it is drawn as boxes
+    with warnings.catch_warnings():  # letters that the font lacks, as in names of classes, are drawn as boxes
         warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)
         FigureCanvasAgg(figure).print_figure(buffer, format="png", dpi=DPI, bbox_inches="tight", facecolor="white")
     return buffer.getvalue()
 
 
 def colours(count: int) -> list[str]:
+    """Return `count` colours, which repeat after len(COLOURS)."""
     return [COLOURS[i % len(COLOURS)] for i in range(count)]
 
 
 def axes(ax: Axes, grid: str) -> Axes:
-    """With grid lines along "x" or "y" and nothing that is not needed."""
+    """Return `ax` with grid lines along "x" or "y", and without the frame."""
     ax.spines[["top", "right"]].set_visible(False)
     ax.spines[["left", "bottom"]].set_color(SOFT)
     ax.tick_params(colors=INK, labelsize=8)
@@ -39,16 +40,17 @@ def axes(ax: Axes, grid: str) -> Axes:
 
 
 def titled(ax: Axes, title: str) -> None:
+    """Set a title at the left."""
     ax.set_title("\n".join(text(line) for line in title.split("\n")), fontsize=9, loc="left", color=INK)
 
 
 def legend(ax: Axes, lines: int) -> None:
-    """Beside the axes, where it hides nothing."""
+    """Draw the legend of so many lines beside the axes, where it hides nothing."""
     ax.legend(fontsize=7.5, frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.02), ncols=1 + lines // 16)
 
 
 def text(name: str, longest: int = LONGEST) -> str:
-    """Return a name as matplotlib takes it for plain text, and for one that belongs into a legend."""
+    """Return a name, cut if it is long, that matplotlib draws as plain text and does not hide in a legend."""
     plain = " ".join(name.split())
     if len(plain) > longest:
         plain = f"{plain[: longest * 2 // 3].rstrip()}…{plain[-(longest // 3) :].lstrip()}"
@@ -56,5 +58,6 @@ def text(name: str, longest: int = LONGEST) -> str:
 
 
 def some(given: Mapping, what: str) -> None:
+    """Raise a ValueError if there is nothing to draw."""
     if not given:
         raise ValueError(f"{what} are empty, expected one or more to draw.")

@@ -1,4 +1,4 @@
-"""What each probe does with one feature set: choose on held-out images of train, then score test once."""
+"""Tasks on a feature set: each chooses on held-out images of train, then scores test once."""
 
 import warnings
 from collections.abc import Callable, Mapping
@@ -31,15 +31,17 @@ _BLOCKS = 50  # of images that a jackknife leaves out
 Space = Mapping[str, BaseEstimator]
 
 
-class Measured(NamedTuple):
-    """What a probe found: for each metric the scores of the test images, (n,) or (runs, n), the headline first.
+class TaskResult(NamedTuple):
+    """Result of a task.
 
-    rows: the images of test that these are, where it is not all of them. numbers: metrics that no image has of its own.
+    right: by metric, the headline first, the scores of the test images, (n,) or (runs, n). chosen, search, arrays,
+    settings: as in `Record`. predicted: labels of the test images. rows: the images of test that were scored, None for
+    all. numbers: metrics of all images together, which have no score per image.
     """
 
     right: dict[str, NDArray[Any]]
     chosen: str = ""
-    search: dict[str, float] = {}  # noqa: RUF012  never changed
+    search: dict[str, float] = {}  # noqa: RUF012  never modified
     predicted: NDArray[Any] | None = None
     rows: NDArray[np.intp] | None = None
     arrays: dict[str, NDArray[Any]] = {}  # noqa: RUF012
@@ -50,35 +52,36 @@ class Measured(NamedTuple):
 # probes -------------------------------------------------------------------------------------------------------------
 
 
-def _knn(data: FeatureSet, how: Protocol, space: Space | None) -> Measured:
-    """k = 20 and the others of KS by DINO's protocol, fixed in advance; and what a search over k, metric, scaling and
-    components chose on train."""
+def _knn(data: FeatureSet, how: Protocol, space: Space | None) -> TaskResult:
+    """Score k-NN with k = 20 and the others of KS, fixed in advance by DINO's protocol, and with the k, metric, scaling
+    and components that a search chooses on train."""
     fixed_name = f"k={HEADLINE_K}"
     fixed = _choose(data, {fixed_name: KNN(HEADLINE_K, device=how.device)}, how)
-    probe, reading = _fitted(data, {fixed_name: KNN(HEADLINE_K, device=how.device)}, fixed.name)
-    each = probe.predict_each(data.test.features[reading], KS)
+    probe, spec = _fitted(data, {fixed_name: KNN(HEADLINE_K, device=how.device)}, fixed.name)
+    each = probe.predict_each(data.test.features[spec], KS)
     order = (HEADLINE_K, *(k for k in KS if k != HEADLINE_K))
     right = {f"k={k}": each[k] == data.test.labels for k in order}
     if not how.search:
-        return Measured(right, fixed.name, fixed.scores, each[HEADLINE_K])
+        return TaskResult(right, fixed.name, fixed.scores, each[HEADLINE_K])
     searched = knn_space(pcas=how.pcas)
     best = _choose(data, searched, how)
-    probe, reading = _fitted(data, searched, best.name)
-    right[CHOSEN] = probe.predict(data.test.features[reading]) == data.test.labels
-    return Measured(right, best.name, fixed.scores | best.scores, each[HEADLINE_K])
+    probe, spec = _fitted(data, searched, best.name)
+    right[CHOSEN] = probe.predict(data.test.features[spec]) == data.test.labels
+    return TaskResult(right, best.name, fixed.scores | best.scores, each[HEADLINE_K])
 
 
-def _classifier(data: FeatureSet, how: Protocol, space: Space) -> Measured:
+def _classifier(data: FeatureSet, how: Protocol, space: Space) -> TaskResult:
+    """Score the estimator of `space` that is chosen on train; without a search, its first."""
     if not how.search:
         space = dict([next(iter(space.items()))])
     best = _choose(data, space, how)
-    probe, reading = _fitted(data, space, best.name)
-    predicted = probe.predict(data.test.features[reading])
-    return Measured({"accuracy": predicted == data.test.labels}, best.name, best.scores, predicted)
+    probe, spec = _fitted(data, space, best.name)
+    predicted = probe.predict(data.test.features[spec])
+    return TaskResult({"accuracy": predicted == data.test.labels}, best.name, best.scores, predicted)
 
 
-def _linear(data: FeatureSet, how: Protocol, space: Space | None) -> Measured:
-    """Logistic regression, with scaling, components and C chosen on train; or heads trained by a recipe."""
+def _linear(data: FeatureSet, how: Protocol, space: Space | None) -> TaskResult:
+    """Score logistic regression, with scaling, components and C chosen on train, or heads trained by a recipe."""
     if space is None and how.recipe is not None:
         return _by_recipe(data, how)
     if space is None:
@@ -86,8 +89,8 @@ def _linear(data: FeatureSet, how: Protocol, space: Space | None) -> Measured:
     return _classifier(data, how, space)
 
 
-def _by_recipe(data: FeatureSet, how: Protocol) -> Measured:
-    """Heads trained in batches as published, learning rate, decay and reading chosen on train."""
+def _by_recipe(data: FeatureSet, how: Protocol) -> TaskResult:
+    """Score heads trained in batches as published; learning rate, decay and feature spec are chosen on train."""
     recipe = recipe_of(how)
     train, held, scores = data.train, held_out(data, how), {}
     best = Trial(next(iter(train.features)), *recipe.pairs[0])
@@ -98,27 +101,27 @@ def _by_recipe(data: FeatureSet, how: Protocol) -> Measured:
     own = {best.features: train.features[best.features]}
     head = train_heads(own, train.labels, one, seed=how.seed, device=how.device).head(best)
     predicted = head.predict(data.test.features[best.features])
-    return Measured({"accuracy": predicted == data.test.labels}, spelled(best), scores, predicted)
+    return TaskResult({"accuracy": predicted == data.test.labels}, spelled(best), scores, predicted)
 
 
 def recipe_of(how: Protocol) -> HeadRecipe:
-    """Return the published recipe that is asked for."""
+    """Return the published recipe that `how` names."""
     if how.recipe not in RECIPES:
         raise ValueError(f"recipe {how.recipe!r} is unknown, expected one of {', '.join(RECIPES)}.")
     return getattr(HeadRecipe, how.recipe)()
 
 
 def spelled(trial: Trial) -> str:
-    """Return a trial as the name of a candidate."""
+    """Return the name of a trial among the candidates."""
     return f"{trial.features}/lr={trial.learning_rate:g} wd={trial.weight_decay:g}"
 
 
-def _attentive(data: FeatureSet, how: Protocol, space: Space | None) -> Measured:
-    """AIM's head, with learning rate and decay chosen on train."""
+def _attentive(data: FeatureSet, how: Protocol, space: Space | None) -> TaskResult:
+    """Score AIM's attentive probe, with learning rate and decay chosen on train."""
     widths = {x.shape[1] for x in data.train.features.values()}
     heads = max(count for count in range(1, 13) if all(width % count == 0 for width in widths))
     rates, decays = ((3e-4, 1e-3, 3e-3), (0.01, 0.1)) if how.search else ((1e-3,), (0.1,))
-    batch = max(16, min(256, len(data.train) // 16))  # some steps an epoch, however few the images
+    batch = max(16, min(256, len(data.train) // 16))  # several steps per epoch even with few images
     own = {
         f"attentive lr={rate:g} wd={decay:g}": AttentiveProbe(
             heads, rate, decay, batch=batch, seed=how.seed, device=how.device
@@ -129,8 +132,8 @@ def _attentive(data: FeatureSet, how: Protocol, space: Space | None) -> Measured
     return _classifier(data, how, own if space is None else space)
 
 
-def _fewshot(data: FeatureSet, how: Protocol, space: Space | None) -> Measured:
-    """Logistic regression on few images for each class, many times; scaling and C chosen on train."""
+def _fewshot(data: FeatureSet, how: Protocol, space: Space | None) -> TaskResult:
+    """Score logistic regression on a few images per class, in many draws; scaling and C are chosen on train."""
     scalings, Cs = (("l2", "none", "standard"), (1.0, 0.1, 10.0)) if how.search else (("l2",), (1.0,))
     own = {f"linear {name} C={C:g}": LinearProbe(C, name) for name in scalings for C in Cs}
     train, test, held = data.train, data.test, held_out(data, how)
@@ -146,18 +149,18 @@ def _fewshot(data: FeatureSet, how: Protocol, space: Space | None) -> Measured:
     if held is not None and _smallest_class(train.labels[~held]) >= how.shots:
         scores = {name: promise(x, probe, held) for name, (probe, x) in cross(train.features, own).items()}
     name = max(scores, key=lambda name: scores[name]) if scores else _first(data, own)
-    reading, _, probe = name.rpartition("/")
-    features = train.features[reading], train.labels, test.features[reading], test.labels
+    spec, _, probe = name.rpartition("/")
+    features = train.features[spec], train.labels, test.features[spec], test.labels
     right = few_shot(*features, how.shots, how.shot_draws, how.seed, own[probe]).T
-    return Measured({f"{how.shots} shots": right}, name, scores, settings={"over draws": _spread(right)})
+    return TaskResult({f"{how.shots} shots": right}, name, scores, settings={"over draws": _spread(right)})
 
 
-def _retrieval(data: FeatureSet, how: Protocol, space: Space | None) -> Measured:
-    """Return each test image among all others of test, by cosine; the reading and its scaling chosen by MAP@R on
-    train."""
+def _retrieval(data: FeatureSet, how: Protocol, space: Space | None) -> TaskResult:
+    """Score retrieval of each test image among all others of test, by cosine; feature spec and scaling are chosen by
+    MAP@R on train."""
     test = data.test
     scalings = tuple(SCALINGS) if how.search else ("none",)
-    names = [f"{reading}/{name}" for reading in test.features for name in scalings if name != "l2"]  # cosine does so
+    names = [f"{spec}/{name}" for spec in test.features for name in scalings if name != "l2"]  # cosine normalises
     scores = {}
     if len(names) > 1 and has_positive(data.train.labels).any():
         scores = {name: float(_ranked(data, name, data.train)["map_at_r"].mean()) for name in names}
@@ -167,15 +170,15 @@ def _retrieval(data: FeatureSet, how: Protocol, space: Space | None) -> Measured
     first = "map_at_r", "precision_at_1"
     right = {metric: right[metric] for metric in (*first, *(m for m in right if m not in first))}
     _, near = top_k(None, _scaled(data, name, test), min(NEAREST, len(test) - 1))
-    return Measured(right, name, scores, rows=rows, arrays={"nearest": near[rows], "gallery": test.paths})
+    return TaskResult(right, name, scores, rows=rows, arrays={"nearest": near[rows], "gallery": test.paths})
 
 
-def _cluster(data: FeatureSet, how: Protocol, space: Space | None) -> Measured:
-    """Spherical k-means of test into as many clusters as it has classes, from several starts; the reading and its
-    scaling chosen on train."""
+def _cluster(data: FeatureSet, how: Protocol, space: Space | None) -> TaskResult:
+    """Score spherical k-means of test into as many clusters as it has classes, from several starts; feature spec and
+    scaling are chosen on train."""
     test = data.test
-    names = [f"{reading}/{name}" for reading in test.features for name in (SCALINGS if how.search else ("none",))]
-    names = [name for name in names if not name.endswith("/l2")]  # spherical k-means does so
+    names = [f"{spec}/{name}" for spec in test.features for name in (SCALINGS if how.search else ("none",))]
+    names = [name for name in names if not name.endswith("/l2")]  # spherical k-means normalises
     scores = {}
     if len(names) > 1 and len(np.unique(data.train.labels)) > 1:
         scores = {
@@ -190,10 +193,10 @@ def _cluster(data: FeatureSet, how: Protocol, space: Space | None) -> Measured:
         "ari": _agreement(adjusted_rand_score, test, found[0], how),
     }
     own = {"over starts": _spread(right), "nmi, ari": "of the first start"}
-    return Measured({"accuracy": right}, name, scores, numbers=numbers, settings=own)
+    return TaskResult({"accuracy": right}, name, scores, numbers=numbers, settings=own)
 
 
-MEASURES: dict[str, Callable[[FeatureSet, Protocol, Space | None], Measured]] = {
+MEASURES: dict[str, Callable[[FeatureSet, Protocol, Space | None], TaskResult]] = {
     "knn": _knn,
     "linear": _linear,
     "attentive": _attentive,
@@ -201,7 +204,7 @@ MEASURES: dict[str, Callable[[FeatureSet, Protocol, Space | None], Measured]] = 
     "retrieval": _retrieval,
     "cluster": _cluster,
 }
-FITTING = ("knn", "linear", "attentive", "fewshot")  # these need train
+FITTING = ("knn", "linear", "attentive", "fewshot")  # tasks that fit on train
 
 
 # choosing -----------------------------------------------------------------------------------------------------------
@@ -213,10 +216,12 @@ class _Choice(NamedTuple):
 
 
 def _choose(data: FeatureSet, space: Space, how: Protocol) -> _Choice:
-    """Return the best of readings x space on held-out images of train; the first where nothing can be held out. Without
-    `how.search` a single candidate is not scored there: on large data that takes as long as test."""
-    alone = len(space) == len(data.train.features) == 1 and not how.search
-    held = None if alone else held_out(data, how)
+    """Return the best of feature specs x space on held-out images of train, the first if nothing can be held out.
+
+    Without `how.search` a single candidate is not scored: on large data that would take as long as scoring test.
+    """
+    single = len(space) == len(data.train.features) == 1 and not how.search
+    held = None if single else held_out(data, how)
     if held is None:
         return _Choice(_first(data, space), {})
     found = select(cross(data.train.features, space), data.train.labels, held)
@@ -224,13 +229,10 @@ def _choose(data: FeatureSet, space: Space, how: Protocol) -> _Choice:
 
 
 def _fitted(data: FeatureSet, space: Space, name: str) -> tuple[Any, str]:
-    """Return the candidate of a name fitted on all of train, and the reading that it reads."""
+    """Return the candidate `name` fitted on all of train, and its feature spec."""
     probe = refit(cross(data.train.features, space), name, data.train.labels)
-    return (probe, name[: -len(_estimator_of(name, space)) - 1])
-
-
-def _estimator_of(name: str, space: Space) -> str:
-    return next(one for one in space if name.endswith(f"/{one}"))
+    estimator = next(one for one in space if name.endswith(f"/{one}"))
+    return probe, name.removesuffix(f"/{estimator}")
 
 
 def _first(data: FeatureSet, space: Space) -> str:
@@ -238,7 +240,7 @@ def _first(data: FeatureSet, space: Space) -> str:
 
 
 def held_out(data: FeatureSet, how: Protocol) -> NDArray[np.bool_] | None:
-    """Return the images of train to choose on; None, with a warning, where there are too few to choose at all."""
+    """Return the mask of images of train to choose on; None, with a warning, if there are too few to hold some out."""
     train = data.train
     try:
         mask = hold_out(train.labels, train.groups, how.held_out, how.seed)
@@ -258,11 +260,11 @@ def held_out(data: FeatureSet, how: Protocol) -> NDArray[np.bool_] | None:
 
 
 def _scaled(data: FeatureSet, name: str, part: Labelled) -> NDArray[np.floating]:
-    """Return the reading and scaling of a candidate, the scaling fitted on train, without labels."""
-    reading, _, how = name.rpartition("/")
+    """Return the scaled features of a candidate "<spec>/<scaling>"; the scaling is fitted on train, without labels."""
+    spec, _, how = name.rpartition("/")
     if how == "none":
-        return np.asarray(part.features[reading])
-    return clone(scaling(how)).fit(data.train.features[reading]).transform(part.features[reading])
+        return np.asarray(part.features[spec])
+    return clone(scaling(how)).fit(data.train.features[spec]).transform(part.features[spec])
 
 
 def _ranked(data: FeatureSet, name: str, part: Labelled) -> dict[str, NDArray[np.float64]]:
@@ -277,10 +279,10 @@ def _clusters(data: FeatureSet, name: str, part: Labelled, seed: int) -> NDArray
 def _agreement(
     score: Callable[[NDArray, NDArray], float], part: Labelled, clusters: NDArray[np.int64], how: Protocol
 ) -> Interval:
-    """Return an agreement of labels and clusters, which no image has of its own, with the interval of a jackknife.
+    """Return an agreement of labels and clusters with the interval of a jackknife.
 
-    Groups are left out one at a time, or `_BLOCKS` random blocks of images. A bootstrap would draw images twice, and
-    two equal images always agree.
+    Groups, or `_BLOCKS` random blocks of images, are left out one at a time. A bootstrap would draw images twice, and
+    two copies of an image always agree.
     """
     _, labels = np.unique(part.labels, return_inverse=True)
     if part.groups is None:
@@ -291,8 +293,8 @@ def _agreement(
     left = np.array(
         [score(labels[block != one], clusters[block != one]) for one in range(count)] if count > 1 else [value]
     )
-    reach = 1.96 * float(np.sqrt((count - 1) / count * np.square(left - left.mean()).sum()))
-    return Interval(value, value - reach, value + reach, len(part))
+    margin = 1.96 * float(np.sqrt((count - 1) / count * np.square(left - left.mean()).sum()))
+    return Interval(value, value - margin, value + margin, len(part))
 
 
 def _spread(right: NDArray[Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""One feature, one probe: choose on held-out images of train, score test once, and keep a `Record` of it."""
+"""Records of a feature set: each task chooses on held-out images of train and scores test once."""
 
 import hashlib
 import time
@@ -14,7 +14,7 @@ from ..protocol import FeatureSet, Labelled, Protocol
 from ..report.record import Record, class_means, made_with
 from ..splits import copies
 from ..stats import bootstrap
-from .classification import FITTING, MEASURES, Measured, Space, held_out, recipe_of, spelled
+from .classification import FITTING, MEASURES, Space, TaskResult, held_out, recipe_of, spelled
 
 _USUAL = Protocol()
 
@@ -24,9 +24,8 @@ def evaluate(data: FeatureSet, task: str, how: Protocol = _USUAL, space: Space |
 
     space: estimators to choose from, instead of the task's own, for "linear" and "attentive".
 
-    Warns of classes that only test has (their images count as wrong), of groups in both parts and of images that are in
-    both. Raises a ValueError of one sentence for features that are not finite, which names images, and for labels of
-    one class.
+    Warns of classes that only test has (their images count as wrong), of groups that are in both splits and of images
+    that are in both. Raises a ValueError for features that are not finite, naming images, and for labels of one class.
     """
     start = time.perf_counter()
     if task not in MEASURES:
@@ -46,31 +45,32 @@ def evaluate_online(
     workers: int = 0,
     images_at_once: int = 64,
 ) -> Record:
-    """Return the record of "linear" by `how.recipe`, with features computed anew from random crops in every epoch, as
-    the published numbers were; test is seen in centre crops.
+    """Return the record of "linear" by `how.recipe`, with features of new random crops in every epoch.
+
+    Published linear probes were trained so. Test is scored on centre crops.
 
     data: without features. images: of train and of test, pictures or paths. encode, size, workers, images_at_once: of
     `train_online`. With `how.search` heads are trained twice, to choose and then on all of train; else the recipe's
     first head is trained once.
     """
-    from ..classifiers.online import score_online, sweep_online, train_online
+    from ..classifiers.online import score_online, sweep_online, train_online  # torchvision takes a second to import
 
     start = time.perf_counter()
     notes = _checked(data, "linear")
     recipe = recipe_of(how)
-    reading = workers, images_at_once
+    loading = workers, images_at_once
     train, test, scores = data.train, data.test, {}
     held = held_out(data, how) if how.search else None
     if held is None:
         recipe = recipe.only(*recipe.pairs[0])
     else:
-        found = sweep_online(images[0], train.labels, held, encode, recipe, size, how.seed, how.device, *reading)
+        found = sweep_online(images[0], train.labels, held, encode, recipe, size, how.seed, how.device, *loading)
         scores = {spelled(trial): score for trial, score in found.scores.items()}
         recipe, wanted = recipe.only(*found.best[1:]), found.best.features
         encode = _only(encode, wanted)
-    heads = train_online(images[0], train.labels, encode, recipe, size, how.seed, how.device, *reading)
-    right = score_online(heads, images[1], test.labels, encode, size, *reading)[0]
-    own = Measured({"accuracy": right}, spelled(heads.trials[0]), scores, settings={"online": True})
+    heads = train_online(images[0], train.labels, encode, recipe, size, how.seed, how.device, *loading)
+    right = score_online(heads, images[1], test.labels, encode, size, *loading)[0]
+    own = TaskResult({"accuracy": right}, spelled(heads.trials[0]), scores, settings={"online": True})
     return _record(data, "linear", how, own, test, notes, time.perf_counter() - start)
 
 
@@ -81,15 +81,15 @@ def evaluate_likelihood(
     settings: Mapping[str, Any] | None = None,
     seconds: float = 0.0,
 ) -> Record:
-    """Return the record of "likelihood", classification without training. Its headline is the largest number of orders.
+    """Return the record of "likelihood", classification without training; the headline has the most orders.
 
-    data: without features. predicted: by number of orders the labels of the test images as text, (n,), or (runs, n)
-    from as many sets of orders. seconds: that it took to predict them.
+    data: without features. predicted: by number of orders, the labels of the test images as text, (n,), or (runs, n)
+    from several sets of orders. settings: as in `Record`. seconds: time that prediction took.
     """
     truth = data.test.labels.astype(str)
     right = {f"K={count}": predicted[count] == truth for count in sorted(predicted, reverse=True)}
     labels = np.atleast_2d(predicted[max(predicted)])[0]
-    found = Measured(right, predicted=labels, settings=dict(settings or {}))
+    found = TaskResult(right, predicted=labels, settings=dict(settings or {}))
     return _record(data, "likelihood", how, found, data.test, {"test images": len(data.test)}, seconds)
 
 
@@ -97,15 +97,15 @@ def evaluate_likelihood(
 
 
 def _checked(data: FeatureSet, task: str) -> dict[str, Any]:
-    """What is odd about the data, for the record, with warnings; a ValueError for what cannot be measured."""
+    """Return notes on the data for the record, with warnings; a ValueError for data that cannot be measured."""
     for part, name in ((data.train, "train"), (data.test, "test")):
-        for reading, x in part.features.items():
+        for spec, x in part.features.items():
             if len(x) != len(part):
-                raise ValueError(f"{data.name} has {len(x)} rows of {reading} for {len(part)} labels of {name}.")
+                raise ValueError(f"{data.name} has {len(x)} rows of {spec} for {len(part)} labels of {name}.")
             if np.ndim(x) != (4 if task == "attentive" else 2):
                 wanted = "dense maps, pool `none`" if task == "attentive" else "vectors, any pool but `none`"
-                raise ValueError(f"{data.name} ({reading}) has shape {np.shape(x)}; {task} reads {wanted}.")
-            _check_finite(x, part.paths, f"{data.name} ({reading}, {name})")
+                raise ValueError(f"{data.name} ({spec}) has shape {np.shape(x)}; {task} reads {wanted}.")
+            _check_finite(x, part.paths, f"{data.name} ({spec}, {name})")
     train, test = data.train, data.test
     for part, name in ((train, "train"), (test, "test")):
         if not len(part) and (name == "test" or task in FITTING):
@@ -128,9 +128,9 @@ def _checked(data: FeatureSet, task: str) -> dict[str, Any]:
             warnings.warn(f"{len(shared)} groups are in train and in test (first: {shared[0]}).", stacklevel=3)
             notes["groups in both"] = len(shared)
     first = next(iter(train.features), None)
-    if first is not None and not data.baseline:  # which often map two images to one feature
+    if first is not None and not data.baseline:  # baselines often map two images to one feature
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # it speaks of images
+            warnings.simplefilter("ignore", UserWarning)  # `copies` warns of images, the warning below of features
             equal = int(copies(train.features[first], test.features[first]).sum())
         if equal:
             warnings.warn(
@@ -154,7 +154,7 @@ def _record(
     data: FeatureSet,
     task: str,
     how: Protocol,
-    found: Measured,
+    found: TaskResult,
     test: Labelled,
     notes: Mapping[str, Any],
     seconds: float,
@@ -193,7 +193,7 @@ def _record(
 
 
 def labels_fingerprint(data: FeatureSet) -> str:
-    """SHA-256 in hex over paths, labels and groups of train and of test."""
+    """Return the SHA-256 in hex of paths, labels and groups of train and of test."""
     digest = hashlib.sha256()
     for part in (data.train, data.test):
         groups = [""] * len(part) if part.groups is None else part.groups.tolist()
@@ -209,10 +209,10 @@ def _rows(part: Labelled, rows: NDArray[np.intp]) -> Labelled:
 
 
 def _plain(values: NDArray[Any]) -> NDArray[Any]:
-    """Return an array that np.load opens without pickle."""
+    """Return `values`, objects as text, so that np.load opens them without pickle."""
     return values.astype(str) if values.dtype.kind == "O" else values
 
 
-def _only(encode: Callable[[Any], Any], reading: str) -> Callable[[Any], Any]:
-    """Return the same encoder for one of its features."""
-    return lambda pixels: {reading: encode(pixels)[reading]}
+def _only(encode: Callable[[Any], Any], spec: str) -> Callable[[Any], Any]:
+    """Return an encoder of one feature of `encode`."""
+    return lambda pixels: {spec: encode(pixels)[spec]}

@@ -73,7 +73,7 @@ def test_k_20_is_what_knn_says_and_the_choice_is_reported_beside_it():
     assert fixed.scores["k=20"].value == record.scores["k=20"].value
 
 
-def test_the_reading_is_chosen_on_train_and_never_on_test():
+def test_the_spec_is_chosen_on_train_and_never_on_test():
     """Train says that `a` is better, test the contrary."""
     train, test = blobs(60, 0), blobs(45, 1)
     swapped = [np.random.default_rng(i).standard_normal((n, 8)).astype(np.float32) for i, n in ((2, 60), (3, 45))]

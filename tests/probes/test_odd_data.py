@@ -92,15 +92,8 @@ def by_command(data, task, folder):
         table = pa.table([own.paths.tolist(), codes.tolist()], store.ROW_SCHEMA)
         store.write(folder / name, record, table, [x.shape[1:]], [arrays.blocks(x)], [])
     given = ["--train", folder / "train", "--test", folder / "test", "-o", folder / "out"]
-    options = [
-        "--resamples",
-        50,
-        "--shots",
-        SHOTS,
-        "--device",
-        "cpu",
-        *([] if searched(data, task) else ["--no-search"]),
-    ]
+    search = [] if searched(data, task) else ["--no-search"]
+    options = ["--resamples", 50, "--shots", SHOTS, "--device", "cpu", *search]
     code = cli.main([str(word) for word in ("probe", task, *given, *options)])
     records = [record for record in load_all(folder / "out") if not record.is_baseline] if code == 0 else []
     return code, records

@@ -75,7 +75,7 @@ def test_a_file_that_is_no_record_is_named(tmp_path, content):
         Record.load(tmp_path / "x.json")
 
 
-def test_claims_are_against_the_strongest_baseline_by_train_and_between_contenders():
+def test_claims_are_against_the_strongest_baseline_by_train_and_between_models():
     records = [
         record("ours", 0.9),
         record("theirs", 0.85, seed=1),

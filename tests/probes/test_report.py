@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 from randfeat.probes import (
     Chart,
+    CorrespondenceResult,
     Difference,
     Interval,
-    Matched,
     Record,
     bootstrap,
     correspondence_sheet,
@@ -92,7 +92,7 @@ def test_the_page_says_what_the_records_say_and_needs_nothing_beside_it(records,
     assert {name.split("-")[0] for name in files} == {"knn", "retrieval"}
     for part in ("intervals", "differences", "search", "confusion", "classes", "mistakes", "best", "worst"):
         assert any(part in name for name in files), part
-    assert not any("pixels" in name for name in files)  # details are of contenders
+    assert not any("pixels" in name for name in files)  # details are of models
     for file in (page.parent / "plots").iterdir():
         with Image.open(file) as plot:
             plot.verify()
@@ -197,7 +197,8 @@ def test_matched_points_are_joined_in_green_or_red():
     ends, points = [picture("1.png"), picture("2.png")], np.array([[3.0, 4.0], [15.0, 6.0]])
 
     def drawn(right):
-        return colours_of(correspondence_sheet([Matched(*ends, points, points, points + 1, np.array(right))]))
+        result = CorrespondenceResult(*ends, points, points, points + 1, np.array(right))
+        return colours_of(correspondence_sheet([result]))
 
     assert {GOOD, BAD} <= drawn([True, False])
     assert BAD not in drawn([True, True])
