@@ -1,7 +1,5 @@
-"""Pretraining: images to tokens, recipes, the loop that follows them, and how good samples are."""
+"""Pretraining: images to tokens, recipes, and the loop that follows them."""
 
-from ..features.evaluators import Encoded, Evaluator, EvaluatorOutput, Inception, Likelihoods
-from ..probes.tasks.generation import Quality, measure_quality, pictures_of, see
 from .config import ControlConfig, Recipe, RuntimeConfig, Size, Training, read_recipe
 from .crops import CentreCrops, Crops, RandomCrops, TenCrops
 from .data import Batches, as_labels
@@ -18,14 +16,8 @@ __all__ = [
     "ControlConfig",
     "ControlObjective",
     "Crops",
-    "Encoded",
-    "Evaluator",
-    "EvaluatorOutput",
     "History",
-    "Inception",
-    "Likelihoods",
     "Objective",
-    "Quality",
     "RandomCrops",
     "Recipe",
     "RuntimeConfig",
@@ -40,11 +32,8 @@ __all__ = [
     "fit_patches",
     "group",
     "import_tokens",
-    "measure_quality",
-    "pictures_of",
     "read_recipe",
     "run",
-    "see",
     "tokenize",
     "train",
     "validate",

@@ -88,7 +88,7 @@ def run(args: argparse.Namespace) -> int:
 
     from ..data.sources import open_source
     from ..data.sources.table import without_labels
-    from ..features.encoder import open_encoder
+    from ..features.opening import open_encoder
     from ..features.extract import extract
     from ..features.store import META
     from ..utils import devices, distributed, progress

@@ -25,14 +25,17 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import torch
+    from PIL import Image
 
-    from ..pretrain import Evaluator, EvaluatorOutput, Quality
+    from ..features.evaluators import Evaluator, EvaluatorOutput
+    from ..probes.tasks.generation import Quality
 
 HOW_TO_RESUME = "Run the same command again: samples that are there are kept."
 LIKELIHOOD = "likelihood:"
@@ -63,24 +66,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from ..pretrain import measure_quality, pictures_of, see
+    from ..features.evaluators import evaluate, load_images
     from ..probes.tasks.generation import table
     from ..utils import atomic, devices
 
     if args.guidance and args.out is None:
         raise ValueError("a search keeps its samples: say where, with -o DIR")
     device = devices.pick(args.device)
-    count, pictures = pictures_of(args.reference, args.split)
-    given = None if args.guidance else pictures_of(args.samples)
+    count, pictures = load_images(args.reference, args.split)
+    given = None if args.guidance else load_images(args.samples)
     judge = evaluator(args, device)
-    reference = see(judge, pictures, count, args.batch_size)
+    reference = evaluate(judge, pictures, count, args.batch_size)
     found: dict[str, Quality] = {}
     if given is None:
         found = search(args, judge, reference, device)
     else:
         wanted = min(args.count or given[0], given[0])
-        samples = see(judge, given[1], wanted, args.batch_size)
-        found[args.samples] = measure_quality(samples, reference, judge.name)
+        found[args.samples] = compare(judge, given[1], wanted, reference, args.batch_size)
     shown = table(found, judge.is_inception)
     print(shown)
     if args.out is not None:
@@ -92,8 +94,8 @@ def run(args: argparse.Namespace) -> None:
 
 def evaluator(args: argparse.Namespace, device: torch.device) -> Evaluator:
     """What `--evaluator` names."""
-    from ..features.encoder import open_encoder
-    from ..pretrain import Encoded, Inception, Likelihoods
+    from ..features.evaluators import EncoderEvaluator, Inception, LikelihoodEvaluator
+    from ..features.opening import open_encoder
     from ..weights.loading import load
 
     if args.evaluator == INCEPTION:
@@ -102,8 +104,19 @@ def evaluator(args: argparse.Namespace, device: torch.device) -> Evaluator:
         raise ValueError(f"--weights are for --evaluator {INCEPTION}: leave them out")
     if args.evaluator.startswith(LIKELIHOOD):
         name = args.evaluator.removeprefix(LIKELIHOOD)
-        return Likelihoods(load(name, device=device), args.orders, Path(name).name)
-    return Encoded(open_encoder(args.evaluator, [args.spec] if args.spec else [], device))
+        return LikelihoodEvaluator(load(name, device=device), args.orders, Path(name).name)
+    return EncoderEvaluator(open_encoder(args.evaluator, [args.spec] if args.spec else [], device))
+
+
+def compare(
+    judge: Evaluator, images: Iterator[Image.Image], count: int, reference: EvaluatorOutput, batch_size: int
+) -> Quality:
+    """Return the quality of the first `count` images beside the reference."""
+    from ..features.evaluators import evaluate
+    from ..probes.tasks.generation import measure_quality
+
+    samples = evaluate(judge, images, count, batch_size)
+    return measure_quality(samples.features, reference.features, judge.name, samples.logits)
 
 
 def search(
@@ -112,9 +125,9 @@ def search(
     """Return every scale on few samples, then the one with the lowest Fréchet distance on all."""
     import torch
 
+    from ..features.evaluators import load_images
     from ..inference.schedules import Guidance
     from ..pipeline.sample_folder import IMAGES, write_samples
-    from ..pretrain import measure_quality, pictures_of, see
     from ..weights.loading import load
 
     model = load(args.samples, device=device, dtype=getattr(torch, args.dtype))
@@ -129,8 +142,8 @@ def search(
         balanced = bool(model.classes.count)
         more = dict(balanced=balanced, sampling=sampling, seed=args.seed, batch_size=args.batch_size)
         write_samples(model, folder, max(wanted, made), **more, model_name=args.samples)
-        _, pictures = pictures_of(folder / IMAGES)
-        return measure_quality(see(judge, pictures, wanted, args.batch_size), reference, judge.name)
+        _, pictures = load_images(folder / IMAGES)
+        return compare(judge, pictures, wanted, reference, args.batch_size)
 
     few = min(args.search, count)
     found = {scale: judged(scale, few) for scale in dict.fromkeys(args.guidance)}

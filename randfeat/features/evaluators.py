@@ -1,9 +1,13 @@
-"""What a number on samples comes from: a network that turns pictures into features, named with every number."""
+"""Evaluators of samples: networks whose features Fréchet distance, precision, recall and Inception Score compare.
+
+A number on samples means nothing without its evaluator, so each has a name, which is kept with every number.
+"""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,9 +16,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from randfeat.features.encoder import Encoder
-from randfeat.inference.likelihood import class_log_prob
-from randfeat.pipeline.pipeline import Pipeline
+from ..data.images import UnreadableImage
+from ..data.sources import Source, open_source
+from ..inference.likelihood import class_log_prob
+from ..pipeline.pipeline import Pipeline
+from ..utils import arrays, progress
+from .encoder import Encoder
 
 INCEPTION = "weights-inception-2015-12-05-6726825d.pth"
 ADDRESS = f"https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/{INCEPTION}"
@@ -22,28 +29,31 @@ FEATURES = ["2048", "logits_unbiased"]
 
 
 class EvaluatorOutput(NamedTuple):
-    """What an evaluator sees in B pictures: features (B, F), and, of a classifier, logits (B, C)."""
+    """Output of an evaluator for B images: features (B, F), and, of a classifier, logits (B, C)."""
 
     features: Tensor
     logits: Tensor | None = None
 
 
 class Evaluator(ABC):
-    """name: for the record. is_inception: whether its Fréchet distance is what papers call FID."""
+    """Network that samples and real images are compared by.
+
+    name: for the record. is_inception: whether its Fréchet distance is what papers call FID.
+    """
 
     name: str
     is_inception = False
 
     @abstractmethod
-    def __call__(self, pictures: Sequence[Image.Image]) -> EvaluatorOutput:
-        """Pictures of any size and mode, or of one size where the evaluator says so."""
+    def __call__(self, images: Sequence[Image.Image]) -> EvaluatorOutput:
+        """Return the output for one batch of images of any size and mode; `Inception` takes those of one size only."""
 
 
 class Inception(Evaluator):
-    """The Inception of FID, as torch-fidelity has it: the TensorFlow weights of 2015 and TensorFlow's resizing.
+    """Inception network of FID as torch-fidelity has it: the TensorFlow weights of 2015 and TensorFlow's resizing.
 
-    weights: the file; by default that which torch-fidelity keeps where torch's hub does. Its numbers differ from those
-    of ADM's evaluator in the third digit. Raises a ValueError where the package or the file is not there.
+    weights: the file; by default the one that torch-fidelity keeps in the cache of torch's hub. Its numbers differ from
+    those of ADM's evaluator in the third digit. Raises a ValueError where the package or the file is missing.
     """
 
     name, is_inception = "Inception of 2015 by torch-fidelity", True
@@ -57,7 +67,7 @@ class Inception(Evaluator):
         if not path.is_file():
             raise ValueError(f"the weights of Inception are not at {path}: get {ADDRESS}, or choose another evaluator")
         try:
-            torch.load(path, map_location="cpu", weights_only=True)  # which torch-fidelity does without that care
+            torch.load(path, map_location="cpu", weights_only=True)  # torch-fidelity itself would unpickle any code
             self._network = FeatureExtractorInceptionV3("inception", FEATURES, str(path)).to(device)
         except Exception as error:
             reason = str(error).splitlines()[0]
@@ -65,31 +75,33 @@ class Inception(Evaluator):
         self._device = device
 
     @torch.no_grad()
-    def __call__(self, pictures: Sequence[Image.Image]) -> EvaluatorOutput:
-        sizes = {picture.size for picture in pictures}
+    def __call__(self, images: Sequence[Image.Image]) -> EvaluatorOutput:
+        sizes = {image.size for image in images}
         if len(sizes) > 1:
             found = " and ".join(f"{width} x {height}" for width, height in sorted(sizes)[:2])
             raise ValueError(f"pictures are of {found} pixels, and FID compares those of one size: crop them first")
-        stacked = np.stack([np.asarray(picture.convert("RGB")) for picture in pictures])
+        stacked = np.stack([np.asarray(image.convert("RGB")) for image in images])
         found = self._network(torch.from_numpy(stacked).movedim(-1, 1).to(self._device))
         return EvaluatorOutput(*(values.cpu() for values in found))
 
 
-class Encoded(Evaluator):
-    """Features of any encoder: of one of our models, or of timm's."""
+class EncoderEvaluator(Evaluator):
+    """Features of any encoder, of randfeat's models or of timm's."""
 
     def __init__(self, encoder: Encoder) -> None:
         self._encoder, self.name = encoder, f"{encoder.name} {encoder.specs[0]}"
 
-    def __call__(self, pictures: Sequence[Image.Image]) -> EvaluatorOutput:
-        return EvaluatorOutput(
-            torch.from_numpy(self._encoder.features([picture.convert("RGB") for picture in pictures])[0])
-        )
+    def __call__(self, images: Sequence[Image.Image]) -> EvaluatorOutput:
+        features = self._encoder.features([image.convert("RGB") for image in images], len(images))
+        return EvaluatorOutput(torch.from_numpy(features[0]))
 
 
-class Likelihoods(Evaluator):
-    """log p(picture | class) of each class by a class-conditional model, averaged over `orders` orders. Its softmax is
-    the posterior of the classes."""
+class LikelihoodEvaluator(Evaluator):
+    """log p(image | class) of each class by a class-conditional model, averaged over `orders` orders.
+
+    It is both features and logits: its softmax is the posterior of the classes. Raises a ValueError for a model
+    without classes.
+    """
 
     def __init__(self, model: Pipeline, orders: int = 4, name: str = "") -> None:
         if not model.classes.count:
@@ -97,7 +109,45 @@ class Likelihoods(Evaluator):
         self._model, self._orders = model, orders
         self.name = f"class likelihoods of {name}, {orders} orders"
 
-    def __call__(self, pictures: Sequence[Image.Image]) -> EvaluatorOutput:
-        tokens = self._model.encode(list(pictures))
+    def __call__(self, images: Sequence[Image.Image]) -> EvaluatorOutput:
+        tokens = self._model.encode(list(images))
         logits = class_log_prob(self._model.packed(), tokens, None, self._orders).mean(-1)
         return EvaluatorOutput(logits, logits)
+
+
+def evaluate(evaluator: Evaluator, images: Iterable[Image.Image], count: int, batch_size: int = 64) -> EvaluatorOutput:
+    """Return the output of an evaluator for the first `count` images. Raises a ValueError where there are none."""
+    following = islice(iter(images), count)
+    parts = []
+    with progress.bar(count, "evaluating", "image") as bar:
+        while batch := list(islice(following, batch_size)):
+            parts.append(evaluator(batch))
+            bar.update(len(batch))
+    if not parts:
+        raise ValueError("there are no pictures to evaluate: give some")
+    logits = [part.logits for part in parts if part.logits is not None]
+    return EvaluatorOutput(torch.cat([part.features for part in parts]), torch.cat(logits) if logits else None)
+
+
+def load_images(data: str | Path, split: str | None = None) -> tuple[int, Iterator[Image.Image]]:
+    """Return the number of images and the images themselves, one at a time.
+
+    data: an `.npz` as ADM's (`arr_0`, uint8 (N, H, W, 3)), or whatever `open_source` opens. Raises as that does, and an
+    UnreadableImage for a damaged picture.
+    """
+    if str(data).endswith(".npz"):
+        images = arrays.read_images(Path(data))
+        first = next(images)  # raises for an archive of something else
+        return arrays.count_images(Path(data)), chain([first], images)
+    source = open_source(data, split)
+    if not isinstance(source, Source):
+        raise ValueError(f"{data} holds tokens, not pictures: give the pictures")
+    return len(source), _read(source)
+
+
+def _read(source: Source) -> Iterator[Image.Image]:
+    for row, path in enumerate(source.paths):
+        try:
+            yield source.read(row)
+        except UnreadableImage as error:
+            raise UnreadableImage(f"{path} of {source.name} cannot be read ({error}): take it out") from None

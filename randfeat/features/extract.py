@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, nullcontext, suppress
 from dataclasses import dataclass
 from math import prod
-from numbers import Integral
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -29,9 +28,11 @@ from .. import weights
 from ..data import loader
 from ..data.sources import Source, TokenSource
 from ..utils import atomic, distributed, progress, resume
+from ..utils.checks import check_whole_number, finite_rows
 from ..utils.resume import check_same_settings
 from . import store
-from .encoder import Encoder, PipelineEncoder
+from .encoder import Encoder
+from .generator_encoder import GeneratorEncoder
 from .store import FeatureStore
 
 Encode: TypeAlias = "Callable[[Tensor], list[np.ndarray]]"
@@ -65,8 +66,8 @@ def extract(
     """
     directory, workers = Path(directory), loader.default_workers() if workers is None else workers
     for name, value, lowest in (("batch_size", batch_size, 1), ("workers", workers, 0), ("shard_size", shard_size, 1)):
-        if value is not None and (isinstance(value, bool) or not isinstance(value, Integral) or value < lowest):
-            raise ValueError(f"{name} must be a whole number from {lowest}, got {value}")
+        if value is not None:
+            check_whole_number(name, value, lowest)
     if twice := [spec for spec, count in Counter(encoder.specs).items() if count > 1]:
         raise ValueError(f"the feature {twice[0]} is asked for twice: once is enough")
     reader, encode = reader_and_encode(encoder, source)
@@ -107,7 +108,7 @@ def reader_and_encode(encoder: Encoder, source: Source | TokenSource) -> tuple[R
     """
     if isinstance(source, Source):
         return loader.Prepared(source, encoder.prepare), encoder.encode
-    if not isinstance(encoder, PipelineEncoder):
+    if not isinstance(encoder, GeneratorEncoder):
         raise ValueError(f"{source.name} holds tokens, which {encoder.name} cannot read: give it the images")
     encoder.check_tokens()
     tokenizer, generator = weights.fingerprint(encoder.pipeline.tokenizer), encoder.pipeline.generator
@@ -261,7 +262,7 @@ def _cut(numbers: range, size: int) -> list[range]:
 def refuse_infinite(features: Sequence[np.ndarray], paths: Sequence[str]) -> None:
     """A ValueError names the first image with a feature that is not finite."""
     for rows in features:
-        finite = np.isfinite(rows.reshape(len(rows), -1)).all(1)
+        finite = finite_rows(rows)
         if not finite.all():
             path = paths[int(finite.argmin())]
             raise ValueError(f"the features of {path} are not finite: try --dtype float32, or look at the weights")

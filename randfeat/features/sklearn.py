@@ -1,4 +1,4 @@
-"""scikit-learn's view of a model: a transformer from pictures to features."""
+"""Feature extraction as a transformer of scikit-learn."""
 
 from __future__ import annotations
 
@@ -11,23 +11,22 @@ from PIL import Image
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
-from ..data import images as data
 from ..inference.readout import FeatureSpec
 from ..pipeline.pipeline import Pipeline
-from .encoder import open_encoder
+from .opening import open_encoder
 
 
 class FeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
-    """Pictures -> features, as a transformer of scikit-learn: `FeatureExtractor(model).fit_transform(paths)`.
+    """scikit-learn transformer from images to features: `FeatureExtractor(model).fit_transform(paths)`.
 
-    model: a pipeline, or what `open_encoder` takes: a path, a name, `timm:NAME`. spec: one reading; None is the
-    model's default. batch_size: pictures at a time. device: for a model that is opened here.
+    model: a pipeline, or what `open_encoder` takes: a path, a name, `timm:NAME`. spec: one feature spec; None is the
+    model's default. batch_size: images at a time. device: for a model that is opened here.
 
-    X is any sequence of pictures: paths, PIL images, arrays. `fit` opens the model and learns nothing. A search over
-    `spec` reads all pictures again for each candidate: open the model first, so that it is loaded once only, or give
+    X is any sequence of images: paths, PIL images, arrays. `fit` opens the model and learns nothing. A search over
+    `spec` reads all images again for each candidate: open the model first, so that it is loaded once only, or give
     the pipeline `memory=`, and the model by its path, so that nothing is computed twice.
 
-    Attributes: spec_, the reading with layers as numbers.
+    Attributes: spec_, the feature spec with layers as numbers.
     """
 
     def __init__(
@@ -40,10 +39,9 @@ class FeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         self.model, self.spec, self.batch_size, self.device = model, spec, batch_size, device
 
     def fit(self, X: Any = None, y: Any = None) -> FeatureExtractor:
-        """Open the model. X and y are not looked at."""
+        """Open the model. X and y are ignored."""
         encoder = open_encoder(self.model, [] if self.spec is None else [self.spec], self.device)
-        blank = torch.from_numpy(encoder.prepare(Image.new("RGB", (1, 1))))
-        shape = encoder.encode(blank[None])[0].shape
+        shape = encoder.features([Image.new("RGB", (1, 1))])[0].shape
         if len(shape) != 2:
             raise ValueError(
                 f"spec {encoder.specs[0]} makes maps, and scikit-learn takes vectors: choose another pool than none"
@@ -52,15 +50,14 @@ class FeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         return self
 
     def transform(self, X: Sequence[Any]) -> np.ndarray:
-        """Features of the pictures, float32 (pictures, F)."""
+        """Return the features of images, float32 (n, F)."""
         check_is_fitted(self)
-        if not hasattr(self, "_encoder"):  # of an unpickled one
+        if not hasattr(self, "_encoder"):  # after unpickling
             self._encoder = open_encoder(self.model, [self.spec_], self.device)
-        batches = data.batches(X, self.batch_size)
-        return np.concatenate([self._encoder.features(batch)[0] for batch in batches])
+        return self._encoder.features(X, self.batch_size)[0]
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without the open model: it is opened again where it is needed."""
+        """Return the parameters without the open model, which is opened again where it is needed."""
         return {name: value for name, value in super().__getstate__().items() if name != "_encoder"}
 
     def __sklearn_tags__(self) -> Any:

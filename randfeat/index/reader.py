@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 
-from ..features.encoder import Encoder, open_encoder
+from ..features.encoder import Encoder
+from ..features.opening import open_encoder
 from ..utils.resume import difference
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from numbers import Integral
 from pathlib import Path
 from typing import Any, Literal
 
@@ -30,6 +29,7 @@ from ..inference.schedules import Guidance, Schedule
 from ..inference.successive_halving import SuccessiveHalving
 from ..models import orders
 from ..utils import atomic, drawing, rng
+from ..utils.checks import check_whole_number
 from . import painting
 from .base import BasePipeline
 
@@ -55,14 +55,30 @@ class Pipeline(BasePipeline):
         batch_size: int = BATCH,
         progress: bool = False,
     ) -> np.ndarray:
-        """Features of images as `spec` says, or as suits the model: float32 (B, F), or (B, F, h, w) of pool `none`.
+        """Return features of images as `spec` says, or as suits the model: float32 (B, F), or (B, F, h, w) of pool
+        `none`.
 
         Any number of images, of an iterator too: `batch_size` of them are held at a time. progress: show a bar.
         """
-        model, parsed = self.reader(), self.reading(spec)
-        batches = data.batches(images, batch_size, "reading" if progress else None)
-        encoded = (self.encode(batch, parsed.shifts) for batch in batches)
-        return np.concatenate([readout.read(model, tokens, [parsed])[0].numpy() for tokens in encoded])
+        parsed, found = self.reading(spec), []
+        for batch in data.batches(images, batch_size, "reading" if progress else None):
+            pixels = data.as_images(batch, self.tokenizer.channels, self.image_size)
+            found += self.read_pixels(pixels.to(self.generator.device), [parsed])
+        return np.concatenate(found)
+
+    @torch.no_grad()
+    def read_pixels(self, pixels: Tensor, specs: Sequence[FeatureSpec]) -> list[np.ndarray]:
+        """Return for each spec the features, as `features`, of one batch of images that are prepared already.
+
+        pixels: floats (B, channels, H, W) in [0, 1] of `image_size`, on the model's device. specs: as `reading`
+        returns them; those with the same shifts share the tokenizer.
+        """
+        found: dict[FeatureSpec, np.ndarray] = {}
+        for shifts in dict.fromkeys(spec.shifts for spec in specs):
+            group = [spec for spec in specs if spec.shifts == shifts]
+            features = readout.read(self.reader(), self.encode_pixels(pixels, shifts), group)
+            found.update((spec, values.numpy()) for spec, values in zip(group, features, strict=True))
+        return [found[spec] for spec in specs]
 
     def tokens(
         self, images: data.Images | Iterable[data.Picture], batch_size: int = BATCH, progress: bool = False
@@ -126,8 +142,7 @@ class Pipeline(BasePipeline):
         label = self.label_indices(labels)
         if not len(label):
             raise ValueError("there is nothing to sample: give a label, or None, for each image")
-        if isinstance(batch_size, bool) or not isinstance(batch_size, Integral) or batch_size < 1:
-            raise ValueError(f"batch_size must be a whole number from 1, got {batch_size}")
+        check_whole_number("batch_size", batch_size, 1)
         seeds, grid = rng.of_images(seed, len(label)), self.generator.grid
         if extrapolation is not None:
             grid = extrapolation.grid(grid)

@@ -23,7 +23,7 @@ from test_sample_folder import contents, make
 import randfeat
 from randfeat import cli, weights
 from randfeat.data.token_store import TokenWriter
-from randfeat.features.encoder import open_encoder
+from randfeat.features.opening import open_encoder
 from randfeat.features.store import FeatureStore
 
 HERE = Path(__file__).parents[1] / "helpers"
@@ -260,7 +260,7 @@ KILLED = """
     sys.path.insert(0, {tests!r})
     import torch
     from tqdm import tqdm
-    from randfeat import cli, encoders, extract, sources
+    from randfeat import cli\nfrom randfeat.features import extract, generator_encoder, sources
 
     tqdm.set_lock(threading.RLock())  # processes would share its own, and wait for one that was killed with it
     torch.set_num_threads(1)
@@ -347,9 +347,10 @@ def test_a_signal_ends_it_cleanly(model, photos, tmp_path, sent):
     script = tmp_path / "slow.py"  # as the command, with small shards of a slow encoder
     script.write_text(
         "import sys, time\n"
-        "from randfeat import cli, encoders, extract\n"
-        "extract.SHARD, encode = 4, encoders.PipelineEncoder.encode\n"
-        "encoders.PipelineEncoder.encode = lambda *batch: time.sleep(0.05) or encode(*batch)\n"
+        "from randfeat import cli\n"
+        "from randfeat.features import extract, generator_encoder\n"
+        "extract.SHARD, encode = 4, generator_encoder.GeneratorEncoder.encode\n"
+        "generator_encoder.GeneratorEncoder.encode = lambda *batch: time.sleep(0.05) or encode(*batch)\n"
         "sys.exit(cli.main())\n"
     )
     how = [sys.executable, str(script), *command(model, photos, tmp_path / "out", "--workers", "2")]

@@ -239,10 +239,11 @@ def test_what_is_stopped_says_how_to_go_on(capsys, model, photos, monkeypatch):
 
 SLOW = """
 import signal, sys, time
-from randfeat import cli, encoders, extract
+from randfeat import cli
+from randfeat.features import extract, generator_encoder
 signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background jobs ignore
-extract.SHARD, encode = 4, encoders.PipelineEncoder.encode
-encoders.PipelineEncoder.encode = lambda *batch: time.sleep(0.05) or encode(*batch)
+extract.SHARD, encode = 4, generator_encoder.GeneratorEncoder.encode
+generator_encoder.GeneratorEncoder.encode = lambda *batch: time.sleep(0.05) or encode(*batch)
 sys.exit(cli.main())
 """
 

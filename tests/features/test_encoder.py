@@ -12,7 +12,7 @@ from timm.data import create_transform, resolve_model_data_config
 
 from randfeat import FeatureSpec, Pipeline, load
 from randfeat.data.images import CentreCrop, UnreadableImage
-from randfeat.features.encoder import open_encoder
+from randfeat.features.opening import open_encoder
 from randfeat.features.timm_encoder import TimmSpec
 from randfeat.inference import readout
 from randfeat.inference.shifts import shifted
@@ -347,14 +347,20 @@ def test_images_of_many_kinds(saved, tmp_path):
     encoder = open_encoder(saved("test_vit")[1])
     PICTURES[0].save(tmp_path / "picture.png")
     array = np.array(PICTURES[0])
-    kinds = [PICTURES[0], tmp_path / "picture.png", str(tmp_path / "picture.png"), array, torch.from_numpy(array)]
+    kinds = [
+        PICTURES[0],
+        tmp_path / "picture.png",
+        str(tmp_path / "picture.png"),
+        array,
+        torch.from_numpy(array).movedim(2, 0),
+    ]
     (features_,) = encoder.features(kinds)
     assert (features_ == features_[0]).all()
     assert encoder.features([array[..., 0], array[..., :1]])[0].shape[0] == 2
     (tmp_path / "broken.png").write_bytes(b"")
     with pytest.raises(UnreadableImage, match=r"broken.png cannot be read as a picture: an empty file"):
         encoder.features([tmp_path / "broken.png"])
-    with pytest.raises(ValueError, match=r"or a uint8 array \(H, W\) or \(H, W, 3\), got ndarray of float32"):
+    with pytest.raises(ValueError, match=r"image values must lie in \[0, 1\] or be uint8"):
         encoder.features([array.astype(np.float32)])
 
 

@@ -152,7 +152,7 @@ KILLED = """
     from PIL import Image
     from tqdm import tqdm
     from randfeat import Index
-    from randfeat.features.encoder import open_encoder
+    from randfeat.features.opening import open_encoder
     from randfeat.index import images
     from randfeat.data.sources import open_source
     from test_sample_folder import make

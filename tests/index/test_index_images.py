@@ -18,7 +18,7 @@ import randfeat
 from randfeat import Index
 from randfeat.data.sources import open_source
 from randfeat.features import extract
-from randfeat.features.encoder import open_encoder
+from randfeat.features.opening import open_encoder
 from randfeat.features.store import FeatureStore
 from randfeat.index import Filter, images
 

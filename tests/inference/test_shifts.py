@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from randfeat import Pipeline
-from randfeat.features.encoder import open_encoder
+from randfeat.features.opening import open_encoder
 from randfeat.inference import readout
 from randfeat.inference.readout import FeatureSpec
 from randfeat.inference.shifts import joined, shifted

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from randfeat.pretrain import Encoded, EvaluatorOutput, Inception, Likelihoods, measure_quality, pictures_of, see
-from randfeat.probes.tasks.generation import table
+from randfeat.probes.tasks.generation import measure_quality, table
 from test_sample_folder import make
 
 from randfeat.data.images import UnreadableImage
+from randfeat.features.evaluators import EncoderEvaluator, Inception, LikelihoodEvaluator, evaluate, load_images
 from randfeat.features.opening import open_encoder
 from randfeat.inference.likelihood import class_log_prob
 from randfeat.utils import arrays
@@ -18,7 +18,7 @@ from randfeat.utils import arrays
 
 def gaussian(mean, scale, count=4000, seed=0):
     rng = np.random.default_rng(seed)
-    return EvaluatorOutput(torch.from_numpy(mean + scale * rng.standard_normal((count, 3))))
+    return mean + scale * rng.standard_normal((count, 3))
 
 
 def test_the_frechet_distance_of_gaussians_is_that_of_the_formula():
@@ -41,24 +41,22 @@ def test_precision_and_recall_tell_what_is_missing_from_what_is_wrong():
 
 
 def test_precision_is_the_share_within_reach_of_a_reference_by_its_third_neighbour():
-    mine, real = (gaussian(shift, 1.0, 40, seed).features.numpy() for seed, shift in ((0, 0.0), (1, 1.0)))
+    mine, real = (gaussian(shift, 1.0, 40, seed) for seed, shift in ((0, 0.0), (1, 1.0)))
 
     def within(points, others):
         reach = [np.sort(np.linalg.norm(others - one, axis=1))[3] for one in others]
         return np.mean([(np.linalg.norm(others - one, axis=1) <= reach).any() for one in points])
 
-    found = measure_quality(EvaluatorOutput(torch.from_numpy(mine)), EvaluatorOutput(torch.from_numpy(real)), "numbers")
+    found = measure_quality(mine, real, "numbers")
     assert found.precision == pytest.approx(within(mine, real))
     assert found.recall == pytest.approx(within(real, mine))
 
 
 def test_the_score_of_classes_is_their_number_where_all_are_sure_and_alike():
     logits = 100 * torch.eye(5).repeat(200, 1)
-    found = measure_quality(EvaluatorOutput(logits, logits), EvaluatorOutput(logits), "numbers")
+    found = measure_quality(logits, logits, "numbers", logits)
     assert found.inception_score == pytest.approx(5, rel=0.02)
-    assert measure_quality(
-        EvaluatorOutput(logits, 0 * logits), EvaluatorOutput(logits), "numbers"
-    ).inception_score == pytest.approx(1)
+    assert measure_quality(logits, logits, "numbers", 0 * logits).inception_score == pytest.approx(1)
     text = table({"mine": found}, is_inception=False)
     assert "Fréchet distance" in text
     assert "FID" not in text
@@ -109,8 +107,8 @@ def test_inception_is_torch_fidelitys(weights, tmp_path):
         feature_extractor_weights_path=str(weights),
     )
     judge = Inception(weights)
-    a, b = (see(judge, pictures_of(tmp_path / name)[1], 12, 5) for name in ("a", "b"))
-    ours = measure_quality(a, b, judge.name)
+    a, b = (evaluate(judge, load_images(tmp_path / name)[1], 12, 5) for name in ("a", "b"))
+    ours = measure_quality(a.features, b.features, judge.name, a.logits)
     assert judge.is_inception
     assert ours.frechet == pytest.approx(theirs["frechet_inception_distance"], rel=1e-3, abs=1e-5)
     assert ours.inception_score == pytest.approx(theirs["inception_score_mean"], rel=1e-4)
@@ -131,19 +129,19 @@ def test_a_model_judges_by_its_features_and_a_classifier_by_its_likelihoods(tmp_
     model, pictures = make(), noises(5, (6, 4))
     make().save(tmp_path / "tiny")
     encoder = open_encoder(str(tmp_path / "tiny"), ["raster/causal/token/L1/mean/mean"])
-    seen = see(Encoded(encoder), pictures, 4, 3)
+    seen = evaluate(EncoderEvaluator(encoder), pictures, 4, 3)
     assert seen.logits is None
     assert torch.equal(
         seen.features,
         torch.from_numpy(np.concatenate([encoder.features(pictures[:3])[0], encoder.features(pictures[3:4])[0]])),
     )
-    judge = Likelihoods(model, 2, "tiny")
+    judge = LikelihoodEvaluator(model, 2, "tiny")
     found = judge(pictures)
     expected = class_log_prob(model.generator, model.encode(pictures), None, 2).mean(-1)
     torch.testing.assert_close(found.logits, expected)
     assert judge.name == "class likelihoods of tiny, 2 orders"
     with pytest.raises(ValueError, match="trained without labels: it has no likelihood of classes"):
-        Likelihoods(make(num_classes=0))
+        LikelihoodEvaluator(make(num_classes=0))
 
 
 def test_an_archive_of_pictures_comes_back_one_by_one(tmp_path):
@@ -154,7 +152,7 @@ def test_an_archive_of_pictures_comes_back_one_by_one(tmp_path):
     arrays.write_images(tmp_path / "ours.npz", paths, None)
     np.savez_compressed(tmp_path / "theirs.npz", arr_0=np.stack([np.asarray(picture) for picture in pictures]))
     for name in ("ours.npz", "theirs.npz"):
-        count, found = pictures_of(tmp_path / name)
+        count, found = load_images(tmp_path / name)
         assert count == 4
         assert [picture.tobytes() for picture in found] == [picture.tobytes() for picture in pictures]
     np.savez(tmp_path / "grey.npz", arr_0=np.zeros((2, 4, 4), dtype=np.uint8))
@@ -163,10 +161,10 @@ def test_an_archive_of_pictures_comes_back_one_by_one(tmp_path):
     (tmp_path / "cut.npz").write_bytes((tmp_path / "ours.npz").read_bytes()[:500])
     for name in ("grey", "floats", "other", "cut"):
         with pytest.raises(ValueError, match=rf"{name}.npz holds no pictures as uint8 \(N, H, W, 3\)"):
-            pictures_of(tmp_path / f"{name}.npz")
+            load_images(tmp_path / f"{name}.npz")
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "a.png").write_bytes(b"text")
     with pytest.raises(UnreadableImage, match=r"a\.png of .*photos cannot be read \(.*\): take it out"):
-        list(pictures_of(tmp_path / "photos")[1])
+        list(load_images(tmp_path / "photos")[1])
     with pytest.raises(FileNotFoundError, match=r"there is no .*missing\.npz"):
-        pictures_of(tmp_path / "missing.npz")
+        load_images(tmp_path / "missing.npz")

@@ -56,7 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     import torch
 
-    from randfeat.features.encoder import open_encoder
+    from randfeat.features.opening import open_encoder
     from randfeat.features.store import FeatureStore, is_store
     from randfeat.index import images
     from randfeat.utils import devices

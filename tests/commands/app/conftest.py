@@ -49,7 +49,7 @@ def pipeline(name, classes):
 @pytest.fixture(scope="package")
 def place(tmp_path_factory):
     """A folder with models, digits as files, and an index of them and of their negatives."""
-    from randfeat.features.encoder import open_encoder
+    from randfeat.features.opening import open_encoder
     from randfeat.index import Index
     from randfeat.index.reader import reading_of
 

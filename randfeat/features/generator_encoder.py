@@ -1,0 +1,72 @@
+"""randfeat's own models as encoders."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .. import models, tokenizers, weights
+from ..data.images import CentreCrop, Images, as_images
+from ..inference import readout
+from ..inference.readout import FeatureSpec
+from ..pipeline.pipeline import Pipeline
+from .encoder import Encoder
+
+
+class GeneratorEncoder(Encoder):
+    """Features of a generator. All specs share the tokenizer, and passes where they can (see `readout.read`).
+
+    specs: what `FeatureSpec` parses; without any, the model's own. Raises a ValueError for what the model cannot do.
+    """
+
+    def __init__(self, pipeline: Pipeline, specs: Sequence[str | FeatureSpec] = (), name: str = "") -> None:
+        self.pipeline, self.name = pipeline, name or models.name_of(pipeline.generator)
+        self._specs = [pipeline.reading(spec) for spec in specs or (None,)]
+        self.specs = tuple(str(spec) for spec in self._specs)
+        self._crop = CentreCrop(pipeline.image_size, pipeline.tokenizer.channels)
+        self.prepare = self._crop
+
+    @torch.no_grad()
+    def encode(self, batch: Tensor) -> list[np.ndarray]:
+        """Return the features of images, uint8 (B, h, w, channels) or floats (B, channels, h, w) in [0, 1]."""
+        batch = batch.to(self.pipeline.generator.device)
+        pixels = batch.movedim(-1, 1).float() / 255 if batch.dtype == torch.uint8 else batch
+        return self.pipeline.read_pixels(pixels, self._specs)
+
+    def as_batch(self, images: Images) -> Tensor:
+        """Return images as floats (B, channels, h, w) in [0, 1], those given as floats without rounding to 8 bits."""
+        return as_images(images, self.pipeline.tokenizer.channels, self.pipeline.image_size)
+
+    def encode_tokens(self, tokens: Tensor) -> list[np.ndarray]:
+        """Return the features of images given as tokens (B, N) in raster space. Raises as `check_tokens`."""
+        self.check_tokens()
+        return [found.numpy() for found in readout.read(self.pipeline.reader(), tokens, self._specs)]
+
+    def check_tokens(self) -> None:
+        """Raise a ValueError for specs with sub-patch shifts, which need pixels."""
+        if moved := next((spec for spec in self.specs if "/shifts" in spec), None):
+            raise ValueError(f"tokens do not move: leave the shifts out of {moved}, or give the images")
+
+    def with_specs(self, specs: Sequence[str]) -> GeneratorEncoder:
+        return GeneratorEncoder(self.pipeline, specs, self.name)
+
+    def dense(self) -> GeneratorEncoder:
+        return self.with_specs([self.pipeline.generator.dense_reading])
+
+    def compile(self) -> None:
+        self.pipeline.compile()
+
+    def record(self) -> dict[str, Any]:
+        generator, tokenizer = self.pipeline.generator, self.pipeline.tokenizer
+        return {
+            "generator": {"name": models.name_of(generator), **generator.config},
+            "tokenizer": {"name": tokenizers.name_of(tokenizer), **tokenizer.config},
+            "preprocessing": str(self._crop),
+            "specs": [*self.specs],
+            "dtype": str(generator.dtype).removeprefix("torch."),
+            "weights": weights.fingerprint(generator, tokenizer),
+        }
