@@ -69,8 +69,9 @@ def run(args: argparse.Namespace) -> None:
 
 def _check(args: argparse.Namespace, labels: Sequence[str]) -> None:
     """What can be wrong with the arguments alone. labels: that the index has."""
-    if args.k < 1:
-        raise ValueError(f"k must be a whole number from 1, got {args.k}")
+    from ..utils.checks import check_whole_number
+
+    check_whole_number("k", args.k, 1)
     if unknown := next((label for label in args.label if label not in labels), None):
         few = ", ".join([*labels[:SOME], *(["..."] if len(labels) > SOME else [])])
         raise ValueError(f"{args.index} has no row of the label {unknown}: it has {few or 'none'}")

@@ -9,7 +9,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sized
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
-from numbers import Integral
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias
 
@@ -19,6 +18,7 @@ from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 from torch import Tensor
 
 from ..utils import progress
+from ..utils.checks import check_whole_number
 
 Array: TypeAlias = "Tensor | np.ndarray"
 Picture: TypeAlias = "Image.Image | str | Path"
@@ -138,8 +138,7 @@ class CentreCrop:
 def batches(images: Images | Iterable[Picture], size: int, what: str | None = None) -> Iterator[Images]:
     """Images in batches of `size`, the last one smaller. what: the title of a progress bar, which None leaves out."""
     images = _listed(images)
-    if isinstance(size, bool) or not isinstance(size, Integral) or size < 1:
-        raise ValueError(f"batch_size must be a whole number from 1, got {size}")
+    check_whole_number("batch_size", size, 1)
     total = len(images) if isinstance(images, Sized) else None
     batch: Any = ()
     with progress.bar(total, what or "", "image", shown=what is not None) as bar:

@@ -25,6 +25,7 @@ import pyarrow as pa
 from ..data import store as rows
 from ..utils import arrays as npy
 from ..utils import atomic, resume
+from ..utils.checks import finite_rows
 from ..utils.resume import difference
 
 if TYPE_CHECKING:
@@ -162,7 +163,7 @@ class FeatureStore:
         for spec in self.specs:
             row = 0
             for block in npy.blocks(self.as_numpy(spec)):
-                finite = np.isfinite(block.reshape(len(block), -1)).all(1)
+                finite = finite_rows(block)
                 if not finite.all():
                     path = self.table["path"][row + int(finite.argmin())]
                     raise ValueError(f"{self.directory}: the feature {spec} of {path} is not finite")

@@ -10,6 +10,7 @@ from PIL import Image
 
 from ..data import images as data
 from ..utils import drawing
+from ..utils.checks import finite_rows
 
 MOST = 1600  # images on a map: more are too small to see
 SAME = 1e-6  # difference between normalised features that is rounding
@@ -30,7 +31,7 @@ def image_map(
     features = np.asarray(features, dtype=np.float32)
     if features.ndim != 2 or len(features) != len(images) or not len(images):
         raise ValueError(f"a map takes features (n, F) of n images, got {features.shape} for {len(images)} images")
-    bad = np.flatnonzero(~np.isfinite(features).all(1))
+    bad = np.flatnonzero(~finite_rows(features))
     if len(bad):
         raise ValueError(f"the feature of image {bad[0]} (of {len(bad)}) is not finite: leave it out of the map")
     shown = np.linspace(0, len(images) - 1, min(len(images), MOST)).round().astype(int)

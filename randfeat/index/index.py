@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from ..data.store import first_twice
+from ..utils.checks import is_whole_number
 from . import faiss_index
 from . import vectors as building
 from .directory import FORMAT, Directory, Skipped
@@ -198,7 +199,7 @@ class Index(Snapshot):
             raise ValueError(f"metric {metric!r} is none of {', '.join(faiss_index.METRICS)}")
         if kind not in faiss_index.KINDS:
             raise ValueError(f"kind {kind!r} is none of {', '.join(faiss_index.KINDS)}")
-        if whiten is not None and (isinstance(whiten, bool) or int(whiten) != whiten or whiten < 1):
+        if whiten is not None and not is_whole_number(whiten, 1):
             raise ValueError(f"a whitened index keeps a whole number of components from 1, got {whiten}")
         self._directory = None if directory is None else Directory(Path(directory))
         self.segments, self.skipped, self.whitening = [], [], None

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from ..data.store import first_twice
+from ..utils.checks import check_whole_number
 from . import duplicates, faiss_index
 from . import vectors as building
 from .directory import Directory, Skipped
@@ -186,8 +187,7 @@ class Snapshot:
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Ids, scores, numbers of segments and rows, each (m, up to k), best first. queries: as `_prepared`."""
         for name, value in (("k", k), ("effort", 1 if effort is None else effort)):
-            if isinstance(value, bool) or int(value) != value or value < 1:
-                raise ValueError(f"{name} must be a whole number from 1, got {value}")
+            check_whole_number(name, value, 1)
         best_first = -1 if self.metric != "l2" else 1
         scores, segments, rows = [], [], []
         for number, segment in enumerate(self.segments):

@@ -13,7 +13,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from numbers import Integral
 from typing import Any
 
 import torch
@@ -22,6 +21,7 @@ from torch import Tensor
 from ..models import Generator, orders, packed
 from ..models.layers import stretched_rope_table
 from ..utils import rng
+from ..utils.checks import check_whole_number, is_whole_number
 from .sampling import UNKNOWN, Sampling, Step, guided, run
 from .sampling import sample as sample_trained
 from .schedules import Guidance, tokens_per_step
@@ -44,12 +44,11 @@ class Extrapolation:
     blind: float = 0.5
 
     def __post_init__(self) -> None:
-        if not isinstance(self.boundary, Integral) or self.boundary < 0:
-            raise ValueError(f"boundary must be a whole number from 0, got {self.boundary}")
-        if not isinstance(self.factor, Integral):
+        check_whole_number("boundary", self.boundary, 0)
+        if not is_whole_number(self.factor):
             object.__setattr__(self, "factor", _two(self.factor))
-        elif self.factor < 2:
-            raise ValueError(f"factor must be a whole number from 2, got {self.factor}")
+        else:
+            check_whole_number("factor", self.factor, 2)
         if not 0 <= self.blind <= 1:
             raise ValueError(f"blind must be a share in [0, 1], got {self.blind}")
 
@@ -171,6 +170,6 @@ def _check(model: Generator) -> None:
 def _two(factor: Any) -> tuple[int, int]:
     """Factors of rows and columns as plain numbers."""
     sides = tuple(factor) if isinstance(factor, Sequence) and not isinstance(factor, str) else ()
-    if len(sides) != 2 or not all(isinstance(side, Integral) and int(side) >= 1 for side in sides) or max(sides) < 2:
+    if len(sides) != 2 or not all(is_whole_number(side, 1) for side in sides) or max(sides) < 2:
         raise ValueError(f"factor must be a whole number from 2, or two from 1 that are not both 1, got {factor}")
     return int(sides[0]), int(sides[1])

@@ -10,7 +10,6 @@ import re
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from numbers import Integral
 from typing import Literal, cast, get_args
 
 import torch
@@ -19,6 +18,7 @@ from torch import Tensor
 
 from ..models import Context, Generator, Stream, orders
 from ..utils import rng
+from ..utils.checks import is_whole_number
 from .shifts import joined
 
 GRAMMAR = (
@@ -164,7 +164,7 @@ class FeatureSpec:
 
 def _layer(layer: object) -> int | float:
     """Return a layer as a plain number, a share of the depth in ten-thousandths."""
-    if isinstance(layer, Integral) and not isinstance(layer, bool) and layer != 0:
+    if is_whole_number(layer) and layer != 0:
         return int(layer)
     if isinstance(layer, float) and 0 < round(layer, 4) < 1:
         return round(float(layer), 4)

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from ..models import Generator, State, orders, packed
 from ..utils import rng
-from .schedules import Guidance, Schedule, is_whole, tokens_per_step, with_plain_numbers
+from ..utils.checks import check_whole_number
+from .schedules import Guidance, Schedule, tokens_per_step, with_plain_numbers
 
 UNKNOWN = -1  # the value of a token that is not decoded yet
 BLOCK = 128  # of the vocabulary, in `draw`
@@ -56,12 +57,10 @@ class Sampling:
                 raise ValueError(f"{name} is an object, got {value!r}: write Guidance({value!r})")
         if not self.temperature > 0:
             raise ValueError(f"temperature must be above 0, got {self.temperature}; top_k=1 is greedy")
-        if not is_whole(self.top_k):
-            raise ValueError(f"top_k must be a whole number, got {self.top_k}")
+        check_whole_number("top_k", self.top_k)
         if not 0 < self.top_p <= 1:
             raise ValueError(f"top_p must be in (0, 1], got {self.top_p}")
-        if not is_whole(self.sweeps) or self.sweeps < 0:
-            raise ValueError(f"sweeps must be a whole number from 0, got {self.sweeps}")
+        check_whole_number("sweeps", self.sweeps, 0)
         tokens_per_step(self.schedule, 1, self.steps)  # raises for a wrong name or number of steps
 
     def as_dict(self) -> dict[str, Any]:

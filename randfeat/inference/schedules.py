@@ -8,8 +8,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from numbers import Integral, Real
 from typing import Any, Literal, get_args
+
+from ..utils.checks import is_finite_number, is_whole_number
 
 Schedule = Literal["cosine-randar", "cosine-arpg", "arccos", "linear", "one-by-one"]
 
@@ -24,7 +25,7 @@ def tokens_per_step(schedule: Schedule, count: int, steps: int | None = None, do
     """
     if schedule not in get_args(Schedule):
         raise ValueError(f"unknown schedule {schedule!r}, expected one of {', '.join(get_args(Schedule))}")
-    if steps is not None and not (is_whole(steps) and steps >= 1):
+    if steps is not None and not is_whole_number(steps, 1):
         raise ValueError(f"sampling takes whole steps, at least one step, got steps={steps}")
     steps = count if steps is None or schedule == "one-by-one" else min(steps, count)
     sizes: list[int] = []
@@ -34,11 +35,6 @@ def tokens_per_step(schedule: Schedule, count: int, steps: int | None = None, do
         sizes.append(size)
         done += size
     return sizes
-
-
-def is_whole(value: Any) -> bool:
-    """Return whether it is a whole number, which True is not."""
-    return isinstance(value, Integral) and not isinstance(value, bool)
 
 
 def with_plain_numbers(settings: Any) -> None:
@@ -86,7 +82,7 @@ class Guidance:
         with_plain_numbers(self)
         for name in ("scale", "start"):
             value = getattr(self, name)
-            if not isinstance(value, Real) or not math.isfinite(value):
+            if not is_finite_number(value):
                 raise ValueError(f"guidance {name} must be a finite number, got {value!r}")
         if self.schedule not in ("constant", "linear"):
             raise ValueError(f"guidance schedule must be constant or linear, got {self.schedule!r}")

@@ -10,15 +10,15 @@ from __future__ import annotations
 
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from numbers import Integral
 from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
+from ..utils.checks import check_whole_number, is_whole_number
 from . import orders
 from .control import Control
 from .layers import Block, CrossAttention, KVCache, SelfAttention, ffn_width, rope_table
@@ -95,9 +95,9 @@ class Generator(nn.Module, ABC):
     ) -> None:
         super().__init__()
         sizes = dict(vocab_size=vocab_size, embed_dim=embed_dim, depth=depth, num_heads=num_heads)
-        for name, size in (*sizes.items(), *(("grid", side) for side in _two(grid))):
-            if isinstance(size, bool) or not isinstance(size, Integral) or size < 1:
-                raise ValueError(f"{name} must be whole numbers from 1, got {size!r}")
+        for name, size in sizes.items():
+            check_whole_number(name, size, 1)
+        _check_grid(grid)
         if num_classes < 0:
             raise ValueError(f"num_classes must be 0 or more, got {num_classes}")
         num_kv_heads = num_kv_heads or num_heads
@@ -371,9 +371,7 @@ def conditioned(queries: Tensor, condition: Tensor | None, positions: Tensor) ->
     return queries if condition is None else queries + orders.gather(condition, positions).to(queries.dtype)
 
 
-def _two(grid: tuple[int, int]) -> tuple[int, int]:
-    try:
-        rows, columns = grid
-    except (TypeError, ValueError):
-        raise ValueError(f"grid must be rows and columns, two whole numbers, got {grid!r}") from None
-    return rows, columns
+def _check_grid(grid: Any) -> None:
+    sides = tuple(grid) if isinstance(grid, Iterable) else ()
+    if len(sides) != 2 or not all(is_whole_number(side, 1) for side in sides):
+        raise ValueError(f"grid must be rows and columns, two whole numbers from 1, got {grid!r}")

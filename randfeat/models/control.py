@@ -13,6 +13,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..utils.checks import check_whole_number
 from .layers import Block, SelfAttention, ffn_width, rope_table
 
 HEAD_DIM = 64
@@ -45,11 +46,12 @@ class Control(nn.Module):
         norm_eps: float = 1e-5,
     ) -> None:
         super().__init__()
-        for name, number, low in (("patch", patch, 1), ("channels", channels, 1), ("width", width, 4)):
-            if isinstance(number, bool) or not isinstance(number, int) or number < low:
-                raise ValueError(f"{name} of a control must be a whole number from {low}, got {number!r}")
-        if isinstance(depth, bool) or not isinstance(depth, int) or depth < 0:
-            raise ValueError(f"depth of a control must be a whole number from 0, got {depth!r}")
+        for name, size in (("patch", patch), ("channels", channels)):
+            check_whole_number(f"{name} of a control", size, 1)
+        check_whole_number("width of a control", width, 4)
+        check_whole_number("depth of a control", depth, 0)
+        # NumPy's integers, which JSON does not take
+        patch, channels, width, depth = int(patch), int(channels), int(width), int(depth)
         heads = max(1, width // HEAD_DIM)
         if width % (4 * heads) or (heads > 1 and width % HEAD_DIM):
             raise ValueError(f"width of a control must be a multiple of {HEAD_DIM}, or of 4 and small, got {width}")

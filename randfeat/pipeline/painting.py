@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from numbers import Integral, Real
+from numbers import Real
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,6 +21,7 @@ from ..inference.sampling import UNKNOWN, Sampling
 from ..inference.schedules import Guidance
 from ..models import orders
 from ..utils import rng
+from ..utils.checks import check_whole_number, is_whole_number
 
 if TYPE_CHECKING:
     from ..data.labels import Label
@@ -134,7 +135,7 @@ def sides_of(picture: np.ndarray, size: tuple[int, int] | None, sides: Sequence[
             )
         left, top = (size[0] - width) // 2, (size[1] - height) // 2
         sides = left, top, size[0] - width - left, size[1] - height - top
-    if any(isinstance(side, bool) or not isinstance(side, Integral) or side < 0 for side in sides):
+    if not all(is_whole_number(side, 0) for side in sides):
         raise ValueError(f"sides are whole numbers of pixels from 0, left, top, right and bottom, got {tuple(sides)}")
     return sides
 
@@ -250,8 +251,7 @@ def guided(sampling: Sampling) -> Sampling:
 
 def check_counts(**counts: int) -> None:
     for name, count in counts.items():
-        if isinstance(count, bool) or not isinstance(count, Integral) or count < 1:
-            raise ValueError(f"{name} must be a whole number from 1, got {count!r}")
+        check_whole_number(name, count, 1)
 
 
 def arrays(images: data.Images) -> list[np.ndarray]:
@@ -282,7 +282,7 @@ def guess_label(
 
 def check_guess(model: Pipeline, guess: int) -> None:
     """Raise a ValueError for what is no number of orders, or where there are no classes to guess from."""
-    if isinstance(guess, bool) or not isinstance(guess, Integral) or guess < 0:
+    if not is_whole_number(guess, 0):
         raise ValueError(f"guess must be a whole number of orders, 0 for none, got {guess!r}")
     if guess and not model.classes.count:
         raise ValueError("this model has no classes to guess from: leave guess out")

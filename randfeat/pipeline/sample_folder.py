@@ -16,7 +16,6 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from importlib.metadata import version
-from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +30,7 @@ from ..data.labels import Label
 from ..inference.extrapolation import Extrapolation
 from ..inference.sampling import Sampling
 from ..utils import arrays, atomic, distributed, drawing, progress, rng
+from ..utils.checks import check_whole_number
 from ..utils.resume import check_same_settings
 from .pipeline import Pipeline
 
@@ -82,8 +82,7 @@ def write_samples(
     if count is None:
         count = max(len(named), 0 if shown is None else len(shown)) or (model.classes.count if balanced else COUNT)
     for name, value in (("count", count), ("batch_size", batch_size)):
-        if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
-            raise ValueError(f"{name} must be a whole number from 1, got {value}")
+        check_whole_number(name, value, 1)
     if order is not None and torch.as_tensor(order).ndim != 1:
         raise ValueError("a folder has one order for all of its images, (N,): several were given")
     seeds = rng.of_images(seed, count)

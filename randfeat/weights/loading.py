@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
-from numbers import Integral
 from pathlib import Path
 from typing import TypeVar
 
@@ -18,6 +17,7 @@ from ..models import Generator
 from ..pipeline.pipeline import Pipeline
 from ..tokenizers import Tokenizer
 from ..utils import atomic, devices
+from ..utils.checks import check_whole_number
 from . import checkpoints, hub, published
 from .hub import Repository
 from .identify import Identity, identify
@@ -157,8 +157,7 @@ def _generator(identity: Identity, num_heads: int | None, grid: tuple[int, int],
                 "heads: give load(..., num_heads=..., grid=...)"
             )
         num_heads = models.SIZES[identity.size][1]["num_heads"]
-    if isinstance(num_heads, bool) or not isinstance(num_heads, Integral):
-        raise ValueError(f"num_heads must be a whole number, got {num_heads!r}")
+    check_whole_number("num_heads", num_heads)
     if identity.kv_dim is not None:
         config = config | {"num_kv_heads": identity.kv_dim * num_heads // config["embed_dim"]}
     return models.create(identity.model, grid=grid, num_heads=num_heads, **config)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from numbers import Integral, Real
+from numbers import Real
 from typing import Any, Literal, get_args
 
 import numpy as np
 from PIL import Image
 
 from ...models.orders import Grid
+from ...utils.checks import check_whole_number
 
 Fit = Literal["around", "whole", "tile"]
 Span = tuple[int, int]  # of pixels along an axis, the last one outside
@@ -88,9 +89,7 @@ class Framing:
                 expected = "0 or more" if name == "margin" else "a share, from 0 to less than 1"
                 raise ValueError(f"{name} must be {expected}, got {share!r}")
         for name in ("grow", "feather"):
-            count = getattr(self, name)
-            if isinstance(count, bool) or not isinstance(count, Integral) or count < 0:
-                raise ValueError(f"{name} must be a whole number from 0, got {count!r}")
+            check_whole_number(name, getattr(self, name), 0)
 
     def step(self, grid: Grid) -> Grid:
         """Tokens from one window of "tile" to the next, down and to the right."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from numbers import Integral
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from ...data import images as data
 from ...models.orders import Grid
+from ...utils.checks import is_whole_number
 
 Mask: TypeAlias = "data.Array | data.Picture | Sequence[int]"  # a sequence is a box
 NOTHING = 1e-9  # of a token's area, which rounding makes
@@ -49,7 +49,7 @@ def as_mask(mask: Mask, size: tuple[int, int]) -> np.ndarray:
 
 
 def is_box(mask: Any) -> bool:
-    whole = isinstance(mask, (list, tuple)) and all(isinstance(side, Integral) for side in mask)
+    whole = isinstance(mask, (list, tuple)) and all(map(is_whole_number, mask))
     return whole and len(mask) == 4
 
 
