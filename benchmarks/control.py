@@ -1,6 +1,6 @@
 """Do samples follow the edges of pictures that were never seen, and do they stay what they are told to be?
 
-    OMP_NUM_THREADS=1 python benchmarks/control.py WORK --picture docs/control.png --curve docs/control_curve.png
+    OMP_NUM_THREADS=1 python benchmarks/control.py WORK --picture control.png --curve control_curve.png
 
 In WORK, for digits and for letters of the typefaces installed: the set, split by writer or design; a small class-
 conditional generator; and the same generator trained on with control by edges, adapter and all. What is there already

@@ -8,7 +8,7 @@ labels or not: without --label it is asked without one. DIR then holds
   surprise.npz            maps, float32 (images, rows, columns), and paths
 
 --exact asks for each token given all others instead. That is what the word means, but it takes as many passes as an
-image has tokens for every order. It finds single odd tokens better, larger patches hardly (docs/likelihood.md).
+image has tokens for every order. It finds single odd tokens better, larger patches hardly (docs/guides/likelihood.md).
 
 examples:
   randfeat surprise demo/models/randar_free demo/digits/images/0000.png -o surprising

@@ -1,5 +1,6 @@
 """Principal components of variance 1, learned once from the first rows, through which all rows and queries of an index
-go. What varies most, which need not be what matters, then no longer decides what is near (docs/index.md)."""
+go. What varies most, which need not be what matters, then no longer decides what is near
+(docs/guides/find-similar.md)."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The pictures of docs/reading.md.
 
-python -m studies.reading.figures OUT/data1-split1 docs
+python -m studies.reading.figures OUT/data1-split1 docs/images
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """How features change with the length of pretraining and the size of the network: three of each.
 
     python -m studies.reading.scaling OUT                      # trains, reads and scores; resumed unit by unit
-    python -m studies.reading.scaling OUT --draw docs          # and draws docs/reading_scaling_MEASURE.png
+    python -m studies.reading.scaling OUT --draw docs/images       # and draws reading_scaling_MEASURE.png
 
 OUT is the folder of the study, whose sets and learning rates are taken from there, or made.
 """

@@ -61,7 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--set", nargs="+", action="extend", default=[], metavar="FIELD=VALUE", help="change the recipe"
     )
     parser.add_argument("--init", metavar="MODEL", help="start from these weights, ours or official")
-    control = parser.add_argument_group("control by a picture, best from MODEL (see docs/control.md)")
+    control = parser.add_argument_group("control by a picture, best from MODEL (see docs/guides/control.md)")
     control.add_argument(
         "--control", metavar="KIND", help="follow edges, lowres, mask or sketch of the images, or image: --control-data"
     )

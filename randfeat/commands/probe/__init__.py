@@ -23,7 +23,8 @@ examples:
   randfeat probe correspondence arpg-l SPair-71k -o matched
   randfeat probe segmentation arpg-l VOC2012 --spec raster/full/query/L-1/none/mean/shifts2 --baselines -o segmented
 
-calibrations, where ImageNet lies in `imagenet`: each should give the published number within 0.3 (docs/measuring.md)
+calibrations, where ImageNet lies in `imagenet`: each should give the published number within 0.3 points,
+see docs/guides/measure.md
   DINOv2-B, k-NN 82.1     randfeat probe knn 'timm:vit_base_patch14_dinov2?img_size=224,crop_pct=0.875' imagenet
                             --no-search -o dinov2
   DINOv2-B, linear 84.5   the same with linear --recipe dinov2 --online --held-out 0.02
