@@ -1,4 +1,4 @@
-"""Parts of train to choose on: every class in each where possible, no group in two; and copies across splits."""
+"""Folds and held-out parts of train, stratified by class and grouped; and copies of images across splits."""
 
 import hashlib
 import warnings
@@ -12,10 +12,10 @@ from .arrays import as_labels
 
 
 def folds(labels: ArrayLike, groups: ArrayLike | None = None, count: int = 5, seed: int = 0) -> NDArray[np.intp]:
-    """Of each train image the fold (n,) it belongs to, 0..count-1, the classes spread as evenly as they can be.
+    """Return the fold (n,) of each train image, 0..count-1, with the classes spread as evenly as possible.
 
-    groups: (n,), such as the writer or the patient of an image; a group lies in one fold whole. With fewer groups, or
-    fewer images of the largest class, than `count`, there are as many folds as these.
+    groups: (n,), such as the writer or the patient of an image; no group is split. With fewer groups, or fewer images
+    of the largest class, than `count`, there are only as many folds.
     """
     y = np.asarray(labels)
     y = as_labels(y, len(y) if y.ndim else 0)
@@ -34,22 +34,22 @@ def folds(labels: ArrayLike, groups: ArrayLike | None = None, count: int = 5, se
     if whose is None:
         split = StratifiedKFold(min(count, most), shuffle=True, random_state=seed)
     else:
-        # equal groups go by their number; its own shuffle undid the stratification (scikit-learn issue 32478)
+        # equal groups are ordered by number; its own shuffle would undo the stratification (scikit-learn issue 32478)
         whose = np.random.default_rng(seed).permutation(len(names))[whose]
         split = StratifiedGroupKFold(min(count, most))
     fold = np.empty(len(y), dtype=np.intp)
-    with warnings.catch_warnings():  # classes with fewer images than folds are missing from some: that is all right
+    with warnings.catch_warnings():  # rare classes may be missing from some folds
         warnings.filterwarnings("ignore", "The least populated class", UserWarning)
         for i, (_, held_out) in enumerate(split.split(classes, classes, whose)):
             fold[held_out] = i
-    return np.unique(fold, return_inverse=True)[1]  # a fold that no group went to is none
+    return np.unique(fold, return_inverse=True)[1]  # numbers without the folds that got no group
 
 
 def hold_out(
     labels: ArrayLike, groups: ArrayLike | None = None, share: float = 0.2, seed: int = 0
 ) -> NDArray[np.bool_]:
-    """Marks about `share` of train, bool (n,), to choose on: that of the 1 / share `folds` whose classes are most like
-    those of train."""
+    """Return a mask (n,) of about `share` of train to choose on: the one of 1 / share `folds` whose classes are most
+    like those of train."""
     if not 0 < share <= 0.5:
         raise ValueError(f"share={share}: expected more than 0 and at most 0.5 of train.")
     fold = folds(labels, groups, round(1 / share), seed)
@@ -61,9 +61,9 @@ def hold_out(
 
 
 def copies(train: ArrayLike, test: ArrayLike) -> NDArray[np.bool_]:
-    """Which test images (n_test,) occur in train bit for bit, with a warning that says how many.
+    """Return whether each test image occurs in train bit for bit (n_test,), with a warning that says how many do.
 
-    train, test: pixels or features of one shape and dtype, the first axis counting images.
+    train, test: pixels or features (n, ...) of one shape and dtype.
     """
     a, b = np.asarray(train), np.asarray(test)
     if a.shape[1:] != b.shape[1:] or a.dtype != b.dtype:

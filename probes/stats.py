@@ -1,4 +1,4 @@
-"""A number, its 95 % interval and how many images it rests on; differences, and families of claims."""
+"""Statistics of scores: bootstrap intervals, paired differences, and families of claims."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -6,13 +6,13 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-_BLOCK = 1 << 22  # images whose groups are drawn at once
-_AT_ONCE = 1 << 16  # of these, that are drawn at once: what stays in the caches of a CPU
+_BLOCK = 1 << 22  # images per block of resamples whose groups are drawn together
+_AT_ONCE = 1 << 16  # images of a block that are drawn together: they fit into a CPU's caches
 
 
 @dataclass(frozen=True)
 class Interval:
-    """The mean `value` of `n` images and the ends `low` <= `value` <= `high` of its interval."""
+    """Mean `value` over `n` images and the ends `low` <= `value` <= `high` of its interval."""
 
     value: float
     low: float
@@ -29,9 +29,9 @@ class Interval:
 
 @dataclass(frozen=True)
 class Difference(Interval):
-    """A mean difference, its interval and the two-sided `p` of no difference.
+    """Mean difference, its interval, and the two-sided p-value of no difference.
 
-    p is at most 1 - level exactly where the interval of that level excludes zero, given 2 / (1 - level) draws or more.
+    With 2 / (1 - level) draws or more, p is at most 1 - level exactly if the interval of that level excludes zero.
     """
 
     p: float
@@ -39,7 +39,7 @@ class Difference(Interval):
 
 @dataclass(frozen=True)
 class Spread:
-    """The mean of `runs` numbers, one per seed or order, and their standard deviation (None for a single run)."""
+    """Mean of `runs` numbers, one per seed or order, and their sample std (None for a single run)."""
 
     mean: float
     std: float | None
@@ -48,7 +48,7 @@ class Spread:
 
 @dataclass(frozen=True)
 class Claim:
-    """A claim of a family: its own p-value, that adjusted for the family, and whether it holds."""
+    """Claim of a family: its own p-value, the p-value adjusted for the family, and whether it holds."""
 
     p: float
     adjusted: float
@@ -56,7 +56,7 @@ class Claim:
 
 
 Groups = ArrayLike | Mapping[str, ArrayLike] | None
-"""The group of each image (n,), or several named ones from the outermost in: {"typeface": ..., "writer": ...}."""
+"""Group of each image (n,), or several named groupings from the outermost in: {"typeface": ..., "writer": ...}."""
 
 
 def bootstrap(
@@ -65,16 +65,16 @@ def bootstrap(
     """Return the mean of per-image `scores` (n,), or of several runs (seeds, n), with a percentile bootstrap interval
     (Efron 1979).
 
-    What is drawn with replacement, from the outside in:
+    Drawn with replacement, from the outside in:
 
     - seeds, if there are several: one fewer than there are, so that their variance is unbiased (Rao & Wu 1988).
       The same images are drawn for all, because all were scored on the same ones (Owen 2007, arXiv 0712.1111).
     - groups, such as the folder or the photographer of an image, and groups inside each drawn group.
     - images inside each drawn group (Davison & Hinkley 1997, section 3.8). This counts the spread inside a group twice,
-      so it errs to the wide side.
+      so the interval errs on the wide side.
 
     The same `groups`, `draws` and `seed` draw the same images for any scores, which is what `paired` needs. The
-    interval is stretched to hold `value` where rounding, or very unequal groups, would leave it out.
+    interval is stretched to hold `value` if rounding, or very unequal groups, would leave it out.
     """
     values, means = _resample(scores, groups, draws, seed, level)
     return Interval(*_ends(values, means, level))
@@ -104,7 +104,7 @@ def paired(
 
 
 def spread(runs: ArrayLike) -> Spread:
-    """Mean and sample standard deviation of one number per run: over seeds, or over orders."""
+    """Return the mean and sample std of one number per run (runs,): over seeds, or over orders."""
     values = np.asarray(runs, dtype=np.float64)
     if values.ndim != 1 or len(values) == 0:
         raise ValueError(f"runs have shape {values.shape}, expected one number per run; average over images first.")
@@ -114,10 +114,10 @@ def spread(runs: ArrayLike) -> Spread:
 
 
 def holm(p_values: Mapping[str, float], level: float = 0.95) -> dict[str, Claim]:
-    """Which claims made together hold: the chance that a false one is among them is at most 1 - level (Holm 1979).
+    """Return the claims, corrected so that the chance that any false one holds is at most 1 - level (Holm 1979).
 
-    p_values: by claim. The lowest p of a bootstrap is 2 / (draws + 1), so that of m claims any can hold at 0.95 only
-    from 40 m draws.
+    p_values: by claim. The lowest p of a bootstrap is 2 / (draws + 1), so at level 0.95 a family of m claims needs 40 m
+    draws or more for any to hold.
     """
     p = np.array(list(p_values.values()), dtype=np.float64)
     if len(p) == 0 or not ((p >= 0) & (p <= 1)).all():
@@ -133,13 +133,13 @@ def holm(p_values: Mapping[str, float], level: float = 0.95) -> dict[str, Claim]
     }
 
 
-_ROUNDING = 1e-9  # 1 - 0.95 is not 0.05
+_ROUNDING = 1e-9  # in floating point 1 - 0.95 is slightly more than 0.05
 
 
 def _resample(
     scores: ArrayLike, groups: Groups, draws: int, seed: int, level: float
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Checked scores (seeds, n), and the means (draws,) of resamples of them."""
+    """Return checked scores (seeds, n), and the means (draws,) of resamples of them."""
     values = np.asarray(scores, dtype=np.float64)
     if values.ndim not in (1, 2) or values.size == 0:
         raise ValueError(
@@ -170,13 +170,12 @@ def _check_level(level: float) -> None:
 
 
 def _levels(groups: Groups, n: int) -> tuple[NDArray[np.intp], list[NDArray[np.intp]]]:
-    """Image numbers (n,) sorted by group, and for each level how many members each of its groups has.
+    """Return the rows (n,) sorted by group, and for each level the number of members of each of its groups.
 
-    The first level is everything, with as many members as there are outermost groups; the last are the innermost
-    groups, with their images.
+    The first level is a single group whose members are the outermost groups; the members of the last are images.
     """
     named = {} if groups is None else groups if isinstance(groups, Mapping) else {"groups": groups}
-    path = np.zeros(n, dtype=np.intp)  # for each image the number of its innermost group so far
+    path = np.zeros(n, dtype=np.intp)  # innermost group of each image so far
     sizes = []
     for name, labels in named.items():
         ids = np.asarray(labels)
@@ -194,13 +193,13 @@ def _levels(groups: Groups, n: int) -> tuple[NDArray[np.intp], list[NDArray[np.i
 def _resampled_means(
     values: NDArray[np.float64], sizes: list[NDArray[np.intp]], draws: int, rng: np.random.Generator
 ) -> NDArray[np.float64]:
-    """Means (draws,) of resamples of `values` (seeds, n), whose images lie group after group."""
+    """Return the means (draws,) of resamples of `values` (seeds, n), whose images lie group after group."""
     *outer, images = sizes
-    drawn = np.zeros(draws, dtype=np.intp)  # of each level the drawn members, one resample after the other
-    counts = np.ones(draws, dtype=np.intp)  # how many of them each resample has
+    drawn = np.zeros(draws, dtype=np.intp)  # drawn members of a level, one resample after the other
+    counts = np.ones(draws, dtype=np.intp)  # drawn members per resample
     for members in outer:
         drawn, counts = _members(members, drawn, rng), np.add.reduceat(members[drawn], _starts(counts))
-    each = np.add.reduceat(images[drawn], _starts(counts))  # groups differ in size, and so do resamples
+    each = np.add.reduceat(images[drawn], _starts(counts))  # images per resample, which differ because groups do
     sums = np.empty((len(values), draws))
     for groups, some in _cut(drawn, counts, max(1, _AT_ONCE // values.shape[1])):
         picked = _members(images, groups, rng)
@@ -209,23 +208,25 @@ def _resampled_means(
     if (seeds := len(values)) == 1:
         return sums[0] / each
     times = rng.multinomial(seeds - 1, np.full(seeds, 1 / seeds), size=draws)
-    return (times.T * sums).sum(0) / ((seeds - 1) * each)  # of scores of 0 and 1 no mean is above 1 by rounding
+    return (times.T * sums).sum(0) / (
+        (seeds - 1) * each
+    )  # sums first: means of scores of 0 and 1 never exceed 1 by rounding
 
 
 def _members(members: NDArray[np.intp], groups: NDArray[np.intp], rng: np.random.Generator) -> NDArray[np.intp]:
-    """As many members of each of these groups as it has, drawn with replacement. members: of every group, how many."""
+    """Draw from each of `groups` as many members as it has, with replacement. members: size of every group."""
     size = members[groups]
     each = np.repeat(size, size)
     return np.repeat(_starts(members)[groups], size) + (rng.random(len(each)) * each).astype(np.intp)
 
 
 def _starts(counts: NDArray[np.intp]) -> NDArray[np.intp]:
-    """Where each of some runs begins that lie one after the other."""
+    """Return the start of each of several runs of these lengths that lie one after the other."""
     return np.cumsum(counts) - counts
 
 
 def _cut(drawn: NDArray[np.intp], counts: NDArray[np.intp], few: int) -> Iterator[tuple[NDArray[np.intp], slice]]:
-    """Yield the groups of a few resamples at a time, and which those are."""
+    """Yield the groups of `few` resamples at a time, with the slice of these resamples."""
     ends = np.cumsum(counts)
     for first in range(0, len(counts), few):
         last = min(first + few, len(counts))
@@ -233,15 +234,15 @@ def _cut(drawn: NDArray[np.intp], counts: NDArray[np.intp], few: int) -> Iterato
 
 
 def _ends(values: NDArray[np.float64], means: NDArray[np.float64], level: float) -> tuple[float, float, float, int]:
-    """Mean, low, high and number of images. The ends are the order statistics that agree with `_p_value`."""
+    """Return mean, low, high and number of images; the ends are the order statistics that agree with `_p_value`."""
     value = float(values.mean())
     ranked = np.sort(means)
-    outside = max(1, int((len(means) + 1) * (1 - level) / 2 + _ROUNDING))  # that many lie at or beyond each end
+    outside = max(1, int((len(means) + 1) * (1 - level) / 2 + _ROUNDING))  # resamples at or beyond each end
     return value, min(float(ranked[outside - 1]), value), max(float(ranked[-outside]), value), values.shape[1]
 
 
 def _p_value(value: float, means: NDArray[np.float64]) -> float:
-    """Twice the share of resamples at or beyond zero, seen from `value`, which counts as one of them."""
+    """Return twice the share of resamples at or beyond zero, seen from `value`, which counts as one of them."""
     if value == 0:
         return 1.0
     beyond = (means <= 0).sum() if value > 0 else (means >= 0).sum()

@@ -1,4 +1,4 @@
-"""Classification from dense features: one learned query attends to all positions."""
+"""Attentive probe of dense features: one learned query attends to all positions."""
 
 from collections.abc import Iterator, Sequence
 from itertools import islice
@@ -16,7 +16,7 @@ from .heads import batches, schedule
 from .linear import LogitClassifier
 
 Dense: TypeAlias = "NDArray[np.floating] | Sequence[NDArray[np.floating]]"
-"""Maps (n, D, h, w), in memory or on disk, or several such over the same images, whose mean is read (layers)."""
+"""Maps (n, D, h, w) in memory or on disk, or several layers of them, whose mean is read."""
 
 
 class AttentiveProbe(LogitClassifier):
@@ -24,8 +24,8 @@ class AttentiveProbe(LogitClassifier):
 
     Tokens are averaged over the layers given, normalised by the batch (no learned scale, eps 1e-6) and projected to
     keys and values without bias; one learned query of `num_heads` heads attends to them; a linear layer follows.
-    AIM has 12 heads. Trained by AdamW with a cosine after a warm-up over 5 % of the steps; learning rate, decay and
-    length are ours and to be chosen. Images are read batch by batch and never held all at once.
+    AIM has 12 heads. It is trained by AdamW with a cosine schedule after a warm-up over 5 % of the steps; defaults of
+    learning rate, decay and length are ours, so choose them on train. Images are read batch by batch.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class AttentiveProbe(LogitClassifier):
         self.device = device
 
     def fit(self, x: Dense, y: ArrayLike) -> "AttentiveProbe":
-        """Dense features `x` (n, D, h, w) of one layer or of several, labels `y` (n,) of two classes or more."""
+        """Fit dense features `x` (n, D, h, w) of one or several layers and labels `y` (n,) of two classes or more."""
         layers = as_dense(x)
         labels = as_labels(y, len(layers[0]))
         self.classes_ = two_or_more_classes(labels)
@@ -93,11 +93,11 @@ class _Head(nn.Module):
         self.linear = nn.Linear(width, classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits (B, classes) of dense features (B, D, h, w)."""
+        """Return logits (B, classes) of dense features (B, D, h, w)."""
         x = self.norm(x.flatten(2))
         shape = (*self.query.shape, x.shape[1])
-        # A single query can go to the other side of the keys, and the values wait until attention has summed up: this
-        # is keys, values and attention in one product per head, not in two of width D at every position.
+        # With a single query, key weights multiply the query and value weights the attended mean: one product per head
+        # instead of keys and values of width D at every position.
         asked = torch.einsum("he,hed->hd", self.query, self.key.weight.view(shape)) / self.query.shape[1] ** 0.5
         attention = (asked @ x).softmax(2)
         pooled = torch.einsum("hed,bhd->bhe", self.value.weight.view(shape), attention @ x.transpose(1, 2))
@@ -105,7 +105,7 @@ class _Head(nn.Module):
 
 
 def as_dense(x: Dense) -> list[NDArray[np.floating]]:
-    """Return the layers of `x`, checked: finite, of one shape (n, D, h, w)."""
+    """Return the layers of `x`. Raises a ValueError unless they are finite and of one shape (n, D, h, w)."""
     layers = [x] if isinstance(x, np.ndarray) else list(x)
     shapes = {np.shape(layer) for layer in layers}
     if len(shapes) != 1 or len(next(iter(shapes))) != 4 or 0 in next(iter(shapes)):
@@ -124,6 +124,6 @@ def read_dense(layers: Sequence[NDArray[np.floating]], rows: NDArray[np.intp] | 
 
 
 def dense_blocks(layers: Sequence[NDArray[np.floating]], size: int) -> Iterator[Tensor]:
-    """Yield all images in order, `size` at a time."""
+    """Yield all images in order, `size` at a time, float32 (size, D, h, w)."""
     for start in range(0, len(layers[0]), size):
         yield read_dense(layers, slice(start, start + size))

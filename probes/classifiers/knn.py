@@ -1,4 +1,4 @@
-"""The weighted nearest-neighbour classifier that self-supervised features are compared with."""
+"""Weighted k-NN classifier, the protocol by which self-supervised features are compared."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -12,13 +12,13 @@ from ..arrays import fit_arrays, predict_array, two_or_more_classes
 from ..neighbors import METRICS, top_k
 
 KS = (10, 20, 100, 200)
-"""The numbers of neighbours that DINO and its descendants report."""
+"""Numbers of neighbours that DINO and later work report."""
 
 _BLOCK = 1 << 22  # votes counted at once: 32 MB
 
 
 class KNN(ClassifierMixin, BaseEstimator):
-    """k nearest neighbours of a labelled bank, exactly (see `top_k`).
+    """Exact k nearest neighbours in a labelled bank (see `top_k`).
 
     metric "cosine": a neighbour of cosine s votes with weight exp(s / temperature), the protocol of DINO
     (Caron et al. 2021, arXiv 2104.14294) after Wu et al. 2018 (arXiv 1805.01978).
@@ -29,10 +29,10 @@ class KNN(ClassifierMixin, BaseEstimator):
     `k` is clipped to the size of the bank. Of equally near neighbours the earlier in the bank is taken;
     of classes with equal votes the first in sorted order is predicted.
 
-    The bank is kept as it is given if it holds floats, so a read-only memory map is not read into memory.
+    A bank of floats is not copied, so a memory map is not read into memory.
 
-    As in scikit-learn's own, `predict(None)`, `predict_proba(None)` and `score(None, y)` mean the bank
-    itself, each image predicted from all the others (leave one out).
+    As in scikit-learn's own, `predict(None)`, `predict_proba(None)` and `score(None, y)` predict the bank itself, each
+    image from all the others (leave one out).
     """
 
     def __init__(self, k: int = 20, temperature: float = 0.07, metric: str = "cosine", device: str = "cpu") -> None:
@@ -53,16 +53,16 @@ class KNN(ClassifierMixin, BaseEstimator):
         return self
 
     def predict_proba(self, x: ArrayLike | None) -> NDArray[np.float64]:
-        """Shares of the votes (n, classes), the classes in the order of `classes_`."""
+        """Return shares of the votes (n, classes), the classes in the order of `classes_`."""
         similarities, ids = self._nearest(x, self.k)
         return np.concatenate(list(self._shares(similarities, ids)))
 
     def predict(self, x: ArrayLike | None) -> NDArray[Any]:
-        """Labels (n,)."""
+        """Return labels (n,)."""
         return self._winners(*self._nearest(x, self.k))
 
     def predict_each(self, x: ArrayLike | None, ks: Sequence[int] = KS) -> dict[int, NDArray[Any]]:
-        """Labels (n,) for each number of neighbours in `ks` instead of `k`, from one search."""
+        """Return labels (n,) for each number of neighbours in `ks` instead of `k`, from one search."""
         if min(ks, default=0) < 1:
             raise ValueError(f"ks={tuple(ks)}: expected whole numbers from 1.")
         similarities, ids = self._nearest(x, max(ks))
@@ -78,7 +78,7 @@ class KNN(ClassifierMixin, BaseEstimator):
         return self.classes_[np.concatenate(best)]
 
     def _shares(self, similarities: NDArray[np.floating], ids: NDArray[np.int64]) -> Iterator[NDArray[np.float64]]:
-        """Blocks of rows of the shares of the votes."""
+        """Yield blocks of rows of the shares of votes."""
         classes = len(self.classes_)
         step = max(1, _BLOCK // classes)
         for start in range(0, len(ids), step):

@@ -35,16 +35,16 @@ class LogitClassifier(ClassifierMixin, BaseEstimator):
         raise NotImplementedError
 
     def decision_function(self, x: Any) -> NDArray[np.floating]:
-        """Logits (n, classes), or for two classes (n,), those of the second less those of the first."""
+        """Return logits (n, classes), or for two classes their difference (n,), second minus first."""
         logits = self._logits(x)
         return logits[:, 1] - logits[:, 0] if len(self.classes_) == 2 else logits
 
     def predict_proba(self, x: Any) -> NDArray[np.float64]:
-        """Probabilities (n, classes), the classes in the order of `classes_`."""
+        """Return probabilities (n, classes), the classes in the order of `classes_`."""
         return softmax(self._logits(x).astype(np.float64), axis=1)
 
     def predict(self, x: Any) -> NDArray[Any]:
-        """Labels (n,)."""
+        """Return labels (n,)."""
         best = self._logits(x).argmax(axis=1)
         return self.classes_[best]
 

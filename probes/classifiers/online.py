@@ -1,6 +1,6 @@
-"""Linear heads on features that are computed anew, from another crop of each image, in every epoch.
+"""Linear heads trained on features of a new random crop of each image in every epoch, as published probes are.
 
-Published linear probes were trained so. It costs the encoder once per image and epoch, whatever the number of heads.
+The encoder runs once per image and epoch, whatever the number of heads.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -21,29 +21,28 @@ from ..arrays import as_labels, check_finite, two_or_more_classes
 from .heads import HeadRecipe, Heads, Stack, Sweep, batches, held_out_rows
 
 Picture: TypeAlias = "Image.Image | str | Path"
-Encoder: TypeAlias = "Callable[[Tensor], Tensor | Mapping[str, Tensor]]"
-"""From float32 images (B, 3, size, size) in [0, 1] to features (B, d), or to several such by name (layers, pools).
+EncodeFunction: TypeAlias = "Callable[[Tensor], Tensor | Mapping[str, Tensor]]"
+"""Function of float32 images (B, 3, size, size) in [0, 1]; returns features (B, d), or several by name (layers, pools).
 
-It normalises pixels as its network wants them, and moves them to its device.
+It normalises pixels for its network and moves them to its device.
 """
 
 Transform: TypeAlias = "Callable[[Image.Image], Tensor]"
 
 
 def augmentation(size: int) -> Transform:
-    """Return a random crop (8 to 100 % of the area, sides 3:4 to 4:3) at `size` by bicubic resampling, half of them
-    mirrored.
+    """Return a random crop (8 to 100 % of the area, sides 3:4 to 4:3), resized bicubically to `size` and mirrored with
+    probability 0.5.
 
-    MAE's and DINOv2's linear probes train with it (arXiv 2111.06377, 2304.07193); MAE's own code differs in what it
-    does when the first box that it draws does not fit into the image.
+    MAE's and DINOv2's linear probes train with it (arXiv 2111.06377, 2304.07193); MAE's own code differs when the first
+    box that it draws does not fit into the image.
     """
     crop = transforms.RandomResizedCrop(size, interpolation=InterpolationMode.BICUBIC, antialias=True)
     return transforms.Compose([crop, transforms.RandomHorizontalFlip(), *_AS_TENSOR])
 
 
 def centre_crop(size: int) -> Transform:
-    """Return the middle of the image, after its short side is made 8/7 of `size` (256 for 224) by bicubic
-    resampling."""
+    """Return the centre crop at `size`, after a bicubic resize of the short side to 8/7 of it (256 for 224)."""
     resize = transforms.Resize(round(size * 8 / 7), interpolation=InterpolationMode.BICUBIC, antialias=True)
     return transforms.Compose([resize, transforms.CenterCrop(size), *_AS_TENSOR])
 
@@ -55,7 +54,7 @@ def sweep_online(
     images: Sequence[Picture],
     labels: ArrayLike,
     held_out: ArrayLike,
-    encode: Encoder,
+    encode: EncodeFunction,
     recipe: HeadRecipe,
     size: int = 224,
     seed: int = 0,
@@ -63,11 +62,11 @@ def sweep_online(
     workers: int = 0,
     images_at_once: int = 64,
 ) -> Sweep:
-    """Train the heads of `recipe` on random crops of the images that are not held out; choose by centre crops of those.
+    """Train the heads of `recipe` on random crops of images that are not held out; choose by centre crops of the rest.
 
-    held_out: booleans (n,); keep images of one group on one side. Of equal scores the first trial wins.
-    workers: processes that read images; crops depend on `seed`, the step and the image only. images_at_once: how many
-    `encode` gets, a batch of the recipe may be larger. The probe of the result takes features of `encode`.
+    held_out: bool (n,); keep images of one group on one side. The first of equal trials wins. workers: processes that
+    read images; crops depend on `seed`, the step and the image only. images_at_once: images per call of `encode`; a
+    batch of the recipe may be larger. The probe of the result takes features of `encode`.
     """
     y = as_labels(labels, len(images))
     mask = held_out_rows(held_out, len(y))
@@ -80,7 +79,7 @@ def sweep_online(
 def train_online(
     images: Sequence[Picture],
     labels: ArrayLike,
-    encode: Encoder,
+    encode: EncodeFunction,
     recipe: HeadRecipe,
     size: int = 224,
     seed: int = 0,
@@ -111,13 +110,13 @@ def score_online(
     heads: Heads,
     images: Sequence[Picture],
     labels: ArrayLike,
-    encode: Encoder,
+    encode: EncodeFunction,
     size: int = 224,
     workers: int = 0,
     images_at_once: int = 64,
 ) -> NDArray[np.bool_]:
-    """Return whether each head is right (trials, n) on centre crops; a class that training did not show is a
-    mistake."""
+    """Return whether each head is right (trials, n) on centre crops; a class that training did not show counts as
+    wrong."""
     y = as_labels(labels, len(images))
     plan = [np.arange(len(y))[start : start + images_at_once] for start in range(0, len(y), images_at_once)]
     crops = _crops(images, plan, centre_crop(size), 0, workers, images_at_once)
@@ -152,7 +151,7 @@ def _crops(
     workers: int,
     images_at_once: int,
 ) -> Iterator[Tensor]:
-    """Return the images of all steps, at most `images_at_once` together and never of two steps."""
+    """Return an iterator over crops of all steps, at most `images_at_once` at a time and never of two steps."""
     parts = (
         [(step, int(row)) for row in rows[start : start + images_at_once]]
         for step, rows in enumerate(plan)
@@ -163,16 +162,16 @@ def _crops(
         batch_sampler=parts,
         num_workers=workers,
         multiprocessing_context="spawn" if workers else None,
-        generator=torch.Generator(),  # it draws a number that nothing here needs
+        generator=torch.Generator(),  # the loader draws a seed, which must not come from the global generator
     )
     return iter(loader)
 
 
 @torch.no_grad()
 def _encoded(
-    encode: Encoder, crops: Iterator[Tensor], rows: NDArray[np.intp], images_at_once: int
+    encode: EncodeFunction, crops: Iterator[Tensor], rows: NDArray[np.intp], images_at_once: int
 ) -> dict[str, Tensor]:
-    """Float32 features of the images `rows` by name, from as many parts as they come in."""
+    """Return float32 features of the images `rows` by name."""
     parts = [encode(next(crops)) for _ in range(0, len(rows), images_at_once)]
     named = [part if isinstance(part, Mapping) else {"features": part} for part in parts]
     features = {name: torch.cat([part[name] for part in named]).float() for name in named[0]}

@@ -1,4 +1,4 @@
-"""What may stand in front of a classifier, for the method and every baseline to choose from."""
+"""Scalings of features before a classifier, the same choice for the method and for every baseline."""
 
 from collections.abc import Callable
 from typing import Any
@@ -23,42 +23,42 @@ SCALINGS: dict[str, Callable[[], TransformerMixin]] = {
 
 
 def scaling(name: str) -> TransformerMixin:
-    """Return a fresh transformer of features (n, d).
+    """Return a new transformer of features (n, d).
 
-    "none" leaves them; "standard" gives each dimension mean 0 and variance 1 (a constant one becomes 0);
-    "l2" gives each image norm 1 (a zero vector stays 0); "center-l2" does so after removing the mean; "whitened" leaves
-    the first WHITENED principal components, each with variance 1 (docs/reading.md says what for).
+    "none" leaves them; "standard" gives each dimension mean 0 and variance 1 (a constant one becomes 0); "l2" gives
+    each image norm 1 (a zero vector stays 0); "center-l2" does so after subtracting the mean; "whitened" keeps the
+    first WHITENED principal components, each with variance 1 (its use is shown in docs/reading.md).
     """
     if name not in SCALINGS:
         raise ValueError(f"scaling {name!r} is unknown, expected one of {', '.join(SCALINGS)}.")
     return SCALINGS[name]()
 
 
-NOISE = 1e-6  # share of a variance that rounding alone may make
+NOISE = 1e-6  # relative variance that rounding alone can produce
 
 
 class Components(TransformerMixin, BaseEstimator):
-    """The first `count` principal components, or as many as the images and dimensions of the fit allow.
+    """First `count` principal components, or as many as the images and dimensions of the fit allow.
 
-    whiten: give each of them variance 1, so that in a distance they all count alike; what varies less than NOISE of the
-        first does not count.
+    whiten: give each component variance 1, so that all count alike in a distance; components with less than NOISE of
+        the variance of the first are dropped.
     """
 
     def __init__(self, count: int = 64, whiten: bool = False) -> None:
         self.count, self.whiten = count, whiten
 
     def fit(self, x: ArrayLike, y: Any = None) -> "Components":
-        """Features `x` (n, d)."""
+        """Fit features `x` (n, d)."""
         features = as_matrix(x)
         if self.count < 1:
             raise ValueError(f"count={self.count}: expected one component or more.")
         self.n_features_in_ = features.shape[1]
-        with np.errstate(invalid="ignore"):  # shares of the variance, where constant features have none
+        with np.errstate(invalid="ignore"):  # shares of the variance are 0 / 0 for constant features
             self.pca_ = PCA(min(self.count, *features.shape), whiten=self.whiten, random_state=0).fit(features)
         varies = self.pca_.explained_variance_ > NOISE * self.pca_.explained_variance_[0]
         self.kept_ = max(1, int(varies.sum())) if self.whiten else len(varies)
         return self
 
     def transform(self, x: ArrayLike) -> NDArray[np.floating]:
-        """Components (n, count)."""
+        """Return components (n, count)."""
         return self.pca_.transform(predict_array(self, x))[:, : self.kept_]

@@ -1,4 +1,4 @@
-"""A support vector machine with a Gaussian kernel: the strong baseline on pixels and few images."""
+"""Support vector machine with a Gaussian kernel, the strong baseline on pixels and few images."""
 
 from typing import Any
 
@@ -12,10 +12,10 @@ from .scalings import scaling
 
 
 class RBFSVM(ClassifierMixin, BaseEstimator):
-    """Kernel exp(-gamma |a - b|^2) with gamma = relative_gamma / (d * variance of the scaled training features).
+    """SVM with kernel exp(-gamma |a - b|^2), gamma = relative_gamma / (d * variance of the scaled training features).
 
-    1 is the gamma="scale" of scikit-learn, higher is narrower. A relative gamma makes one search grid fit features of
-    any dimension and scale.
+    A relative_gamma of 1 is scikit-learn's gamma="scale", higher is narrower. Because it is relative, one search grid
+    fits features of any dimension and scale.
     """
 
     def __init__(self, C: float = 1.0, relative_gamma: float = 1.0, scaling: str = "none") -> None:
@@ -24,7 +24,7 @@ class RBFSVM(ClassifierMixin, BaseEstimator):
         self.scaling = scaling
 
     def fit(self, x: ArrayLike, y: ArrayLike) -> "RBFSVM":
-        """Features `x` (n, d), labels `y` (n,) of two classes or more."""
+        """Fit features `x` (n, d) and labels `y` (n,) of two classes or more."""
         features, labels = fit_arrays(self, x, y)
         self.classes_ = two_or_more_classes(labels)
         self.scaler_ = scaling(self.scaling)
@@ -36,11 +36,11 @@ class RBFSVM(ClassifierMixin, BaseEstimator):
         return self
 
     def decision_function(self, x: ArrayLike) -> NDArray[np.floating]:
-        """One-vs-rest scores (n, classes), or (n,) for two classes."""
+        """Return one-vs-rest scores (n, classes), or (n,) for two classes."""
         features = predict_array(self, x)
         return self.model_.decision_function(self.scaler_.transform(features))
 
     def predict(self, x: ArrayLike) -> NDArray[Any]:
-        """Labels (n,)."""
+        """Return labels (n,)."""
         features = predict_array(self, x)
         return self.model_.predict(self.scaler_.transform(features))

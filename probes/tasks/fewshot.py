@@ -1,4 +1,4 @@
-"""Accuracy from a few labelled images per class."""
+"""Few-shot classification: accuracy from a few labelled images per class."""
 
 from typing import Any
 
@@ -22,8 +22,8 @@ def few_shot(
 ) -> NDArray[np.bool_]:
     """Return whether each test image is classified right (n_test, draws), fitting on `shots` images per class.
 
-    The draws depend on `train_y`, `shots` and `seed` only (see `draw_shots`), so two features see the same
-    images: compare them by `paired(a.T, b.T)`, which resamples the draws too, and report `spread(a.mean(0))`.
+    The draws depend on `train_y`, `shots` and `seed` only (see `draw_shots`), so two features get the same images:
+    compare them by `paired(a.T, b.T)`, which resamples the draws too, and report `spread(a.mean(0))`.
 
     estimator: by default logistic regression on L2-normalised features (Tian et al. 2020, arXiv 2003.11539).
     """
@@ -37,9 +37,9 @@ def few_shot(
 
 
 def draw_shots(labels: ArrayLike, shots: int, draws: int, seed: int = 0) -> NDArray[np.intp]:
-    """Rows (draws, classes * shots) of `labels` (n,): `shots` different images of each class a draw.
+    """Return rows (draws, classes * shots) of `labels` (n,): `shots` different images of each class per draw.
 
-    Draw i is the same whatever the number of draws, and a draw of fewer shots is part of one of more.
+    Draw i does not depend on the number of draws, and a draw of fewer shots is part of the same draw of more.
     """
     y = np.asarray(labels)
     if shots < 1 or draws < 1:

@@ -1,7 +1,7 @@
 """Retrieval by exact cosine ranking, one score per query.
 
-The single scores read `relevant` (n, m): whether the i-th nearest image shares the query's label.
-Every row needs at least one True. All scores lie in 0..1.
+Each score is a function of `relevant` (n, m): whether the i-th nearest image shares the query's label. Every row needs
+at least one True. All scores lie in 0..1.
 """
 
 from collections.abc import Sequence
@@ -23,14 +23,14 @@ def retrieval_scores(
     gallery_labels: ArrayLike | None = None,
     ks: Sequence[int] = (1, 5, 10),
 ) -> dict[str, Scores]:
-    """Per-query "precision_at_1", "recall_at_{k}", "r_precision", "map_at_r" and "average_precision".
+    """Return per-query "precision_at_1", "recall_at_{k}", "r_precision", "map_at_r" and "average_precision".
 
-    queries: (n, d), gallery: (m, d), both L2-normalised here. No gallery: the queries are searched among
-    themselves, each without itself. Among equally near images the earlier in the gallery ranks first.
+    queries: (n, d), gallery: (m, d), both L2-normalised here. Without a gallery each query is searched among the other
+    queries. Of equally near images the earlier in the gallery ranks first.
 
-    A query without a single positive has no score and is left out: each vector has one entry per True of
-    `has_positive(query_labels, gallery_labels)`, in order. That depends on labels alone, so scores of two
-    features over the same images stay paired. Without any such query a ValueError is raised.
+    A query without a positive has no score and is left out: each vector has one entry per True of
+    `has_positive(query_labels, gallery_labels)`, in order. That depends on labels alone, so scores of two features over
+    the same images stay paired. Raises a ValueError if no query has a positive.
     """
     if (gallery is None) != (gallery_labels is None):
         raise ValueError("gallery and gallery_labels come together; give both or neither.")
@@ -56,7 +56,7 @@ def retrieval_scores(
 
 
 def has_positive(query_labels: ArrayLike, gallery_labels: ArrayLike | None = None) -> NDArray[np.bool_]:
-    """Which queries (n,) have an image of their label in the gallery, or among the other queries if None."""
+    """Return whether queries (n,) have an image of their label in the gallery, or among the other queries if None."""
     y = np.asarray(query_labels)
     if gallery_labels is not None:
         return np.isin(y, np.asarray(gallery_labels))
@@ -65,28 +65,28 @@ def has_positive(query_labels: ArrayLike, gallery_labels: ArrayLike | None = Non
 
 
 def precision_at_1(relevant: Relevant) -> Scores:
-    """1 if the nearest image is relevant, else 0."""
+    """Return 1 if the nearest image is relevant, else 0, (n,)."""
     return relevant[:, 0].astype(np.float64)
 
 
 def recall_at_k(relevant: Relevant, k: int) -> Scores:
-    """1 if any of the `k` nearest is relevant, else 0: the Recall@k of metric learning (CUB, Cars, SOP)."""
+    """Return 1 if any of the `k` nearest is relevant, else 0: the Recall@k of metric learning (CUB, Cars, SOP)."""
     return np.asarray(relevant[:, :k].any(axis=1), dtype=np.float64)
 
 
 def r_precision(relevant: Relevant) -> Scores:
-    """Share of relevant images among the R nearest, where R is how many there are in all."""
+    """Return the share of relevant images among the R nearest, where R is the number of relevant images."""
     return (relevant & _within_r(relevant)).sum(axis=1) / _r(relevant)
 
 
 def map_at_r(relevant: Relevant) -> Scores:
-    """MAP@R (Musgrave et al. 2020, arXiv 2003.08505): sum of precisions at relevant ranks up to R, over R."""
+    """Return MAP@R (Musgrave et al. 2020, arXiv 2003.08505): sum of precisions at relevant ranks up to R, over R."""
     hits = relevant & _within_r(relevant)
     return (_precisions(relevant) * hits).sum(axis=1) / _r(relevant)
 
 
 def average_precision(relevant: Relevant) -> Scores:
-    """Mean of the precisions at the ranks of all relevant images."""
+    """Return the mean of the precisions at the ranks of all relevant images."""
     return (_precisions(relevant) * relevant).sum(axis=1) / _r(relevant)
 
 

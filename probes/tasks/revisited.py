@@ -21,7 +21,7 @@ from ..report.record import Record, made_with
 from ..stats import bootstrap
 from .retrieval import Relevant, Scores
 
-SETUPS = {  # positives, and what is taken out of the ranking
+SETUPS = {  # positives, and images removed from the ranking
     "easy": (("easy",), ("junk", "hard")),
     "medium": (("easy", "hard"), ("junk",)),
     "hard": (("hard",), ("junk", "easy")),
@@ -31,7 +31,7 @@ HEADLINE = "medium average_precision"
 
 @dataclass(frozen=True, eq=False)
 class RevisitedQuery:
-    """A query image, the box (left, top, right, bottom) in its pixels that is searched for, and gallery numbers."""
+    """Query image, its box (left, top, right, bottom) in pixels, and gallery rows by difficulty."""
 
     name: str
     box: tuple[float, float, float, float]
@@ -40,12 +40,12 @@ class RevisitedQuery:
     junk: NDArray[np.intp]
 
     def crop(self, picture: Image.Image) -> Image.Image:
-        """Return the part of the query's picture that is to be read."""
+        """Return the box of the query's picture, whose features are the query."""
         left, top, right, bottom = self.box
         return picture.crop((round(left), round(top), round(right), round(bottom)))
 
     def setup(self, name: str) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-        """Positives and ignored gallery numbers of "easy", "medium" or "hard"."""
+        """Return positive and ignored gallery rows of "easy", "medium" or "hard"."""
         positives, ignored = (np.concatenate([getattr(self, part) for part in parts]) for parts in SETUPS[name])
         return positives, ignored
 
@@ -121,13 +121,13 @@ def evaluate_revisited(
 def revisited_scores(
     queries: ArrayLike, gallery: ArrayLike, truth: GroundTruth, ks: Sequence[int] = (1, 5, 10)
 ) -> dict[str, dict[str, Scores]]:
-    """Per-query "average_precision" and "precision_at_{k}" under "easy", "medium" and "hard"; their means are the
-    published mAP and mP@k.
+    """Return per-query "average_precision" and "precision_at_{k}" under "easy", "medium" and "hard".
 
-    queries: (q, d), of the cropped queries of `truth` in order. gallery: (m, d) in the order of `truth.gallery`;
-    further rows are distractors, which nothing matches. Ranked by cosine, of equals the earlier in the gallery first.
+    Their means are the published mAP and mP@k. queries: (q, d), of the cropped queries of `truth` in order. gallery:
+    (m, d), in the order of `truth.gallery`; further rows are distractors, which match no query. Images are ranked by
+    cosine, of equals the earlier in the gallery first.
 
-    Both scores are the benchmark's own: junk is taken out of the ranking; average precision is the area under the
+    Both scores are the benchmark's own: junk is removed from the ranking; average precision is the area under the
     precision-recall curve by trapezoids, so it differs from `average_precision`; precision is over the first k images
     or those up to the last positive, whichever are fewer. A query without positives in a setup has no score there and
     is left out. That depends on the truth alone, so scores of two features stay paired.
@@ -156,7 +156,7 @@ def revisited_scores(
 
 
 def _of_ranking(relevant: Relevant, ks: Sequence[int]) -> list[float]:
-    """Average precision, and precision at each k, of one ranking (m,)."""
+    """Return average precision, and precision at each k, of one ranking (m,)."""
     ranks = np.flatnonzero(relevant) + 1  # from 1
     found = np.arange(1, len(ranks) + 1)
     before = np.divide(found - 1, ranks - 1, out=np.ones(len(ranks)), where=ranks > 1)
@@ -191,7 +191,7 @@ def read_pickle(path: str | Path) -> Any:
             raise ValueError(
                 f"{path} asks for {refused}, expected plain containers and numpy arrays only; do not trust this file."
             ) from None
-        except Exception as error:  # broken bytes surface as any of a dozen exceptions
+        except Exception as error:  # broken bytes raise any of a dozen exceptions
             raise ValueError(f"{path} is no readable pickle ({error}); download it again.") from error
 
 
@@ -200,7 +200,7 @@ class _Refused(Exception):
 
 
 class _Type:
-    """Stands for numpy.dtype, whose own __setstate__ believes whatever a file says about memory."""
+    """Replacement of numpy.dtype, whose own __setstate__ trusts what a file says about memory."""
 
     def __init__(self, code: str, *_: Any) -> None:
         if not re.fullmatch(r"[biufcSU]\d+", code):
@@ -213,7 +213,7 @@ class _Type:
 
 
 class _Array(np.ndarray):
-    """Stands for numpy.ndarray in the same way. Without arguments, so that a file cannot ask for memory."""
+    """Replacement of numpy.ndarray for the same reason; without arguments, so a file cannot request memory."""
 
     def __new__(cls) -> "_Array":
         return np.empty(0, dtype=np.uint8).view(cls)
@@ -230,7 +230,7 @@ def _reconstruct(*_: Any) -> _Array:
 
 
 def _from_buffer(data: bytes | str, kind: _Type, shape: tuple[int, ...], order: Any) -> NDArray[Any]:
-    held = data.encode("latin1") if isinstance(data, str) else data  # Python 2 had bytes for text
+    held = data.encode("latin1") if isinstance(data, str) else data  # Python 2 wrote bytes as text
     return np.frombuffer(held, kind.dtype).reshape(shape, order=order)
 
 
@@ -249,7 +249,7 @@ def _no_bytes() -> bytes:
     return b""
 
 
-# what numpy writes for arrays and numbers at protocols 2 to 5, whose modules were renamed in version 2
+# names that numpy writes for arrays and numbers at protocols 2 to 5; numpy 2 renamed their modules
 _NUMPY: dict[str, Any] = {
     "_reconstruct": _reconstruct,
     "_frombuffer": _from_buffer,
