@@ -112,7 +112,7 @@ def add_guidance(parser: Any, name: str, summary: str) -> None:
 
 def add_control(parser: argparse.ArgumentParser, summary: str, **how: Any) -> None:
     """The flags of control; `steered` reads those of its guidance."""
-    control = parser.add_argument_group("control: what is made has the edges, say, of a picture (docs/guides/control.md)")
+    control = parser.add_argument_group("control: what is made has the edges, say, of a picture (docs/guides/control)")
     control.add_argument("--control", metavar="IMAGE", help=summary, **how)
     control.add_argument(
         "--control-type", metavar="TYPE", help="edges, say, as MODEL was trained; image: IMAGE shows them already"
