@@ -7,7 +7,7 @@ cannot do its work says why.
   Search     by a picture that is dropped or a result that is clicked, among labels and paths; near-duplicates
   Paint      draw over part of a picture, and the model makes it anew
   Sample     choose a class and watch a picture being decoded
-  Read       the features of a picture as colours, in any reading
+  Read       the features of a picture as colours, by any feature spec
   Classify   which class makes a picture likeliest
 
 The page is on 127.0.0.1: nobody else reaches it, and it asks nothing of the network. Uploads are deleted when it ends.
@@ -26,9 +26,9 @@ import argparse
 import os
 import sys
 
-# gradio reads these when it is imported: else it would send who uses it to its makers and ask for newer versions,
+# gradio reads these when it is imported; by default it reports usage to its makers and asks for newer versions,
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-# and reckon after each event how long all of them took, for a page of statistics that is not there
+# and after each event computes how long all of them took, for a page of statistics that this page does not have
 os.environ["GRADIO_ANALYTICS_CACHE_FREQUENCY"] = str(10**9)
 
 HOW_TO_RESUME = "Nothing was changed."
@@ -36,6 +36,7 @@ PORT = 7860
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `randfeat app`."""
     parser.usage = "randfeat app [--index INDEX] [--model MODEL] [options]"
     parser.add_argument("--index", metavar="INDEX", help="the index to search")
     parser.add_argument("--model", metavar="MODEL", help="the model that paints, samples, reads and classifies")
@@ -47,6 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    """Open the page, and serve it until Ctrl-C."""
     import webbrowser
 
     import torch
@@ -56,29 +58,28 @@ def run(args: argparse.Namespace) -> int:
     if args.index is None and args.model is None:
         raise ValueError("there is nothing to show: give --index, --model or both")
     try:
-        from . import server as serving
-        from . import state
+        from . import server, state
     except ModuleNotFoundError as error:
         if error.name not in ("gradio", "fastapi", "uvicorn"):
             raise
         raise RuntimeError("the page needs gradio: pip install 'randfeat[app]'") from None
-    with progress.warnings_as_lines(), distributed.ended_by_sigterm(), serving.bound(args.port) as listening:
+    with progress.warnings_as_lines(), distributed.ended_by_sigterm(), server.bound(args.port) as listening:
         device = devices.pick(args.device)
-        shown = state.open_all(args.model, args.index, str(device), getattr(torch, args.dtype))
+        opened = state.open_all(args.model, args.index, str(device), getattr(torch, args.dtype))
         try:
-            with serving.served(shown, listening) as server:
-                address = serving.address(listening)
+            with server.served(opened, listening) as thread:
+                address = server.address(listening)
                 print(f"{address} is open, on {device}; Ctrl-C ends it", flush=True)
                 if not args.no_browser and has_screen():
                     webbrowser.open(address)
-                server.join()
+                thread.join()
         except KeyboardInterrupt:
             print("\nstopped", file=sys.stderr, flush=True)
-            if serving.computes():
-                os._exit(0)  # torch aborts when the interpreter ends around it
+            if server.computes():
+                os._exit(0)  # torch aborts where the interpreter ends during a computation
     return 0
 
 
 def has_screen() -> bool:
-    """Return whether a browser would have a window: without one, Python may find one that takes over the terminal."""
+    """Return whether a browser can open a window; without one, `webbrowser` may start one inside the terminal."""
     return sys.platform in ("darwin", "win32") or any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY"))

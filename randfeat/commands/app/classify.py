@@ -1,4 +1,4 @@
-"""Classify: which class makes a picture likeliest."""
+"""Tab Classify: the classes that make a picture likeliest."""
 
 from __future__ import annotations
 
@@ -10,19 +10,20 @@ from PIL import Image
 
 from ...data.images import CentreCrop
 from ...inference.successive_halving import SuccessiveHalving
-from . import html, uploads
+from . import html, widgets
 from .events import disabled, enabled, listen
-from .state import Opened
+from .state import AppState
 
-SHOWN = 10  # classes
+SHOWN = 10  # classes in the answer
 EMPTY = html.empty("Drop a picture, and press Classify.")
-MANY = 50  # classes, of which only those in front are read to the end
+MANY = 50  # classes; of more, only the leading ones are read to the end, by successive halving
 
 
-def why_not(opened: Opened) -> str:
-    if why := opened.no_generator():
+def unavailable(state: AppState) -> str:
+    """Return why the tab cannot work, "" if it can."""
+    if why := state.missing_generator():
         return why
-    if not opened.generator().classes.count:
+    if not state.generator().classes.count:
         return (
             "This model was trained without labels, so it cannot say which class makes a picture likeliest: give one "
             "that saw labels with --model."
@@ -30,13 +31,14 @@ def why_not(opened: Opened) -> str:
     return ""
 
 
-def build(opened: Opened) -> None:
-    model = opened.generator()
+def build(state: AppState) -> None:
+    """Add the tab's widgets and listeners to the page."""
+    model = state.generator()
     crop = CentreCrop(model.image_size, model.tokenizer.channels)
 
     def take(upload: Mapping[str, Any]) -> tuple:
-        picture = uploads.opened(upload)
-        return uploads.in_box(picture), html.of_array(crop(picture)), enabled(), EMPTY
+        picture = widgets.open_upload(upload)
+        return widgets.for_box(picture), html.of_array(crop(picture)), enabled(), EMPTY
 
     def classify(picture: Image.Image | None, orders: float) -> Iterator[tuple]:
         if picture is None:
@@ -53,7 +55,7 @@ def build(opened: Opened) -> None:
 
     with gr.Row(elem_classes="split"):
         with gr.Column(scale=2, min_width=280):
-            box = uploads.box("Picture")
+            box = widgets.picture_box("Picture")
             picture = gr.State()
             orders = gr.Slider(
                 1,
@@ -68,15 +70,15 @@ def build(opened: Opened) -> None:
             with gr.Row(elem_classes="press"):
                 go = gr.Button("Classify", variant="primary", interactive=False)
         with gr.Column(scale=3, min_width=280):
-            says = gr.HTML(elem_classes="says")
+            message = gr.HTML(elem_classes="message")
             result = gr.HTML(EMPTY, elem_classes="result")
     place, none = [picture, go, result], (None, disabled(), EMPTY)
-    listen([box.upload], take, [box], [box, *place], says, (None, *none), preprocess=False)
-    listen([box.clear], lambda: none, [], place, says)
-    listen([go.click], classify, [picture, orders], [result], says)
+    listen([box.upload], take, [box], [box, *place], message, (None, *none), preprocess=False)
+    listen([box.clear], lambda: none, [], place, message)
+    listen([go.click], classify, [picture, orders], [result], message)
 
 
 def rounds(orders: int, several: bool) -> list[int]:
-    """Numbers of orders, each four times the one before, up to all: the answer is seen to settle."""
+    """Return numbers of orders, each four times the last, up to `orders`, so that the answer is seen to settle."""
     counts = [4**power for power in range(orders) if 4**power < orders] if several else []
     return [*counts, orders]

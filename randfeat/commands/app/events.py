@@ -1,4 +1,4 @@
-"""Listeners of the page: what they raise is a sentence on it, and no two of them compute at once."""
+"""Listeners of the page. An error becomes a sentence on the page, and one listener computes at a time."""
 
 from __future__ import annotations
 
@@ -20,51 +20,52 @@ def listen(
     handler: Callable[..., Iterator[tuple]] | Callable[..., tuple],
     inputs: Sequence[Any],
     outputs: Sequence[Any],
-    says: gr.HTML,
+    message: gr.HTML,
     failed: tuple | None = None,
     **options: Any,
 ) -> Any:
-    """Run a handler at any of some events. It returns values for the outputs at once, or computes and yields some
-    again and again; then others wait until it is done.
+    """Run a handler at any of some events, and return the listener, which `cancels` of another one takes.
 
-    says: where an error is said in a sentence. failed: the outputs after one, by default what they were. options: of
-    gradio's listeners. Returns what `cancels` of another listener takes.
+    handler: returns values for the outputs, or yields them several times; while it yields, other such handlers wait.
+    message: where an error is shown as a sentence. failed: values of the outputs after an error; by default they stay.
+    options: of gradio's listeners.
     """
-    left = tuple(gr.skip() for _ in outputs) if failed is None else failed
+    kept = tuple(gr.skip() for _ in outputs) if failed is None else failed
 
-    @functools.wraps(handler)  # gradio looks at its types for what else it wants to be told
+    @functools.wraps(handler)  # gradio decides by the handler's types which further arguments it passes
     def computing(*given: Any) -> Iterator[tuple]:
         try:
             for values in handler(*given):
                 yield *values, ""
         except EXPECTED as error:
-            yield *left, alert(sentence(error))
+            yield *kept, alert(sentence(error))
 
     @functools.wraps(handler)
     def at_once(*given: Any) -> tuple:
         try:
             return *handler(*given), ""
         except EXPECTED as error:
-            return *left, alert(sentence(error))
+            return *kept, alert(sentence(error))
 
     how: dict[str, Any] = {"show_progress": "minimal", "show_progress_on": outputs[-1], "api_visibility": "private"}
     if inspect.isgeneratorfunction(handler):
         how |= {"concurrency_id": "model", "concurrency_limit": 1}
-        return gr.on([*events], computing, [*inputs], [*outputs, says], **how | options)
-    return gr.on([*events], at_once, [*inputs], [*outputs, says], **how | {"queue": False} | options)
+        return gr.on([*events], computing, [*inputs], [*outputs, message], **how | options)
+    return gr.on([*events], at_once, [*inputs], [*outputs, message], **how | {"queue": False} | options)
 
 
 def enabled() -> dict[str, Any]:
-    """For a button that has something to do."""
+    """Return the update that enables a button."""
     return gr.update(interactive=True)
 
 
 def disabled() -> dict[str, Any]:
+    """Return the update that disables a button."""
     return gr.update(interactive=False)
 
 
 def sentence(error: BaseException) -> str:
-    """What an error says, for a person."""
+    """Return an error as one sentence for the page."""
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return "There is no room for this in the machine's memory: give a smaller picture, or fewer at once."
     text = " ".join(str(error).split()) or type(error).__name__

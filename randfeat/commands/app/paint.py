@@ -1,4 +1,4 @@
-"""Paint: a mask over a picture, and what the model puts there."""
+"""Tab Paint: a mask over a picture, and what the model puts there."""
 
 from __future__ import annotations
 
@@ -13,31 +13,33 @@ import gradio as gr
 import numpy as np
 from PIL import Image
 
-from ...data import images as data
+from ...data.decode import UnreadableImage, open_picture
 from ...data.labels import Label
 from ...inference.editing import Framing, as_mask
 from ...pipeline.painting import guess_label
 from ...pipeline.pipeline import Pipeline
-from . import html, uploads, widgets
+from . import html, widgets
 from .events import disabled, enabled, listen
-from .state import Opened
+from .state import AppState
 
 HERE = Path(__file__).parent
 ORDERS = 4  # that a guess is averaged over
 MASK = "data:image/png;base64,"
-# what stands in the place of the painter's value, which is the picture: the mask
+# sends the mask in the place of the painter's value, which is the picture
 SEND_MASK = "(painter, ...rest) => [document.querySelector('#painter')?.mask() ?? null, ...rest]"
 
 
-def why_not(opened: Opened) -> str:
-    return opened.no_generator()
+def unavailable(state: AppState) -> str:
+    """Return why the tab cannot work, "" if it can."""
+    return state.missing_generator()
 
 
-def build(opened: Opened) -> None:
-    model = opened.generator()
+def build(state: AppState) -> None:
+    """Add the tab's widgets and listeners to the page."""
+    model = state.generator()
 
     def take(upload: Mapping[str, Any]) -> tuple:
-        return place_for(html.reduced(uploads.opened(upload)))
+        return place_for(html.reduced(widgets.open_upload(upload)))
 
     def paint(
         drawn: Any, picture: Image.Image | None, choice: int, samples: float, scale: float, steps: float, seed: float
@@ -60,7 +62,7 @@ def build(opened: Opened) -> None:
     with gr.Row(elem_classes="split"):
         with gr.Column(scale=3, min_width=280):
             with gr.Column() as dropping:
-                box = uploads.box("Picture")
+                box = widgets.picture_box("Picture")
             with gr.Column(visible=False) as drawing:
                 painter = gr.HTML(
                     elem_id="painter",
@@ -79,19 +81,21 @@ def build(opened: Opened) -> None:
                 stop = gr.Button("Stop")
             if model.generator.raster_only:
                 gr.HTML(html.note("This model writes row by row: it does not see what comes after the mask."))
-            says = gr.HTML(elem_classes="says")
+            message = gr.HTML(elem_classes="message")
     result = gr.HTML(elem_classes="result")
     place = [box, dropping, drawing, painter, picture, go, result]
-    listen([box.upload], take, [box], place, says, place_for(None), preprocess=False)
-    listen([other.click], lambda: place_for(None), [], place, says)
+    listen([box.upload], take, [box], place, message, place_for(None), preprocess=False)
+    listen([other.click], lambda: place_for(None), [], place, message)
     given = [painter, picture, choice, samples, scale, steps, seed]
-    running = listen([go.click], paint, given, [result, seed], says, js=SEND_MASK, show_progress_on=result)
+    running = listen([go.click], paint, given, [result, seed], message, js=SEND_MASK, show_progress_on=result)
     stop.click(None, cancels=[running], api_visibility="private")
 
 
 def place_for(picture: Image.Image | None) -> tuple:
-    """What the page shows where there is a picture to paint in, or none: an empty box, box or painter, what the painter
-    has, the picture, the button, no result.
+    """Return the outputs for a picture to paint in, or for none.
+
+    They are the empty box, visibility of the box and of the painter, the painter's value, the picture, the button and
+    the empty result.
     """
     if picture is None:
         return None, gr.update(visible=True), gr.update(visible=False), None, None, disabled(), ""
@@ -100,17 +104,17 @@ def place_for(picture: Image.Image | None) -> tuple:
 
 
 def mask_of(drawn: Any) -> Image.Image:
-    """Return the mask that the painter sends, white where to paint."""
+    """Return the mask that the painter sends, white where to paint; a ValueError if it is none."""
     if not isinstance(drawn, str) or not drawn.startswith(MASK):
         raise ValueError("Nothing is painted over yet: draw over what the model shall make anew.")
     try:
-        return data.open_picture(io.BytesIO(base64.b64decode(drawn.removeprefix(MASK), validate=True)))
-    except (binascii.Error, data.UnreadableImage) as error:
+        return open_picture(io.BytesIO(base64.b64decode(drawn.removeprefix(MASK), validate=True)))
+    except (binascii.Error, UnreadableImage) as error:
         raise ValueError(f"The mask did not arrive whole ({error}): press Inpaint again.") from None
 
 
 def label_for(model: Pipeline, choice: int, picture: Image.Image, hidden: np.ndarray) -> tuple[Label, str]:
-    """Return the class to paint, and what a caption says of it."""
+    """Return the class to paint, and the caption about it."""
     if choice != widgets.GUESS or not model.classes.count:
         return widgets.label_of(choice), ""
     label = guess_label(model, np.asarray(picture), hidden, Framing(), ORDERS)

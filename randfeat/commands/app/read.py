@@ -1,4 +1,4 @@
-"""Read: the features of a picture as colours, in any reading that the model can do."""
+"""Tab Read: the features of a picture as colours, by any feature spec of the model."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from ...inference import readout
 from ...inference.readout import FeatureSpec
 from ...pipeline.pipeline import Pipeline
 from ...probes.report.sheets import pca_maps
-from . import html, uploads
+from . import html, widgets
 from .events import listen
-from .state import Opened
+from .state import AppState
 
-OURS = tuple(
+SPECS = tuple(
     FeatureSpec.parse(spec)
     for spec in (
         "raster/causal/token/L0.5/none/mean",
@@ -34,21 +34,23 @@ OURS = tuple(
     )
 )
 EMPTY = html.empty("Drop a picture to see its features as colours.")
-TIMMS = ("L-1/none", "L0.5/none")
+TIMM_SPECS = ("L-1/none", "L0.5/none")
 
 
-def why_not(opened: Opened) -> str:
-    return opened.no_model()
+def unavailable(state: AppState) -> str:
+    """Return why the tab cannot work, "" if it can."""
+    return state.missing_model()
 
 
-def build(opened: Opened) -> None:
-    encoder = opened.encoder
+def build(state: AppState) -> None:
+    """Add the tab's widgets and listeners to the page."""
+    encoder = state.encoder
     assert encoder is not None
 
     def take(upload: Mapping[str, Any], spec: str) -> Iterator[tuple]:
-        picture = uploads.opened(upload)
+        picture = widgets.open_upload(upload)
         prepared = encoder.prepare(picture)
-        yield uploads.in_box(picture), prepared, gr.skip()
+        yield widgets.for_box(picture), prepared, gr.skip()
         for (result,) in show(prepared, spec):
             yield gr.skip(), gr.skip(), result
 
@@ -64,33 +66,34 @@ def build(opened: Opened) -> None:
 
     with gr.Row(elem_classes="split"):
         with gr.Column(scale=2, min_width=280):
-            box = uploads.box("Picture")
+            box = widgets.picture_box("Picture")
             prepared = gr.State()
-            specs = readings(opened.model)
-            info = "orders/context/stream/layers/none/merge" if opened.model else "layers/none, as L6/none"
+            specs = dense_specs(state.model)
+            info = "orders/context/stream/layers/none/merge" if state.model else "layers/none, as L6/none"
             spec = gr.Dropdown(
                 specs,
                 value=specs[0],
-                label="Reading",
+                label="Feature spec",
                 info=f"choose one, or write your own: {info}",
                 allow_custom_value=True,
             )
         with gr.Column(scale=3, min_width=280):
-            says = gr.HTML(elem_classes="says")
+            message = gr.HTML(elem_classes="message")
             result = gr.HTML(EMPTY, elem_classes="result")
-    listen([box.upload], take, [box, spec], [box, prepared, result], says, (None, None, EMPTY), preprocess=False)
-    listen([spec.change], show, [prepared, spec], [result], says)
-    listen([box.clear], lambda: (None, EMPTY), [], [prepared, result], says)
+    listen([box.upload], take, [box, spec], [box, prepared, result], message, (None, None, EMPTY), preprocess=False)
+    listen([spec.change], show, [prepared, spec], [result], message)
+    listen([box.clear], lambda: (None, EMPTY), [], [prepared, result], message)
 
 
-def readings(model: Pipeline | None) -> list[str]:
-    """Readings that give a map, those that this model can do, its own first."""
+def dense_specs(model: Pipeline | None) -> list[str]:
+    """Return feature specs of dense maps that a model supports, its default first. model: None for one of timm."""
     if model is None:
-        return [*TIMMS]
-    return [*dict.fromkeys((model.generator.dense_reading, *(str(spec) for spec in OURS if can(model, spec))))]
+        return [*TIMM_SPECS]
+    return [*dict.fromkeys((model.generator.dense_reading, *(str(spec) for spec in SPECS if supports(model, spec))))]
 
 
-def can(model: Pipeline, spec: FeatureSpec) -> bool:
+def supports(model: Pipeline, spec: FeatureSpec) -> bool:
+    """Return whether a model can be read by a feature spec."""
     try:
         readout.check(model.generator, spec)
     except ValueError:
@@ -99,8 +102,8 @@ def can(model: Pipeline, spec: FeatureSpec) -> bool:
 
 
 def dense_features(encoder: Encoder, prepared: np.ndarray, spec: str) -> np.ndarray:
-    """Features of one picture as a map: float32 (1, D, h, w)."""
+    """Return the features of one picture as a map: float32 (1, D, h, w). prepared: the encoder's input."""
     (read,) = encoder.with_specs([spec]).encode(torch.from_numpy(prepared[None]))
     if read.ndim != 4:
-        raise ValueError(f"The reading {spec} gives one vector for the whole picture: write none where it pools.")
+        raise ValueError(f"{spec} gives one vector for the whole picture, not a map: write none as its pool.")
     return read

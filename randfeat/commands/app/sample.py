@@ -1,4 +1,4 @@
-"""Sample: choose a class and watch a picture of it being decoded."""
+"""Tab Sample: choose a class, and watch a picture being decoded."""
 
 from __future__ import annotations
 
@@ -10,22 +10,24 @@ from ...pipeline.painting import Frame
 from ...utils import drawing
 from . import html, widgets
 from .events import listen
-from .state import Opened
+from .state import AppState
 
 
-def why_not(opened: Opened) -> str:
-    return opened.no_generator()
+def unavailable(state: AppState) -> str:
+    """Return why the tab cannot work, "" if it can."""
+    return state.missing_generator()
 
 
-def build(opened: Opened) -> None:
-    model = opened.generator()
+def build(state: AppState) -> None:
+    """Add the tab's widgets and listeners to the page."""
+    model = state.generator()
 
     def sample(choice: int, scale: float, steps: float, seed: float | None) -> Iterator[tuple]:
         first = widgets.seed_of(seed)
         how = widgets.sampling_of(model, scale, steps)
         for step, frame in enumerate(model.watch(widgets.label_of(choice), seed=first, sampling=how)):
-            yield moment(frame, step, f"seed {first}"), first
-        yield moment(frame, step, f"seed {first}"), first + 1
+            yield frame_figures(frame, step, f"seed {first}"), first
+        yield frame_figures(frame, step, f"seed {first}"), first + 1
 
     with gr.Row(elem_classes="split"):
         with gr.Column(scale=2, min_width=280):
@@ -35,14 +37,14 @@ def build(opened: Opened) -> None:
                 go = gr.Button("Sample", variant="primary")
                 stop = gr.Button("Stop")
         with gr.Column(scale=3, min_width=280):
-            says = gr.HTML(elem_classes="says")
+            message = gr.HTML(elem_classes="message")
             result = gr.HTML(html.empty("A picture appears here, token by token."), elem_classes="result")
-    running = listen([go.click], sample, [choice, scale, steps, seed], [result, seed], says, show_progress_on=result)
+    running = listen([go.click], sample, [choice, scale, steps, seed], [result, seed], message, show_progress_on=result)
     stop.click(None, cancels=[running], api_visibility="private")
 
 
-def moment(frame: Frame, step: int, name: str) -> str:
-    """Return a picture so far, when each of its tokens was made, and how much of it there is."""
+def frame_figures(frame: Frame, step: int, name: str) -> str:
+    """Return the picture decoded so far, the step of each of its tokens, and the progress."""
     made, tokens = int((frame.made_at >= 0).sum()), frame.made_at.size
     caption = f"{name}, step {step}, {made} of {tokens} tokens"
     order = drawing.order_sheet(frame.made_at)

@@ -1,4 +1,4 @@
-"""Search: what looks like a picture, in an index."""
+"""Tab Search: the images of an index that look like a picture."""
 
 from __future__ import annotations
 
@@ -12,48 +12,50 @@ import gradio as gr
 import numpy as np
 
 from ...index import Filter, Index, Match
-from . import html, thumbnails, uploads
+from . import html, thumbnails, widgets
 from .events import listen
-from .state import Opened
+from .state import AppState
 
 HERE = Path(__file__).parent
-MOST, AT_FIRST = 100, 24  # results
-GROUPS, IN_GROUP = 20, 12  # that are shown of near-duplicates
-TURN = "search"  # of its own, so that nobody waits here for somebody who paints
+MOST, INITIAL = 100, 24  # results, at most and at first
+GROUPS, IN_GROUP = 20, 12  # of near-duplicates on the page, at most
+QUEUE = "search"  # its own, so that a search does not wait for painting
 
 
 @dataclass(frozen=True)
 class Query:
-    """What is looked for: a row of the index, or the features (1, F) of a picture that was dropped."""
+    """Query of a search: a row of the index, or the features (1, F) of a picture that was dropped."""
 
     name: str
     id: int | None = None
     features: np.ndarray | None = None
 
 
-def why_not(opened: Opened) -> str:
-    if opened.index is None:
+def unavailable(state: AppState) -> str:
+    """Return why the tab cannot work, "" if it can."""
+    if state.index is None:
         return "There is no index to search here: make one with `randfeat index build`, and give it with --index."
     return ""
 
 
-def build(opened: Opened) -> None:
-    index, reader = opened.index, opened.reader
+def build(state: AppState) -> None:
+    """Add the tab's widgets and listeners to the page."""
+    index, reader = state.index, state.reader
     assert index is not None
 
     def take(upload: Mapping[str, Any], *how: Any) -> Iterator[tuple]:
         assert reader is not None
-        picture = uploads.opened(upload)
+        picture = widgets.open_upload(upload)
         query = Query(str(upload.get("orig_name") or "your picture"), features=reader.features([picture])[0])
         yield gr.skip(), query, *results(query, *how)
-        yield uploads.in_box(picture), gr.skip(), gr.skip()
+        yield widgets.for_box(picture), gr.skip(), gr.skip()
 
     def follow(event: gr.EventData, *how: Any) -> Iterator[tuple]:
         (row,) = index.rows([int(event.id)])
         query = Query(Path(row.path).name, id=row.id)
         yield gr.skip(), query, *results(query, *how)
-        picture = thumbnails.opened(row.path)
-        yield None if picture is None else uploads.in_box(picture), gr.skip(), gr.skip()
+        picture = thumbnails.open_reduced(row.path)
+        yield None if picture is None else widgets.for_box(picture), gr.skip(), gr.skip()
 
     def again(query: Query | None, *how: Any) -> Iterator[tuple]:
         yield results(query, *how)
@@ -74,9 +76,9 @@ def build(opened: Opened) -> None:
         return (tiles(f"Like {query.name}", found),)
 
     def some(k: int, where: Filter) -> list[Match]:
-        """Rows to begin with: those that lie towards nowhere in particular."""
-        towards = np.random.default_rng(0).standard_normal((1, index.width)).astype(np.float32)
-        return [match._replace(score=np.nan) for match in index.search(towards, k, where or None)[0]]
+        """Return rows to begin with: the nearest to a random direction, without scores."""
+        direction = np.random.default_rng(0).standard_normal((1, index.width)).astype(np.float32)
+        return [match._replace(score=np.nan) for match in index.search(direction, k, where or None)[0]]
 
     def duplicates(threshold: float | None, labels: Sequence[str], pattern: str) -> Iterator[tuple]:
         if threshold is None:
@@ -87,7 +89,7 @@ def build(opened: Opened) -> None:
 
     with gr.Row(elem_classes="split"):
         with gr.Column(scale=2, min_width=280):
-            box = uploads.box("Picture") if reader else gr.Image(visible=False)
+            box = widgets.picture_box("Picture") if reader else gr.Image(visible=False)
             if reader is None:
                 gr.HTML(html.note("Its rows came as numbers, which no model here reads: start from one of them."))
             query = gr.State()
@@ -96,45 +98,45 @@ def build(opened: Opened) -> None:
                 names, value=[], multiselect=True, label="Labels", visible=bool(names), info="any if none"
             )
             pattern = gr.Textbox(label="Path", info="a pattern, such as cats/*.jpg", value="")
-            k = gr.Slider(1, MOST, AT_FIRST, step=1, label="Results", buttons=[])
+            k = gr.Slider(1, MOST, INITIAL, step=1, label="Results", buttons=[])
             with gr.Accordion("Near-duplicates", open=False):
-                threshold = alike(index)
+                threshold = threshold_box(index)
                 with gr.Row(elem_classes="press"):
                     find = gr.Button("Find them")
         with gr.Column(scale=5, min_width=280):
-            says = gr.HTML(elem_classes="says")
+            message = gr.HTML(elem_classes="message")
             hits = gr.HTML(
-                results(None, [], "", AT_FIRST)[0],
+                results(None, [], "", INITIAL)[0],
                 elem_classes="result",
                 js_on_load=(HERE / "search.js").read_text("utf-8"),
             )
     how = [labels, pattern, k]
-    options: dict[str, Any] = {"show_progress_on": hits, "concurrency_id": TURN}
+    options: dict[str, Any] = {"show_progress_on": hits, "concurrency_id": QUEUE}
     found, failed = [box, query, hits], (None, gr.skip(), gr.skip())
-    listen([box.upload], take, [box, *how], found, says, failed, preprocess=False, **options)
-    listen([hits.select], follow, how, found, says, **options)
+    listen([box.upload], take, [box, *how], found, message, failed, preprocess=False, **options)
+    listen([hits.select], follow, how, found, message, **options)
     changes = [labels.change, pattern.submit, pattern.blur, k.release]
-    listen(changes, again, [query, *how], [hits], says, **options)
-    listen([box.clear], begin, how, [query, hits], says, **options)
-    listen([find.click], duplicates, [threshold, labels, pattern], [hits], says, **options)
+    listen(changes, again, [query, *how], [hits], message, **options)
+    listen([box.clear], begin, how, [query, hits], message, **options)
+    listen([find.click], duplicates, [threshold, labels, pattern], [hits], message, **options)
 
 
-def alike(index: Index) -> gr.Slider | gr.Number:
-    """From where on two rows are near-duplicates."""
+def threshold_box(index: Index) -> gr.Slider | gr.Number:
+    """Return the widget for the score from which two rows are near-duplicates."""
     if index.metric == "cosine":
         return gr.Slider(0.5, 1, 0.97, step=0.005, label="Alike from", info="cosine similarity", buttons=[])
     return gr.Number(label="Alike to" if index.metric == "l2" else "Alike from", info=index.metric)
 
 
 def tiles(title: str, found: Sequence[Match]) -> str:
-    """Matches as buttons, each to search with."""
+    """Return matches as buttons; pressing one searches with it."""
     if not found:
         return html.answer(title or "Nothing", "no row of the index is of these labels and paths")
     return (html.answer(title, f"{len(found)} nearest") if title else "") + _list(found)
 
 
 def in_groups(groups: Sequence[Sequence[Match]], threshold: float) -> str:
-    """Near-duplicates, the largest groups first."""
+    """Return groups of near-duplicates, the largest first."""
     if not groups:
         return html.answer("No near-duplicates", f"no two rows are so alike ({threshold:g})")
     count = sum(map(len, groups))
@@ -142,8 +144,8 @@ def in_groups(groups: Sequence[Sequence[Match]], threshold: float) -> str:
     more = f"{count:,} rows" + (f", the {GROUPS} largest groups are shown" if len(groups) > GROUPS else "")
     parts = [html.answer(title, more)]
     for group in groups[:GROUPS]:
-        left = f", {IN_GROUP} of them" if len(group) > IN_GROUP else ""
-        parts.append(f"<h3>{len(group)} alike{left}</h3>{_list(group[:IN_GROUP])}")
+        shown = f", {IN_GROUP} of them" if len(group) > IN_GROUP else ""
+        parts.append(f"<h3>{len(group)} alike{shown}</h3>{_list(group[:IN_GROUP])}")
     return "".join(parts)
 
 
@@ -154,10 +156,10 @@ def _list(found: Sequence[Match]) -> str:
 def _tile(match: Match) -> str:
     name, preview = Path(match.path).name, thumbnails.url(match.path)
     score = "" if np.isnan(match.score) else f"{match.score:.3f}"
-    said = escape(", ".join(part for part in (name, match.label and f"label {match.label}", score) if part))
+    description = escape(", ".join(part for part in (name, match.label and f"label {match.label}", score) if part))
     picture = f'<img src="{preview}" alt="">' if preview else f'<span class="gone">{escape(name)}</span>'
     label = "" if match.label is None else f"<span>{escape(match.label)}</span>"
     return (
-        f'<li><button type="button" data-id="{match.id}" title="{escape(match.path)}" aria-label="{said}">'
+        f'<li><button type="button" data-id="{match.id}" title="{escape(match.path)}" aria-label="{description}">'
         f"{picture}<small>{label}<b>{score}</b></small></button></li>"
     )

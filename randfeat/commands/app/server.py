@@ -1,4 +1,4 @@
-"""The page on this machine alone, until Ctrl-C."""
+"""Server of the page, reached from this machine only."""
 
 from __future__ import annotations
 
@@ -17,45 +17,47 @@ import uvicorn
 from fastapi import FastAPI
 
 from . import page
-from .state import Opened
+from .state import AppState
 
 HOST = "127.0.0.1"
 LARGEST_UPLOAD = "64mb"
-PATIENCE = 1  # seconds that listeners have to finish after Ctrl-C
-FONT, MONO = ("system-ui", "sans-serif"), ("ui-monospace", "monospace")  # of the machine: none is fetched
-SCRATCH = "GRADIO_TEMP_DIR"  # where gradio looks for its place for uploads
+GRACE = 1  # seconds that listeners have to finish after Ctrl-C
+FONT, MONO = ("system-ui", "sans-serif"), ("ui-monospace", "monospace")  # fonts of the machine, so that none is fetched
+UPLOADS = "GRADIO_TEMP_DIR"  # environment variable with gradio's folder for uploads
 
 
 def bound(port: int) -> socket.socket:
-    """Return a socket on 127.0.0.1, which nobody outside this machine reaches. port: 0 takes a free one."""
+    """Return a listening socket on 127.0.0.1, which no other machine reaches. port: 0 takes a free one."""
     if not 0 <= port < 1 << 16:
-        raise ValueError(f"a port is a number from 0 to {(1 << 16) - 1:,}, got {port}")
-    taken = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-    taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        raise ValueError(f"a port is a number from 0 to {(1 << 16) - 1:,}, got {port}: choose another")
+    listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        taken.bind((HOST, port))
-        taken.listen()
+        listening.bind((HOST, port))
+        listening.listen()
     except OSError as error:
-        taken.close()
+        listening.close()
         if error.errno == errno.EADDRINUSE:
             raise OSError(f"port {port} is taken: choose another with --port, or 0 for one that is free") from None
         raise
-    return taken
+    return listening
 
 
 def address(listening: socket.socket) -> str:
+    """Return the URL of the page."""
     return f"http://{HOST}:{listening.getsockname()[1]}/"
 
 
 @contextmanager
-def served(opened: Opened, listening: socket.socket) -> Iterator[threading.Thread]:
-    """The page is there while the block runs, in a thread of its own that ends with it. What was uploaded is deleted
-    then, and a listener that still computes is left behind.
+def served(state: AppState, listening: socket.socket) -> Iterator[threading.Thread]:
+    """Serve the page while the block runs, in a thread that ends with it.
+
+    Uploads are deleted then. A listener that still computes goes on, see `computes`.
     """
-    with _scratch():
-        with ThreadPoolExecutor(1) as elsewhere:
-            app = elsewhere.submit(asyncio.run, _built(opened)).result()
-        config = uvicorn.Config(app, log_level="critical", timeout_graceful_shutdown=PATIENCE, lifespan="on")
+    with _upload_folder():
+        with ThreadPoolExecutor(1) as loops:
+            app = loops.submit(asyncio.run, _built(state)).result()
+        config = uvicorn.Config(app, log_level="critical", timeout_graceful_shutdown=GRACE, lifespan="on")
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, args=([listening],), name="randfeat app", daemon=True)
         thread.start()
@@ -63,22 +65,22 @@ def served(opened: Opened, listening: socket.socket) -> Iterator[threading.Threa
             yield thread
         finally:
             server.should_exit = True
-            thread.join(2 * PATIENCE)
+            thread.join(2 * GRACE)
 
 
 def computes() -> bool:
-    """Return whether a listener of a page that has ended still does."""
+    """Return whether a listener still computes after its page has ended."""
     return any(thread.name == "AnyIO worker thread" for thread in threading.enumerate())
 
 
-async def _built(opened: Opened) -> FastAPI:
-    """`application` inside an event loop: without one gradio makes loops that nobody closes."""
-    return application(opened)
+async def _built(state: AppState) -> FastAPI:
+    """Return `application`, made inside an event loop; without one gradio makes loops that nobody closes."""
+    return application(state)
 
 
-def application(opened: Opened) -> FastAPI:
-    """Return the page as an application: without gradio's footer, interface for programs, history and monitoring."""
-    blocks = page.build(opened)
+def application(state: AppState) -> FastAPI:
+    """Return the page as an application, without gradio's footer, programming interface, history and monitoring."""
+    blocks = page.build(state)
     app = gr.mount_gradio_app(
         FastAPI(openapi_url=None),
         blocks,
@@ -94,19 +96,19 @@ def application(opened: Opened) -> FastAPI:
         theme=gr.themes.Base(font=FONT, font_mono=MONO),
         css_paths=page.STYLE,
     )
-    blocks.has_launched = True  # which mounting leaves out; with it gradio opens no file that was not uploaded
+    blocks.has_launched = True  # mounting does not set it; it makes gradio refuse files that were not uploaded
     return app
 
 
 @contextmanager
-def _scratch() -> Iterator[None]:
-    """A folder for uploads while the block runs, unless one was chosen, or another page of this process has made it."""
-    if SCRATCH in os.environ:
+def _upload_folder() -> Iterator[None]:
+    """Make a folder for uploads while the block runs, unless the user or another page of this process has set one."""
+    if UPLOADS in os.environ:
         yield
         return
-    with tempfile.TemporaryDirectory(prefix="randfeat-app-") as made:
-        os.environ[SCRATCH] = made
+    with tempfile.TemporaryDirectory(prefix="randfeat-app-") as folder:
+        os.environ[UPLOADS] = folder
         try:
             yield
         finally:
-            del os.environ[SCRATCH]
+            del os.environ[UPLOADS]

@@ -1,4 +1,4 @@
-"""What the page was given to work with."""
+"""State of the page: the model and the index that are open."""
 
 from __future__ import annotations
 
@@ -16,8 +16,10 @@ from ...pipeline.pipeline import Pipeline
 
 @dataclass(frozen=True)
 class AppState:
-    """encoder: the model that was asked for, of randfeat or of timm, or else the one that read the index. reader: the
-    one that read the index, None where its rows came as numbers.
+    """Model and index of the page.
+
+    encoder: the model that was asked for, of randfeat or of timm, or else that of the index. reader: the model that the
+    index was made with, None where its rows came as numbers.
     """
 
     encoder: Encoder | None = None
@@ -26,20 +28,20 @@ class AppState:
 
     @property
     def model(self) -> Pipeline | None:
-        """The generator with its tokenizer, None where there is only a model that reads, or none at all."""
+        """Generator with its tokenizer, None where the model is of timm or there is none."""
         return self.encoder.pipeline if isinstance(self.encoder, GeneratorEncoder) else None
 
     def generator(self) -> Pipeline:
-        """`model`, for a tab that is there only because there is one."""
+        """Return `model` for a tab that is shown only where there is one."""
         assert self.model is not None
         return self.model
 
     def missing_model(self) -> str:
-        """Why there is nothing that reads, or "" if there is."""
+        """Return a sentence if there is no model, else ""."""
         return "" if self.encoder else "There is no model here: give one with --model."
 
     def missing_generator(self) -> str:
-        """Why there is nothing that draws, or "" if there is."""
+        """Return a sentence if there is no generator, else ""."""
         if self.encoder is None or self.model:
             return self.missing_model()
         return f"{self.encoder.name} reads pictures and makes none: give a model of randfeat with --model."
@@ -61,7 +63,7 @@ def open_all(
     if model is not None and str(Path(model).resolve()) != own and model != own:
         try:
             return AppState(open_encoder(model, [], device, dtype), found, found.encoder(device))
-        except FileNotFoundError:  # it was moved, perhaps to there
+        except FileNotFoundError:  # the index's model was moved, perhaps to `model`
             own = model
     reader = found.encoder(device, own)
     return AppState(reader, found, reader)

@@ -62,7 +62,7 @@ def test_features_are_read_as_colours(visit, site, place):
     read.drop(place / "plain" / "0004.png")
     read.sees("16 numbers at each of 4 × 4 places")
     model, picture = load(place / "randar"), Image.open(place / "plain" / "0004.png")
-    reading = read.panel.get_by_label("Reading")
+    reading = read.panel.get_by_label("Feature spec")
     assert reading.input_value() == model.generator.dense_reading
 
     def shown():
@@ -118,7 +118,7 @@ def test_what_a_model_cannot_do_is_said_in_a_sentence(visit, raster):
     page.open("Classify")
     page.sees("This model was trained without labels, so it cannot say which class makes a picture likeliest")
     page.open("Read")
-    page.panel.get_by_label("Reading").click()
+    page.panel.get_by_label("Feature spec").click()
     offered = page.page.get_by_role("option").all_inner_texts()
     assert "raster/causal/token/L0.5/none/mean" in " ".join(offered)
     assert "random" not in " ".join(offered)

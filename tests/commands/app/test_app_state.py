@@ -20,7 +20,7 @@ def test_with_an_index_alone_the_model_that_read_it_does_everything(place):
     assert found.encoder is found.reader
     assert found.model is not None
     assert len(found.index) == 3000
-    assert page.what_is_open(found) == "digits.index: 3,000 rows · randar: RandAR of 8 × 8 pixels, 10 classes"
+    assert page.summary(found) == "digits.index: 3,000 rows · randar: RandAR of 8 × 8 pixels, 10 classes"
     same = state.open_all(str(place / "randar"), place / "digits.index", "cpu")
     assert same.encoder is same.reader  # opened once
     other = state.open_all(str(place / "raster"), place / "digits.index", "cpu")
@@ -47,18 +47,19 @@ def test_a_model_that_was_moved_reads_on(place, tmp_path):
 
 def test_a_model_of_timm_reads_and_the_other_tabs_say_why_not():
     network = timm.create_model("test_vit", pretrained=False, num_classes=0)
-    given = state.Opened(TimmEncoder(network, name="timm:test_vit"))
-    assert page.what_is_open(given) == "timm:test_vit"
+    given = state.AppState(TimmEncoder(network, name="timm:test_vit"))
+    assert page.summary(given) == "timm:test_vit"
     for tab in (paint, sample, classify):
         assert (
-            tab.why_not(given) == "timm:test_vit reads pictures and makes none: give a model of randfeat with --model."
+            tab.unavailable(given)
+            == "timm:test_vit reads pictures and makes none: give a model of randfeat with --model."
         )
-    assert "There is no index" in search.why_not(given)
-    assert read.why_not(given) == ""
+    assert "There is no index" in search.unavailable(given)
+    assert read.unavailable(given) == ""
     picture = Image.new("RGB", (300, 200), "teal")
     prepared = given.encoder.prepare(picture)
     assert html.of_array(prepared).mode == "RGB"
-    for spec in read.readings(None):
+    for spec in read.dense_specs(None):
         assert read.dense_features(given.encoder, prepared, spec).ndim == 4
     with pytest.raises(ValueError, match="one vector for the whole picture"):
         read.dense_features(given.encoder, prepared, "pooled")
@@ -67,7 +68,7 @@ def test_a_model_of_timm_reads_and_the_other_tabs_say_why_not():
 def test_readings_that_are_offered_can_be_read(place):
     for name in ("randar", "raster"):
         model = load(place / name)
-        offered = read.readings(model)
+        offered = read.dense_specs(model)
         assert len(offered) == len(set(offered)) >= 2
         for spec in offered:
             assert model.features([np.zeros((8, 8), np.uint8)], spec).ndim == 4

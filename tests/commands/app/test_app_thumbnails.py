@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from randfeat.commands.app import thumbnails
-from randfeat.data.images import open_picture
+from randfeat.data.decode import open_picture
 
 
 @pytest.mark.parametrize("longest", [10, 30, 1000])
@@ -21,7 +21,7 @@ def test_a_preview_is_the_picture_reduced(tmp_path, name, longest):
         Image.fromarray(damaged.noise(40, 60, 1, dtype=np.uint16)).save(path)
     else:
         noise.convert({"grey.jpg": "L", "print.jpg": "CMYK"}.get(name, "RGB")).save(path)
-    seen, whole = thumbnails.opened(str(path), longest), open_picture(path)
+    seen, whole = thumbnails.open_reduced(str(path), longest), open_picture(path)
     assert seen is not None
     assert max(seen.size) == min(longest, 60)
     assert (seen.width < seen.height) == (whole.width < whole.height)
