@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from randfeat.data.images import CentreCrop, as_seen
+from randfeat.data.decode import as_seen
+from randfeat.data.images import CentreCrop
 from randfeat.utils import rng
 
 MODES = {1: "L", 3: "RGB"}

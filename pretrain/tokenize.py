@@ -18,7 +18,7 @@ from torch import Tensor
 
 from randfeat import weights
 from randfeat.data import loader
-from randfeat.data.images import UnreadableImage
+from randfeat.data.decode import UnreadableImage
 from randfeat.data.sources import Source, TokenSource
 from randfeat.data.token_store import UNKNOWN, TokenStore, TokenWriter
 from randfeat.tokenizers import PatchTokenizer, Tokenizer, name_of

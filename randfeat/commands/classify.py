@@ -47,12 +47,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     import torch
 
+    from ..data.sources.folder import find_images
     from ..inference.successive_halving import SuccessiveHalving
     from ..utils import devices
-    from ..weights.loading import load
-    from .images import listed
+    from ..pipeline.pipeline import load
 
-    paths = listed(args.images)
+    paths = find_images(args.images)
     model = load(args.model, device=devices.pick(args.device), dtype=getattr(torch, args.dtype))
     race = SuccessiveHalving() if args.race else None
     found = model.classify(paths, args.classes, args.orders, args.seed, race, args.batch_size, progress=True)

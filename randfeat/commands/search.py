@@ -48,16 +48,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from ..data import images as data
+    from ..data.images import batches
+    from ..data.sources.folder import find_images
     from ..index import Filter, Index
     from ..utils import atomic, devices
-    from .images import listed
 
-    index, paths = Index.open(args.index), listed(args.queries)
+    index, paths = Index.open(args.index), find_images(args.queries)
     _check(args, [*index.labels()])  # before the model is read
     encoder, where = index.encoder(str(devices.pick(args.device)), args.model), Filter(args.label, args.path)
     found: list[list[Match]] = []
-    for some in data.batches(paths, args.batch_size):
+    for some in batches(paths, args.batch_size):
         found += index.search(index.read(some, encoder), args.k, where)
     written = {"table": table, "json": as_json, "html": page}[args.format](index, paths, found)
     if args.out is None:
@@ -128,12 +128,12 @@ def thumbnail(path: Path) -> str | None:
 
     from PIL import Image
 
-    from ..data import images as data
+    from ..data import decode
     from ..utils import drawing
 
     try:
-        picture = data.open_picture(path)
-    except data.UnreadableImage:
+        picture = decode.open_picture(path)
+    except decode.UnreadableImage:
         return None
     picture.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
     if min(picture.size) < drawing.SMALLEST:

@@ -45,11 +45,11 @@ def run(args: argparse.Namespace) -> None:
     import torch
 
     from ..data import images as data
+    from ..data.sources.folder import find_images
     from ..utils import atomic, devices, drawing
-    from ..weights.loading import load
-    from .images import listed
+    from ..pipeline.pipeline import load
 
-    paths = listed(args.images)
+    paths = find_images(args.images)
     model = load(args.model, device=devices.pick(args.device), dtype=getattr(torch, args.dtype))
     labels = None if args.label is None else [args.label] * len(paths)
     maps = model.surprise(paths, labels, args.orders, args.exact, args.seed, args.batch_size).numpy()

@@ -1,111 +1,37 @@
-"""Images in: whatever a user holds becomes a picture of 8 bits, and pictures become a float tensor in [0, 1]."""
+"""Images of a user, in any form, as pictures of 8 bits, and as a float tensor in [0, 1]."""
 
 from __future__ import annotations
 
-import errno
-import io
-import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sized
-from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, BinaryIO, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
-from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
 from ..utils import progress
 from ..utils.checks import check_whole_number
+from .decode import MODES, UnreadableImage, as_seen, open_picture
 
 Array: TypeAlias = "Tensor | np.ndarray"
 Picture: TypeAlias = "Image.Image | str | Path"
 Images: TypeAlias = "Array | Picture | Iterable[Array | Picture]"
-MODES = {1: "L", 3: "RGB"}
 CHANNELS = (1, 3, 4)  # of an array that can be a picture; the fourth is opacity
-STRIP = 8  # of a picture longer than this many targets only the middle is scaled
-
-TURNS = {  # what undoes each EXIF orientation
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-
-# how files begin, to say what one is that Pillow cannot open
-BEGINNINGS = {
-    b"\xff\xd8\xff": "a JPEG",
-    b"\x89PNG": "a PNG",
-    b"GIF8": "a GIF",
-    b"II*\0": "a TIFF",
-    b"MM\0*": "a TIFF",
-    b"BM": "a BMP",
-}
-
-
-class UnreadableImage(ValueError):
-    """A file that is no whole picture. Its text is the reason, in a few words."""
-
+STRIP = 8  # targets; of a longer picture only the middle so many are scaled
 
 # pictures ------------------------------------------------------------------------------------------------------------
 
 
-def open_picture(source: str | Path | BinaryIO) -> Image.Image:
-    """Return the picture in a file, whole, upright and of 8 bits: mode "L" or "RGB".
-
-    It is turned as its EXIF says. Transparent pixels lie on white, 16 bits are scaled to 8, other numbers as
-    `_to_bytes` says; of an animation it is the first frame. Colour profiles are left aside. Raises UnreadableImage for
-    anything else, a truncated file and one of more pixels than Pillow's limit, twice `Image.MAX_IMAGE_PIXELS`, for two.
-    """
-    content = _content(source)
-    if not content:
-        raise UnreadableImage("an empty file")
-    try:
-        with _strictly(), Image.open(io.BytesIO(content)) as picture:
-            if picture.format == "EPS":  # Pillow would have Ghostscript run it
-                raise UnreadableImage("PostScript, which is a program")
-            if picture.format == "PNG":  # its checksums, which decoding leaves aside
-                Image.open(io.BytesIO(content)).verify()
-            scan = picture.fp.tell() if picture.fp else 0  # where a JPEG's pixels begin
-            if picture.format == "JPEG" and b"\xff\xd9" not in content[scan:]:
-                raise UnreadableImage("truncated")  # zeros in the place of the rest would be decoded
-            picture.load()
-            return as_seen(picture)
-    except (UnreadableImage, MemoryError):
-        raise
-    except Exception as error:  # decoders raise whatever they stumble over
-        raise UnreadableImage(_reason(error, content)) from error
-
-
-def as_seen(picture: Image.Image) -> Image.Image:
-    """Return a picture as a viewer shows it: upright, on white, of 8 bits, in mode "L" or "RGB"."""
-    turn = TURNS.get(_orientation(picture))
-    if picture.mode.startswith(("I", "F")):
-        seen = Image.fromarray(_to_bytes(np.asarray(picture), picture.mode))
-    elif picture.has_transparency_data:
-        rgba = (picture.convert("LA") if picture.mode == "La" else picture).convert("RGBA")
-        seen = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
-    elif picture.mode in MODES.values():
-        seen = picture
-    else:
-        seen = picture.convert("L" if picture.mode == "1" else "RGB")
-    if turn is not None:
-        seen = seen.transpose(turn)
-    if seen is not picture:
-        seen.info = {}  # which would turn it again
-    return seen
-
-
 @dataclass(frozen=True)
 class CentreCrop:
-    """The one rule that makes pictures of one size, ADM's: halved with a box filter while at least twice as large,
-    scaled with bicubic interpolation until it covers the target, cropped at the centre.
+    """Centre crop of ADM (Dhariwal and Nichol, 2021), by which all pictures get one size.
 
+    A picture is halved with a box filter while at least twice as large as the target, scaled with bicubic interpolation
+    until it covers the target, and cropped at the centre.
     size: height and width. channels: 1 (grey) or 3 (RGB). Called with a picture it returns uint8 (h, w, channels).
     """
 
@@ -123,7 +49,7 @@ class CentreCrop:
         (h, w), picture = self.size, as_seen(picture).convert(MODES[self.channels])
         if 0 in picture.size:
             raise UnreadableImage("no pixels")
-        # scaled as a whole, a picture one pixel wide and thousands high would fill the memory
+        # a picture one pixel wide and thousands high would fill the memory if all of it were scaled
         picture = _middle(
             picture, round(STRIP * picture.height * w / h) or 1, round(STRIP * picture.width * h / w) or 1
         )
@@ -136,13 +62,13 @@ class CentreCrop:
 
 
 def batches(images: Images | Iterable[Picture], size: int, what: str | None = None) -> Iterator[Images]:
-    """Images in batches of `size`, the last one smaller. what: the title of a progress bar, which None leaves out."""
-    images = _listed(images)
+    """Yield images in batches of `size`, the last one smaller. what: title of a progress bar, None for no bar."""
+    listed = _listed(images)
     check_whole_number("batch_size", size, 1)
-    total = len(images) if isinstance(images, Sized) else None
+    total = len(listed) if isinstance(listed, Sized) else None
     batch: Any = ()
     with progress.bar(total, what or "", "image", shown=what is not None) as bar:
-        for batch in _slices(images, size):
+        for batch in _slices(listed, size):
             yield batch
             bar.update(len(batch))
     if not len(batch):
@@ -150,10 +76,10 @@ def batches(images: Images | Iterable[Picture], size: int, what: str | None = No
 
 
 def _listed(images: Images | Iterable[Picture]) -> Any:
-    """Several images, as an array or as something to go through; a ValueError for what is neither."""
+    """Return several images, as an array or an iterable; a ValueError for anything else."""
     if isinstance(images, (Image.Image, str, Path)):
         return [images]
-    if isinstance(images, np.ndarray) and images.dtype.kind in "OU":  # of paths, or of whatever else
+    if isinstance(images, np.ndarray) and images.dtype.kind in "OU":  # of paths or other objects
         return images.tolist()
     if isinstance(images, (Tensor, np.ndarray)) and images.ndim not in (3, 4):
         raise ValueError(
@@ -168,6 +94,7 @@ def _listed(images: Images | Iterable[Picture]) -> Any:
 
 
 def _slices(images: Tensor | np.ndarray | Iterable[Picture], size: int) -> Iterator[Any]:
+    """Return an iterator over slices of an array, or lists from an iterable, of `size` images."""
     if isinstance(images, (Tensor, np.ndarray)):
         return (images[start : start + size] for start in range(0, len(images), size))
     iterator = iter(images)
@@ -181,93 +108,17 @@ def to_pil(image: Tensor) -> Image.Image:
 
 
 def _middle(picture: Image.Image, width: int, height: int) -> Image.Image:
-    """At most so much of a picture, from its centre."""
+    """Return the centre of a picture, at most so wide and high."""
     width, height = min(width, picture.width), min(height, picture.height)
     left, top = (picture.width - width) // 2, (picture.height - height) // 2
     return picture.crop((left, top, left + width, top + height))
-
-
-def _orientation(picture: Image.Image) -> int:
-    try:
-        return picture.getexif().get(ExifTags.Base.Orientation, 1)
-    except Exception:  # an EXIF block that cannot be read turns nothing
-        return 1
-
-
-def _to_bytes(values: np.ndarray, mode: str) -> np.ndarray:
-    """Grey values of more than 8 bits as uint8, rounded.
-
-    16-bit modes reach from 0 to 65535. The modes "I" (32 bits) and "F" (floats) do not say how far they reach: it is
-    0 to 255 or 0 to 65535, for floats also 0 to 1, the first that holds all values, and else from the lowest to the
-    highest.
-    """
-    if not np.isfinite(values).all():
-        raise UnreadableImage("values that are not finite")
-    low, high = (float(values.min()), float(values.max())) if values.size else (0.0, 1.0)
-    tops = {"I": (255, 65535), "F": (1, 255, 65535)}.get(mode, (65535,))
-    fitting = [float(top) for top in tops if low >= 0 and high <= top]
-    bottom, top = (0.0, fitting[0]) if fitting else (low, high)
-    return ((values.astype(np.float64) - bottom) * (255 / max(top - bottom, 1e-300))).round().astype(np.uint8)
-
-
-@contextmanager
-def _strictly() -> Iterator[None]:
-    """Inside, Pillow neither warns nor fills up truncated files, whatever somebody else asked it to do."""
-    lenient = ImageFile.LOAD_TRUNCATED_IMAGES
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        ImageFile.LOAD_TRUNCATED_IMAGES = False
-        try:
-            yield
-        finally:
-            ImageFile.LOAD_TRUNCATED_IMAGES = lenient
-
-
-def _content(source: str | Path | BinaryIO) -> bytes:
-    if not isinstance(source, (str, Path)):
-        return source.read()
-    try:
-        return Path(source).read_bytes()
-    except OSError as error:
-        if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):  # the machine's fault, not the file's
-            raise
-        raise UnreadableImage((error.strerror or str(error)).lower()) from None
-
-
-def _reason(error: Exception, content: bytes) -> str:
-    """Why Pillow could not read a file, for a person."""
-    if isinstance(error, Image.DecompressionBombError):
-        return f"more than {2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels"
-    if isinstance(error, UnidentifiedImageError):
-        return _what_it_is(content)
-    if content[8:12] == b"WEBP" and int.from_bytes(content[4:8], "little") + 8 > len(content):
-        return "truncated"
-    text = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return "truncated" if "truncated" in text.lower() else f"damaged ({text})"
-
-
-def _what_it_is(content: bytes) -> str:
-    for beginning, name in BEGINNINGS.items():
-        if content.startswith(beginning):
-            return f"{name} that is truncated or damaged at its beginning"
-    if content[4:12] in (b"ftypheic", b"ftypheix", b"ftypmif1"):
-        return "HEIC, which this Pillow does not read"
-    if not content.strip(b"\0"):
-        return "nothing but zero bytes"
-    head = content[:1024].lstrip()
-    if head[:1] == b"<":
-        return "a web page or XML, no picture"
-    if not set(head) - set(range(32, 127)) - set(b"\t\n\r\f"):
-        return "text, no picture"
-    return "no known image format"
 
 
 # arrays --------------------------------------------------------------------------------------------------------------
 
 
 def pictures(images: Images) -> list[Image.Image]:
-    """Return one picture or several as `as_images` takes them, each as it is seen: of its own size, in mode "L" or
-    "RGB"."""
+    """Return each of one or several pictures that `as_images` takes: upright, of its own size, mode "L" or "RGB"."""
     several = _listed(images)
     if isinstance(several, np.ndarray) and several.ndim == 3 and several.shape[2] in (3, 4):
         raise ValueError(
@@ -281,12 +132,12 @@ def pictures(images: Images) -> list[Image.Image]:
 
 
 def as_images(images: Images, channels: int, size: tuple[int, int]) -> Tensor:
-    """Images as float32 (B, channels, H, W) in [0, 1], where `size` is (H, W).
+    """Return images as float32 (B, channels, H, W) in [0, 1], where `size` is (H, W).
 
     images: one picture or several, PIL images or paths, which `CentreCrop` brings to the size; or an array or tensor,
     (B, H, W), (B, channels, H, W) or for arrays (B, H, W, channels), or a list of such without the B. Floats lie in
     [0, 1] and have the size. uint8 of another size, or with 1, 3 or 4 channels where the model has others, are
-    pictures too. Raises a ValueError for anything else, an UnreadableImage for a path of no picture.
+    pictures too. Raises a ValueError for anything else, an UnreadableImage for a path without a picture.
     """
     several = _listed(images)
     if isinstance(several, (Tensor, np.ndarray)):
@@ -304,6 +155,7 @@ def as_images(images: Images, channels: int, size: tuple[int, int]) -> Tensor:
 
 
 def _as_one(image: Array | Picture, channels: int, size: tuple[int, int]) -> Tensor:
+    """Return one image as `as_images` does: (1, channels, H, W)."""
     if isinstance(image, (Tensor, np.ndarray)):
         if image.ndim not in (2, 3):
             raise ValueError(f"an image in a list must be (H, W) or ({channels}, H, W), got {tuple(image.shape)}")
@@ -312,8 +164,9 @@ def _as_one(image: Array | Picture, channels: int, size: tuple[int, int]) -> Ten
 
 
 def as_picture(image: Array | Picture) -> Image.Image:
-    """Return a PIL image as it is, the picture in the file of a path, or an array (H, W), (H, W, channels) or for
-    tensors (channels, H, W) of uint8 or of floats in [0, 1] as a picture of 8 bits.
+    """Return an image as a PIL image: itself, the picture in the file of a path, or an array as a picture of 8 bits.
+
+    An array is (H, W) or (H, W, channels), a tensor (H, W) or (channels, H, W), of uint8 or of floats in [0, 1].
     """
     if isinstance(image, (str, Path)):
         try:
@@ -331,6 +184,7 @@ def as_picture(image: Array | Picture) -> Image.Image:
 
 
 def _as_batch(images: Array, channels: int, size: tuple[int, int]) -> Tensor:
+    """Return an array of several images as `as_images` does."""
     given = tuple(images.shape)
     if images.ndim not in (3, 4):
         raise ValueError(f"images must be (B, H, W) or (B, {channels}, H, W), got {given}")
@@ -352,7 +206,7 @@ def _as_batch(images: Array, channels: int, size: tuple[int, int]) -> Tensor:
 
 
 def _in_range(batch: Tensor) -> Tensor:
-    """uint8 or floats in [0, 1] as floats in [0, 1]."""
+    """Return uint8, or floats in [0, 1], as floats in [0, 1]; a ValueError for other values."""
     if batch.dtype == torch.uint8:
         return batch.float() / 255
     if batch.is_complex():
@@ -367,9 +221,9 @@ def _in_range(batch: Tensor) -> Tensor:
 
 
 def _channels_first(images: Array, allowed: tuple[int, ...]) -> Tensor | None:
-    """(B, C, H, W) with C one of `allowed`, those first preferred; None if it is none."""
+    """Return images as (B, C, H, W) with C the first of `allowed` that fits; None if none does."""
     of_numpy = isinstance(images, np.ndarray)
-    # a copy of a read-only array
+    # torch takes no read-only array, so that is copied
     tensor = torch.from_numpy(np.require(images, requirements=["C", "W"])) if of_numpy else torch.as_tensor(images)
     if tensor.ndim == 3:
         return tensor.unsqueeze(1) if 1 in allowed else None

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ..utils.parallel import end_with_parent
-from .images import UnreadableImage
+from .decode import UnreadableImage
 from .sources import Source, TokenSource
 
 MAX_WORKERS = 16

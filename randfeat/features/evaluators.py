@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ..data.images import UnreadableImage
+from ..data.decode import UnreadableImage
 from ..data.sources import Source, open_source
 from ..inference.likelihood import class_log_prob
 from ..pipeline.pipeline import Pipeline

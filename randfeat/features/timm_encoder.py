@@ -20,7 +20,7 @@ from timm.models import FeatureInfo
 from torch import Tensor
 
 from .. import weights
-from ..data.images import MODES, as_seen
+from ..data.decode import MODES, as_seen
 from ..inference.readout import FeatureSpec, Merge
 from ..inference.shifts import joined, shifted
 from ..utils import devices

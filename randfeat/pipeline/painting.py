@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..data import conditions
 from ..data import images as data
+from ..data.decode import MODES
 from ..inference import guessing
 from ..inference.editing import canvas, masks
 from ..inference.editing.framing import Framing, View
@@ -56,7 +57,7 @@ class Task:
 
     def _scaled(self, seen: np.ndarray, stride: int, channels: int) -> Tensor:
         """Return a view as the tokenizer takes it: (1, channels, H, W) in [0, 1]."""
-        picture = self.view.scaled(seen, stride).convert(data.MODES[channels])
+        picture = self.view.scaled(seen, stride).convert(MODES[channels])
         rows, columns = self.view.grid
         return (
             torch.from_numpy(np.array(picture).reshape(rows * stride, columns * stride, -1)).movedim(2, 0)[None] / 255

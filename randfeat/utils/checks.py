@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 
 
-def is_whole_number(value: Any, low: int | None = None) -> bool:
+def is_whole_number(value: object, low: int | None = None) -> TypeGuard[int]:
     """Return whether a value is an integer, Python's or NumPy's, from `low` on; True and False are none."""
     return isinstance(value, Integral) and not isinstance(value, bool) and (low is None or int(value) >= low)
 
@@ -23,7 +23,7 @@ def check_whole_number(name: str, value: Any, low: int | None = None) -> None:
         )
 
 
-def is_finite_number(value: Any) -> bool:
+def is_finite_number(value: object) -> TypeGuard[float]:
     """Return whether a value is a real number, Python's or NumPy's, and neither NaN nor infinite."""
     return isinstance(value, Real) and math.isfinite(value)
 

@@ -15,7 +15,7 @@ from test_pipeline import make
 
 from randfeat import Sampling, cli, load
 from randfeat.commands import edit_images, inpaint, sample
-from randfeat.data import images as data
+from randfeat.data.decode import open_picture
 from randfeat.inference.editing import Framing, as_mask
 
 HIDDEN = as_mask((3, 2, 9, 7), (11, 13))
@@ -42,7 +42,7 @@ def run(place, command, *arguments, out, model="model", image="photo.png"):
 
 
 def results(out):
-    return [np.asarray(data.open_picture(path)) for path in sorted((out / "images").iterdir())]
+    return [np.asarray(open_picture(path)) for path in sorted((out / "images").iterdir())]
 
 
 def test_the_flags_are_the_fields():
@@ -86,7 +86,7 @@ def test_a_folder_of_results_is_filled_and_gone_on_with(place, tmp_path, capsys,
 
 
 def test_results_are_those_of_python(place, tmp_path):
-    model, picture = load(place / "model"), data.open_picture(place / "photo.png")
+    model, picture = load(place / "model"), open_picture(place / "photo.png")
     for command, expected in (
         ("inpaint", model.inpaint(picture, HIDDEN, samples=4)),
         ("edit", model.edit(picture, HIDDEN, "dog", samples=4)),
@@ -112,7 +112,7 @@ def test_the_first_result_can_be_watched(place, tmp_path, command):
 
 
 def test_empty_and_full_masks(place, tmp_path, capsys):
-    picture = np.asarray(data.open_picture(place / "photo.png"))
+    picture = np.asarray(open_picture(place / "photo.png"))
     assert run(place, "inpaint", "--mask", "{}/empty.png", "--gif", out=tmp_path / "empty") == 0
     assert "the mask is empty, nothing is white: the picture stays as it is" in capsys.readouterr().err
     assert all((one == picture).all() for one in results(tmp_path / "empty"))

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from randfeat.data.images import UnreadableImage
+from randfeat.data.decode import UnreadableImage
 from randfeat.data.sources import Source, open_source, splits
 from randfeat.data.sources.base import numbered
 from randfeat.data.sources.folder import walk

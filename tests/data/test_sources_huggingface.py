@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from randfeat.data.images import UnreadableImage
+from randfeat.data.decode import UnreadableImage
 from randfeat.data.sources import open_source
 from randfeat.data.sources.huggingface import HuggingFaceSource
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from randfeat.data.images import UnreadableImage
+from randfeat.data.decode import UnreadableImage
 from randfeat.data.sources import open_source
 from randfeat.data.sources.tar import index
 

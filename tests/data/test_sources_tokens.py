@@ -7,7 +7,7 @@ import tarfile
 import numpy as np
 import pytest
 
-from randfeat.data.images import UnreadableImage
+from randfeat.data.decode import UnreadableImage
 from randfeat.data.sources import TokenSource, open_source
 from randfeat.data.token_store import TokenWriter
 

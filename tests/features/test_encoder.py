@@ -11,7 +11,8 @@ from PIL import Image
 from timm.data import create_transform, resolve_model_data_config
 
 from randfeat import FeatureSpec, Pipeline, load
-from randfeat.data.images import CentreCrop, UnreadableImage
+from randfeat.data.decode import UnreadableImage
+from randfeat.data.images import CentreCrop
 from randfeat.features.opening import open_encoder
 from randfeat.features.timm_encoder import TimmSpec
 from randfeat.inference import readout

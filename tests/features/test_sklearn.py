@@ -19,7 +19,7 @@ from sklearn.utils import estimator_checks
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from randfeat import FeatureExtractor, FeatureSpec, Pipeline, load
-from randfeat.data.images import UnreadableImage
+from randfeat.data.decode import UnreadableImage
 from randfeat.features import sklearn
 from randfeat.tokenizers import PatchTokenizer
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
-from randfeat.data.images import UnreadableImage
+from randfeat.data.decode import UnreadableImage
 from randfeat.data.sources import Source
 from randfeat.features.encoder import Encoder
 

@@ -9,7 +9,7 @@ from PIL import Image
 from randfeat.probes.tasks.generation import measure_quality, table
 from test_sample_folder import make
 
-from randfeat.data.images import UnreadableImage
+from randfeat.data.decode import UnreadableImage
 from randfeat.features.evaluators import EncoderEvaluator, Inception, LikelihoodEvaluator, evaluate, load_images
 from randfeat.features.opening import open_encoder
 from randfeat.inference.likelihood import class_log_prob

@@ -56,7 +56,7 @@ class Source(Rows):
 
     @abstractmethod
     def read(self, i: int) -> Image.Image:
-        """Row i as `data.open_picture` gives it: upright, "L" or "RGB"; an UnreadableImage says why it is none."""
+        """Return the picture of row i as `decode.open_picture` does; an UnreadableImage says why there is none."""
 
 
 class TokenSource(Rows):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from ..images import open_picture
+from ..decode import open_picture
 from . import splits
 from .base import Labels, Source, check_unique, numbered, printable, size_of
 
@@ -75,6 +75,22 @@ def open_folder(root: Path, files: Sequence[str], part: str = "") -> FileSource:
 def is_image(name: str) -> bool:
     """Return whether a file is an image by its suffix; hidden ones never are."""
     return not name.startswith(".") and os.path.splitext(name)[1].lower() in SUFFIXES  # noqa: PTH122  fast
+
+
+def find_images(given: Iterable[Path]) -> list[Path]:
+    """Return the files given, and the images below each folder given, sorted.
+
+    Raises a FileNotFoundError for a path without a file or folder, and a ValueError for a folder without images.
+    """
+    found: list[Path] = []
+    for path in given:
+        if not path.exists():
+            raise FileNotFoundError(f"there is no {path}: give image files, or folders of them")
+        below = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES) if path.is_dir() else [path]
+        if not below:
+            raise ValueError(f"{path} holds no image: give image files, or folders of them")
+        found += below
+    return found
 
 
 def walk(root: Path, suffixes: Set[str] = SUFFIXES) -> list[str]:

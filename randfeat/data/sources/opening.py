@@ -1,10 +1,12 @@
-"""Which form a data set has, and the source for it."""
+"""Opening of a data set: recognises its form and returns the source for it."""
 
 from __future__ import annotations
 
 import os
 import re
 from collections.abc import Sequence
+from glob import glob
+from itertools import product
 from pathlib import Path
 
 from . import folder, splits, table
@@ -17,13 +19,14 @@ FORMS = (
 )
 METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")  # of an `imagefolder` of Hugging Face
 TAR, PARQUET, ARRAY = ".tar", ".parquet", ".npy"
-FILES = {TAR, PARQUET, ARRAY, *table.LISTS, *table.TABLES, *folder.SUFFIXES}  # no data set of the hub is called so
+FILES = {TAR, PARQUET, ARRAY, *table.LISTS, *table.TABLES, *folder.SUFFIXES}  # no name on the hub ends in these
+BRACES, RANGE = re.compile(r"\{([^{}]*)\}"), re.compile(r"(\d+)\.\.(\d+)")
 
 
 def open_source(
     data: str | Path, split: str | None = None, labels: str | Path | None = None, label_column: str | None = None
 ) -> Source | TokenSource:
-    """Open a data set, whatever its form.
+    """Open a data set in any form.
 
     data: one of
     - a folder of images: flat, nested, or with a folder for each class, with splits above those or without;
@@ -33,12 +36,12 @@ def open_source(
     - tar files: WebDataset shards (`shards-{000..009}.tar`, `shards-*.tar`, a folder of them), ImageNet's class tars or
       the tar of these;
     - a token store, the trees and tars of `<class>/<i>.npy` that RandAR publishes, or RAR's jsonl of tokens.
-    split: which part, where there are several: then it must be given. "val" and "validation" are the same.
+    split: the part to open, required where there are several. "val" and "validation" are the same.
     labels: a file of labels, see `labelling.labelled`. ImageNet's flat validation images find those of the development
     kit if it lies beside their folder. label_column: the column of labels in that table, or in the one that names the
     images, where it has a name of its own.
 
-    Raises a FileNotFoundError or a ValueError that says what was found instead.
+    Raises a FileNotFoundError or a ValueError that describes what was found instead.
     """
     from . import labelling
 
@@ -88,9 +91,7 @@ def _open_file(path: Path, split: str | None) -> Source | TokenSource:
 
 
 def _open_pattern(pattern: str, split: str | None) -> Source | TokenSource:
-    from .patterns import expand
-
-    files = expand(pattern)
+    files = _expand(pattern)
     root = Path(os.path.commonpath([file.parent for file in files]))
     names = [file.relative_to(root).as_posix() for file in files]
     kinds = {file.suffix.lower() for file in files}
@@ -99,6 +100,32 @@ def _open_pattern(pattern: str, split: str | None) -> Source | TokenSource:
     if kinds == {PARQUET}:
         return _open_parquets(pattern, root, names, split)
     raise ValueError(f"{pattern} names files of the kinds {', '.join(sorted(kinds))}: expected .tar or .parquet alone")
+
+
+def _expand(pattern: str) -> list[Path]:
+    """Return the files of a pattern, `shards-{000..009}.tar` or `shards-*.tar`, in order.
+
+    Raises a FileNotFoundError where no file has one of the names that the braces make.
+    """
+    choices = [_choices(inside) for inside in BRACES.findall(pattern)]
+    frame = BRACES.split(pattern)[::2]
+    found: list[Path] = []
+    for chosen in product(*choices):
+        one = frame[0] + "".join(choice + rest for choice, rest in zip(chosen, frame[1:], strict=True))
+        there = sorted(Path(path) for path in glob(one))  # noqa: PTH207  an absolute pattern
+        if not there:
+            raise FileNotFoundError(f"there is no file {one}, which {pattern} names: check the pattern")
+        found += there
+    return found
+
+
+def _choices(inside: str) -> list[str]:
+    """Return the texts that braces stand for, by what is inside: `000..009` or `a,b`."""
+    numbers = RANGE.fullmatch(inside)
+    if numbers is None:
+        return inside.split(",")
+    first, last = numbers.groups()
+    return [str(number).zfill(len(first)) for number in range(int(first), int(last) + 1)]
 
 
 def _open_folder(root: Path, split: str | None) -> Source | TokenSource:
@@ -171,7 +198,7 @@ def _open_parquets(name: str, root: Path, files: Sequence[str], split: str | Non
 
 
 def _of_split(name: str, files: Sequence[str], split: str | None) -> list[str]:
-    """Those files that `split` means, where the name of each says of which split it is."""
+    """Return the files of a split, where every file name holds the name of its split; else all of them."""
     parts = [splits.in_file_name(file) for file in files]
     if None in parts and split is None:
         return list(files)
@@ -180,6 +207,7 @@ def _of_split(name: str, files: Sequence[str], split: str | None) -> list[str]:
 
 
 def _holds_images(path: Path) -> bool:
+    """Return whether a parquet file has a column of images."""
     from pyarrow import ArrowException
     from pyarrow.parquet import read_schema
 
@@ -194,6 +222,7 @@ def _holds_images(path: Path) -> bool:
 
 
 def _unsplit(source: TokenSource, split: str | None) -> TokenSource:
+    """Return a source without splits; a ValueError where one was asked for."""
     if split is not None:
         splits.choose(source.name, (), split)
     return source

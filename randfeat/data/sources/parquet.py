@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from ..images import UnreadableImage, open_picture
+from ..decode import UnreadableImage, open_picture
 from .base import Labels, Source, numbered
 from .table import LABELS, column
 

@@ -14,7 +14,7 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image
 
-from ..images import UnreadableImage, open_picture
+from ..decode import UnreadableImage, open_picture
 from .base import Labels, Source, check_unique, numbered, printable
 from .folder import is_image
 

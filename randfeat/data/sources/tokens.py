@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ..images import UnreadableImage
+from ..decode import UnreadableImage
 from ..token_store import TOKENS, TokenStore
 from .base import Labels, TokenSource, check_unique, numbered, printable, size_of
 from .tar import Member, TarRows

@@ -9,11 +9,12 @@ import numpy as np
 from scipy.ndimage import binary_dilation, distance_transform_edt
 from torch import Tensor
 
-from ...data import images as data
+from ...data.decode import as_seen
+from ...data.images import Array, Picture, as_picture
 from ...models.orders import Grid
 from ...utils.checks import is_whole_number
 
-Mask: TypeAlias = "data.Array | data.Picture | Sequence[int]"  # a sequence is a box
+Mask: TypeAlias = "Array | Picture | Sequence[int]"  # a sequence is a box
 NOTHING = 1e-9  # of a token's area, which rounding makes
 
 
@@ -63,7 +64,7 @@ def as_masks(mask: Mask | Sequence[Mask], sizes: Sequence[tuple[int, int]]) -> l
 
 
 def _white(mask: Any) -> np.ndarray:
-    return np.asarray(data.as_seen(data.as_picture(mask)).convert("L")) > 127
+    return np.asarray(as_seen(as_picture(mask)).convert("L")) > 127
 
 
 def token_mask(mask: np.ndarray, grid: Grid, cover: float = 0.0, grow: int = 0) -> np.ndarray:
