@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from .inference.readout import FeatureSpec
     from .inference.sampling import Sampling
     from .inference.schedules import Guidance
-    from .pipeline.pipeline import Pipeline
-    from .weights.loading import load, load_tokenizer
+    from .pipeline.pipeline import Pipeline, load
+    from .weights.loading import load_tokenizer
 
 __all__ = [
     "FeatureExtractor",
@@ -45,7 +45,7 @@ _HOME = {
     "Pipeline": "pipeline.pipeline",
     "SuccessiveHalving": "inference.successive_halving",
     "Sampling": "inference.sampling",
-    "load": "weights.loading",
+    "load": "pipeline.pipeline",
     "load_tokenizer": "weights.loading",
 }
 

@@ -25,10 +25,9 @@ from .inference import readout
 from .inference.readout import FeatureSpec, Merge
 from .models import Context, Generator, Stream
 from .models.layers import Block
-from .pipeline.pipeline import Pipeline
+from .pipeline.pipeline import Pipeline, load
 from .tokenizers import Tokenizer
 from .weights import published
-from .weights.loading import load
 from .weights.published import PublishedModel
 
 __all__ = ["Backbone", "wrap"]

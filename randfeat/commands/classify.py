@@ -49,8 +49,8 @@ def run(args: argparse.Namespace) -> None:
 
     from ..data.sources.folder import find_images
     from ..inference.successive_halving import SuccessiveHalving
-    from ..utils import devices
     from ..pipeline.pipeline import load
+    from ..utils import devices
 
     paths = find_images(args.images)
     model = load(args.model, device=devices.pick(args.device), dtype=getattr(torch, args.dtype))

@@ -84,8 +84,8 @@ def run_job(args: argparse.Namespace, paint_in: Callable[[argparse.Namespace, Pi
     import torch
 
     from ..pipeline import edit_folder, painting
+    from ..pipeline.pipeline import load
     from ..utils import devices, rng
-    from ..weights.loading import load
 
     painting.check_counts(samples=args.samples, batch_size=args.batch_size)
     seeds = rng.of_images(args.seed, args.samples).tolist()

@@ -96,7 +96,7 @@ def evaluator(args: argparse.Namespace, device: torch.device) -> Evaluator:
     """What `--evaluator` names."""
     from ..features.evaluators import EncoderEvaluator, Inception, LikelihoodEvaluator
     from ..features.opening import open_encoder
-    from ..weights.loading import load
+    from ..pipeline.pipeline import load
 
     if args.evaluator == INCEPTION:
         return Inception(args.weights, device)
@@ -127,8 +127,8 @@ def search(
 
     from ..features.evaluators import load_images
     from ..inference.schedules import Guidance
+    from ..pipeline.pipeline import load
     from ..pipeline.sample_folder import IMAGES, write_samples
-    from ..weights.loading import load
 
     model = load(args.samples, device=device, dtype=getattr(torch, args.dtype))
     steps = {} if args.steps is None else {"steps": args.steps}

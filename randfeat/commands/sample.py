@@ -127,9 +127,9 @@ def scale(text: str) -> float:
 def run(args: argparse.Namespace) -> None:
     import torch
 
+    from ..pipeline.pipeline import load
     from ..pipeline.sample_folder import write_samples
     from ..utils import devices, distributed
-    from ..weights.loading import load
 
     with distributed.group():
         order = None if args.order_file is None else read_order(args.order_file)

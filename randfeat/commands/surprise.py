@@ -46,8 +46,8 @@ def run(args: argparse.Namespace) -> None:
 
     from ..data import images as data
     from ..data.sources.folder import find_images
-    from ..utils import atomic, devices, drawing
     from ..pipeline.pipeline import load
+    from ..utils import atomic, devices, drawing
 
     paths = find_images(args.images)
     model = load(args.model, device=devices.pick(args.device), dtype=getattr(torch, args.dtype))

@@ -8,8 +8,7 @@ from typing import Any
 import torch
 
 from ..inference.readout import FeatureSpec
-from ..pipeline.pipeline import Pipeline
-from ..weights.loading import load
+from ..pipeline.pipeline import Pipeline, load
 from .encoder import TIMM, Encoder
 from .generator_encoder import GeneratorEncoder
 

@@ -28,8 +28,10 @@ from ..inference.sampling import sample as draw_tokens
 from ..inference.schedules import Guidance, Schedule
 from ..inference.successive_halving import SuccessiveHalving
 from ..models import orders
+from ..tokenizers import Tokenizer
 from ..utils import atomic, drawing, rng
 from ..utils.checks import check_whole_number
+from ..weights.loading import load_parts
 from . import painting
 from .base import BasePipeline
 
@@ -40,11 +42,34 @@ class Pipeline(BasePipeline):
     """What there is to do with a tokenizer and its generator: read, write, paint, and tell how likely images are."""
 
     @classmethod
-    def from_pretrained(cls, source: str | Path, **options: Any) -> Pipeline:
-        """`randfeat.load`, under the name that the Hugging Face hub's tools expect."""
-        from ..weights.loading import load  # which stands above this module
+    def from_pretrained(
+        cls,
+        source: str | Path,
+        *,
+        num_heads: int | None = None,
+        grid: tuple[int, int] | None = None,
+        tokenizer: str | Path | Tokenizer | None = None,
+        device: str | torch.device = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ) -> Pipeline:
+        """Open a model, strictly, and run nothing in its files as code. `randfeat.load` is this method.
 
-        return load(source, **options)
+        source: a directory that `save` wrote; the path of an official .safetensors, .pt or .bin file; a short name of
+            `weights.published.MODELS`, such as "randar-l-llamagen"; or the id owner/name of a repository on the Hugging
+            Face hub that `push_to_hub` wrote. A path that exists goes before a name.
+        num_heads: attention heads, which official files do not tell. Needed where the size is not a published one.
+        grid: rows and columns of tokens, which they do not tell either; by default those of the published model of this
+            size and file name, else 16 x 16.
+        tokenizer: for official files, what `load_tokenizer` takes, or one that is open, which is moved to the device;
+            by default the published one with as many codes, from the hub.
+        device: "auto" takes CUDA, else Apple's MPS, else the CPU.
+        dtype: what the generator's weights are converted to. The tokenizer stays float32: in half precision it would
+            choose other tokens.
+
+        Raises a FileNotFoundError, ConnectionError or ValueError of one sentence.
+        """
+        parts = load_parts(source, num_heads=num_heads, grid=grid, tokenizer=tokenizer, device=device, dtype=dtype)
+        return cls(parts.tokenizer, parts.generator, parts.class_names, parts.training, parts.sampling)
 
     # reading and writing ---------------------------------------------------------------------------------------
 
@@ -460,6 +485,9 @@ class Pipeline(BasePipeline):
             yield tokens, own
         if label is not None and len(label) != done:
             raise ValueError(f"{len(label)} labels for {done} images or more: give one for each")
+
+
+load = Pipeline.from_pretrained
 
 
 def _map(model: Pipeline, spec: FeatureSpec, image: str, output: str, rows: Mapping[str, Any]) -> dict[str, np.ndarray]:

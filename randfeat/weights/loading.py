@@ -1,11 +1,15 @@
-"""Opening models: what `randfeat.load` and `randfeat.load_tokenizer` take."""
+"""Opening of models and tokenizers: what `randfeat.load` and `randfeat.load_tokenizer` take, and the parts found there.
+
+A pipeline is made of the parts by `randfeat.pipeline`, which stands above this package.
+"""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -14,7 +18,6 @@ from .. import models, tokenizers, weights
 from ..data.labels import Classes
 from ..inference.sampling import Sampling
 from ..models import Generator
-from ..pipeline.pipeline import Pipeline
 from ..tokenizers import Tokenizer
 from ..utils import atomic, devices
 from ..utils.checks import check_whole_number
@@ -27,7 +30,22 @@ GRID = (16, 16)  # of tokens, where nothing says otherwise
 Row = TypeVar("Row")
 
 
-def load(
+@dataclass(frozen=True)
+class ModelParts:
+    """A tokenizer and the generator of its tokens, both open, with what is recorded beside them.
+
+    class_names: one name for each class, or none, or "imagenet-1k" (see `labels.Classes`). training: how the generator
+    was trained. sampling: how to sample by default.
+    """
+
+    tokenizer: Tokenizer
+    generator: Generator
+    class_names: str | Sequence[str] = ()
+    training: dict[str, Any] = field(default_factory=dict)
+    sampling: Sampling | None = None
+
+
+def load_parts(
     source: str | Path,
     *,
     num_heads: int | None = None,
@@ -35,23 +53,8 @@ def load(
     tokenizer: str | Path | Tokenizer | None = None,
     device: str | torch.device = "cpu",
     dtype: torch.dtype = torch.float32,
-) -> Pipeline:
-    """Open a model, strictly, and runs nothing in its files as code.
-
-    source: a directory that `Pipeline.save` wrote; the path of an official .safetensors, .pt or .bin file; a short name
-        of `weights.published.MODELS`, such as "randar-l-llamagen"; or the id owner/name of a repository on the Hugging
-        Face hub that `Pipeline.push_to_hub` wrote. What lies on the disk goes before a name.
-    num_heads: attention heads, which official files do not tell. Needed where the size is not a published one.
-    grid: rows and columns of tokens, which they do not tell either; by default those of the published model of this
-        size and file name, else 16 x 16.
-    tokenizer: for official files, what `load_tokenizer` takes, or one that is open, which is moved to the device; by
-        default the published one with as many codes, from the hub.
-    device: "auto" takes CUDA, else Apple's MPS, else the CPU.
-    dtype: what the generator's weights are converted to. The tokenizer stays float32: in half precision it would
-        choose other tokens.
-
-    Raises a FileNotFoundError, ConnectionError or ValueError of one sentence.
-    """
+) -> ModelParts:
+    """Open the parts of a model; arguments and errors are those of `Pipeline.from_pretrained`."""
     if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
         raise ValueError(f"weights cannot be {dtype!r}: give a floating-point torch.dtype")
     device, found = devices.pick(device), locate(source, published.MODELS)
@@ -83,7 +86,7 @@ def load(
     # a file of another name may have been trained on other classes
     named = row is not None and row.file == checkpoint.path.name and generator.num_classes == published.NUM_CLASSES
     names = published.CLASS_NAMES if named else ()
-    return Pipeline(tokenizer, generator, names, sampling=row.sampling if row else None)
+    return ModelParts(tokenizer, generator, names, sampling=row.sampling if row else None)
 
 
 def load_tokenizer(source: str | Path, device: str | torch.device = "cpu") -> Tokenizer:
@@ -173,7 +176,7 @@ def _tokenizer_of(identity: Identity, path: Path) -> str:
     return row.name
 
 
-def _open_directory(directory: Path, device: torch.device, dtype: torch.dtype) -> Pipeline:
+def _open_directory(directory: Path, device: torch.device, dtype: torch.dtype) -> ModelParts:
     config, state = weights.read(directory)
     try:
         sampling = Sampling.from_dict(config["sampling"])
@@ -186,7 +189,7 @@ def _open_directory(directory: Path, device: torch.device, dtype: torch.dtype) -
         raise FileNotFoundError(f"{directory} has no folder {weights.TOKENIZER}: copy the whole directory again")
     tokenizer = _open_tokenizer_directory(directory / weights.TOKENIZER, device)
     _fill(generator, state, device, dtype, directory / weights.WEIGHTS)
-    return Pipeline(tokenizer, generator, classes.given, training, sampling)
+    return ModelParts(tokenizer, generator, classes.given, training, sampling)
 
 
 def _open_tokenizer_directory(directory: Path, device: torch.device) -> Tokenizer:

@@ -145,7 +145,8 @@ def _tokens(args: argparse.Namespace, device: torch.device) -> tuple[TokenStore,
     """Return the tokens to train on, made now if they are not there, and their tokenizer."""
     from randfeat import weights
     from randfeat.data.sources import Source, open_source
-    from randfeat.data.token_store import META, TokenStore
+    from randfeat.data.store import META
+    from randfeat.data.token_store import TokenStore
     from randfeat.pretrain import tokenize
     from randfeat.weights.loading import load_tokenizer
 
@@ -168,6 +169,6 @@ def _tokens(args: argparse.Namespace, device: torch.device) -> tuple[TokenStore,
 
 
 def _init(model: str | None, device: torch.device) -> Generator | None:
-    from randfeat.weights.loading import load
+    from randfeat.pipeline.pipeline import load
 
     return None if model is None else load(model, device=device).generator

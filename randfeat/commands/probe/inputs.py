@@ -15,15 +15,15 @@ import torch
 
 from randfeat import models
 from randfeat.data.sources import Source, TokenSource, open_source, table
+from randfeat.data.store import META
 from randfeat.features.encoder import TIMM, Encoder
 from randfeat.features.extract import extract
 from randfeat.features.generator_encoder import GeneratorEncoder
 from randfeat.features.opening import open_encoder
-from randfeat.features.store import META, FeatureStore
-from randfeat.pipeline.pipeline import Pipeline
+from randfeat.features.store import FeatureStore
+from randfeat.pipeline.pipeline import Pipeline, load
 from randfeat.probes import FeatureSet, Labelled, hold_out
 from randfeat.utils import devices, resume
-from randfeat.weights.loading import load
 
 RANDOM = "random:"
 TEST_SHARE = 0.3

@@ -16,10 +16,9 @@ from randfeat import weights
 from randfeat.data.sources import Source
 from randfeat.inference import likelihood, successive_halving
 from randfeat.inference.successive_halving import SuccessiveHalving
-from randfeat.pipeline.pipeline import Pipeline
+from randfeat.pipeline.pipeline import Pipeline, load
 from randfeat.probes import FeatureSet, Labelled, Record, evaluate_likelihood
 from randfeat.utils import devices, progress
-from randfeat.weights.loading import load
 
 from .inputs import Part, ProbedModel, open_data
 from .options import protocol
