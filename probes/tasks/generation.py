@@ -21,10 +21,11 @@ NEIGHBOURS = 3  # of precision and recall (Kynkäänniemi et al. 2019)
 class Quality:
     """Quality of samples beside a reference of real images.
 
-    samples, reference: images of each. frechet: Fréchet distance, FID where the evaluator is Inception. precision:
-    share of samples among the reference's neighbours; recall: share of the reference among the samples'.
-    inception_score: mean and standard deviation over ten parts, where the evaluator is a classifier (with another
-    classifier than Inception it is not the score of papers). evaluator: name of the network behind all numbers.
+    evaluator: name of the network that the features come from. samples, reference: numbers of images. frechet: Fréchet
+    distance, which is FID if the evaluator is Inception. precision: share of samples that lie among the neighbours of
+    the reference; recall: share of the reference that lies among those of the samples. inception_score,
+    inception_score_std: mean and std over ten parts, None unless the evaluator is a classifier; with another classifier
+    than Inception it is not the score that papers report.
     """
 
     evaluator: str
@@ -37,6 +38,7 @@ class Quality:
     inception_score_std: float | None = None
 
     def as_dict(self) -> dict[str, Any]:
+        """Return the fields as JSON values."""
         return asdict(self)
 
 
@@ -46,10 +48,10 @@ def measure_quality(
     evaluator: str,
     logits: np.ndarray | Tensor | None = None,
 ) -> Quality:
-    """Compare features of samples (n, F) with features of real images (m, F), both of the evaluator of this name.
+    """Return the quality of samples: their features (n, F) compared with features of real images (m, F).
 
-    logits: of the samples (n, C), where the evaluator is a classifier. Raises a ValueError for fewer than four samples
-    or real images.
+    evaluator: name of the network that both come from. logits: of the samples (n, C), if it is a classifier. Raises a
+    ValueError for fewer than four samples or real images.
     """
     from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
     from torch_fidelity.metric_isc import isc_features_to_metric
@@ -76,7 +78,7 @@ def measure_quality(
 
 
 def table(rows: Mapping[str, Quality], is_inception: bool) -> str:
-    """Return a table in Markdown, with a row for each name. is_inception: whether the distance is FID."""
+    """Return a Markdown table with a row for each name. is_inception: whether the distance is FID."""
     distance = "FID" if is_inception else "Fréchet distance"
     score = "IS" if is_inception else "score of its classes"
     lines = [f"| | {distance} | precision | recall | {score} | samples |", "|---|---:|---:|---:|---:|---:|"]
