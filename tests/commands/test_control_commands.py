@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import tiny
 import torch
+from folders import contents
 from PIL import Image
-from test_control_pipeline import IMAGES, make
-from test_sample_folder import contents
+from pipelines import SIZE, make_pipeline
 
 from randfeat import Guidance, Sampling, cli, load
 from randfeat.data import conditions
@@ -20,10 +20,11 @@ from randfeat.pipeline.sample_folder import write_samples
 def folder(tmp_path_factory):
     """Models with and without control, pictures, and their edges."""
     root = tmp_path_factory.mktemp("control")
-    make(control=tiny.CONTROL).save(root / "model")
-    make().save(root / "plain")
-    make(control={**tiny.CONTROL, "kind": "image"}).save(root / "given")
-    for number, image in enumerate(IMAGES):
+    make_pipeline(control=tiny.CONTROL).save(root / "model")
+    make_pipeline().save(root / "plain")
+    make_pipeline(control={**tiny.CONTROL, "kind": "image"}).save(root / "given")
+    images = torch.rand(3, 1, *SIZE, generator=torch.Generator().manual_seed(0))
+    for number, image in enumerate(images):
         data.to_pil(image).save(root / f"{number}.png")
         data.to_pil(conditions.make(image[None], "edges")[0]).save(root / f"edges-{number}.png")
     return root
@@ -72,12 +73,12 @@ def test_pictures_can_be_the_condition_themselves(folder, tmp_path):
 
 
 def test_without_control_a_folder_is_as_it_was(tmp_path):
-    write_samples(make(), tmp_path / "out", 2)
+    write_samples(make_pipeline(), tmp_path / "out", 2)
     settings = json.loads((tmp_path / "out" / "settings.json").read_text())
     assert "control_guidance" not in settings["sampling"]
     assert settings.pop("control") is None
     (tmp_path / "out" / "settings.json").write_text(json.dumps(settings))  # as before there was any
-    write_samples(make(), tmp_path / "out", 3)
+    write_samples(make_pipeline(), tmp_path / "out", 3)
     assert not (tmp_path / "out" / "control.png").exists()
 
 

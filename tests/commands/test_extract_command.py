@@ -17,8 +17,9 @@ import damaged
 import numpy as np
 import pytest
 import torch
+from folders import contents
 from PIL import Image
-from test_sample_folder import contents, make
+from pipelines import make_sampler
 
 import randfeat
 from randfeat import cli, weights
@@ -35,7 +36,7 @@ TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--np
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     path = tmp_path_factory.mktemp("model") / "tiny"
-    make().save(path)
+    make_sampler().save(path)
     return path
 
 

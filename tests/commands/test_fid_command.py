@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 from PIL import Image
-from test_sample_folder import make
+from pipelines import make_sampler
 
 from randfeat import cli
 
@@ -29,7 +29,7 @@ def fid(*words):
 
 
 def test_samples_beside_photographs(photos, tmp_path, capsys):
-    make().save(tmp_path / "model")
+    make_sampler().save(tmp_path / "model")
     more = ["--evaluator", tmp_path / "model", "--spec", "raster/causal/token/L1/mean/mean", "-o", tmp_path / "out"]
     assert fid(photos, photos, *more, "--count", 8) == 0
     shown = capsys.readouterr().out
@@ -41,7 +41,7 @@ def test_samples_beside_photographs(photos, tmp_path, capsys):
 
 
 def test_a_search_over_guidance_ends_with_the_best_scale_and_more_samples(photos, tmp_path, capsys):
-    make().save(tmp_path / "model")
+    make_sampler().save(tmp_path / "model")
     judge = ["--evaluator", f"likelihood:{tmp_path / 'model'}", "--orders", 1]
     more = ["-o", tmp_path / "out", "--guidance", 1, 3, "--search", 6, "--count", 10, "--steps", 2]
     assert fid(tmp_path / "model", photos, *judge, *more) == 0
@@ -69,7 +69,7 @@ def test_a_search_over_guidance_ends_with_the_best_scale_and_more_samples(photos
     ],
 )
 def test_bad_input_is_one_sentence(photos, tmp_path, capsys, words, message):
-    make().save(tmp_path / "model")
+    make_sampler().save(tmp_path / "model")
     names = {name: tmp_path / name for name in ("photos", "model", "missing")}
     assert fid(*(word.format(**names) for word in words)) == 1
     said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("randfeat")]

@@ -17,7 +17,7 @@ import pytest
 import timm
 import torch
 from PIL import Image
-from test_sample_folder import make
+from pipelines import make_sampler
 
 from randfeat import Index, cli
 from randfeat.commands import search
@@ -30,7 +30,7 @@ SPEC = "random*2/causal/query/L1/grid2/concat"
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     path = tmp_path_factory.mktemp("model") / "tiny"
-    make().save(path)
+    make_sampler().save(path)
     return path
 
 
@@ -207,7 +207,7 @@ def test_a_store_a_network_of_timm_and_damaged_images(capsys, model, photos):
     ],
 )
 def test_what_is_wrong_is_one_sentence(capsys, model, built, photos, arguments, message):
-    make(seed=5).save(photos.parent / "other")
+    make_sampler(seed=5).save(photos.parent / "other")
     (photos.parent / "bad.png").write_text("a note that somebody renamed")
     words = arguments.format(model=model, other=photos.parent / "other").split()
     before = (built / "meta.json").read_bytes()

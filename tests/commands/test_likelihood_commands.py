@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 from PIL import Image
-from test_sample_folder import make
+from pipelines import make_sampler
 
 from randfeat import cli, load
 
@@ -17,7 +17,7 @@ FAST = ["--device", "cpu", "--orders", "2"]
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     path = tmp_path_factory.mktemp("model") / "tiny"
-    make().save(path)
+    make_sampler().save(path)
     return path
 
 

@@ -9,9 +9,9 @@ import json
 import numpy as np
 import pytest
 import torch
+from damaged import noise_picture
 from PIL import Image
-from test_editing import noise
-from test_pipeline import make
+from pipelines import make_pipeline
 
 from randfeat import Sampling, cli, load
 from randfeat.commands import edit_images, inpaint, sample
@@ -27,8 +27,8 @@ COMMANDS = {"inpaint": BOX, "edit": [*BOX, "--class", "dog"], "outpaint": ["--si
 def place(tmp_path_factory):
     """A folder with a model, a picture and masks."""
     place = tmp_path_factory.mktemp("painting")
-    make("randar", 3).save(place / "model")
-    noise(11, 13, 3).save(place / "photo.png")
+    make_pipeline("randar", 3, {"steps": 3}).save(place / "model")
+    noise_picture(11, 13, 3).save(place / "photo.png")
     Image.fromarray(HIDDEN).save(place / "mask.png")
     Image.fromarray(HIDDEN & False).save(place / "empty.png")
     Image.fromarray(HIDDEN | True).save(place / "full.png")
@@ -121,7 +121,7 @@ def test_empty_and_full_masks(place, tmp_path, capsys):
 
 
 def test_a_large_picture_has_a_small_sheet(place, tmp_path):
-    noise(300, 800, 3).save(tmp_path / "large.png")
+    noise_picture(300, 800, 3).save(tmp_path / "large.png")
     command = ["inpaint", str(place / "model"), str(tmp_path / "large.png"), "--box", "10", "10", "600", "40"]
     assert cli.main([*command, "--samples", "2", "--out", str(tmp_path / "out")]) == 0
     assert results(tmp_path / "out")[0].shape == (300, 800, 3)
@@ -157,7 +157,7 @@ def test_bad_input_is_one_sentence_and_writes_nothing(place, tmp_path, capsys, c
 
 
 def test_pictures_and_folders_that_do_not_fit_are_refused(place, tmp_path, capsys):
-    noise(4, 6, 3).save(tmp_path / "other.png")
+    noise_picture(4, 6, 3).save(tmp_path / "other.png")
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / "diary.txt").write_text("mine")
     for arguments, out, image, message in (
@@ -178,7 +178,7 @@ def test_pictures_and_folders_that_do_not_fit_are_refused(place, tmp_path, capsy
 
 def test_every_model_paints(place, tmp_path, capsys):
     for name in ("arpg", "llamagen"):
-        pipeline = make(name, 3)
+        pipeline = make_pipeline(name, 3, {"steps": 3})
         pipeline.save(tmp_path / name)
         for command, arguments in COMMANDS.items():
             out = tmp_path / f"{name}-{command}"

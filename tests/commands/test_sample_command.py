@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 import tiny
 import torch
-from test_sample_folder import contents, make
+from folders import contents
+from pipelines import make_sampler
 
 from randfeat import Guidance, Sampling, cli
 from randfeat.commands import sample
@@ -24,7 +25,7 @@ from randfeat.inference.extrapolation import Extrapolation
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     path = tmp_path_factory.mktemp("model") / "tiny"
-    make().save(path)
+    make_sampler().save(path)
     return path
 
 
@@ -147,7 +148,7 @@ def test_arpg_and_a_raster_model(tmp_path, capsys):
         ("llamagen", ["--steps", "2"], "LlamaGen decodes one token a step, not 5: leave steps out"),
         ("llamagen", ["--sweeps", "1"], "leave sweeps out"),
     ):
-        pipeline = make()
+        pipeline = make_sampler()
         pipeline.generator, pipeline.sampling = tiny.model(name, (2, 3)), Sampling()
         pipeline.save(tmp_path / name)
         command = ["sample", str(tmp_path / name), "--out", str(tmp_path / "out"), "--device", "cpu"]

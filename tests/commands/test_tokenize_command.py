@@ -9,8 +9,9 @@ import sys
 import damaged
 import numpy as np
 import pytest
+from folders import contents
 from PIL import Image
-from test_sample_folder import contents, make
+from pipelines import make_sampler
 
 from randfeat import cli
 from randfeat.data.token_store import TokenStore
@@ -55,7 +56,7 @@ def test_a_folder_becomes_a_cache_with_a_tokenizer_of_its_own(photos, tmp_path, 
 
 
 def test_a_models_tokenizer_reads_at_its_size(photos, tmp_path):
-    make().save(tmp_path / "model")
+    make_sampler().save(tmp_path / "model")
     for crops, count in (("centre", 1), ("ten", 20), ("random", 5)):
         more = ["--tokenizer", tmp_path / "model", "--crops", crops]
         assert tokenize(photos, "-o", tmp_path / crops, *more) == 0
@@ -68,7 +69,7 @@ def test_a_models_tokenizer_reads_at_its_size(photos, tmp_path):
 def test_two_processes_make_the_same(photos, tmp_path):
     (photos / "cat" / "broken.png").write_bytes(b"")
     try:
-        make().save(tmp_path / "model")
+        make_sampler().save(tmp_path / "model")
         words = ["tokenize", str(photos), "--tokenizer", str(tmp_path / "model"), *FAST]
         assert cli.main([*words, "-o", str(tmp_path / "one")]) == 3  # one was skipped
         (tmp_path / "run.py").write_text(SMALL_SHARDS)
@@ -113,7 +114,7 @@ def test_tokens_of_others(tmp_path, capsys):
     ],
 )
 def test_bad_input_is_one_sentence_and_writes_nothing(photos, tmp_path, capsys, more, message):
-    make().save(tmp_path / "model")
+    make_sampler().save(tmp_path / "model")
     assert tokenize(photos, "-o", tmp_path / "out", *(word.format(model=tmp_path / "model") for word in more)) == 1
     said = capsys.readouterr().err.splitlines()
     assert len(said) == 1

@@ -8,9 +8,9 @@ import pickle
 
 import numpy as np
 import pytest
+from folders import contents
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from test_sample_folder import contents
 
 from randfeat.data.token_store import UNKNOWN, TokenStore, TokenWriter, dtype_of
 

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from folders import contents
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from readers import Means, Squares
-from test_sample_folder import contents
 
 from randfeat.data import loader
 from randfeat.features import extract as extracting
@@ -24,7 +24,7 @@ from randfeat.features.extract import extract
 from randfeat.features.store import FeatureStore
 from randfeat.utils import resume
 
-HERE = Path(__file__).parents[1] / "helpers"
+TESTS = [str(Path(__file__).parents[1] / name) for name in ("features", "helpers")]  # for other processes
 DAMAGED = (0, 3, 4, 5, 12)
 KEPT = [number for number in range(13) if number not in DAMAGED]
 
@@ -102,7 +102,7 @@ def test_a_shard_of_large_features_has_fewer_images():
 # runs an extraction in a process that ends before the n-th call of one of these, for each n
 DYING = """
     import itertools, os, pathlib, sys
-    sys.path.insert(0, {tests!r})
+    sys.path[:0] = {tests!r}
     from test_extract import Squares, contents, made, Path
     import readers
 
@@ -147,7 +147,7 @@ DYING = """
 
 
 def test_a_kill_at_every_step_is_mended_by_the_same_command(tmp_path):
-    code = textwrap.dedent(DYING).format(tests=str(HERE), root=str(tmp_path / "undisturbed"))
+    code = textwrap.dedent(DYING).format(tests=TESTS, root=str(tmp_path / "undisturbed"))
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore::DeprecationWarning"}
     said = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
     assert said.returncode == 0, said.stderr
@@ -309,24 +309,24 @@ def test_a_worker_that_dies_is_one_sentence(tmp_path):
 # a worker kills the process that started it before it can have learnt whose child it is
 ORPHANED = """
     import os, signal, sys, time
-    sys.path.insert(0, {tests!r})
-    from randfeat import decoding
+    sys.path[:0] = {tests!r}
+    from randfeat.data import loader
     from test_extract import Means, Squares, extract
 
-    def begin(number, begin=decoding._begin_worker):
+    def begin(number, begin=loader._begin_worker):
         started = os.getppid()
         os.kill(started, signal.SIGKILL)
         while os.getppid() == started:
             time.sleep(0.01)
         begin(number)
 
-    decoding._begin_worker = begin
+    loader._begin_worker = begin
     extract(Means(["number", "map"]), Squares(13), {out!r}, workers=1)
 """
 
 
 def test_a_worker_that_is_an_orphan_from_the_start_ends(tmp_path):
-    code = textwrap.dedent(ORPHANED).format(tests=str(HERE), out=str(tmp_path / "out"))
+    code = textwrap.dedent(ORPHANED).format(tests=TESTS, out=str(tmp_path / "out"))
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, start_new_session=True) as run:
         try:
             assert run.communicate(timeout=30) == (b"", None)  # until nobody holds the pipe

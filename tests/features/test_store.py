@@ -8,9 +8,9 @@ import pickle
 import numpy as np
 import pyarrow as pa
 import pytest
+from folders import contents
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from test_sample_folder import contents
 
 from randfeat.features import store
 from randfeat.features.store import FeatureStore
@@ -37,7 +37,9 @@ def arrays(rows, specs, seed=0):
 def make(directory, rows=4, specs=SPECS, labels=None, skipped=(("z.png", "truncated"),), prefix="", **more):
     directory.mkdir(parents=True)
     paths = [f"{prefix}{row}.png" for row in range(rows)]
-    table = pa.table([paths, [row % 2 for row in range(rows)] if labels is None else labels], store.ROW_SCHEMA)
+    table = pa.table(
+        [paths, [row % 2 for row in range(rows)] if labels is None else labels], store.FeatureStore.ROW_SCHEMA
+    )
     features = arrays(rows, specs)
     shapes = [array.shape[1:] for array in features]
     store.write(directory, record(specs, **more), table, shapes, [npy.blocks(array) for array in features], skipped)
@@ -173,7 +175,7 @@ def test_verify_finds_what_cannot_be(tmp_path):
     with pytest.raises(ValueError, match=r"the feature raster/causal/token/L2/mean/mean of 2.png is not finite"):
         made.verify()
     table = made.table.set_column(0, "path", pa.array(["a", "b", "a", "c"]))
-    digests = store.rows.write(made.directory, table, [])
+    digests = store.write_rows(made.directory, table, [])
     made.meta["files"]["rows.parquet"]["sha256"] = digests["rows.parquet"]
     made.meta["files"]["skipped.csv"]["sha256"] = digests["skipped.csv"]
     del made.__dict__["table"]
@@ -242,7 +244,7 @@ NAMES = st.text(st.characters(exclude_categories=["Cs"]), max_size=9)
 def test_any_rows_come_back(tmp_path_factory, rows, skipped, shape, cuts):
     directory = tmp_path_factory.mktemp("any")
     features = np.random.default_rng(0).normal(size=(len(rows), *shape)).astype(np.float32)
-    table = pa.table([list(rows), list(rows.values())], store.ROW_SCHEMA)
+    table = pa.table([list(rows), list(rows.values())], store.FeatureStore.ROW_SCHEMA)
     one = record(SPECS[:1], classes=None)
     store.write(directory, one, table, [tuple(shape)], [np.array_split(features, cuts)], skipped)
     made = FeatureStore.open(directory)

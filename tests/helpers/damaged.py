@@ -20,6 +20,10 @@ def noise(height: int, width: int, channels: int = 3, seed: int = 0, dtype: type
     return np.random.default_rng(seed).integers(0, np.iinfo(dtype).max, shape, dtype, endpoint=True)
 
 
+def noise_picture(height: int, width: int, channels: int = 1, seed: int = 0) -> Image.Image:
+    return Image.fromarray(noise(height, width, channels, seed))
+
+
 def _exif(orientation: int) -> Image.Exif:
     exif = Image.Exif()
     exif[ORIENTATION] = orientation

@@ -145,7 +145,7 @@ def test_it_is_like_a_dictionary(kind, on_disk, first, seed, todo):
 
 KILLED = """
     import os, random, shutil, signal, sys, threading, time
-    sys.path.insert(0, {tests!r})
+    sys.path[:0] = {tests!r}
     from pathlib import Path
     import numpy as np
     import damaged
@@ -155,14 +155,14 @@ KILLED = """
     from randfeat.features.opening import open_encoder
     from randfeat.index import images
     from randfeat.data.sources import open_source
-    from test_sample_folder import make
+    from pipelines import make_sampler
 
     tqdm.set_lock(threading.RLock())  # processes would share its own, and wait for one that was killed with it
     root, what, kind = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
     rng = np.random.default_rng(0)
 
     if what == "sync":
-        encoder, photos = open_encoder(make()), root / "photos"
+        encoder, photos = open_encoder(make_sampler()), root / "photos"
         photos.mkdir()
         for number in range(120):
             Image.fromarray(damaged.noise(8, 8, seed=number)).save(photos / f"{{number}}.png")
@@ -254,7 +254,8 @@ KILLED = """
     ("what", "kind"), [("add", "ivf"), ("remove", "hnsw"), ("compact", "ivf"), ("compact", "hnsw"), ("sync", "flat")]
 )
 def test_ten_kills_at_random_moments(tmp_path, what, kind):
-    code = textwrap.dedent(KILLED).format(tests=str(Path(__file__).parents[1] / "helpers"))
+    tests = [str(Path(__file__).parents[1] / name) for name in ("helpers", "pipeline")]
+    code = textwrap.dedent(KILLED).format(tests=tests)
     environment = ENVIRONMENT | {"PYTHONWARNINGS": "ignore::DeprecationWarning"}
     command = [sys.executable, "-c", code, str(tmp_path), what, kind]
     said = subprocess.run(command, env=environment, capture_output=True, text=True)

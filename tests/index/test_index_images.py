@@ -12,7 +12,7 @@ import pytest
 import timm
 import torch
 from PIL import Image
-from test_sample_folder import make
+from pipelines import make_sampler
 
 import randfeat
 from randfeat import Index
@@ -41,7 +41,7 @@ class Counted:
     """An encoder that keeps how many pictures it has read."""
 
     def __init__(self, seed=0, spec=SPEC, stop_after=None):
-        self.encoder, self.read, self.stop_after = open_encoder(make(seed=seed), [spec]), 0, stop_after
+        self.encoder, self.read, self.stop_after = open_encoder(make_sampler(seed=seed), [spec]), 0, stop_after
         self._encode, self.encoder.encode = self.encoder.encode, self._counting
 
     def _counting(self, batch):
@@ -122,7 +122,7 @@ def test_what_was_stopped_goes_on(tmp_path, photos, counted):
 
 def test_a_store_of_features_becomes_an_index(tmp_path, photos, counted):
     specs = [SPEC, "raster/causal/query/L1/mean/mean"]
-    store = extract.extract(open_encoder(make(), specs), open_source(photos), tmp_path / "store", workers=0)
+    store = extract.extract(open_encoder(make_sampler(), specs), open_source(photos), tmp_path / "store", workers=0)
     with pytest.raises(ValueError, match="holds 2 features, say which"):
         images.build_from_store(tmp_path / "index", store)
     index = images.build_from_store(tmp_path / "index", FeatureStore.open(tmp_path / "store"), SPEC)
@@ -133,7 +133,7 @@ def test_a_store_of_features_becomes_an_index(tmp_path, photos, counted):
     (match,) = index.search(index.read([photos / store.paths[4]], counted.encoder), 1)[0]
     assert match.path == str(photos / store.paths[4])
     with pytest.raises(ValueError, match=f"read as {SPEC}, not as {specs[1]}"):
-        index.read([photos / store.paths[4]], open_encoder(make(), specs[1:]))
+        index.read([photos / store.paths[4]], open_encoder(make_sampler(), specs[1:]))
 
 
 def test_any_network_of_timm(tmp_path, photos):
@@ -151,7 +151,7 @@ def test_any_network_of_timm(tmp_path, photos):
 
 
 def test_the_encoder_of_an_index_is_found_again(tmp_path, photos, monkeypatch):
-    make().save(tmp_path / "model")
+    make_sampler().save(tmp_path / "model")
     monkeypatch.chdir(tmp_path)
     index = images.build("index", open_encoder("model", [SPEC], dtype=torch.bfloat16), open_source("photos"), workers=0)
     monkeypatch.chdir("/")
@@ -164,7 +164,7 @@ def test_the_encoder_of_an_index_is_found_again(tmp_path, photos, monkeypatch):
     )
     shutil.move(tmp_path / "model", tmp_path / "moved")
     assert index.encoder(model=str(tmp_path / "moved")).specs == encoder.specs
-    make(seed=3).save(tmp_path / "model")
+    make_sampler(seed=3).save(tmp_path / "model")
     with pytest.raises(ValueError, match=r"was read by .*/model, and .*/model is another: it was weights"):
         index.encoder()
 
@@ -178,7 +178,7 @@ def test_the_encoder_of_an_index_is_found_again(tmp_path, photos, monkeypatch):
 )
 def test_what_is_no_vector_is_refused(tmp_path, photos, spec, message):
     with pytest.raises(ValueError, match=message):
-        images.build(tmp_path / "index", open_encoder(make(), spec), open_source(photos), workers=0)
+        images.build(tmp_path / "index", open_encoder(make_sampler(), spec), open_source(photos), workers=0)
     assert not (tmp_path / "index").exists()
 
 

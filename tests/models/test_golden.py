@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import json
 import math
-import os
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from golden import CASES, GOLDEN, KEYS, close, needs_golden, recorded_order, unmasked_arpg
 from randfeat.pretrain import Objective
 from safetensors.torch import load_file
 from torch import Tensor
@@ -22,16 +21,9 @@ from randfeat.inference import sampling
 from randfeat.inference.extrapolation import Extrapolation, enlarge
 from randfeat.inference.schedules import Guidance, tokens_per_step
 from randfeat.models import SIZES, Generator, create, orders
-from randfeat.models.layers import ffn_width, rope_at, stretched_rope_table
+from randfeat.models.layers import ffn_width, stretched_rope_table
 from randfeat.tokenizers import LlamaGenVQ, MaskGITVQ
 from randfeat.tokenizers.vq import VQTokenizer
-
-GOLDEN = Path(os.environ.get("RANDFEAT_GOLDEN", Path(__file__).parents[3] / "shared" / "golden"))
-INDEX = GOLDEN / "INDEX.json"
-CASES = json.loads(INDEX.read_text()) if INDEX.is_file() else []
-needs_golden = pytest.mark.skipif(
-    not CASES, reason=f"no recorded outputs at {GOLDEN}; RANDFEAT_GOLDEN names another folder"
-)
 
 
 @needs_golden
@@ -58,7 +50,6 @@ def test_official_schedules(recorded, schedule):
 # what a file of keys calls a model -> what we do
 MODEL_OF = {"ARPG": "arpg", "LlamaGen": "llamagen", "RandAR": "randar"}
 TOKENIZER_OF = {"VQModel": "llamagen_vq", "MaskGITTokenizer": "maskgit_vq"}
-KEYS = sorted((GOLDEN / "keys").glob("*.json"))
 
 
 @needs_golden
@@ -118,13 +109,6 @@ def build(case: dict[str, Any], tensors: dict[str, Tensor]) -> Generator:
     return model.train(case["mode"] == "train")
 
 
-def close(actual: Tensor, expected: Tensor, case: dict[str, Any]) -> None:
-    tolerance = case["suggested_tolerance"]
-    torch.testing.assert_close(
-        actual, expected.reshape(actual.shape), atol=tolerance["float_atol"], rtol=tolerance["float_rtol"]
-    )
-
-
 def run_teacher_forced(case: dict[str, Any], tensors: dict[str, Tensor]) -> None:
     model = build(case, tensors)
     tokens, label = tensors["in.idx"], tensors["in.cond"]
@@ -150,12 +134,6 @@ def run_teacher_forced(case: dict[str, Any], tensors: dict[str, Tensor]) -> None
             close(grads[key], grad, case)
 
 
-def recorded_order(model: Generator, tensors: dict[str, Tensor]) -> Tensor:
-    """(B, N); what records none goes in raster order."""
-    order = tensors.get("in.order", tensors.get("in.token_order", orders.raster(model.grid)))
-    return order.expand(len(tensors["in.cond"]), -1).contiguous()
-
-
 def check_hidden(model, case, tensors, tokens, label, order):
     """The streams of every block, as `hidden` reads them, against the recorded states in order space."""
     layers = range(1, model.depth + 1)
@@ -173,20 +151,6 @@ def check_hidden(model, case, tensors, tokens, label, order):
         else:  # the official first pass leaves the last token out and keeps the class
             close(token[i][:, :-1], tensors[f"out.hidden_self{i}"][:, 1:], case)
             close(query[i], tensors[f"out.hidden_cross{i}"], case)
-
-
-def unmasked_arpg(model, tokens, label, order):
-    """What the official forward computes in evaluation mode, from the same blocks with the masks off."""
-    x, places = model._content(label, orders.gather(tokens, order)[:, :-1], order[:, :-1])
-    table = model.rope(tokens.device)
-    rope, target = rope_at(table, places), rope_at(table, order)
-    for block in model.blocks:
-        x = block(x, rope)
-    k, v = model._shared(x, rope)
-    y = model._queries(order)
-    for block in model.cross_blocks:
-        y = block(y, target, k, v)
-    return model.head(model.norm(y))
 
 
 def official_sampling(case: dict[str, Any]) -> sampling.Sampling:

@@ -7,28 +7,21 @@ import pytest
 import tiny
 import torch
 from PIL import Image
+from pipelines import SIZE, make_pipeline
 
-from randfeat import Guidance, Pipeline, Sampling, load
+from randfeat import Guidance, Sampling, load
 from randfeat.data import conditions
 from randfeat.data import images as data
 from randfeat.inference.extrapolation import Extrapolation
 from randfeat.inference.sampling import sample
-from randfeat.tokenizers import PatchTokenizer
 
-SIZE = (4, 6)  # two by three tokens of two by two pixels
 IMAGES = torch.rand(3, 1, *SIZE, generator=torch.Generator().manual_seed(0))
 LABELS = ["cat", None, "cow"]
 
 
-def make(name="randar", channels=1, **config):
-    fitted_to = torch.rand(6, channels, *SIZE, generator=torch.Generator().manual_seed(1))
-    tokenizer = PatchTokenizer.fit(fitted_to, 7, 2)
-    return Pipeline(tokenizer, tiny.model(name, (2, 3), **config), ["cat", "dog", "cow"])
-
-
 @pytest.fixture(params=["arpg", "randar"])
 def pipeline(request):
-    return make(request.param, control=tiny.CONTROL)
+    return make_pipeline(request.param, control=tiny.CONTROL)
 
 
 def test_samples_follow_the_edges_of_images(pipeline):
@@ -74,25 +67,25 @@ def test_it_is_saved_and_loaded_with_its_control(pipeline, tmp_path):
 
 
 def test_a_model_that_was_saved_before_there_was_control_opens(tmp_path):
-    make().save(tmp_path / "model")
+    make_pipeline().save(tmp_path / "model")
     path = tmp_path / "model" / "config.json"
     config = json.loads(path.read_text())
     assert "control" not in config["generator"]
     assert "control_guidance" not in config["sampling"]
-    assert torch.equal(load(tmp_path / "model").sample(LABELS), make().sample(LABELS))
+    assert torch.equal(load(tmp_path / "model").sample(LABELS), make_pipeline().sample(LABELS))
 
 
 def test_colours_are_a_condition_too():
-    pipeline = make(channels=3, control={**tiny.CONTROL, "kind": "lowres", "channels": 3})
+    pipeline = make_pipeline(channels=3, control={**tiny.CONTROL, "kind": "lowres", "channels": 3})
     made = pipeline.sample(LABELS, control=torch.rand(3, 3, *SIZE))
     assert made.shape == (3, 3, *SIZE)
-    given = make(control={**tiny.CONTROL, "kind": "image", "channels": 3})
+    given = make_pipeline(control={**tiny.CONTROL, "kind": "image", "channels": 3})
     assert given.conditions(data.to_pil(IMAGES[0])).shape == (1, 3, *SIZE)
 
 
 def test_what_cannot_be_controlled_is_refused(pipeline):
     with pytest.raises(ValueError, match="this model has no control: train one"):
-        make("llamagen").sample(LABELS, control=IMAGES)
+        make_pipeline("llamagen").sample(LABELS, control=IMAGES)
     with pytest.raises(ValueError, match="this model is controlled by edges, not by mask: leave the type out"):
         pipeline.sample(LABELS, control=IMAGES, control_type="mask")
     with pytest.raises(ValueError, match="2 control images for 3 images: give one for all or one for each"):
@@ -142,4 +135,4 @@ def test_a_picture_of_another_size_steers_none(pipeline):
     with pytest.raises(ValueError, match="control pictures of 9 x 9 pixels for pictures of 6 x 4 pixels"):
         pipeline.inpaint(picture, (0, 0, 2, 2), control=large)
     with pytest.raises(ValueError, match="this model has no control"):
-        make().inpaint(picture, (0, 0, 2, 2), control=picture)
+        make_pipeline().inpaint(picture, (0, 0, 2, 2), control=picture)

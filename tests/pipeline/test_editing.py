@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 import tiny
 import torch
+from damaged import noise_picture
 from hypothesis import assume, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
-from test_pipeline import make
+from pipelines import make_pipeline
 
 from randfeat import Guidance, Pipeline, Sampling, tokenizers
 from randfeat.data import images as data
@@ -32,12 +33,7 @@ FITS = ("around", "whole", "tile")
 
 @cache
 def pipeline(name, channels=1):
-    return make(name, channels)
-
-
-def noise(height, width, channels=1, seed=0):
-    shape = (height, width) if channels == 1 else (height, width, channels)
-    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8))
+    return make_pipeline(name, channels, {"steps": 3})
 
 
 # masks -------------------------------------------------------------------------------------------------------
@@ -269,7 +265,7 @@ def test_a_large_canvas_is_encoded_and_decoded_in_windows():
 @given(MASKS, FRAMINGS, st.sampled_from([1, 3]), st.sampled_from([1, 3]))
 @hypothesis_settings(max_examples=25)
 def test_every_other_pixel_comes_back_bit_for_bit(name, mask, framing, of_model, of_picture):
-    picture = noise(*mask.shape, of_picture)
+    picture = noise_picture(*mask.shape, of_picture)
     painted = pipeline(name, of_model).inpaint(picture, mask, samples=2, framing=framing)
     for one in painted:
         assert (one.size, one.mode) == (picture.size, picture.mode)
@@ -279,14 +275,14 @@ def test_every_other_pixel_comes_back_bit_for_bit(name, mask, framing, of_model,
 @pytest.mark.parametrize("fit", FITS)
 @pytest.mark.parametrize("name", MODELS)
 def test_nothing_everything_and_one_pixel(name, fit):
-    model, picture = pipeline(name), noise(9, 7)
+    model, picture = pipeline(name), noise_picture(9, 7)
     nothing, everything, pixel = np.zeros((9, 7), bool), np.ones((9, 7), bool), np.zeros((9, 7), bool)
     pixel[4, 3] = True
     assert (np.asarray(model.inpaint(picture, nothing, framing=fit)[0]) == np.asarray(picture)).all()
     first, second = (np.asarray(one) for one in model.inpaint(picture, everything, samples=2, framing=fit))
     assert (first != second).any()
     # a full mask hides everything
-    assert (first == np.asarray(model.inpaint(noise(9, 7, seed=1), everything, framing=fit)[0])).all()
+    assert (first == np.asarray(model.inpaint(noise_picture(9, 7, seed=1), everything, framing=fit)[0])).all()
     one = np.asarray(model.inpaint(picture, pixel, framing=fit)[0])
     assert (one != np.asarray(picture)).sum() <= 1
 
@@ -294,7 +290,7 @@ def test_nothing_everything_and_one_pixel(name, fit):
 @pytest.mark.parametrize("fit", FITS)
 def test_what_is_hidden_is_never_read(fit):
     model, mask = pipeline("randar", 3), as_mask((3, 2, 9, 8), (11, 14))
-    picture = np.asarray(noise(11, 14, 3))
+    picture = np.asarray(noise_picture(11, 14, 3))
     other = np.where(mask[..., None], 255 - picture, picture)
     how = Framing(fit, feather=2)
     first, second = (model.inpaint(Image.fromarray(p), mask, framing=how)[0] for p in (picture, other))
@@ -304,7 +300,7 @@ def test_what_is_hidden_is_never_read(fit):
 @pytest.mark.parametrize("name", MODELS)
 def test_at_the_models_size_it_is_what_complete_and_decode_make(name):
     model = pipeline(name)
-    pictures = [noise(4, 6, seed=seed) for seed in range(3)]
+    pictures = [noise_picture(4, 6, seed=seed) for seed in range(3)]
     mask = as_mask((3, 1, 5, 3), (4, 6))
     how = Sampling(tiny.steps(model.generator, 2), guidance=Guidance(2))
     painted = model.inpaint(pictures, mask, ["cat", None, 2], sampling=how, seed=4)
@@ -319,7 +315,7 @@ def test_at_the_models_size_it_is_what_complete_and_decode_make(name):
 
 def test_a_seed_alone_fixes_a_result():
     model = pipeline("randar")
-    pictures = [noise(4, 6), noise(9, 8), noise(4, 6, seed=2)]
+    pictures = [noise_picture(4, 6), noise_picture(9, 8), noise_picture(4, 6, seed=2)]
     masks = [(0, 0, 3, 3), (2, 2, 8, 7), (0, 0, 3, 3)]
     together = model.inpaint(pictures, masks, ["cat", "dog", None], samples=2, seed=10)
     assert len(together) == 6
@@ -348,7 +344,7 @@ def test_pictures_of_every_kind_are_painted_in():
 @given(st.integers(1, 13), st.integers(1, 13), st.tuples(*[st.integers(0, 5)] * 4), st.sampled_from(FITS))
 @hypothesis_settings(max_examples=12)
 def test_the_picture_inside_what_is_painted_around_survives(name, width, height, sides, fit):
-    model, picture = pipeline(name), noise(height, width)
+    model, picture = pipeline(name), noise_picture(height, width)
     left, top, right, bottom = sides
     painted = model.outpaint(picture, None, *sides, framing=fit)[0]
     assert painted.size == (left + width + right, top + height + bottom)
@@ -376,7 +372,7 @@ def test_painting_around_keeps_the_pictures_tokens():
 
 
 def test_an_edit_is_guided_towards_its_class():
-    model, picture = pipeline("arpg"), noise(4, 6)
+    model, picture = pipeline("arpg"), noise_picture(4, 6)
     mask = np.ones((4, 6), bool)
     edited = model.edit(picture, mask, "dog")[0]
     guided = model.inpaint(picture, mask, "dog", sampling=Sampling(guidance=Guidance(2)))[0]
@@ -420,7 +416,7 @@ def chain_rule(model, tokens, order, count):
 
 def test_a_guess_takes_the_place_of_no_label_alone():
     model, mask = pipeline("randar"), (0, 2, 6, 4)
-    pictures = [noise(4, 6, seed=seed) for seed in range(4)]
+    pictures = [noise_picture(4, 6, seed=seed) for seed in range(4)]
     known = torch.from_numpy(~token_mask(as_mask(mask, (4, 6)), (2, 3)).flatten())
     guessed = guess(model.generator, model.encode(pictures), known, 3).tolist()
     assert len(set(guessed)) > 1
@@ -448,9 +444,9 @@ def test_variations_keep_a_share_of_the_tokens(name):
         assert (same >= round(6 * keep)).all()
         if keep == 0.5:
             assert len({tuple(row) for row in (made == tokens).tolist()}) > 1  # each keeps others
-    larger = model.variations([noise(11, 5), noise(4, 6)], samples=2, seed=3)
+    larger = model.variations([noise_picture(11, 5), noise_picture(4, 6)], samples=2, seed=3)
     assert [one.size for one in larger] == [(5, 11)] * 2 + [(6, 4)] * 2
-    alone = model.variations(noise(4, 6), seed=6)[0]
+    alone = model.variations(noise_picture(4, 6), seed=6)[0]
     assert (np.asarray(alone) == np.asarray(larger[3])).all()
     with pytest.raises(ValueError, match="keep must be a share of the tokens, from 0 to 1, got 2"):
         model.variations(picture, 2)
@@ -472,7 +468,7 @@ def test_variations_keep_a_share_of_the_tokens(name):
 )
 def test_wrong_arguments_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
-        pipeline("randar").inpaint(noise(4, 6), **{"mask": (0, 0, 2, 2), **arguments})
+        pipeline("randar").inpaint(noise_picture(4, 6), **{"mask": (0, 0, 2, 2), **arguments})
 
 
 # watching ----------------------------------------------------------------------------------------------------
@@ -486,7 +482,7 @@ def test_watching_ends_with_the_result(name):
     assert sorted(frames[-1].made_at.flatten()) == [1, 2, 3, 4, 5, 6]
     expected = data.to_pil(model.sample(["dog"], seed=3)[0])
     assert (np.asarray(frames[-1].picture) == np.asarray(expected)).all()
-    picture, mask = noise(9, 13), as_mask((2, 3, 11, 8), (9, 13))
+    picture, mask = noise_picture(9, 13), as_mask((2, 3, 11, 8), (9, 13))
     for fit in FITS:
         frames = list(model.watch(image=picture, mask=mask, framing=fit))
         assert (np.asarray(frames[-1].picture) == np.asarray(model.inpaint(picture, mask, framing=fit)[0])).all()
@@ -524,7 +520,7 @@ def test_frames_become_a_gif_and_their_order_a_sheet(tmp_path):
 def test_a_network_for_a_tokenizer_paints_too(name):
     small = dict(vocab_size=40, code_dim=6, width=32, multipliers=(1, 2, 1), num_res_blocks=1)
     model = Pipeline(tokenizers.create(name, **small), tiny.model("randar", (2, 3), vocab_size=40))
-    stride, picture = model.tokenizer.stride, noise(21, 30, 3)
+    stride, picture = model.tokenizer.stride, noise_picture(21, 30, 3)
     mask = as_mask((3, 5, 20, 19), (21, 30))
     for fit in FITS:
         painted = np.asarray(model.inpaint(picture, mask, framing=Framing(fit, margin=0.2, feather=2))[0])

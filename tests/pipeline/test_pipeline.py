@@ -8,23 +8,20 @@ import pytest
 import tiny
 import torch
 from PIL import Image
+from pipelines import SIZE, make_pipeline
 
 from randfeat import FeatureSpec, Guidance, Pipeline, Sampling, load, weights
 from randfeat.data import images as data
 from randfeat.inference import extrapolation, likelihood, readout, sampling
 from randfeat.inference.extrapolation import Extrapolation
 from randfeat.models import MODELS, SIZES, packed
-from randfeat.tokenizers import PatchTokenizer
 from randfeat.utils import drawing
 
-SIZE = (4, 6)  # two by three tokens of two by two pixels
 ANY_IMAGES = torch.rand(2, 1, *SIZE, generator=torch.Generator().manual_seed(0))
 
 
 def make(name="randar", channels=1, **config):
-    fitted_to = torch.rand(6, channels, *SIZE, generator=torch.Generator().manual_seed(1))
-    tokenizer = PatchTokenizer.fit(fitted_to, 7, 2)
-    return Pipeline(tokenizer, tiny.model(name, (2, 3), **config), ["cat", "dog", "cow"], {"steps": 3})
+    return make_pipeline(name, channels, {"steps": 3}, **config)
 
 
 @pytest.fixture(params=MODELS)

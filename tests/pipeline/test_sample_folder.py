@@ -11,33 +11,19 @@ import zipfile
 
 import numpy as np
 import pytest
-import tiny
 import torch
+from folders import contents
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from pipelines import HOW, NAMES, make_sampler
 
-from randfeat import Guidance, Pipeline, Sampling
+from randfeat import Guidance, Sampling
 from randfeat.data import images as data
 from randfeat.inference.extrapolation import Extrapolation
 from randfeat.pipeline import sample_folder
 from randfeat.pipeline.sample_folder import write_samples
-from randfeat.tokenizers import PatchTokenizer
 from randfeat.utils import arrays, atomic, drawing
-
-NAMES = ["cat", "dog", "cow"]
-HOW = Sampling(3, guidance=Guidance(2))
-
-
-def make(channels=3, seed=0, num_classes=3):
-    fitted_to = torch.rand(6, channels, 4, 6, generator=torch.Generator().manual_seed(1))
-    generator = tiny.model("randar", (2, 3), seed, num_classes=num_classes)
-    return Pipeline(PatchTokenizer.fit(fitted_to, 7, 2), generator, NAMES[:num_classes], sampling=HOW)
-
-
-def contents(folder):
-    """Every file of the folder with its bytes; hidden ones too."""
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def pixels(path):
@@ -47,7 +33,7 @@ def pixels(path):
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_it_holds_what_was_sampled(tmp_path, channels):
-    model = make(channels)
+    model = make_sampler(channels)
     folder = write_samples(model, tmp_path / "deep" / "out", 7, ["cow", 0], seed=5, batch_size=3, model_name="tiny")
     assert folder == tmp_path / "deep" / "out"
     labels = [2, 0, 2, 0, 2, 0, 2]
@@ -90,11 +76,11 @@ def test_whose_turn_it_is():
 
 
 def test_how_many_there_are_by_default(tmp_path):
-    model = make()
+    model = make_sampler()
     for more, count in ((dict(classes=["cat", "cat"]), 2), (dict(balanced=True), 3), ({}, 16)):
         folder = write_samples(model, tmp_path / str(count), **more)
         assert arrays.count_images(folder / "samples.npz") == count
-    free = make(num_classes=0)
+    free = make_sampler(num_classes=0)
     folder = write_samples(free, tmp_path / "free", 2, classes=[None], sampling=Sampling())
     with np.load(folder / "samples.npz") as archive:
         assert list(archive) == ["arr_0"]
@@ -102,13 +88,13 @@ def test_how_many_there_are_by_default(tmp_path):
 
 def test_numbers_of_numpy_are_numbers(tmp_path):
     how = Sampling(np.int64(3), top_k=np.int64(2), temperature=np.float32(0.5))
-    folder = write_samples(make(), tmp_path / "out", np.int64(2), [np.int64(1)], sampling=how, seed=np.int64(4))
+    folder = write_samples(make_sampler(), tmp_path / "out", np.int64(2), [np.int64(1)], sampling=how, seed=np.int64(4))
     same = Sampling(3, top_k=2, temperature=0.5)
-    write_samples(make(), folder, 2, ["dog"], sampling=same, seed=4)
+    write_samples(make_sampler(), folder, 2, ["dog"], sampling=same, seed=4)
 
 
 def test_an_order_and_a_factor(tmp_path):
-    model, how = make(), Extrapolation(2)
+    model, how = make_sampler(), Extrapolation(2)
     folder = write_samples(model, tmp_path / "large", 2, ["cat"], extrapolation=how, batch_size=1)
     with np.load(folder / "samples.npz") as archive:
         assert archive["arr_0"].shape == (2, 8, 12, 3)
@@ -130,7 +116,7 @@ class Killed(BaseException):
 @pytest.fixture(scope="module")
 def at_once(tmp_path_factory):
     folder = tmp_path_factory.mktemp("at_once") / "samples"
-    return contents(write_samples(make(), folder, 5, ["cat", "dog"], batch_size=2))
+    return contents(write_samples(make_sampler(), folder, 5, ["cat", "dog"], batch_size=2))
 
 
 @given(writes=st.integers(0, 9), before=st.booleans())
@@ -151,15 +137,15 @@ def test_a_kill_at_any_moment_is_mended_by_the_same_command(tmp_path_factory, at
 
         patch.setattr(type(folder), "replace", dying)
         with contextlib.suppress(Killed):
-            write_samples(make(), folder, 5, ["cat", "dog"], batch_size=2)
+            write_samples(make_sampler(), folder, 5, ["cat", "dog"], batch_size=2)
     whole = {name: content for name, content in contents(folder).items() if not name.split("/")[-1].startswith(".")}
     assert whole.items() <= at_once.items()  # what is there is whole
-    write_samples(make(), folder, 5, ["cat", "dog"], batch_size=2)
+    write_samples(make_sampler(), folder, 5, ["cat", "dog"], batch_size=2)
     assert contents(folder) == at_once
 
 
 def test_what_is_there_is_kept_and_a_larger_count_goes_on(tmp_path):
-    model = make()
+    model = make_sampler()
     once = write_samples(model, tmp_path / "once", 70, balanced=True)
     grown = write_samples(model, tmp_path / "grown", 4, balanced=True, model_name="moved since")
     kept = {path: path.stat().st_mtime_ns for path in (grown / "images").iterdir()}
@@ -183,13 +169,13 @@ def test_what_is_there_is_kept_and_a_larger_count_goes_on(tmp_path):
         (dict(classes=[], balanced=True), r"classes \[0\], not \[\]"),
         (dict(order=range(6)), r"order None, not \[0, 1, 2, 3, 4, 5\]"),
         (dict(extrapolation=Extrapolation(2)), "extrapolation.factor None, not 2"),
-        (dict(model=make(seed=1)), "weights [0-9a-f]{64}, not"),
-        (dict(model=make(1)), "tokenizer.channels 3, not 1"),
-        (dict(model=make(num_classes=2)), "generator.num_classes 3, not 2"),
+        (dict(model=make_sampler(seed=1)), "weights [0-9a-f]{64}, not"),
+        (dict(model=make_sampler(1)), "tokenizer.channels 3, not 1"),
+        (dict(model=make_sampler(num_classes=2)), "generator.num_classes 3, not 2"),
     ],
 )
 def test_other_settings_need_another_folder(tmp_path, other, field):
-    same = {"model": make(), "count": 2, "classes": ["cat"]}
+    same = {"model": make_sampler(), "count": 2, "classes": ["cat"]}
     folder = write_samples(directory=tmp_path / "out", **same)
     before = contents(folder)
     with pytest.raises(ValueError, match=f"out holds samples with {field}.*: choose another directory") as error:
@@ -199,7 +185,7 @@ def test_other_settings_need_another_folder(tmp_path, other, field):
 
 
 def test_half_precision_is_another_setting(tmp_path):
-    model = make()
+    model = make_sampler()
     folder = write_samples(model, tmp_path / "out", 2)
     model.generator.to(torch.bfloat16)
     with pytest.raises(ValueError, match="holds samples with dtype float32, not bfloat16"):
@@ -214,10 +200,10 @@ def test_what_is_not_ours_is_left_alone(tmp_path):
     before = contents(tmp_path)
     for name in ("photos", "other", "broken", "file"):
         with pytest.raises(FileExistsError, match="choose another directory"):
-            write_samples(make(), tmp_path / name, 1)
+            write_samples(make_sampler(), tmp_path / name, 1)
     assert contents(tmp_path) == before
     (tmp_path / "empty").mkdir()
-    assert write_samples(make(), tmp_path / "empty", 1) == tmp_path / "empty"
+    assert write_samples(make_sampler(), tmp_path / "empty", 1) == tmp_path / "empty"
 
 
 @pytest.mark.parametrize(
@@ -237,12 +223,12 @@ def test_what_is_not_ours_is_left_alone(tmp_path):
         (dict(sampling=Sampling(temperature=1e-40)), "the logits are not finite"),
         (dict(sampling=Sampling(order="spiral")), "order 'spiral' is none of RandAR's"),
         (dict(sampling=Sampling(within_step="group")), "within_step 'group' is none of RandAR's"),
-        (dict(model=make(num_classes=0), balanced=True), "no classes to balance"),
+        (dict(model=make_sampler(num_classes=0), balanced=True), "no classes to balance"),
     ],
 )
 def test_bad_input_writes_nothing(tmp_path, wrong, message):
     with pytest.raises(ValueError, match=message) as error:
-        write_samples(**({"model": make(), "directory": tmp_path / "out"} | wrong))
+        write_samples(**({"model": make_sampler(), "directory": tmp_path / "out"} | wrong))
     assert "\n" not in str(error.value)
     assert not list(tmp_path.iterdir())
 
@@ -310,25 +296,25 @@ def test_a_file_is_written_before_its_name_appears(tmp_path, monkeypatch):
     monkeypatch.setattr(
         atomic, "write_bytes", lambda path, content: seen.append(path.name) or path.write_bytes(content)
     )
-    write_samples(make(), tmp_path / "out", 2)
+    write_samples(make_sampler(), tmp_path / "out", 2)
     assert seen[0] == "settings.json"
     assert {"000000.png", "000001.png", "grid.png", "labels.csv"} <= set(seen)
 
 
 def test_files_of_other_names_and_empty_ones_do_not_count(tmp_path):
-    folder = write_samples(make(), tmp_path / "out", 3)
+    folder = write_samples(make_sampler(), tmp_path / "out", 3)
     expected = {path.name: path.read_bytes() for path in (folder / "images").iterdir()}
     (folder / "images" / "000001 2.png").write_bytes(b"a copy")
     (folder / "images" / "0abc.png").write_bytes(b"")
     (folder / "images" / "000002.png").write_bytes(b"")
-    write_samples(make(), folder, 3)
+    write_samples(make_sampler(), folder, 3)
     assert {name: (folder / "images" / name).read_bytes() for name in expected} == expected
 
 
 def test_a_damaged_picture_is_named(tmp_path):
-    folder = write_samples(make(), tmp_path / "out", 3)
+    folder = write_samples(make_sampler(), tmp_path / "out", 3)
     (folder / "images" / "000001.png").write_bytes(b"not a picture")
     with pytest.raises(OSError, match=r"000001.png is no picture any more .*: delete it and run the same again"):
-        write_samples(make(), folder, 3)
+        write_samples(make_sampler(), folder, 3)
     (folder / "images" / "000001.png").unlink()
-    write_samples(make(), folder, 3)
+    write_samples(make_sampler(), folder, 3)

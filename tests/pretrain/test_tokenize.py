@@ -10,12 +10,12 @@ from pathlib import PurePath
 import numpy as np
 import pytest
 import torch
+from folders import contents
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from randfeat.pretrain import CentreCrops, RandomCrops, TenCrops, fit_patches, import_tokens, tokenize
+from randfeat.pretrain import CentreCrops, RandomCrops, TenCrops, fit_patches, import_tokens, tokenize_images
 from readers import Squares
-from test_sample_folder import contents
 
 from randfeat import load_tokenizer, weights
 from randfeat.data.images import CentreCrop
@@ -100,9 +100,9 @@ def test_random_crops_have_the_area_and_shape_that_was_asked_for():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: TenCrops(SIZE, 3, ()), "ranges of ten-crops are one or more numbers from 1 to 4"),
+        (lambda: TenCrops(SIZE, 3, ()), "ranges of ten-crops must be one or more numbers from 1 to 4"),
         (lambda: TenCrops(SIZE, 3, (0.9,)), "ranges of ten-crops"),
-        (lambda: RandomCrops(SIZE, 3, 0), "random crops are one or more"),
+        (lambda: RandomCrops(SIZE, 3, 0), "others must be 1 or more random crops"),
         (lambda: RandomCrops(SIZE, 3, scale=(0.5, 0.2)), "smaller first"),
         (lambda: RandomCrops(SIZE, 3, ratio=(0, 2)), "two numbers above 0"),
     ],
@@ -119,7 +119,7 @@ def test_wrong_rules_are_refused(make, message):
 @pytest.mark.parametrize("how", [dict(workers=0), dict(batch_size=3, workers=2)], ids=["one", "workers"])
 def test_every_crop_of_every_image_is_there_once(tmp_path, tokenizer, rule, how):
     source = Noises(7, damaged=[2])
-    store = tokenize(tokenizer, source, tmp_path / "out", rule, **how)
+    store = tokenize_images(tokenizer, source, tmp_path / "out", rule, **how)
     kept = [0, 1, 3, 4, 5, 6]
     assert store.crops == rule.count
     assert store.grid == (2, 3)
@@ -141,7 +141,7 @@ def test_every_crop_of_every_image_is_there_once(tmp_path, tokenizer, rule, how)
 @pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])
 def test_a_run_that_was_stopped_goes_on(tmp_path, tokenizer, monkeypatch, error):
     def run(folder):
-        return tokenize(tokenizer, Noises(9, damaged=[4]), tmp_path / folder, RULES[1], batch_size=4, workers=0)
+        return tokenize_images(tokenizer, Noises(9, damaged=[4]), tmp_path / folder, RULES[1], batch_size=4, workers=0)
 
     run("undisturbed")
     write, finish = TokenWriter.write, TokenWriter.finish
@@ -174,18 +174,18 @@ def test_a_run_that_was_stopped_goes_on(tmp_path, tokenizer, monkeypatch, error)
     run("0")  # nothing to do
     assert contents(tmp_path / "0") == before
     with pytest.raises(ValueError, match=r"holds tokens with crops 2, not 1: choose another directory"):
-        tokenize(tokenizer, Noises(9, damaged=[4]), tmp_path / "0", RULES[0])
+        tokenize_images(tokenizer, Noises(9, damaged=[4]), tmp_path / "0", RULES[0])
 
 
 def test_bfloat16_is_said(tmp_path, tokenizer):
-    store = tokenize(tokenizer, Noises(3), tmp_path / "out", RULES[0], workers=0, dtype=torch.bfloat16)
+    store = tokenize_images(tokenizer, Noises(3), tmp_path / "out", RULES[0], workers=0, dtype=torch.bfloat16)
     assert store.meta["more"]["dtype"] == "bfloat16"
 
 
 def test_crops_that_do_not_fit_are_refused(tmp_path, tokenizer):
     for rule in (CentreCrops((5, 6), 3), CentreCrops(SIZE, 1)):
         with pytest.raises(ValueError, match="are not for a tokenizer of 3 channels and 2 pixels a token"):
-            tokenize(tokenizer, Noises(3), tmp_path / "out", rule)
+            tokenize_images(tokenizer, Noises(3), tmp_path / "out", rule)
     assert not (tmp_path / "out").exists()
 
 

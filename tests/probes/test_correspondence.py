@@ -6,13 +6,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from randfeat.probes import KeypointPair, Placement, bootstrap, match, pck, read_spair, stretched
+from keypoints import CELLS, one_hot, pair, right_and_wrong_pairs
+from randfeat.probes import Placement, bootstrap, match, pck, read_spair, stretched
 from torch.nn import functional as F
-
-
-def pair(source_points, target_points, box=(0, 0, 40, 20), size=(40, 40), category="cat"):
-    points = [np.array(p, dtype=float).reshape(-1, 2) for p in (source_points, target_points)]
-    return KeypointPair(Path("a"), Path("b"), category, *points, box, box, size, size)
 
 
 def centred(size, side):
@@ -27,14 +23,6 @@ def centre_cropped(size):
 def padded(size):
     """The picture stands in the middle of a square input."""
     return centred(size, max(size))
-
-
-def one_hot(cells):
-    """A map whose every cell is a feature of its own, in the order of `cells` (h, w)."""
-    return np.eye(cells.size, dtype=np.float32)[cells].transpose(2, 0, 1)
-
-
-CELLS = np.arange(16).reshape(4, 4)  # of 10 x 10 pixels in a picture of 40 x 40
 
 
 def test_a_hand_computed_pair():
@@ -53,18 +41,6 @@ def test_an_error_of_exactly_alpha_is_wrong():
     maps = {Path("a"): one_hot(CELLS), Path("b"): one_hot(CELLS)}
     at = [(4, 4)] * 2
     assert pck([pair(at, [(8.5, 4.5), (8.4375, 4.5)])], maps.__getitem__, alphas=(0.1,)).found.tolist() == [[1]]
-
-
-def right_and_wrong_pairs():
-    """Of two cats 1 of 1 and 1 of 3 points, of a dog 0 of 2, and an owl without points."""
-    maps = {Path("a"): one_hot(CELLS), Path("b"): one_hot(CELLS)}
-    right, wrong = (4, 4), (34, 34)
-    return maps, [
-        pair([right], [right]),
-        pair([right] * 3, [right, wrong, wrong]),
-        pair([right] * 2, [wrong] * 2, category="dog"),
-        pair([], [], category="owl"),
-    ]
 
 
 def test_averages_over_points_and_over_images_are_told_apart():

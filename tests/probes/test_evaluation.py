@@ -4,10 +4,10 @@ import warnings
 
 import numpy as np
 import pytest
+from keypoints import right_and_wrong_pairs
 from randfeat.probes import KNN, FeatureSet, Labelled, LinearProbe, Protocol, evaluate, evaluate_pairs, noise, pck
 from randfeat.probes.tasks.classification import MEASURES
 from sklearn.base import BaseEstimator, ClassifierMixin
-from test_correspondence import right_and_wrong_pairs
 
 QUICK = Protocol(draws=100, pcas=(None,), shots=2, shot_draws=4, runs=2)
 TASKS = [task for task in MEASURES if task != "attentive"]

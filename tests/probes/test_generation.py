@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from pipelines import make_sampler
 from randfeat.probes.tasks.generation import measure_quality, table
-from test_sample_folder import make
 
 from randfeat.data.decode import UnreadableImage
 from randfeat.features.evaluators import EncoderEvaluator, Inception, LikelihoodEvaluator, evaluate, load_images
@@ -126,8 +126,8 @@ def test_inception_without_its_weights_says_where_they_are(tmp_path, monkeypatch
 
 
 def test_a_model_judges_by_its_features_and_a_classifier_by_its_likelihoods(tmp_path):
-    model, pictures = make(), noises(5, (6, 4))
-    make().save(tmp_path / "tiny")
+    model, pictures = make_sampler(), noises(5, (6, 4))
+    make_sampler().save(tmp_path / "tiny")
     encoder = open_encoder(str(tmp_path / "tiny"), ["raster/causal/token/L1/mean/mean"])
     seen = evaluate(EncoderEvaluator(encoder), pictures, 4, 3)
     assert seen.logits is None
@@ -141,7 +141,7 @@ def test_a_model_judges_by_its_features_and_a_classifier_by_its_likelihoods(tmp_
     torch.testing.assert_close(found.logits, expected)
     assert judge.name == "class likelihoods of tiny, 2 orders"
     with pytest.raises(ValueError, match="trained without labels: it has no likelihood of classes"):
-        LikelihoodEvaluator(make(num_classes=0))
+        LikelihoodEvaluator(make_sampler(num_classes=0))
 
 
 def test_an_archive_of_pictures_comes_back_one_by_one(tmp_path):

@@ -5,7 +5,7 @@ import official
 import pytest
 import tiny
 import torch
-from test_golden import KEYS, needs_golden
+from golden import KEYS, needs_golden
 
 from randfeat import models, tokenizers, weights
 from randfeat.models import SIZES

@@ -8,8 +8,8 @@ import official
 import pytest
 import tiny
 import torch
+from golden import CASES, GOLDEN, close, needs_golden, recorded_order, unmasked_arpg
 from safetensors.torch import load_file
-from test_golden import CASES, GOLDEN, close, needs_golden, recorded_order, unmasked_arpg
 
 from randfeat import Pipeline, Sampling, load, load_tokenizer, weights
 from randfeat.inference.schedules import Guidance

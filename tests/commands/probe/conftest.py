@@ -5,8 +5,8 @@ from __future__ import annotations
 import csv
 
 import pytest
+from pipelines import make_sampler
 from probing import SPEC, fill
-from test_sample_folder import make
 
 from randfeat import cli
 
@@ -14,7 +14,7 @@ from randfeat import cli
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     path = tmp_path_factory.mktemp("model") / "tiny"
-    make().save(path)
+    make_sampler().save(path)
     return path
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from pipelines import make_sampler
 from probing import FAST
 from records import load_all
-from test_sample_folder import make
 
 from randfeat import Pipeline, cli, load
 
@@ -15,7 +15,7 @@ from randfeat import Pipeline, cli, load
 def named(tmp_path_factory):
     """A model whose classes are called as those of the data."""
     path = tmp_path_factory.mktemp("model") / "named"
-    made = make()
+    made = make_sampler()
     Pipeline(made.tokenizer, made.generator, ["bee", "ant", "cat"]).save(path)
     return path
 
