@@ -14,39 +14,55 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .features.encoder import Encoder
+    from .features.opening import open_encoder
     from .features.sklearn import FeatureExtractor
+    from .features.store import FeatureStore
     from .index import Index
+    from .index.image_map import image_map
     from .inference.editing import Framing
     from .inference.readout import FeatureSpec
     from .inference.sampling import Sampling
     from .inference.schedules import Guidance
+    from .inference.successive_halving import SuccessiveHalving
     from .pipeline.pipeline import Pipeline, load
+    from .pipeline.sample_folder import write_samples
     from .weights.loading import load_tokenizer
 
 __all__ = [
+    "Encoder",
     "FeatureExtractor",
     "FeatureSpec",
+    "FeatureStore",
     "Framing",
     "Guidance",
     "Index",
     "Pipeline",
     "Sampling",
     "SuccessiveHalving",
+    "image_map",
     "load",
     "load_tokenizer",
+    "open_encoder",
+    "write_samples",
 ]
 
 _HOME = {
+    "Encoder": "features.encoder",
     "FeatureExtractor": "features.sklearn",
     "FeatureSpec": "inference.readout",
+    "FeatureStore": "features.store",
     "Framing": "inference.editing",
     "Guidance": "inference.schedules",
     "Index": "index",
     "Pipeline": "pipeline.pipeline",
-    "SuccessiveHalving": "inference.successive_halving",
     "Sampling": "inference.sampling",
+    "SuccessiveHalving": "inference.successive_halving",
+    "image_map": "index.image_map",
     "load": "pipeline.pipeline",
     "load_tokenizer": "weights.loading",
+    "open_encoder": "features.opening",
+    "write_samples": "pipeline.sample_folder",
 }
 
 

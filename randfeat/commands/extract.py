@@ -14,7 +14,7 @@ DIR then holds
   skipped.csv      path and reason of each image that could not be read
   meta.json        all that decided the numbers, written last
 
-and opens with randfeat.features.store.FeatureStore.open(DIR). Several specs share decoding, tokenizer and passes.
+and opens with randfeat.FeatureStore.open(DIR). Several specs share decoding, tokenizer and passes.
 The same command goes on after a kill, also in another number of processes, and makes the same bytes as if nothing had
 been; with other settings it is refused.
 
@@ -88,9 +88,9 @@ def run(args: argparse.Namespace) -> int:
 
     from ..data.sources import open_source
     from ..data.sources.table import without_labels
-    from ..features.opening import open_encoder
+    from ..data.store import META
     from ..features.extract import extract
-    from ..features.store import META
+    from ..features.opening import open_encoder
     from ..utils import devices, distributed, progress
 
     with progress.warnings_as_lines(), distributed.ended_by_sigterm(), distributed.group():

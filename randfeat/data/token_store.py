@@ -1,12 +1,11 @@
-"""A token store: a directory with the tokens of many images, so that no tokenizer runs again.
+"""Token stores: directories with the tokens of many images, so that no tokenizer runs again.
 
     tokens.npy      uint16, uint32 where the codebook needs it, (n, crops, N) in raster space
     rows.parquet    path, label, width and height in pixels of each image
     skipped.csv     path and reason of each image that could not be read
     meta.json       tokenizer, grid, crops, vocabulary, classes, counts, and the SHA-256 of the files
 
-meta.json is written last: with it a store is whole. `TokenWriter` fills one, in any order and in any number of
-processes.
+Beside the rest of a `store.Store`. `TokenWriter` fills one, in any order and in any number of processes.
 """
 
 from __future__ import annotations
@@ -26,44 +25,24 @@ import pyarrow as pa
 
 from ..utils import arrays, atomic, resume
 from ..utils.resume import check_same_settings
-from . import store as rows
+from .store import META, Store, write_rows
 
-META, TOKENS = "meta.json", "tokens.npy"
-SIZES = "sizes.npy"  # of the images, in an unfinished store: none, for a row that is not written
-FORMAT = "tokens of randfeat, version 1"
-FREE = ("more.source.name",)  # what may differ between the run that began a store and one that goes on with it
-UNKNOWN = -1  # width or height of an image
-ROW_SCHEMA = pa.schema([("path", pa.string()), ("label", pa.int64()), ("width", pa.int32()), ("height", pa.int32())])
+TOKENS = "tokens.npy"
+SIZES = "sizes.npy"  # width and height of each image, in an unfinished store; 0 for a row that is not written
+FREE = ("more.source.name",)  # may differ between the run that began a store and one that resumes it
+UNKNOWN = -1  # a width or height that is not known
 
 
-class TokenStore:
-    """Tokens on disk. Row i of `tokens` belongs to row i of `table`. Nothing is read before it is used."""
+class TokenStore(Store):
+    """Tokens on disk. Row i of `tokens` belongs to row i of `table`, which has `width` and `height` of the image in
+    pixels, or null, beside path and label.
+    """
 
-    def __init__(self, directory: Path, meta: dict[str, Any]) -> None:
-        """What `open` does after it has looked whether all is there."""
-        self.directory, self.meta = directory, meta
-
-    @classmethod
-    def open(cls, directory: str | Path) -> TokenStore:
-        """Open what a `TokenWriter` finished. Raises a FileNotFoundError where none is or it is unfinished, and a
-        ValueError where it is damaged; see also `verify`.
-        """
-        directory = Path(directory)
-        meta = atomic.read_json(directory / META, FORMAT)
-        if meta is None:
-            if resume.is_unfinished(directory):
-                raise FileNotFoundError(f"the tokens in {directory} are unfinished: run the same command again")
-            raise FileNotFoundError(f"{directory} is no token store: it has no {META}")
-        store = cls(directory, meta)
-        store.tokens  # noqa: B018  raises for a wrong file
-        rows.check_form(directory, ROW_SCHEMA, len(store))
-        return store
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.directory, self.meta)  # other processes map the files themselves
-
-    def __len__(self) -> int:
-        return self.meta["count"]
+    FORMAT = "tokens of randfeat, version 1"
+    ROW_SCHEMA = pa.schema(
+        [("path", pa.string()), ("label", pa.int64()), ("width", pa.int32()), ("height", pa.int32())]
+    )
+    NAME, UNFINISHED = "token store", "the tokens in {} are"
 
     @property
     def tokenizer(self) -> str:
@@ -82,54 +61,41 @@ class TokenStore:
 
     @property
     def crops(self) -> int:
-        """How often each image was tokenised, the first time from the middle."""
+        """Crops of each image; the first is at its centre."""
         return self.meta["crops"]
 
     @property
     def classes(self) -> list[str] | None:
-        """The names of the labels, where they are known."""
         return self.meta["classes"]
-
-    @cached_property
-    def tokens(self) -> np.ndarray:
-        """uint16 or uint32 (n, crops, N), mapped from the disk and not to be written to."""
-        shape = len(self), self.crops, self.grid[0] * self.grid[1]
-        return arrays.read(self.directory / TOKENS, shape, dtype_of(self.vocab_size))
-
-    @cached_property
-    def table(self) -> pa.Table:
-        """The rows: `path`, `label` (or null), and `width` and `height` of the image in pixels (or null)."""
-        return rows.read(self.directory, ROW_SCHEMA, len(self))
-
-    @property
-    def paths(self) -> list[str]:
-        return self.table["path"].to_pylist()
 
     @property
     def labels(self) -> list[int | None] | None:
-        """One for each image, None for one without; None if no image has one."""
+        """Class index of each image, None for one without; None if no image has one."""
         column = self.table["label"]
         return None if column.null_count == len(self) else column.to_pylist()
 
-    @property
-    def skipped(self) -> list[tuple[str, str]]:
-        """Path and reason of each image that could not be read."""
-        return rows.read_skipped(self.directory)
+    @cached_property
+    def tokens(self) -> np.ndarray:
+        """uint16 or uint32 (n, crops, N), mapped from the disk and read-only."""
+        shape = len(self), self.crops, self.grid[0] * self.grid[1]
+        return arrays.read(self.directory / TOKENS, shape, dtype_of(self.vocab_size))
 
-    def verify(self) -> None:
-        """Read all of it; a ValueError names the first thing that is not as it was written, or cannot be."""
-        rows.check(self.directory, self.meta["files"].items(), self.paths)
+    def _check_arrays(self) -> None:
+        self.tokens  # noqa: B018  raises for a wrong file
+
+    def _verify_arrays(self) -> None:
         for block in arrays.blocks(self.tokens):
             if block.max() >= self.vocab_size:
                 raise ValueError(f"{self.directory / TOKENS} holds {block.max()} of a vocabulary of {self.vocab_size}")
 
 
 class TokenWriter:
-    """Fills a token store row by row, and goes on where it was stopped.
+    """Writer of a token store, row by row and in any order. It resumes a store that is unfinished.
 
     paths, labels: of all images, known from the start. Several processes may write at once if each has rows of its
-    own; one of them, after all are done, calls `finish`. The same arguments go on with what is there, `complete` if
-    that is all; a ValueError names the one that differs, and a FileExistsError refuses a directory of something else.
+    own; one of them calls `finish` when all are done. The same arguments resume what is there; `complete` says that
+    nothing is missing. Raises a ValueError that names the argument that differs, and a FileExistsError for a directory
+    of something else.
     """
 
     complete: bool
@@ -148,8 +114,10 @@ class TokenWriter:
         config: Mapping[str, Any] | None = None,
         more: Mapping[str, Any] | None = None,
     ) -> None:
-        """tokenizer: its fingerprint (`weights.fingerprint`); config: its keywords, where they are known. more: what
-        else decided the tokens, the crops for instance, as JSON.
+        """Begin a store or resume one.
+
+        tokenizer: its fingerprint (`weights.fingerprint`); config: its keywords, where they are known. more: all else
+        that decided the tokens, the crops for instance, as JSON.
         """
         self.directory, self.paths, self.labels = Path(directory), paths, labels
         self.shape, self.dtype = (len(paths), crops, grid[0] * grid[1]), dtype_of(vocab_size)
@@ -158,19 +126,22 @@ class TokenWriter:
         own_rows = hashlib.sha256(json.dumps([[*paths], labels and [*labels]]).encode()).hexdigest()
         own: dict[str, Any] = {"tokenizer_config": dict(config or {}), "tokenizer": tokenizer}
         own |= {"grid": list(grid), "vocab_size": vocab_size, "crops": crops, "classes": classes}
-        self._settings = json.loads(json.dumps({"format": FORMAT, **own, "rows": own_rows, "more": more or {}}))
+        self._settings = json.loads(
+            json.dumps({"format": TokenStore.FORMAT, **own, "rows": own_rows, "more": more or {}})
+        )
         self._work = self.directory / resume.FOLDER
         self._begin()
 
     def missing(self) -> np.ndarray:
-        """Return the rows that are not written, in order: int64 (m,)."""
+        """Return the numbers of the rows that are not written, in order: int64 (m,)."""
         if self.complete:
             return np.empty(0, dtype=np.int64)
         return np.flatnonzero(self._sizes()[:, 0] == 0)
 
     def write(self, start: int, tokens: np.ndarray, sizes: np.ndarray) -> None:
-        """Tokens (rows, crops, N) of the images from `start` on, and the sizes (rows, 2) of these, width and height, or
-        UNKNOWN."""
+        """Write the tokens (rows, crops, N) of the images from `start` on, and their sizes (rows, 2): width and height
+        in pixels, or UNKNOWN.
+        """
         tokens, sizes = np.asarray(tokens), np.asarray(sizes)
         if tokens.shape[1:] != self.shape[1:] or sizes.shape != (len(tokens), 2):
             raise ValueError(
@@ -187,8 +158,10 @@ class TokenWriter:
         _write_rows(self._work / SIZES, (self.shape[0], 2), start, sizes.astype(np.int32))
 
     def finish(self, skipped: Mapping[int, str] | None = None) -> TokenStore:
-        """Close the store and opens it. skipped: reason for each row that could not be read; it is left out of the
-        store. A ValueError says how many others are missing.
+        """Complete the store, and open it.
+
+        skipped: a reason for each row that could not be read; it is left out of the store. Raises a ValueError that
+        says how many others are missing.
         """
         skipped = dict(skipped or {})
         missing = set(self.missing().tolist())
@@ -208,18 +181,20 @@ class TokenWriter:
         labels = [None] * self.shape[0] if self.labels is None else self.labels
         columns = [[self.paths[row] for row in kept], [labels[row] for row in kept], width, height]
         reasons = [(self.paths[row], skipped[row]) for row in sorted(skipped)]
-        digests |= rows.write(self.directory, pa.table(columns, schema=ROW_SCHEMA), reasons)
+        digests |= write_rows(self.directory, pa.table(columns, schema=TokenStore.ROW_SCHEMA), reasons)
         meta = self._settings | {"count": len(kept), "skipped": len(skipped), "files": digests}
         atomic.write_json(self.directory / META, meta)
         shutil.rmtree(self._work)
         return TokenStore.open(self.directory)
 
     def _begin(self) -> None:
-        whole = atomic.read_json(self.directory / META, FORMAT)
-        self.complete = whole is not None
-        if whole is not None:
-            check_same_settings(self.directory, whole, self._settings, "tokens", (*FREE, "count", "skipped", "files"))
-            shutil.rmtree(self._work, ignore_errors=True)  # what a kill may have left
+        complete = atomic.read_json(self.directory / META, TokenStore.FORMAT)
+        self.complete = complete is not None
+        if complete is not None:
+            check_same_settings(
+                self.directory, complete, self._settings, "tokens", (*FREE, "count", "skipped", "files")
+            )
+            shutil.rmtree(self._work, ignore_errors=True)  # a kill may have left it
             return
         resume.begin(self.directory, self._settings, "tokens", FREE)
         for name, shape, dtype in ((TOKENS, self.shape, self.dtype), (SIZES, (self.shape[0], 2), np.dtype(np.int32))):
@@ -233,12 +208,12 @@ class TokenWriter:
 
 
 def dtype_of(vocab_size: int) -> np.dtype:
-    """Return the smallest of the two types that holds all tokens."""
+    """Return uint16 where it holds all tokens of a vocabulary, else uint32."""
     return np.dtype("<u2" if vocab_size <= 1 << 16 else "<u4")
 
 
 def _write_rows(path: Path, shape: tuple[int, ...], start: int, rows: np.ndarray) -> None:
-    """Put rows in their place in an array on disk, and waits until the disk has them."""
+    """Put rows in their place in an array on disk, and wait until the disk has them."""
     before = len(arrays.header(shape, rows.dtype)) + start * math.prod(shape[1:]) * rows.itemsize
     with path.open("r+b") as file:
         file.seek(before)

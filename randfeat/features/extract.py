@@ -27,6 +27,7 @@ from torch import Tensor
 from .. import weights
 from ..data import loader
 from ..data.sources import Source, TokenSource
+from ..data.store import META
 from ..utils import atomic, distributed, progress, resume
 from ..utils.checks import check_whole_number, finite_rows
 from ..utils.resume import check_same_settings
@@ -72,7 +73,7 @@ def extract(
         raise ValueError(f"the feature {twice[0]} is asked for twice: once is enough")
     reader, encode = reader_and_encode(encoder, source)
     record = {
-        "format": store.FORMAT,
+        "format": FeatureStore.FORMAT,
         "model": encoder.name,
         "specs": [*encoder.specs],
         "encoder": encoder.record(),
@@ -84,7 +85,7 @@ def extract(
         },
     }
     settings = json.loads(json.dumps(record))
-    if before := atomic.read_json(directory / store.META, store.FORMAT):
+    if before := atomic.read_json(directory / META, FeatureStore.FORMAT):
         check_same_settings(directory, before, settings, "features", (*FREE, *RESULTS))
     else:
         _make(directory, settings, reader, encode, batch_size, workers, shard_size)
@@ -184,7 +185,7 @@ def _make(
     begun = resume.begin(directory, wanted, "features", FREE)
     shards = Shards(directory / resume.FOLDER, len(reader.source), begun["shard_size"])
     with resume.lock_unfinished(directory) if first else nullcontext():
-        if first and (directory / store.META).exists():
+        if first and (directory / META).exists():
             raise RuntimeError(f"another process has just filled {directory}: run the same command again")
         distributed.barrier()  # until it is sure that nobody else is at it
         _fill(shards, reader, encode, shapes, batch_size, workers)
@@ -249,7 +250,7 @@ def _join(
         raise ValueError(f"none of the {len(source):,} images of {source.name} could be read: {reasons(unread)}")
     labels = None if source.labels is None else [source.labels[number] for number in numbers]
     columns = [[source.paths[number] for number in numbers], labels or [None] * len(numbers)]
-    table = pa.table(columns, schema=store.ROW_SCHEMA)
+    table = pa.table(columns, schema=FeatureStore.ROW_SCHEMA)
     record = {name: begun[name] for name in ("model", "specs", "encoder", "source")}
     features = [(array for array, _ in shards.read(str(spec)) if len(array)) for spec in range(len(shapes))]
     store.write(directory, record, table, shapes, features, unread)

@@ -1,4 +1,4 @@
-"""A feature store: a directory with the features of many images, and with all that decided them.
+"""Feature stores: directories with the features of many images, and with all that decided them.
 
     features.npy    float32 (n, F), or (n, D, h, w) for dense maps; with several specs features-0.npy, features-1.npy,
                     ... in their order
@@ -6,15 +6,13 @@
     skipped.csv     path and reason of each image that could not be read
     meta.json       model, encoder, specs, source, counts, and shape and SHA-256 of the files
 
-meta.json is written last: with it a store is whole. There are no dates in it, so the same images and settings make the
-same bytes.
+There are no dates in it, so the same images and settings make the same bytes.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import cached_property
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,9 +20,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from ..data import store as rows
-from ..utils import arrays as npy
-from ..utils import atomic, resume
+from ..data.store import META, ROWS, Store, first_twice, write_rows
+from ..utils import arrays, atomic
 from ..utils.checks import finite_rows
 from ..utils.resume import difference
 
@@ -34,88 +31,46 @@ if TYPE_CHECKING:
 
     from ..inference.readout import FeatureSpec
 
-META = "meta.json"
-FORMAT = "features of randfeat, version 1"
-ROW_SCHEMA = pa.schema([("path", pa.string()), ("label", pa.int64())])
-# what may differ between stores that are merged
+# may differ between stores that are merged
 OWN = ("model", "source.name", "source.images", "source.fingerprint", "count", "skipped", "files")
 
 
-class FeatureStore:
-    """Features on disk. Row i of every array belongs to row i of `table`. Nothing is read before it is used."""
+class FeatureStore(Store):
+    """Features on disk, as an extraction or `merge` wrote them. Row i of every array belongs to row i of `table`."""
 
-    def __init__(self, directory: Path, meta: dict[str, Any]) -> None:
-        """What `open` does after it has looked whether all is there."""
-        self.directory, self.meta = directory, meta
-
-    @classmethod
-    def open(cls, directory: str | Path) -> FeatureStore:
-        """Open what an extraction or `merge` wrote. Raises a FileNotFoundError where none is or it is unfinished, and
-        a ValueError where it is damaged; see also `verify`.
-        """
-        directory = Path(directory)
-        meta = atomic.read_json(directory / META, FORMAT)
-        if meta is None:
-            if resume.is_unfinished(directory):
-                raise FileNotFoundError(f"the extraction into {directory} is unfinished: run the same command again")
-            raise FileNotFoundError(f"{directory} is no feature store: it has no {META}")
-        store = cls(directory, meta)
-        for spec in store.specs:
-            store.as_numpy(spec)
-        store.table  # noqa: B018  raises for a wrong list of rows
-        return store
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.directory, self.meta)  # other processes map the files themselves
+    FORMAT = "features of randfeat, version 1"
+    ROW_SCHEMA = pa.schema([("path", pa.string()), ("label", pa.int64())])
+    NAME, UNFINISHED = "feature store", "the extraction into {} is"
 
     def __repr__(self) -> str:
         return f"FeatureStore({str(self.directory)!r}: {len(self)} images, {', '.join(self.specs)})"
 
-    def __len__(self) -> int:
-        return self.meta["count"]
-
     def __iter__(self) -> Iterator[tuple[str, int | None, np.ndarray]]:
-        """Path, label (None if there is none) and feature of each image, of a store with one spec."""
+        """Iterate over path, label (None if there is none) and feature of each image; for a store with one spec."""
         return zip(self.paths, self.table["label"].to_pylist(), self.as_numpy(), strict=True)
 
     @property
     def specs(self) -> list[str]:
-        """What was read of each image: one feature for each."""
+        """Feature specs, one for each array."""
         return self.meta["specs"]
 
     @property
     def classes(self) -> list[str] | None:
-        """The names of the labels, where they are known."""
         return self.meta["source"]["classes"]
-
-    @cached_property
-    def table(self) -> pa.Table:
-        """The rows: `path`, a string, and `label`, an int64 or null."""
-        return rows.read(self.directory, ROW_SCHEMA, len(self))
-
-    @property
-    def paths(self) -> list[str]:
-        """The name of each row in the source that was read."""
-        return self.table["path"].to_pylist()
 
     @property
     def labels(self) -> np.ndarray | None:
-        """Class indices, int64 (n,), -1 where there is none; None if no image has one."""
+        """Class indices, int64 (n,), -1 for an image without one; None if no image has one."""
         column = self.table["label"]
         return None if column.null_count == len(self) else column.fill_null(-1).to_numpy()
 
-    @property
-    def skipped(self) -> list[tuple[str, str]]:
-        """Path and reason of each image that could not be read."""
-        return rows.read_skipped(self.directory)
-
     def as_numpy(self, spec: str | FeatureSpec | None = None) -> np.ndarray:
-        """Features, float32 (n, F) or (n, D, h, w), mapped from the disk and not to be written to.
+        """Return features, float32 (n, F) or (n, D, h, w), mapped from the disk and read-only.
 
-        spec: which, where there are several, in any spelling that means the same.
+        spec: needed where there are several, in any spelling that means the same.
         """
         name = array_names(len(self.specs))[self.number(spec)]
-        return npy.read(self.directory / name, tuple(self.meta["files"][name]["shape"]), np.float32)
+        return arrays.read(self.directory / name, tuple(self.meta["files"][name]["shape"]), np.float32)
 
     def as_dataset(self, spec: str | FeatureSpec | None = None) -> datasets.Dataset:
         """Return a dataset of the `datasets` library: `path`, `label` (with the names of the classes) and `feature`,
@@ -133,7 +88,7 @@ class FeatureStore:
             kinds["label"] = datasets.ClassLabel(names=self.classes)
         table = table.cast(kinds.arrow_schema)
         info = datasets.DatasetInfo(features=kinds)
-        # of its own accord `datasets` would read all features for a fingerprint
+        # without a fingerprint `datasets` would read all features to make one
         return datasets.Dataset(table, info, fingerprint=self.fingerprint(spec)[:16])
 
     def as_dataframe(self, spec: str | FeatureSpec | None = None) -> pd.DataFrame:
@@ -146,23 +101,19 @@ class FeatureStore:
         return frame
 
     def fingerprint(self, spec: str | FeatureSpec | None = None) -> str:
-        """SHA-256, in hexadecimal digits, of what one feature of all images is: its values and their rows."""
+        """Return the SHA-256 of one feature of all images, its values and their rows, in hexadecimal digits."""
         own = self.meta["files"]
-        parts = own[array_names(len(self.specs))[self.number(spec)]]["sha256"], own[rows.ROWS]["sha256"]
+        parts = own[array_names(len(self.specs))[self.number(spec)]]["sha256"], own[ROWS]["sha256"]
         return hashlib.sha256("".join(parts).encode()).hexdigest()
 
-    def verify(self) -> None:
-        """Read all of it; a ValueError names the first thing that is not as it was written, or cannot be."""
-        written = ((name, file["sha256"]) for name, file in self.meta["files"].items())
-        rows.check(self.directory, written, self.paths)
-        labels = self.labels
-        if labels is not None and self.classes is not None and labels.max() >= len(self.classes):
-            raise ValueError(f"{self.directory} has label {labels.max()}, and {len(self.classes)} classes")
-        if len(self.skipped) != self.meta["skipped"]:
-            raise ValueError(f"{self.directory / rows.SKIPPED} does not list {self.meta['skipped']} images")
+    def _check_arrays(self) -> None:
+        for spec in self.specs:
+            self.as_numpy(spec)
+
+    def _verify_arrays(self) -> None:
         for spec in self.specs:
             row = 0
-            for block in npy.blocks(self.as_numpy(spec)):
+            for block in arrays.blocks(self.as_numpy(spec)):
                 finite = finite_rows(block)
                 if not finite.all():
                     path = self.table["path"][row + int(finite.argmin())]
@@ -171,9 +122,10 @@ class FeatureStore:
 
     @classmethod
     def merge(cls, stores: Sequence[FeatureStore | str | Path], directory: str | Path) -> FeatureStore:
-        """Write the rows of several stores, one after the other, into a new one, and opens it.
+        """Write the rows of several stores, one after the other, into a new one, and open it.
 
-        A ValueError names what is not the same in all of them (encoder, specs, classes), or an image that is in two.
+        Raises a ValueError that names the setting that differs between them (encoder, specs, classes), or an image that
+        is in two.
         """
         opened = [store if isinstance(store, FeatureStore) else cls.open(store) for store in stores]
         if not opened:
@@ -183,7 +135,7 @@ class FeatureStore:
             if other := difference(first.meta, store.meta, OWN):
                 raise ValueError(f"{first.directory} holds features with {other}, as {store.directory} does")
         table = pa.concat_tables(store.table for store in opened).combine_chunks()
-        if (twice := rows.first_twice(table["path"].to_pylist())) is not None:
+        if (twice := first_twice(table["path"].to_pylist())) is not None:
             raise ValueError(f"the image {twice} is in two of the stores: leave one of them out")
         record = {name: first.meta[name] for name in ("model", "encoder", "specs")}
         sources = [store.meta["source"] for store in opened]
@@ -199,7 +151,7 @@ class FeatureStore:
         return cls.open(directory)
 
     def number(self, spec: str | FeatureSpec | None) -> int:
-        """Of a spec in `specs`; a ValueError where it is none, or not said."""
+        """Return the place of a spec in `specs`. Raises a ValueError where it is not there, or not given."""
         if spec is None and len(self.specs) == 1:
             return 0
         if spec is None:
@@ -210,9 +162,8 @@ class FeatureStore:
         raise ValueError(f"{self.directory} holds no feature {spec}: there is {', '.join(self.specs)}")
 
     def _resolved(self, spec: str | FeatureSpec) -> str | None:
-        """Return the spec as our own models are said to be read, with layers as numbers; None if it is of another
-        kind."""
-        from ..inference.readout import FeatureSpec  # which imports torch
+        """Return a spec of randfeat's own models with layers as numbers; None for those of others."""
+        from ..inference.readout import FeatureSpec  # imports torch, which a store does without
 
         try:
             return str(FeatureSpec.parse(spec).resolved(self.meta["encoder"]["generator"]["depth"]))
@@ -230,34 +181,35 @@ def write(
 ) -> None:
     """Write a store into a directory that exists, meta.json last.
 
-    record: model, encoder, specs and source. table: of ROW_SCHEMA. For each spec, shapes: of one feature; features:
-    blocks of rows, of which one is in memory at a time. The same again after a kill makes the same.
+    record: model, encoder, specs and source. table: of `FeatureStore.ROW_SCHEMA`. For each spec, shapes: of the feature
+    of one image; features: blocks of rows, of which one is in memory at a time. The same call after a kill makes the
+    same store.
     """
     written: dict[str, dict[str, Any]] = {}
     for name, one, blocks in zip(array_names(len(shapes)), shapes, features, strict=True):
         shape = (table.num_rows, *one)
-        digest = npy.write(directory / name, shape, "<f4", blocks)
+        digest = arrays.write(directory / name, shape, "<f4", blocks)
         written[name] = {"sha256": digest, "shape": list(shape)}
-    for name, digest in rows.write(directory, table, skipped).items():
+    for name, digest in write_rows(directory, table, skipped).items():
         written[name] = {"sha256": digest}
     counts = {"count": table.num_rows, "skipped": len(skipped)}
-    meta = {"format": FORMAT, **record, **counts, "files": written}
+    meta = {"format": FeatureStore.FORMAT, **record, **counts, "files": written}
     atomic.write_json(directory / META, meta)
 
 
 def is_store(directory: str | Path) -> bool:
-    """Return whether a directory holds features, as opposed to images or anything else."""
+    """Return whether a directory is a feature store, and not one of images or anything else."""
     try:
-        return atomic.read_json(Path(directory) / META, FORMAT) is not None
+        return atomic.read_json(Path(directory) / META, FeatureStore.FORMAT) is not None
     except (ValueError, OSError):
         return False
 
 
 def array_names(specs: int) -> list[str]:
-    """Return the file of each spec."""
+    """Return the file names of so many specs."""
     return ["features.npy"] if specs == 1 else [f"features-{number}.npy" for number in range(specs)]
 
 
-def _joined(arrays: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
-    """Return the rows of all of them in pieces."""
-    return chain.from_iterable(map(npy.blocks, arrays))
+def _joined(parts: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
+    """Yield the rows of several arrays in blocks."""
+    return chain.from_iterable(map(arrays.blocks, parts))

@@ -29,6 +29,7 @@ from zipfile import BadZipFile
 import numpy as np
 import pyarrow as pa
 
+from ..data.store import as_csv
 from ..utils import atomic, resume
 from ..utils.faiss import faiss
 from . import rows
@@ -117,8 +118,7 @@ class Directory:
     def write_skipped(self, skipped: Sequence[Skipped]) -> dict[str, Any]:
         """Write the list of images that could not be read; returns what the manifest says of it."""
         name = f"{self._next()}.csv"
-        with (self.path / name).open("w", encoding="utf-8", newline="") as file:
-            csv.writer(file, lineterminator="\n").writerows([SKIPPED, *skipped])
+        (self.path / name).write_bytes(as_csv([SKIPPED, *skipped]))
         return {"name": name, "images": len(skipped), "sha256": self._settle(name)}
 
     def _read_skipped(self, meta: dict[str, Any]) -> list[Skipped]:

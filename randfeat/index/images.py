@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from ..data.sources import Source, TokenSource
+from ..data.store import META
 from ..features import extract
-from ..features.store import META
 from .directory import Skipped
 from .index import Index
 from .plans import Plan, label_of, listed, plan, state_of, table_of
