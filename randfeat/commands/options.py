@@ -1,0 +1,225 @@
+"""Flags that several commands share, each declared once; what they stand for; and what several commands report.
+
+`add_X` declares a flag on a parser or a group; the functions below turn parsed arguments into a device, a model or a
+source of images. Importing this module imports no heavy library, so that help is instant.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+    from ..data.sources import Source, TokenSource
+    from ..pipeline.pipeline import Pipeline
+
+Flags = argparse._ActionsContainer  # a parser, or a group of one
+
+SOME_SKIPPED = 3  # exit code of a command that read all images but some, which it lists
+DTYPES = ("float32", "bfloat16")
+DEBUG_HELP = "show the traceback of an error"
+MODEL_HELP = "directory of a model, short name such as arpg-l, official file of weights, or owner/name on the hub"
+
+
+# the parser of one action of a command -------------------------------------------------------------------------------
+
+
+def add_action(
+    actions: argparse._SubParsersAction, name: str, summary: str, description: str
+) -> argparse.ArgumentParser:
+    """Return the new parser of one action, such as `knn` of `randfeat probe`, with --debug."""
+    formatter = argparse.RawDescriptionHelpFormatter
+    parser: argparse.ArgumentParser = actions.add_parser(
+        name, help=summary, description=description, formatter_class=formatter
+    )
+    parser.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=DEBUG_HELP)
+    parser.set_defaults(parser=parser)  # whose usage `main` shows with an unknown flag
+    return parser
+
+
+# what is read and written --------------------------------------------------------------------------------------------
+
+
+def add_model(parser: Flags, summary: str = MODEL_HELP) -> None:
+    """Add MODEL."""
+    parser.add_argument("model", metavar="MODEL", help=summary)
+
+
+def add_images(parser: Flags, name: str = "images") -> None:
+    """Add IMAGE ... (or QUERY ..., as `name` says), of which `find_images` makes a list of files."""
+    metavar = {"images": "IMAGE", "queries": "QUERY"}[name]
+    parser.add_argument(name, nargs="+", type=Path, metavar=metavar, help="image files, and folders of them")
+
+
+def add_data(parser: Flags, summary: str = "the images: a folder, a list, archives or a dataset") -> None:
+    """Add DATA, which `open_data` opens."""
+    parser.add_argument("data", metavar="DATA", help=summary)
+
+
+def add_split(parser: Flags, data: str = "DATA") -> None:
+    """Add --split."""
+    parser.add_argument("--split", metavar="NAME", help=f"part of {data} to read, where it has splits: train, val, ...")
+
+
+def add_labels(parser: Flags, column: bool = True) -> None:
+    """Add --labels and, with `column`, --label-column."""
+    parser.add_argument("--labels", type=Path, metavar="FILE", help="labels of the images, where they lie elsewhere")
+    if column:
+        parser.add_argument("--label-column", metavar="NAME", help="column of the labels in a table (label)")
+
+
+def add_spec(parser: Flags, summary: str) -> None:
+    """Add --spec of any number of feature specs: a list, empty by default."""
+    parser.add_argument("--spec", nargs="+", action="extend", default=[], metavar="S", help=summary)
+
+
+def add_out(parser: Flags, default: str | None = None, metavar: str = "DIR", required: bool | None = None) -> None:
+    """Add -o/--out. required: by default where there is no default."""
+    parser.add_argument(
+        "-o",
+        "--out",
+        type=Path,
+        default=None if default is None else Path(default),
+        required=default is None if required is None else required,
+        metavar=metavar,
+        help="where to write" + ("" if default is None else f" ({default})"),
+    )
+
+
+def add_format(parser: Flags, choices: Sequence[str] = ("table", "json")) -> None:
+    """Add --format; the first choice is the default."""
+    parser.add_argument("--format", choices=choices, default=choices[0], help=f"form of the output ({choices[0]})")
+
+
+# what is computed ----------------------------------------------------------------------------------------------------
+
+
+def add_seed(parser: Flags, of: str) -> None:
+    """Add --seed. of: what it decides."""
+    parser.add_argument("--seed", type=int, default=0, metavar="S", help=f"seed of {of} (0)")
+
+
+def add_class(parser: Flags, required: bool = False) -> None:
+    """Add --class, stored as `cls`."""
+    parser.add_argument(
+        "--class",
+        dest="cls",
+        required=required,
+        metavar="CLASS",
+        help="class of the result, an index or a name" + ("" if required else " (none)"),
+    )
+
+
+def add_orders(parser: Flags, default: int, of: str) -> None:
+    """Add --orders. of: what is averaged over the random orders."""
+    parser.add_argument(
+        "--orders", type=int, default=default, metavar="K", help=f"random orders that {of} is averaged over ({default})"
+    )
+
+
+def add_tokenizer(parser: Flags, fitted: str, patch: int, vocab: int, more: str = "") -> None:
+    """Add --tokenizer, and --patch and --vocab of one that is fitted here. more: another use of --vocab."""
+    parser.add_argument(
+        "--tokenizer",
+        metavar="T",
+        help=f"short name, official file or directory of a model; or {fitted}, k-means over patches of these images",
+    )
+    parser.add_argument("--patch", type=int, metavar="P", help=f"side of a fitted patch, in pixels ({patch})")
+    parser.add_argument("--vocab", type=int, metavar="V", help=f"codes of a fitted tokenizer{more} ({vocab})")
+
+
+def add_crops(parser: Flags) -> None:
+    """Add --crops."""
+    crops = ("centre", "flip", "ten", "random")
+    parser.add_argument("--crops", choices=crops, default="flip", help="see `randfeat tokenize --help` (flip)")
+
+
+# on which machine ----------------------------------------------------------------------------------------------------
+
+
+def machine(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
+    """Return the group of flags of the machine."""
+    return parser.add_argument_group("machine")
+
+
+def add_device(parser: Flags) -> None:
+    """Add --device, which `pick_device` picks."""
+    parser.add_argument("--device", default="auto", help="cuda, mps or cpu (auto: the first of them that is there)")
+
+
+def add_dtype(parser: Flags, of: str = "the network", note: str = "faster on a GPU") -> None:
+    """Add --dtype, which `dtype_of` reads. note: what bfloat16 does."""
+    parser.add_argument("--dtype", choices=DTYPES, default=DTYPES[0], help=f"of {of} (float32); bfloat16 is {note}")
+
+
+def add_batch_size(parser: Flags, of: str = "images") -> None:
+    """Add --batch-size."""
+    parser.add_argument("--batch-size", type=int, default=64, metavar="B", help=f"{of} computed at a time (64)")
+
+
+def add_workers(parser: Flags) -> None:
+    """Add --workers."""
+    parser.add_argument("--workers", type=int, metavar="N", help="processes that decode images (as many as processors)")
+
+
+# what the arguments stand for ----------------------------------------------------------------------------------------
+
+
+def pick_device(args: argparse.Namespace, doing: str | None = None) -> torch.device:
+    """Return the device of --device. doing: tell on standard error which one `auto` chose, as "DOING on cuda"."""
+    import sys
+
+    from ..utils import devices, distributed
+
+    device = devices.pick(args.device)
+    if doing is not None and args.device == "auto" and distributed.rank() == 0:
+        print(f"{doing} on {device}", file=sys.stderr)
+    return device
+
+
+def dtype_of(args: argparse.Namespace) -> torch.dtype:
+    """Return the dtype of --dtype."""
+    import torch
+
+    return getattr(torch, args.dtype)
+
+
+def load_model(args: argparse.Namespace) -> Pipeline:
+    """Return MODEL on --device, its generator in --dtype."""
+    from ..pipeline.pipeline import load
+
+    return load(args.model, device=pick_device(args), dtype=dtype_of(args))
+
+
+def open_data(args: argparse.Namespace) -> Source | TokenSource:
+    """Return DATA with --split, --labels and --label-column."""
+    from ..data.sources import open_source
+
+    return open_source(args.data, args.split, args.labels, getattr(args, "label_column", None))
+
+
+# what is reported ----------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def too_large_a_batch(args: argparse.Namespace, device: torch.device) -> Iterator[None]:
+    """Raise a RuntimeError that names --batch-size where the block runs out of the device's memory."""
+    import torch
+
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        reason = f"no room for {args.batch_size} images at a time on {device}: choose a smaller --batch-size"
+        raise RuntimeError(reason) from None
+
+
+def exit_code(skipped: Sequence[object]) -> int:
+    """Return SOME_SKIPPED where images were skipped, else 0; 0 under torchrun, which takes any other for a crash."""
+    from ..utils import distributed
+
+    return SOME_SKIPPED if skipped and distributed.world() == 1 else 0
