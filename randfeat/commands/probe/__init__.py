@@ -20,6 +20,7 @@ examples:
   randfeat probe all demo/models/randar_free demo/digits --group writer --baselines -o measured
   randfeat probe compare arpg-l timm:vit_base_patch16_224.mae random:arpg-l --data photos -o compared
   randfeat probe likelihood demo/models/randar demo/digits --group writer --orders 1 4 16 -o likelihood
+  randfeat probe retrieval arpg-l CUB_200_2011 --protocol cub -o birds
   randfeat probe correspondence arpg-l SPair-71k -o matched
   randfeat probe segmentation arpg-l VOC2012 --spec raster/full/query/L-1/none/mean/shifts2 --baselines -o segmented
 
@@ -71,9 +72,9 @@ PROBES = {
         "classify", options.add_classify, "logistic regression on a few images of each class, drawn many times"
     ),
     "retrieval": Probe(
-        "classify",
-        options.add_classify,
-        "each test image among the others: MAP@R, P@1, Recall@k, R-precision, mAP",
+        "retrieval",
+        options.add_retrieval,
+        "each test image among the others: MAP@R, P@1, Recall@k; or as CUB, Cars, SOP, revisited Oxford and Paris do",
     ),
     "cluster": Probe("classify", options.add_classify, "spherical k-means: accuracy, NMI, adjusted Rand index"),
     "correspondence": Probe(

@@ -33,7 +33,7 @@ from randfeat.probes import (
     token_counts,
 )
 
-from .inputs import RANDOM, Part, ProbedModel, Sources, open_probed, random_name
+from .inputs import RANDOM, Part, ProbedModel, Sources, check_complete, open_probed, random_name
 from .pictures import PictureReader, Place, codebook, covering, pipelines, placement, readers_of
 
 SIDE = 32  # pixels of the pictures that baselines on vectors see, at most
@@ -146,9 +146,7 @@ class DenseFeatures:
 def dense_features(model: ProbedModel, name: str) -> DenseFeatures:
     """Return the maps of a model, a part for each of its stores; a ValueError where an image or a map is missing."""
     place = _place(model)
-    for store in model.stores:
-        if unread := store.skipped:
-            raise ValueError(f"{unread[0][0]} cannot be read ({unread[0][1]}): get it again")
+    check_complete(model)
     for spec in model.specs:
         _grid(model, spec)
     parts = [{spec: store.as_numpy(spec) for spec in model.specs} for store in model.stores]

@@ -209,7 +209,7 @@ def open_model(
 
     specs: those of the other kind of model (of timm, or of randfeat) are ignored. seed: of random weights.
     """
-    own = [spec for spec in specs if _is_of_timm(spec) == text.removeprefix(RANDOM).startswith(TIMM)]
+    own = [spec for spec in specs if is_of_timm(spec) == text.removeprefix(RANDOM).startswith(TIMM)]
     encoder = _open(text, own, device, dtype, seed)
     return encoder.dense() if dense and not own else encoder
 
@@ -232,7 +232,8 @@ def _open(text: str, own: Sequence[str], device: torch.device, dtype: torch.dtyp
         return GeneratorEncoder(Pipeline(trained.tokenizer, fresh), own, text)
 
 
-def _is_of_timm(spec: str) -> bool:
+def is_of_timm(spec: str) -> bool:
+    """Return whether a feature spec is for models of timm."""
     return spec == "pooled" or re.match(r"L[-\d]", spec) is not None
 
 
@@ -268,6 +269,13 @@ def features_of(store: FeatureStore, specs: Sequence[str], part: Part) -> dict[s
     rows = np.array([row_of[path] for path in part.paths.tolist()], dtype=np.intp)
     complete = len(rows) == len(store) and bool((rows == np.arange(len(rows))).all())
     return {spec: store.as_numpy(spec) if complete else store.as_numpy(spec)[rows] for spec in specs}
+
+
+def check_complete(model: ProbedModel) -> None:
+    """Raise a ValueError where images of a model's stores could not be read."""
+    for store in model.stores:
+        if unread := store.skipped:
+            raise ValueError(f"{unread[0][0]} cannot be read ({unread[0][1]}): get it again")
 
 
 def display_names(probed: Sequence[ProbedModel]) -> list[str]:

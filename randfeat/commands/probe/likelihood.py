@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> None:
     ends = [Labelled({}, part.labels, part.paths, part.groups) for part in (train, test)]
     prints = {"data": " ".join(one.fingerprint() for one in sources), "weights": weights.fingerprint(model.generator)}
     one = FeatureSet(ProbedModel(args.model, (), ()).short_name, *ends, fingerprints=prints)
-    settings = {"orders": max(args.orders), "race": args.race, "classes of the model": model.generator.num_classes}
+    settings = {"orders": max(args.orders), "race": args.halving, "classes of the model": model.generator.num_classes}
     record: Record = evaluate_likelihood(one, predicted, protocol(args), settings, time.perf_counter() - start)
     record.save(args.out)
     if args.tasks:
@@ -83,9 +83,11 @@ def _columns(
     model: Pipeline, tokens: torch.Tensor, counts: list[int], args: argparse.Namespace
 ) -> dict[int, np.ndarray]:
     """Return by number of orders the index of the best class of each image: (runs, n)."""
-    if args.race:
+    if args.halving:
         won = {
-            k: successive_halving.race(model.packed(), tokens, None, k, SuccessiveHalving(), seed=args.seed)[1][:, 0]
+            k: successive_halving.rank_classes(model.packed(), tokens, None, k, SuccessiveHalving(), seed=args.seed)[1][
+                :, 0
+            ]
             for k in counts
         }
         return {count: columns.numpy()[None] for count, columns in won.items()}

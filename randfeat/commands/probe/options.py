@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
 RECIPES = ("mae", "dinov2", "capi")
 VECTOR_TASKS = ("knn", "linear", "fewshot", "retrieval", "cluster")
+PROTOCOLS = ("cub", "cars", "sop", "roxford", "rparis")  # of retrieval
 SWEEP_TASKS = ("knn", "linear")
 AXES = {  # of a sweep: option -> default, help; a model is read in every combination that it supports
     "orders": (("raster", "raster+reversed", "random*4"), "orders of the passes"),
@@ -79,7 +80,7 @@ def add_images(parser: argparse.ArgumentParser) -> None:
 
 def add_protocol(parser: argparse.ArgumentParser) -> None:
     """Add how features are scored."""
-    how = parser.add_argument_group("protocol")
+    how = parser.add_argument_group("measurement")
     how.add_argument(
         "--baselines",
         action="store_true",
@@ -131,6 +132,30 @@ def add_classify(parser: argparse.ArgumentParser, name: str) -> None:
     add_images(parser)
     add_protocol(parser)
     add_machine(parser)
+
+
+def add_retrieval(parser: argparse.ArgumentParser, name: str) -> None:
+    """Add the arguments of retrieval: those of `add_classify`, and the published protocols."""
+    add_classify(parser, name)
+    parser.usage = (
+        f"randfeat probe {name} (STORE | MODEL DATA | --train STORE --test STORE) -o DIR [options]\n"
+        f"       randfeat probe {name} MODEL [MODEL ...] DATA --protocol NAME -o DIR [options]"
+    )
+    published = parser.add_argument_group(
+        "published protocols",
+        "DATA is the data set's folder as published. --spec, --baselines, --no-search, --seed and --resamples apply.\n"
+        "  cub, cars, sop    each image of the test classes (of cub and cars the second half) is searched among\n"
+        "                    all others of these: Recall@1, 2, 4, 8, of sop @1, 10, 100, 1000; of several specs the\n"
+        "                    best on the train classes is chosen. Folders: CUB_200_2011, the one with cars_annos.mat\n"
+        "                    and car_ims, Stanford_Online_Products\n"
+        "  roxford, rparis   queries, cropped to their boxes, are searched in the gallery: mAP and mP@1, 5, 10 in\n"
+        "                    the setups Easy, Medium and Hard. Folders: the one with gnd_roxford5k.pkl or\n"
+        "                    gnd_rparis6k.pkl, and jpg",
+    )
+    published.add_argument("--protocol", choices=PROTOCOLS, help=f"of {', '.join(PROTOCOLS)}")
+    published.add_argument(
+        "--distractors", type=Path, metavar="DIR", help="further images in the gallery of roxford or rparis"
+    )
 
 
 def add_compare(parser: argparse.ArgumentParser, name: str) -> None:
@@ -209,7 +234,7 @@ def add_segmentation(parser: argparse.ArgumentParser, name: str) -> None:
 
 def add_likelihood(parser: argparse.ArgumentParser, name: str) -> None:
     """Add the arguments of likelihood."""
-    parser.usage = f"randfeat probe {name} MODEL DATA [--orders K ...] [--race] -o DIR [options]"
+    parser.usage = f"randfeat probe {name} MODEL DATA [--orders K ...] [--halving] -o DIR [options]"
     parser.add_argument("model", metavar="MODEL", help="a model that was trained with labels")
     parser.add_argument("data", metavar="DATA", help="images whose classes have the names of the model's")
     parser.add_argument(
@@ -222,7 +247,7 @@ def add_likelihood(parser: argparse.ArgumentParser, name: str) -> None:
         "smaller one, whose score is their mean",
     )
     parser.add_argument(
-        "--race", action="store_true", help="read only the leading classes to the end (successive halving)"
+        "--halving", action="store_true", help="read only the leading classes to the end (successive halving)"
     )
     parser.add_argument(
         "--tasks",

@@ -79,7 +79,10 @@ def test_features_are_read_as_colours(visit, site, place):
     assert (shown() == expected("random*4/full/token/L0.5/none/mean")).all()
     for wrong, says in (
         ("raster/causal/token/L9/none/mean", "layers are numbered 1 to 2"),
-        ("raster/causal/token/L1/mean/mean", "gives one vector for the whole picture: write none where it pools"),
+        (
+            "raster/causal/token/L1/mean/mean",
+            "gives one vector for the whole picture, not a map: write none as its pool",
+        ),
     ):
         reading.fill(wrong)
         reading.press("Enter")

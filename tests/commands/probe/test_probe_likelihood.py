@@ -37,7 +37,7 @@ def test_likelihood_stands_beside_probes_of_the_same_images(named, table, tmp_pa
     text = (tmp_path / "table.md").read_text()
     assert "| likelihood | K=4 | K=1 |" in text
     assert "| knn |" in text
-    assert cli.main([*command, "--orders", "4", "--race", "--tasks", *FAST]) == 0
+    assert cli.main([*command, "--orders", "4", "--halving", "--tasks", *FAST]) == 0
     assert "| likelihood | K=4 |" in (tmp_path / "table.md").read_text()
 
 

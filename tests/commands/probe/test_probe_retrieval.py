@@ -150,7 +150,7 @@ def test_queries_of_oxford_are_cropped(model, oxford, tmp_path, capsys):
         (["{cub}", "--protocol", "cub"], "--protocol cub needs a MODEL, or several, and DATA"),
         (
             ["{model}", "{cub}", "--protocol", "cub", "--group", "parent"],
-            "decides what is scored and how: leave --group",
+            "decides what is scored: leave --group",
         ),
         (["{model}", "{cub}", "--protocol", "cub", "--test-share", "0.5"], "leave --test-share out"),
         (["{model}", "{cub}", "--protocol", "cub", "--distractors", "x"], "are for --protocol roxford and rparis"),
