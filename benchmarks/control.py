@@ -25,14 +25,23 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 from PIL import Image
-from randfeat.pretrain import CentreCrops, ControlConfig, Recipe, Size, Training, fit_patches, run, tokenize
+from randfeat.pretrain import (
+    CentreCrops,
+    ControlConfig,
+    ModelConfig,
+    PretrainConfig,
+    TrainingConfig,
+    fit_patches,
+    run_pretraining,
+    tokenize_images,
+)
 from randfeat.probes import Interval, bootstrap, paired
 from randfeat.probes.report.style import COLOURS, SOFT, axes, png, titled
 from torch import Tensor, nn
 
 from randfeat import Guidance, Pipeline, Sampling, load
 from randfeat.data import conditions
-from randfeat.data.builtin import BUILDERS, Made, write_folder
+from randfeat.data.builtin import DATASETS, BuiltinDataset, write_folder
 from randfeat.data.builtin.digits import with_shifts
 from randfeat.data.images import to_pil
 from randfeat.data.sources import Source, open_source
@@ -68,12 +77,12 @@ SETTINGS = {"digits": Setting(2, 128, True, 4, 3000, 1000, 16), "letters": Setti
 SWEEPS = {"arpg": 1, "randar": 0}  # ARPG begins badly on a small grid and mends it, see `Sampling`
 
 
-def recipe_of(model: str, setting: Setting) -> Recipe:
-    training = Training(setting.steps, 64, learning_rate=2e-3, warmup=100, other_crops=0.8, eval_every=250)
-    return Recipe(model, True, Size(64, setting.depth, 4, ffn_dim=160, dropout=0.1), training)
+def recipe_of(model: str, setting: Setting) -> PretrainConfig:
+    training = TrainingConfig(setting.steps, 64, learning_rate=2e-3, warmup=100, other_crops=0.8, eval_every=250)
+    return PretrainConfig(model, True, ModelConfig(64, setting.depth, 4, ffn_dim=160, dropout=0.1), training)
 
 
-def steered(recipe: Recipe, setting: Setting, alone: bool = False) -> Recipe:
+def steered(recipe: PretrainConfig, setting: Setting, alone: bool = False) -> PretrainConfig:
     training = replace(recipe.training, steps=setting.steering, learning_rate=1e-3, eval_every=200)
     return replace(recipe, training=training, control=ControlConfig("edges", 64, 2, 0.1, alone))
 
@@ -104,7 +113,7 @@ class Held:
     another: np.ndarray
 
 
-def hold_out(made: Made, count: int) -> Held:
+def hold_out(made: BuiltinDataset, count: int) -> Held:
     """`count` test images of a set, drawn at random."""
     rng = np.random.default_rng(0)
     rows = np.sort(rng.permutation(np.flatnonzero(made.test))[:count])
@@ -138,20 +147,20 @@ class Judge:
                 *(nn.Flatten(), nn.Dropout(0.3), nn.LazyLinear(classes)),
             )
             self.network(images[:2])
-            optimiser = torch.optim.AdamW(self.network.parameters(), 3e-3, weight_decay=0.05)
-            schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 3e-3, steps)
+            optimizer = torch.optim.AdamW(self.network.parameters(), 3e-3, weight_decay=0.05)
+            schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, steps)
             for _ in range(steps):
                 rows = torch.randint(len(images), (128,))
                 across, down = torch.randint(-1, 2, (2,)).tolist()
                 moved = images[rows].roll((down, across), (2, 3))
                 nn.functional.cross_entropy(self.network(moved), labels[rows], label_smoothing=0.1).backward()
-                optimiser.step()
-                optimiser.zero_grad()
+                optimizer.step()
+                optimizer.zero_grad()
                 schedule.step()
         self.network.eval()
 
     @classmethod
-    def of(cls, made: Made, model: Pipeline) -> Judge:
+    def of(cls, made: BuiltinDataset, model: Pipeline) -> Judge:
         images = torch.from_numpy(made.images[~made.test])[:, None] / 255
         labels = torch.from_numpy(made.labels[~made.test])
         decoded = torch.cat([model.decode(model.encode(part)) for part in images.split(AT_ONCE)])
@@ -194,16 +203,16 @@ def way(scale: float | None, guidance: float) -> str:
     return f"{'no control' if scale is None else f'control {scale:g}'}, class {guidance:g}"
 
 
-def prepared(name: str, work: Path) -> tuple[Made, TokenStore, Tokenizer]:
+def prepared(name: str, work: Path) -> tuple[BuiltinDataset, TokenStore, Tokenizer]:
     """Return a set, its training tokens and their tokenizer."""
-    made, setting = BUILDERS[name](), SETTINGS[name]
+    made, setting = DATASETS[name](), SETTINGS[name]
     write_folder(made, work / name, {"set": name})
     source = open_source(work / name, "train")
     assert isinstance(source, Source)
     size = made.images.shape[1], made.images.shape[2]
     tokenizer = fit_patches(source, size, setting.patch, setting.codes)
     crops = (Shifts if setting.shifts else CentreCrops)(size, 1, flip=False)
-    return made, tokenize(tokenizer, source, work / f"{name}-tokens", crops, workers=0), tokenizer
+    return made, tokenize_images(tokenizer, source, work / f"{name}-tokens", crops, workers=0), tokenizer
 
 
 def measure(name: str, model: str, work: Path, images: int, alone: bool) -> tuple[dict[str, Any], Image.Image]:
@@ -212,9 +221,11 @@ def measure(name: str, model: str, work: Path, images: int, alone: bool) -> tupl
     setting, held = SETTINGS[name], hold_out(made, images)
     recipe, place = recipe_of(model, setting), work / f"{name}-{model}"
     on = {"held_out": 0.1, "device": "cpu"}
-    plain = load(run(recipe, store, tokenizer, place, **on))
+    plain = load(run_pretraining(recipe, store, tokenizer, place, **on))
     place = work / f"{name}-{model}-{'alone' if alone else 'control'}"
-    follows = load(run(steered(recipe, setting, alone), store, tokenizer, place, init=plain.generator, **on))
+    follows = load(
+        run_pretraining(steered(recipe, setting, alone), store, tokenizer, place, init=plain.generator, **on)
+    )
     judge, scores, shown = Judge.of(made, plain), {}, {}
     for called, made_of in samples(plain, follows, held, Sampling(setting.decoding, sweeps=SWEEPS[model])):
         scores[called], shown[called] = score(made_of, held, judge), made_of[:SHOWN]

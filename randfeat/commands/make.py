@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> None:
         return
     from ..data import builtin
 
-    made = builtin.BUILDERS[args.set](seed=args.seed, split_seed=args.split_seed)
+    made = builtin.DATASETS[args.set](seed=args.seed, split_seed=args.split_seed)
     builtin.write_folder(made, args.out, settings)
     kinds = f"{len(made.classes)} classes, {len(made.group_names)} groups ({made.group_kind})"
     print(f"{args.out}: {len(made)} images, {int(made.test.sum())} of them for test, {kinds}")

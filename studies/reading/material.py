@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from randfeat.commands.probe.pictures import codebook
-from randfeat.data.builtin import BUILDERS
+from randfeat.data.builtin import DATASETS
 from randfeat.data.token_store import TokenStore
-from randfeat.inference.shifts import shifted
+from randfeat.inference.readout import sub_patch_shifts
 from randfeat.tokenizers import PatchTokenizer
 from randfeat.weights.loading import load_tokenizer
 
@@ -100,7 +100,7 @@ class Material:
 
     def places(self, images: np.ndarray) -> list[np.ndarray]:
         """Images of the set's size at 2 x 2 places, as `shifts2` in a reading has them."""
-        moved = (shifted(as_pixels(images) * 255, self.patch, 2) + 0.5).to(torch.uint8)
+        moved = (sub_patch_shifts(as_pixels(images) * 255, self.patch, 2) + 0.5).to(torch.uint8)
         return [one.reshape(images.shape) for one in moved.permute(1, 0, 3, 4, 2).numpy()]
 
     def encoded(self, images: np.ndarray) -> Tensor:
@@ -134,7 +134,7 @@ def make(
     path = folder / "material.npz"
     if path.exists():
         return path
-    setting, made = SETTINGS[name], BUILDERS[name](seed=data_seed, split_seed=split_seed)
+    setting, made = SETTINGS[name], DATASETS[name](seed=data_seed, split_seed=split_seed)
     rng = np.random.default_rng([data_seed, split_seed or 0])
     train, test = np.flatnonzero(~made.test), np.flatnonzero(made.test)
     groups = rng.permutation(np.unique(made.groups[train]))

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from randfeat import cli
-from randfeat.data.builtin import BUILDERS, letters, make_letters, make_photographs, photographs, write_folder
+from randfeat.data.builtin import DATASETS, letters, make_letters, make_photographs, photographs, write_folder
 from randfeat.data.sources import open_source
 
 FONTS = sorted((Path(matplotlib.get_data_path()) / "fonts" / "ttf").glob("*.ttf"))
@@ -16,10 +16,10 @@ FONTS = sorted((Path(matplotlib.get_data_path()) / "fonts" / "ttf").glob("*.ttf"
 def made_here(name, **how):
     """A set of what every machine has: the fonts and pictures that matplotlib and scikit-learn bring along."""
     material = {"letters": {"fonts": FONTS}, "photographs": {"folders": ()}}.get(name, {})
-    return BUILDERS[name](**material, **how)
+    return DATASETS[name](**material, **how)
 
 
-@pytest.fixture(scope="module", params=BUILDERS)
+@pytest.fixture(scope="module", params=DATASETS)
 def made(request):
     return request.param, made_here(request.param)
 

@@ -1,17 +1,17 @@
-"""Data sets made on the spot from what a machine has, for trials without a download: digits, digits in clutter, letters
-of the typefaces installed and crops of the photographs that packages bring along.
+"""Built-in data sets, made without a download: digits, digits in clutter, letters of the installed typefaces, and crops
+of photographs that packages contain.
 
-Every one is real material, is a pure function of its seeds and of what is installed, and is split by group: what one
-writer wrote, one family of typefaces or one half of a photograph lies on one side.
+Each is a pure function of its seeds and of what is installed, and is split by group: all digits of one writer, all
+letters of one typeface design, and one half of a photograph lie on the same side.
 """
 
-from .base import Made, is_made, write_folder
+from .base import BuiltinDataset, is_made, write_folder
 from .cluttered import make_cluttered
 from .digits import make_digits
 from .letters import make_letters
 from .photographs import make_photographs
 
-BUILDERS = {
+DATASETS = {
     "digits": make_digits,
     "cluttered": make_cluttered,
     "letters": make_letters,
@@ -19,8 +19,8 @@ BUILDERS = {
 }
 
 __all__ = [
-    "BUILDERS",
-    "Made",
+    "DATASETS",
+    "BuiltinDataset",
     "is_made",
     "make_cluttered",
     "make_digits",

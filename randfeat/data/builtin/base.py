@@ -1,4 +1,4 @@
-"""What a builder makes, and how it becomes a folder that every command reads."""
+"""A built-in data set in memory, and as a folder that every command reads."""
 
 from __future__ import annotations
 
@@ -19,11 +19,12 @@ FORMAT = "randfeat set 1"
 
 
 @dataclass(frozen=True)
-class Made:
-    """images: uint8 (n, H, W), or (n, H, W, 3) in colour. labels: int64 (n,), indices of `classes`.
+class BuiltinDataset:
+    """A built-in data set.
 
-    groups: int64 (n,), indices of `group_names`: images that depend on each other; `group_kind` says what a group is.
-    test: bool (n,), the images that nothing may be chosen on.
+    images: uint8 (n, H, W), or (n, H, W, 3) in colour. labels: int64 (n,), indices of `classes`.
+    groups: int64 (n,), indices of `group_names`; images of one group depend on each other. group_kind: what a group is,
+    "writer" for instance. test: bool (n,), the test images, on which nothing may be chosen.
     """
 
     images: np.ndarray
@@ -42,7 +43,7 @@ class Made:
 
 
 def is_made(folder: str | Path, settings: Mapping[str, Any]) -> bool:
-    """Return whether a folder holds the set of these settings, JSON that names it.
+    """Return whether a folder holds the data set that was made with these settings, JSON that names it.
 
     Raises a ValueError for another set, and a FileExistsError for a folder of something else.
     """
@@ -58,10 +59,11 @@ def is_made(folder: str | Path, settings: Mapping[str, Any]) -> bool:
     return False
 
 
-def write_folder(made: Made, folder: str | Path, settings: Mapping[str, Any]) -> None:
-    """PNG files; a table metadata.csv of path, label, split (train or test) and a group, under the name of its kind;
-    and made.json with the settings. The folder is there when it is whole. One of the same settings is left as it is;
-    raises as `is_made`.
+def write_folder(made: BuiltinDataset, folder: str | Path, settings: Mapping[str, Any]) -> None:
+    """Write PNG files, a table metadata.csv, and made.json with the settings.
+
+    The columns of the table are path, label, split (train or test), and the group, under the name of its kind. The
+    folder appears when it is complete. One of the same settings is left as it is; raises as `is_made`.
     """
     if is_made(folder, settings):
         return
@@ -81,12 +83,12 @@ def write_folder(made: Made, folder: str | Path, settings: Mapping[str, Any]) ->
 
 
 def held_out(groups: int, share: float, split_seed: int) -> np.ndarray:
-    """Which of the groups are for test: bool (groups,), `share` of them, at least one, drawn by the seed."""
+    """Return the groups for test: bool (groups,), `share` of them, at least one, drawn by the seed."""
     drawn = np.random.default_rng(split_seed).permutation(groups)
     return np.isin(np.arange(groups), drawn[: max(1, round(share * groups))])
 
 
 def numbered(names: Sequence[str]) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Return the place of each name among the sorted different ones: int64 (n,), and those."""
+    """Return the index of each name among the sorted unique names: int64 (n,), and those names."""
     kinds, places = np.unique(np.asarray(names), return_inverse=True)
     return places.astype(np.int64), tuple(str(kind) for kind in kinds)

@@ -5,19 +5,20 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
-from .base import Made
+from .base import BuiltinDataset
 from .digits import make_digits
 
 SIDE, COPIES = 16, 6
 SCALES, ANGLE = (1.0, 1.4), 30.0
-PIECES, PIECE = 4, 4  # how many, and pixels of their side
+PIECES, PIECE = 4, 4  # number of pieces, and pixels of their side
 
 
-def make_cluttered(seed: int = 0, split_seed: int | None = None) -> Made:
-    """Return each digit six times on 16 x 16 pixels: 8 to 11 pixels large, turned by up to 30 degrees, where it fits;
-    and four pieces of 4 x 4 pixels with ink in them, cut from digits of other writers on the same side of the split
-    and put where they cover little of the digit. The brighter wins.
+def make_cluttered(seed: int = 0, split_seed: int | None = None) -> BuiltinDataset:
+    """Return each digit six times on 16 x 16 pixels, with clutter.
 
+    The digit is 8 to 11 pixels large, turned by up to 30 degrees, anywhere it fits. Clutter is four pieces of 4 x 4
+    pixels with ink in them, cut from digits of other writers on the same side of the split, at places where they cover
+    little of the digit; the brighter pixel wins.
     A group is a writer. split_seed: see `make_digits`. seed: of places, sizes, angles and pieces.
     """
     digits = make_digits(split_seed=split_seed)
@@ -35,7 +36,7 @@ def make_cluttered(seed: int = 0, split_seed: int | None = None) -> Made:
             np.maximum(part, piece, out=part)
         images.append(canvas)
     each = np.arange(len(digits)).repeat(COPIES)
-    return Made(
+    return BuiltinDataset(
         np.stack(images),
         digits.labels[each],
         digits.groups[each],
@@ -47,7 +48,7 @@ def make_cluttered(seed: int = 0, split_seed: int | None = None) -> Made:
 
 
 def placed(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Return a square image, scaled and turned about its middle, where it fits into SIDE x SIDE pixels of black."""
+    """Return a square image, scaled and turned about its centre, at a random place on SIDE x SIDE pixels of black."""
     half, scale, angle = len(image) / 2, rng.uniform(*SCALES), np.deg2rad(rng.uniform(-ANGLE, ANGLE))
     reach = half * scale
     y, x = rng.uniform(reach, SIDE - reach, 2)

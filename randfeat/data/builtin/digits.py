@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .base import Made, held_out
+from .base import BuiltinDataset, held_out
 
 BORDERS = (0, 130, 256, 386, 516, 646, 776, 915, 1029, 1157, 1287, 1415, 1545, 1667, 1797)
 FIT, VALIDATION, TEST = range(7), range(7, 9), range(9, 14)
@@ -21,7 +21,7 @@ FIT, VALIDATION, TEST = range(7), range(7, 9), range(9, 14)
 
 @dataclass(frozen=True)
 class Digits:
-    """images: (n, 1, 8, 8) in [0, 1]; labels, writers: int64 (n,), writers counted from 0."""
+    """Digits of some writers. images: (n, 1, 8, 8) in [0, 1]; labels, writers: int64 (n,), both counted from 0."""
 
     images: Tensor
     labels: Tensor
@@ -37,7 +37,7 @@ class Digits:
 
     @property
     def pixels(self) -> np.ndarray:
-        """float32 (n, 64) in [0, 1]."""
+        """Pixels as rows, float32 (n, 64) in [0, 1]."""
         return self.images.flatten(1).numpy()
 
 
@@ -50,7 +50,7 @@ def with_shifts(images: Tensor) -> Tensor:
 
 
 def load_digits() -> Digits:
-    """Return all fourteen writers."""
+    """Return the digits of all fourteen writers."""
     from sklearn.datasets import load_digits as sklearn_digits
 
     bunch = sklearn_digits()
@@ -59,7 +59,7 @@ def load_digits() -> Digits:
     return Digits(images, torch.from_numpy(bunch.target).long(), writers)
 
 
-def make_digits(seed: int = 0, split_seed: int | None = None) -> Made:
+def make_digits(seed: int = 0, split_seed: int | None = None) -> BuiltinDataset:
     """Return the digits as they are, in 8 x 8 pixels; a group is a writer.
 
     split_seed: None takes the last five writers for test, a number draws five. seed: has no effect, nothing is drawn.
@@ -67,7 +67,7 @@ def make_digits(seed: int = 0, split_seed: int | None = None) -> Made:
     digits = load_digits()
     writers = len(BORDERS) - 1
     tests = np.isin(np.arange(writers), TEST) if split_seed is None else held_out(writers, 5 / writers, split_seed)
-    return Made(
+    return BuiltinDataset(
         (digits.images[:, 0] * 255).round().byte().numpy(),
         digits.labels.numpy(),
         digits.writers.numpy(),

@@ -14,32 +14,34 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from ...utils import progress
-from .base import Made, held_out
+from .base import BuiltinDataset, held_out
 
 ALPHABET = string.ascii_lowercase
 SIDE, SIZES, ANGLE = 24, (13.0, 19.0), 12.0  # pixels, of the letter's longer side, and degrees
 DRAWN = 96  # pixels of a letter's longer side before it is scaled down
 FACES = 2  # of a family, at most
-LIKENESS, COMPARED = 0.94, 12  # the correlation from which two faces count as one design; pixels they are compared in
+LIKENESS, COMPARED = 0.94, 12  # correlation from which two faces are one design, computed on so many pixels a side
 TEST_SHARE = 0.3
 
 
 @dataclass(frozen=True)
 class Face:
-    """A typeface file. family: as it names itself. glyphs: uint8 (26, DRAWN, DRAWN), each letter in the middle."""
+    """A typeface file. family: the name in the file. glyphs: uint8 (26, DRAWN, DRAWN), each letter centred."""
 
     path: Path
     family: str
     glyphs: np.ndarray
 
 
-def make_letters(seed: int = 0, split_seed: int | None = None, fonts: Sequence[str | Path] | None = None) -> Made:
-    """a to z, once from each of up to two faces of every family with a Latin alphabet, white on black in 24 x 24
-    pixels: the longer side of the letter takes 13 to 19 pixels, it is turned by up to 12 degrees and lies anywhere.
+def make_letters(
+    seed: int = 0, split_seed: int | None = None, fonts: Sequence[str | Path] | None = None
+) -> BuiltinDataset:
+    """Return the letters a to z, white on black in 24 x 24 pixels, from up to two faces of every Latin typeface family.
 
-    A group is a family together with all others that hold a near copy of one of its faces (many names stand for one
-    design). fonts: files; by default all that are installed, so the set depends on the machine: install Debian's font
-    packages for hundreds of families (docs/reading.md). split_seed: draws the groups for test, 0 by default. seed: of
+    The longer side of a letter has 13 to 19 pixels; it is turned by up to 12 degrees and lies anywhere.
+    A group is a family together with all others that hold a near copy of one of its faces, since many names stand for
+    one design. fonts: files; by default all that are installed, so the set depends on the machine: Debian's font
+    packages have hundreds of families (docs/reading.md). split_seed: draws the groups for test, 0 by default. seed: of
     places, sizes and angles.
     """
     faces = read_faces(fonts)
@@ -54,7 +56,7 @@ def make_letters(seed: int = 0, split_seed: int | None = None, fonts: Sequence[s
     each = designs.repeat(len(ALPHABET))
     first = {int(design): faces[number].family for number, design in reversed([*enumerate(designs)])}
     names = tuple(f"{design:03} {first[design]}" for design in range(len(first)))
-    return Made(
+    return BuiltinDataset(
         np.stack(images),
         np.tile(np.arange(len(ALPHABET)), len(faces)),
         each,
@@ -66,13 +68,15 @@ def make_letters(seed: int = 0, split_seed: int | None = None, fonts: Sequence[s
 
 
 def read_faces(fonts: Sequence[str | Path] | None = None) -> list[Face]:
-    """Return the usable faces, each family's first ones by name: with all 26 letters, upright to the eye and no two
-    alike."""
+    """Return the usable faces, the first `FACES` of each family by name: those with all 26 letters, no two alike.
+
+    Raises a ValueError where fewer than two of the files are usable.
+    """
     if fonts is None:
         from matplotlib.font_manager import findSystemFonts
 
         fonts = findSystemFonts()
-    logging.getLogger("fontTools").setLevel(logging.ERROR)  # it speaks of every small fault of a file
+    logging.getLogger("fontTools").setLevel(logging.ERROR)  # it logs every small fault of a file
     chosen: dict[str, dict[str, Face]] = {}
     paths = sorted({Path(font) for font in fonts}, key=lambda path: (path.name, str(path)))
     with progress.bar(len(paths), "reading typefaces", "file") as bar:
@@ -88,7 +92,7 @@ def read_faces(fonts: Sequence[str | Path] | None = None) -> list[Face]:
 
 
 def read_face(path: Path) -> Face | None:
-    """Return a face with its letters drawn, or None if it lacks some, draws several alike or cannot be read."""
+    """Return a face with its letters drawn; None if letters are missing or alike, or the file cannot be read."""
     from fontTools.ttLib import TTFont, TTLibError
 
     try:
@@ -100,15 +104,17 @@ def read_face(path: Path) -> Face | None:
             warnings.simplefilter("error")
             glyphs = np.stack([drawn(letter, font) for letter in ALPHABET])
     except (OSError, TTLibError, ValueError, AssertionError, KeyError, Warning):
-        return None  # damaged, a format that one of the two does not know, or empty letters
+        return None  # damaged, a format that one of the two libraries does not know, or empty letters
     if len({glyph.tobytes() for glyph in glyphs}) < len(ALPHABET):
-        return None  # symbols and placeholders: one box for every letter
+        return None  # symbols or placeholders, with one box for every letter
     return Face(path, str(font.getname()[0]), glyphs)
 
 
 def drawn(letter: str, font: ImageFont.FreeTypeFont) -> np.ndarray:
-    """Return a letter cut to its ink, its longer side DRAWN pixels, in the middle of a black square; ValueError if
-    empty."""
+    """Return a letter cropped to its ink, its longer side DRAWN pixels, in the middle of a black square.
+
+    Raises a ValueError for a letter without ink.
+    """
     left, top, right, bottom = font.getbbox(letter)
     image = Image.new("L", (int(right - left) + 4, int(bottom - top) + 4))
     ImageDraw.Draw(image).text((2 - left, 2 - top), letter, fill=255, font=font)
@@ -124,8 +130,10 @@ def drawn(letter: str, font: ImageFont.FreeTypeFont) -> np.ndarray:
 
 
 def same_design(faces: Sequence[Face]) -> np.ndarray:
-    """Return the number of each face's design, int64 (n,): faces of one family, and faces whose alphabets correlate by
-    LIKENESS or more, share one, and so do those that share one with a third.
+    """Return the number of each face's design, int64 (n,).
+
+    Faces of one family, and faces whose alphabets correlate by LIKENESS or more, are linked; a design is a connected
+    component of these links.
     """
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
@@ -141,7 +149,7 @@ def same_design(faces: Sequence[Face]) -> np.ndarray:
 
 
 def placed(glyph: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Return a letter of random size and angle where it fits into SIDE x SIDE pixels of black."""
+    """Return a letter of random size and angle at a random place on SIDE x SIDE pixels of black."""
     size, angle = rng.uniform(*SIZES), rng.uniform(-ANGLE, ANGLE)
     turned = Image.fromarray(glyph).rotate(angle, Image.Resampling.BICUBIC, expand=True)
     turned = turned.crop(turned.getbbox())

@@ -1,4 +1,4 @@
-"""Crops of the photographs that packages bring along: which picture does a crop come from?"""
+"""Crops of photographs that packages contain; the class of a crop is the photograph that it comes from."""
 
 from __future__ import annotations
 
@@ -9,25 +9,26 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from ...utils import progress
-from .base import Made
+from .base import BuiltinDataset
 
 FOLDERS = ("/usr/share/backgrounds", "/usr/share/wallpapers")
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp")
-SIDE, SHORTER = 32, 256  # pixels of a crop, and of the shorter side of the pictures that are cut
+SIDE, SHORTER = 32, 256  # pixels of a crop's side, and of the shorter side of the pictures
 TRAIN, TEST = 100, 40  # crops of a picture
-STRIPS = 4  # a training half is one group for each of so many strips, so that it can be held out in part
-SMALL, LIKENESS = 16, 0.95  # pixels in which pictures are compared, and the correlation from which two are one
-DETAIL = 0.02  # deviation of neighbouring pixels, in 0..1, below which a picture is a gradient and no photograph
+STRIPS = 4  # groups in a training half, side by side, so that parts of it can be held out
+SMALL, LIKENESS = 16, 0.95  # correlation from which two pictures are one, computed on so many pixels a side
+DETAIL = 0.02  # mean difference of neighbouring pixels, in 0..1, below which a picture is a mere gradient
 
 
-def make_photographs(seed: int = 0, split_seed: int | None = None, folders: Iterable[str | Path] | None = None) -> Made:
-    """Crops of 32 x 32 pixels, in colour, of pictures whose shorter side has 256: 100 of one half of each picture for
-    training, 40 of the other half for test. The class is the picture.
+def make_photographs(
+    seed: int = 0, split_seed: int | None = None, folders: Iterable[str | Path] | None = None
+) -> BuiltinDataset:
+    """Return crops of 32 x 32 pixels, in colour, of pictures whose shorter side has 256 pixels.
 
-    In test a group is a picture, in train a strip of one. folders: searched through, by default those where desktops
-    keep their backgrounds; scikit-learn's two photographs and matplotlib's are always among them. A picture that is
-    there twice counts once; flat ones do not count. split_seed: whether the left or the right half, or the upper or
-    the lower one, is for test. seed: of the places.
+    100 crops of one half of each picture are for training, 40 of the other half for test. The class is the picture.
+    In test a group is a picture, in train a strip of one. folders: searched for pictures, by default those of desktop
+    backgrounds; scikit-learn's two photographs and matplotlib's are always added. Copies of a picture count once, flat
+    pictures are left out. split_seed: draws the half for test: left, right, upper or lower. seed: of the places.
     """
     found = read_pictures(FOLDERS if folders is None else folders)
     images: list[np.ndarray] = []
@@ -45,7 +46,7 @@ def make_photographs(seed: int = 0, split_seed: int | None = None, folders: Iter
             for y, x in zip(rows, columns, strict=True):
                 crop = half[y : y + SIDE, x : x + SIDE]
                 images.append(crop.swapaxes(0, 1) if across else crop)
-            if count == TRAIN:  # strips side by side: a crop belongs to that where its middle lies
+            if count == TRAIN:  # a crop belongs to the strip that holds its centre
                 strips = (columns + SIDE // 2) * STRIPS // half.shape[1]
                 groups += [len(names) + int(strip) for strip in strips]
                 names += [f"{label:03} train {strip}" for strip in range(STRIPS)]
@@ -55,11 +56,13 @@ def make_photographs(seed: int = 0, split_seed: int | None = None, folders: Iter
             labels += [label] * count
             test += [count == TEST] * count
     classes = tuple(f"{label:03} {name}" for label, (name, _) in enumerate(found))
-    return Made(np.stack(images), np.array(labels), np.array(groups), np.array(test), classes, "part", tuple(names))
+    return BuiltinDataset(
+        np.stack(images), np.array(labels), np.array(groups), np.array(test), classes, "part", tuple(names)
+    )
 
 
 def read_pictures(folders: Iterable[str | Path]) -> list[tuple[str, np.ndarray]]:
-    """Names and different pictures, uint8 (H, W, 3), the shorter side SHORTER pixels; sorted by name."""
+    """Return names and pictures without copies, uint8 (H, W, 3), the shorter side SHORTER pixels; sorted by name."""
     paths = sorted(
         {path for folder in [*map(Path, folders), *_brought_along()] for path in _pictures_in(folder)},
         key=lambda path: (path.name, str(path)),
@@ -82,7 +85,7 @@ def read_pictures(folders: Iterable[str | Path]) -> list[tuple[str, np.ndarray]]
 
 
 def _brought_along() -> list[Path]:
-    """Where scikit-learn and matplotlib keep theirs."""
+    """Return the folders of pictures in scikit-learn and matplotlib."""
     import matplotlib
     import sklearn
 
@@ -97,6 +100,7 @@ def _pictures_in(folder: Path) -> list[Path]:
 
 
 def _read(path: Path) -> np.ndarray | None:
+    """Return a picture scaled to the shorter side, None where it is too small or cannot be read."""
     try:
         with Image.open(path) as image:
             if min(image.size) < SHORTER:
@@ -110,11 +114,13 @@ def _read(path: Path) -> np.ndarray | None:
 
 
 def _detail(picture: np.ndarray) -> float:
+    """Return the mean absolute difference of neighbouring pixels, in 0..1."""
     grey = picture.mean(2) / 255
     return float((np.abs(np.diff(grey, axis=0)).mean() + np.abs(np.diff(grey, axis=1)).mean()) / 2)
 
 
 def _thumb(picture: np.ndarray) -> np.ndarray:
+    """Return SMALL x SMALL grey pixels with mean 0 and norm 1, so that products of two are correlations."""
     small = np.array(Image.fromarray(picture).convert("L").resize((SMALL, SMALL), Image.Resampling.BOX), np.float32)
     small = small.ravel() - small.mean()
     return small / max(float(np.linalg.norm(small)), 1e-6)
