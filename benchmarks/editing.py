@@ -31,7 +31,7 @@ from torch import Tensor
 from randfeat import Guidance, Pipeline, Sampling, load
 from randfeat.data.builtin.digits import FIT, TEST, VALIDATION, Digits, load_digits, with_shifts
 from randfeat.data.images import to_pil
-from randfeat.inference.editing import guess
+from randfeat.inference.likelihood import guess_class
 from randfeat.pipeline import edit_folder
 from randfeat.utils import drawing
 
@@ -82,7 +82,7 @@ def ways(model: Pipeline, test: Digits, mask: Tensor) -> dict[str, tuple[list | 
     how = model.sampling
     if not model.generator.num_classes:
         return {"no label": (None, how)}
-    guessed = guess(model.packed(), model.encode(test.images), known_of(mask), ORDERS).tolist()
+    guessed = guess_class(model.packed(), model.encode(test.images), known_of(mask), ORDERS).tolist()
     return {
         "null class": (None, how),
         "class guessed": (guessed, how),

@@ -1,8 +1,8 @@
-"""Classification by likelihood, races and surprise, on writers that no model and no choice has seen.
+"""Classification by likelihood, successive halving and surprisal, on writers that no model and no choice has seen.
 
     python benchmarks/likelihood_models.py demo/models/randar --out likelihood/models
     python benchmarks/likelihood.py orders demo/models likelihood     accuracy against K, and the raster control
-    python benchmarks/likelihood.py race demo/models likelihood       accuracy against what a race costs
+    python benchmarks/likelihood.py halving demo/models likelihood    accuracy against the cost of successive halving
     python benchmarks/likelihood.py surprise demo/models likelihood   AUC of pasted patches
     python benchmarks/likelihood.py sharing demo/models likelihood    classes in one batch, and what they could share
 
@@ -29,7 +29,7 @@ from torch import Tensor
 from randfeat import Pipeline, load
 from randfeat.data.builtin.digits import TEST, VALIDATION, Digits, load_digits
 from randfeat.inference import likelihood, successive_halving
-from randfeat.inference.successive_halving import SuccessiveHalving, race_cost
+from randfeat.inference.successive_halving import SuccessiveHalving
 from randfeat.models import RandAR, orders
 from randfeat.models.layers import attend, rope_at, rotate
 from randfeat.utils import rng
@@ -115,20 +115,20 @@ def draw_orders(scores: dict[str, dict[int, np.ndarray]], file: Path) -> None:
     figure.savefig(file, dpi=120)
 
 
-# races --------------------------------------------------------------------------------------------------------------
+# successive halving -------------------------------------------------------------------------------------------------
 
 
-def run_race(
+def run_halving(
     model: Pipeline, images: Digits, found: Tensor, how: SuccessiveHalving, count: int = ORDERS
 ) -> tuple[np.ndarray, float]:
     """Return whether the winner is right, (n,), and the mean cost in passes."""
     tokens = model.encode(images.images)
     with looked_up(model, found):
-        _, ranking, cost = successive_halving.race(model.generator, tokens, None, count, how)
+        _, ranking, cost = successive_halving.rank_classes(model.generator, tokens, None, count, how)
     return (ranking[:, 0] == images.labels).numpy().astype(float), float(cost.mean())
 
 
-def report_race(models: Path, out: Path) -> None:
+def report_halving(models: Path, out: Path) -> None:
     tests = test_sets(models, out)
     numbers_model = tests["RandAR, numbers"][0]
     held_out = numbers(load_digits(), VALIDATION, 2, seed=1)
@@ -137,44 +137,42 @@ def report_race(models: Path, out: Path) -> None:
     print(f"held-out writers, 100 numbers, in full: {percent(full)} % for {100 * ORDERS} passes")
     for margin in MARGINS:
         how = SuccessiveHalving(margin=margin)
-        won, cost = run_race(numbers_model, held_out, table_of, how)
+        won, cost = run_halving(numbers_model, held_out, table_of, how)
         print(f"    margin {margin:g}: {percent(won.mean())} % for {cost:.1f} passes")
-    print(
-        f"most that a race costs: C = 1,000: {race_cost(1000, 256):.1f} passes, C = 100: {race_cost(100, 32):.1f}, "
-        f"C = 10: {race_cost(10, 16):.1f}"
-    )
+    most = {classes: SuccessiveHalving().most_passes(classes, n) for classes, n in ((1000, 256), (100, 32), (10, 16))}
+    print("at most", ", ".join(f"{passes:.1f} passes for {classes} classes" for classes, passes in most.items()))
     curves: dict[str, tuple[list, list]] = {}
     for name, (model, images, found) in tests.items():
         if len(found) == 1:
             continue
         writers, classes = images.writers.numpy(), found.shape[2]
         reference = right(found, images.labels, ORDERS)[0]
-        won, cost = run_race(model, images, found, SuccessiveHalving())
+        won, cost = run_halving(model, images, found, SuccessiveHalving())
         loss = paired(reference, won, writers, 4000)
         print(
             f"| {name} | {classes} | {with_ends(bootstrap(reference, writers))} | {classes * ORDERS} | "
             f"{with_ends(bootstrap(won, writers))} | {cost:.1f} | {percent(cost / classes / ORDERS)} % | "
             f"{with_ends(loss)} |"
         )
-        races = [(SuccessiveHalving(margin=m), k) for k in COUNTS for m in (SuccessiveHalving().margin,)]
-        points = [run_race(model, images, found, how, k) for how, k in races]
+        settings = [(SuccessiveHalving(margin=m), k) for k in COUNTS for m in (SuccessiveHalving().margin,)]
+        points = [run_halving(model, images, found, how, k) for how, k in settings]
         curves[name] = (
             [(classes * k, 100 * right(found, images.labels, k)[0].mean()) for k in COUNTS],
             [(cost, 100 * won.mean()) for won, cost in points],
         )
-    draw_race(curves, out / "likelihood_race.png")
+    draw_halving(curves, out / "likelihood_halving.png")
 
 
-def draw_race(curves: dict[str, tuple[list, list]], file: Path) -> None:
+def draw_halving(curves: dict[str, tuple[list, list]], file: Path) -> None:
     import matplotlib
 
     matplotlib.use("agg")
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(1, len(curves), figsize=(3.4 * len(curves), 3.2), layout="constrained")
-    for ax, (name, (whole, races)) in zip(axes, curves.items(), strict=True):
+    for ax, (name, (whole, halved)) in zip(axes, curves.items(), strict=True):
         ax.plot(*zip(*whole, strict=True), marker="o", label="all classes, K orders")
-        ax.plot(*zip(*races, strict=True), marker="s", label="race, K orders")
+        ax.plot(*zip(*halved, strict=True), marker="s", label="successive halving, K orders")
         ax.set_xscale("log")
         ax.set(title=name, xlabel="passes an image", ylabel="accuracy, %")
     axes[0].legend(frameon=False)
@@ -214,14 +212,14 @@ def report_surprise(models: Path, out: Path) -> None:
         for side in (1, 2):
             pasted, mask = paste(images, side, model.tokenizer.stride)
             tokens, generator = model.encode(pasted), model.packed()
-            maps = {f"K = {k}": likelihood.surprise(generator, tokens, None, k) for k in (1, 4, 16)}
+            maps = {f"K = {k}": likelihood.surprisal(generator, tokens, None, k) for k in (1, 4, 16)}
             maps["K = 16, smoothed"] = smoothed(maps["K = 16"], model.generator.grid)
-            maps["exact, K = 1"] = likelihood.surprise(generator, tokens, None, 1, exact=True)
-            maps["exact, K = 4"] = likelihood.surprise(generator, tokens, None, 4, exact=True)
+            maps["exact, K = 1"] = likelihood.surprisal(generator, tokens, None, 1, exact=True)
+            maps["exact, K = 4"] = likelihood.surprisal(generator, tokens, None, 4, exact=True)
             if generator.num_classes:
-                maps["K = 16, label"] = likelihood.surprise(generator, tokens, labels, 16)
+                maps["K = 16, label"] = likelihood.surprisal(generator, tokens, labels, 16)
                 guessed = likelihood.class_log_prob(generator, tokens, None, 16).mean(2).argmax(1)
-                maps["K = 16, label by classify"] = likelihood.surprise(generator, tokens, guessed, 16)
+                maps["K = 16, label by classify"] = likelihood.surprisal(generator, tokens, guessed, 16)
                 maps["K = 16, label, smoothed"] = smoothed(maps["K = 16, label"], model.generator.grid)
             for how, values in maps.items():
                 score = roc_auc_score(mask.flatten().numpy(), values.flatten().numpy())
@@ -305,7 +303,7 @@ def report_sharing(models: Path, out: Path, rounds: int = 15) -> None:
                 print(f"| {images} | {way} | {1000 * sorted(seconds[way])[rounds // 2]:.1f} ms | {difference:.0e} |")
 
 
-REPORTS = {"orders": report_orders, "race": report_race, "surprise": report_surprise, "sharing": report_sharing}
+REPORTS = {"orders": report_orders, "halving": report_halving, "surprise": report_surprise, "sharing": report_sharing}
 
 
 def main() -> None:

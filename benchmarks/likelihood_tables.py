@@ -1,7 +1,7 @@
 """log p of every token of test images under every class in 20 orders, kept in a file.
 
-Tables and curves are made of it. Races are run on such a table by the library's own code, which asks for numbers that
-are looked up here.
+Tables and curves are made of it. The library's own code of successive halving runs on such a table: the numbers that it
+asks for are looked up here.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def table(model: Pipeline, images: Tensor, file: Path) -> Tensor:
 
 @contextmanager
 def looked_up(model: Pipeline, found: Tensor) -> Iterator[None]:
-    """Inside, races of all images of a table read from it."""
+    """Let successive halving of all images of a table read from it."""
     orders = likelihood.orders_of(model.generator, ORDERS)
 
     def token_log_prob(

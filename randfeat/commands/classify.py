@@ -5,12 +5,12 @@ take longer. All classes are read in the same orders. What is printed as probabi
 likely beforehand, and tends to be too sure. An image is read as `randfeat extract` reads it.
 
 Every class in K orders is what an exact answer takes, C * K passes of the network for an image. For hundreds of classes
---race reads all of them on the first tokens of one order, and only those in front to the end.
+--halving reads all of them on the first tokens of one order, and only those in front to the end.
 
 examples:
   randfeat classify demo/models/randar demo/digits/images/0000.png demo/digits/images/0001.png
   randfeat classify MODEL photos --classes "golden retriever" otter n02128385 --orders 20
-  randfeat classify MODEL photos --race --format json > answers.json
+  randfeat classify MODEL photos --halving --format json > answers.json
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ..inference.classification import Classification
+    from ..inference.likelihood import Classification
 
 HOW_TO_RESUME = "Nothing was changed."
 
@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="files, and folders of them")
     parser.add_argument("--classes", nargs="+", metavar="CLASS", help="choose among these: indices or names (all)")
     parser.add_argument("--orders", type=int, default=16, metavar="K", help="that log p is averaged over (16)")
-    parser.add_argument("--race", action="store_true", help="read only the classes in front to the end")
+    parser.add_argument("--halving", action="store_true", help="read only the classes in front to the end")
     parser.add_argument("--top", type=int, default=3, metavar="N", help="classes to name for each image (3)")
     parser.add_argument("--format", choices=("table", "json"), default="table", help="of what is printed (table)")
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="of the orders (0)")
@@ -54,8 +54,8 @@ def run(args: argparse.Namespace) -> None:
 
     paths = find_images(args.images)
     model = load(args.model, device=devices.pick(args.device), dtype=getattr(torch, args.dtype))
-    race = SuccessiveHalving() if args.race else None
-    found = model.classify(paths, args.classes, args.orders, args.seed, race, args.batch_size, progress=True)
+    halving = SuccessiveHalving() if args.halving else None
+    found = model.classify(paths, args.classes, args.orders, args.seed, halving, args.batch_size, progress=True)
     print(as_json(paths, found, args.top) if args.format == "json" else table(paths, found, args.top))
 
 
@@ -69,7 +69,7 @@ def table(paths: Sequence[Path], found: Classification, top: int) -> str:
 
 
 def as_json(paths: Sequence[Path], found: Classification, top: int) -> str:
-    """Return a list with an object for each image; a class that left a race before it was read once has no log_prob."""
+    """Return a list with an object for each image; a class dropped before it was read in a whole order has no log_prob."""
     content = [
         {
             "image": str(path),

@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> None:
     paths = find_images(args.images)
     model = load(args.model, device=devices.pick(args.device), dtype=getattr(torch, args.dtype))
     labels = None if args.label is None else [args.label] * len(paths)
-    maps = model.surprise(paths, labels, args.orders, args.exact, args.seed, args.batch_size).numpy()
+    maps = model.surprisal(paths, labels, args.orders, args.exact, args.seed, args.batch_size).numpy()
     crop, high = data.CentreCrop(model.image_size, model.tokenizer.channels), float(maps.max())
     seen, heated = [], []
     for path, values in zip(paths, maps, strict=True):

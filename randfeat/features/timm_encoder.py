@@ -21,8 +21,7 @@ from torch import Tensor
 
 from .. import weights
 from ..data.decode import MODES, as_seen
-from ..inference.readout import FeatureSpec, Merge
-from ..inference.shifts import joined, shifted
+from ..inference.readout import FeatureSpec, Merge, merge_shifts, sub_patch_shifts
 from ..utils import devices
 from ..weights import hub
 from .encoder import TIMM, Encoder
@@ -143,8 +142,9 @@ class TimmEncoder(Encoder):
             together.setdefault((spec.shifts, 1 if spec.shifts == 1 else _stride(self.model, spec)), []).append(spec)
         found: dict[TimmSpec, Tensor] = {}
         for (count, stride), specs in together.items():
-            at_each = [self._read(place, specs) for place in shifted(pixels, stride, count).unbind(1)]
-            found |= zip(specs, (joined(torch.stack(places, 1)) for places in zip(*at_each, strict=True)), strict=True)
+            at_each = [self._read(place, specs) for place in sub_patch_shifts(pixels, stride, count).unbind(1)]
+            merged = (merge_shifts(torch.stack(places, 1)) for places in zip(*at_each, strict=True))
+            found |= zip(specs, merged, strict=True)
         return [found[spec].cpu().numpy() for spec in self._specs]
 
     def _read(self, pixels: Tensor, specs: Sequence[TimmSpec]) -> list[Tensor]:

@@ -1,24 +1,114 @@
-"""The likelihood of an image, classification by it (arXiv 2603.19122) and surprise: log p averaged over K orders.
+"""Likelihoods of images: of all tokens, of each token, of known tokens alone, and classification by them.
 
-A pass is one image read once, in one order and with one label; passes are what likelihoods cost. All images and all
+log p(image | label) is averaged over K orders; classification takes the class with the highest mean (arXiv 2603.19122).
+A pass is one image read once, in one order and with one label; passes are the cost of a likelihood. All images and all
 classes are read in the same K orders, and passes of any images, classes and orders share a batch.
 
-What passes of one image and order that differ in the class could share is little: behind the class everything depends
-on it but the first block's attention (`benchmarks/likelihood.py` measures that), so nothing is shared here.
+Passes of one image and order that differ only in the class could share little: all after the class token depends on it
+but the first block's attention (`benchmarks/likelihood.py` measures that), so nothing is shared here.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from ..models import Generator, orders
+from ..models import Generator, orders, packed
 from ..utils import rng
 
-LOGITS_AT_ONCE = 256 * 2**20  # bytes of them in float32: what bounds a batch where V is large
+LOGITS_AT_ONCE = 256 * 2**20  # bytes of them in float32: the bound of a batch where V is large
+KNOWN_TOKENS_AT_ONCE = 256 * 256  # tokens of one batch in `known_log_prob`
 Tick = Callable[[int], object]
+
+# results -------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class LogProb:
+    """log p(image | label) in nats. each: for every image and order, float32 (B, K)."""
+
+    each: Tensor
+
+    @property
+    def mean(self) -> Tensor:
+        """Mean over the orders: float32 (B,)."""
+        return self.each.mean(1)
+
+    @property
+    def std(self) -> Tensor:
+        """Standard deviation over the orders: float32 (B,), NaN for a single one."""
+        if self.each.shape[1] == 1:
+            return torch.full((len(self.each),), torch.nan)
+        return self.each.std(1)
+
+
+class RankedClass(NamedTuple):
+    """A class of an image: label, its index in the model; name; probability among the classes asked for;
+    log p(image | class) in nats.
+    """
+
+    label: int
+    name: str
+    probability: float
+    log_prob: float
+
+
+@dataclass(frozen=True, eq=False)
+class Classification:
+    """Likelihoods of B images under C classes, with the ranking that follows from them.
+
+    log_prob: mean over the orders of log p(image | class) in nats, float32 (B, C); -inf for a class that successive
+    halving dropped before it was read in a whole order. order: columns of log_prob, the best first, int64 (B, C);
+    classes that successive halving kept for longer stand first, whatever their log_prob. indices, names: of the
+    columns. passes: passes taken for each image, float32 (B,).
+    """
+
+    log_prob: Tensor
+    order: Tensor
+    indices: list[int]
+    names: list[str]
+    passes: Tensor
+
+    @property
+    def best(self) -> Tensor:
+        """Index in the model of each image's best class: int64 (B,)."""
+        return torch.tensor(self.indices)[self.order[:, 0]]
+
+    @property
+    def probabilities(self) -> Tensor:
+        """Probabilities of the classes under a uniform prior: the softmax of `log_prob`, float32 (B, C)."""
+        return self.log_prob.softmax(1)
+
+    def top(self, k: int = 5) -> list[list[RankedClass]]:
+        """Return the k best classes of each image, the best first."""
+        if k < 1:
+            raise ValueError(f"top needs a number of classes from 1, got {k}")
+        shares, found = self.probabilities, []
+        for row, columns in enumerate(self.order[:, :k].tolist()):
+            found.append(
+                [
+                    RankedClass(self.indices[c], self.names[c], float(shares[row, c]), float(self.log_prob[row, c]))
+                    for c in columns
+                ]
+            )
+        return found
+
+    def ranked(self) -> list[list[RankedClass]]:
+        """Return all classes of each image, the best first."""
+        return self.top(len(self.indices))
+
+    @classmethod
+    def concatenated(cls, parts: Sequence[Classification]) -> Classification:
+        """Return the classification of several batches of images as one."""
+        columns = [torch.cat([getattr(part, name) for part in parts]) for name in ("log_prob", "order", "passes")]
+        return cls(columns[0], columns[1], parts[0].indices, parts[0].names, columns[2])
+
+
+# passes --------------------------------------------------------------------------------------------------------------
 
 
 def orders_of(model: Generator, count: int, mode: str | None = None, seed: int = 0) -> Tensor:
@@ -48,8 +138,8 @@ def token_log_prob(
     tick: Tick = lambda passes: None,
     at_once: int | None = None,
 ) -> Iterator[Tensor]:
-    """log p of each token given the label and those before it, in nats, in order space: batch after batch, float32
-    (b, n) on the CPU.
+    """Yield log p of each token given the label and the tokens before it, in nats, in order space: batch after batch,
+    float32 (b, n) on the CPU.
 
     tokens: (B, N). table: orders (K, n), which may be cut short, n <= N. rows: of each pass the row in `tokens`, the
     label and the row in `table`, each (R,). tick: called with the number of passes after each batch.
@@ -66,6 +156,9 @@ def token_log_prob(
         yield found
 
 
+# whole images and classes --------------------------------------------------------------------------------------------
+
+
 def log_prob(
     model: Generator,
     tokens: Tensor,
@@ -76,12 +169,11 @@ def log_prob(
     batch_size: int | None = None,
     tick: Tick = lambda passes: None,
 ) -> Tensor:
-    """log p(tokens | label) in nats, for each of `count` orders that all images share: (B, N), (B,) -> float32 (B,
-    count).
+    """Return log p(tokens | label) in nats, for each of `count` orders that all images share: float32 (B, count).
 
-    labels: class indices, None for the null class. mode: of the orders, by default random where the model can; the
-    others have one order, which is read once. batch_size: passes at once, by default see `passes_at_once`. tick: called
-    with the number of passes after each batch.
+    tokens: (B, N) in raster space. labels: class indices (B,), None for the null class. mode: of the orders, by default
+    random where the model can; the others have one order, which is read once. batch_size: passes at once, by default see
+    `passes_at_once`. tick: called with the number of passes after each batch.
     """
     table = orders_of(model, count, mode, seed)
     labels = torch.full((len(tokens),), model.num_classes) if labels is None else labels
@@ -101,7 +193,7 @@ def class_log_prob(
     seed: int = 0,
     tick: Tick = lambda passes: None,
 ) -> Tensor:
-    """log p(tokens | class) for each class (all by default) on the same orders: (B, N) -> float32 (B, C, count).
+    """Return log p(tokens | class) for each class (all by default) in the same orders: (B, N) -> float32 (B, C, count).
 
     Its mean over the last dimension ranks the classes: the mean of log p does better than the mean of p.
     """
@@ -123,7 +215,10 @@ def check_classes(model: Generator, classes: Sequence[int] | None) -> Tensor:
     return torch.tensor(list(classes))
 
 
-def surprise(
+# tokens --------------------------------------------------------------------------------------------------------------
+
+
+def surprisal(
     model: Generator,
     tokens: Tensor,
     labels: Tensor | None = None,
@@ -133,11 +228,11 @@ def surprise(
     seed: int = 0,
     tick: Tick = lambda passes: None,
 ) -> Tensor:
-    """How unexpected each token is: the mean over `count` orders of -log p(token | those before it), float32 (B, N) in
-    raster space, in nats.
+    """Return the per-token negative log-likelihood, the surprisal: the mean over `count` orders of
+    -log p(token | tokens before it), in nats, float32 (B, N) in raster space.
 
-    exact: given all others: the token is moved to the end of each order, and a pass tells of one token alone, so it
-    takes N times as many. labels: as in `log_prob`.
+    exact: given all other tokens: the token is moved to the end of each order, and a pass yields one token alone, so it
+    takes N times as many passes. labels: as in `log_prob`.
     """
     table = orders_of(model, count, mode, seed)
     labels = torch.full((len(tokens),), model.num_classes) if labels is None else labels
@@ -149,6 +244,7 @@ def surprise(
 
 
 def _given_all_others(model: Generator, tokens: Tensor, table: Tensor, labels: Tensor, tick: Tick) -> Tensor:
+    """Return the mean over the orders of log p(token | all other tokens): float32 (B, N) in raster space."""
     if model.raster_only:
         raise ValueError(f"{type(model).__name__} sees what comes before a token, never all others: leave exact out")
     last = torch.arange(model.num_tokens)
@@ -167,6 +263,56 @@ def _given_all_others(model: Generator, tokens: Tensor, table: Tensor, labels: T
     return torch.cat(found).view(len(table), *tokens.shape).mean(0)
 
 
+# known parts of images -----------------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def known_log_prob(model: Generator, tokens: Tensor, known: Tensor, count: int, seed: int = 0) -> Tensor:
+    """Return the mean over `count` orders of log p(known tokens | class), in nats: float32 (B, classes).
+
+    With the known tokens first in the order, the chain rule stops after them, so a random-order model gives this for
+    any part of an image; a model of raster order alone only for the known tokens before the first unknown one.
+
+    tokens: (B, N) in raster space; the values of unknown tokens do not matter. known: bool (N,).
+    """
+    tokens, known = tokens.to(model.device), known.to(model.device)
+    network, classes, batch = packed.inference_copy(model), model.num_classes, len(tokens)
+    total = torch.zeros(batch * classes, device=model.device)
+    count = 1 if model.raster_only else count
+    for k in range(count):
+        seeds = rng.derive(torch.tensor([seed]), 7, k)
+        order = orders.make(model.order_modes[0], model.grid, seeds).to(model.device)
+        if not model.raster_only:
+            order = orders.known_first(order, known)
+        counted = _readable(model, known)[order[0]]
+        read = tokens.gather(1, order.expand(batch, -1))
+        for rows in torch.arange(batch * classes, device=model.device).split(
+            max(1, KNOWN_TOKENS_AT_ONCE // tokens.shape[1])
+        ):
+            of = rows // classes
+            logits = network(tokens[of], rows % classes, order.expand(len(rows), -1))[:, counted].float()
+            picked = logits.log_softmax(-1).gather(-1, read[of][:, counted].unsqueeze(-1))
+            total[rows] += picked.sum((1, 2)) / count
+    return total.view(batch, classes)
+
+
+def guess_class(model: Generator, tokens: Tensor, known: Tensor, count: int) -> Tensor:
+    """Return the class under which the known tokens are likeliest, the null class where none is known: int64 (B,).
+
+    The rest of an image is then painted towards that class. Under the null class, which a model saw in a small part of
+    its training, it paints less well.
+    """
+    scores = known_log_prob(model, tokens, known, count)
+    if not _readable(model, known).any():
+        return torch.full((len(tokens),), model.num_classes)
+    return scores.argmax(1).cpu()
+
+
+def _readable(model: Generator, known: Tensor) -> Tensor:
+    """Return the known tokens whose predecessors are all known in some order that the model can read: bool (N,)."""
+    return known.cummin(0).values if model.raster_only else known
+
+
 def _every(*sizes: int) -> tuple[Tensor, ...]:
-    """Of every combination of indices below these sizes, the last one fastest: one tensor for each size."""
+    """Return every combination of indices below these sizes, the last one fastest: one tensor for each size."""
     return tuple(index.flatten() for index in torch.meshgrid(*map(torch.arange, sizes), indexing="ij"))

@@ -1,11 +1,12 @@
-"""Reading: features of an image from a network that is causal, with context on all sides.
+"""Readout of features from a causal network: orders, layers, pooling, and sub-patch shifts of the image.
 
-A `FeatureSpec` says how, as a value and as a string: `orders/context/stream/layers/pool/merge[/label][/shifts]`, for
-instance `raster+reversed/causal/query/L6/grid2/concat` or `random*4/echo/token/L3,L6/mean/mean/shifts2`.
+A `FeatureSpec` names all of it, as a value and as a string: `orders/context/stream/layers/pool/merge[/label][/shifts]`,
+such as `raster+reversed/causal/query/L6/grid2/concat` or `random*4/echo/token/L3,L6/mean/mean/shifts2`.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from collections import defaultdict
 from collections.abc import Sequence
@@ -19,7 +20,6 @@ from torch import Tensor
 from ..models import Context, Generator, Stream, orders
 from ..utils import rng
 from ..utils.checks import is_whole_number
-from .shifts import joined
 
 GRAMMAR = (
     "orders/context/stream/layers/pool/merge[/label][/shifts], such as raster+reversed/causal/query/L6/grid2/concat"
@@ -33,7 +33,7 @@ Merge = Literal["mean", "concat"]
 
 @dataclass(frozen=True)
 class Pass:
-    """One reading of the image: an order mode, and for random ones the seed that makes the order."""
+    """One pass over the image: an order mode, and for random orders the seed that makes the order."""
 
     mode: str  # one of orders.MODES, or "explicit"
     seed: tuple[int, int] = (0, 0)  # (the user's seed, number of the draw)
@@ -43,24 +43,25 @@ class Pass:
 
 @dataclass(frozen=True)
 class FeatureSpec:
-    """How a feature is read. Immutable, hashable; `str` prints it in the grammar and `parse` reads it back.
+    """Feature spec: the way from tokens to a feature. Immutable, hashable; `str` prints it in the grammar and `parse`
+    reads it back.
 
     orders: passes joined by `+`: `raster`, `reversed`, `columns`, `hierarchical`, `random*K` (K random orders, the
         same for every image), `random*K@SEED`, `random*K:per-image` (orders that depend on the image's tokens);
         `[0,2,1,3]`, a permutation written out; `bidirectional` is short for `raster+reversed`.
-    context: what a token may see: `causal`, `echo`, `full`, `after`, `bare` (see `Generator.hidden`).
+    context: the tokens that a token may attend to: `causal`, `echo`, `full`, `after`, `bare` (see `Generator.hidden`).
     stream: `token` or `query`.
-    layers: blocks whose output is read: numbered from 1, from the end as -1, -2, ..., or a share of the depth between
+    layers: blocks whose output is read, numbered from 1, from the end as -1, -2, ..., or a share of the depth between
         0 and 1, as 0.5. `resolved` gives their numbers in a model.
-    pool: `mean`, `max`, `last` (the last place of the order), `gridG` (the means of G x G cells, (D, G, G) flattened)
-        or `none` (a dense map).
+    pool: `mean`, `max`, `last` (the last position of the order), `gridG` (the means of G x G cells, (D, G, G)
+        flattened) or `none` (a dense map).
     merge: how passes and layers become one vector, `mean` or `concat`.
-    label: class given while reading; None, the default, is the null class.
-    shifts: at how many places a side the image is read, parts of a token away from each other, see `shifts.shifted`;
-        the features are their mean, or a map that is so many times finer.
+    label: class index that the network is conditioned on; None, the default, is the null class.
+    shifts: sub-patch shifts per axis (test-time augmentation): the image is encoded at shifts x shifts places, parts of
+        a token apart, see `sub_patch_shifts`; features are their mean, or a map that is so many times finer.
 
-    What is left out is one raster pass, the mean over the positions at half the depth: every model can be read so.
-    `default` gives a model's own.
+    The defaults are one raster pass and the mean over the positions at half the depth, which every model can do;
+    `default` returns a model's own spec.
     """
 
     orders: str = "raster"
@@ -94,7 +95,7 @@ class FeatureSpec:
 
     @property
     def passes(self) -> tuple[Pass, ...]:
-        """The readings that `orders` names."""
+        """Passes that `orders` names."""
         passes: list[Pass] = []
         for part in self.orders.split("+"):
             if _EXPLICIT.fullmatch(part):
@@ -116,7 +117,7 @@ class FeatureSpec:
         return tuple(passes)
 
     def resolved(self, depth: int) -> FeatureSpec:
-        """Return the same for a model of `depth` blocks, its layers numbered from 1."""
+        """Return the spec for a model of `depth` blocks, with layers as numbers from 1."""
         counted = [round(layer * depth) or 1 if isinstance(layer, float) else layer for layer in self.layers]
         layers = tuple(layer if layer > 0 else depth + 1 + layer for layer in counted)
         if not 1 <= min(layers) <= max(layers) <= depth:
@@ -131,7 +132,7 @@ class FeatureSpec:
 
     @classmethod
     def parse(cls, text: str | FeatureSpec) -> FeatureSpec:
-        """Read the grammar; a ValueError says which part is wrong."""
+        """Parse the grammar. Raises a ValueError that names the wrong part."""
         if isinstance(text, FeatureSpec):
             return text
         if not isinstance(text, str):
@@ -163,7 +164,7 @@ class FeatureSpec:
 
 
 def _layer(layer: object) -> int | float:
-    """Return a layer as a plain number, a share of the depth in ten-thousandths."""
+    """Return a layer as a plain number, a share of the depth rounded to four digits."""
     if is_whole_number(layer) and layer != 0:
         return int(layer)
     if isinstance(layer, float) and 0 < round(layer, 4) < 1:
@@ -175,19 +176,21 @@ def _layer(layer: object) -> int | float:
 
 
 def default(model: Generator) -> FeatureSpec:
-    """How this model is read where nobody says."""
+    """Return the feature spec that a model's class chose for it."""
     return FeatureSpec.parse(model.reading)
 
 
 def check(model: Generator, spec: FeatureSpec) -> FeatureSpec:
-    """`spec.resolved` for this model; a ValueError that lists what the model can do, if it cannot be read so."""
+    """Return `spec.resolved` for this model. Raises a ValueError that lists what the model can do, where it cannot do
+    this.
+    """
     resolved = spec.resolved(model.depth)
     model.check_reading(cast("tuple[int, ...]", resolved.layers), spec.context, spec.stream)
-    for reading in spec.passes:
-        if reading.mode == "explicit":
-            model.check_order(torch.tensor([reading.positions]))
+    for each in spec.passes:
+        if each.mode == "explicit":
+            model.check_order(torch.tensor([each.positions]))
         else:
-            model.check_order_mode(reading.mode)
+            model.check_order_mode(each.mode)
     if spec.label is not None and spec.label >= model.num_classes:
         raise ValueError(f"feature spec {spec}: the model has {model.num_classes} classes, counted from 0")
     if spec.pool.startswith("grid") and int(spec.pool.removeprefix("grid")) > min(model.grid):
@@ -198,11 +201,11 @@ def check(model: Generator, spec: FeatureSpec) -> FeatureSpec:
 
 @torch.no_grad()
 def read(model: Generator, tokens: Tensor, specs: Sequence[FeatureSpec], batch_size: int = 256) -> list[Tensor]:
-    """Features of tokens (B, N): for each spec float32 on the CPU, (B, F), or (B, F, h, w) where pool is `none`. Specs
-    with shifts take the tokens of all places, (B, shifts², N).
+    """Return the features of tokens (B, N): for each spec float32 on the CPU, (B, F), or (B, F, h, w) where pool is
+    `none`. Specs with shifts take the tokens of all places, (B, shifts², N).
 
-    All passes of a batch are one call, and specs that differ only in layers, pool and merge share it. The model is
-    read in evaluation mode and given back in the mode it came in. batch_size: passes at a time.
+    All passes of a batch are one call, and specs that differ only in layers, pool and merge share it. The model runs in
+    evaluation mode and is given back in the mode it came in. batch_size: passes at a time.
     """
     specs = [check(model, spec) for spec in specs]
     places = tokens.shape[1] if tokens.ndim == 3 else 1
@@ -211,8 +214,9 @@ def read(model: Generator, tokens: Tensor, specs: Sequence[FeatureSpec], batch_s
             f"feature spec {wrong} reads an image at {wrong.shifts**2} places, and the tokens are of {places}"
         )
     if tokens.ndim == 3:
-        alone = [replace(spec, shifts=1) for spec in specs]
-        return [joined(x.unflatten(0, (-1, places))) for x in read(model, tokens.flatten(0, 1), alone, batch_size)]
+        unshifted = [replace(spec, shifts=1) for spec in specs]
+        found = read(model, tokens.flatten(0, 1), unshifted, batch_size)
+        return [merge_shifts(features.unflatten(0, (-1, places))) for features in found]
     groups: dict[tuple, list[int]] = defaultdict(list)
     for i, spec in enumerate(specs):
         groups[(spec.passes, spec.context, spec.stream, spec.label)].append(i)
@@ -238,20 +242,20 @@ def read(model: Generator, tokens: Tensor, specs: Sequence[FeatureSpec], batch_s
     return [torch.cat(results[i]) for i in range(len(specs))]
 
 
-def pass_order(reading: Pass, model: Generator, tokens: Tensor) -> Tensor:
-    """Return the order of a pass for each image of tokens (B, N): (B, N)."""
-    if reading.mode == "explicit":
-        return orders.explicit(reading.positions, model.grid).to(tokens.device).expand(len(tokens), -1)
-    if reading.per_image:  # a function of the image, not of its place in a batch
+def pass_order(one: Pass, model: Generator, tokens: Tensor) -> Tensor:
+    """Return the order of a pass for each image of tokens (B, N): int64 (B, N)."""
+    if one.mode == "explicit":
+        return orders.explicit(one.positions, model.grid).to(tokens.device).expand(len(tokens), -1)
+    if one.per_image:  # a function of the image, not of its place in a batch
         places = torch.arange(tokens.shape[1], device=tokens.device)
-        seeds = rng.derive(*reading.seed, rng.derive(places, tokens).sum(1))
+        seeds = rng.derive(*one.seed, rng.derive(places, tokens).sum(1))
     else:
-        seeds = rng.derive(*reading.seed).to(tokens.device).expand(len(tokens))
-    return orders.make(reading.mode, model.grid, seeds)
+        seeds = rng.derive(*one.seed).to(tokens.device).expand(len(tokens))
+    return orders.make(one.mode, model.grid, seeds)
 
 
 def pool(states: Tensor, order: Tensor, grid: tuple[int, int], how: str) -> Tensor:
-    """States (B, N, D) in raster space -> (B, F), or (B, D, h, w) for `none`."""
+    """Pool states (B, N, D) in raster space: (B, F), or (B, D, h, w) for `none`. order: (B, N), for `last`."""
     if how == "mean":
         return states.mean(1)
     if how == "max":
@@ -264,6 +268,37 @@ def pool(states: Tensor, order: Tensor, grid: tuple[int, int], how: str) -> Tens
     return F.adaptive_avg_pool2d(dense, int(how.removeprefix("grid"))).flatten(1)
 
 
-def merge(readings: Tensor, how: str) -> Tensor:
-    """(passes and layers, B, F, ...) -> (B, F', ...)."""
-    return readings.mean(0) if how == "mean" else torch.cat(readings.unbind(0), 1)
+def merge(features: Tensor, how: str) -> Tensor:
+    """Merge passes and layers: (passes * layers, B, F, ...) -> (B, F', ...)."""
+    return features.mean(0) if how == "mean" else torch.cat(features.unbind(0), 1)
+
+
+# sub-patch shifts ----------------------------------------------------------------------------------------------------
+
+
+def sub_patch_shifts(pixels: Tensor, stride: int, count: int) -> Tensor:
+    """Return images (B, C, H, W) at `count` x `count` places that divide a token of `stride` pixels: (B, count², C, H,
+    W).
+
+    A tokenizer cuts an image where it stands: moved by half a token, the same picture has other tokens, and the mean
+    over such places is steadier than the features at one. The places lie around where the image is, and its edge fills
+    the gap. Raises a ValueError for more places than pixels.
+    """
+    if not 1 <= count <= stride:
+        raise ValueError(f"{count} shifts a side: a token of {stride} pixels has 1 to {stride}")
+    moves = [math.floor(stride * (2 * i + 1 - count) / (2 * count) + 0.5) for i in range(count)]
+    edge, (height, width) = max(map(abs, moves)), pixels.shape[2:]
+    padded = F.pad(pixels, (edge,) * 4, mode="replicate")
+    corners = [(edge - down, edge - right) for down in moves for right in moves]
+    return torch.stack([padded[..., y : y + height, x : x + width] for y, x in corners], 1)
+
+
+def merge_shifts(features: Tensor) -> Tensor:
+    """Merge the places of an image, in the order of `sub_patch_shifts`: vectors (B, count², F) into their mean (B, F),
+    maps (B, count², D, h, w) into a finer one, (B, D, count * h, count * w).
+    """
+    if features.ndim == 3:
+        return features.mean(1)
+    side = math.isqrt(features.shape[1])
+    finer = features.unflatten(1, (side, side)).flip(1, 2)  # an image that is moved down is read further up
+    return finer.permute(0, 3, 4, 1, 5, 2).flatten(4, 5).flatten(2, 3)

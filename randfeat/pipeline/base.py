@@ -14,8 +14,8 @@ from .. import models, tokenizers, weights
 from ..data import conditions
 from ..data import images as data
 from ..data.labels import Classes, Label
+from ..inference.readout import sub_patch_shifts
 from ..inference.sampling import Sampling
-from ..inference.shifts import shifted
 from ..models import Generator, orders, packed
 from ..tokenizers import Tokenizer
 from ..utils import atomic
@@ -96,7 +96,9 @@ class BasePipeline(nn.Module):
 
     @torch.no_grad()
     def encode(self, images: data.Images, shifts: int = 1) -> Tensor:
-        """Images -> tokens (B, N) in raster space, or with more shifts (B, shifts², N), see `shifts.shifted`."""
+        """Return the tokens of images: int64 (B, N) in raster space, or with more shifts (B, shifts², N), see
+        `readout.sub_patch_shifts`.
+        """
         pixels = data.as_images(images, self.tokenizer.channels, self.image_size)
         if tuple(pixels.shape[2:]) != self.image_size:
             h, w = self.image_size
@@ -107,7 +109,7 @@ class BasePipeline(nn.Module):
         """Return the same of images (B, channels, H, W) in [0, 1] of the right size, on the right device."""
         if shifts == 1:
             return self.tokenizer.encode(pixels).flatten(1)
-        places = shifted(pixels, self.tokenizer.stride, shifts)
+        places = sub_patch_shifts(pixels, self.tokenizer.stride, shifts)
         return self.tokenizer.encode(places.flatten(0, 1)).flatten(1).unflatten(0, places.shape[:2])
 
     @torch.no_grad()

@@ -15,9 +15,9 @@ from torch import Tensor
 from ..data import conditions
 from ..data import images as data
 from ..data.decode import MODES
-from ..inference import guessing
 from ..inference.editing import canvas, masks
 from ..inference.editing.framing import Framing, View
+from ..inference.likelihood import guess_class
 from ..inference.sampling import UNKNOWN, Sampling
 from ..inference.schedules import Guidance
 from ..models import orders
@@ -385,7 +385,7 @@ def _guess(model: Pipeline, tokens: Tensor, known: np.ndarray, framing: Framing,
     windows = canvas.windows(known, generator.grid, framing.step(generator.grid))
     window = (*windows, (slice(None), slice(None)))[0]
     seen = tokens[:, window[0], window[1]].flatten(1), torch.from_numpy(known[window].flatten())
-    return guessing.guess(generator, *seen, count)
+    return guess_class(generator, *seen, count)
 
 
 @torch.no_grad()

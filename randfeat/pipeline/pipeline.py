@@ -18,9 +18,9 @@ from ..data import images as data
 from ..data.labels import Label
 from ..inference import editing, likelihood, readout, successive_halving
 from ..inference import extrapolation as extrapolating
-from ..inference.classification import Classification, LogProb
 from ..inference.editing import Framing
 from ..inference.extrapolation import Extrapolation
+from ..inference.likelihood import Classification, LogProb
 from ..inference.readout import FeatureSpec
 from ..inference.sampling import Sampling, check_sweeps
 from ..inference.sampling import decode as draw_step_by_step
@@ -418,31 +418,32 @@ class Pipeline(BasePipeline):
         classes: Sequence[Label] | None = None,
         orders: int = 16,
         seed: int = 0,
-        race: SuccessiveHalving | None = None,
+        halving: SuccessiveHalving | None = None,
         batch_size: int = BATCH,
         progress: bool = False,
     ) -> Classification:
         """Which classes make images likeliest: by the mean of log p(image | class) over `orders` orders, the same for
         all images and classes.
 
-        classes: those to choose from, all by default. race: reads only the classes in front in all orders, for many
-        classes (see `racing`). Any number of images, as for `features`. progress: show a bar.
+        classes: those to choose from, all by default. halving: reads only the leading classes in all orders, for many
+        classes (see `successive_halving`). Any number of images, as for `features`. progress: show a bar.
         """
         columns = self._classes(classes)
         names, parts = [self.classes.short(index) for index in columns], []
         for batch in data.batches(images, batch_size, "classifying" if progress else None):
             tokens = self.encode(batch).cpu()
-            if race is not None:
-                scores, order, passes = successive_halving.race(self.packed(), tokens, columns, orders, race, seed=seed)
+            if halving is not None:
+                how = self.packed(), tokens, columns, orders, halving
+                scores, order, passes = successive_halving.rank_classes(*how, seed=seed)
             else:
                 each = likelihood.class_log_prob(self.packed(), tokens, columns, orders, seed=seed)
                 scores, distinct = each.mean(2), 1 if self.generator.raster_only else orders
                 order = scores.argsort(dim=1, descending=True, stable=True)
                 passes = torch.full((len(tokens),), float(len(columns) * distinct))
             parts.append(Classification(scores, order, columns, names, passes))
-        return Classification.joined(parts)
+        return Classification.concatenated(parts)
 
-    def surprise(
+    def surprisal(
         self,
         images: data.Images | Iterable[data.Picture],
         labels: Sequence[Label] | None = None,
@@ -457,7 +458,7 @@ class Pipeline(BasePipeline):
         image, by default none, the null class. `pictures.heat` shows a map.
         """
         parts = [
-            likelihood.surprise(self.packed(), tokens, label, orders, exact, seed=seed)
+            likelihood.surprisal(self.packed(), tokens, label, orders, exact, seed=seed)
             for tokens, label in self._labelled(images, labels, batch_size)
         ]
         return torch.cat(parts).unflatten(1, self.generator.grid)

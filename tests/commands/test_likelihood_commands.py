@@ -49,7 +49,7 @@ def test_classify_names_what_classify_finds(model, photos, capsys):
 def test_a_race_and_a_choice_of_classes(model, photos, capsys):
     names = load(model).class_names[:2]
     assert (
-        cli.main(["classify", str(model), str(photos), "--classes", *names, "--race", *FAST, "--format", "json"]) == 0
+        cli.main(["classify", str(model), str(photos), "--classes", *names, "--halving", *FAST, "--format", "json"]) == 0
     )
     for row in json.loads(capsys.readouterr().out):
         assert {one["name"] for one in row["classes"]} == set(names)
@@ -65,10 +65,10 @@ def test_surprise_leaves_maps_and_pictures(model, photos, tmp_path, capsys):
     pipeline, paths = load(model), [photos / "a.png", photos / "b" / "two.png"]
     with np.load(out / "surprise.npz") as saved:
         assert saved["paths"].tolist() == list(map(str, paths))
-        np.testing.assert_allclose(saved["maps"], pipeline.surprise(paths, orders=2).numpy(), rtol=1e-4)
+        np.testing.assert_allclose(saved["maps"], pipeline.surprisal(paths, orders=2).numpy(), rtol=1e-4)
     assert cli.main(["surprise", str(model), str(photos), "-o", str(out), *FAST, "--exact", "--label", "1"]) == 0
     with np.load(out / "surprise.npz") as saved:
-        expected = pipeline.surprise(paths, [1, 1], orders=2, exact=True).numpy()
+        expected = pipeline.surprisal(paths, [1, 1], orders=2, exact=True).numpy()
         np.testing.assert_allclose(saved["maps"], expected, rtol=1e-4)
 
 

@@ -16,7 +16,7 @@ from randfeat.data.images import CentreCrop
 from randfeat.features.opening import open_encoder
 from randfeat.features.timm_encoder import TimmSpec
 from randfeat.inference import readout
-from randfeat.inference.shifts import shifted
+from randfeat.inference.readout import sub_patch_shifts
 from randfeat.models import MODELS
 from randfeat.tokenizers import PatchTokenizer
 from randfeat.weights import hub
@@ -224,7 +224,7 @@ def test_shifts_are_places_within_a_patch_or_the_stride(saved, name, stride):
     pooled, cells, still, fine, mean = encoder.encode(batch)
     alone = encoder.with_specs(["pooled", "L-1/grid2", "L-1/mean"])
     # an edge that is filled is the same before and after the normalisation
-    places = shifted(batch.float(), stride, 2).to(torch.uint8).unbind(1)
+    places = sub_patch_shifts(batch.float(), stride, 2).to(torch.uint8).unbind(1)
     expected = [np.mean(at_each, 0) for at_each in zip(*map(alone.encode, places), strict=True)]
     for found, right in zip((pooled, cells, fine.mean((2, 3))), expected, strict=True):
         np.testing.assert_allclose(found, right, rtol=1e-4, atol=1e-5)

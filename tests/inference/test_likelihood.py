@@ -6,7 +6,7 @@ import torch
 from naive import read as naive_read
 
 from randfeat.inference import likelihood
-from randfeat.inference.likelihood import class_log_prob, log_prob, orders_of, passes_at_once, surprise, token_log_prob
+from randfeat.inference.likelihood import class_log_prob, log_prob, orders_of, passes_at_once, surprisal, token_log_prob
 from randfeat.inference.sampling import Sampling, sample
 from randfeat.models import orders
 from randfeat.utils import rng
@@ -133,19 +133,19 @@ def test_a_batch_is_bounded_by_its_logits(monkeypatch):
 
 def test_surprise_is_what_likelihood_is_made_of(model):
     tokens, label, _ = tiny.batch(model)
-    found = surprise(model, tokens, label, 4, seed=2)
+    found = surprisal(model, tokens, label, 4, seed=2)
     assert found.shape == tokens.shape
     torch.testing.assert_close(-found.sum(1), log_prob(model, tokens, label, 4, seed=2).mean(1))
-    torch.testing.assert_close(surprise(model, tokens), surprise(model, tokens, torch.full((3,), 3)))
+    torch.testing.assert_close(surprisal(model, tokens), surprisal(model, tokens, torch.full((3,), 3)))
 
 
 def test_exact_surprise_is_of_a_token_that_comes_last(model):
     tokens, label, _ = tiny.batch(model)
     if model.raster_only:
         with pytest.raises(ValueError, match="never all others: leave exact out"):
-            surprise(model, tokens, exact=True)
+            surprisal(model, tokens, exact=True)
         return
-    found = surprise(model, tokens, label, 2, exact=True, seed=4)
+    found = surprisal(model, tokens, label, 2, exact=True, seed=4)
     for position in range(model.num_tokens):
         expected = torch.zeros(3)
         for order in orders_of(model, 2, seed=4):

@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 from randfeat import Pipeline
 from randfeat.features.opening import open_encoder
 from randfeat.inference import readout
-from randfeat.inference.readout import FeatureSpec
-from randfeat.inference.shifts import joined, shifted
+from randfeat.inference.readout import FeatureSpec, merge_shifts, sub_patch_shifts
 from randfeat.tokenizers import PatchTokenizer
 
 PLAIN = "raster/causal/token/L1/mean/mean"
@@ -31,7 +30,7 @@ def test_places_divide_a_token_and_lie_around_the_image(stride, count, channels)
     size = 3 * stride, 4 * stride
     rows, columns = torch.meshgrid(*(torch.arange(side).float() for side in size), indexing="ij")
     image = torch.stack([rows, columns] * channels).unsqueeze(0)
-    places = shifted(image, stride, count)
+    places = sub_patch_shifts(image, stride, count)
     assert places.shape == (1, count**2, 2 * channels, *size)
     moves = set()
     for place in places[0]:
@@ -47,10 +46,10 @@ def test_places_divide_a_token_and_lie_around_the_image(stride, count, channels)
 
 def test_one_place_is_the_image():
     image = torch.rand(2, 3, 4, 4)
-    assert torch.equal(shifted(image, 2, 1), image.unsqueeze(1))
+    assert torch.equal(sub_patch_shifts(image, 2, 1), image.unsqueeze(1))
     for wrong in (0, 3):
         with pytest.raises(ValueError, match=f"{wrong} shifts a side: a token of 2 pixels has 1 to 2"):
-            shifted(image, 2, wrong)
+            sub_patch_shifts(image, 2, wrong)
 
 
 @pytest.mark.parametrize(
@@ -58,7 +57,7 @@ def test_one_place_is_the_image():
 )
 def test_features_are_the_mean_over_places(spec):
     model = pipeline()
-    places = shifted(torch.from_numpy(IMAGES).unsqueeze(1), model.tokenizer.stride, 2)
+    places = sub_patch_shifts(torch.from_numpy(IMAGES).unsqueeze(1), model.tokenizer.stride, 2)
     expected = np.mean([model.features(places[:, i, 0].numpy(), spec) for i in range(4)], axis=0)
     found = model.features(IMAGES, f"{spec}/shifts2")
     assert not np.allclose(found, model.features(IMAGES, spec))
@@ -71,9 +70,9 @@ def test_maps_of_places_are_one_finer_map(side):
     grid, stride = (2, 3), 4
     rows = torch.arange(grid[0] * stride).float()
     image = (rows[:, None] * 100 + torch.arange(grid[1] * stride)).expand(1, 1, -1, -1)
-    places = shifted(image, stride, side)[:, :, 0]
+    places = sub_patch_shifts(image, stride, side)[:, :, 0]
     corners = places[:, :, stride // 2 :: stride, stride // 2 :: stride]  # what lies in the middle of each token
-    finer = joined(corners.unsqueeze(2))[0, 0]
+    finer = merge_shifts(corners.unsqueeze(2))[0, 0]
     assert finer.shape == (side * grid[0], side * grid[1])
     assert (finer.diff(dim=0) >= 0).all()
     assert (finer.diff(dim=1) >= 0).all()

@@ -18,9 +18,10 @@ from pipelines import make_pipeline
 
 from randfeat import Guidance, Pipeline, Sampling, tokenizers
 from randfeat.data import images as data
-from randfeat.inference.editing import Framing, as_mask, complete, guess, known_log_prob, paint
+from randfeat.inference.editing import Framing, as_mask, complete, paint
 from randfeat.inference.editing.canvas import decode, encode, windows
 from randfeat.inference.editing.masks import fill, paste, token_mask
+from randfeat.inference.likelihood import guess_class, known_log_prob
 from randfeat.inference.sampling import UNKNOWN
 from randfeat.models import MODELS, orders
 from randfeat.tokenizers import PatchTokenizer
@@ -399,8 +400,8 @@ def test_what_is_known_is_scored_by_the_chain_rule(name):
         orders_read = [orders.random(model.grid, rng.derive(torch.tensor([0]), 7, k))[0] for k in range(2)]
         expected = sum(chain_rule(model, tokens, orders.known_first(order, known), 3) for order in orders_read) / 2
     torch.testing.assert_close(scores, expected)
-    assert torch.equal(guess(model, tokens, known, 2), expected.argmax(1))
-    assert guess(model, tokens, known & False, 2).tolist() == [3, 3]  # nothing known, the null class
+    assert torch.equal(guess_class(model, tokens, known, 2), expected.argmax(1))
+    assert guess_class(model, tokens, known & False, 2).tolist() == [3, 3]  # nothing known, the null class
     everything = known_log_prob(model, tokens, known | True, 2).sum(1)
     assert torch.isfinite(everything).all()
 
@@ -418,7 +419,7 @@ def test_a_guess_takes_the_place_of_no_label_alone():
     model, mask = pipeline("randar"), (0, 2, 6, 4)
     pictures = [noise_picture(4, 6, seed=seed) for seed in range(4)]
     known = torch.from_numpy(~token_mask(as_mask(mask, (4, 6)), (2, 3)).flatten())
-    guessed = guess(model.generator, model.encode(pictures), known, 3).tolist()
+    guessed = guess_class(model.generator, model.encode(pictures), known, 3).tolist()
     assert len(set(guessed)) > 1
 
     def same(a, b):

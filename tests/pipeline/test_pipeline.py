@@ -312,9 +312,9 @@ def test_log_prob_has_a_deviation_over_orders(pipeline):
 
 
 def test_surprise_has_the_shape_of_the_grid(pipeline):
-    found = pipeline.surprise(ANY_IMAGES, [0, 1], orders=2, seed=3)
+    found = pipeline.surprisal(ANY_IMAGES, [0, 1], orders=2, seed=3)
     assert found.shape == (2, *pipeline.generator.grid)
-    expected = likelihood.surprise(pipeline.generator, pipeline.encode(ANY_IMAGES), torch.tensor([0, 1]), 2, seed=3)
+    expected = likelihood.surprisal(pipeline.generator, pipeline.encode(ANY_IMAGES), torch.tensor([0, 1]), 2, seed=3)
     torch.testing.assert_close(found.flatten(1), expected)
 
 

@@ -43,10 +43,10 @@ def build(state: AppState) -> None:
     def classify(picture: Image.Image | None, orders: float) -> Iterator[tuple]:
         if picture is None:
             raise ValueError("The picture is gone: drop it again.")
-        race = SuccessiveHalving() if model.classes.count > MANY else None
+        halving = SuccessiveHalving() if model.classes.count > MANY else None
         yield (html.progress(0, "reading in the first order"),)
-        for count in rounds(int(orders), race is None and not model.generator.raster_only):
-            found = model.classify([picture], orders=count, race=race)
+        for count in rounds(int(orders), halving is None and not model.generator.raster_only):
+            found = model.classify([picture], orders=count, halving=halving)
             best = found.top(SHOWN)[0]
             read = "read row by row" if model.generator.raster_only else f"read in {count} order{'s' * (count > 1)}"
             progress = "" if count == orders or model.generator.raster_only else html.progress(count / orders, read)

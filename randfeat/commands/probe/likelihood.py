@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 import time
 from collections.abc import Iterator
 
@@ -16,10 +15,11 @@ from randfeat import weights
 from randfeat.data.sources import Source
 from randfeat.inference import likelihood, successive_halving
 from randfeat.inference.successive_halving import SuccessiveHalving
-from randfeat.pipeline.pipeline import Pipeline, load
+from randfeat.pipeline.pipeline import Pipeline
 from randfeat.probes import FeatureSet, Labelled, Record, evaluate_likelihood
-from randfeat.utils import devices, progress
+from randfeat.utils import progress
 
+from ..options import load_model
 from .inputs import Part, ProbedModel, open_data
 from .options import protocol
 from .tables import measure, split, write
@@ -28,10 +28,8 @@ from .tables import measure, split, write
 def run(args: argparse.Namespace) -> None:
     """Classify the test images of DATA by likelihood, beside the probes of `--tasks`."""
     _check(args)
-    device = devices.pick(args.device)
-    if args.device == "auto":
-        print(f"on {device}", file=sys.stderr)
-    model = load(args.model, device=device, dtype=getattr(torch, args.dtype))
+    how = protocol(args, "classifying")
+    model = load_model(args)
     sources = open_data(args.data, args.split, args.labels, args.label_column)
     train, test = split(sources, args.data, args.tasks, args)
     source = sources[-1]
@@ -43,7 +41,7 @@ def run(args: argparse.Namespace) -> None:
     prints = {"data": " ".join(one.fingerprint() for one in sources), "weights": weights.fingerprint(model.generator)}
     one = FeatureSet(ProbedModel(args.model, (), ()).short_name, *ends, fingerprints=prints)
     settings = {"orders": max(args.orders), "race": args.halving, "classes of the model": model.generator.num_classes}
-    record: Record = evaluate_likelihood(one, predicted, protocol(args), settings, time.perf_counter() - start)
+    record: Record = evaluate_likelihood(one, predicted, how, settings, time.perf_counter() - start)
     record.save(args.out)
     if args.tasks:
         measure([args.model], args.data, args.tasks, args, [record])

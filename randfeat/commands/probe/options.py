@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .. import options as shared
+
 if TYPE_CHECKING:
     from randfeat.probes import Protocol
 
@@ -29,26 +31,15 @@ AXES = {  # of a sweep: option -> default, help; a model is read in every combin
 
 def add_specs(parser: argparse.ArgumentParser) -> None:
     """Add the feature specs of probes on vectors."""
-    parser.add_argument(
-        "--spec",
-        nargs="+",
-        action="extend",
-        default=[],
-        metavar="S",
-        help="feature specs of the models, see `randfeat extract --help`; of several, the best is chosen on train. "
-        "Specs like `pooled` and `L6/mean` are for models of timm, the others for randfeat's",
+    shared.add_spec(
+        parser,
+        "feature specs of the models, see `randfeat extract --help`; of several, the best is chosen on train. Specs "
+        "like `pooled` and `L6/mean` are for models of timm, the others for randfeat's",
     )
 
 
 def _add_dense_specs(parser: argparse.ArgumentParser, chosen_on: str) -> None:
-    parser.add_argument(
-        "--spec",
-        nargs="+",
-        action="extend",
-        default=[],
-        metavar="S",
-        help=f"feature specs with the pool `none`; of several, the best is chosen on {chosen_on}",
-    )
+    shared.add_spec(parser, f"feature specs with the pool `none`; of several, the best is chosen on {chosen_on}")
 
 
 def add_images(parser: argparse.ArgumentParser) -> None:
@@ -66,10 +57,7 @@ def add_images(parser: argparse.ArgumentParser) -> None:
         metavar="X",
         help="share of the images that is test, where DATA has no parts (0.3; of retrieval or cluster alone 1)",
     )
-    images.add_argument("--labels", type=Path, metavar="FILE", help="labels that do not lie with the images")
-    images.add_argument(
-        "--label-column", metavar="NAME", help="the column of labels in a table, if none is called label"
-    )
+    shared.add_labels(images)
     images.add_argument(
         "--group",
         metavar="COLUMN",
@@ -96,27 +84,27 @@ def add_protocol(parser: argparse.ArgumentParser) -> None:
     )
     _add_held_out(how)
     how.add_argument("--shots", type=int, default=5, metavar="N", help="images of each class of fewshot (5)")
-    how.add_argument("--seed", type=int, default=0, help="of splits and draws (0)")
+    shared.add_seed(how, "splits, draws and random weights")
     _add_resamples(how)
 
 
-def _add_held_out(parser: argparse._ActionsContainer) -> None:
+def _add_held_out(parser: shared.Flags) -> None:
     parser.add_argument("--held-out", type=float, default=0.2, metavar="X", help="share of train to choose on (0.2)")
 
 
-def _add_resamples(parser: argparse._ActionsContainer) -> None:
+def _add_resamples(parser: shared.Flags) -> None:
     parser.add_argument("--resamples", type=int, default=2000, metavar="N", help="of the bootstrap intervals (2000)")
 
 
 def add_machine(parser: argparse.ArgumentParser) -> None:
     """Add where things are written, and what computes."""
-    parser.add_argument("-o", "--out", type=Path, required=True, metavar="DIR", help="where to write")
-    machine = parser.add_argument_group("machine")
+    shared.add_out(parser)
+    machine = shared.machine(parser)
     machine.add_argument("--stores", type=Path, metavar="DIR", help="where features are kept (DIR/stores)")
-    machine.add_argument("--batch-size", type=int, default=64, metavar="B", help="images at a time (64)")
-    machine.add_argument("--workers", type=int, metavar="N", help="processes that decode (one for each processor)")
-    machine.add_argument("--device", default="auto", help="cuda, mps or cpu; auto (the default) takes the first there")
-    machine.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of the networks")
+    shared.add_batch_size(machine)
+    shared.add_workers(machine)
+    shared.add_device(machine)
+    shared.add_dtype(machine, "the networks")
 
 
 # arguments of each probe ---------------------------------------------------------------------------------------------
@@ -194,7 +182,7 @@ def add_correspondence(parser: argparse.ArgumentParser, name: str) -> None:
     parser.add_argument(
         "--baselines", action="store_true", help="add pixels, edges, colours, tokens, the same place and random weights"
     )
-    parser.add_argument("--seed", type=int, default=0, help="of random weights and draws (0)")
+    shared.add_seed(parser, "random weights and draws")
     _add_resamples(parser)
     add_machine(parser)
 
@@ -227,7 +215,7 @@ def add_segmentation(parser: argparse.ArgumentParser, name: str) -> None:
     )
     parser.add_argument("--no-search", action="store_true", help="take the first learning rate, without a choice")
     _add_held_out(parser)
-    parser.add_argument("--seed", type=int, default=0, help="of splits, training and draws (0)")
+    shared.add_seed(parser, "splits, training and draws")
     _add_resamples(parser)
     add_machine(parser)
 
@@ -235,8 +223,8 @@ def add_segmentation(parser: argparse.ArgumentParser, name: str) -> None:
 def add_likelihood(parser: argparse.ArgumentParser, name: str) -> None:
     """Add the arguments of likelihood."""
     parser.usage = f"randfeat probe {name} MODEL DATA [--orders K ...] [--halving] -o DIR [options]"
-    parser.add_argument("model", metavar="MODEL", help="a model that was trained with labels")
-    parser.add_argument("data", metavar="DATA", help="images whose classes have the names of the model's")
+    shared.add_model(parser, "a model that was trained with labels")
+    shared.add_data(parser, "images whose classes have the names of the model's")
     parser.add_argument(
         "--orders",
         nargs="+",
@@ -284,10 +272,9 @@ def add_sweep(parser: argparse.ArgumentParser, name: str) -> None:
 # what the arguments mean ---------------------------------------------------------------------------------------------
 
 
-def protocol(args: argparse.Namespace) -> Protocol:
-    """Return the protocol that the arguments of `add_protocol` and `add_machine` ask for."""
+def protocol(args: argparse.Namespace, doing: str | None = None) -> Protocol:
+    """Return the protocol that the arguments of `add_protocol` and `add_machine` ask for. doing: see `pick_device`."""
     from randfeat.probes import Protocol
-    from randfeat.utils import devices
 
     return Protocol(
         seed=args.seed,
@@ -296,5 +283,5 @@ def protocol(args: argparse.Namespace) -> Protocol:
         search=not args.no_search,
         shots=args.shots,
         recipe=args.recipe,
-        device=str(devices.pick(args.device)),
+        device=str(shared.pick_device(args, doing)),
     )
