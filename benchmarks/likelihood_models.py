@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from randfeat.pretrain import Recipe, read_recipe, train
+from randfeat.pretrain import PretrainConfig, read_recipe, train
 from torch import Tensor
 
 from randfeat import Pipeline, load
@@ -47,7 +47,7 @@ def numbers(digits: Digits, writers: Sequence[int], each: int, seed: int = 0) ->
     return Digits(torch.cat(images), torch.tensor(labels), torch.tensor(of))
 
 
-def fit(recipe: Recipe, seen: Digits, tokenizer: Tokenizer, classes: int) -> Pipeline:
+def fit(recipe: PretrainConfig, seen: Digits, tokenizer: Tokenizer, classes: int) -> Pipeline:
     tokens = tokenizer.encode(with_shifts(seen.images).flatten(0, 1))
     generator = recipe.build(tuple(tokens.shape[1:]), tokenizer.vocab_size, classes)
     crops = tokens.flatten(1).unflatten(0, (len(seen), -1))
@@ -60,12 +60,12 @@ def fit(recipe: Recipe, seen: Digits, tokenizer: Tokenizer, classes: int) -> Pip
     return Pipeline(tokenizer, generator)
 
 
-def raster_recipe(steps: int) -> Recipe:
+def raster_recipe(steps: int) -> PretrainConfig:
     recipe = read_recipe("digits_randar")
     return replace(recipe, model="llamagen", training=replace(recipe.training, steps=steps, order="raster"))
 
 
-def numbers_recipe(steps: int) -> Recipe:
+def numbers_recipe(steps: int) -> PretrainConfig:
     recipe = read_recipe("digits_randar")
     size = replace(recipe.size, embed_dim=48, depth=3, ffn_dim=128, dropout=0.1)
     return replace(recipe, size=size, training=replace(recipe.training, steps=steps))

@@ -20,16 +20,18 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import official
 import sampling
 import timing
 import torch
-from randfeat.pretrain import Batches, Objective, RuntimeConfig, Training, train
+from randfeat.pretrain import Batches, Objective, RuntimeConfig, TrainingConfig, train
 from randfeat.pretrain.data import Batch
-from randfeat.pretrain.optim import make_optimiser, update
-from randfeat.pretrain.parallel import as_asked
+from randfeat.pretrain.optim import learning_rate, make_optimizer, update
+from randfeat.pretrain.parallel import configured_blocks
 from torch import Tensor, nn
 
 from randfeat import models
@@ -69,24 +71,24 @@ def official_loss(theirs: nn.Module, batch: Batch) -> Tensor:
 
 def stepper(side: str, model: Generator, batch: Batch, in_bfloat16: bool, checkouts: Path) -> Callable[[], None]:
     """Return one step of training, to be called again and again."""
-    config = Training(warmup=0)
+    config = TrainingConfig(warmup=0)
     if side == "official":
         theirs = official.build(model, checkouts).train()
-        optimiser = make_optimiser(theirs, config)  # theirs has the same groups
+        optimizer = make_optimizer(theirs, config)  # theirs has the same groups
 
         def step() -> None:
             with torch.autocast("cpu", torch.bfloat16, enabled=in_bfloat16):
                 loss = official_loss(theirs, batch)
             loss.backward()
             nn.utils.clip_grad_norm_(theirs.parameters(), config.clip)
-            optimiser.step()
-            optimiser.zero_grad(set_to_none=True)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
 
         return step
-    objective, ours = Objective(model, in_bfloat16), make_optimiser(model, config)
+    objective, ours = Objective(model, in_bfloat16), make_optimizer(model, config)
 
     def our_step() -> None:
-        with as_asked(model, RuntimeConfig(recompute=side != "ours")):
+        with configured_blocks(model, RuntimeConfig(recompute=side != "ours")):
             (objective(batch.tokens, batch.labels, batch.order)[0] / batch.tokens.numel()).backward()
         update(ours, model, 0, config)
         ours.zero_grad(set_to_none=True)
@@ -130,7 +132,7 @@ def curves(name: str, steps: int, checkouts: Path) -> dict:
     """
     torch.manual_seed(0)
     model = models.create(name, **TINY)
-    config = Training(steps=steps, batch_size=32, warmup=steps // 10, learning_rate=1e-3)
+    config = TrainingConfig(steps=steps, batch_size=32, warmup=steps // 10, learning_rate=1e-3)
     # images that can be learnt: each a row of numbers that count up, with some noise
     draw = torch.Generator().manual_seed(0)
     first, noise = torch.randint(256, (512, 1), generator=draw), torch.rand(512, 64, generator=draw)
@@ -157,33 +159,26 @@ def largest(a: list[float], b: list[float]) -> float:
     return max(abs(x - y) for x, y in zip(a, b, strict=True))
 
 
-def official_curve(theirs: nn.Module, source: Batches, config: Training, moved_by: float) -> list[float]:
+def official_curve(theirs: nn.Module, source: Batches, config: TrainingConfig, moved_by: float) -> list[float]:
     for module in theirs.train().modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
     with torch.no_grad():
         for parameter in theirs.parameters():
             parameter *= 1 + moved_by
-    optimiser, losses = make_optimiser(theirs, config), []
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: factor(step, config))
+    optimizer, losses = make_optimizer(theirs, config), []
+    factor = partial(learning_rate, config=replace(config, learning_rate=1.0))
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
     for step in range(config.steps):
         (batch,) = source.at(step)
         loss = official_loss(theirs, batch)
         losses.append(loss.item())
         loss.backward()
         nn.utils.clip_grad_norm_(theirs.parameters(), config.clip)
-        optimiser.step()
+        optimizer.step()
         schedule.step()
-        optimiser.zero_grad(set_to_none=True)
+        optimizer.zero_grad(set_to_none=True)
     return losses
-
-
-def factor(step: int, config: Training) -> float:
-    """Return the schedule written down once more: linear warm-up, then a cosine to the twentieth part."""
-    if step < config.warmup:
-        return (step + 1) / config.warmup
-    way = torch.tensor((step - config.warmup) / (config.steps - config.warmup) * torch.pi, dtype=torch.float64)
-    return float(0.05 + 0.95 * 0.5 * (1 + way.cos()))
 
 
 def main() -> None:

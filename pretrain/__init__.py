@@ -1,13 +1,13 @@
-"""Pretraining: images to tokens, recipes, and the loop that follows them."""
+"""Pretraining of generators: tokenization, recipes, the training loop and runs on disk."""
 
-from .config import ControlConfig, Recipe, RuntimeConfig, Size, Training, read_recipe
+from .config import ControlConfig, ModelConfig, PretrainConfig, RuntimeConfig, TrainingConfig, read_recipe
 from .crops import CentreCrops, Crops, RandomCrops, TenCrops
 from .data import Batches, as_labels
 from .objective import ControlObjective, Objective, cross_entropy
 from .parallel import group
-from .run import run
+from .run import run_pretraining
 from .signals import Stopped
-from .tokenize import fit_patches, import_tokens, tokenize
+from .tokenize import fit_patches, import_tokens, tokenize_images
 from .trainer import History, Step, Validation, train, validate
 
 __all__ = [
@@ -17,15 +17,15 @@ __all__ = [
     "ControlObjective",
     "Crops",
     "History",
+    "ModelConfig",
     "Objective",
+    "PretrainConfig",
     "RandomCrops",
-    "Recipe",
     "RuntimeConfig",
-    "Size",
     "Step",
     "Stopped",
     "TenCrops",
-    "Training",
+    "TrainingConfig",
     "Validation",
     "as_labels",
     "cross_entropy",
@@ -33,8 +33,8 @@ __all__ = [
     "group",
     "import_tokens",
     "read_recipe",
-    "run",
-    "tokenize",
+    "run_pretraining",
+    "tokenize_images",
     "train",
     "validate",
 ]

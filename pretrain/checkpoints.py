@@ -1,11 +1,11 @@
-"""The directory of a run, from which it goes on as if it had never been stopped.
+"""Checkpoints of a run: the directory from which training resumes as if it had never been stopped.
 
-    run.json            what decides the weights: recipe, model, data
-    step-00000300/      model, optimiser and, with one, average as .safetensors, and state.json
+    run.json            settings that decide the weights: recipe, model, data
+    step-00000300/      model, optimiser and, with an EMA, average as .safetensors, and state.json
     lock                held by the process that trains
 
-A step's directory takes its name when the disk has all of it, so a kill leaves none half written; the hashes in
-state.json find what was damaged later. Tensors are those of one process, whatever number of them trained.
+A step's directory gets its name once the disk has all of it, so a kill leaves none half written; the hashes in
+state.json reveal later damage. Tensors are stored unsharded, whatever the number of processes.
 """
 
 from __future__ import annotations
@@ -29,28 +29,33 @@ from randfeat.utils import atomic, distributed
 from randfeat.utils.resume import check_same_settings, exclusive_lock
 
 from .optim import EMA
-from .parallel import shared_like, total, whole
+from .parallel import all_reduce, distribute_like, full_tensor
 
 RUN, STATE, LOCK = "run.json", "state.json", "lock"
 FORMAT, STATE_FORMAT = "run of randfeat, version 1", "step of a run of randfeat, version 1"
+TOKENS = "tokens"  # a token store made for the run
+_LEFTOVERS = {LOCK, f".{RUN}.part", TOKENS}  # of a run that was killed while it began, or whose tokens are ready
 Parts = dict[str, dict[str, Tensor]]
 
 
 class Checkpoints:
-    """Saves steps and finds the newest whole one. All processes call; the first one reads and writes files, and all
-    read the same ones.
+    """Writer and reader of the checkpoints of a run.
+
+    All processes call the same methods; the first one writes, and all read the same files.
     """
 
     def __init__(self, directory: Path, settings: Mapping[str, Any], keep: int) -> None:
-        """Begin a run, or goes on with that of the same settings; a ValueError names the one that differs, and a
-        FileExistsError refuses a directory of something else.
+        """Begin a run, or continue one of the same settings.
+
+        settings: whatever decides the weights, as JSON. keep: number of last checkpoints to keep. Raises a ValueError
+        that names a setting that differs, and a FileExistsError where the directory holds something else.
         """
         self.directory, self.keep = directory, keep
         now: dict[str, Any] = json.loads(json.dumps({"format": FORMAT, **settings}))
         before = atomic.read_json(directory / RUN, FORMAT)
         if before is not None:
             check_same_settings(directory, before, now, "a run")
-        elif directory.exists() and not (directory.is_dir() and {p.name for p in directory.iterdir()} <= _LEFT):
+        elif directory.exists() and not (directory.is_dir() and {p.name for p in directory.iterdir()} <= _LEFTOVERS):
             raise FileExistsError(f"{directory} holds something else: choose another directory (--out)")
         distributed.barrier()
         if distributed.rank() == 0:
@@ -61,8 +66,8 @@ class Checkpoints:
         self._writing: Future[None] | None = None
 
     @contextmanager
-    def alone(self) -> Iterator[None]:
-        """Inside, no other run trains there, and at its end all is written. A RuntimeError if one does."""
+    def locked(self) -> Iterator[None]:
+        """Hold the directory's lock, and finish writing at the end. Raises a RuntimeError if another process has it."""
         busy = (
             f"another process is training in {self.directory}: wait until it has ended, or choose another "
             "directory (--out)"
@@ -70,52 +75,54 @@ class Checkpoints:
         first = distributed.rank() == 0
         with exclusive_lock(self.directory / LOCK, busy) if first else nullcontext():
             if first:
-                for left in self.directory.glob(".step-*"):  # of a write that was killed
-                    shutil.rmtree(left, ignore_errors=True)
+                for leftover in self.directory.glob(".step-*"):  # of a write that was killed
+                    shutil.rmtree(leftover, ignore_errors=True)
             distributed.barrier()
             with ThreadPoolExecutor(1) as self._writer:
                 yield
                 self.wait()
 
     def save(self, step: int, parts: Parts, state: Mapping[str, Any], best: int) -> None:
-        """Write a step in a thread while training goes on, after the last write has ended; its error is raised here.
+        """Write a checkpoint in a thread while training goes on.
 
-        best: the step to keep beside the last ones. An OSError says what could not be written.
+        It begins when the last write has ended, and raises that one's error. best: the step to keep beside the last
+        ones. Raises an OSError where a checkpoint could not be written.
         """
         self.wait()
         if distributed.rank() == 0 and self._writer is not None:
             self._writing = self._writer.submit(self._write, step, parts, state, best)
 
     def wait(self) -> None:
-        """Until what was saved is on the disk."""
+        """Wait until the last checkpoint is on the disk."""
         writing, self._writing = self._writing, None
         if writing is not None:
             writing.result()
 
     def steps(self) -> list[int]:
-        """Those that are saved, in order."""
+        """Return the saved steps in ascending order."""
         return sorted(int(path.name[5:]) for path in self.directory.glob("step-*") if path.name[5:].isdigit())
 
     def newest(self) -> tuple[Parts, dict[str, Any]] | None:
-        """Tensors and state of the last step that is as it was written, or None. Later ones are removed."""
-        step = int(total(torch.tensor(self._newest_whole() if distributed.rank() == 0 else 0)))
+        """Return tensors and state of the last intact step, or None. Damaged later ones are removed."""
+        step = int(all_reduce(torch.tensor(self._newest_intact() if distributed.rank() == 0 else 0)))
         return self.read(step) if step else None
 
     def read(self, step: int) -> tuple[Parts, dict[str, Any]]:
-        """Tensors and state of a step."""
+        """Return tensors and state of a step."""
         state = self._state(step)
         parts = {name: weights.read_safetensors(self.path(step) / name) for name in state["files"]}
         return {name.removesuffix(".safetensors"): tensors for name, tensors in parts.items()}, state
 
     def path(self, step: int) -> Path:
+        """Return the directory of a step."""
         return self.directory / f"step-{step:08}"
 
-    def _newest_whole(self) -> int:
+    def _newest_intact(self) -> int:
         for step in reversed(self.steps()):
             try:
                 for name, digest in self._state(step)["files"].items():
                     if atomic.sha256(self.path(step) / name) != digest:
-                        raise ValueError(f"{name} is not as it was written")
+                        raise ValueError(f"{name} has changed since it was written")
                 return step
             except (OSError, ValueError) as error:
                 print(f"{self.path(step)} is damaged and removed: {error}", file=sys.stderr)
@@ -148,48 +155,44 @@ class Checkpoints:
                 shutil.rmtree(self.path(other), ignore_errors=True)
 
 
-TOKENS = "tokens"  # a token store that was made for the run
-_LEFT = {LOCK, f".{RUN}.part", TOKENS}  # of a begin that was killed, or that was prepared
-
-
-def snapshot(model: nn.Module, optimiser: torch.optim.Optimizer, average: EMA | None) -> Parts:
-    """Copy in main memory of all that a step changes, whole; in processes but the first, nothing."""
+def snapshot(model: nn.Module, optimizer: torch.optim.Optimizer, ema: EMA | None) -> Parts:
+    """Return an unsharded copy, in main memory, of all that a step changes; empty in all processes but the first."""
     parts: Parts = {"model": {}, "optimiser": {}}
-    if average and average.values:
+    if ema and ema.values:
         parts["average"] = {}
     for i, (name, parameter) in enumerate(model.named_parameters()):
         _keep(parts["model"], name, parameter)
-        for key, value in optimiser.state[parameter].items():
+        for key, value in optimizer.state[parameter].items():
             _keep(parts["optimiser"], f"{name}.{key}", value)
-        if average and average.values:
-            _keep(parts["average"], name, average.values[i])
+        if ema and ema.values:
+            _keep(parts["average"], name, ema.values[i])
     return parts
 
 
 def _keep(part: dict[str, Tensor], name: str, tensor: Tensor) -> None:
-    value = whole(tensor.detach())
+    value = full_tensor(tensor.detach())
     if distributed.rank() == 0:
         part[name] = value.to("cpu", copy=True).contiguous()
 
 
 @torch.no_grad()
-def restore(parts: Parts, model: nn.Module, optimiser: torch.optim.Optimizer, average: EMA | None) -> None:
-    """The inverse of `snapshot`, also in another number of processes."""
+def restore(parts: Parts, model: nn.Module, optimizer: torch.optim.Optimizer, ema: EMA | None) -> None:
+    """Put a snapshot back, also in another number of processes."""
     fill(model, parts["model"])
     for name, parameter in model.named_parameters():
-        optimiser.state[parameter] = {
+        optimizer.state[parameter] = {
             key.rpartition(".")[2]: value.to(parameter.device, copy=True)
-            if value.ndim == 0  # its count of steps
-            else shared_like(value, parameter)
+            if value.ndim == 0  # the optimizer's count of steps
+            else distribute_like(value, parameter)
             for key, value in parts["optimiser"].items()
             if key.rpartition(".")[0] == name
         }
-    if average and "average" in parts:
-        average.values = [shared_like(parts["average"][name], p) for name, p in model.named_parameters()]
+    if ema and "average" in parts:
+        ema.values = [distribute_like(parts["average"][name], p) for name, p in model.named_parameters()]
 
 
 @torch.no_grad()
 def fill(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Give a model these weights."""
+    """Copy weights into a model."""
     for name, parameter in model.named_parameters():
-        parameter.copy_(shared_like(tensors[name], parameter))
+        parameter.copy_(distribute_like(tensors[name], parameter))

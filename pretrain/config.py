@@ -1,6 +1,4 @@
-"""A recipe: which generator, how large, with or without labels, trained how, and how the machine is used for it. Read
-from the YAML files in `configs/`.
-"""
+"""Recipes of pretraining: generator, size, training and use of the machine, read from the YAML files in `configs/`."""
 
 from __future__ import annotations
 
@@ -21,22 +19,22 @@ from randfeat.models import Generator
 
 
 @dataclass(frozen=True)
-class Training:
-    """How to train.
+class TrainingConfig:
+    """Hyperparameters of a training.
 
-    steps: optimiser steps. batch_size: images a step, of all processes together.
+    steps: optimizer steps. batch_size: images a step, of all processes together.
     order: `random`, a fresh order per image and epoch, or another mode of `orders.MODES` for every image; by default
         the model's own first, which is random where it can.
-    label_dropout: share of the times an image is seen that replace its label by the null class, for guidance.
-    other_crops: share of the times that show one of its other crops instead of the first. It falls from epoch to epoch
-        in proportion to the images still to be seen, so that the end of a long training shows first crops alone.
-        None (`null` in YAML) shows all crops equally often, to the end, as RandAR and ARPG were trained.
-    warmup: steps of linear warm-up to `learning_rate`. schedule: what follows, a `cosine` to `final_lr_ratio` of it;
+    label_dropout: probability with which the null class replaces an image's label, for classifier-free guidance.
+    other_crops: probability of showing one of an image's other crops instead of the first. It falls from epoch to epoch
+        in proportion to the images still to be seen, so that a long training ends with first crops only. None (`null`
+        in YAML) shows all crops equally often, to the end, as RandAR and ARPG were trained.
+    warmup: steps of linear warm-up to `learning_rate`. schedule: `cosine`, which then falls to `final_lr_ratio` of it;
         `constant`; or `linear-end`, constant but for the last `decay_steps`, in which it falls to that ratio.
     clip: largest global gradient norm.
     ema: decay of the averaged weights that are validated and kept; 0 keeps the weights themselves.
     eval_every: steps between validations. patience: validations without a new best before training stops (0: never).
-    max_not_finite: steps in a row with gradients that are not finite before training gives up; each is skipped.
+    max_not_finite: steps in a row with gradients that are not finite before training is aborted; each is skipped.
     """
 
     steps: int = 1000
@@ -60,12 +58,12 @@ class Training:
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "eval_every", "max_not_finite"):
-            _check(self, name, 1, math.inf)
+            _check_range(self, name, 1, math.inf)
         for name in ("learning_rate", "weight_decay", "warmup", "patience"):
-            _check(self, name, 0, math.inf)
+            _check_range(self, name, 0, math.inf)
         for name in ("label_dropout", "other_crops", "final_lr_ratio", "ema"):
             if getattr(self, name) is not None:
-                _check(self, name, 0, 1)
+                _check_range(self, name, 0, 1)
         if not self.clip > 0:
             raise ValueError(f"clip must be above 0, got {self.clip!r}: .inf clips nothing")
         if self.schedule not in ("cosine", "constant", "linear-end"):
@@ -73,20 +71,22 @@ class Training:
         if (self.schedule == "linear-end") != (self.decay_steps is not None):
             raise ValueError(f"decay_steps belongs to schedule linear-end, got {self.decay_steps} and {self.schedule}")
         if self.decay_steps is not None:
-            _check(self, "decay_steps", 1, self.steps)
+            _check_range(self, "decay_steps", 1, self.steps)
 
 
 @dataclass(frozen=True)
 class RuntimeConfig:
-    """How the machine is used. The weights do not depend on it beyond rounding, and on `micro_batch` in what dropout
-    drops; a run that was stopped goes on with another choice, too.
+    """Use of the machine, which changes the weights by rounding only; `micro_batch` also changes what dropout drops.
 
-    precision: of matrix products and attention; weights, sums and the optimiser are float32 always.
-    parallel: of several processes each has all weights (`ddp`) or a share of them (`fsdp`).
-    compile: each block through torch's compiler: a slow start, then faster on a GPU.
-    recompute: the backward pass computes the activations inside blocks again, which saves memory and costs time.
+    A stopped run can go on with other settings.
+
+    precision: of matrix products and attention; weights, sums and the optimizer are always float32.
+    parallel: each of several processes holds all weights (`ddp`) or a shard of them (`fsdp`).
+    compile: run each block through torch's compiler: a slow start, then faster on a GPU.
+    recompute: compute the activations inside blocks again in the backward pass, which saves memory and costs time.
     micro_batch: images that go through the network at once; 0 for all those of a process.
-    save_every: steps between checkpoints; a new best is saved, too. keep: how many of the last stay, beside the best.
+    save_every: steps between checkpoints; a new best is saved, too. keep: number of last checkpoints kept beside the
+        best.
     """
 
     precision: Literal["float32", "bfloat16"] = "float32"
@@ -101,12 +101,12 @@ class RuntimeConfig:
         for name, known in (("precision", ("float32", "bfloat16")), ("parallel", ("ddp", "fsdp"))):
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} must be {' or '.join(known)}, got {getattr(self, name)!r}")
-        _check(self, "micro_batch", 0, math.inf)
+        _check_range(self, "micro_batch", 0, math.inf)
         for name in ("save_every", "keep"):
-            _check(self, name, 1, math.inf)
+            _check_range(self, name, 1, math.inf)
 
 
-def _check(settings: object, name: str, low: float, high: float) -> None:
+def _check_range(settings: object, name: str, low: float, high: float) -> None:
     value = getattr(settings, name)
     if not low <= value <= high:
         limits = f"{low} or more" if high == math.inf else f"from {low} to {high}"
@@ -114,8 +114,8 @@ def _check(settings: object, name: str, low: float, high: float) -> None:
 
 
 @dataclass(frozen=True)
-class Size:
-    """The size of a generator: the keywords of `Generator` that do not follow from the data."""
+class ModelConfig:
+    """Size of a generator: the keywords of `Generator` that do not follow from the data."""
 
     embed_dim: int
     depth: int
@@ -127,13 +127,13 @@ class Size:
 
 @dataclass(frozen=True)
 class ControlConfig:
-    """How a generator learns to follow a condition.
+    """Control of a generator by a condition image.
 
-    kind: of the condition, made of the images or of those paired with them, see `conditions.KINDS`; None for a
-        generator without control.
+    kind: type of condition, computed from the images or from images paired with them, see `conditions.KINDS`; None for
+        a generator without control.
     width, depth: of the adapter, see `models.Control`.
-    dropout: share of the times an image is seen that show no condition, for guidance.
-    alone: train the adapter alone and leave the generator's weights as they are.
+    dropout: probability with which an image is shown without its condition, for guidance.
+    alone: train the adapter only and leave the generator's weights as they are.
     """
 
     kind: str | None = None
@@ -145,29 +145,31 @@ class ControlConfig:
     def __post_init__(self) -> None:
         if self.kind is not None:
             conditions.kind_of(self.kind)  # raises for a wrong name
-        _check(self, "dropout", 0, 1)
+        _check_range(self, "dropout", 0, 1)
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """model: a registered name. labels: whether training sees them. size: of the generator. training: how it is
-    trained. running: how the machine is used. control: the condition it follows, if any.
+class PretrainConfig:
+    """Recipe of a pretraining run.
+
+    model: a registered name. labels: train with class labels. size: of the generator. training: its hyperparameters.
+    running: use of the machine. control: the condition that the generator follows, if any.
     """
 
     model: str
     labels: bool
-    size: Size
-    training: Training
+    size: ModelConfig
+    training: TrainingConfig
     running: RuntimeConfig = field(default_factory=RuntimeConfig)
     control: ControlConfig = field(default_factory=ControlConfig)
 
     def build(
         self, grid: tuple[int, int], vocab_size: int, num_classes: int, patch: int = 1, channels: int = 1
     ) -> Generator:
-        """Return a generator with fresh weights that are a function of the recipe's seed; label-free recipes have no
-        class.
+        """Return a generator with fresh weights, a function of the recipe's seed; without labels it has no classes.
 
-        patch, channels: of the images that conditions are made of, pixels on a side of a token's and 1 or 3.
+        patch: pixels per token, along one side, of the images that conditions are computed from. channels: of these
+            images, 1 or 3.
         """
         with torch.random.fork_rng():
             torch.manual_seed(self.training.seed)
@@ -185,9 +187,10 @@ class Recipe:
         return made
 
 
-def read_recipe(name: str | Path, changes: Sequence[str] = ()) -> Recipe:
-    """Return a recipe by its name in `configs/` or by the path of a YAML file, with changes such as
-    `training.steps=100`. Unknown, missing and ill-typed fields are errors.
+def read_recipe(name: str | Path, changes: Sequence[str] = ()) -> PretrainConfig:
+    """Return a recipe by its name in `configs/` or by the path of a YAML file.
+
+    changes: such as `training.steps=100`. Unknown, missing and ill-typed fields raise a ValueError.
     """
     from jsonargparse import ArgumentError, ArgumentParser
 
@@ -196,28 +199,28 @@ def read_recipe(name: str | Path, changes: Sequence[str] = ()) -> Recipe:
         packaged = resources.files("randfeat.configs")
         names = sorted(entry.name[:-5] for entry in packaged.iterdir() if entry.name.endswith(".yaml"))
         if name not in names:
-            raise ValueError(f"no recipe {name!r}, expected a path ending in .yaml or one of {', '.join(names)}")
+            raise ValueError(f"there is no recipe {name!r}: give a path ending in .yaml or one of {', '.join(names)}")
         text = (packaged / f"{name}.yaml").read_text("utf-8")
     else:
         text = path.read_text("utf-8")
     parser = ArgumentParser(exit_on_error=False)
-    parser.add_class_arguments(Recipe)
+    parser.add_class_arguments(PretrainConfig)
     for change in changes:
         _check_field(change)
     try:
         base = parser.parse_string(text, defaults=False)
-        said = [f"--{change}" for change in changes]
-        return Recipe(**vars(parser.instantiate(parser.parse_args(said, namespace=base))))
+        given = [f"--{change}" for change in changes]
+        return PretrainConfig(**vars(parser.instantiate(parser.parse_args(given, namespace=base))))
     except ArgumentError as error:
         problem = re.sub(r"Parser key |typing\.|<class |(?<=')>", "", " ".join(str(error).split()))
         raise ValueError(f"recipe {name}: {problem}") from None
 
 
 def _check_field(change: str) -> None:
-    """A ValueError for a change that is none, or is of no field, which names those that there are."""
+    """Raise a ValueError that lists the fields, unless a change has the form FIELD=VALUE of an existing field."""
     path, equals, _ = change.partition("=")
     known = []
-    for part, kind in get_type_hints(Recipe).items():
+    for part, kind in get_type_hints(PretrainConfig).items():
         known += [f"{part}.{one.name}" for one in fields(kind)] if is_dataclass(kind) else [part]
     if equals and path in known:
         return

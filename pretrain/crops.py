@@ -1,5 +1,8 @@
-"""Which parts of a picture become tokens. Each rule makes the same number of crops of every picture, the first from
-its middle, and is a function of the picture and its number alone."""
+"""Crops of a picture that become tokens.
+
+Each rule makes the same number of crops of every picture, the first of them central, as a function of the picture and
+its number only.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ MODES = {1: "L", 3: "RGB"}
 
 @dataclass(frozen=True)
 class Crops(ABC):
-    """size: height and width of a crop. channels: 1 (grey) or 3 (RGB)."""
+    """Crop rule. size: height and width of a crop. channels: 1 (grey) or 3 (RGB)."""
 
     size: tuple[int, int]
     channels: int
@@ -27,20 +30,20 @@ class Crops(ABC):
     @property
     @abstractmethod
     def count(self) -> int:
-        """Crops of a picture."""
+        """Number of crops per picture."""
 
     @abstractmethod
     def __call__(self, picture: Image.Image, number: int) -> np.ndarray:
-        """Return the crops of the picture with this number among all: uint8 (count, h, w, channels)."""
+        """Return the crops of a picture, uint8 (count, h, w, channels). number: its row in the source."""
 
     @abstractmethod
     def __str__(self) -> str:
-        """Return the rule in words, for the record."""
+        """Return the rule in words, for the token store's record."""
 
 
 @dataclass(frozen=True)
 class CentreCrops(Crops):
-    """ADM's centre crop, and its mirror image if `flip` is set (as RandAR's and LlamaGen's code tokenises)."""
+    """ADM's centre crop and, with `flip`, its mirror image (as in the code of RandAR and LlamaGen)."""
 
     flip: bool = True
 
@@ -58,16 +61,16 @@ class CentreCrops(Crops):
 
 @dataclass(frozen=True)
 class TenCrops(Crops):
-    """For each range r the centre and the four corners of the r times larger centre crop, then all five mirrored.
+    """Ten crops for each range r: centre and four corners of the r times larger centre crop, then all five mirrored.
 
-    1.1 is ARPG's and LlamaGen's; LlamaGen's best results add 1.05.
+    ARPG and LlamaGen use 1.1; LlamaGen's best results add 1.05.
     """
 
     ranges: tuple[float, ...] = (1.1, 1.05)
 
     def __post_init__(self) -> None:
         if not self.ranges or not all(1 <= r <= 4 for r in self.ranges):
-            raise ValueError(f"ranges of ten-crops are one or more numbers from 1 to 4, got {self.ranges}")
+            raise ValueError(f"ranges of ten-crops must be one or more numbers from 1 to 4, got {self.ranges}")
 
     @property
     def count(self) -> int:
@@ -91,9 +94,11 @@ class TenCrops(Crops):
 
 @dataclass(frozen=True)
 class RandomCrops(Crops):
-    """The centre crop, then `others` random ones: of an area that is a share `scale` of the picture's, with sides in a
-    proportion within `ratio` (drawn evenly in its logarithm), at a place that is drawn evenly, mirrored every other
-    time (Szegedy et al. 2015). A crop that would be longer than the picture is shrunk to fit.
+    """Centre crop and `others` random resized crops (Szegedy et al. 2015, arXiv 1409.4842).
+
+    scale: range of the crop's share of the picture's area, drawn uniformly. ratio: range of width by height relative to
+    `size`, drawn uniformly in its logarithm. The place is uniform, and half of the crops are mirrored. A crop longer
+    than the picture is shrunk to fit.
     """
 
     others: int = 4
@@ -103,11 +108,11 @@ class RandomCrops(Crops):
 
     def __post_init__(self) -> None:
         if self.others < 1:
-            raise ValueError(f"random crops are one or more beside that of the centre, got {self.others}")
+            raise ValueError(f"others must be 1 or more random crops beside the centre crop, got {self.others}")
         if not 0 < self.scale[0] <= self.scale[1] <= 1:
-            raise ValueError(f"the scale of random crops is two shares of the area, smaller first, got {self.scale}")
+            raise ValueError(f"scale must be two shares of the area from above 0 to 1, smaller first, got {self.scale}")
         if not 0 < self.ratio[0] <= self.ratio[1]:
-            raise ValueError(f"the ratio of random crops is two numbers above 0, smaller first, got {self.ratio}")
+            raise ValueError(f"ratio must be two numbers above 0, smaller first, got {self.ratio}")
 
     @property
     def count(self) -> int:

@@ -1,7 +1,7 @@
-"""What a step sees: pure functions of (seed, epoch, sample) and of the step's number, whoever asks and whenever.
+"""Batches of a training step, as pure functions of (seed, epoch, sample) and of the step's number.
 
-A step's images are those of its place in the epoch's shuffle. They go through the network in pieces, and each process
-takes every W-th piece, so the number of processes decides who computes something and not what is computed.
+A step's images are those at its place in the epoch's shuffle. They go through the network in pieces, and each of W
+processes takes every W-th piece: the number of processes changes which one computes a piece, never the result.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from torch import Tensor
 from randfeat.models import Generator, orders
 from randfeat.utils import rng
 
-from .config import Training
+from .config import TrainingConfig
 
 
-class Some:
-    """Some rows of an array that stays where it is."""
+class RowSubset:
+    """View of some rows of an array, which is not copied. rows: int (n,)."""
 
     def __init__(self, array: np.ndarray, rows: np.ndarray) -> None:
         self.array, self.rows = array, rows
@@ -38,16 +38,16 @@ class Some:
         return self.array[(self.rows[first], *others)]
 
 
-# int (n, N) or (n, crops, N) in raster space: a tensor, an array, or the mapped file of a token store, or some of it
-Tokens = Tensor | np.ndarray | Some
+# int (n, N) or (n, crops, N) in raster space: a tensor, an array, the mapped file of a token store, or rows of it
+Tokens = Tensor | np.ndarray | RowSubset
 
 
 @dataclass(frozen=True)
 class Batch:
-    """What goes through the network at once.
+    """Images that go through the network at once: one piece of a step.
 
-    piece: its number in the step. weight: 1, or 0 for one that a process repeats because others have one piece more.
-    paired: the tokens (B, N) of the pictures that belong to the images, where there are such.
+    piece: its number in the step. weight: 1, or 0 for a piece that a process repeats because others have one more.
+    paired: tokens (B, N) of the pictures that are paired with the images, where there are any.
     """
 
     tokens: Tensor  # (B, N) raster space
@@ -59,14 +59,15 @@ class Batch:
 
     @property
     def shown(self) -> tuple[Tensor, ...]:
-        """What an objective is called with."""
+        """Arguments of the objective."""
         return self.tokens, self.labels, self.order, *(() if self.paired is None else (self.paired,))
 
     def to(self, device: torch.device) -> Batch:
+        """Return the batch on a device."""
         return self._with(lambda x: x.to(device, non_blocking=True))
 
     def pinned(self) -> Batch:
-        """In memory from which a GPU copies while others compute."""
+        """Return the batch in pinned memory, from which a GPU copies asynchronously."""
         return self._with(Tensor.pin_memory)
 
     def _with(self, change: Callable[[Tensor], Tensor]) -> Batch:
@@ -76,14 +77,14 @@ class Batch:
 
 @dataclass(frozen=True)
 class Share:
-    """Which of a step's pieces are a process's. size: images of a piece; 0 makes one for each process."""
+    """Division of a step into pieces, and the pieces of one process. size: images per piece; 0 for one per process."""
 
     size: int = 0
     rank: int = 0
     world: int = 1
 
     def of(self, rows: Tensor) -> list[tuple[int, float, Tensor]]:
-        """Number, weight and rows of each piece; all processes have equally many."""
+        """Return number, weight and rows of each piece of this process; all processes have equally many."""
         pieces = rows.split(self.size) if self.size else rows.tensor_split(min(self.world, len(rows)))
         mine = [(i, 1.0, pieces[i]) for i in range(self.rank, len(pieces), self.world)]
         missing = math.ceil(len(pieces) / self.world) - len(mine)
@@ -91,19 +92,19 @@ class Share:
 
 
 class Batches:
-    """The batches of any step, epoch after epoch; an epoch's last, smaller step is kept."""
+    """Batches of any step. The last step of an epoch may be smaller; it is not dropped."""
 
     def __init__(
         self,
         tokens: Tokens,
         labels: Tensor | None,
         model: Generator,
-        config: Training,
+        config: TrainingConfig,
         share: Share | None = None,
         paired: Tokens | None = None,
     ) -> None:
-        """labels: (n,) class indices, or None to show none. paired: row i, and crop j, of them belongs to that of
-        `tokens`.
+        """labels: (n,) class indices, or None for none. paired: further tokens, of which row i (and crop j) belongs to
+        row i (and crop j) of `tokens`.
         """
         self.paired = paired
         self.tokens, self.labels, self.config, self.share = tokens, labels, config, share or Share()
@@ -113,25 +114,25 @@ class Batches:
         self._shuffled = -1, torch.empty(0)
 
     def images(self, step: int) -> int:
-        """Return how many images step 0, 1, ... has, in all processes together."""
+        """Return the number of images of step 0, 1, ..., over all processes."""
         return min(self.config.batch_size, len(self.tokens) - step % self.steps_per_epoch * self.config.batch_size)
 
     def rows(self, step: int) -> Tensor:
         """Return the images of step 0, 1, ...: int64 (B,)."""
         epoch, place = divmod(step, self.steps_per_epoch)
-        shuffled_epoch, shuffled = self._shuffled  # together: another thread may ask for another epoch
+        shuffled_epoch, shuffled = self._shuffled  # read at once: another thread may set another epoch
         if shuffled_epoch != epoch:
             shuffled = shuffle(self.config.seed, epoch, len(self.tokens))
             self._shuffled = epoch, shuffled
         return shuffled[place * self.config.batch_size :][: self.config.batch_size].long()
 
     def at(self, step: int) -> list[Batch]:
-        """This process's pieces of step 0, 1, ..."""
+        """Return this process's pieces of step 0, 1, ..."""
         epoch = step // self.steps_per_epoch
         return [self.show(epoch, rows, piece, weight) for piece, weight, rows in self.share.of(self.rows(step))]
 
     def show(self, epoch: int, rows: Tensor, piece: int = 0, weight: float = 1.0) -> Batch:
-        """These images as an epoch shows them: order, label and crop."""
+        """Return images as an epoch shows them: with order, label and crop."""
         config = self.config
         order = orders.make(self.order, self.grid, rng.derive(config.seed, epoch, 1, rows))
         label = torch.full_like(rows, self.num_classes)
@@ -143,7 +144,7 @@ class Batches:
         return Batch(take(self.tokens, rows, crop), label, order, piece, weight, paired)
 
     def ahead(self, first: int, pin: bool = False) -> Stream[list[Batch], None, None]:
-        """Yield the steps from `first` to the recipe's last; a thread makes the next while one is used."""
+        """Yield the batches of each step from `first` to the last; a thread prepares the next one meanwhile."""
 
         def make(step: int) -> list[Batch]:
             made = self.at(step)
@@ -170,12 +171,12 @@ class Batches:
 
 
 def shuffle(seed: int, epoch: int, count: int) -> Tensor:
-    """Return the epoch's sequence of images: int32 (n,)."""
+    """Return the epoch's random sequence of images: int32 (n,)."""
     return rng.bits(rng.derive(seed, epoch, 0), count).argsort(stable=True).int()
 
 
 def take(tokens: Tokens, rows: Tensor, crop: Tensor | None = None) -> Tensor:
-    """Rows of (n, N), or of (n, crops, N) with a crop for each: int64 (B, N), read in the order of the disk."""
+    """Return rows of (n, N), or of (n, crops, N) with a crop for each, as int64 (B, N); read in ascending order."""
     if isinstance(tokens, Tensor):
         return tokens[rows if crop is None else (rows, crop)].long()
     order = rows.argsort()
@@ -187,7 +188,7 @@ def take(tokens: Tokens, rows: Tensor, crop: Tensor | None = None) -> Tensor:
 
 
 def as_labels(labels: Sequence[int | None] | np.ndarray | Tensor | None, num_classes: int) -> Tensor | None:
-    """Labels as int64 (n,), the null class for an image without one."""
+    """Return labels as int64 (n,), with the null class for an image without one."""
     if labels is None or isinstance(labels, Tensor):
         return labels if labels is None else labels.long()
     return torch.tensor([num_classes if label is None else int(label) for label in labels])

@@ -1,7 +1,7 @@
-"""What training minimises: the negative log-likelihood of each token given those before it in its order.
+"""Training objective: the negative log-likelihood of each token given those before it in its order.
 
-Logits exist for a few rows at a time, in single precision, and only where there is a target: all of a batch,
-(B * N, V), would be the largest thing in memory by far.
+Logits exist for a few rows at a time, in single precision, and only where there is a target: those of a whole batch,
+(B * N, V), would be the largest tensor in memory by far.
 """
 
 from __future__ import annotations
@@ -18,48 +18,48 @@ from randfeat.data import conditions
 from randfeat.models import Generator, orders
 from randfeat.utils.onednn import matmul
 
-# of single-precision logits that exist at once: what stays in the caches of a CPU, what keeps another device busy
+# of single-precision logits at once: so many as fit the caches of a CPU, or keep another device busy
 BYTES_AT_ONCE = {"cpu": 1 << 24}
 BYTES_ELSEWHERE = 1 << 28
 
 
 class Objective(nn.Module):
-    """A generator with its loss as one module, so that what wraps a module for many processes sees all its parameters
-    used inside one forward.
+    """Generator and loss as one module.
+
+    DDP and FSDP wrap a module and need all of its parameters to be used in one forward.
     """
 
     def __init__(self, generator: Generator, in_bfloat16: bool = False) -> None:
-        """in_bfloat16: the type of matrix products and attention, instead of the weights' own."""
+        """in_bfloat16: compute matrix products and attention in bfloat16 instead of the weights' own type."""
         super().__init__()
         self.generator, self.in_bfloat16 = generator, in_bfloat16
 
     def forward(self, tokens: Tensor, labels: Tensor | None, order: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the sum over the batch in nats, and what each place in the order adds to it, without gradients: (),
-        (B, N).
+        """Return the summed loss of the batch in nats, (), and that of each place in the order, (B, N).
 
-        tokens, order: (B, N); labels: (B,).
+        The second has no gradients. tokens, order: (B, N); labels: (B,).
         """
         return self.losses(self.states(tokens, labels, order), tokens, order)
 
     def losses(self, states: Tensor, tokens: Tensor, order: Tensor) -> tuple[Tensor, Tensor]:
-        """What `forward` returns, of what the head reads."""
+        """Return the result of `forward`, given the hidden states that the head reads."""
         targets, weight = orders.gather(tokens, order), self.generator.head.weight
         dtype = torch.bfloat16 if self.in_bfloat16 else weight.dtype
         total, losses = cross_entropy(states.flatten(0, 1), weight, targets.flatten(), dtype)
         return total, losses.view_as(targets)
 
     def states(self, tokens: Tensor, labels: Tensor | None, order: Tensor) -> Tensor:
-        """What the head reads: (B, N, D) in order space."""
+        """Return the hidden states that the head reads: (B, N, D) in order space."""
         with self.precision(tokens.device):
             return self.generator.pre_logits(tokens, labels, order)
 
     def precision(self, device: torch.device) -> AbstractContextManager[Any]:
-        """Inside, products have the type that was asked for."""
+        """Return the context of the configured precision."""
         return torch.autocast(device.type, torch.bfloat16) if self.in_bfloat16 else nullcontext()
 
 
 class ControlObjective(Objective):
-    """The same for a generator with control, which is shown the conditions of the images that the tokens stand for."""
+    """Objective of a generator with control, with conditions computed from the images that the tokens decode to."""
 
     def __init__(
         self,
@@ -68,8 +68,8 @@ class ControlObjective(Objective):
         pixels: Callable[[Tensor], Tensor],
         dropout: float,
     ) -> None:
-        """pixels: tokens (B, N) -> images (B, C, H, W) in [0, 1]. dropout: share of the images that are shown without a
-        condition in training, for guidance.
+        """pixels: decodes tokens (B, N) to images (B, C, H, W) in [0, 1]. dropout: probability with which an image is
+        shown without its condition in training, for guidance.
         """
         super().__init__(generator, in_bfloat16)
         self.pixels, self.dropout = pixels, dropout
@@ -77,16 +77,16 @@ class ControlObjective(Objective):
     def forward(
         self, tokens: Tensor, labels: Tensor | None, order: Tensor, paired: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """As of `Objective`. paired: tokens (B, N) of pictures that conditions are made of instead of the images."""
-        states = self._steered(tokens, labels, order, tokens if paired is None else paired)
+        """Return the same as `Objective`. paired: tokens (B, N) of pictures to compute conditions from instead."""
+        states = self._controlled_states(tokens, labels, order, tokens if paired is None else paired)
         return self.losses(states, tokens, order)
 
-    def _steered(self, tokens: Tensor, labels: Tensor | None, order: Tensor, pictured: Tensor) -> Tensor:
+    def _controlled_states(self, tokens: Tensor, labels: Tensor | None, order: Tensor, sources: Tensor) -> Tensor:
         control = self.generator.control
         if control is None:
-            raise ValueError("the generator has no control that could be trained: add one, see `add_control`")
+            raise ValueError("the generator has no control to train: add one with `add_control`")
         with torch.no_grad():
-            images = conditions.make(self.pixels(pictured), control.kind)
+            images = conditions.make(self.pixels(sources), control.kind)
         with self.precision(tokens.device):
             condition = control(images)
             if self.generator.training:
@@ -98,9 +98,10 @@ class ControlObjective(Objective):
 def cross_entropy(
     states: Tensor, weight: Tensor, targets: Tensor, dtype: torch.dtype | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Of the logits `states @ weight.T`, a product in `dtype`: its sum in float32, and each row's without gradients.
+    """Return the cross-entropy of the logits `states @ weight.T`: its sum, (), and that of each row, (n,), in float32.
 
-    states: (n, D); weight: (V, D); targets: (n,) -> (), (n,).
+    The second has no gradients. states: (n, D). weight: (V, D). targets: (n,). dtype: of the matrix product, by default
+    the weight's.
     """
     dtype = dtype or weight.dtype
     rows = max(1, BYTES_AT_ONCE.get(states.device.type, BYTES_ELSEWHERE) // (4 * len(weight)))
@@ -113,7 +114,7 @@ def cross_entropy(
 
 
 class _CrossEntropy(torch.autograd.Function):
-    """The gradients are made beside the loss, while a part's logits are at hand: nothing is computed again later."""
+    """Cross-entropy whose gradients are computed with the loss, so that no logits are stored or computed again."""
 
     @staticmethod
     def forward(

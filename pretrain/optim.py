@@ -1,4 +1,4 @@
-"""The optimiser, its schedule and the averaged weights, as functions of the step where they can be."""
+"""Optimizer, learning rate and exponential moving average (EMA) of the weights."""
 
 from __future__ import annotations
 
@@ -8,14 +8,21 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from .config import Training
-from .parallel import local, whole
+from randfeat.utils.learning_rates import Decay, warmup_decay
+
+from .config import TrainingConfig
+from .parallel import full_tensor, to_local
+
+_DECAYS: dict[str, Decay] = {"cosine": "cosine", "constant": "constant", "linear-end": "linear"}
 
 
-def make_optimiser(model: nn.Module, config: Training) -> torch.optim.Optimizer:
-    """AdamW that decays every parameter of two or more dimensions, embeddings too, as both papers' code does. What asks
-    for no gradient stays as it is.
+def make_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.Optimizer:
+    """Return AdamW over the parameters that require gradients.
+
+    Weight decay applies to all parameters of two or more dimensions, embeddings included, as in the code of RandAR and
+    ARPG.
     """
     trained = [p for p in model.parameters() if p.requires_grad]
     decayed = [p for p in trained if p.ndim > 1]
@@ -28,53 +35,60 @@ def make_optimiser(model: nn.Module, config: Training) -> torch.optim.Optimizer:
     )
 
 
-def learning_rate(step: int, config: Training) -> float:
-    """Of step 0, 1, ...: linear warm-up, then the recipe's schedule."""
-    return config.learning_rate * min((step + 1) / max(1, config.warmup), _after_warmup(step, config))
+def learning_rate(step: int, config: TrainingConfig) -> float:
+    """Return the learning rate of step 0, 1, ...: a linear warm-up, then the schedule of the config."""
+    decay_from = None if config.decay_steps is None else config.steps - config.decay_steps
+    return config.learning_rate * warmup_decay(
+        step,
+        config.steps,
+        config.warmup,
+        first=1,
+        decay=_DECAYS[config.schedule],
+        decay_from=decay_from,
+        end=config.final_lr_ratio,
+    )
 
 
-def _after_warmup(step: int, config: Training) -> float:
-    first = config.warmup if config.decay_steps is None else config.steps - config.decay_steps
-    if config.schedule == "constant" or step <= first:
-        return 1.0
-    share = min((step - first) / max(1, config.steps - first), 1)
-    falling = (1 + math.cos(math.pi * share)) / 2 if config.schedule == "cosine" else 1 - share
-    return config.final_lr_ratio + (1 - config.final_lr_ratio) * falling
+def update(optimizer: torch.optim.Optimizer, model: nn.Module, step: int, config: TrainingConfig) -> float:
+    """Clip the gradients, take step 0, 1, ... and return the gradient norm before clipping.
 
-
-def update(optimiser: torch.optim.Optimizer, model: nn.Module, step: int, config: Training) -> float:
-    """Clip the gradients and takes step 0, 1, ...; returns the norm that they had.
-
-    With a norm that is not finite nothing is changed. It is the norm of what all processes found, so they agree.
+    A norm that is not finite changes nothing. The norm is that of the gradients summed over all processes, so all of
+    them decide the same.
     """
-    norm = float(whole(nn.utils.clip_grad_norm_(model.parameters(), config.clip)))
+    norm = float(full_tensor(nn.utils.clip_grad_norm_(model.parameters(), config.clip)))
     if math.isfinite(norm):
-        for group in optimiser.param_groups:
+        for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, config)
-        optimiser.step()
+        optimizer.step()
     return norm
 
 
 class EMA:
-    """The weights' exponential moving average in float32, from the first update on."""
+    """Exponential moving average of the weights, in their own type, from the first update on.
+
+    The arithmetic is torch's (`get_ema_multi_avg_fn`). `torch.optim.swa_utils.AveragedModel` around it cannot be used:
+    it deep-copies the model, which `fully_shard` refuses ("FSDP does not support deepcopy"), and it holds a second
+    network where a list of tensors is enough.
+    """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
-        self.parameters, self.decay = list(model.parameters()), decay
+        """decay: weight of the old average in each update, from 0 to 1."""
+        self.parameters, self._average = list(model.parameters()), get_ema_multi_avg_fn(decay)
         self.values: list[Tensor] = []
 
     def update(self) -> None:
         """Move the average towards the weights; the first call copies them."""
         if self.values:
-            torch._foreach_lerp_(local(self.values), local(self.parameters), 1 - self.decay)
+            self._average(tuple(to_local(self.values)), tuple(to_local(self.parameters)), 0)  # the count is not used
         else:
             self.values = [p.detach().clone() for p in self.parameters]
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
-        """Inside, the model has the averaged weights."""
-        weights = local(self.parameters)
+        """Give the model the averaged weights inside the context, and its own ones after it."""
+        weights = to_local(self.parameters)
         own = [x.clone() for x in weights]
-        torch._foreach_copy_(weights, local(self.values) or own)
+        torch._foreach_copy_(weights, to_local(self.values) or own)
         try:
             yield
         finally:

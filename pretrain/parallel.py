@@ -1,6 +1,4 @@
-"""One network in several processes, and torch's compiler: how the parts of a network are wrapped, and a tensor whose
-parts lie in several processes made whole.
-"""
+"""Training in several processes and through torch's compiler: DDP, FSDP and tensors sharded over processes."""
 
 from __future__ import annotations
 
@@ -20,35 +18,38 @@ from .config import RuntimeConfig
 
 
 def group() -> AbstractContextManager[None]:
-    """`processes.group` for training: NCCL between GPUs, gloo for what lies in main memory."""
+    """Return `distributed.group` for training: NCCL between GPUs, gloo for tensors in main memory."""
     return distributed.group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
 
 
-def wrap(objective: nn.Module, running: RuntimeConfig) -> nn.Module:
-    """Return the module to call for training; all processes get the first one's weights. One process alone needs
-    nothing.
+def wrap(objective: nn.Module, runtime: RuntimeConfig) -> nn.Module:
+    """Return the module to call in training, after all processes have got the first one's weights.
 
-    With `fsdp` the parameters of the module itself become shares, gathered block by block as they are used.
+    One process needs no wrapping. With `fsdp` the parameters of the module itself become shards, gathered block by
+    block as they are used.
     """
     if distributed.world() == 1:
         return objective
     for parameter in objective.parameters():
         dist.broadcast(parameter.detach(), 0)
-    if running.parallel == "ddp":
+    if runtime.parallel == "ddp":
         return DistributedDataParallel(objective, broadcast_buffers=False, gradient_as_bucket_view=True)
     from torch.distributed.fsdp import fully_shard
 
     mesh = dist.init_device_mesh(next(objective.parameters()).device.type, (distributed.world(),))
     for block in blocks(objective):
         fully_shard(block, mesh=mesh)
-    # or else the outermost parameters stay whole after validation, and changes to the shares would not reach them
+    # else the outermost parameters stay gathered after validation, and changes to their shards would not reach them
     fully_shard(objective, mesh=mesh, reshard_after_forward=True)
     return objective
 
 
 @contextmanager
 def accumulating(wrapped: nn.Module, last: bool) -> Iterator[None]:
-    """Around forward and backward of one piece of a step: the processes sum up their gradients after the last alone."""
+    """Surround forward and backward of one piece of a step, so that gradients are summed over processes once a step.
+
+    last: this is the step's last piece, after which they are summed.
+    """
     if isinstance(wrapped, DistributedDataParallel):
         with nullcontext() if last else wrapped.no_sync():
             yield
@@ -59,17 +60,18 @@ def accumulating(wrapped: nn.Module, last: bool) -> Iterator[None]:
 
 
 @contextmanager
-def as_asked(model: nn.Module, running: RuntimeConfig) -> Iterator[None]:
-    """Inside, the blocks compute their activations again or go through the compiler, if the choice is so. What is not
-    compiled has the fastest products that there are on a CPU.
+def configured_blocks(model: nn.Module, runtime: RuntimeConfig) -> Iterator[None]:
+    """Let the blocks recompute activations or run compiled inside the context, as the config says.
+
+    Blocks that are not compiled use oneDNN's linear layers on a CPU, which are faster.
     """
     before = {block: block.checkpointing for block in blocks(model)}
     for block in before:
-        block.checkpointing = running.recompute
-        if running.compile:
+        block.checkpointing = runtime.recompute
+        if runtime.compile:
             block._forward = _compiled(block)  # type: ignore[method-assign]
     try:
-        with nullcontext() if running.compile else onednn.linear_layers(model):
+        with nullcontext() if runtime.compile else onednn.linear_layers(model):
             yield
     finally:
         for block, was in before.items():
@@ -87,18 +89,19 @@ def _compiled(block: Block) -> Callable[..., Tensor]:
 
 
 def blocks(model: nn.Module) -> list[Block]:
+    """Return the transformer blocks of a model."""
     return [module for module in model.modules() if isinstance(module, Block)]
 
 
-def whole(tensor: Tensor) -> Tensor:
-    """Return all of a tensor, of which each process may hold a share: every process has to ask."""
-    return tensor.full_tensor() if is_shared(tensor) else tensor  # type: ignore[attr-defined]
+def full_tensor(tensor: Tensor) -> Tensor:
+    """Return a tensor gathered from its shards, or itself where it has none. All processes have to call."""
+    return tensor.full_tensor() if is_distributed(tensor) else tensor  # type: ignore[attr-defined]
 
 
-def shared_like(value: Tensor, like: Tensor) -> Tensor:
-    """Return the inverse of `whole`: a tensor on the device of another, and shared out as that is."""
+def distribute_like(value: Tensor, like: Tensor) -> Tensor:
+    """Return a copy of a tensor on the device of another, sharded as that is: the inverse of `full_tensor`."""
     value = value.to(like.device)
-    if not is_shared(like):
+    if not is_distributed(like):
         return value.clone()
     from torch.distributed.tensor import distribute_tensor
 
@@ -106,21 +109,22 @@ def shared_like(value: Tensor, like: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def local(tensors: Iterable[Tensor]) -> list[Tensor]:
-    """What this process holds of each, for changes in place of element by element."""
-    return [x.to_local() if is_shared(x) else x.detach() for x in tensors]  # type: ignore[attr-defined]
+def to_local(tensors: Iterable[Tensor]) -> list[Tensor]:
+    """Return this process's shard of each tensor, detached, for element-wise changes in place."""
+    return [x.to_local() if is_distributed(x) else x.detach() for x in tensors]  # type: ignore[attr-defined]
 
 
-def is_shared(tensor: Tensor) -> bool:
-    if distributed.world() == 1:  # where nobody needs the import
+def is_distributed(tensor: Tensor) -> bool:
+    """Return whether a tensor is a DTensor, sharded over processes."""
+    if distributed.world() == 1:  # saves the import, which is slow
         return False
     from torch.distributed.tensor import DTensor
 
     return isinstance(tensor, DTensor)
 
 
-def total(values: Tensor) -> Tensor:
-    """Return the sum over all processes of a tensor in main memory, in place."""
+def all_reduce(values: Tensor) -> Tensor:
+    """Sum a tensor in main memory over all processes, in place, and return it."""
     if distributed.world() > 1:
         dist.all_reduce(values)
     return values

@@ -1,4 +1,4 @@
-"""A recipe, a token store and a directory: trained, gone on with where it was stopped, left as a model directory."""
+"""A pretraining run on disk: a recipe and a token store become a model directory, resumed where a run was stopped."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from randfeat.tokenizers import Tokenizer
 from randfeat.utils import devices, distributed
 from randfeat.utils.resume import difference
 
-from .config import Recipe
-from .data import Some, Tokens, as_labels, shuffle
+from .config import PretrainConfig
+from .data import RowSubset, Tokens, as_labels, shuffle
 from .objective import ControlObjective, Objective
-from .parallel import whole
+from .parallel import full_tensor
 from .trainer import History, Step, Validation, train
 
 MODEL = "model"  # the folder of a run that `randfeat.load` opens
-Material = tuple[Tokens, Tensor | None]  # tokens and labels
-POINTS = 1000  # of the loss curve that a model keeps of its training
+Labelled = tuple[Tokens, Tensor | None]  # tokens and labels
+CURVE_POINTS = 1000  # of the training loss in the model's record
 
 
-def run(
-    recipe: Recipe,
+def run_pretraining(
+    recipe: PretrainConfig,
     store: TokenStore,
     tokenizer: Tokenizer,
     directory: str | Path,
@@ -46,14 +46,18 @@ def run(
     on_step: Callable[[Step], None] | None = None,
     on_validation: Callable[[Validation], None] | None = None,
 ) -> Path:
-    """Train on the tokens of a store and returns the model directory, DIRECTORY/model, with the best weights.
+    """Train on the tokens of a store and return the model directory, DIRECTORY/model, with the best weights.
 
-    The same call goes on where an earlier one was stopped, see `train`. tokenizer: the one that made the tokens.
-    validation: held-out tokens; held_out: or the share of the images, drawn by the recipe's seed, that are held out;
-    without either the last weights are kept. init: a generator to start from instead of a fresh one. paired: tokens, by
-    the same tokenizer, of the pictures that conditions are made of (depth maps, drawings), in the order of the images;
-    by default they are made of the images themselves. Under torchrun call it inside `group()`.
-    A ValueError names what does not fit together.
+    The same call resumes where an earlier one was stopped, see `train`. Under torchrun call it inside `group()`.
+
+    tokenizer: the one that made the tokens.
+    validation: held-out tokens. held_out: instead, the share of images to hold out, drawn by the recipe's seed. Without
+        either the last weights are kept.
+    init: a generator to start from instead of a fresh one.
+    paired: tokens, by the same tokenizer, of the pictures that conditions are computed from (depth maps, drawings), in
+        the order of the images; by default they are computed from the images themselves.
+
+    Raises a ValueError that names what does not fit together.
     """
     directory = Path(directory)
     made_by = weights.fingerprint(tokenizer)
@@ -61,23 +65,26 @@ def run(
         if each.tokenizer != made_by:
             raise ValueError(f"the tokens in {each.directory} were made by another tokenizer: give that one")
     if validation and validation.grid != store.grid:
-        raise ValueError(f"held-out tokens on a grid of {validation.grid}, those to train on have {store.grid}")
+        raise ValueError(
+            f"held-out tokens have a grid of {validation.grid}, those to train on {store.grid}: tokenize both alike"
+        )
     if not 0 <= held_out < 1 or (held_out and validation):
-        raise ValueError(f"held_out is a share below 1 and takes the place of validation, got {held_out}")
+        raise ValueError(f"held_out must be a share below 1, without validation, got {held_out}: give one of both")
     _check_control(recipe, init, paired)
     if paired is not None:
         _check_paired(store, paired, validation)
     device = devices.pick(device)
     generator = _generator(recipe, store, tokenizer, init).to(device)
+    labels = _labels(recipe, store, generator)
+    trained_on: Labelled = store.tokens, labels
+    validated_on: Labelled | None = None
     pairs: tuple[Tokens, Tokens | None] | None = None if paired is None else (paired.tokens, None)
-    seen: Material = store.tokens, _labels(recipe, store, generator)
-    judged: Material | None = None
     if validation:
-        judged = validation.tokens[:, 0], _labels(recipe, validation, generator)
+        validated_on = validation.tokens[:, 0], _labels(recipe, validation, generator)
     elif held_out:
-        seen, judged = _divided(store.tokens, seen[1], held_out, recipe.training.seed)
+        trained_on, validated_on = _split(store.tokens, labels, held_out, recipe.training.seed)
         if paired is not None:
-            (kept, _), (held, _) = _divided(paired.tokens, None, held_out, recipe.training.seed)
+            (kept, _), (held, _) = _split(paired.tokens, None, held_out, recipe.training.seed)
             pairs = kept, held
     objective: Callable[[Generator, bool], nn.Module] = Objective
     if recipe.control.kind is not None:
@@ -86,18 +93,11 @@ def run(
         )
         for name, parameter in generator.named_parameters():
             parameter.requires_grad_(not recipe.control.alone or name.startswith("control."))
-    free = {"running"} if recipe.control.kind else {"running", "control"}  # runs older than control can go on
-    settings = {
-        "recipe": {key: value for key, value in asdict(recipe).items() if key not in free},
-        "tokens": store.meta["files"],
-        "validation": validation.meta["files"] if validation else held_out or None,
-        **({} if paired is None else {"paired": paired.meta["files"]}),
-        "init": init and weights.fingerprint(init),
-    }
+    settings = _settings(recipe, store, validation, held_out, paired, init)
     history = train(
         generator,
-        *seen,
-        judged,
+        *trained_on,
+        validated_on,
         recipe.training,
         recipe.running,
         objective=objective,
@@ -107,7 +107,7 @@ def run(
         on_step=on_step,
         on_validation=on_validation,
     )
-    state = {name: whole(value).cpu() for name, value in generator.state_dict().items()}
+    state = {name: full_tensor(value).cpu() for name, value in generator.state_dict().items()}
     if distributed.rank() == 0:
         trained = models.create(recipe.model, **generator.config)
         trained.load_state_dict(state)
@@ -117,35 +117,58 @@ def run(
     return directory / MODEL
 
 
-def _divided(tokens: np.ndarray, labels: Tensor | None, share: float, seed: int) -> tuple[Material, Material]:
-    """Rows to train on with all their crops, and the first crops of those that are held out."""
+def _settings(
+    recipe: PretrainConfig,
+    store: TokenStore,
+    validation: TokenStore | None,
+    held_out: float,
+    paired: TokenStore | None,
+    init: Generator | None,
+) -> dict[str, Any]:
+    """Return the settings that decide the weights, and by which a run is recognized when it is resumed."""
+    ignored = {"running"} if recipe.control.kind else {"running", "control"}  # runs older than control can be resumed
+    return {
+        "recipe": {key: value for key, value in asdict(recipe).items() if key not in ignored},
+        "tokens": store.meta["files"],
+        "validation": validation.meta["files"] if validation else held_out or None,
+        **({} if paired is None else {"paired": paired.meta["files"]}),
+        "init": init and weights.fingerprint(init),
+    }
+
+
+def _split(tokens: np.ndarray, labels: Tensor | None, share: float, seed: int) -> tuple[Labelled, Labelled]:
+    """Return the rows to train on, with all their crops, and the first crops of the held-out ones."""
     mixed = shuffle(seed, -1, len(tokens)).numpy()
     count = round(share * len(tokens))
     if not 0 < count < len(tokens):
         raise ValueError(f"{share} of {len(tokens)} images leaves none to train on, or none held out: choose another")
     held, kept = np.sort(mixed[:count]), np.sort(mixed[count:])
     own = (None, None) if labels is None else (labels[torch.from_numpy(kept)], labels[torch.from_numpy(held)])
-    return (Some(tokens, kept), own[0]), (tokens[held, 0], own[1])
+    return (RowSubset(tokens, kept), own[0]), (tokens[held, 0], own[1])
 
 
-def _check_control(recipe: Recipe, init: Generator | None, paired: TokenStore | None) -> None:
-    """Raise a ValueError where the condition that the recipe asks for cannot be had."""
+def _check_control(recipe: PretrainConfig, init: Generator | None, paired: TokenStore | None) -> None:
+    """Raise a ValueError where the condition of the recipe is not available."""
     if recipe.control.kind is None:
         if paired is not None:
-            raise ValueError("paired pictures are what control is made of: say which kind the recipe's control is")
+            raise ValueError(
+                "paired pictures are for control, which this recipe has not: give the kind of control (--control)"
+            )
         return
     if paired is None and conditions.kind_of(recipe.control.kind).given:
         raise ValueError(
             f"a condition of kind {recipe.control.kind} is not made of images: give paired pictures (--control-data)"
         )
     if recipe.control.alone and init is None:
-        raise ValueError("a fresh generator has nothing that control alone could steer: give one to start from")
+        raise ValueError("control.alone trains the adapter of a trained generator: give one to start from (--init)")
 
 
 def _check_paired(store: TokenStore, paired: TokenStore, validation: TokenStore | None) -> None:
     """Raise a ValueError unless row and crop of both stores belong together."""
     if validation is not None:
-        raise ValueError("paired pictures belong to the images trained on: hold a share of them out, no other tokens")
+        raise ValueError(
+            "paired pictures belong to the images trained on: hold out a share of these (--held-out), no other tokens"
+        )
     names = [[Path(path).stem for path in one.paths] for one in (store, paired)]
     if names[0] != names[1]:
         different = next((a for a, b in zip(*names, strict=False) if a != b), "the number of pictures")
@@ -153,12 +176,12 @@ def _check_paired(store: TokenStore, paired: TokenStore, validation: TokenStore 
     if (paired.crops, paired.grid) != (store.crops, store.grid):
         raise ValueError(
             f"{paired.directory} has {paired.crops} crops on a grid of {paired.grid}, the images have {store.crops} on "
-            f"{store.grid}: tokenise both alike"
+            f"{store.grid}: tokenize both alike"
         )
 
 
 def _pixels(store: TokenStore, tokenizer: Tokenizer) -> Callable[[Tensor], Tensor]:
-    """Tokens (B, N) -> images (B, C, H, W)."""
+    """Return the decoder of tokens (B, N) to images (B, C, H, W)."""
 
     def pixels(tokens: Tensor) -> Tensor:
         return tokenizer.decode(tokens.unflatten(1, store.grid))
@@ -166,10 +189,9 @@ def _pixels(store: TokenStore, tokenizer: Tokenizer) -> Callable[[Tensor], Tenso
     return pixels
 
 
-def _generator(recipe: Recipe, store: TokenStore, tokenizer: Tokenizer, init: Generator | None) -> Generator:
-    """Return a fresh one, or the given one if it fits; one without control gets what the recipe asks for."""
-    of_images = tokenizer.stride, tokenizer.channels
-    made = recipe.build(store.grid, store.vocab_size, _num_classes(store), *of_images)
+def _generator(recipe: PretrainConfig, store: TokenStore, tokenizer: Tokenizer, init: Generator | None) -> Generator:
+    """Return a fresh generator, or `init` if it fits; the recipe's control is added to one without control."""
+    made = recipe.build(store.grid, store.vocab_size, _num_classes(store), tokenizer.stride, tokenizer.channels)
     if init is None:
         return made
     theirs, wanted = ({"model": models.name_of(one), **one.config, "dropout": None} for one in (init, made))
@@ -178,7 +200,9 @@ def _generator(recipe: Recipe, store: TokenStore, tokenizer: Tokenizer, init: Ge
         theirs["control"] = made.control.config
         state |= {f"control.{name}": value for name, value in made.control.state_dict().items()}
     if other := difference(theirs, wanted):
-        raise ValueError(f"the model to start from has {other}, as recipe and tokens ask for")
+        raise ValueError(
+            f"the model to start from has {other}, as recipe and tokens require: choose another or change the recipe"
+        )
     made.load_state_dict(state)
     return made
 
@@ -189,7 +213,7 @@ def _num_classes(store: TokenStore) -> int:
     return max((label for label in store.labels or () if label is not None), default=-1) + 1
 
 
-def _labels(recipe: Recipe, store: TokenStore, generator: Generator) -> Tensor | None:
+def _labels(recipe: PretrainConfig, store: TokenStore, generator: Generator) -> Tensor | None:
     if not recipe.labels:
         return None
     if store.labels is None:
@@ -198,6 +222,6 @@ def _labels(recipe: Recipe, store: TokenStore, generator: Generator) -> Tensor |
 
 
 def _record(settings: dict[str, Any], history: History) -> dict[str, Any]:
-    """What a model keeps of its training."""
-    curve = history.train[:: max(1, len(history.train) // POINTS)]
+    """Return the record of the training that a model keeps."""
+    curve = history.train[:: max(1, len(history.train) // CURVE_POINTS)]
     return {**settings, "history": {**asdict(history), "train": curve}}

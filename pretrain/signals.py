@@ -1,4 +1,4 @@
-"""Signals that end a run: noted when they come, obeyed between two steps."""
+"""Signals that end a run: recorded on arrival, handled between two steps."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ import threading
 from types import FrameType, TracebackType
 from typing import Any
 
-# what a process that one of them ended returns; 75 is what sysexits.h has for "try again later"
+# exit codes of a process that a signal ended; 75 is "try again later" in sysexits.h
 CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
 if hasattr(signal, "SIGUSR1"):  # not on Windows
     CODES[signal.SIGUSR1] = 75
 
 
 class Stopped(KeyboardInterrupt):
-    """A signal ended the run, which was saved. code: for the process to return; that of USR1 asks a scheduler to start
-    the job again.
+    """End of a run by a signal, after it was saved. code: exit code for the process; that of USR1 asks a scheduler to
+    start the job again.
     """
 
     def __init__(self, number: int, step: int) -> None:
@@ -24,16 +24,16 @@ class Stopped(KeyboardInterrupt):
 
 
 class Signals:
-    """Inside, TERM, INT and USR1 set `caught`; the same signal once more does what it did before."""
+    """Context in which TERM, INT and USR1 set `caught`; the same signal once more gets its former handler."""
 
-    def __init__(self, heeded: bool) -> None:
-        """heeded: False leaves all as it is, and so does any thread but the main one, which alone can change it."""
-        self.heeded, self.caught = heeded and threading.current_thread() is threading.main_thread(), 0
+    def __init__(self, enabled: bool) -> None:
+        """enabled: False leaves the handlers alone; so does any thread but the main one, which cannot set them."""
+        self.enabled, self.caught = enabled and threading.current_thread() is threading.main_thread(), 0
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Signals:
-        if self.heeded:
-            self._before = {number: signal.signal(number, self._note) for number in CODES}
+        if self.enabled:
+            self._before = {number: signal.signal(number, self._record) for number in CODES}
         return self
 
     def __exit__(
@@ -42,6 +42,6 @@ class Signals:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
+    def _record(self, number: int, frame: FrameType | None) -> None:
         self.caught = number
         signal.signal(number, self._before[number])

@@ -1,7 +1,7 @@
-"""Images to tokens, once: every crop of every image through the tokenizer, into a token store.
+"""Tokenization of a data set: every crop of every image through the tokenizer, into a token store.
 
-Each batch is written as it is made, each row in its place. So a run that was stopped goes on where it was, in another
-number of processes too, and makes the same store.
+Each batch is written as it is made, each row in its place: a stopped run resumes, also in another number of processes,
+and makes the same store.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from randfeat.data.decode import UnreadableImage
 from randfeat.data.sources import Source, TokenSource
 from randfeat.data.token_store import UNKNOWN, TokenStore, TokenWriter
 from randfeat.tokenizers import PatchTokenizer, Tokenizer, name_of
-from randfeat.utils import distributed, progress, resume
+from randfeat.utils import atomic, distributed, progress, resume
 
 from .crops import CentreCrops, Crops
 
-SHARD = 512  # images that one process does after the other
-FITTED = 2000  # images that a patch tokenizer is fitted to
+SHARD = 512  # consecutive images of one process
+FITTED = 2000  # largest number of images that a patch tokenizer is fitted to
 Encode = Callable[..., tuple[np.ndarray, np.ndarray]]
 
 
-def tokenize(
+def tokenize_images(
     tokenizer: Tokenizer,
     source: Source,
     directory: str | Path,
@@ -40,19 +40,22 @@ def tokenize(
     workers: int | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> TokenStore:
-    """Write the tokens of all crops of all images of `source`, and the tokenizer beside them, and opens the store.
+    """Write the tokens of all crops of all images of `source`, with the tokenizer beside them, and return the store.
 
-    What is done already is kept; images that cannot be read are listed in its skipped.csv. batch_size: crops that go
-    through the tokenizer at a time. workers: as in `extract`. dtype: of the tokenizer's arithmetic; bfloat16 is faster
-    and gives other tokens, about one in eight of LlamaGen's, so the store says which.
+    Rows that are written already are kept; images that cannot be read are listed in its skipped.csv. Inside
+    `distributed.group` every process takes its share.
 
-    Inside `processes.group` every process takes its share. Raises a ValueError for settings that cannot be or differ
-    from those of the directory, and a FileExistsError for a directory of something else.
+    batch_size: crops that go through the tokenizer at once. workers: decoding processes, as in `extract`.
+    dtype: of the tokenizer's arithmetic; bfloat16 is faster and changes about one in eight of LlamaGen's tokens, so the
+        store records it.
+
+    Raises a ValueError for settings that are impossible or differ from those of the directory, and a FileExistsError
+    where the directory holds something else.
     """
     stride, (height, width) = tokenizer.stride, crops.size
     if height % stride or width % stride or crops.channels != tokenizer.channels:
         raise ValueError(
-            f"crops of {height} x {width} pixels and {crops.channels} channels are not for a tokenizer of "
+            f"crops of {height} x {width} pixels and {crops.channels} channels do not fit a tokenizer of "
             f"{tokenizer.channels} channels and {stride} pixels a token: choose others"
         )
     device = next(iter(tokenizer.state_dict().values())).device
@@ -71,8 +74,8 @@ def tokenize(
     about = dict(tokenizer=weights.fingerprint(tokenizer), grid=grid, vocab_size=tokenizer.vocab_size)
     about["config"] = {"name": name_of(tokenizer), **tokenizer.config}
     at_once = max(1, batch_size // crops.count)
-    reader = Cropped(source, crops)
-    return _make(reader, encode, directory, about, crops.count, more, at_once, workers, tokenizer)
+    reader = CropReader(source, crops)
+    return _write_store(reader, encode, directory, about, crops.count, more, at_once, workers, tokenizer)
 
 
 def import_tokens(
@@ -82,10 +85,10 @@ def import_tokens(
     tokenizer: Tokenizer | None = None,
     workers: int | None = None,
 ) -> TokenStore:
-    """Write tokens that somebody else made (`sources.tokens`) into a token store, each checked.
+    """Write tokens of another program (`sources.tokens`) into a token store, after checking each, and return the store.
 
-    vocab_size: of their tokenizer. tokenizer: that one, where it is at hand. Every image needs as many crops as the
-    first. Files that hold no tokens are skipped and listed; else as `tokenize`.
+    vocab_size: of their tokenizer. tokenizer: the one that made them, where it is available. Every image needs as many
+    crops as the first. Files that hold no tokens are skipped and listed. Raises as `tokenize_images` does.
     """
     try:
         crops = len(source.tokens(0))
@@ -99,16 +102,17 @@ def import_tokens(
     def encode(tokens: Tensor, sizes: Tensor) -> tuple[np.ndarray, np.ndarray]:
         return tokens.numpy(), sizes.numpy()
 
-    reader = AllCrops(source, crops, vocab_size)
-    return _make(reader, encode, directory, about, crops, {"crops": "as published"}, 64, workers, tokenizer)
+    reader = TokenReader(source, crops, vocab_size)
+    return _write_store(reader, encode, directory, about, crops, {"crops": "as published"}, 64, workers, tokenizer)
 
 
 def fit_patches(
     source: Source, size: tuple[int, int], patch: int = 4, vocab_size: int = 1024, seed: int = 0
 ) -> PatchTokenizer:
-    """Return a patch tokenizer for these images, fitted to at most `FITTED` of them; grey where all of them are.
+    """Return a patch tokenizer fitted to at most `FITTED` images of a source; grey where all of these are.
 
-    Raises a ValueError where none of them can be read.
+    size: height and width in pixels. patch: pixels per token along one side. Raises a ValueError where no image can be
+    read.
     """
     rows = np.random.default_rng(seed).permutation(len(source))[:FITTED]
     pictures = []
@@ -126,8 +130,8 @@ def fit_patches(
 
 
 @dataclass(frozen=True)
-class Cropped:
-    """Number of an image -> its crops, uint8 (crops, h, w, channels), and its width and height."""
+class CropReader:
+    """Reader of an image by its row: its crops, uint8 (crops, h, w, channels), and its width and height."""
 
     source: Source
     crops: Crops
@@ -138,8 +142,8 @@ class Cropped:
 
 
 @dataclass(frozen=True)
-class AllCrops:
-    """Number of an image -> the tokens of its crops, int64 (crops, N), and no size."""
+class TokenReader:
+    """Reader of an image's tokens by its row: int64 (crops, N), and an unknown size."""
 
     source: TokenSource
     crops: int
@@ -148,14 +152,14 @@ class AllCrops:
     def __call__(self, number: int) -> tuple[np.ndarray, ...]:
         tokens = self.source.tokens(number).astype(np.int64)
         if len(tokens) != self.crops:
-            raise UnreadableImage(f"{len(tokens)} crops, where the first has {self.crops}")
+            raise UnreadableImage(f"{len(tokens)} crops, where the first image has {self.crops}")
         if tokens.min() < 0 or tokens.max() >= self.vocab_size:
             raise ValueError(f"it has tokens {tokens.min()} to {tokens.max()}, of a vocabulary of {self.vocab_size}")
         return tokens, np.array([UNKNOWN, UNKNOWN])
 
 
-def _make(
-    reader: Cropped | AllCrops,
+def _write_store(
+    reader: CropReader | TokenReader,
     encode: Encode,
     directory: str | Path,
     about: Mapping[str, Any],
@@ -188,10 +192,9 @@ def _make(
 
 
 def _fill(
-    writer: TokenWriter, reader: Cropped | AllCrops, encode: Encode, batch_size: int, workers: int | None
+    writer: TokenWriter, reader: CropReader | TokenReader, encode: Encode, batch_size: int, workers: int | None
 ) -> dict[int, str]:
-    """Write the rows of this process's share that are not there; returns the reasons of those, of all shares, that
-    could not be read."""
+    """Write the missing rows of this process's share; return why rows, of all shares, could not be read."""
     missing = writer.missing()
     mine = missing[missing // SHARD % distributed.world() == distributed.rank()]
     runs = np.split(mine, np.flatnonzero((np.diff(mine) != 1) | (np.diff(mine // SHARD) != 0)) + 1)
@@ -222,7 +225,5 @@ def _fill(
 
 
 def _save(tokenizer: Tokenizer, directory: Path) -> None:
-    from randfeat.utils import atomic
-
     with atomic.replace_directory(directory, lambda _: False) as made:
         weights.write(made, {"name": name_of(tokenizer), **tokenizer.config}, tokenizer.state_dict())

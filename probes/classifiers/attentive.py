@@ -11,8 +11,10 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
+from randfeat.utils.learning_rates import warmup_decay
+
 from ..arrays import as_labels, check_finite, two_or_more_classes
-from .heads import batches, schedule
+from .heads import batches
 from .linear import LogitClassifier
 
 Dense: TypeAlias = "NDArray[np.floating] | Sequence[NDArray[np.floating]]"
@@ -66,7 +68,7 @@ class AttentiveProbe(LogitClassifier):
         n = len(labels)
         steps = self.epochs * (n // min(self.batch, n))
         for step, rows in enumerate(islice(batches(n, self.batch, self.seed), steps)):
-            optimizer.param_groups[0]["lr"] = self.learning_rate * schedule(step, steps, 0.05)
+            optimizer.param_groups[0]["lr"] = self.learning_rate * warmup_decay(step, steps, 0.05 * steps)
             optimizer.zero_grad()
             logits = head(read_dense(layers, rows).to(self.device))
             F.cross_entropy(logits, codes[rows].to(self.device)).backward()

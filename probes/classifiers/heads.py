@@ -15,6 +15,8 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
+from randfeat.utils.learning_rates import warmup_decay
+
 from ..arrays import as_labels, check_finite, fit_arrays, predict_array, two_or_more_classes
 from .linear import LogitClassifier
 
@@ -100,15 +102,8 @@ class HeadRecipe:
 
     def factor(self, step: int, images: int) -> float:
         """Return the multiplier of learning rates at `step` of a training on `images` images."""
-        return schedule(step, self.steps(images), self.warmup) * min(self.batch, images) / 256
-
-
-def schedule(step: int, steps: int, warmup: float) -> float:
-    """Return the multiplier at `step`: from 0 to 1 in the first share `warmup` of `steps`, then half a cosine to 0."""
-    rising = warmup * steps
-    if step < rising:
-        return step / rising
-    return 0.5 + 0.5 * math.cos(math.pi * (step - rising) / (steps - rising))
+        steps = self.steps(images)
+        return warmup_decay(step, steps, self.warmup * steps) * min(self.batch, images) / 256
 
 
 def batches(images: int, batch: int, seed: int) -> Iterator[NDArray[np.intp]]:

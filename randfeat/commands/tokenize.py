@@ -99,7 +99,7 @@ def run(args: argparse.Namespace) -> int:
     from ..data.sources import Source, open_source
     from ..data.store import SKIPPED
     from ..features.extract import reasons
-    from ..pretrain import tokenize
+    from ..pretrain import tokenize_images
     from ..utils import devices, distributed
 
     with distributed.ended_by_sigterm(), distributed.group():
@@ -113,7 +113,7 @@ def run(args: argparse.Namespace) -> int:
             tokenizer, size = tokenizer_of(source, args, device)
             crops = crops_of(args, size, tokenizer.channels)
             dtype = getattr(torch, args.dtype)
-            store = tokenize(tokenizer, source, args.out, crops, args.batch_size, args.workers, dtype)
+            store = tokenize_images(tokenizer, source, args.out, crops, args.batch_size, args.workers, dtype)
         skipped = store.skipped
         if distributed.rank() == 0:
             rows, columns = store.grid

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from randfeat.pretrain import Objective, Training
+from randfeat.pretrain import Objective, TrainingConfig
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -191,13 +191,13 @@ def recipe(
     rate: float,
     seed: int,
     size: Size = SIZE,
-) -> Training:
+) -> TrainingConfig:
     """steps: of RandAR of the same size; every other contender gets as many as cost the same, a variant as many as the
     plain one."""
     reference = CONTENDERS["randar"]
     each, ours = (flops_of_training(one, material, size) for one in (reference, contender))
     taken = max(1, round(steps * each / ours))
-    return Training(
+    return TrainingConfig(
         steps=taken,
         batch_size=size.batch,
         order=contender.order,
@@ -210,7 +210,7 @@ def recipe(
     )
 
 
-def tuned(training: Training, share: float) -> Training:
+def tuned(training: TrainingConfig, share: float) -> TrainingConfig:
     """Return the same recipe with a share of its steps, for finding the learning rate."""
     taken = max(1, round(training.steps * share))
     return replace(training, steps=taken, warmup=max(1, taken // 10), eval_every=max(1, taken // 2))

@@ -6,8 +6,8 @@ import signal
 from functools import partial
 
 import torch
-from randfeat.pretrain import ControlObjective, RuntimeConfig, Training, group, train
-from randfeat.pretrain.parallel import whole
+from randfeat.pretrain import ControlObjective, RuntimeConfig, TrainingConfig, group, train
+from randfeat.pretrain.parallel import full_tensor
 
 from randfeat.models import create
 
@@ -27,7 +27,7 @@ def same(a, b):
     return all(torch.equal(a[name], b[name]) for name in a) and a.keys() == b.keys()
 
 
-LONG = Training(steps=30, batch_size=8, learning_rate=0.01, warmup=2, eval_every=5, ema=0.5, label_dropout=0.2)
+LONG = TrainingConfig(steps=30, batch_size=8, learning_rate=0.01, warmup=2, eval_every=5, ema=0.5, label_dropout=0.2)
 
 
 def a_model(dropout=0.2):
@@ -55,7 +55,7 @@ def run(directory, config=LONG, running=None, dropout=0.2, control=None, **told)
     running = running or RuntimeConfig(save_every=4)
     held_out = tokens[40:], labels[40:]
     history = train(model, tokens[:40], labels[:40], held_out, config, running, directory=directory, **told)
-    return history, {name: whole(value) for name, value in weights_of(model).items()}
+    return history, {name: full_tensor(value) for name, value in weights_of(model).items()}
 
 
 def run_in_process(directory, config, running, steps_done, weights):

@@ -5,7 +5,7 @@ import tiny
 import torch
 import torch.nn.functional as F
 from randfeat.pretrain import Objective, RuntimeConfig, cross_entropy, objective
-from randfeat.pretrain.parallel import as_asked
+from randfeat.pretrain.parallel import configured_blocks
 
 from randfeat.models import orders
 
@@ -79,7 +79,7 @@ def test_computing_activations_again_changes_nothing(build, in_bfloat16):
     model = build(dropout=0.3).train()
     results = []
     for recompute in (False, True):
-        with as_asked(model, RuntimeConfig(recompute=recompute)):
+        with configured_blocks(model, RuntimeConfig(recompute=recompute)):
             torch.manual_seed(5)
             total, _ = Objective(model, in_bfloat16)(*inputs(model))
             results.append((total, *gradients(total, model)))

@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 import torch
 from material import data, weights_of
-from randfeat.pretrain import RuntimeConfig, Training, train
+from randfeat.pretrain import RuntimeConfig, TrainingConfig, train
 from randfeat.pretrain.optim import EMA, learning_rate
 from torch import nn
 
@@ -13,15 +13,15 @@ def rates(config, *steps):
 
 
 def test_the_learning_rate_rises_then_falls():
-    config = Training(steps=110, warmup=10, final_lr_ratio=0.1)
+    config = TrainingConfig(steps=110, warmup=10, final_lr_ratio=0.1)
     assert rates(config, 0, 4, 9, 10) == pytest.approx([0.1, 0.5, 1.0, 1.0])
     assert rates(config, 60, 110, 500) == pytest.approx([0.55, 0.1, 0.1])  # half of the way, and its end
 
 
 def test_the_other_schedules():
-    constant = Training(steps=100, warmup=10, schedule="constant")
+    constant = TrainingConfig(steps=100, warmup=10, schedule="constant")
     assert rates(constant, 4, 9, 50, 99) == pytest.approx([0.5, 1, 1, 1])
-    linear = Training(steps=100, warmup=10, schedule="linear-end", decay_steps=20, final_lr_ratio=0.2)
+    linear = TrainingConfig(steps=100, warmup=10, schedule="linear-end", decay_steps=20, final_lr_ratio=0.2)
     assert rates(linear, 4, 50, 80, 90, 100) == pytest.approx([0.5, 1, 1, 0.6, 0.2])
     assert rates(replace(linear, decay_steps=100), 4) == pytest.approx([0.5])  # the warm-up goes before
 
@@ -41,7 +41,7 @@ def test_the_other_schedules():
 )
 def test_settings_out_of_range_are_refused(wrong, said):
     with pytest.raises(ValueError, match=said):
-        Training(**wrong)
+        TrainingConfig(**wrong)
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ def test_choices_out_of_range_are_refused(wrong, said):
 
 def test_only_matrices_decay(fresh):
     """With a loss that is flat everywhere, decay alone moves the weights."""
-    flat = Training(steps=12, batch_size=8, learning_rate=0.01, warmup=0, schedule="constant", weight_decay=0.1)
+    flat = TrainingConfig(steps=12, batch_size=8, learning_rate=0.01, warmup=0, schedule="constant", weight_decay=0.1)
     model = fresh(vocab_size=1)
     before = weights_of(model)
     train(model, *data(vocab=1), None, flat)
@@ -72,7 +72,9 @@ def test_only_matrices_decay(fresh):
 def test_gradients_are_clipped_by_their_common_norm(fresh):
     """Adam hardly sees a factor, so the first moments tell."""
     model, norms = fresh(), []
-    train(model, *data(), None, Training(steps=1, clip=1e-3), on_step=lambda step: norms.append(step.gradient_norm))
+    train(
+        model, *data(), None, TrainingConfig(steps=1, clip=1e-3), on_step=lambda step: norms.append(step.gradient_norm)
+    )
     assert norms[0] > 1e-3
     total = torch.stack([p.grad.norm() for p in model.parameters()]).norm()
     assert total.item() == pytest.approx(1e-3, rel=1e-3)

@@ -9,12 +9,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from material import data
-from randfeat.pretrain import Batches, Training, as_labels
+from randfeat.pretrain import Batches, TrainingConfig, as_labels
 from randfeat.pretrain.data import Share, shuffle, take
 
 from randfeat.models import orders
 
-CONFIG = Training(steps=9, batch_size=8)  # three epochs of 8, 8 and 4
+CONFIG = TrainingConfig(steps=9, batch_size=8)  # three epochs of 8, 8 and 4
 
 
 def batches(config=CONFIG, tokens=None, labels=None, model="arpg", share=None, grid=(2, 3)):
@@ -98,7 +98,7 @@ def test_a_shuffle_of_many_is_a_permutation():
 @pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
 def test_a_share_of_the_labels_is_dropped(share):
     tokens, labels = data(4000)
-    shown = batches(Training(label_dropout=share), tokens, labels).show(0, torch.arange(4000)).labels
+    shown = batches(TrainingConfig(label_dropout=share), tokens, labels).show(0, torch.arange(4000)).labels
     dropped = shown == 3
     assert abs(dropped.double().mean() - share) <= 4 * math.sqrt(share * (1 - share) / 4000)
     assert torch.equal(shown[~dropped], labels[~dropped])
@@ -111,7 +111,7 @@ def test_without_labels_the_null_class_is_all_that_is_seen():
 
 
 def test_another_order_mode_is_every_image_s():
-    batch = batches(Training(order="columns")).show(0, torch.tensor([3, 1]))
+    batch = batches(TrainingConfig(order="columns")).show(0, torch.tensor([3, 1]))
     assert batch.order.tolist() == [orders.columns((2, 3)).tolist()] * 2
     assert torch.equal(batch.tokens, data()[0][[3, 1]])
 
@@ -119,7 +119,7 @@ def test_another_order_mode_is_every_image_s():
 def test_crops_are_shown_in_a_share_that_falls_to_none_and_one_crop_is_as_none():
     rows = torch.arange(2000)
     crops = torch.stack([torch.full((2000, 4), crop) for crop in range(3)], 1)  # every token tells its crop
-    config = Training(other_crops=0.4, steps=100, batch_size=200)  # ten epochs
+    config = TrainingConfig(other_crops=0.4, steps=100, batch_size=200)  # ten epochs
     source = batches(config, crops, model="randar", grid=(2, 2))
     first, halfway = (source.show(epoch, rows).tokens[:, 0] for epoch in (0, 5))
     shares = torch.bincount(first, minlength=3) / 2000

@@ -4,14 +4,16 @@ import numpy as np
 import pytest
 import torch
 from material import data
-from randfeat.pretrain import Recipe, RuntimeConfig, Size, Training, read_recipe, run
+from randfeat.pretrain import ModelConfig, PretrainConfig, RuntimeConfig, TrainingConfig, read_recipe, run_pretraining
 
 from randfeat import load, weights
 from randfeat.data.token_store import TokenWriter
 from randfeat.tokenizers import PatchTokenizer
 
-TRAINING = Training(steps=12, batch_size=8, warmup=2, eval_every=4)
-RECIPE = Recipe("randar", True, Size(16, 2, 2, ffn_dim=24, dropout=0.1), TRAINING, RuntimeConfig(save_every=5))
+TRAINING = TrainingConfig(steps=12, batch_size=8, warmup=2, eval_every=4)
+RECIPE = PretrainConfig(
+    "randar", True, ModelConfig(16, 2, 2, ffn_dim=24, dropout=0.1), TRAINING, RuntimeConfig(save_every=5)
+)
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +45,7 @@ def store(tmp_path, tokenizer):
 
 def test_a_run_leaves_a_model_that_load_opens(tmp_path, store, tokenizer):
     tokens = store()
-    made = run(RECIPE, tokens, tokenizer, tmp_path / "run", validation=tokens, device="cpu")
+    made = run_pretraining(RECIPE, tokens, tokenizer, tmp_path / "run", validation=tokens, device="cpu")
     pipeline = load(made)
     assert pipeline.class_names == ["ant", "bee", "cat"]
     assert pipeline.generator.num_classes == 3
@@ -53,36 +55,36 @@ def test_a_run_leaves_a_model_that_load_opens(tmp_path, store, tokenizer):
     assert weights.fingerprint(pipeline.tokenizer) == weights.fingerprint(tokenizer)
     assert len(pipeline.sample(["bee"], seed=0)) == 1
     before = weights.fingerprint(pipeline.generator)
-    again = run(RECIPE, tokens, tokenizer, tmp_path / "run", validation=tokens, device="cpu")
+    again = run_pretraining(RECIPE, tokens, tokenizer, tmp_path / "run", validation=tokens, device="cpu")
     assert weights.fingerprint(load(again).generator) == before
 
 
 def test_without_labels(tmp_path, store, tokenizer):
     recipe = replace(RECIPE, labels=False)
-    pipeline = load(run(recipe, store(labelled=False), tokenizer, tmp_path / "run", device="cpu"))
+    pipeline = load(run_pretraining(recipe, store(labelled=False), tokenizer, tmp_path / "run", device="cpu"))
     assert pipeline.generator.num_classes == 0
     with pytest.raises(ValueError, match=r"trains with labels and .* has none: set labels to false"):
-        run(RECIPE, store("other", labelled=False), tokenizer, tmp_path / "two", device="cpu")
+        run_pretraining(RECIPE, store("other", labelled=False), tokenizer, tmp_path / "two", device="cpu")
 
 
 def test_it_starts_from_given_weights(tmp_path, store, tokenizer):
     tokens = store()
-    first = load(run(RECIPE, tokens, tokenizer, tmp_path / "run", device="cpu")).generator
+    first = load(run_pretraining(RECIPE, tokens, tokenizer, tmp_path / "run", device="cpu")).generator
     still = replace(RECIPE, training=replace(TRAINING, learning_rate=0.0))
-    second = load(run(still, tokens, tokenizer, tmp_path / "two", init=first, device="cpu")).generator
+    second = load(run_pretraining(still, tokens, tokenizer, tmp_path / "two", init=first, device="cpu")).generator
     assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
-    deeper = replace(RECIPE, size=Size(16, 3, 2, ffn_dim=24))
-    with pytest.raises(ValueError, match="the model to start from has depth 2, not 3, as recipe and tokens ask for"):
-        run(deeper, tokens, tokenizer, tmp_path / "three", init=first, device="cpu")
+    deeper = replace(RECIPE, size=ModelConfig(16, 3, 2, ffn_dim=24))
+    with pytest.raises(ValueError, match="the model to start from has depth 2, not 3, as recipe and tokens require"):
+        run_pretraining(deeper, tokens, tokenizer, tmp_path / "three", init=first, device="cpu")
 
 
 def test_what_does_not_fit_together_is_refused(tmp_path, store, tokenizer):
     with pytest.raises(ValueError, match="were made by another tokenizer"):
-        run(RECIPE, store(fingerprint="0" * 64), tokenizer, tmp_path / "run", device="cpu")
+        run_pretraining(RECIPE, store(fingerprint="0" * 64), tokenizer, tmp_path / "run", device="cpu")
     assert not (tmp_path / "run").exists()
-    run(RECIPE, store("first"), tokenizer, tmp_path / "run", device="cpu")
+    run_pretraining(RECIPE, store("first"), tokenizer, tmp_path / "run", device="cpu")
     with pytest.raises(ValueError, match=r"holds a run with settings\.tokens.*: choose another directory"):
-        run(RECIPE, store("second", 25), tokenizer, tmp_path / "run", device="cpu")
+        run_pretraining(RECIPE, store("second", 25), tokenizer, tmp_path / "run", device="cpu")
 
 
 def test_a_recipe_says_how_the_machine_is_used(tmp_path):

@@ -9,12 +9,12 @@ from material import data
 from randfeat.pretrain import (
     ControlConfig,
     ControlObjective,
+    ModelConfig,
     Objective,
-    Recipe,
+    PretrainConfig,
     RuntimeConfig,
-    Size,
-    Training,
-    run,
+    TrainingConfig,
+    run_pretraining,
     train,
 )
 
@@ -24,9 +24,11 @@ from randfeat.data.token_store import TokenWriter
 from randfeat.models import create, name_of
 from randfeat.tokenizers import PatchTokenizer
 
-TRAINING = Training(steps=12, batch_size=8, learning_rate=0.01, warmup=2, eval_every=4)
+TRAINING = TrainingConfig(steps=12, batch_size=8, learning_rate=0.01, warmup=2, eval_every=4)
 STEERING = ControlConfig("edges", width=8, depth=1)
-RECIPE = Recipe("randar", True, Size(16, 2, 2, ffn_dim=24, dropout=0.1), TRAINING, RuntimeConfig(save_every=5))
+RECIPE = PretrainConfig(
+    "randar", True, ModelConfig(16, 2, 2, ffn_dim=24, dropout=0.1), TRAINING, RuntimeConfig(save_every=5)
+)
 
 
 @pytest.fixture(scope="module")
@@ -87,9 +89,9 @@ def test_it_computes_in_bfloat16_and_sees_the_same_edges(tokenizer):
 
 @pytest.mark.parametrize("alone", [True, False])
 def test_a_run_adds_control_to_a_model(tmp_path, store, tokenizer, alone):
-    first = load(run(RECIPE, store, tokenizer, tmp_path / "plain", device="cpu")).generator
+    first = load(run_pretraining(RECIPE, store, tokenizer, tmp_path / "plain", device="cpu")).generator
     recipe = replace(RECIPE, control=replace(STEERING, alone=alone))
-    made = run(recipe, store, tokenizer, tmp_path / "run", init=first, held_out=0.2, device="cpu")
+    made = run_pretraining(recipe, store, tokenizer, tmp_path / "run", init=first, held_out=0.2, device="cpu")
     model = load(made).generator
     assert model.config["control"] == {"kind": "edges", "patch": 2, "channels": 1, "width": 8, "depth": 1}
     assert model.control.proj.weight.any()
@@ -97,21 +99,23 @@ def test_a_run_adds_control_to_a_model(tmp_path, store, tokenizer, alone):
     kept = [torch.equal(state[name], value) for name, value in first.state_dict().items()]
     assert all(kept) if alone else not any(kept)
     assert all(parameter.requires_grad for parameter in model.parameters())
-    again = run(recipe, store, tokenizer, tmp_path / "run", init=first, held_out=0.2, device="cpu")
+    again = run_pretraining(recipe, store, tokenizer, tmp_path / "run", init=first, held_out=0.2, device="cpu")
     assert weights.fingerprint(load(again).generator) == weights.fingerprint(model)
-    on = run(recipe, store, tokenizer, tmp_path / "on", init=model, device="cpu")  # which has control already
+    on = run_pretraining(
+        recipe, store, tokenizer, tmp_path / "on", init=model, device="cpu"
+    )  # which has control already
     assert load(on).generator.config == model.config
     other = replace(recipe, control=replace(STEERING, kind="mask"))
     with pytest.raises(ValueError, match=r"the model to start from has control\.kind edges, not mask"):
-        run(other, store, tokenizer, tmp_path / "other", init=model, device="cpu")
+        run_pretraining(other, store, tokenizer, tmp_path / "other", init=model, device="cpu")
     with pytest.raises(ValueError, match="the model to start from has control"):
-        run(RECIPE, store, tokenizer, tmp_path / "other", init=model, device="cpu")
+        run_pretraining(RECIPE, store, tokenizer, tmp_path / "other", init=model, device="cpu")
 
 
 def test_control_starts_where_the_model_was(tmp_path, store, tokenizer):
-    first = load(run(RECIPE, store, tokenizer, tmp_path / "plain", device="cpu")).generator
+    first = load(run_pretraining(RECIPE, store, tokenizer, tmp_path / "plain", device="cpu")).generator
     still = replace(RECIPE, control=STEERING, training=replace(TRAINING, learning_rate=0.0))
-    model = load(run(still, store, tokenizer, tmp_path / "run", init=first, device="cpu")).generator
+    model = load(run_pretraining(still, store, tokenizer, tmp_path / "run", init=first, device="cpu")).generator
     batch = tiny.batch(model)
     condition = model.control(torch.rand(3, 1, 4, 6))
     assert torch.equal(model(*batch, condition), first(*batch))
@@ -154,7 +158,7 @@ def test_an_adapter_learns_what_a_condition_says(tokenizer):
     tokens = torch.randint(7, (64, 6))
     made = create("arpg", grid=(2, 3), vocab_size=7, num_classes=0, embed_dim=16, depth=2, num_heads=2, ffn_dim=24)
     made.add_control(kind="image", patch=2, width=16, depth=1)
-    how = Training(steps=150, batch_size=64, learning_rate=0.01, warmup=5)
+    how = TrainingConfig(steps=150, batch_size=64, learning_rate=0.01, warmup=5)
 
     def nats(objective):
         with torch.no_grad(), made.evaluating():
@@ -174,9 +178,12 @@ def test_paired_pictures_say_what_the_images_do_not(tmp_path, tokenizer):
     store = make_store(tmp_path / "tokens", tokenizer, tokens)
     paired = make_store(tmp_path / "pairs", tokenizer, (tokens + 3) % 7)
     control = ControlConfig("image", width=16, depth=1, dropout=0.1)
-    size, training = Size(16, 2, 2, ffn_dim=24), Training(80, 60, learning_rate=0.02, warmup=5, eval_every=40)
-    recipe = Recipe("arpg", False, size, training, control=control)
-    made = load(run(recipe, store, tokenizer, tmp_path / "run", held_out=0.2, paired=paired, device="cpu"))
+    size, training = (
+        ModelConfig(16, 2, 2, ffn_dim=24),
+        TrainingConfig(80, 60, learning_rate=0.02, warmup=5, eval_every=40),
+    )
+    recipe = PretrainConfig("arpg", False, size, training, control=control)
+    made = load(run_pretraining(recipe, store, tokenizer, tmp_path / "run", held_out=0.2, paired=paired, device="cpu"))
     assert made.training_record["history"]["validation"][-1][1] < 1.2  # of 1.95
     model, order = made.generator, torch.arange(6).expand(60, -1)
     depths = tokenizer.decode(((tokens + 3) % 7).unflatten(1, (2, 3)))
@@ -186,10 +193,10 @@ def test_paired_pictures_say_what_the_images_do_not(tmp_path, tokenizer):
     assert made.conditions(depths).equal(depths)
     misnamed = make_store(tmp_path / "misnamed", tokenizer, tokens, [f"{59 - i}.png" for i in range(60)])
     with pytest.raises(ValueError, match="do not hold pairs of one name: 0 differs"):
-        run(recipe, store, tokenizer, tmp_path / "other", paired=misnamed, device="cpu")
+        run_pretraining(recipe, store, tokenizer, tmp_path / "other", paired=misnamed, device="cpu")
     fewer = make_store(tmp_path / "fewer", tokenizer, tokens[:50])
     with pytest.raises(ValueError, match="do not hold pairs of one name"):
-        run(recipe, store, tokenizer, tmp_path / "other", paired=fewer, device="cpu")
+        run_pretraining(recipe, store, tokenizer, tmp_path / "other", paired=fewer, device="cpu")
 
 
 @pytest.mark.parametrize(
@@ -206,16 +213,18 @@ def test_impossible_steering_is_refused(wrong, message):
 
 def test_what_cannot_be_steered_is_refused(tmp_path, store, tokenizer):
     recipe = replace(RECIPE, control=replace(STEERING, alone=True))
-    with pytest.raises(ValueError, match="a fresh generator has nothing that control alone could steer"):
-        run(recipe, store, tokenizer, tmp_path / "run", device="cpu")
-    with pytest.raises(ValueError, match="the generator has no control that could be trained"):
+    with pytest.raises(ValueError, match=r"control\.alone trains the adapter of a trained generator: give one"):
+        run_pretraining(recipe, store, tokenizer, tmp_path / "run", device="cpu")
+    with pytest.raises(ValueError, match="the generator has no control to train"):
         ControlObjective(tiny.model("arpg"), False, pixels(tokenizer), 0.1)(*tiny.batch(tiny.model("arpg")))
     given = replace(RECIPE, control=replace(STEERING, kind="image"))
     with pytest.raises(ValueError, match="a condition of kind image is not made of images: give paired pictures"):
-        run(given, store, tokenizer, tmp_path / "run", device="cpu")
-    with pytest.raises(ValueError, match="paired pictures are what control is made of: say which kind"):
-        run(RECIPE, store, tokenizer, tmp_path / "run", paired=store, device="cpu")
-    with pytest.raises(ValueError, match="hold a share of them out, no other tokens"):
-        run(given, store, tokenizer, tmp_path / "run", paired=store, validation=store, device="cpu")
+        run_pretraining(given, store, tokenizer, tmp_path / "run", device="cpu")
+    with pytest.raises(ValueError, match="paired pictures are for control, which this recipe has not"):
+        run_pretraining(RECIPE, store, tokenizer, tmp_path / "run", paired=store, device="cpu")
+    with pytest.raises(ValueError, match=r"hold out a share of these .--held-out., no other tokens"):
+        run_pretraining(given, store, tokenizer, tmp_path / "run", paired=store, validation=store, device="cpu")
     with pytest.raises(ValueError, match="LlamaGen asks for no position"):
-        run(replace(RECIPE, model="llamagen", control=STEERING), store, tokenizer, tmp_path / "run", device="cpu")
+        run_pretraining(
+            replace(RECIPE, model="llamagen", control=STEERING), store, tokenizer, tmp_path / "run", device="cpu"
+        )

@@ -256,7 +256,7 @@ def test_published_tokens_are_checked(tmp_path, tokenizer):
     assert store.tokenizer == weights.fingerprint(tokenizer)
     assert (store.directory / "tokenizer" / "config.json").is_file()
     reasons = dict(store.skipped)
-    assert reasons["0/3.npy"] == "2 crops, where the first has 1"
+    assert reasons["0/3.npy"] == "2 crops, where the first image has 1"
     assert reasons["2/2.npy"].startswith("damaged")
     with pytest.raises(ValueError, match="the tokenizer has 9 codes, not 10"):
         import_tokens(open_source(root), tmp_path / "other", 10, tokenizer)

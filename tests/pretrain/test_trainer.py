@@ -5,14 +5,14 @@ from dataclasses import replace
 import pytest
 import torch
 from material import data, same, weights_of
-from randfeat.pretrain import Batches, Objective, RuntimeConfig, Training, train, trainer, validate
+from randfeat.pretrain import Batches, Objective, RuntimeConfig, TrainingConfig, train, trainer, validate
 from torch import nn
 
 from randfeat.inference import likelihood
 from randfeat.models import orders
 from randfeat.utils import rng
 
-QUICK = Training(steps=12, batch_size=8, learning_rate=0.01, warmup=2, eval_every=6)
+QUICK = TrainingConfig(steps=12, batch_size=8, learning_rate=0.01, warmup=2, eval_every=6)
 
 
 # the loss ---------------------------------------------------------------------------------------------------

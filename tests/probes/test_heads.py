@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 import torch
 from randfeat.probes import HeadRecipe, TrainedHead, Trial, sweep_heads, train_heads
-from randfeat.probes.classifiers.heads import Stack, batches, schedule
+from randfeat.probes.classifiers.heads import Stack, batches
 from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
 from torch import nn
+
+from randfeat.utils.learning_rates import warmup_decay
 
 GRID = HeadRecipe("sgd", (0.3, 3.0), (0.0, 0.1), batch=32, epochs=3)
 
@@ -63,7 +65,7 @@ def test_each_head_is_what_torch_trains(optimizer, batch_norm):
         steps = OPTIMIZERS[optimizer](groups)
         for number, rows in zip(range(11), batches(150, 32, 5), strict=False):
             for group in steps.param_groups:
-                group["lr"] = rate * 32 / 256 * schedule(number, 11, 0.3)
+                group["lr"] = rate * 32 / 256 * warmup_decay(number, 11, 0.3 * 11)
             steps.zero_grad()
             nn.functional.cross_entropy(model(torch.from_numpy(x[rows])), torch.from_numpy(y[rows])).backward()
             steps.step()
@@ -141,7 +143,7 @@ def test_recipes_of_papers():
     assert (mae.steps(1_281_167), dinov2.steps(1_281_167)) == (90 * 78, 12_500)
     assert mae.factor(10 * 78, 1_281_167) == pytest.approx(64)
     assert dinov2.factor(0, 1_281_167) == 4
-    assert [schedule(step, 90, 0.2) for step in (0, 9, 18, 54)] == [0, 0.5, 1, pytest.approx(0.5)]
+    assert [warmup_decay(step, 90, 18) for step in (0, 9, 18, 54)] == [0, 0.5, 1, pytest.approx(0.5)]
 
 
 def test_odd_data():

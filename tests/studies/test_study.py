@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from randfeat.pretrain import Training, train
+from randfeat.pretrain import TrainingConfig, train
 
 from randfeat import cli
 from randfeat.inference import readout
@@ -87,7 +87,7 @@ def test_controls_learn_to_fill_in(material, name):
     contenders = part("contenders")
     one = contenders.CONTENDERS[name]
     network, seen = contenders.build(one, material, 0), contenders.seen_by(one, material)
-    how = Training(steps=40, batch_size=32, learning_rate=3e-3, warmup=5, eval_every=20)
+    how = TrainingConfig(steps=40, batch_size=32, learning_rate=3e-3, warmup=5, eval_every=20)
     held_out = (seen[material.held_out].long(), None)
     history = train(network, seen[material.fit], None, held_out, how, objective=one.objective)
     first, last = history.validation[0][1], history.validation[-1][1]
@@ -344,7 +344,7 @@ def test_who_sees_labels_classifies_itself(material, name):
     one = contenders.CONTENDERS[name]
     network, seen = contenders.build(one, material, 0), contenders.seen_by(one, material)
     labels, watched = (contenders.labels_for(one, material, rows) for rows in (material.fit, material.held_out))
-    how = Training(steps=60, batch_size=64, learning_rate=3e-3, warmup=5, eval_every=30, label_dropout=0.0)
+    how = TrainingConfig(steps=60, batch_size=64, learning_rate=3e-3, warmup=5, eval_every=30, label_dropout=0.0)
     held_out = (seen[material.held_out].long(), watched)
     history = train(network, seen[material.fit], labels, held_out, how, objective=one.objective)
     assert history.validation[-1][1] < history.validation[0][1]

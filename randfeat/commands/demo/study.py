@@ -21,7 +21,7 @@ from randfeat import Guidance, Index, Pipeline, Sampling, load
 from randfeat.data import images as data
 from randfeat.data.builtin import make_digits, write_folder
 from randfeat.data.builtin.digits import FIT, TEST, VALIDATION, Digits, load_digits, with_shifts
-from randfeat.pretrain import Recipe, read_recipe
+from randfeat.pretrain import PretrainConfig, read_recipe
 from randfeat.probes import Interval, bootstrap, paired
 from randfeat.tokenizers import PatchTokenizer
 from randfeat.utils import progress, rng
@@ -131,7 +131,7 @@ def run(preset_name: str, preset: Preset, out: Path) -> Results:
     return results
 
 
-def shortened(recipe: Recipe, share: float) -> Recipe:
+def shortened(recipe: PretrainConfig, share: float) -> PretrainConfig:
     """Return the recipe with a share of its steps."""
     training = recipe.training
     steps = round(training.steps * share)
@@ -162,7 +162,7 @@ def read_saved(directory: Path, plan: Plan, task: Task, line: int) -> Reading:
         return reading.read_generator(pipeline.generator, tokens, task, plan, bar.update)
 
 
-def read_untrained(recipe: Recipe, tokenizer: PatchTokenizer, plan: Plan, task: Task, line: int) -> Reading:
+def read_untrained(recipe: PretrainConfig, tokenizer: PatchTokenizer, plan: Plan, task: Task, line: int) -> Reading:
     _, tokens = train_then_test(tokenizer)
     grid = tokenizer.encode(load_digits().images[:1]).shape[1:]
     generator = recipe.build((grid[0], grid[1]), tokenizer.vocab_size, 0).eval()

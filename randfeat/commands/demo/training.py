@@ -12,7 +12,7 @@ import torch
 
 from randfeat import Pipeline, load
 from randfeat.data.builtin.digits import FIT, VALIDATION, Digits, with_shifts
-from randfeat.pretrain import Recipe, Step, train
+from randfeat.pretrain import PretrainConfig, Step, train
 from randfeat.tokenizers import Tokenizer
 from randfeat.utils import progress
 
@@ -20,7 +20,7 @@ from ...utils.parallel import run_all
 
 
 def train_all(
-    recipes: Mapping[str, Recipe], digits: Digits, tokenizer: Tokenizer, directory: Path
+    recipes: Mapping[str, PretrainConfig], digits: Digits, tokenizer: Tokenizer, directory: Path
 ) -> dict[str, Pipeline]:
     """Return the trained pipelines by name, also left in directory/NAME. A model there that the same recipe made is
     kept."""
@@ -34,7 +34,9 @@ def train_all(
     return {name: load(directory / name) for name in recipes}
 
 
-def train_one(name: str, recipe: Recipe, digits: Digits, tokenizer: Tokenizer, directory: Path, line: int) -> None:
+def train_one(
+    name: str, recipe: PretrainConfig, digits: Digits, tokenizer: Tokenizer, directory: Path, line: int
+) -> None:
     """Train a recipe and saves its pipeline with the record of the run.
 
     Without labels, the last two writers of train are held out and the best step on them is kept. With labels all
@@ -65,7 +67,7 @@ def train_one(name: str, recipe: Recipe, digits: Digits, tokenizer: Tokenizer, d
     Pipeline(tokenizer, generator, training=record).save(directory / name)
 
 
-def is_made(directory: Path, recipe: Recipe, tokenizer: Tokenizer) -> bool:
+def is_made(directory: Path, recipe: PretrainConfig, tokenizer: Tokenizer) -> bool:
     """Return whether a model of the same recipe and tokenizer lies there."""
     try:
         made = load(directory)

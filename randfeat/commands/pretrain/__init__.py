@@ -95,8 +95,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from randfeat.data.token_store import TokenStore
-    from randfeat.pretrain import Stopped, group, read_recipe
-    from randfeat.pretrain import run as train
+    from randfeat.pretrain import Stopped, group, read_recipe, run_pretraining
     from randfeat.utils import devices, distributed
 
     from .monitor import Monitor
@@ -119,7 +118,7 @@ def run(args: argparse.Namespace) -> int:
         paired = None if args.control_data is None else TokenStore.open(args.control_data)
         with Monitor(args, recipe, store, tokenizer, paired, device) as monitor:
             try:
-                model = train(
+                model = run_pretraining(
                     recipe,
                     store,
                     tokenizer,
@@ -147,7 +146,7 @@ def _tokens(args: argparse.Namespace, device: torch.device) -> tuple[TokenStore,
     from randfeat.data.sources import Source, open_source
     from randfeat.data.store import META
     from randfeat.data.token_store import TokenStore
-    from randfeat.pretrain import tokenize
+    from randfeat.pretrain import tokenize_images
     from randfeat.weights.loading import load_tokenizer
 
     from ..tokenize import crops_of, tokenizer_of
@@ -165,7 +164,8 @@ def _tokens(args: argparse.Namespace, device: torch.device) -> tuple[TokenStore,
         raise ValueError(f"{data} holds tokens: make a cache of them with `randfeat tokenize --import`")
     out = args.out / "tokens"
     tokenizer, size = tokenizer_of(source, args, device)
-    return tokenize(tokenizer, source, out, crops_of(args, size, tokenizer.channels), workers=args.workers), tokenizer
+    crops = crops_of(args, size, tokenizer.channels)
+    return tokenize_images(tokenizer, source, out, crops, workers=args.workers), tokenizer
 
 
 def _init(model: str | None, device: torch.device) -> Generator | None:

@@ -25,7 +25,7 @@ from randfeat.inference import readout
 from randfeat.models import Generator
 from randfeat.pipeline.pipeline import Pipeline
 from randfeat.pipeline.sample_folder import control_sheet
-from randfeat.pretrain import Recipe, Step, Validation
+from randfeat.pretrain import PretrainConfig, Step, Validation
 from randfeat.probes import KNN
 from randfeat.tokenizers import Tokenizer
 from randfeat.utils import atomic, distributed, drawing, progress
@@ -42,7 +42,7 @@ class Monitor(AbstractContextManager["Monitor"]):
     def __init__(
         self,
         args: argparse.Namespace,
-        recipe: Recipe,
+        recipe: PretrainConfig,
         store: TokenStore,
         tokenizer: Tokenizer,
         paired: TokenStore | None,
@@ -176,7 +176,7 @@ class _Table:
             rows.writerow([step, *(f"{row[name]:.6g}" for name in self.header[1:])])
 
 
-def _operations(recipe: Recipe, store: TokenStore) -> float:
+def _operations(recipe: PretrainConfig, store: TokenStore) -> float:
     """Floating-point operations of a training step for one image: those of matrix products and attention."""
     with torch.device("meta"):
         # the counter stumbles over views of parameters, ARPG's mask token, that gradients could go to

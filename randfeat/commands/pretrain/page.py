@@ -13,7 +13,7 @@ import jinja2
 import numpy as np
 from matplotlib.figure import Figure
 
-from randfeat.pretrain import Recipe
+from randfeat.pretrain import PretrainConfig
 from randfeat.probes import png
 from randfeat.probes.report.style import COLOURS, axes, legend
 from randfeat.utils import atomic
@@ -24,7 +24,7 @@ PAGE = "report.html"
 Columns = dict[str, np.ndarray]
 
 
-def write_page(directory: Path, recipe: Recipe) -> Path:
+def write_page(directory: Path, recipe: PretrainConfig) -> Path:
     """Write RUN/report.html from the files of a run; returns its path."""
     train, validation, places = (_read(directory / name) for name in (TRAIN, VALIDATION, PLACES))
     figures = {}
