@@ -22,7 +22,7 @@ from ..models import Generator, orders, packed
 from ..models.layers import stretched_rope_table
 from ..utils import rng
 from ..utils.checks import check_whole_number, is_whole_number
-from .sampling import UNKNOWN, Sampling, Step, guided, run
+from .sampling import UNKNOWN, Loop, Sampling, Step, guided
 from .sampling import sample as sample_trained
 from .schedules import Guidance, tokens_per_step
 
@@ -135,10 +135,9 @@ def enlarge(
         towards_small = how.spatial.at(done, size, count) * (unconditional - blinded)
         return blinded + scale * (conditional - unconditional) + towards_small
 
-    noise = rng.uniform(rng.derive(seeds, 1), count)
     sizes = tokens_per_step(sampling.schedule, count, sampling.steps, done=known)
     given = torch.full_like(order, UNKNOWN).scatter(1, order[:, :known], small)
-    yield from run(model, state, order, given, known, noise, sizes, sampling, guide)
+    yield from Loop(model, state, sampling, seeds, order, given, known, sizes, guide).steps()
 
 
 def sample(

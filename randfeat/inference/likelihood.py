@@ -172,8 +172,8 @@ def log_prob(
     """Return log p(tokens | label) in nats, for each of `count` orders that all images share: float32 (B, count).
 
     tokens: (B, N) in raster space. labels: class indices (B,), None for the null class. mode: of the orders, by default
-    random where the model can; the others have one order, which is read once. batch_size: passes at once, by default see
-    `passes_at_once`. tick: called with the number of passes after each batch.
+    random where the model can; the others have one order, which is read once. batch_size: passes at once, by default
+    see `passes_at_once`. tick: called with the number of passes after each batch.
     """
     table = orders_of(model, count, mode, seed)
     labels = torch.full((len(tokens),), model.num_classes) if labels is None else labels

@@ -1,4 +1,4 @@
-"""One decoding loop for every generator: an order per image, tokens per step, guidance per step, known tokens.
+"""Decoding loop of every generator: an order per image, tokens per step, guidance per step, known tokens, sweeps.
 
 An image's seed alone fixes its order and its noise, whatever the batch it is sampled in. Tokens then agree between
 batches in float32 except for near-ties, because matrix products of another size round differently.
@@ -6,7 +6,7 @@ batches in float32 except for near-ties, because matrix products of another size
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -25,18 +25,18 @@ BLOCK = 128  # of the vocabulary, in `draw`
 
 @dataclass(frozen=True)
 class Sampling:
-    """How to sample.
+    """Settings of sampling.
 
     steps: network calls; None decodes one token at a time. schedule: see `schedules.tokens_per_step`.
     temperature: > 0. top_k: keep the k likeliest (0 = all). top_p: keep the likeliest that sum to this (1 = all).
     order: an order mode of `orders.MODES`, by default the model's first: random where it can.
     within_step: see `Generator.start`.
-    sweeps: how often the finished image is gone over again (block Gibbs sampling): half of its tokens are drawn anew
-    given the others, then the other half. ARPG predicts the first tokens of an image without knowing where they lie,
-    and on a small grid such a bad start shows; one sweep mends most of it.
-    control_guidance: away from the same class without the condition, where there is one, as guidance leads away from
-    the same condition without the class: logits = cond + (guidance - 1) * (cond - no class) + (control_guidance - 1) *
-    (cond - no condition). Each that is on takes another batch.
+    sweeps: Gibbs refinement sweeps over the finished image (block Gibbs sampling): each draws one half of its tokens
+        anew given the others, then the other half. ARPG predicts the first tokens of an image without knowing their
+        positions, and on a small grid such a bad start shows; one sweep mends most of it.
+    control_guidance: guidance away from the same class without the condition, for a model with control: logits = cond +
+        (guidance - 1) * (cond - no class) + (control_guidance - 1) * (cond - no condition). Each guidance that is on
+        adds a branch to the batch.
     """
 
     steps: int | None = None
@@ -64,7 +64,9 @@ class Sampling:
         tokens_per_step(self.schedule, 1, self.steps)  # raises for a wrong name or number of steps
 
     def as_dict(self) -> dict[str, Any]:
-        """As JSON takes it. What nothing is said of since before there was control is left out."""
+        """Return the settings as JSON takes them. A control_guidance that is off is left out, as in settings that were
+        written before there was control.
+        """
         made = asdict(self)
         if self.control_guidance == Guidance():
             del made["control_guidance"]
@@ -72,7 +74,7 @@ class Sampling:
 
     @classmethod
     def from_dict(cls, settings: Mapping[str, Any]) -> Sampling:
-        """What `as_dict` made of one, JSON's lists for tuples included."""
+        """Return the settings that `as_dict` made, with JSON's lists as tuples again."""
         made = dict(settings)
         for name in {"guidance", "control_guidance"} & made.keys():
             made[name] = Guidance(**{**made[name], "interval": tuple(made[name]["interval"])})
@@ -81,14 +83,14 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Step:
-    """One step of the loop, as it is seen from outside. Logits were made in torch's inference mode: clone them before
-    they take part in anything with gradients.
+    """One step of decoding. Logits were made in torch's inference mode: clone them before they take part in anything
+    with gradients.
     """
 
     tokens: Tensor  # (B, N) in raster space, UNKNOWN where nothing is decoded yet
     positions: Tensor  # (B, n) raster positions decoded in this step
     logits: Tensor  # (B, n, V) after guidance
-    # (branches * B, n, V) before it: conditional, then, where guidance is on, without the class, without the condition
+    # (branches * B, n, V) before guidance, see `_Branches`
     raw_logits: Tensor
 
 
@@ -110,7 +112,7 @@ def filter_logits(logits: Tensor, top_k: int = 0, top_p: float = 1.0) -> Tensor:
 
 
 def draw(logits: Tensor, noise: Tensor) -> Tensor:
-    """Inverse-CDF draw: logits (..., V) and noise (...) in [0, 1), as `seeding.uniform` makes it -> tokens (...).
+    """Draw tokens by inverse CDF: logits (..., V) and noise (...) in [0, 1), as `rng.uniform` makes it -> tokens (...).
 
     Raises a ValueError for logits that are not finite (-inf excludes a token), on the CPU only.
     """
@@ -131,7 +133,6 @@ def draw(logits: Tensor, noise: Tensor) -> Tensor:
     return (block * BLOCK + torch.searchsorted(within, left, right=True)).squeeze(-1)
 
 
-@torch.no_grad()
 def decode(
     model: Generator,
     label: Tensor,
@@ -141,102 +142,32 @@ def decode(
     known: Tensor | None = None,
     condition: Tensor | None = None,
 ) -> Iterator[Step]:
-    """Decode tokens step by step and yields after each step.
+    """Decode tokens step by step, then refine them by the sweeps of `sampling`; yield after each step.
 
     label: (B,) class indices, num_classes for the null class. seeds: (B,) int64. order: (B, N), else drawn from the
     seeds by `sampling.order`. known: (B, N) tokens in raster space, UNKNOWN where they are to be decoded; as many are
-    known in each image. They come first in the order, so that what is decoded depends on all of them. A model of raster
-    order alone takes them as it gets there, in any number: what it decodes depends on those before it. condition: (B,
-    N, D) in raster space, `model.control(images)`. The model is used in evaluation mode, as it is when the first step
-    is asked for.
+    known in each image. They come first in the order, so that decoded tokens depend on all of them. A model of raster
+    order alone takes them at their positions, in any number: its tokens depend on those before them. condition: (B, N,
+    D) in raster space, `model.control(images)`. The model is used in evaluation mode, in its state at the first step.
     """
-    batch, count, device = len(label), model.num_tokens, model.device
-    label, seeds = label.to(device), seeds.to(device)
-    if order is None:
-        order = orders.make(model.check_order_mode(sampling.order), model.grid, rng.derive(seeds, 0))
-    orders.validate(order, model.grid)
-    model.check_order(order)
-    noise = rng.uniform(rng.derive(seeds, 1), count)
-    known = torch.full((batch, count), UNKNOWN, device=device) if known is None else known.to(device)
-    order, drawn = order.to(device).expand(batch, -1), known == UNKNOWN
-    if model.raster_only:
-        places = drawn.any(0).nonzero().flatten().tolist()
-        done, end = (places[0], places[-1] + 1) if places else (count, count)
-    else:
-        done, end = _count_known(known), count
-        order = orders.known_first(order, ~drawn)
-    sizes = tokens_per_step(sampling.schedule, end - done, sampling.steps)
-    if model.raster_only and max(sizes, default=1) > 1:
-        raise ValueError(f"{type(model).__name__} decodes one token a step, not {max(sizes)}: leave steps out")
-
-    guidance = sampling.guidance
-    if not (guidance.off or model.num_classes):
-        raise ValueError("this model has no classes that guidance could lead to: leave guidance out")
-    labels, control = [label], sampling.control_guidance
-    if not guidance.off:
-        labels.append(torch.full_like(label, model.num_classes))
-    conditions = [] if condition is None else [condition.to(device)] * len(labels)
-    steered = condition is not None and not control.off
-    if steered:
-        labels.append(label)
-        conditions.append(torch.zeros_like(conditions[0]))
-    copies = len(labels)
-    prefix, given = order[:, :done], known.gather(1, order[:, :done])
-    model = packed.inference_copy(model)
-    state = model.start(
-        torch.cat(labels),
-        given.repeat(copies, 1),
-        prefix.repeat(copies, 1),
-        sampling.within_step,
-        condition=torch.cat(conditions) if conditions else None,
-    )
-
-    def guide(raw: Tensor, done: int, size: int) -> Tensor:
-        logits = raw[:batch] if guidance.off else guided(raw[: 2 * batch], guidance.at(done, size, count))
-        if steered:
-            logits = logits + (control.at(done, size, count) - 1) * (raw[:batch] - raw[-batch:])
-        return logits
-
-    yield from run(model, state, order, known, done, noise, sizes, sampling, guide)
-
-
-def guided(raw: Tensor, scale: float) -> Tensor:
-    """Classifier-free guidance: conditional, then unconditional logits (2B, n, V) -> (B, n, V)."""
-    conditional, unconditional = raw.chunk(2)
-    return torch.lerp(unconditional, conditional, scale)
-
-
-@torch.no_grad()
-def run(
-    model: Generator,
-    state: State,
-    order: Tensor,
-    known: Tensor,
-    done: int,
-    noise: Tensor,
-    sizes: list[int],
-    sampling: Sampling,
-    guide: Callable[[Tensor, int, int], Tensor],
-) -> Iterator[Step]:
-    """Yield the loop itself, from a state that was started with the known tokens, once for each branch of guidance.
-
-    order: (B, N). known: (B, N) tokens in raster space, UNKNOWN where they are to be drawn. done: with so many of them,
-    the first in the order, the state was started. noise: (B, N). sizes: tokens of each step. guide: the logits of a
-    step (branches * B, n, V), how many tokens were decoded before it and how many it decodes -> (B, n, V).
-    """
-    copies, tokens, last = len(state.waiting) // len(order), known, None
-    for size in sizes:
-        queries = order[:, done : done + size]
-        with torch.inference_mode():  # the many small operations are faster without records for gradients
-            raw = model.step(state, last, queries.repeat(copies, 1)).float()
-        logits = guide(raw, done, size)
-        cooled = logits if sampling.temperature == 1 else logits / sampling.temperature
-        filtered = filter_logits(cooled, sampling.top_k, sampling.top_p)
-        new, given = draw(filtered, noise[:, done : done + size]), known.gather(1, queries)
-        new = torch.where(given == UNKNOWN, new, given)
-        tokens = tokens.scatter(1, queries, new)
-        last, done = new.repeat(copies, 1), done + size
-        yield Step(tokens, queries, logits, raw)
+    _check_sweeps(model, sampling)
+    label, seeds = label.to(model.device), seeds.to(model.device)
+    tokens = torch.full((len(label), model.num_tokens), UNKNOWN) if known is None else known
+    tokens = tokens.to(model.device)
+    drawn = tokens == UNKNOWN
+    model = packed.inference_copy(model)  # once for all sweeps
+    branches = _Branches(model, label, sampling, condition)
+    for step in _decode_once(model, branches, seeds, sampling, order, tokens):
+        tokens = step.tokens
+        yield step
+    for sweep in range(sampling.sweeps):
+        again = rng.derive(seeds, 2, sweep)
+        redraw = orders.known_first(orders.random(model.grid, again), drawn)[:, : int(drawn[0].sum())]
+        for number, half in enumerate(redraw.tensor_split(2, 1)):
+            hidden = tokens.scatter(1, half, UNKNOWN)
+            for step in _decode_once(model, branches, rng.derive(again, number), sampling, None, hidden):
+                tokens = step.tokens
+                yield step
 
 
 def sample(
@@ -248,46 +179,121 @@ def sample(
     known: Tensor | None = None,
     condition: Tensor | None = None,
 ) -> Tensor:
-    """Return the finished tokens, (B, N) in raster space: those that `every_step` ends with. Arguments as in
-    `decode`."""
+    """Return the tokens that `decode`, with the same arguments, ends with: int64 (B, N) in raster space."""
     tokens = known
-    for step in every_step(model, label, seeds, sampling, order, known, condition):
+    for step in decode(model, label, seeds, sampling, order, known, condition):
         tokens = step.tokens
     assert tokens is not None  # without known tokens there is a step
     return tokens.to(model.device)
 
 
-def every_step(
-    model: Generator,
-    label: Tensor,
-    seeds: Tensor,
-    sampling: Sampling,
-    order: Tensor | None = None,
-    known: Tensor | None = None,
-    condition: Tensor | None = None,
+class _Branches:
+    """Branches of guidance, stacked along the batch: the conditional one; where guidance is on, the null class; where
+    control guidance is on, the class without the condition.
+    """
+
+    def __init__(self, model: Generator, label: Tensor, sampling: Sampling, condition: Tensor | None) -> None:
+        guidance, control = sampling.guidance, sampling.control_guidance
+        if not (guidance.off or model.num_classes):
+            raise ValueError("this model has no classes that guidance could lead to: leave guidance out")
+        labels = [label]
+        if not guidance.off:
+            labels.append(torch.full_like(label, model.num_classes))
+        conditions = [] if condition is None else [condition.to(label.device)] * len(labels)
+        self.controlled = condition is not None and not control.off
+        if self.controlled:
+            labels.append(label)
+            conditions.append(torch.zeros_like(conditions[0]))
+        self.batch, self.count, self.sampling = len(label), len(labels), sampling
+        self.labels = torch.cat(labels)  # (count * B,)
+        self.conditions = torch.cat(conditions) if conditions else None  # (count * B, N, D)
+        self.num_tokens = model.num_tokens
+
+    def guide(self, raw: Tensor, done: int, size: int) -> Tensor:
+        """Return the logits of a step after guidance, see `Loop.guide`."""
+        guidance, control, batch = self.sampling.guidance, self.sampling.control_guidance, self.batch
+        logits = raw[:batch]
+        if not guidance.off:
+            logits = guided(raw[: 2 * batch], guidance.at(done, size, self.num_tokens))
+        if self.controlled:
+            logits = logits + (control.at(done, size, self.num_tokens) - 1) * (raw[:batch] - raw[-batch:])
+        return logits
+
+
+@torch.no_grad()
+def _decode_once(
+    model: Generator, branches: _Branches, seeds: Tensor, sampling: Sampling, order: Tensor | None, known: Tensor
 ) -> Iterator[Step]:
-    """Yield the steps of `decode`, then those that go over the image again, `sampling.sweeps` times. Arguments as
-    there."""
-    check_sweeps(model, sampling)
-    unknown = torch.full((len(label), model.num_tokens), UNKNOWN, device=model.device)
-    tokens = unknown if known is None else known.to(model.device)
-    model = packed.inference_copy(model)  # once for all sweeps
-    drawn = tokens == UNKNOWN
-    for step in decode(model, label, seeds, sampling, order, tokens, condition):
-        tokens = step.tokens
-        yield step
-    for sweep in range(sampling.sweeps):
-        again = rng.derive(seeds.to(model.device), 2, sweep)
-        redraw = orders.known_first(orders.random(model.grid, again), drawn)[:, : int(drawn[0].sum())]
-        for number, half in enumerate(redraw.tensor_split(2, 1)):
-            hidden = tokens.scatter(1, half, UNKNOWN)
-            for step in decode(model, label, rng.derive(again, number), sampling, None, hidden, condition):
-                tokens = step.tokens
-                yield step
+    """Decode the unknown tokens of `known`, (B, N) on the model's device, in one pass without sweeps."""
+    count, device = model.num_tokens, model.device
+    if order is None:
+        order = orders.make(model.check_order_mode(sampling.order), model.grid, rng.derive(seeds, 0))
+    orders.validate(order, model.grid)
+    model.check_order(order)
+    order, drawn = order.to(device).expand(len(known), -1), known == UNKNOWN
+    if model.raster_only:
+        places = drawn.any(0).nonzero().flatten().tolist()
+        done, end = (places[0], places[-1] + 1) if places else (count, count)
+    else:
+        done, end = _count_known(known), count
+        order = orders.known_first(order, ~drawn)
+    sizes = tokens_per_step(sampling.schedule, end - done, sampling.steps)
+    if model.raster_only and max(sizes, default=1) > 1:
+        raise ValueError(f"{type(model).__name__} decodes one token a step, not {max(sizes)}: leave steps out")
+    prefix, copies = order[:, :done], branches.count
+    state = model.start(
+        branches.labels,
+        known.gather(1, prefix).repeat(copies, 1),
+        prefix.repeat(copies, 1),
+        sampling.within_step,
+        condition=branches.conditions,
+    )
+    yield from Loop(model, state, sampling, seeds, order, known, done, sizes, branches.guide).steps()
 
 
-def check_sweeps(model: Generator, sampling: Sampling) -> None:
-    """Raise a ValueError where sweeps are asked of a model that cannot do them."""
+def guided(raw: Tensor, scale: float) -> Tensor:
+    """Apply classifier-free guidance to conditional, then unconditional logits: (2B, n, V) -> (B, n, V)."""
+    conditional, unconditional = raw.chunk(2)
+    return torch.lerp(unconditional, conditional, scale)
+
+
+@dataclass(frozen=True)
+class Loop:
+    """The decoding loop of one pass, from a state that was started with the known tokens, once for each branch."""
+
+    model: Generator  # an inference copy
+    state: State
+    sampling: Sampling
+    seeds: Tensor  # (B,), of the noise
+    order: Tensor  # (B, N)
+    known: Tensor  # (B, N) tokens in raster space, UNKNOWN where they are to be drawn
+    done: int  # the state was started with so many tokens, the first in the order
+    sizes: Sequence[int]  # tokens of each step
+    # (logits of a step (branches * B, n, V), tokens decoded before it, tokens that it decodes) -> (B, n, V)
+    guide: Callable[[Tensor, int, int], Tensor]
+
+    @torch.no_grad()
+    def steps(self) -> Iterator[Step]:
+        """Decode step by step, and yield after each."""
+        order, known, done, tokens, last = self.order, self.known, self.done, self.known, None
+        copies, noise = len(self.state.waiting) // len(order), rng.uniform(rng.derive(self.seeds, 1), order.shape[1])
+        temperature, top_k, top_p = self.sampling.temperature, self.sampling.top_k, self.sampling.top_p
+        for size in self.sizes:
+            queries = order[:, done : done + size]
+            with torch.inference_mode():  # the many small operations are faster without records for gradients
+                raw = self.model.step(self.state, last, queries.repeat(copies, 1)).float()
+            logits = self.guide(raw, done, size)
+            cooled = logits if temperature == 1 else logits / temperature
+            new = draw(filter_logits(cooled, top_k, top_p), noise[:, done : done + size])
+            given = known.gather(1, queries)
+            new = torch.where(given == UNKNOWN, new, given)
+            tokens = tokens.scatter(1, queries, new)
+            last, done = new.repeat(copies, 1), done + size
+            yield Step(tokens, queries, logits, raw)
+
+
+def _check_sweeps(model: Generator, sampling: Sampling) -> None:
+    """Raise a ValueError where sweeps are asked of a model that cannot see later tokens."""
     if sampling.sweeps and model.raster_only:
         raise ValueError(
             f"a sweep draws tokens given later ones, which {type(model).__name__} cannot see: leave sweeps out"
@@ -295,6 +301,7 @@ def check_sweeps(model: Generator, sampling: Sampling) -> None:
 
 
 def _count_known(tokens: Tensor) -> int:
+    """Return the number of known tokens, the same for each image. Raises a ValueError where it is not."""
     counts = (tokens != UNKNOWN).sum(1)
     if (counts != counts[0]).any():
         raise ValueError(

@@ -22,7 +22,7 @@ from ..inference.editing import Framing
 from ..inference.extrapolation import Extrapolation
 from ..inference.likelihood import Classification, LogProb
 from ..inference.readout import FeatureSpec
-from ..inference.sampling import Sampling, check_sweeps
+from ..inference.sampling import Sampling
 from ..inference.sampling import decode as draw_step_by_step
 from ..inference.sampling import sample as draw_tokens
 from ..inference.schedules import Guidance, Schedule
@@ -197,7 +197,6 @@ class Pipeline(BasePipeline):
         model, grid = self.packed(), self.generator.grid
         large = grid if extrapolation is None else extrapolation.grid(grid)
         given = None if order is None else torch.atleast_2d(orders.explicit(order, large))[:1]
-        check_sweeps(model, sampling)
         _check_control(control, extrapolation)
         condition = None if control is None else self._condition(self.conditions(control, control_type)[:1])
         label, seeds = self.label_indices([None]), torch.zeros(1, dtype=torch.int64)

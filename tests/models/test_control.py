@@ -11,7 +11,7 @@ from naive import read as naive_read
 
 from randfeat import models
 from randfeat.inference.editing import canvas
-from randfeat.inference.sampling import UNKNOWN, Sampling, decode, every_step, sample
+from randfeat.inference.sampling import UNKNOWN, Sampling, decode, sample
 from randfeat.inference.schedules import Guidance
 from randfeat.models import Control, base, orders, packed
 from randfeat.utils import rng
@@ -60,8 +60,8 @@ def test_a_pretrained_generator_starts_unchanged(plain, dtype):
         read = everything(model, *batch, context, stream, condition)
         assert torch.equal(read, everything(plain, *batch, context, stream))
     for how in (Sampling(), Sampling(3, sweeps=1, guidance=Guidance(2.0))):
-        steered = every_step(model, LABEL, SEEDS, how, condition=condition)
-        for a, b in zip(steered, every_step(plain, LABEL, SEEDS, how), strict=True):
+        steered = decode(model, LABEL, SEEDS, how, condition=condition)
+        for a, b in zip(steered, decode(plain, LABEL, SEEDS, how), strict=True):
             assert torch.equal(a.tokens, b.tokens)
             assert torch.equal(a.raw_logits, b.raw_logits)
 

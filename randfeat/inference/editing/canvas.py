@@ -16,7 +16,8 @@ from ...models import Generator
 from ...models.orders import Grid
 from ...tokenizers import Tokenizer
 from ...utils import rng
-from ..sampling import UNKNOWN, Sampling, every_step, sample
+from ..sampling import UNKNOWN, Sampling, sample
+from ..sampling import decode as decode_tokens
 
 Window = tuple[slice, slice]  # rows and columns of tokens
 
@@ -62,7 +63,9 @@ def paint(
     for number, window in enumerate(windows(known.cpu().numpy(), model.grid, step)):
         own = seeds if number == 0 else rng.derive(seeds, 5, number)
         given = canvas[:, window[0], window[1]].flatten(1)
-        for made in every_step(model, label, own, sampling, known=given, condition=_condition(model, control, window)):
+        for made in decode_tokens(
+            model, label, own, sampling, known=given, condition=_condition(model, control, window)
+        ):
             canvas = canvas.clone()
             canvas[:, window[0], window[1]] = made.tokens.unflatten(1, model.grid)
             yield canvas
