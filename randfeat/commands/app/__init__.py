@@ -26,6 +26,8 @@ import argparse
 import os
 import sys
 
+from .. import options
+
 # gradio reads these when it is imported; by default it reports usage to its makers and asks for newer versions,
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 # and after each event computes how long all of them took, for a page of statistics that this page does not have
@@ -35,25 +37,23 @@ HOW_TO_RESUME = "Nothing was changed."
 PORT = 7860
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: argparse.ArgumentParser, name: str) -> None:
     """Add the arguments of `randfeat app`."""
     parser.usage = "randfeat app [--index INDEX] [--model MODEL] [options]"
     parser.add_argument("--index", metavar="INDEX", help="the index to search")
     parser.add_argument("--model", metavar="MODEL", help="the model that paints, samples, reads and classifies")
     parser.add_argument("--port", type=int, default=PORT, help=f"of the page; 0 takes a free one ({PORT})")
     parser.add_argument("--no-browser", action="store_true", help="print the address, and open nothing")
-    machine = parser.add_argument_group("on which machine")
-    machine.add_argument("--device", default="auto", help="cuda, mps or cpu; auto (the default) takes the first there")
-    machine.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of MODEL's network")
+    machine = options.machine(parser)
+    options.add_device(machine)
+    options.add_dtype(machine, "MODEL's network")
 
 
 def run(args: argparse.Namespace) -> int:
     """Open the page, and serve it until Ctrl-C."""
     import webbrowser
 
-    import torch
-
-    from ...utils import devices, distributed, progress
+    from ...utils import distributed, progress
 
     if args.index is None and args.model is None:
         raise ValueError("there is nothing to show: give --index, --model or both")
@@ -64,8 +64,8 @@ def run(args: argparse.Namespace) -> int:
             raise
         raise RuntimeError("the page needs gradio: pip install 'randfeat[app]'") from None
     with progress.warnings_as_lines(), distributed.ended_by_sigterm(), server.bound(args.port) as listening:
-        device = devices.pick(args.device)
-        opened = state.open_all(args.model, args.index, str(device), getattr(torch, args.dtype))
+        device = options.pick_device(args)
+        opened = state.open_all(args.model, args.index, str(device), options.dtype_of(args))
         try:
             with server.served(opened, listening) as thread:
                 address = server.address(listening)

@@ -43,6 +43,7 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import NamedTuple
 
+from ..options import add_action
 from . import options
 
 HOW_TO_RESUME = "Run the same command again: features that were extracted are kept."
@@ -104,18 +105,11 @@ PROBES = {
 }
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: argparse.ArgumentParser, name: str) -> None:
     """Add a subparser for each probe."""
     probes = parser.add_subparsers(dest="probe", metavar="PROBE", required=True)
-    for name, probe in PROBES.items():
-        formatter = argparse.RawDescriptionHelpFormatter
-        description = f"{name}: {probe.summary}"
-        sub = probes.add_parser(name, help=probe.summary, description=description, formatter_class=formatter)
-        sub.add_argument(
-            "--debug", action="store_true", default=argparse.SUPPRESS, help="show the traceback of an error"
-        )
-        sub.set_defaults(parser=sub)
-        probe.add_arguments(sub, name)
+    for task, probe in PROBES.items():
+        probe.add_arguments(add_action(probes, task, probe.summary, f"{task}: {probe.summary}"), task)
 
 
 def run(args: argparse.Namespace) -> int | None:

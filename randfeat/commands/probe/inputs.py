@@ -23,7 +23,9 @@ from randfeat.features.opening import open_encoder
 from randfeat.features.store import FeatureStore
 from randfeat.pipeline.pipeline import Pipeline, load
 from randfeat.probes import FeatureSet, Labelled, hold_out
-from randfeat.utils import devices, resume
+from randfeat.utils import resume
+
+from ..options import dtype_of, pick_device
 
 RANDOM = "random:"
 TEST_SHARE = 0.3
@@ -152,7 +154,7 @@ def open_probed(
         return stored
     if not sources:
         raise ValueError(f"{text} is no feature store: give DATA as well for a model to read")
-    encoder = open_model(text, specs, devices.pick(args.device), getattr(torch, args.dtype), args.seed, dense)
+    encoder = open_model(text, specs, pick_device(args), dtype_of(args), args.seed, dense)
     return extract_probed(text, encoder, sources, args)
 
 

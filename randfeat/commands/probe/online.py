@@ -16,8 +16,8 @@ from randfeat.data.sources.folder import FileSource
 from randfeat.features.encoder import Encoder
 from randfeat.features.generator_encoder import GeneratorEncoder
 from randfeat.probes import FeatureSet, Labelled, evaluate_online
-from randfeat.utils import devices
 
+from ..options import dtype_of, pick_device
 from .inputs import TEST_SHARE, Part, open_data, open_model, part_of, train_and_test
 from .options import protocol
 from .tables import write
@@ -29,7 +29,7 @@ def measure_online(text: str, data: str, args: argparse.Namespace) -> None:
         raise ValueError("--online is for `probe linear` with a --recipe, without --baselines")
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
         raise ValueError("--online runs in one process: leave torchrun out")
-    encoder = open_model(text, args.spec, devices.pick(args.device), getattr(torch, args.dtype), args.seed)
+    encoder = open_model(text, args.spec, pick_device(args), dtype_of(args), args.seed)
     sources = open_data(data, args.split, args.labels, args.label_column)
     parts = [part_of(source, args.group) for source in sources]
     train, test = train_and_test(parts, TEST_SHARE if args.test_share is None else args.test_share, args.seed)

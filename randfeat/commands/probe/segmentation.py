@@ -19,8 +19,9 @@ from randfeat.probes import (
     paired_maps,
     read_label_map,
 )
-from randfeat.utils import devices, distributed, progress
+from randfeat.utils import distributed, progress
 
+from ..options import pick_device
 from .baselines import dense_baselines, dense_features, dense_noise, random_weights
 from .inputs import display_names, open_probed
 from .pictures import PictureReader, Place, region
@@ -46,7 +47,7 @@ def run(args: argparse.Namespace) -> None:
         draws=args.resamples,
         held_out=args.held_out,
         search=not args.no_search,
-        device=str(devices.pick(args.device)),
+        device=str(pick_device(args)),
     )
     places, records = [entry.place for entry in entries], []
     prints = {"data": " ".join(source.fingerprint() for source in sources)}

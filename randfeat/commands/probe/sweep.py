@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 
-import torch
 from sklearn.base import BaseEstimator
 
 from randfeat.features.encoder import TIMM, Encoder
@@ -28,8 +27,9 @@ from randfeat.probes import (
     rank_features,
 )
 from randfeat.probes import png as figure_png
-from randfeat.utils import atomic, devices, distributed, progress
+from randfeat.utils import atomic, distributed, progress
 
+from ..options import dtype_of, pick_device
 from .baselines import vector_baselines
 from .inputs import (
     RANDOM,
@@ -105,7 +105,7 @@ def _open(text: str, sources: Sources, args: argparse.Namespace) -> ProbedModel:
         stored = open_probed(text, (), (), args)
         vectors = tuple(spec for spec in stored.specs if stored.stores[0].as_numpy(spec).ndim == 2)
         return replace(stored, specs=vectors)
-    encoder = open_model(text, (), devices.pick(args.device), getattr(torch, args.dtype), args.seed)
+    encoder = open_model(text, (), pick_device(args), dtype_of(args), args.seed)
     return extract_probed(text, encoder.with_specs(grid_specs(encoder, args)), sources, args)
 
 

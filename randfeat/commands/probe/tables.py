@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
@@ -61,9 +60,7 @@ def measure(
     given: models and stores as text. data: the images that models read. records: further ones for the same table.
     """
     _check(given, data, tasks, args)
-    how = protocol(args)
-    if args.device == "auto":
-        print(f"on {how.device}", file=sys.stderr)
+    how = protocol(args, "measuring")
     with distributed.ended_by_sigterm(), distributed.group():
         sources = [] if data is None else open_data(data, args.split, args.labels, args.label_column)
         specs, dense = args.spec, "attentive" in tasks
