@@ -79,7 +79,7 @@ def command_line() -> str:
         "# Command line\n\n`randfeat COMMAND` or `python -m randfeat COMMAND`. This page is made from the parsers: it "
         "is what `--help` prints.\n"
     ]
-    parts += [f"- [`{name}`](#randfeat-{name}): {summary}" for name, summary in cli.COMMANDS.items()]
+    parts += [f"- [`{name}`](#randfeat-{name}): {summary}" for name, (_, summary) in cli.COMMANDS.items()]
     for command in cli.COMMANDS:
         parser = subparsers(cli.build_parser(command))[command]
         parts.append("\n".join(section(f"randfeat {command}", parser, "##")))
