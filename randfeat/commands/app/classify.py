@@ -38,7 +38,7 @@ def build(state: AppState) -> None:
 
     def take(upload: Mapping[str, Any]) -> tuple:
         picture = widgets.open_upload(upload)
-        return widgets.for_box(picture), html.of_array(crop(picture)), enabled(), EMPTY
+        return widgets.for_box(picture), html.from_array(crop(picture)), enabled(), EMPTY
 
     def classify(picture: Image.Image | None, orders: float) -> Iterator[tuple]:
         if picture is None:

@@ -31,7 +31,7 @@ def reduced(picture: Image.Image, longest: int = LARGEST) -> Image.Image:
     return picture.resize((width, height), Image.Resampling.LANCZOS, reducing_gap=3)
 
 
-def of_array(prepared: np.ndarray) -> Image.Image:
+def from_array(prepared: np.ndarray) -> Image.Image:
     """Return an encoder's input, uint8 (h, w, channels) or of timm (channels, h, w), as a picture."""
     array = prepared if prepared.shape[2] in (1, 3) else prepared.transpose(1, 2, 0)
     return Image.fromarray(array[..., 0] if array.shape[2] == 1 else np.ascontiguousarray(array))

@@ -39,7 +39,7 @@ def build(state: AppState) -> None:
     model = state.generator()
 
     def take(upload: Mapping[str, Any]) -> tuple:
-        return place_for(html.reduced(widgets.open_upload(upload)))
+        return painter_outputs(html.reduced(widgets.open_upload(upload)))
 
     def paint(
         drawn: Any, picture: Image.Image | None, choice: int, samples: float, scale: float, steps: float, seed: float
@@ -84,14 +84,14 @@ def build(state: AppState) -> None:
             message = gr.HTML(elem_classes="message")
     result = gr.HTML(elem_classes="result")
     place = [box, dropping, drawing, painter, picture, go, result]
-    listen([box.upload], take, [box], place, message, place_for(None), preprocess=False)
-    listen([other.click], lambda: place_for(None), [], place, message)
+    listen([box.upload], take, [box], place, message, painter_outputs(None), preprocess=False)
+    listen([other.click], lambda: painter_outputs(None), [], place, message)
     given = [painter, picture, choice, samples, scale, steps, seed]
     running = listen([go.click], paint, given, [result, seed], message, js=SEND_MASK, show_progress_on=result)
     stop.click(None, cancels=[running], api_visibility="private")
 
 
-def place_for(picture: Image.Image | None) -> tuple:
+def painter_outputs(picture: Image.Image | None) -> tuple:
     """Return the outputs for a picture to paint in, or for none.
 
     They are the empty box, visibility of the box and of the painter, the painter's value, the picture, the button and

@@ -1,10 +1,10 @@
-// A mask over a picture. It is kept in the picture's own pixels, and sent as a PNG, white where to paint.
+// Mask over a picture, kept in the picture's own pixels and sent as a PNG, white where to paint.
 const find = (selector) => element.querySelector(selector);
 const canvas = find("canvas"), pen = canvas.getContext("2d", { willReadFrequently: true });
 const brush = find(".brush"), eraser = find(".eraser");
 let picture = null, mask = null, at = null, last = null, byKeys = false;
 
-// in pixels of the picture: from one pixel to a third of the longer side
+// radius in pixels of the picture: from one to a third of the longer side
 const radius = () => Math.max(0.5, (Math.max(canvas.width, canvas.height) / 3) * (brush.value / 100) ** 1.5);
 
 function draw() {
@@ -30,7 +30,7 @@ function ring() {
   pen.stroke();
 }
 
-// a disc of pixels whose centres are within the radius; a brush smaller than a pixel marks the one it is in
+// marks the pixels whose centres are within the radius; a brush smaller than a pixel marks the one under it
 function stamp(x, y, value) {
   const r = radius(), w = canvas.width, h = canvas.height;
   for (let row = Math.max(0, Math.floor(y - r)); row <= Math.min(h - 1, Math.floor(y + r)); row++)
@@ -99,7 +99,7 @@ async function show() {
   loaded.src = given.url;
   await loaded.decode();
   [canvas.width, canvas.height] = [given.width, given.height];
-  // as large as there is room for, and no higher than the window
+  // as large as the page allows, and no higher than the window
   canvas.style.width = `min(100%, ${(75 * given.width) / given.height}vh)`;
   [picture, mask, at] = [loaded, new Uint8Array(given.width * given.height), null];
   draw();

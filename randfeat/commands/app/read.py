@@ -61,8 +61,8 @@ def build(state: AppState) -> None:
         _, width, rows, columns = dense.shape
         colours = Image.fromarray(pca_maps(dense)[0])
         read = f"{width:,} numbers at each of {rows} × {columns} places; the same colours mean the same features"
-        seen = html.figure(html.of_array(prepared), "what the model sees")
-        yield (html.figures([seen, html.figure(colours, read)]),)
+        own = html.figure(html.from_array(prepared), "what the model sees")
+        yield (html.figures([own, html.figure(colours, read)]),)
 
     with gr.Row(elem_classes="split"):
         with gr.Column(scale=2, min_width=280):

@@ -1,4 +1,4 @@
-// A result is a button: pressing it searches with it, and the keyboard stays among the results.
+// Pressing a result searches with it; the keyboard's focus stays among the results.
 let pressed = false;
 element.addEventListener("click", (event) => {
   const hit = event.target.closest("button[data-id]");

@@ -38,54 +38,67 @@ def unavailable(state: AppState) -> str:
     return ""
 
 
+@dataclass(frozen=True)
+class Searcher:
+    """Searches of the tab, each as HTML. labels, pattern: of a `Filter`; empty ones let every row through."""
+
+    index: Index
+
+    def results(self, query: Query | None, labels: Sequence[str], pattern: str, k: float) -> str:
+        """Return the `k` rows most like a query; without one, rows to begin with."""
+        self.index.refresh()
+        where = Filter(labels or (), pattern.strip() or ())
+        if query is None:
+            return tiles("", self._arbitrary(int(k), where))
+        if query.id is None:
+            assert query.features is not None
+            found = self.index.search(query.features, int(k), where or None)[0]
+        else:
+            found = self.index.similar([query.id], int(k), where or None)[0]
+        return tiles(f"Like {query.name}", found)
+
+    def _arbitrary(self, k: int, where: Filter) -> list[Match]:
+        """Return the rows nearest to a random direction, without scores."""
+        direction = np.random.default_rng(0).standard_normal((1, self.index.width)).astype(np.float32)
+        return [match._replace(score=np.nan) for match in self.index.search(direction, k, where or None)[0]]
+
+    def duplicates(self, threshold: float | None, labels: Sequence[str], pattern: str) -> str:
+        """Return the groups of rows that are alike from a threshold on."""
+        if threshold is None:
+            raise ValueError("The threshold is empty: give a number.")
+        self.index.refresh()
+        where = Filter(labels or (), pattern.strip() or ())
+        return in_groups(self.index.near_duplicates(float(threshold), where=where or None), threshold)
+
+
 def build(state: AppState) -> None:
     """Add the tab's widgets and listeners to the page."""
     index, reader = state.index, state.reader
     assert index is not None
+    searcher = Searcher(index)
 
     def take(upload: Mapping[str, Any], *how: Any) -> Iterator[tuple]:
         assert reader is not None
         picture = widgets.open_upload(upload)
         query = Query(str(upload.get("orig_name") or "your picture"), features=reader.features([picture])[0])
-        yield gr.skip(), query, *results(query, *how)
+        yield gr.skip(), query, searcher.results(query, *how)
         yield widgets.for_box(picture), gr.skip(), gr.skip()
 
     def follow(event: gr.EventData, *how: Any) -> Iterator[tuple]:
         (row,) = index.rows([int(event.id)])
         query = Query(Path(row.path).name, id=row.id)
-        yield gr.skip(), query, *results(query, *how)
+        yield gr.skip(), query, searcher.results(query, *how)
         picture = thumbnails.open_reduced(row.path)
         yield None if picture is None else widgets.for_box(picture), gr.skip(), gr.skip()
 
     def again(query: Query | None, *how: Any) -> Iterator[tuple]:
-        yield results(query, *how)
+        yield (searcher.results(query, *how),)
 
     def begin(*how: Any) -> Iterator[tuple]:
-        yield None, *results(None, *how)
+        yield None, searcher.results(None, *how)
 
-    def results(query: Query | None, labels: Sequence[str], pattern: str, k: float) -> tuple[str]:
-        index.refresh()
-        where = Filter(labels or (), pattern.strip() or ())
-        if query is None:
-            return (tiles("", some(int(k), where)),)
-        if query.id is None:
-            assert query.features is not None
-            found = index.search(query.features, int(k), where or None)[0]
-        else:
-            found = index.similar([query.id], int(k), where or None)[0]
-        return (tiles(f"Like {query.name}", found),)
-
-    def some(k: int, where: Filter) -> list[Match]:
-        """Return rows to begin with: the nearest to a random direction, without scores."""
-        direction = np.random.default_rng(0).standard_normal((1, index.width)).astype(np.float32)
-        return [match._replace(score=np.nan) for match in index.search(direction, k, where or None)[0]]
-
-    def duplicates(threshold: float | None, labels: Sequence[str], pattern: str) -> Iterator[tuple]:
-        if threshold is None:
-            raise ValueError("The threshold is empty: give a number.")
-        index.refresh()
-        groups = index.near_duplicates(float(threshold), where=Filter(labels or (), pattern.strip() or ()) or None)
-        yield (in_groups(groups, threshold),)
+    def duplicates(*given: Any) -> Iterator[tuple]:
+        yield (searcher.duplicates(*given),)
 
     with gr.Row(elem_classes="split"):
         with gr.Column(scale=2, min_width=280):
@@ -106,7 +119,7 @@ def build(state: AppState) -> None:
         with gr.Column(scale=5, min_width=280):
             message = gr.HTML(elem_classes="message")
             hits = gr.HTML(
-                results(None, [], "", INITIAL)[0],
+                searcher.results(None, [], "", INITIAL),
                 elem_classes="result",
                 js_on_load=(HERE / "search.js").read_text("utf-8"),
             )

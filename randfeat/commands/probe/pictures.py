@@ -58,7 +58,7 @@ class PictureReader:
         """Return what `place` leaves of all pictures, in colour: uint8 (n, h, w, 3). size: (h, w)."""
         made = np.empty((len(self), *size, 3), dtype=np.uint8)
         for row, picture in enumerate(self):
-            made[row] = seen(picture, place, size)
+            made[row] = visible_part(picture, place, size)
         return made
 
     def tokens(self, pipeline: Pipeline) -> np.ndarray:
@@ -124,15 +124,15 @@ def covering(target: tuple[int, int], share: float, size: tuple[int, int]) -> Pl
     return Placement((1.0, 1.0), ((visible[0] - across) / 2, (visible[1] - down) / 2), visible)
 
 
-def region(place: Place, size: tuple[int, int]) -> Box:
+def visible_box(place: Place, size: tuple[int, int]) -> Box:
     """Return the part of a picture (width, height) that lies in the input, where 0 is the edge of its first pixel."""
     (left, top), (right, bottom) = place(size).back(np.array([[0.0, 0.0], [1.0, 1.0]])) + 0.5
     return max(0.0, left), max(0.0, top), min(float(size[0]), right), min(float(size[1]), bottom)
 
 
-def seen(picture: Image.Image, place: Place, size: tuple[int, int]) -> np.ndarray:
+def visible_part(picture: Image.Image, place: Place, size: tuple[int, int]) -> np.ndarray:
     """Return the part of a picture that lies in the input: uint8 (h, w, 3). size: (h, w)."""
-    box = region(place, picture.size)
+    box = visible_box(place, picture.size)
     return np.asarray(picture.convert("RGB").resize(size[::-1], Image.Resampling.BICUBIC, box))
 
 

@@ -24,7 +24,7 @@ from randfeat.utils import distributed, progress
 from ..options import pick_device
 from .baselines import dense_baselines, dense_features, dense_noise, random_weights
 from .inputs import display_names, open_probed
-from .pictures import PictureReader, Place, region
+from .pictures import PictureReader, Place, visible_box
 from .tables import write
 
 
@@ -107,7 +107,7 @@ class CroppedLabelMaps(Sequence[np.ndarray]):
     def __getitem__(self, i: Any) -> Any:
         labels = read_label_map(self.part.maps[i])
         size = labels.shape[1], labels.shape[0]
-        boxes = [_pixel_box(region(place, size), size) for place in self.common]
+        boxes = [_pixel_box(visible_box(place, size), size) for place in self.common]
         if boxes:
             left, top, right, bottom = (
                 end(sides) for end, sides in zip((max, max, min, min), zip(*boxes, strict=True), strict=True)
@@ -115,7 +115,7 @@ class CroppedLabelMaps(Sequence[np.ndarray]):
             kept = np.full_like(labels, self.part.ignore)
             kept[top:bottom, left:right] = labels[top:bottom, left:right]
             labels = kept
-        left, top, right, bottom = _pixel_box(region(self.place, size), size)
+        left, top, right, bottom = _pixel_box(visible_box(self.place, size), size)
         return labels[top:bottom, left:right]
 
 

@@ -58,7 +58,7 @@ def test_a_model_of_timm_reads_and_the_other_tabs_say_why_not():
     assert read.unavailable(given) == ""
     picture = Image.new("RGB", (300, 200), "teal")
     prepared = given.encoder.prepare(picture)
-    assert html.of_array(prepared).mode == "RGB"
+    assert html.from_array(prepared).mode == "RGB"
     for spec in read.dense_specs(None):
         assert read.dense_features(given.encoder, prepared, spec).ndim == 4
     with pytest.raises(ValueError, match="one vector for the whole picture"):

@@ -11,7 +11,7 @@ from PIL import Image
 from probing import probe
 from records import load_all
 
-from randfeat.commands.probe.pictures import placement, seen
+from randfeat.commands.probe.pictures import placement, visible_part
 from randfeat.features.opening import open_encoder
 
 # correspondence -------------------------------------------------------------------------------------------------------
@@ -113,7 +113,7 @@ def test_baselines_see_what_the_model_sees(model, size):
     image = Image.fromarray((255 * np.stack([across, down, across * down], axis=2)).astype(np.uint8))
     encoder = open_encoder(str(model), [], torch.device("cpu"))
     expected = encoder.prepare(image)
-    found = seen(image, placement(encoder), expected.shape[:2])
+    found = visible_part(image, placement(encoder), expected.shape[:2])
     np.testing.assert_allclose(found.astype(int), expected.astype(int), atol=24)  # crops are whole pixels
 
 
