@@ -61,7 +61,9 @@ class CentreCrop:
         return np.array(cropped, dtype=np.uint8).reshape(h, w, self.channels)
 
 
-def batches(images: Images | Iterable[Picture], size: int, what: str | None = None) -> Iterator[Images]:
+def batches(
+    images: Images | Iterable[Picture], size: int, what: str | None = None
+) -> Iterator[Array | list[Array | Picture]]:
     """Yield images in batches of `size`, the last one smaller. what: title of a progress bar, None for no bar."""
     listed = _listed(images)
     check_whole_number("batch_size", size, 1)

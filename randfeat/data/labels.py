@@ -1,4 +1,4 @@
-"""Classes as people say them: by index, by name, by a synonym, by a WordNet id."""
+"""Class labels: indices, names, synonyms and WordNet ids, resolved to class indices."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from functools import cache, cached_property
 from typing import Any, TypeAlias
 
 Label: TypeAlias = "int | str | None"
-IMAGENET = "imagenet-1k"  # the one list of names that is known by a name of its own; timm holds it
+IMAGENET = "imagenet-1k"  # stands for ImageNet's list of names, which timm holds
 IMAGENET_CLASSES = 1000
 
 
@@ -39,14 +39,14 @@ class Classes:
 
     @cached_property
     def names(self) -> list[str]:
-        """One for each class; ImageNet's are lists of synonyms, `tench, Tinca tinca`."""
+        """Name of each class; ImageNet's are lists of synonyms, `tench, Tinca tinca`."""
         if not isinstance(self.given, str):
             return self.given
         info = _imagenet()
         return [info.index_to_description(i) for i in range(self.count)]
 
     def short(self, index: int) -> str:
-        """Return a class's name for a caption: of ImageNet's synonyms the first."""
+        """Return the name of a class for a caption: the first of ImageNet's synonyms."""
         if index == self.count:
             return "no class"
         return self.names[index].split(",")[0] if isinstance(self.given, str) else self.names[index]
@@ -60,8 +60,8 @@ class Classes:
     def index(self, label: Label) -> int:
         """Return the class index of a label.
 
-        A name is compared without case, and digits are an index unless a class has that very name. Raises a ValueError
-        for what is no class, with near misses, and for a name that several classes share.
+        Names are compared without case; digits are an index unless a class has that very name. Raises a ValueError for
+        an unknown label, with similar names, and for a name that several classes share.
         """
         if label is None:
             return self.count
@@ -70,7 +70,7 @@ class Classes:
         if isinstance(label, str):
             return self._named(label)
         try:
-            if isinstance(label, bool) or "bool" in str(getattr(label, "dtype", "")):  # of numpy and torch, too
+            if isinstance(label, bool) or "bool" in str(getattr(label, "dtype", "")):  # NumPy's and torch's, too
                 raise TypeError
             index = operator.index(label)
         except TypeError:
@@ -82,7 +82,7 @@ class Classes:
     def _named(self, label: str) -> int:
         digits = re.fullmatch(r"\s*[+-]?\d+\s*", label)
         if digits and isinstance(self.given, str):
-            return self.index(int(label))  # no class of ImageNet is called by a number
+            return self.index(int(label))  # no class of ImageNet has a number for a name
         as_written, without_case = self._spellings
         found = as_written.get(label) or without_case.get(_plain(label))
         if found is None:
@@ -96,7 +96,7 @@ class Classes:
 
     @cached_property
     def _spellings(self) -> tuple[dict[str, list[int]], dict[str, list[int]]]:
-        """What a class may be called, as written and as `_plain` makes it, with the classes that are called so."""
+        """Classes by each of their spellings, as written, and as `_plain` makes them."""
         as_written: dict[str, list[int]] = {}
         without_case: dict[str, list[int]] = {}
         for index, name in enumerate(self.names):
@@ -111,6 +111,7 @@ class Classes:
         return as_written, without_case
 
     def _expected(self, label: str) -> str:
+        """Return the end of an error message: similar names, or the possible labels."""
         near = difflib.get_close_matches(_plain(label), self._spellings[1], n=3, cutoff=0.7)
         if near:
             return "did you mean " + " or ".join(
@@ -123,7 +124,7 @@ class Classes:
 
 
 def _plain(name: str) -> str:
-    """Without case, and with single spaces for underscores and runs of spaces."""
+    """Return a name without case, with single spaces for underscores and runs of spaces."""
     return " ".join(name.casefold().replace("_", " ").split())
 
 

@@ -1,4 +1,4 @@
-"""Images in batches, decoded by processes beside the one that computes."""
+"""Loader of images in batches, which worker processes decode."""
 
 from __future__ import annotations
 
@@ -21,13 +21,16 @@ from .decode import UnreadableImage
 from .sources import Source, TokenSource
 
 MAX_WORKERS = 16
-AHEAD = 2  # batches that each process has ready at most
+AHEAD = 2  # batches that each worker prepares at most
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Some images: the numbers of those that could be read and the arrays that a reader makes of each, stacked (None if
-    there are none), the numbers and reasons of the others."""
+    """A batch of images.
+
+    numbers: of the images that could be read. arrays: those that a reader makes of each, stacked; None if no image
+    could be read. unread: numbers of the other images, and the reasons.
+    """
 
     numbers: list[int]
     arrays: tuple[Tensor, ...] | None
@@ -35,7 +38,7 @@ class Batch:
 
 
 class Reader(Protocol):
-    """Number of an image -> arrays, of the same shapes and types for all images. It can be pickled."""
+    """Function of the number of an image that returns arrays, of the same shapes and types for all. It is pickled."""
 
     @property
     def source(self) -> Source | TokenSource: ...
@@ -45,7 +48,7 @@ class Reader(Protocol):
 
 @dataclass(frozen=True)
 class Prepared:
-    """Number of an image -> what an encoder's `prepare` makes of it."""
+    """Reader of the array that an encoder's `prepare` makes of an image."""
 
     source: Source
     prepare: Callable[[Image.Image], np.ndarray]
@@ -54,13 +57,13 @@ class Prepared:
         return (self.prepare(self.source.read(number)),)
 
     def blank(self) -> np.ndarray:
-        """Of some picture: its shape and type are those of all."""
+        """Return the array of some picture; all have its shape and type."""
         return self.prepare(Image.new("RGB", (64, 64)))
 
 
 @dataclass(frozen=True)
 class FirstCrop:
-    """Number of an image -> tokens of its first crop, int64 (N,), of a vocabulary of this size."""
+    """Reader of the tokens of an image's first crop, int64 (N,), of a vocabulary of this size."""
 
     source: TokenSource
     vocab_size: int
@@ -72,22 +75,23 @@ class FirstCrop:
         return (tokens,)
 
     def blank(self) -> np.ndarray:
-        """Of some image: its shape and type are those of all."""
+        """Return an array of zeros; all have its shape and type."""
         return np.zeros(self.source.grid[0] * self.source.grid[1], dtype=np.int64)
 
 
 def batches(reader: Reader, parts: Sequence[Sequence[int]], workers: int) -> Generator[Batch, None, None]:
-    """Yield one batch for each part, numbers of images, in this order.
+    """Yield one batch for each part, a sequence of numbers of images, in this order.
 
-    workers: processes that decode; 0 decodes in this one. An image that cannot be read is no error, it is in its
-    batch's `unread`; any other failure is a RuntimeError that names the image. To close the generator ends them.
+    workers: processes that decode; 0 decodes in this one. Closing the generator ends them. An image that cannot be read
+    is no error, it is in its batch's `unread`. Raises a RuntimeError that names the image for any other failure, and
+    one where a worker has ended.
     """
     if not parts:
         return
     more: dict[str, Any] = {"prefetch_factor": AHEAD, "worker_init_fn": _begin_worker} if workers else {}
     workers = min(workers, len(parts))
     numbers = (list(part) for part in parts)
-    loader = DataLoader(_Attempts(reader), batch_sampler=numbers, num_workers=workers, collate_fn=_batch, **more)
+    loader = DataLoader(_Attempts(reader), batch_sampler=numbers, num_workers=workers, collate_fn=_collate, **more)
     following = iter(loader)
     try:
         while True:
@@ -95,26 +99,24 @@ def batches(reader: Reader, parts: Sequence[Sequence[int]], workers: int) -> Gen
                 batch = next(following)
             except StopIteration:
                 return
-            except RuntimeError as error:  # failures of images come as values
+            except RuntimeError as error:  # the failure of an image comes as a value
                 reason = str(error).splitlines()[0]
                 raise RuntimeError(f"a process that decodes images has ended ({reason}): try fewer workers") from error
             if isinstance(batch, RuntimeError):
                 raise batch
             yield batch
     finally:
-        del following  # ends the workers now; a traceback would hold it, and them
+        del following  # ends the workers now; a traceback would hold them
 
 
 def default_workers() -> int:
-    """As many as this process has processors of its own, beside the others that torchrun started here."""
+    """Return the number of processors, shared among the processes that torchrun started here: 1 to MAX_WORKERS."""
     there = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min(MAX_WORKERS, there // int(os.environ.get("LOCAL_WORLD_SIZE", 1))))
 
 
 class _Attempts(Dataset):
-    """Of each image its arrays, or the exception that says why there is none: raised in a worker, it would come with
-    the traceback as its text.
-    """
+    """Data set of the arrays of each image, or of its exception: raised in a worker, that would come as a traceback."""
 
     def __init__(self, reader: Reader) -> None:
         self.reader = reader
@@ -129,7 +131,7 @@ class _Attempts(Dataset):
             return number, RuntimeError(f"{path} could not be read: {type(error).__name__}: {error}")
 
 
-def _batch(attempts: Sequence[tuple[int, tuple[np.ndarray, ...] | Exception]]) -> Batch | Exception:
+def _collate(attempts: Sequence[tuple[int, tuple[np.ndarray, ...] | Exception]]) -> Batch | Exception:
     read = [(number, arrays) for number, arrays in attempts if isinstance(arrays, tuple)]
     unread = [(number, str(error)) for number, error in attempts if isinstance(error, UnreadableImage)]
     for _, error in attempts:
@@ -141,19 +143,22 @@ def _batch(attempts: Sequence[tuple[int, tuple[np.ndarray, ...] | Exception]]) -
 
 
 def _begin_worker(number: int) -> None:
-    """Ctrl-C goes to all processes of a terminal, a scheduler's SIGTERM to all of a job: the process that started this
-    one ends it, or has been killed. (torch's own watch asks for the parent's number later than here, and a worker whose
-    parent was killed before that would stay for ever, and hold its locks and pipes.)
+    """Set up a worker: it ignores SIGINT and SIGTERM, and ends with its parent.
+
+    A terminal sends Ctrl-C to all of its processes and a scheduler SIGTERM to all of a job, but the parent ends its
+    workers. torch's own watch reads the parent's process id later than here: if the parent was killed before that, the
+    worker would stay for ever and hold its locks and pipes.
     """
     end_with_parent()
     for stop in (signal.SIGINT, signal.SIGTERM):
         signal.signal(stop, signal.SIG_IGN)
-    sys.excepthook = _unless_left
+    sys.excepthook = _excepthook
 
 
-def _unless_left(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """An exception in a thread is printed, unless it says that the process that started this one has stopped listening
-    (a batch is handed over by a thread of multiprocessing, which would say so at length).
+def _excepthook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Print an exception, unless it only means that the parent has closed its pipe.
+
+    A thread of multiprocessing hands over batches, and would print a long traceback for that.
     """
     if not issubclass(kind, (EOFError, ConnectionError)):
         sys.__excepthook__(kind, error, trace)

@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ..data.images import Images, Picture, as_picture, batches
+from ..data.images import Array, Images, Picture, as_picture, batches
 
 TIMM = "timm:"  # begins the names of timm's models
 
@@ -49,7 +49,7 @@ class Encoder(ABC):
         parts = [self.encode(self.as_batch(batch)) for batch in batches(images, batch_size)]
         return [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
 
-    def as_batch(self, images: Images) -> Tensor:
+    def as_batch(self, images: Array | Sequence[Array | Picture]) -> Tensor:
         """Return several images as `encode` takes them."""
         return torch.from_numpy(np.stack([self.prepare(as_picture(image)) for image in images]))
 

@@ -1,4 +1,4 @@
-"""Images as people hold them: `open_source` recognises the form, and every form reads alike."""
+"""Sources: data sets of images or tokens in any form, which `open_source` recognises, with one interface."""
 
 from .base import Source, TokenSource
 from .opening import open_source

@@ -1,4 +1,4 @@
-"""What every form of images has in common: named rows, with labels where these are known."""
+"""Base classes of sources: named rows, with labels where these are known."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ Labels = list[int | None] | None
 
 
 class Rows(ABC):
-    """Rows of a data set. They can be pickled, so that processes beside this one read them.
+    """Rows of a data set. They can be pickled, so that worker processes read them.
 
-    name: what the user gave. paths: the stable and unique name of each row. labels: the class index of each row, None
-    for a row without one; None if no row has one. classes: a name for each class index, where they are known.
+    name: the name that the user gave. paths: a stable and unique name of each row. labels: the class index of each row,
+    None for a row without one; None if no row has one. classes: a name for each class index, where they are known.
     """
 
     def __init__(
@@ -37,12 +37,12 @@ class Rows(ABC):
 
     @abstractmethod
     def sizes(self) -> Iterable[int]:
-        """Bytes of each row's file, -1 for one that is not there; where rows lie together, those of all of them."""
+        """Return the bytes of each row's file, -1 for a missing one; of rows in one file or group, the bytes of all."""
 
     def fingerprint(self) -> str:
-        """SHA-256 in hex over what decides the rows: their names, labels and sizes, and the names of the classes.
+        """Return the SHA-256, in hex, of the names, labels and sizes of the rows and of the names of the classes.
 
-        It is the same on every machine, whenever and wherever the files lie.
+        It depends on neither the machine, the place nor the dates of the files.
         """
         digest = hashlib.sha256(json.dumps(self.classes).encode())
         labels = self.labels or [None] * len(self)
@@ -52,7 +52,7 @@ class Rows(ABC):
 
 
 class Source(Rows):
-    """Images."""
+    """Rows that are images."""
 
     @abstractmethod
     def read(self, i: int) -> Image.Image:
@@ -60,10 +60,10 @@ class Source(Rows):
 
 
 class TokenSource(Rows):
-    """Images that a tokenizer has turned into tokens.
+    """Rows that are tokens of images.
 
     grid: rows and columns of tokens. vocab_size and tokenizer (a fingerprint, see `weights.fingerprint`): None where
-    the files do not say.
+    the files do not hold them.
     """
 
     grid: tuple[int, int]
@@ -72,14 +72,14 @@ class TokenSource(Rows):
 
     @abstractmethod
     def tokens(self, i: int) -> np.ndarray:
-        """Row i: integers (crops, N) in raster space. Raises an UnreadableImage for a file that holds none."""
+        """Return row i: integers (crops, N) in raster space. Raises an UnreadableImage for a file without tokens."""
 
 
 def numbered(values: Sequence[Any], classes: Sequence[str] | None = None) -> tuple[Labels, list[str] | None]:
-    """Labels as people write them -> class indices and the names of the classes.
+    """Return class indices, and the names of the classes, of labels as written.
 
-    Whole numbers, also written as text, are indices; -1 means none, and what lies below is refused. Texts become the
-    classes, in sorted order, unless `classes` gives them already.
+    Whole numbers, also written as text, are indices; -1 means none, and lower ones are a ValueError. Other texts become
+    the classes, in sorted order, unless `classes` gives them already.
     """
     values = [None if value != value else value for value in values]  # pandas' nan
     if classes is None and all(value is None or _is_index(value) for value in values):
@@ -95,20 +95,21 @@ def numbered(values: Sequence[Any], classes: Sequence[str] | None = None) -> tup
 
 
 def check_unique(name: str | Path, paths: Sequence[str]) -> None:
-    """Raise a ValueError that names a path which is there twice."""
+    """Raise a ValueError that names a path which occurs twice."""
     if len(set(paths)) < len(paths):
         twice = next(path for path, count in Counter(paths).items() if count > 1)
         raise ValueError(f"{name} has {twice} more than once: expected each image once")
 
 
 def _is_index(value: Any) -> bool:
+    """Return whether a label is a whole number, also as text or as a float."""
     if isinstance(value, str):
         return re.fullmatch(r"\s*-?\d+\s*", value) is not None
     return (isinstance(value, int) and not isinstance(value, bool)) or (isinstance(value, float) and value.is_integer())
 
 
 def printable(path: str) -> str:
-    """Return a path as text that can be written anywhere: bytes that are no UTF-8 are spelled out."""
+    """Return a path as text that can be written anywhere: bytes that are no UTF-8 are escaped."""
     try:
         path.encode()
     except UnicodeEncodeError:
@@ -117,8 +118,8 @@ def printable(path: str) -> str:
 
 
 def size_of(path: str | Path) -> int:
-    """Bytes of a file, -1 where it is none."""
+    """Return the bytes of a file, -1 where there is none."""
     try:
-        return os.stat(path).st_size  # noqa: PTH116  a million times
+        return os.stat(path).st_size  # noqa: PTH116  pathlib is slow for a million files
     except OSError:
         return -1

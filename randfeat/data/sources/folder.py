@@ -1,4 +1,4 @@
-"""Images in a folder: flat, nested, or a folder for each class, with or without splits."""
+"""Image files in a folder: flat, nested, or in a folder for each class, with or without splits."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from . import splits
 from .base import Labels, Source, check_unique, numbered, printable, size_of
 
 COMMON = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
-# not every Pillow reads the last four: their files are listed all the same, and reported when they are read
+# not every Pillow reads the last four; their files are listed all the same, and reported when they are read
 RARER = (".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".avif", ".heic", ".heif")
 SUFFIXES = frozenset((*COMMON, *RARER))
 
 
 class FileSource(Source):
-    """Image files below a folder."""
+    """Image files below a folder, one row each."""
 
     def __init__(
         self, name: str, root: Path, files: Sequence[str], labels: Labels = None, classes: list[str] | None = None
@@ -38,8 +38,9 @@ class FileSource(Source):
 
 
 def part_of(root: Path, files: Sequence[str], split: str | None) -> str:
-    """Return the folder of the files, which `walk` found below `root`, that `split` means; "" where there are no
-    splits. There are, if all folders that hold images are called like splits.
+    """Return the name of the folder of a split; "" where there are no splits.
+
+    files: those that `walk` found below `root`. There are splits if all folders that hold images are called like ones.
     """
     holding = {file.partition("/")[0] for file in files}
     parts = [name for name in holding if splits.is_split(name) or name == split]
@@ -47,10 +48,10 @@ def part_of(root: Path, files: Sequence[str], split: str | None) -> str:
 
 
 def open_folder(root: Path, files: Sequence[str], part: str = "") -> FileSource:
-    """Return the files, which `walk` found below `root`, in its folder `part`.
+    """Return the source of those files, which `walk` found below `root`, that lie in its folder `part`.
 
-    The folders directly below that hold images are classes, in sorted order as in torchvision's ImageFolder; where
-    images lie beside them there are no labels. Classes are counted over all splits, so that an index means the same in
+    Folders with images directly below it are classes, in sorted order as in torchvision's ImageFolder; where images lie
+    beside these folders there are no labels. Classes are counted over all splits, so that an index means the same in
     each.
     """
     parts = [file.split("/", 1) for file in files if "/" in file] if part else [["", file] for file in files]
@@ -73,7 +74,7 @@ def open_folder(root: Path, files: Sequence[str], part: str = "") -> FileSource:
 
 
 def is_image(name: str) -> bool:
-    """Return whether a file is an image by its suffix; hidden ones never are."""
+    """Return whether a file is an image by its suffix, and not hidden."""
     return not name.startswith(".") and os.path.splitext(name)[1].lower() in SUFFIXES  # noqa: PTH122  fast
 
 
@@ -94,10 +95,10 @@ def find_images(given: Iterable[Path]) -> list[Path]:
 
 
 def walk(root: Path, suffixes: Set[str] = SUFFIXES) -> list[str]:
-    """Paths, relative to `root` and with slashes, of the files below it with one of the suffixes, sorted.
+    """Return the files below `root` with one of the suffixes, as sorted relative paths with slashes.
 
-    Nothing hidden is looked at. Links are followed, but not in circles, and listed where they lead nowhere. No file is
-    opened: a million take seconds.
+    Hidden files and folders are left out. Links are followed, but not in circles; broken links are listed. No file is
+    opened, so a million take seconds.
     """
     return sorted(_walk(str(root), "", suffixes, ()))
 
@@ -124,4 +125,5 @@ def _walk(root: str, below: str, suffixes: Set[str], above: tuple[str, ...]) -> 
 
 
 def _inside(path: str, folder: str) -> bool:
+    """Return whether a path is a folder or lies below it."""
     return path == folder or path.startswith(folder + os.sep)

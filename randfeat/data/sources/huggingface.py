@@ -1,4 +1,4 @@
-"""Data sets of Hugging Face's `datasets`: from the hub, or saved with `save_to_disk`."""
+"""Data sets of Hugging Face's `datasets`, from the hub or saved with `save_to_disk`."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from .table import column
 
 
 class HuggingFaceSource(Source):
-    """One split of a data set with a column of images. They are decoded here, so that a damaged one is one row."""
+    """Split of a data set with a column of images. They are decoded here, so a damaged one affects its row only."""
 
     def __init__(self, name: str, dataset: Any, split: str | None) -> None:
-        """dataset: a `datasets.Dataset`. split: goes before the numbers that name the rows."""
+        """dataset: a `datasets.Dataset`. split: prefix of the numbers that name the rows."""
         import datasets
 
         images = [key for key, kind in dataset.features.items() if isinstance(kind, datasets.Image)]
@@ -42,12 +42,12 @@ class HuggingFaceSource(Source):
 
 
 def open_saved(root: Path, split: str | None = None) -> HuggingFaceSource:
-    """What `Dataset.save_to_disk` or `DatasetDict.save_to_disk` wrote."""
+    """Return the source of a folder that `Dataset.save_to_disk` or `DatasetDict.save_to_disk` wrote."""
     import datasets
 
     try:
         saved = datasets.load_from_disk(str(root))
-    except Exception as error:  # the library raises whatever a damaged file leads to
+    except Exception as error:  # the library raises exceptions of any type for a damaged file
         raise ValueError(f"{root} is no data set that save_to_disk wrote whole: {_first_line(error)}") from error
     if isinstance(saved, datasets.DatasetDict):
         chosen = splits.choose(str(root), saved, split)
@@ -64,7 +64,7 @@ def open_hub(name: str, split: str | None = None) -> HuggingFaceSource:
     import huggingface_hub
     from datasets.exceptions import DatasetNotFoundError
 
-    huggingface_hub.logging.set_verbosity_error()  # what fails is said in one sentence, and not at each attempt
+    huggingface_hub.logging.set_verbosity_error()  # a failure is one error below, not a message for each attempt
     try:
         there = datasets.get_dataset_split_names(name)
         chosen = splits.choose(name, there, split)
@@ -86,7 +86,7 @@ def open_hub(name: str, split: str | None = None) -> HuggingFaceSource:
 
 
 def _sizes(cells: pa.ChunkedArray) -> Iterable[int]:
-    """Bytes of each encoded image, by where bytes begin and end, so that none is read; of a path those of its file."""
+    """Yield the bytes of each encoded image, from offsets alone, so that none is read; of a path, those of its file."""
     sizes = pc.binary_length(pc.struct_field(cells, "bytes")).to_pylist()
     paths = pc.struct_field(cells, "path").to_pylist() if None in sizes else [None] * len(sizes)
     for size, path in zip(sizes, paths, strict=True):

@@ -17,9 +17,9 @@ _NUMBER = re.compile(r"ILSVRC2012_val_(\d{8})\.[^/]*")
 
 @dataclass(frozen=True)
 class DevKit:
-    """wnids: the classes in the official order, sorted. truth: the class index of each validation image, in order.
+    """ImageNet's development kit. wnids: the classes in the official order, which is sorted.
 
-    The kit's own ids, 1 to 1000, are in another order.
+    truth: the class index of each validation image, in order. The kit's own ids, 1 to 1000, are in another order.
     """
 
     wnids: list[str]
@@ -27,19 +27,18 @@ class DevKit:
 
 
 def find_kit(near: Path) -> Path | None:
-    """Where the kit lies in a folder or the one above; None if it does not."""
+    """Return the path of the kit in a folder or the one above; None if there is none."""
     places = (place for folder in (near, near.parent) for place in (folder / f"{KIT}.tar.gz", folder / KIT, folder))
     return next((place for place in places if place.exists() and is_kit(place)), None)
 
 
 def is_kit(path: Path) -> bool:
-    """Return whether a path is that of a kit: its tar.gz, its folder or that of its two files, or the list of labels in
-    it."""
+    """Return whether a path is a kit: its tar.gz, its folder, that of its two files, or the list of labels in it."""
     return path.name in (f"{KIT}.tar.gz", TRUTH) or any((path / below / TRUTH).is_file() for below in ("", "data"))
 
 
 def read_kit(path: Path) -> DevKit:
-    """Read a kit, whichever of its forms `path` is. Raises a ValueError for one that lacks a file."""
+    """Read a kit from any path that `is_kit` takes. Raises a ValueError for one that lacks a file."""
     if path.is_file() and path.name.endswith(".tar.gz"):
         try:
             with tarfile.open(path) as archive:
@@ -60,13 +59,16 @@ def read_kit(path: Path) -> DevKit:
 
 
 def number(path: str) -> int | None:
-    """Which of the validation images a path names, from 1; None if it names none."""
+    """Return the number of a validation image by its path, from 1; None for another image."""
     found = _NUMBER.fullmatch(path.rpartition("/")[2])
     return int(found[1]) if found else None
 
 
 def truth_of(source: Rows, kit: DevKit) -> list[int | None]:
-    """Return the class index of each of the validation images of a source."""
+    """Return the class index of each row of a source of validation images.
+
+    Raises a ValueError for a row that is no validation image.
+    """
     labels: list[int | None] = []
     for path in source.paths:
         image = number(path)
@@ -89,7 +91,7 @@ def _member(archive: tarfile.TarFile, path: Path, name: str) -> bytes:
 
 
 def _wnids(meta: bytes, path: Path) -> dict[int, str]:
-    """Return the kit's id of each class -> its WordNet id. Ids of inner nodes of WordNet's tree are left out."""
+    """Return the WordNet id of each class by the kit's id. Inner nodes of WordNet's tree are left out."""
     from scipy.io import loadmat
     from scipy.io.matlab import MatReadError
 

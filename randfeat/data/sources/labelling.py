@@ -1,4 +1,4 @@
-"""Labels from a file of their own."""
+"""Labels of a source from a separate file."""
 
 from __future__ import annotations
 
@@ -14,8 +14,11 @@ AnyRows = TypeVar("AnyRows", bound=Rows)
 
 
 def labelled(source: AnyRows, path: Path) -> AnyRows:
-    """Return the same rows with the labels of a file: a list or table of paths and labels (the file name alone is
-    enough for one), a text of one label a line, in the order of the rows, or ImageNet's development kit.
+    """Return the same rows with the labels of a file.
+
+    The file is a list or table of paths (or of file names without folders) and labels, a text of one label a line in
+    the order of the rows, or ImageNet's development kit. Raises a FileNotFoundError, and a ValueError for labels that
+    do not fit the rows.
     """
     if not path.exists():
         raise FileNotFoundError(f"there is no file of labels {path}: check the path")
@@ -35,13 +38,12 @@ def labelled(source: AnyRows, path: Path) -> AnyRows:
 
 
 def by_column(source: AnyRows, column: str, path: Path | None = None) -> AnyRows:
-    """Return the same rows with the labels that a column of a table has, by default of the one that they were read
-    from."""
+    """Return the same rows with the labels in a column of a table, by default of the one that the rows come from."""
     path = Path(source.name) if path is None else path
     if path.suffix.lower() not in table.TABLES or not path.is_file():
         raise ValueError(f"{path} is no table, so it has no column of labels {column}: leave that out, or give a table")
     label_of = table.read_column(path, column)
-    labels, classes = numbered(list(label_of.values()))  # over all parts, so that an index means the same in each
+    labels, classes = numbered(list(label_of.values()))  # over all splits, so that an index means the same in each
     index_of = dict(zip(label_of, labels or [None] * len(label_of), strict=True))
     made = copy.copy(source)
     made.labels, made.classes = [index_of[name] for name in _names(source, label_of, path)], classes
@@ -49,7 +51,7 @@ def by_column(source: AnyRows, column: str, path: Path | None = None) -> AnyRows
 
 
 def with_kit_nearby(source: Source, folder: Path) -> Source:
-    """ImageNet's validation images with the labels of the development kit, where it lies beside them."""
+    """Return the source, with the labels of the development kit if it holds ImageNet's validation images beside one."""
     if source.labels is not None or not all(imagenet.number(path) for path in source.paths):
         return source
     kit = imagenet.find_kit(folder)
@@ -57,6 +59,7 @@ def with_kit_nearby(source: Source, folder: Path) -> Source:
 
 
 def _by_path(source: Rows, path: Path) -> list[Any]:
+    """Return the label of each row from a list or table of paths and labels."""
     columns = table.read(path)
     if columns.labels is None:
         raise ValueError(f"{path} has no column of labels: {table.LABELLED_BY}")
@@ -65,7 +68,7 @@ def _by_path(source: Rows, path: Path) -> list[Any]:
 
 
 def _names(source: Rows, label_of: Mapping[str, Any], path: Path) -> Iterator[str]:
-    """How a file of labels calls each row: by its path, or by its file name alone."""
+    """Yield the key of each row in a file of labels: its path, or its file name without folders."""
     for row in source.paths:
         name = row if row in label_of else row.rpartition("/")[2]
         if name not in label_of:

@@ -83,7 +83,7 @@ def _open_file(path: Path, split: str | None) -> Source | TokenSource:
     if suffix == ".jsonl":
         from .tokens import TokenLines
 
-        if TokenLines.is_one(path):
+        if TokenLines.is_token_lines(path):
             return _unsplit(TokenLines(path), split)
     if suffix in (*table.LISTS, *table.TABLES):
         return table.open_table(path, split)

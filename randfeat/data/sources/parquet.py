@@ -1,4 +1,4 @@
-"""Images inside parquet files, as Hugging Face writes them, read where they lie."""
+"""Images inside parquet files, as Hugging Face writes them, read without unpacking."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ IMAGES = ("image", "img", "picture", "bytes", "jpg", "png")  # columns, the firs
 
 
 class ParquetSource(Source):
-    """Images in a column of parquet files. One group of rows, about a hundred in most files, is in memory at a time."""
+    """Images in a column of parquet files. One row group, most often of about a hundred rows, is in memory."""
 
     def __init__(
         self, name: str, root: Path, files: Sequence[str], column: str, labels: Labels, classes: list[str] | None
@@ -55,7 +55,7 @@ class ParquetSource(Source):
         return open_cell(self._held[1][i - first].as_py(), path.parent)
 
     def sizes(self) -> Iterable[int]:
-        """Of each row those of its group, which the end of the file tells: nothing else is read."""
+        """Return of each row the bytes of its row group, which the footer of the file holds: nothing else is read."""
         return np.repeat(self.group_sizes, self.rows).tolist()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -63,7 +63,7 @@ class ParquetSource(Source):
 
 
 def open_parquet(name: str, root: Path, files: Sequence[str]) -> ParquetSource:
-    """Parquet files, relative to `root`, with one column of images; see `label_column` for the labels."""
+    """Open parquet files, relative to `root`, with one column of images; see `label_column` for the labels."""
     schemas = [pq.read_schema(root / file) for file in files]
     images = image_column(schemas[0])
     if images is None:
@@ -83,7 +83,7 @@ def open_parquet(name: str, root: Path, files: Sequence[str]) -> ParquetSource:
 
 
 def class_names(schema: pa.Schema) -> dict[str, list[str]]:
-    """Return the names of the classes of each column of labels, as Hugging Face notes them in a schema."""
+    """Return the class names of each column of labels that has them in the schema, as Hugging Face writes it."""
     if b"huggingface" not in (schema.metadata or {}):
         return {}
     import datasets
@@ -93,8 +93,7 @@ def class_names(schema: pa.Schema) -> dict[str, list[str]]:
 
 
 def label_column(names: Sequence[str], classes: Mapping[str, list[str]]) -> str | None:
-    """Return the column of labels: by its name, one of LABELS, else the first whose classes have names; None without
-    one."""
+    """Return the column of labels: one named as in LABELS, else the first with class names; None without one."""
     return column(names, LABELS) or next(iter(classes), None)
 
 
@@ -116,6 +115,6 @@ def open_cell(cell: Any, folder: Path) -> Image.Image:
 
 
 def _bytes_of(group: pq.RowGroupMetaData, column: str) -> int:
-    """Bytes of a column, or of what is nested in it, in a group of rows, before compression."""
+    """Return the bytes of a column, with nested ones, in a row group, before compression."""
     parts = [group.column(part) for part in range(group.num_columns)]
     return sum(part.total_uncompressed_size for part in parts if part.path_in_schema.split(".")[0] == column)

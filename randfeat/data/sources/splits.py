@@ -1,4 +1,4 @@
-"""Parts of a data set, by the names that people give them."""
+"""Splits of a data set by their usual names."""
 
 from __future__ import annotations
 
@@ -13,28 +13,26 @@ SPLITS = {
 _WORD = re.compile(r"(?<![a-z])(" + "|".join(sorted(sum(SPLITS.values(), ()), key=len, reverse=True)) + r")(?![a-z])")
 
 
-def same(name: str) -> str:
-    """Return one word for all that people call a part: "validation" is "val"."""
+def canonical(name: str) -> str:
+    """Return the one name for all spellings of a split: "validation" is "val"."""
     return next((split for split, names in SPLITS.items() if name.lower() in names), name)
 
 
 def is_split(name: str) -> bool:
-    """Return whether a folder of this name is a part rather than a class."""
-    return same(name) in SPLITS
+    """Return whether a folder of this name is a split rather than a class."""
+    return canonical(name) in SPLITS
 
 
 def in_file_name(name: str) -> str | None:
-    """Return the part that a file belongs to by its name, as `train-00000-of-00294.parquet` does; None if it does not
-    say."""
+    """Return the split in a file name such as `train-00000-of-00294.parquet`; None without one."""
     found = _WORD.search(name.lower())
-    return same(found[1]) if found else None
+    return canonical(found[1]) if found else None
 
 
 def choose(name: str, there: Iterable[str], split: str | None) -> str:
-    """Return the one of the parts `there`, as it is spelled there, that `split` names; the only one, where it names
-    none.
+    """Return the split among those `there`, as it is spelled there; for None the only one.
 
-    name: of the data, for the error that names what is there.
+    name: of the data, for the ValueError that lists the splits.
     """
     names = sorted(set(there))
     if split is None:
@@ -42,7 +40,7 @@ def choose(name: str, there: Iterable[str], split: str | None) -> str:
             return names[0]
         raise ValueError(f"{name} has the splits {', '.join(names)}: say which one (split)")
     for found in names:
-        if found == split or same(found) == same(split):
+        if found == split or canonical(found) == canonical(split):
             return found
     if not names:
         raise ValueError(f"{name} has no splits, so there is no {split!r}: leave the split out")

@@ -26,7 +26,7 @@ _LABELLED = re.compile(rf"(.*\.(?:{_SUFFIX}))\s+(?!\S*\.(?:{_SUFFIX})$)(\S+)", r
 
 @dataclass(frozen=True)
 class Columns:
-    """What a list says: of each image its path, and where they are there its label and its split, as written."""
+    """Columns of a list: the path of each image, and its label and split as written, None without such a column."""
 
     paths: list[str]
     labels: list[Any] | None = None
@@ -34,8 +34,9 @@ class Columns:
 
 
 def open_table(path: Path, split: str | None = None) -> FileSource:
-    """Return the images that a list names, relative to its folder. Text labels become classes, in sorted order over the
-    whole list; a column `split` says which rows `split` means.
+    """Return the images in a list, with paths relative to its folder.
+
+    Text labels become classes, in sorted order over the whole list. split: rows to take, by the column `split`.
     """
     columns = read(path)
     labels, classes = (None, None) if columns.labels is None else numbered(columns.labels)
@@ -49,7 +50,7 @@ def open_table(path: Path, split: str | None = None) -> FileSource:
 
 
 def read(path: Path) -> Columns:
-    """What a list or table says. Raises a ValueError for one that cannot be read or names no paths."""
+    """Return the columns of a list or table. Raises a ValueError for one that cannot be read or holds no paths."""
     if path.suffix.lower() in LISTS:
         return _read_list(path)
     table = read_arrow(path)
@@ -68,7 +69,7 @@ def read(path: Path) -> Columns:
 
 
 def read_column(path: Path, wanted: str) -> dict[str, Any]:
-    """By path, what a table says in a column of its own; a ValueError names the columns if that is none."""
+    """Return the values of a column of a table by path; a ValueError lists the columns where there is no such one."""
     table = read_arrow(path, wanted)
     paths, found = (column(table.column_names, names) for names in (PATHS, (wanted.strip().lower(),)))
     if paths is None or found is None:
@@ -77,7 +78,7 @@ def read_column(path: Path, wanted: str) -> dict[str, Any]:
 
 
 def without_labels(name: str) -> str | None:
-    """Why the images of a table have no labels, for a person; None where `name` is no table of paths."""
+    """Return why the images of a table have no labels, in a few words; None where `name` is no table of paths."""
     path = Path(name)
     if path.suffix.lower() not in TABLES or not path.is_file():
         return None
@@ -91,7 +92,7 @@ def without_labels(name: str) -> str | None:
 
 
 def read_arrow(path: Path, *more: str) -> pa.Table:
-    """Return a table in memory, whatever its form. more: columns of parquet to read beside those that are known."""
+    """Return a table of any form, in memory. more: columns of parquet to read beside paths, labels and splits."""
     try:
         if path.suffix.lower() == ".parquet":
             import pyarrow.parquet
@@ -114,7 +115,7 @@ def read_arrow(path: Path, *more: str) -> pa.Table:
 
 
 def _check_delimiter(path: Path) -> None:
-    """Raise a ValueError for a table whose first line has other signs between its columns than its suffix says."""
+    """Raise a ValueError for a table whose first line has other delimiters than its suffix stands for."""
     names = {",": "commas", "\t": "tabs", ";": "semicolons"}
     wanted = "\t" if path.suffix.lower() == ".tsv" else ","
     with path.open("rb") as file:
@@ -126,7 +127,7 @@ def _check_delimiter(path: Path) -> None:
 
 
 def column(names: Sequence[str], wanted: Sequence[str]) -> str | None:
-    """Return the first of the names that is wanted, whatever its case; the earlier wanted goes first."""
+    """Return the name that matches the first possible one of `wanted`, in any case; None if none does."""
     for want in wanted:
         for name in names:
             if name.strip().lower() == want:
@@ -140,7 +141,7 @@ def _wanted(names: Sequence[str], more: Sequence[str]) -> list[str]:
 
 
 def _read_list(path: Path) -> Columns:
-    """Lines of a path, and of a label after a tab, or after a space behind an image suffix."""
+    """Read lines of a path, and of a label after a tab, or after a space behind an image suffix."""
     try:
         lines = [line for line in path.read_text("utf-8-sig").splitlines() if line.strip()]
     except UnicodeDecodeError:

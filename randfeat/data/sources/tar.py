@@ -1,4 +1,4 @@
-"""Images in tar files, read where they lie: WebDataset shards, and ImageNet's tars of class tars."""
+"""Images in tar files, read without unpacking: WebDataset shards, and ImageNet's tars of class tars."""
 
 from __future__ import annotations
 
@@ -18,14 +18,17 @@ from ..decode import UnreadableImage, open_picture
 from .base import Labels, Source, check_unique, numbered, printable
 from .folder import is_image
 
-BLOCK = 512  # bytes; a tar file is made of these
+BLOCK = 512  # bytes of a block, the unit of tar files
 COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")  # gzip, bzip2, xz, zstd
 LABEL_KEYS = ("label", "cls", "class", "target")  # in a sample's JSON
 
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A file in a tar file: its name, behind those of inner tar files that hold it, and where its bytes lie."""
+    """A file in a tar file.
+
+    name: its path, behind the names of inner tar files that hold it. offset, size: of its bytes in the outer file.
+    """
 
     name: str
     offset: int
@@ -33,19 +36,19 @@ class Member:
 
     @property
     def file(self) -> str:
-        """Its name without folders."""
+        """Name without folders."""
         return self.name.rpartition("/")[2]
 
     @property
     def key(self) -> str:
-        """What WebDataset calls the sample: everything up to the first dot of the file name."""
+        """Key of the sample in WebDataset: everything up to the first dot of the file name."""
         return self.name[: len(self.name) - len(self.file)] + self.file.partition(".")[0]
 
 
 class TarRows:
-    """Where rows lie in tar files. A tar file is opened anew for each row, so any process can read it.
+    """Rows in tar files, by their offsets. A tar file is opened for each row, so any process can read it.
 
-    paths: the rows' names, tar/member.
+    paths: names of the rows, tar/member.
     """
 
     def __init__(self, name: str, tars: Mapping[str, Path], members: Sequence[Sequence[Member]]) -> None:
@@ -88,10 +91,11 @@ class TarSource(Source):
 
 
 def open_tars(name: str, tars: Mapping[str, Path], members: Sequence[Sequence[Member]]) -> TarSource:
-    """Return the images among the members of tar files (path of each by the name it goes by), in their order.
+    """Return the images among the members of tar files, in their order.
 
-    A label is what a sample's `.cls` says, else its `.json` under one of LABEL_KEYS, else the name of the folder that
-    it lies in, or of the tar where each tar is a class of ImageNet; text labels become classes in sorted order.
+    tars: path of each tar file by its name in the data set. A label is the content of a sample's `.cls`, else the value
+    in its `.json` under one of LABEL_KEYS, else the name of its folder, or of its tar where each tar is a class of
+    ImageNet; text labels become classes in sorted order.
     """
     images: list[list[Member]] = []
     written: list[str | int | None] = []
@@ -120,21 +124,21 @@ def _folder_of(member: Member) -> str:
 
 
 def index(tar: Path) -> list[Member]:
-    """Return the regular files in a tar file, also those of tar files in it, without hidden ones. Reads headers only.
+    """Return the regular files in a tar file and in tar files in it, without hidden ones. Reads headers only.
 
-    Raises a ValueError for what is no tar file, or is damaged or compressed.
+    Raises a ValueError for a file that is no tar file, damaged or compressed.
     """
     with tar.open("rb") as file:
         return list(_index(file, str(tar), 0, tar.stat().st_size, ""))
 
 
 def _index(file: BinaryIO, name: str, start: int, size: int, prefix: str) -> Iterator[Member]:
-    """Of the tar file that lies in `file` from `start` on."""
+    """Yield the members of the tar file that lies in `file` from byte `start` on, `size` bytes long."""
     try:
         file.seek(start)
         archive = tarfile.TarFile(fileobj=file)
         while (found := archive.next()) is not None:
-            archive.members.clear()  # type: ignore[attr-defined]  # a list that would grow with every file
+            archive.members.clear()  # type: ignore[attr-defined]  # the list would grow with every file
             if found.offset_data + found.size > start + size:
                 raise tarfile.ReadError(f"it ends inside {found.name}")
             inside = prefix + found.name.removeprefix("./")
@@ -156,10 +160,10 @@ def _index(file: BinaryIO, name: str, start: int, size: int, prefix: str) -> Ite
 
 
 def _written_labels(tar: Path, members: Sequence[Member]) -> dict[str, str | int]:
-    """Key of a sample -> the label that its .cls or .json says."""
+    """Return the label in the .cls or .json of each sample that has one, by its key."""
     labels: dict[str, str | int] = {}
     with tar.open("rb") as file:
-        for suffix in (".json", ".cls"):  # what the second says counts
+        for suffix in (".json", ".cls"):  # .cls comes second, so it overrules .json
             for member in members:
                 if member.name == member.key + suffix:
                     file.seek(member.offset)
@@ -170,11 +174,14 @@ def _written_labels(tar: Path, members: Sequence[Member]) -> dict[str, str | int
 
 
 def _label(content: bytes, suffix: str, name: str) -> str | int | None:
+    """Return the label in a .cls or .json file; None where JSON has none."""
     try:
         if suffix == ".cls":
             return content.decode().strip()
-        said = json.loads(content)
+        written = json.loads(content)
     except ValueError:
         raise ValueError(f"{name} holds no label: expected {'text' if suffix == '.cls' else 'JSON'}") from None
-    found = [said[key] for key in LABEL_KEYS if isinstance(said, dict) and isinstance(said.get(key), (str, int))]
+    found = [
+        written[key] for key in LABEL_KEYS if isinstance(written, dict) and isinstance(written.get(key), (str, int))
+    ]
     return found[0] if found else None

@@ -1,4 +1,4 @@
-"""Images as tokens: a store of ours, the trees and tars of `<class>/<i>.npy` that RandAR publishes, and RAR's jsonl."""
+"""Sources of tokens: a token store, the trees and tars of `<class>/<i>.npy` that RandAR publishes, and RAR's jsonl."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ class StoredTokens(TokenSource):
         return [self.tokens(0).nbytes] * len(self)
 
     def fingerprint(self) -> str:
-        """Also over the tokens, which sizes tell nothing about."""
+        """Return a SHA-256 over the rows and over the digest of the tokens, on which sizes do not depend."""
         return hashlib.sha256(f"{super().fingerprint()} {self.digest}".encode()).hexdigest()
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_tokens": None}  # another process maps them from the disk itself
+        return self.__dict__ | {"_tokens": None}  # another process maps the tokens itself
 
 
 class ArrayTokens(TokenSource):
@@ -102,8 +102,9 @@ class TokenFiles(ArrayTokens):
 
 
 class TokenLines(TokenSource):
-    """A .jsonl file with `{"class_id": 3, "tokens": [17, 4, ...]}` in each line, as RAR publishes. tokens may be a list
-    of crops; the grid is square.
+    """Token lines as RAR publishes them: a .jsonl file with `{"class_id": 3, "tokens": [17, 4, ...]}` in each line.
+
+    tokens may be a list of crops; the grid is square.
     """
 
     def __init__(self, path: Path) -> None:
@@ -123,7 +124,7 @@ class TokenLines(TokenSource):
         self.grid = side, side
 
     @staticmethod
-    def is_one(path: Path) -> bool:
+    def is_token_lines(path: Path) -> bool:
         """Return whether the first line of a file holds tokens."""
         with path.open("rb") as file:
             try:
@@ -144,6 +145,7 @@ class TokenLines(TokenSource):
 
 
 def _line(path: Path, number: int, line: bytes) -> dict[str, Any]:
+    """Return the JSON object of a line, counted from 0; a ValueError for one without tokens."""
     try:
         content = json.loads(line)
         content[TOKENS_OF_LINE]
