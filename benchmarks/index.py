@@ -4,9 +4,9 @@
 
 Rows are a mixture of Gaussians of a fixed seed; queries are others of the same. Plain faiss is what one writes in a few
 lines: rows to length 1, train, add, write_index. Each side builds in a process of its own, --rounds times; then both
-are searched in one process, in turns, with the effort that our index found to be enough: ours from the mapped files, in
-numbers (`nearest`) and with the paths of what it finds (`search`), plain faiss from memory. Ratios are of the
-processor's time, as other work may run on the machine.
+are searched in one process, in turns, with the nprobe or efSearch that our index found to be enough: ours from the
+mapped files, in numbers (`nearest`) and with the paths of the matches (`search`), plain faiss from memory. Ratios are
+of the processor's time, as other work may run on the machine.
 """
 
 from __future__ import annotations
@@ -54,13 +54,13 @@ print(time.perf_counter() - started)
 """
 NUMBERS = ("seconds", "processor_seconds", "memory")
 HEAD = (
-    "kind",
+    "index type",
     "faiss",
     "built in processor seconds, ours / plain",
     "in seconds",
     "with GB",
     "opened in ms",
-    "effort",
+    "nprobe or efSearch",
     "recall@10, ours / plain",
     "queries/s, plain",
     "times slower, in numbers / with paths",
@@ -90,9 +90,9 @@ def compare(scratch: Path, rows: Path, queries: np.ndarray, truth: np.ndarray, v
     opened = float(subprocess.run([sys.executable, "-c", OPEN, str(place)], stdout=subprocess.PIPE, check=True).stdout)
 
     index, alone = Index.open(place), faiss.read_index(str(target))
-    effort = faiss_index.effort(index.segments[0].index)
-    if effort is not None:
-        faiss_index.set_effort(alone, effort)
+    parameter = faiss_index.parameter(index.segments[0].index)
+    if parameter is not None:
+        faiss_index.set_parameter(alone, parameter)
     if isinstance(alone, faiss.IndexRefine):
         alone.k_factor = index.segments[0].index.k_factor
 
@@ -122,7 +122,7 @@ def compare(scratch: Path, rows: Path, queries: np.ndarray, truth: np.ndarray, v
         f"{of_ours['seconds']:.1f} / {of_plain['seconds']:.1f}",
         f"{of_ours['memory'] / 1e9:.2f} / {of_plain['memory'] / 1e9:.2f}",
         f"{1e3 * opened:.0f}",
-        str(effort or "all"),
+        str(parameter or "all"),
         f"**{recalls[0]:.3f}** / {recalls[1]:.3f}",
         f"{often * len(queries) / statistics.median(took['plain']):,.0f}",
         f"**{slower[0]:.2f}** / {slower[1]:.2f}",

@@ -30,7 +30,7 @@ SIDE = 192  # pixels of a picture on the page
 SOME = 5  # labels that an error names
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: argparse.ArgumentParser, command: str) -> None:
     parser.usage = "randfeat search INDEX QUERY ... [options]"
     parser.add_argument("index", type=Path, metavar="INDEX", help="what `randfeat index build` made")
     parser.add_argument("queries", nargs="+", type=Path, metavar="QUERY", help="images, and folders of them")
@@ -117,7 +117,7 @@ def page(index: Index, paths: Sequence[Path], found: Sequence[Sequence[Match]]) 
         name=Path(index.directory or "index").name,
         images=len(index),
         metric=index.metric,
-        reading=index.reading,
+        reading=index.encoder_record,
         rows=rows,
     )
 

@@ -1,8 +1,7 @@
-"""How quick and how exact each kind of index is on the same rows: build time, memory, and recall against queries a
-second.
+"""Benchmark of index types on the same rows: build time, memory, and recall against queries a second.
 
-Each kind is built, and then searched, in a process of its own, whose largest memory is what the kind takes. Queries are
-rows that are not in the index; the truth is what comparing all of them finds.
+Each is built, and then searched, in a process of its own, whose peak memory is what it takes. Queries are rows that are
+not in the index; the truth is the result of comparing all rows.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ AT_LEAST = 0.5  # seconds that queries are timed for
 BLOCK = 1 << 16  # rows at a time
 ONE_BY_ONE = 100  # queries that are timed alone
 
-COMMAND = "from randfeat.index import bench; bench.child()"
+COMMAND = "from randfeat.index import benchmark; benchmark.child()"
 
 
 def synthetic(path: Path, rows: int, dim: int, clusters: int, queries: int, spread: float = 0.4) -> np.ndarray:
@@ -66,7 +65,7 @@ def held_out(path: Path, index: Index, queries: int) -> np.ndarray:
 
 
 def exact(path: Path, queries: np.ndarray, k: int, metric: str) -> np.ndarray:
-    """Scores (m, k) of the nearest rows of an .npy file, best first."""
+    """Return scores (m, k) of the nearest rows of an .npy file, best first."""
     rows = np.load(path, mmap_mode="r")
     vectors = Vectors([rows], rows.shape[1], metric)
     asked, best = Vectors([queries], rows.shape[1], metric).take(0, len(queries)), np.empty((len(queries), 0))
@@ -81,7 +80,7 @@ def exact(path: Path, queries: np.ndarray, k: int, metric: str) -> np.ndarray:
 def measure(
     scratch: Path, rows: Path, queries: np.ndarray, k: int, metric: str, variants: Sequence[str]
 ) -> Iterator[dict[str, Any]]:
-    """For each variant what it took to build, to open and to search, with every effort; see `child`.
+    """Yield for each variant the cost of building, opening and searching it, at every value of its search parameter.
 
     scratch: a directory that indexes are built in, one at a time.
     """
@@ -100,7 +99,7 @@ def measure(
 
 
 def child() -> None:
-    """What a process of its own does; its job is the last argument, its result one line of JSON."""
+    """Run the job in the last argument of this process, and print its result as one line of JSON."""
     job = json.loads(sys.argv[-1])
     before = peak()
     found = _build(job) if job["do"] == "build" else _search(job)
@@ -108,7 +107,7 @@ def child() -> None:
 
 
 def in_process(job: Mapping[str, Any]) -> dict[str, Any]:
-    """What `child` says of a job, in a process of its own."""
+    """Return the result of a job that `child` runs in a process of its own."""
     command = [sys.executable, "-c", COMMAND, json.dumps(job)]
     ended = subprocess.run(command, stdout=subprocess.PIPE, text=True)
     if ended.returncode:
@@ -120,15 +119,17 @@ def in_process(job: Mapping[str, Any]) -> dict[str, Any]:
 
 def _build(job: Mapping[str, Any]) -> dict[str, Any]:
     rows = np.load(job["rows"], mmap_mode="r")
-    kind = "ivf" if job["variant"] == "codes" else job["variant"]
+    index_type = "ivf" if job["variant"] == "codes" else job["variant"]
     memory = rows.nbytes // 2 if job["variant"] == "codes" else None
     names = [str(row) for row in range(len(rows))]
     started, computed = time.perf_counter(), time.process_time()
-    index = Index.build(job["index"], rows, names, kind=kind, metric=job["metric"], memory=memory, shown=True)
+    index = Index.build(
+        job["index"], rows, names, index_type=index_type, metric=job["metric"], memory=memory, shown=True
+    )
     return {
         "build_seconds": time.perf_counter() - started,
         "build_processor_seconds": time.process_time() - computed,
-        "factory": faiss_index.choose(kind, len(rows), index.dim, memory).factory,
+        "factory": faiss_index.choose(index_type, len(rows), index.dim, memory).factory,
         "rows": len(rows),
         "dimension": index.dim,
         "parts": len(index.segments),
@@ -140,16 +141,17 @@ def _search(job: Mapping[str, Any]) -> dict[str, Any]:
     started = time.perf_counter()
     index = Index.open(job["index"])
     opened = time.perf_counter() - started
-    default = faiss_index.effort(index.segments[0].index)
+    faiss_of = index.segments[0].index
+    name, default = faiss_index.parameter_name(faiss_of), faiss_index.parameter(faiss_of)
     points: list[dict[str, Any]] = []
-    efforts: set[int | None] = {default, *faiss_index.efforts(index.segments[0].index, job["k"])}
-    for effort in sorted(efforts, key=lambda effort: effort or 0):
-        found = index.search(queries, job["k"], effort=effort)
+    values: set[int | None] = {default, *faiss_index.parameter_values(faiss_of, job["k"])}
+    for value in sorted(values, key=lambda value: value or 0):
+        how = {} if value is None else {"nprobe": value, "ef_search": value}
+        found = index.search(queries, job["k"], **how)
         scores = np.array([[match.score for match in one] for one in found])
         recall = faiss_index.recall(scores, truth[:, : scores.shape[1]], job["metric"])
-        speed = _speed(index, queries, job["k"], effort)
-        points.append({"effort": effort, "recall": recall, "queries_per_second": speed})
-        if (effort or 0) > (default or 0) and (
+        points.append({"value": value, "recall": recall, "queries_per_second": _speed(index, queries, job["k"], how)})
+        if (value or 0) > (default or 0) and (
             recall > 0.9999 or (len(points) > 4 and recall - points[-3]["recall"] < 1e-3)
         ):
             break
@@ -158,22 +160,29 @@ def _search(job: Mapping[str, Any]) -> dict[str, Any]:
     for query in some:
         index.search(query[None], job["k"])
     alone = (time.perf_counter() - started) / len(some)
-    return {"k": job["k"], "open_seconds": opened, "effort": default, "one_query_seconds": alone, "points": points}
+    return {
+        "k": job["k"],
+        "open_seconds": opened,
+        "parameter": name,
+        "default": default,
+        "one_query_seconds": alone,
+        "points": points,
+    }
 
 
-def _speed(index: Index, queries: np.ndarray, k: int, effort: int | None) -> float:
-    """Queries a second, all at once: the best of several times, on a machine that may do other things, too."""
+def _speed(index: Index, queries: np.ndarray, k: int, how: Mapping[str, int]) -> float:
+    """Return queries a second, all at once: the best of several runs, because the machine may do other things, too."""
     seconds: list[float] = []
     while sum(seconds) < AT_LEAST:
         started = time.perf_counter()
-        index.search(queries, k, effort=effort)
+        index.search(queries, k, **how)
         seconds.append(time.perf_counter() - started)
     return len(queries) / min(seconds)
 
 
 def peak() -> int | None:
-    """Bytes that this process had at most, with what it saw of mapped files; None where the system does not say."""
-    try:  # getrusage would count what its parent had, too
+    """Return the peak memory of this process in bytes, mapped files included; None where the system does not say."""
+    try:  # getrusage would count the parent before the fork, too
         status = Path("/proc/self/status").read_text()
         return next(1024 * int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM:"))
     except (OSError, StopIteration):

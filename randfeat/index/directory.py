@@ -1,4 +1,4 @@
-"""An index on disk.
+"""Files of an index on disk.
 
     meta.json          what the index is, and the names and SHA-256 of the files that are it
     000001.faiss       vectors of a segment; faiss.read_index opens it
@@ -9,9 +9,9 @@
     lock               held by the one process that writes
 
 A file, once meta.json names it, never changes, and its number is never used again. A change writes new files, waits
-until the disk has them, and then puts a new meta.json in the place of the old one: before that moment everybody sees
-what was, afterwards what is. Files that are in no meta.json are left from a change that was killed, or were replaced;
-the next writer removes them. Who has opened the index before keeps what it has seen.
+until the disk has them, and then puts a new meta.json in the place of the old one: until then readers see
+the index before the change, from then on the one after it. Files that no meta.json names are left from a change that
+was killed, or were replaced; the next writer removes them. A reader that opened the index before keeps what it has.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from ..utils.faiss import faiss
 from . import rows
 from .rows import Rows
 from .segment import Segment
-from .whitening import Whitening
+from .vectors import Whitening
 
 if TYPE_CHECKING:
     from ..utils.faiss import FaissIndex
@@ -50,13 +50,13 @@ Skipped = tuple[str, str, "int | None", "int | None"]
 
 
 class Directory:
-    """The files of one index."""
+    """Files of one index."""
 
     def __init__(self, path: Path) -> None:
         self.path, self._number = path, 1
 
     def meta(self) -> dict[str, Any] | None:
-        """What meta.json says, None where there is none; a ValueError for one of something else."""
+        """Return the content of meta.json, None where there is none. Raises a ValueError for one of something else."""
         return atomic.read_json(self.path / META, FORMAT)
 
     def read(self) -> tuple[dict[str, Any], list[Segment], list[Skipped], Whitening | None]:
@@ -77,8 +77,8 @@ class Directory:
         raise FileNotFoundError(f"{self.path} is no index: {why}")
 
     @contextmanager
-    def alone(self) -> Iterator[None]:
-        """Inside, nobody else writes, and what a killed writer left is removed. Makes the directory.
+    def exclusive(self) -> Iterator[None]:
+        """Make the directory, keep other writers out, and remove what a killed one left.
 
         Raises a RuntimeError while another process writes, a FileExistsError for a directory of something else.
         """
@@ -92,7 +92,7 @@ class Directory:
                 self._number = 1 if meta is None else meta["next_number"]
                 self._sweep(meta)
                 yield
-            except BaseException:  # nothing half done is left, but for what was read
+            except BaseException:  # leave nothing unfinished, but for features in UNFINISHED
                 self._sweep(meta := self.meta())
                 if meta is None and [file.name for file in self.path.iterdir()] == [LOCK]:
                     with suppress(OSError):  # on Windows it is in use
@@ -101,7 +101,7 @@ class Directory:
                 raise
 
     def write(self, segment: Segment) -> Segment:
-        """Write what is not yet on disk of a segment, and opens it from there. Nobody sees it before `commit`."""
+        """Write what is not on disk yet of a segment, and open it from there. Readers do not see it before `commit`."""
         entry = segment.entry
         if entry is None:
             name = self._next()
@@ -116,7 +116,7 @@ class Directory:
         return segment if entry is segment.entry else self._opened(entry)
 
     def write_skipped(self, skipped: Sequence[Skipped]) -> dict[str, Any]:
-        """Write the list of images that could not be read; returns what the manifest says of it."""
+        """Write the list of images that could not be read; returns its entry in the manifest."""
         name = f"{self._next()}.csv"
         (self.path / name).write_bytes(as_csv([SKIPPED, *skipped]))
         return {"name": name, "images": len(skipped), "sha256": self._settle(name)}
@@ -129,7 +129,7 @@ class Directory:
         return [(path, reason, *(int(n) if n else None for n in numbers)) for path, reason, *numbers in listed]  # type: ignore[misc]
 
     def write_whitening(self, whitening: Whitening) -> dict[str, Any]:
-        """Write what rows and queries go through; returns what the manifest says of it."""
+        """Write a whitening; returns its entry in the manifest."""
         name = f"{self._next()}.npz"
         whitening.save(self.path / name)
         return {"name": name, "sha256": self._settle(name)}
@@ -144,7 +144,7 @@ class Directory:
             raise ValueError(f"{path} is damaged: copy the index again, or build it anew") from error
 
     def commit(self, meta: dict[str, Any], segments: Sequence[Segment]) -> dict[str, Any]:
-        """From now on the index is this; returns the manifest. All segments were written here."""
+        """Make these segments, which were written here, the index: put its manifest in place, and return it."""
         entries = [segment.entry for segment in segments]
         meta = meta | {"next_number": self._number, "segments": entries}
         self._settle_names()
@@ -164,17 +164,17 @@ class Directory:
         return listed
 
     def size(self, meta: dict[str, Any]) -> int:
-        """Bytes of the files of an index that are there."""
+        """Return the bytes of the files of an index."""
         files_ = (self.path / name for name in self.names(meta))
         return sum(file.stat().st_size for file in files_ if file.is_file())
 
     def verify(self, meta: dict[str, Any]) -> None:
-        """A ValueError names the first file that is not what was written."""
+        """Raise a ValueError that names the first file that is not what was written."""
         self._compare(self.names(meta))
 
     def check(self, segment: Segment) -> Segment:
-        """Return the segment, if its files are what was written, else a ValueError: what is copied from a damaged one
-        would look whole ever after.
+        """Return a segment whose files are what was written, else raise a ValueError: a copy of damaged rows would look
+        sound.
         """
         if segment.entry is not None:
             self._compare(self.names({"segments": [segment.entry], "skipped": None, "whitening": None}))
@@ -211,7 +211,7 @@ class Directory:
         return name
 
     def _write_vectors(self, name: str, index: FaissIndex) -> str:
-        """Write an index of faiss, and waits until the disk has it; returns its SHA-256."""
+        """Write an index of faiss, and wait until the disk has it; returns its SHA-256."""
         digest = hashlib.sha256()
         with (self.path / name).open("wb") as file:
 
@@ -232,7 +232,7 @@ class Directory:
         return digest
 
     def _settle_names(self) -> None:
-        """Wait until the disk has the names of the files, where a directory can be waited for."""
+        """Wait until the disk has the names of the files, where the system can wait for a directory."""
         if os.name == "posix":
             descriptor = os.open(self.path, os.O_RDONLY)
             try:
@@ -244,11 +244,11 @@ class Directory:
         kept = set() if meta is None else {*self.names(meta)}
         for file in self.path.iterdir():
             if OURS.fullmatch(file.name) and file.name not in kept:
-                with suppress(OSError):  # on Windows one that somebody still maps; the next writer tries again
+                with suppress(OSError):  # on Windows a reader may still map it; the next writer tries again
                     file.unlink()
 
     def _is_empty(self) -> bool:
-        """But for what is left of a building that was killed."""
+        """Return whether there is nothing in the directory but the rest of a build that was killed."""
         if not self.path.is_dir():
             return False
         names = {file.name for file in self.path.iterdir()}
@@ -257,6 +257,5 @@ class Directory:
 
 
 def _mapped(path: Path) -> FaissIndex:
-    """Return an index of faiss whose vectors stay on the disk until they are used, where this faiss and this machine
-    can."""
+    """Return an index of faiss, mapped where this version of faiss and the system can: vectors are read when used."""
     return faiss.read_index(str(path), getattr(faiss, "IO_FLAG_MMAP_IFC", 0))

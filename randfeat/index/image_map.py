@@ -1,4 +1,4 @@
-"""A map of images: those that a model finds alike lie side by side."""
+"""Image map: images side by side that have similar features (t-SNE)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Sequence, Sized
 import numpy as np
 from PIL import Image
 
-from ..data import images as data
+from ..data.images import Array, CentreCrop, Picture, as_picture
 from ..utils import drawing
 from ..utils.checks import finite_rows
 
@@ -19,13 +19,12 @@ ROOM = 2.5  # cells for each image, so that groups stand apart
 
 
 def image_map(
-    images: Sequence[data.Array | data.Picture] | data.Array, features: np.ndarray, size: int = 1600, seed: int = 0
+    images: Sequence[Array | Picture] | Array, features: np.ndarray, size: int = 1600, seed: int = 0
 ) -> Image.Image:
-    """Images at their places in two dimensions (t-SNE of their cosine distances), as an RGB picture of `size` pixels.
+    """Draw images at their places in two dimensions (t-SNE of cosine distances), as an RGB picture of `size` pixels.
 
-    images: PIL pictures, paths or arrays (see `data.as_picture`); features: (n, F). Each lies in the free cell of a
-    grid nearest to its place, so that none hides another. Of more than 1,600 images as many are shown, evenly spread
-    over the list.
+    images: PIL images, paths or arrays (see `as_picture`). features: (n, F). Each image lies in a cell of a grid near
+    its place, so that none hides another. At most 1,600 images are shown, evenly spread over the list.
     """
     images = images if isinstance(images, Sized) else list(images)
     features = np.asarray(features, dtype=np.float32)
@@ -40,20 +39,20 @@ def image_map(
     width = size // side
     canvas = Image.new("RGB", (size, size), drawing.PAPER)
     for number, (column, row) in zip(shown, cells, strict=True):
-        thumbnail = data.CentreCrop((width - GAP, width - GAP), 3)(data.as_picture(images[number]))
+        thumbnail = CentreCrop((width - GAP, width - GAP), 3)(as_picture(images[number]))
         canvas.paste(Image.fromarray(thumbnail), (int(column) * width, int(row) * width))
     return canvas
 
 
 def _places(features: np.ndarray, seed: int) -> np.ndarray:
-    """Features (n, F) -> points (n, 2) in the unit square."""
+    """Return points (n, 2) in the unit square for features (n, F)."""
     from sklearn.decomposition import PCA
     from sklearn.manifold import TSNE
     from sklearn.preprocessing import normalize
 
     rows = normalize(features)
     if np.ptp(rows, axis=0).max() < SAME or len(rows) < 4:
-        return np.full((len(rows), 2), 0.5)  # there is nothing to tell apart
+        return np.full((len(rows), 2), 0.5)  # all alike, or too few for t-SNE
     rows = np.pad(rows, ((0, 0), (0, max(0, 2 - rows.shape[1]))))
     if len(rows) > 50 and rows.shape[1] > 50:
         rows = PCA(50, random_state=seed).fit_transform(rows)
@@ -63,7 +62,7 @@ def _places(features: np.ndarray, seed: int) -> np.ndarray:
 
 
 def _cells(points: np.ndarray) -> np.ndarray:
-    """Return a cell (column, row) of its own for each point, together as near as can be."""
+    """Return a cell (column, row) of its own for each point, with the least sum of squared distances."""
     from scipy.optimize import linear_sum_assignment
     from scipy.spatial.distance import cdist
 

@@ -1,4 +1,4 @@
-"""From images to an index, and an index brought up to date with a folder. Either happens all at once."""
+"""Indexes of images: build one, or bring it up to date with a folder. Either happens as a whole or not at all."""
 
 from __future__ import annotations
 
@@ -14,10 +14,9 @@ from ..data.store import META
 from ..features import extract
 from .directory import Skipped
 from .index import Index
-from .plans import Plan, label_of, listed, plan, state_of, table_of
-from .reader import check, reading_of
+from .reader import check, record_of
 from .rows import SCHEMA
-from .staging import Reading
+from .staging import ImageReader, Plan, label_of, listed, plan, state_of, table_of
 from .vectors import Part
 
 if TYPE_CHECKING:
@@ -29,7 +28,7 @@ __all__ = ["Changes", "Plan", "build", "build_from_store", "listed", "plan", "sy
 
 @dataclass(frozen=True)
 class Changes:
-    """What was done to an index: numbers of images. skipped: path and reason of those that could not be read now."""
+    """Changes made to an index, in numbers of images. skipped: path and reason of those that could not be read now."""
 
     added: int
     changed: int
@@ -44,7 +43,7 @@ def build(
     encoder: Encoder,
     source: Source | TokenSource,
     *,
-    kind: str = "auto",
+    index_type: str = "auto",
     metric: str = "cosine",
     whiten: int | None = None,
     batch_size: int = 64,
@@ -52,18 +51,15 @@ def build(
     memory: int | None = None,
     shown: bool = False,
 ) -> Index:
-    """Return an index of all images of `source` in a new directory. Those that cannot be read are listed, see
-    `Index.skipped`.
+    """Build an index of all images of `source` in a new directory. Those that cannot be read are in `Index.skipped`.
 
-    kind, metric, whiten, memory: see `Index.build`. batch_size, workers: see `extract`. shown: whether with progress
-    bars.
-    A ValueError where no image can be read, or an earlier call that was stopped read otherwise.
+    index_type, metric, whiten, memory: see `Index.build`. batch_size, workers: see `extract`. shown: with progress
+    bars. Raises a ValueError where no image can be read, or where an earlier call that was stopped had another encoder.
     """
-    index = Index.__new__(Index)
-    index._begin(directory, kind, metric, 0, reading_of(encoder), whiten)
-    with index._building():
+    index = Index.begin(directory, index_type, metric, 0, record_of(encoder), whiten)
+    with index._creating():
         table = listed(source)
-        read = Reading(index, encoder, source, batch_size, workers)
+        read = ImageReader(index, encoder, source, batch_size, workers)
         parts, rows, skipped = read(table, range(len(table)), shown)
         if not parts:
             read.clear()
@@ -82,18 +78,18 @@ def build_from_store(
     store: FeatureStore,
     spec: str | None = None,
     *,
-    kind: str = "auto",
+    index_type: str = "auto",
     metric: str = "cosine",
     whiten: int | None = None,
     memory: int | None = None,
     shown: bool = False,
 ) -> Index:
-    """Return an index of features that `randfeat extract` has read. spec: which, where there are several."""
+    """Build an index of the features in a store. spec: needed where there are several."""
     features = store.as_numpy(spec)
     if features.ndim != 2:
         raise ValueError(f"{store.directory} holds maps, {features.shape[1:]} an image: choose a spec with a pool")
     resolved = store.specs[store.number(spec)]
-    reading = {
+    record = {
         "model": store.meta["model"],
         "spec": resolved,
         "encoder": store.meta["encoder"] | {"specs": [resolved]},
@@ -116,9 +112,8 @@ def build_from_store(
     for one, reason in store.skipped:
         path, size, mtime_ns = found(one)
         skipped.append((path, reason, size, mtime_ns))
-    index = Index.__new__(Index)
-    index._begin(directory, kind, metric, features.shape[1], reading, whiten)
-    with index._building():
+    index = Index.begin(directory, index_type, metric, features.shape[1], record, whiten)
+    with index._creating():
         index._fill([features], table_of(rows), memory, shown, skipped)
     return index
 
@@ -133,14 +128,14 @@ def sync(
     workers: int | None = None,
     shown: bool = False,
 ) -> Changes:
-    """Bring an index up to date with the images of `source`: reads those that are new or have another size or time of
-    change, takes over labels, and, with `drop`, removes those that are gone from the folder. All at once.
+    """Bring an index up to date with the images of `source`: read those that are new or have another size or time of
+    change, take over labels, and, with `drop`, remove those that are gone from the folder.
 
-    encoder: is not needed where nothing is to be read.
+    encoder: the index's own; not needed where nothing is to be read.
     """
     if index.directory is None:
         raise ValueError("an index in memory is kept in step with nothing: save it first, and open it from there")
-    if index.reading is None:
+    if index.encoder_record is None:
         raise ValueError(f"{index!r} holds numbers that no model read: add to it with `Index.add`")
     with index._writing():
         todo, rows = plan(index, source, drop), SCHEMA.empty_table()
@@ -149,8 +144,8 @@ def sync(
         if todo.to_read:
             if encoder is None:
                 raise ValueError(f"{len(todo.to_read):,} images are to be read: give the encoder of the index")
-            check(index.reading, encoder)
-            read = Reading(index, encoder, source, batch_size, workers)
+            check(index.encoder_record, encoder)
+            read = ImageReader(index, encoder, source, batch_size, workers)
             parts, rows, skipped = read(todo.table, todo.to_read, shown)
         if todo.relabelled:
             again = todo.table.take(todo.relabelled)

@@ -1,4 +1,4 @@
-"""The index as users see it: how it is made and changed. What can be asked of it is in `content`."""
+"""Index of features: building and changes. Searches are in `snapshot`."""
 
 from __future__ import annotations
 
@@ -13,14 +13,13 @@ import pyarrow as pa
 from ..data.store import first_twice
 from ..utils.checks import is_whole_number
 from . import faiss_index
-from . import vectors as building
 from .directory import FORMAT, Directory, Skipped
 from .rows import SCHEMA
 from .segment import Segment
-from .snapshot import Snapshot, checked
-from .whitening import Whitening, sample_size
+from .snapshot import Snapshot
+from .vectors import LiveRows, Part, Vectors, Whitening, checked, make_segments, refuse_infinite, whitening_sample_size
 
-UNFOLDED = 0.2  # a share of rows that are compared one by one beside a quicker part, from which it is worth the while
+UNCOMPACTED = 0.2  # share of rows in segments of another type, from which compaction makes searches much faster
 
 
 class Index(Snapshot):
@@ -37,19 +36,20 @@ class Index(Snapshot):
         names: Sequence[str | Path],
         labels: Sequence[str | int | None] | None = None,
         *,
-        kind: str = "flat",
+        index_type: str = "flat",
         metric: str = "cosine",
         whiten: int | None = None,
     ) -> None:
-        """An index in memory.
+        """Make an index in memory.
 
         features: (n, F) finite numbers. names: n different strings, paths for instance. labels: a name, a number or
-        None for each. kind: `flat` is exact, `ivf` and `hnsw` are faster and find nearly all; `auto` chooses by size.
-        metric: `cosine`, `dot` or `l2`. whiten: how many principal components to keep, each with variance 1 among these
-        features; rows that are added and queries go through the same. None compares features as they are.
+        None for each. index_type: `flat` is exact, `ivf` and `hnsw` are faster and find nearly all; `auto` chooses by
+        size. metric: `cosine`, `dot` or `l2`. whiten: number of principal components to keep, each with variance 1
+        among these features; rows that are added and queries are whitened in the same way. None compares features as
+        they are.
         """
         features = checked(features)
-        self._begin(None, kind, metric, features.shape[1], None, whiten)
+        super().__init__(new_meta(index_type, metric, features.shape[1], None, whiten))
         self._fill([features], table_of(names, labels, len(features)), None)
 
     @classmethod
@@ -60,48 +60,69 @@ class Index(Snapshot):
         names: Sequence[str | Path],
         labels: Sequence[str | int | None] | None = None,
         *,
-        kind: str = "auto",
+        index_type: str = "auto",
         metric: str = "cosine",
         whiten: int | None = None,
         memory: int | None = None,
-        reading: Mapping[str, Any] | None = None,
+        encoder_record: Mapping[str, Any] | None = None,
         shown: bool = False,
     ) -> Index:
-        """Return an index in a new directory. Arguments as of `Index`; besides, features: also several arrays, one
-        after the other, which may be mapped and larger than the memory. memory: bytes that the index may take, by
-        default half of the machine's; what is larger is compressed and cut into segments. reading: see `reading`.
-        shown: whether with a progress bar.
+        """Build an index in a new directory.
+
+        Arguments as of `Index`, and features: also several arrays, one after the other, which may be mapped and larger
+        than the memory. memory: bytes that the index may take, by default half of the machine's; a larger one is
+        compressed and cut into segments. encoder_record: see the property. shown: with a progress bar.
         """
         parts = [checked(part) for part in ([features] if isinstance(features, np.ndarray) else features)]
         if len({part.shape[1] for part in parts}) != 1:
             raise ValueError("features must be arrays of as many columns each, and one at least")
-        index = cls.__new__(cls)
-        index._begin(directory, kind, metric, parts[0].shape[1], reading, whiten)
-        with index._building():
+        index = cls.begin(directory, index_type, metric, parts[0].shape[1], encoder_record, whiten)
+        with index._creating():
             index._fill(parts, table_of(names, labels, sum(map(len, parts))), memory, shown)
         return index
 
     @classmethod
     def open(cls, directory: str | Path) -> Index:
-        """Return an index on disk. It is mapped: only what is looked at is read."""
-        index = cls.__new__(cls)
-        index._directory = Directory(Path(directory))
-        index.meta, index.segments, index.skipped, index.whitening = index._directory.read()
+        """Open an index on disk. It is mapped: only the parts that are used are read."""
+        place = Directory(Path(directory))
+        meta, segments, skipped, whitening = place.read()
+        index = cls._empty()
+        Snapshot.__init__(index, meta, place, segments, skipped, whitening)
         return index
 
+    @classmethod
+    def begin(
+        cls,
+        directory: str | Path,
+        index_type: str,
+        metric: str,
+        dim: int,
+        encoder_record: Mapping[str, Any] | None,
+        whiten: int | None,
+    ) -> Index:
+        """Return an index without rows, of which nothing is on disk yet; see `build`."""
+        index = cls._empty()
+        meta = new_meta(index_type, metric, dim, encoder_record, whiten)
+        Snapshot.__init__(index, meta, Directory(Path(directory)))
+        return index
+
+    @classmethod
+    def _empty(cls) -> Index:
+        return cls(np.empty((0, 1), np.float32), ())
+
     def refresh(self) -> bool:
-        """Show what another process has written since; returns whether there was anything."""
+        """Read what another process has written since; returns whether there was anything."""
         if self._directory is None or self._directory.meta() == self.meta:
             return False
         self.meta, self.segments, self.skipped, self.whitening = self._directory.read()
         return True
 
     def save(self, directory: str | Path) -> None:
-        """Write all of it to a directory; another index that was there is replaced as a whole."""
+        """Write the index to a directory; another index that was there is replaced as a whole."""
         target = Directory(Path(directory))
         if self.directory is not None and self.directory.resolve() == target.path.resolve():
             return  # where it lies already
-        with target.alone():
+        with target.exclusive():
             written = [target.write(Segment(each.index, each.rows, each.removed)) for each in self.segments]
             skipped = target.write_skipped(self.skipped) if self.skipped else None
             whitening = target.write_whitening(self.whitening) if self.whitening else None
@@ -110,7 +131,7 @@ class Index(Snapshot):
     def add(
         self, features: np.ndarray, names: Sequence[str | Path], labels: Sequence[str | int | None] | None = None
     ) -> list[int]:
-        """Add rows under new names; returns their ids. A ValueError names one that is there already: see `update`."""
+        """Add rows under new names; returns their ids. Raises a ValueError for a name that is there: see `update`."""
         features = self._own(features)
         table = table_of(names, labels, len(features))
         with self._writing():
@@ -122,8 +143,8 @@ class Index(Snapshot):
     def update(
         self, features: np.ndarray, names: Sequence[str | Path], labels: Sequence[str | int | None] | None = None
     ) -> list[int]:
-        """Give these names these features and labels, in the place of what was there; new names are added. Returns
-        their ids; what was there keeps its own.
+        """Replace the features and labels of these names; new names are added. Returns the ids of all, those of old
+        names unchanged.
         """
         features = self._own(features)
         table = table_of(names, labels, len(features))
@@ -131,8 +152,8 @@ class Index(Snapshot):
             return self._change([features], table)
 
     def remove(self, which: Sequence[int | str | Path]) -> int:
-        """Remove rows by id or by path; returns how many. A ValueError names one that is not there, and then nothing
-        is removed.
+        """Remove rows by id or by path; returns how many. Raises a ValueError for one that is not there, and then
+        removes nothing.
         """
         which = list(which)
         with self._writing():
@@ -146,91 +167,59 @@ class Index(Snapshot):
             return len(ids)
 
     def wants_compaction(self) -> bool:
-        """Return whether searching would be much quicker after `compact`."""
-        beside = sum(len(segment.rows) for segment in self.segments if faiss_index.kind_of(segment.index) != self.kind)
+        """Return whether searches would be much faster after `compact`."""
+        beside = sum(
+            len(segment.rows) for segment in self.segments if faiss_index.type_of(segment.index) != self.index_type
+        )
         choice = faiss_index.choose(self.meta["asked"], len(self), self.dim, self.meta["memory"])
-        return choice.kind != self.kind or beside > UNFOLDED * len(self)
+        return choice.index_type != self.index_type or beside > UNCOMPACTED * len(self)
 
     def compact(self, memory: int | None = None, shown: bool = False) -> bool:
-        """Make one segment of all, of the kind that was asked for, without the removed rows; several where they are
-        too large for `memory`. Ids stay. Returns whether there was anything to do.
+        """Make one segment of all rows, of the type that was asked for, without the removed ones; several where they
+        are too large for `memory`. Ids stay. Returns whether there was anything to do.
         """
         with self._writing():
             memory = self.meta["memory"] if memory is None else memory
             choice = faiss_index.choose(self.meta["asked"], len(self), self.dim, memory)
-            folded = len(self.segments) < 2 and not any(len(segment.removed) for segment in self.segments)
-            if folded and all(faiss_index.kind_of(segment.index) == choice.kind for segment in self.segments):
+            compact = len(self.segments) < 2 and not any(len(segment.removed) for segment in self.segments)
+            if compact and all(faiss_index.type_of(segment.index) == choice.index_type for segment in self.segments):
                 return False
-            left = [building.LiveRows(self._whole(segment)) for segment in self.segments]
-            tables = pa.concat_tables([SCHEMA.empty_table(), *(part.table() for part in left)])
-            self._make(left, tables, choice, memory, shown)
+            live = [LiveRows(self._undamaged(segment)) for segment in self.segments]
+            tables = pa.concat_tables([SCHEMA.empty_table(), *(part.table() for part in live)])
+            self._make(live, tables, choice, memory, shown)
             return True
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
-        """Inside, this process alone changes the index, from its newest state on."""
+        """Keep other writers out, and begin with the newest state."""
         if self._directory is None:
             yield
             return
-        with self._directory.alone():
+        with self._directory.exclusive():
             self.refresh()
             yield
 
     @contextmanager
-    def _building(self) -> Iterator[None]:
-        """Inside, this process alone makes an index in a directory where there is none."""
+    def _creating(self) -> Iterator[None]:
+        """Keep other writers out of a directory where there is no index yet."""
         assert self._directory is not None
-        with self._directory.alone():
+        with self._directory.exclusive():
             if self._directory.meta() is not None:
                 raise FileExistsError(f"{self.directory} is an index already: add to it, or choose another directory")
             yield
 
-    def _begin(
-        self,
-        directory: str | Path | None,
-        kind: str,
-        metric: str,
-        dim: int,
-        reading: Mapping[str, Any] | None,
-        whiten: int | None,
-    ) -> None:
-        """An index without rows, of which nothing is on disk yet."""
-        if metric not in faiss_index.METRICS:
-            raise ValueError(f"metric {metric!r} is none of {', '.join(faiss_index.METRICS)}")
-        if kind not in faiss_index.KINDS:
-            raise ValueError(f"kind {kind!r} is none of {', '.join(faiss_index.KINDS)}")
-        if whiten is not None and not is_whole_number(whiten, 1):
-            raise ValueError(f"a whitened index keeps a whole number of components from 1, got {whiten}")
-        self._directory = None if directory is None else Directory(Path(directory))
-        self.segments, self.skipped, self.whitening = [], [], None
-        self.meta = {
-            "format": FORMAT,
-            "asked": kind,
-            "kind": "flat",
-            "reason": "",
-            "metric": metric,
-            "normalised": metric == "cosine",
-            "dimension": dim,
-            "reading": None if reading is None else dict(reading),
-            "memory": None,
-            "skipped": None,
-            "whiten": whiten,
-            "whitening": None,
-            "next_id": 0,
-        }
-
     def _fill(
         self,
-        parts: Sequence[building.Part],
+        parts: Sequence[Part],
         table: pa.Table,
         memory: int | None,
         shown: bool = False,
         skipped: Sequence[Skipped] = (),
     ) -> None:
-        """The first rows, with ids from 0; they are what a whitening is learned from."""
+        """Add the first rows, with ids from 0, and learn the whitening from them."""
         if (asked := self.meta["whiten"]) is not None:
-            raw = building.Vectors(parts, self.dim, "l2")
-            self.whitening = Whitening.fit(raw.sample(sample_size(self.dim)), asked)
+            raw = Vectors(parts, self.dim, "l2")
+            self.whitening = Whitening.fit(raw.sample(whitening_sample_size(self.dim)), asked)
             entry = None if self._directory is None else self._directory.write_whitening(self.whitening)
             self.meta |= {"dimension": self.whitening.directions.shape[1], "whitening": entry}
         choice = faiss_index.choose(self.meta["asked"], len(table), self.dim, memory)
@@ -240,30 +229,30 @@ class Index(Snapshot):
 
     def _make(
         self,
-        parts: Sequence[building.Part],
+        parts: Sequence[Part],
         table: pa.Table,
         choice: faiss_index.Choice,
         memory: int | None,
         shown: bool,
         skipped: Sequence[Skipped] | None = None,
     ) -> None:
-        """Replace all by these rows."""
-        vectors = building.Vectors(parts, self.dim, self.metric, self.whitening)
-        made = map(self._written, building.segments(vectors, table, choice, memory, shown))
-        self._commit([*made], skipped, kind=choice.kind, reason=choice.reason)
+        """Replace all rows by these."""
+        vectors = Vectors(parts, self.dim, self.metric, self.whitening)
+        made = map(self._written, make_segments(vectors, table, choice, memory, shown))
+        self._commit([*made], skipped, kind=choice.index_type, reason=choice.reason)
 
     def _change(
         self,
-        parts: Sequence[building.Part],
+        parts: Sequence[Part],
         table: pa.Table,
         gone: Sequence[int] = (),
         skipped: Sequence[Skipped] | None = None,
     ) -> list[int]:
-        """Put rows in, where their path is there already in the place of that row; removes the ids `gone`; from now
-        on `skipped` could not be read.
+        """Add rows, those whose path is there already in place of that row; remove the ids `gone`; replace the list of
+        images that could not be read by `skipped`.
 
-        They become a segment of their own, which takes in flat ones before it that are not much larger: so there are
-        never many, and no row is written often.
+        The rows become a segment of their own, merged with flat ones before it that are not much larger: so there are
+        never many segments, and no row is written often.
         """
         there = self.find(table["path"].to_pylist())
         new = iter(range(self.meta["next_id"], self.meta["next_id"] + len(there)))
@@ -273,29 +262,27 @@ class Index(Snapshot):
             tables = [table.set_column(0, SCHEMA.field("id"), pa.array(ids, pa.int64()))]
             parts, count = [*parts], len(table)
             while segments and faiss_index.is_exact(segments[-1].index) and len(segments[-1]) <= 2 * count:
-                taken = building.LiveRows(self._whole(segments.pop()))
+                taken = LiveRows(self._undamaged(segments.pop()))
                 parts, tables, count = [taken, *parts], [taken.table(), *tables], count + len(taken)
-            vectors = building.Vectors(parts, self.dim, self.metric, self.whitening)
-            segments += building.segments(
-                vectors, pa.concat_tables(tables), faiss_index.choose("flat", count, self.dim)
-            )
+            vectors = Vectors(parts, self.dim, self.metric, self.whitening)
+            segments += make_segments(vectors, pa.concat_tables(tables), faiss_index.choose("flat", count, self.dim))
         self._commit(segments, skipped, next_id=next(new, self.meta["next_id"] + len(there)))
         return ids
 
     def _without(self, ids: Sequence[int]) -> list[Segment]:
-        """Return the segments with these ids crossed out."""
+        """Return the segments with these ids removed."""
         segments, rows = self.places(ids)
         return [segment.without(rows[segments == number]) for number, segment in enumerate(self.segments)]
 
-    def _whole(self, segment: Segment) -> Segment:
-        """Return the segment, whose rows are about to be copied into another, if it is undamaged."""
+    def _undamaged(self, segment: Segment) -> Segment:
+        """Return a segment whose rows are about to be copied into another. Raises a ValueError where it is damaged."""
         return segment if self._directory is None else self._directory.check(segment)
 
     def _written(self, segment: Segment) -> Segment:
         return segment if self._directory is None else self._directory.write(segment)
 
     def _commit(self, segments: Sequence[Segment], skipped: Sequence[Skipped] | None = None, **changes: Any) -> None:
-        """Make the index consist of these segments, on disk where it lies there. skipped: None for those as before."""
+        """Make the index consist of these segments, on disk if it lies there. skipped: None leaves it as it was."""
         segments, meta = [self._written(segment) for segment in segments if len(segment)], self.meta | changes
         skipped = self.skipped if skipped is None else [*skipped]
         if self._directory is not None:
@@ -308,12 +295,39 @@ class Index(Snapshot):
         features = checked(features)
         if features.shape[1] != self.width:
             raise ValueError(f"the index holds features of {self.width} numbers, these have {features.shape[1]}")
-        building.refuse_infinite(features)
+        refuse_infinite(features)
         return features
 
 
+def new_meta(
+    index_type: str, metric: str, dim: int, encoder_record: Mapping[str, Any] | None, whiten: int | None
+) -> dict[str, Any]:
+    """Return the manifest of an index without rows. Raises a ValueError for a type or metric that there is not."""
+    if metric not in faiss_index.METRICS:
+        raise ValueError(f"metric {metric!r} is none of {', '.join(faiss_index.METRICS)}")
+    if index_type not in faiss_index.INDEX_TYPES:
+        raise ValueError(f"index_type {index_type!r} is none of {', '.join(faiss_index.INDEX_TYPES)}")
+    if whiten is not None and not is_whole_number(whiten, 1):
+        raise ValueError(f"a whitened index keeps a whole number of components from 1, got {whiten}")
+    return {
+        "format": FORMAT,
+        "asked": index_type,
+        "kind": "flat",
+        "reason": "",
+        "metric": metric,
+        "normalised": metric == "cosine",
+        "dimension": dim,
+        "reading": None if encoder_record is None else dict(encoder_record),
+        "memory": None,
+        "skipped": None,
+        "whiten": whiten,
+        "whitening": None,
+        "next_id": 0,
+    }
+
+
 def table_of(names: Sequence[str | Path], labels: Sequence[str | int | None] | None, count: int) -> pa.Table:
-    """Rows of these names, without ids yet."""
+    """Return the metadata of rows with these names, without ids yet."""
     paths = [str(name) for name in names]
     if len(paths) != count:
         raise ValueError(f"{count} features for {len(paths)} names: expected as many")

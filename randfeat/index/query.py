@@ -1,4 +1,4 @@
-"""What one asks an index for, and what comes back."""
+"""Filters of a query of an index, and the matches that it returns."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ import pyarrow.compute as pc
 
 
 class Match(NamedTuple):
-    """A row that was found. score: cosine similarity or inner product, the larger the nearer; for the metric l2 the
-    distance, the smaller the nearer.
+    """Row that was found.
+
+    score: cosine similarity or inner product, the larger the nearer; for the metric l2 the distance, the smaller the
+    nearer.
     """
 
     id: int
@@ -24,10 +26,10 @@ class Match(NamedTuple):
 
 @dataclass(frozen=True)
 class Filter:
-    """Rows with one of these labels, if any are given, and with a path that one of these patterns describes.
+    """Filter of rows by label and path: one of these labels, if any are given, and one of these patterns.
 
     In a pattern `*` stands for any characters, also `/`, `?` for one, `[abc]` for one of these and `[!abc]` for one of
-    the others. It describes a whole path, or the end of one after a `/`: `cats/*.jpg` finds /photos/cats/1.jpg.
+    the others. It matches a complete path, or the end of one after a `/`: `cats/*.jpg` finds /photos/cats/1.jpg.
     """
 
     labels: tuple[str, ...] = ()
@@ -42,7 +44,7 @@ class Filter:
         return bool(self.labels or self.paths)
 
     def mask(self, labels: pa.ChunkedArray, paths: pa.ChunkedArray) -> pa.ChunkedArray:
-        """For each row whether it is asked for, without nulls."""
+        """Return for each row whether it matches, without nulls."""
         masks = []
         if self.labels:
             masks.append(pc.is_in(labels, value_set=pa.array(self.labels, pa.string())))
@@ -52,7 +54,7 @@ class Filter:
 
 
 def expression(pattern: str) -> str:
-    """Return a pattern of paths as a regular expression of RE2, which pyarrow and Python understand."""
+    """Return a pattern of paths as a regular expression of RE2, in the syntax that pyarrow and Python share."""
     parts, at = [], 0
     while at < len(pattern):
         if (group := re.match(r"\[(!?)(]?[^]]*)]", pattern[at:])) is not None:

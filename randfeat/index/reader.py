@@ -1,4 +1,4 @@
-"""Which network read the images of an index, and how: queries must be read the same way."""
+"""Encoder of the images of an index: queries must be encoded the same way."""
 
 from __future__ import annotations
 
@@ -13,34 +13,34 @@ from ..features.opening import open_encoder
 from ..utils.resume import difference
 
 
-def reading_of(encoder: Encoder) -> dict[str, Any]:
-    """What an index keeps of an encoder; a ValueError for one of several specs."""
+def record_of(encoder: Encoder) -> dict[str, Any]:
+    """Return what an index keeps of an encoder of one spec; a ValueError refuses one of several."""
     if len(encoder.specs) != 1:
         raise ValueError(f"an index holds one feature of each image, not {len(encoder.specs)}: choose one spec")
     name = str(Path(encoder.name).resolve()) if Path(encoder.name).exists() else encoder.name
     return {"model": name, "spec": encoder.specs[0], "encoder": encoder.record()}
 
 
-def open_reader(reading: Mapping[str, Any], device: str | torch.device = "cpu", model: str | None = None) -> Encoder:
-    """Return the encoder that read the images. model: where it lies now, if it was moved.
+def open_encoder_of(record: Mapping[str, Any], device: str | torch.device = "cpu", model: str | None = None) -> Encoder:
+    """Return the encoder that an index keeps this record of.
 
-    Raises a ValueError where it is another by now.
+    model: its path now, if it was moved. Raises a ValueError where it is another by now.
     """
-    dtype = getattr(torch, reading["encoder"]["dtype"])
-    encoder = open_encoder(model or reading["model"], [reading["spec"]], device, dtype)
-    check(reading, encoder)
+    dtype = getattr(torch, record["encoder"]["dtype"])
+    encoder = open_encoder(model or record["model"], [record["spec"]], device, dtype)
+    check(record, encoder)
     return encoder
 
 
-def check(reading: Mapping[str, Any] | None, encoder: Encoder) -> None:
-    """A ValueError that names both for an encoder that reads otherwise than that of the index."""
-    if reading is None:
+def check(record: Mapping[str, Any] | None, encoder: Encoder) -> None:
+    """Raise a ValueError for another encoder than that of the record; without a record, any will do."""
+    if record is None:
         return
-    now = reading_of(encoder)
-    if now["spec"] != reading["spec"]:
-        raise ValueError(f"the index was read as {reading['spec']}, not as {now['spec']}: ask in its own reading")
-    if other := difference(reading["encoder"], now["encoder"]):
+    now = record_of(encoder)
+    if now["spec"] != record["spec"]:
+        raise ValueError(f"the index was read as {record['spec']}, not as {now['spec']}: ask in its own reading")
+    if other := difference(record["encoder"], now["encoder"]):
         raise ValueError(
-            f"the index was read by {reading['model']}, and {now['model']} is another: it was {other}; "
+            f"the index was read by {record['model']}, and {now['model']} is another: it was {other}; "
             "ask with the model that read it"
         )

@@ -1,4 +1,4 @@
-"""What an index knows of each of its rows beside the vector: a table, in memory or in a parquet file."""
+"""Row metadata of an index: id, path, label and state of the file, in memory or in a parquet file."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-# id: never used twice. size and mtime_ns: of the file when it was read, null where the row is of none
+# id: never used twice. size and mtime_ns: of the image file when it was read, null for other rows
 SCHEMA = pa.schema(
     [("id", pa.int64()), ("path", pa.string()), ("label", pa.string()), ("size", pa.int64()), ("mtime_ns", pa.int64())]
 )
 
 
 class Rows:
-    """The rows of a segment, in the order of its vectors. A column is read from the disk when it is first used."""
+    """Metadata of the rows of a segment, in the order of its vectors. A column is read when it is first used."""
 
     def __init__(self, source: pa.Table | Path) -> None:
-        # open until it is collected: what a writer removes meanwhile can still be read
+        # stays open, so that the file can still be read when a writer has removed it
         self._source: Any = pq.ParquetFile(source, memory_map=True) if isinstance(source, Path) else source
         self._path = source if isinstance(source, Path) else None
         schema = self._source.schema if isinstance(source, pa.Table) else self._source.schema_arrow
@@ -45,7 +45,7 @@ class Rows:
 
     @cached_property
     def ids(self) -> np.ndarray:
-        """int64 (n,)."""
+        """Ids, int64 (n,)."""
         return self.column("id").to_numpy()
 
     @cached_property
@@ -66,7 +66,7 @@ class Rows:
         return np.flatnonzero(wanted.to_numpy())
 
     def take(self, name: str, rows: np.ndarray) -> list[Any]:
-        """Return a column of these rows."""
+        """Return the values of these rows in a column."""
         if self._empty(name):
             return [None] * len(rows)
         return self.column(name).take(pa.array(rows)).to_pylist()
@@ -86,5 +86,6 @@ class Rows:
 
 
 def write(path: Path, table: pa.Table) -> None:
-    # paths are all different, so a dictionary of them would only take time
+    """Write the metadata of a segment."""
+    # a dictionary of paths, which all differ, would only take time
     pq.write_table(table, path, row_group_size=1 << 18, use_dictionary=["label"])

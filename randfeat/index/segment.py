@@ -1,5 +1,6 @@
-"""A part of an index: vectors in faiss and the rows that they belong to. It never changes; a row that is removed is
-crossed out in a list beside it.
+"""Segments of an index: vectors in faiss and the rows that they belong to.
+
+A segment never changes; rows that are removed are listed beside it.
 """
 
 from __future__ import annotations
@@ -17,13 +18,15 @@ from .rows import Rows
 if TYPE_CHECKING:
     from ..utils.faiss import FaissIndex
 
-FEW = 1024  # crossed-out rows that a search rather asks for, and drops, than looks for the others one by one
-SPARSE = 0.05  # a share of the rows below which they are looked at one by one
+FEW = 1024  # removed rows that a search asks for in addition and drops, which is faster than a mask
+SPARSE = 0.05  # share of the rows below which those asked for are all compared
 
 
 class Segment:
-    """index: of faiss; its numbers are row numbers. removed: row numbers, sorted. entry: what the manifest says of the
-    files, None while there are none; see `directory`.
+    """Vectors and rows that are searched together.
+
+    index: of faiss; its numbers are row numbers. removed: row numbers, sorted. entry: of the files in the manifest,
+    None while there are none; see `directory`.
     """
 
     def __init__(
@@ -31,45 +34,50 @@ class Segment:
     ) -> None:
         self.index, self.rows, self.entry = index, rows, entry
         self.removed = np.empty(0, np.int64) if removed is None else removed
-        self._asked: tuple[Filter | None, np.ndarray] | None = None
+        self._last_mask: tuple[Filter | None, np.ndarray] | None = None
 
     def __len__(self) -> int:
-        """Rows that are not crossed out."""
+        """Return the number of rows that were not removed."""
         return len(self.rows) - len(self.removed)
 
     def without(self, rows: np.ndarray) -> Segment:
-        """Return the same with these rows crossed out, too."""
+        """Return the segment with these rows removed, too."""
         if not len(rows):
             return self
-        left = copy(self)
-        left.removed, left._asked = np.union1d(self.removed, rows), None
-        left.entry = None if self.entry is None else self.entry | {"removed": None}
-        return left
+        smaller = copy(self)
+        smaller.removed, smaller._last_mask = np.union1d(self.removed, rows), None
+        smaller.entry = None if self.entry is None else self.entry | {"removed": None}
+        return smaller
 
-    def left(self) -> np.ndarray:
-        """Return the numbers of the rows that are not crossed out."""
+    def live_rows(self) -> np.ndarray:
+        """Return the numbers of the rows that were not removed."""
         return np.delete(np.arange(len(self.rows)), self.removed)
 
-    def asked(self, where: Filter | None) -> np.ndarray | None:
-        """For each row whether it is there and asked for; None if all are."""
+    def matching(self, where: Filter | None) -> np.ndarray | None:
+        """Return for each row whether it matches the filter and was not removed; None if all do."""
         if not where and not len(self.removed):
             return None
-        last = self._asked
-        if last is None or last[0] != where:  # the next search often asks for the same
+        last = self._last_mask
+        if last is None or last[0] != where:  # the next search often has the same filter
             mask = np.ones(len(self.rows), bool)
             if where:
                 mask = where.mask(self.rows.column("label"), self.rows.column("path")).to_numpy().copy()
             mask[self.removed] = False
-            self._asked = last = where, mask
+            self._last_mask = last = where, mask
         return last[1]
 
     def search(
-        self, queries: np.ndarray, k: int, where: Filter | None = None, effort: int | None = None
+        self,
+        queries: np.ndarray,
+        k: int,
+        where: Filter | None = None,
+        nprobe: int | None = None,
+        ef_search: int | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Scores and row numbers (m, up to k) of the nearest rows, best first: as many as there are, or k."""
+        """Return scores and row numbers (m, up to k) of the nearest rows, best first: as many as there are, or k."""
         if not where and len(self.removed) <= FEW and faiss_index.is_exact(self.index):
             return self._search_and_drop(queries, k)
-        mask = self.asked(where)
+        mask = self.matching(where)
         there = len(self.rows) if mask is None else int(mask.sum())
         k = min(k, there)
         if not k or not len(queries):
@@ -77,18 +85,19 @@ class Segment:
         selector = None if mask is None else faiss.IDSelectorBitmap(np.packbits(mask, bitorder="little"))
         if there < SPARSE * len(self.rows):
             return faiss_index.search_all(self.index, queries, k, selector)
-        scores, rows = faiss_index.search(self.index, queries, k, selector, effort)
-        short = np.flatnonzero((rows < 0).any(1))  # looked in places where there are fewer
+        value = ef_search if faiss_index.type_of(self.index) == "hnsw" else nprobe
+        scores, rows = faiss_index.search(self.index, queries, k, selector, value)
+        short = np.flatnonzero((rows < 0).any(1))  # fewer than k rows lay where these queries looked
         if len(short):
             scores[short], rows[short] = faiss_index.search_all(self.index, queries[short], k, selector)
         return scores, rows
 
     def vectors(self, rows: np.ndarray) -> np.ndarray:
-        """float32 (n, d) as they were indexed: of length 1, where the metric is cosine."""
+        """Return vectors as they were indexed, float32 (n, d): of length 1 where the metric is cosine."""
         return faiss_index.reconstruct(self.index, np.ascontiguousarray(rows, np.int64))
 
     def _search_and_drop(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return an exact search that asks for as many more as are crossed out."""
+        """Search exactly for as many more as were removed, and drop those."""
         k = min(k, len(self))
         if not k or not len(queries):
             return np.empty((len(queries), k), np.float32), np.empty((len(queries), k), np.int64)

@@ -1,14 +1,17 @@
-"""Reading images, which takes long: what has been read waits in INDEX/unfinished until the index takes it in.
+"""Staging of images for an index: a plan of what has changed, and features that wait until the index takes them in.
 
-A part of some hundred images is two files, features and a table of what they are of. After a kill the same call goes
-on: an image is known by its path, size and time of change.
+Reading images takes long, so what has been read is kept in INDEX/unfinished: parts of some hundred images, each two
+files, features and a table of their images. After a kill the same call resumes: an image is known by its path, size and
+time of change.
 """
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,13 +22,14 @@ import torch
 
 from ..data import loader
 from ..data.sources import Source, TokenSource
+from ..data.sources.base import printable
+from ..data.sources.folder import FileSource
 from ..features import extract
 from ..utils import arrays, atomic, progress
 from ..utils.resume import difference
 from .directory import UNFINISHED, Skipped
 from .index import Index
-from .plans import KEY, Key, keys
-from .reader import reading_of
+from .reader import record_of
 from .rows import SCHEMA
 from .vectors import Part
 
@@ -33,11 +37,112 @@ if TYPE_CHECKING:
     from ..features.encoder import Encoder
 
 SETTINGS, FORMAT = "settings.json", "images being read for an index of randfeat, version 1"
+KEY = ("path", "size", "mtime_ns")  # identify an image
+Key = tuple[str, "int | None", "int | None"]
 UNREAD = pa.schema([*(SCHEMA.field(name) for name in KEY), ("reason", pa.string())])
 
 
-class Reading:
-    """Reads images of a source into INDEX/unfinished."""
+@dataclass
+class Plan:
+    """Changes that bring an index up to date with some images. Numbers are of rows of `table`."""
+
+    table: pa.Table
+    new: list[int] = field(default_factory=list)
+    changed: list[int] = field(default_factory=list)
+    relabelled: list[int] = field(default_factory=list)
+    unreadable: list[int] = field(default_factory=list)  # before, and not changed since
+    gone: list[tuple[int, str]] = field(default_factory=list)  # ids and paths of rows
+    forgotten: set[str] = field(default_factory=set)  # images that could not be read, and are gone
+
+    @property
+    def to_read(self) -> list[int]:
+        return sorted([*self.new, *self.changed])
+
+    @property
+    def unchanged(self) -> int:
+        others = (self.new, self.changed, self.relabelled, self.unreadable)
+        return len(self.table) - sum(map(len, others))
+
+    def __bool__(self) -> bool:
+        return bool(self.new or self.changed or self.relabelled or self.gone or self.forgotten)
+
+
+def plan(index: Index, source: Source | TokenSource, drop: bool = True) -> Plan:
+    """Compare images with those of an index.
+
+    drop: remove rows below the folder of `source` that it does not name any more. Raises a ValueError where that is no
+    folder or list of image files.
+    """
+    table, root = listed(source), ""
+    if drop:
+        if not isinstance(source, FileSource):
+            raise ValueError(f"{source.name} is no folder or list of image files: add it instead")
+        root = os.path.join(os.path.abspath(source.root), "")  # noqa: PTH100, PTH118
+    made = Plan(table)
+    known: dict[str, tuple[int, int | None, int | None, str | None]] = {}
+    for segment in index.segments:
+        rows = segment.live_rows()
+        columns = (segment.rows.take(name, rows) for name in ("path", "id", "size", "mtime_ns", "label"))
+        known.update((path, more) for path, *more in zip(*columns, strict=True))  # type: ignore[misc]
+    unreadable = {path: (size, mtime_ns) for path, _, size, mtime_ns in index.skipped}
+    for number, (row, label) in enumerate(zip(keys(table), table["label"].to_pylist(), strict=True)):
+        path, *now = row
+        if path in known:
+            _, *before, label_before = known.pop(path)
+            if before != now or not isinstance(before[0], int):
+                made.changed.append(number)
+            elif label != label_before:
+                made.relabelled.append(number)
+        elif path in unreadable and unreadable.pop(path) == tuple(now) and now[0] is not None:
+            made.unreadable.append(number)
+        else:
+            made.new.append(number)
+    if drop:
+        made.gone = [(of[0], path) for path, of in known.items() if path.startswith(root)]
+        made.forgotten = {path for path in unreadable if path.startswith(root)}
+    return made
+
+
+def listed(source: Source | TokenSource) -> pa.Table:
+    """Return the rows of a source as an index keeps them, with ids 0: absolute paths, names of labels, and sizes and
+    times of change of files.
+    """
+    labels = [label_of(label, source.classes) for label in source.labels or [None] * len(source)]
+    if isinstance(source, FileSource):
+        files_ = (state_of(os.path.join(source.root, file)) for file in source.files)  # noqa: PTH118
+    else:
+        files_ = ((path, size, None) for path, size in zip(source.paths, source.sizes(), strict=True))
+    return table_of([(path, label, size, mtime) for (path, size, mtime), label in zip(files_, labels, strict=True)])
+
+
+def state_of(path: str) -> tuple[str, int | None, int | None]:
+    """Return the absolute path of a file, its size and its time of change; None for both where there is none."""
+    path = os.path.abspath(path)  # noqa: PTH100  faster than pathlib, for a million files
+    try:
+        found = os.stat(path)  # noqa: PTH116
+    except OSError:
+        return printable(path), None, None
+    return printable(path), found.st_size, found.st_mtime_ns
+
+
+def label_of(label: int | None, classes: Sequence[str] | None) -> str | None:
+    """Return a class as an index keeps it: its name, or its number as text."""
+    return None if label is None else str(label) if classes is None else classes[label]
+
+
+def table_of(rows: Sequence[tuple[str, str | None, int | None, int | None]]) -> pa.Table:
+    """Return a table of (path, label, size, mtime_ns), without ids yet."""
+    columns = [*zip(*rows, strict=True)] or [(), (), (), ()]
+    return pa.table([[0] * len(rows), *map(list, columns)], schema=SCHEMA)
+
+
+def keys(table: pa.Table) -> Iterator[Key]:
+    """Yield what identifies each image."""
+    return zip(*(table[name].to_pylist() for name in KEY), strict=True)
+
+
+class ImageReader:
+    """Reader of images of a source into INDEX/unfinished."""
 
     def __init__(
         self, index: Index, encoder: Encoder, source: Source | TokenSource, batch_size: int, workers: int | None
@@ -51,7 +156,7 @@ class Reading:
             raise ValueError(f"{encoder.specs[0]} gives a map {shape} of each image: choose a spec with a pool")
         self.dim, self.most = shape[0], extract.default_shard([shape])
         self.folder = index.directory / UNFINISHED
-        settings = {"format": FORMAT, **reading_of(encoder)}
+        settings = {"format": FORMAT, **record_of(encoder)}
         before = atomic.read_json(self.folder / SETTINGS, FORMAT)
         if before and (other := difference(before, settings, ("model",))):
             raise ValueError(f"{self.folder} holds features with {other}: go on with the same settings, or delete it")
@@ -61,7 +166,7 @@ class Reading:
     def __call__(
         self, table: pa.Table, numbers: Sequence[int], shown: bool
     ) -> tuple[list[Part], pa.Table, list[Skipped]]:
-        """Read these rows of `listed`; returns features, the rows they are of, and what could not be read."""
+        """Read these rows of `listed`; returns features, their rows, and the images that could not be read."""
         wanted = dict(zip(keys(table.take(pa.array(numbers, pa.int64()))), numbers, strict=True))
         parts: list[Part] = []
         tables, there = [SCHEMA.empty_table()], self._there()
@@ -83,11 +188,11 @@ class Reading:
         return parts, pa.concat_tables(tables), skipped
 
     def clear(self) -> None:
-        """The index has it all."""
+        """Delete what was read, when the index has it all."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _there(self) -> list[Path]:
-        """What a call that was stopped has left; a table is written last."""
+        """Return the tables of the parts that a call that was stopped has left; a table is written last."""
         return sorted(self.folder.glob("*.parquet"))
 
     def _take(
@@ -99,7 +204,7 @@ class Reading:
         tables: list[pa.Table],
         skipped: list[Skipped],
     ) -> None:
-        """Move what a part has of what is wanted to the results."""
+        """Add the wanted images of a part to the results."""
         there = pq.read_table(path, schema=UNREAD)
         reasons, rows, numbers = there["reason"].to_pylist(), [], []
         read = 0
@@ -118,7 +223,7 @@ class Reading:
     def _read(
         self, numbers: Sequence[Sequence[int]], batches: Iterator[loader.Batch], done: Callable[[int], Any]
     ) -> tuple[np.ndarray, list[int], list[tuple[int, str]]]:
-        """Features of the images that could be read, their numbers, and the numbers and reasons of the others."""
+        """Return features of the images that could be read, their numbers, and numbers and reasons of the others."""
         features, read, unread = [np.empty((0, self.dim), np.float32)], [], []
         for some in numbers:
             batch = next(batches)
@@ -134,7 +239,7 @@ class Reading:
     def _write(
         self, number: int, table: pa.Table, features: np.ndarray, read: list[int], unread: list[tuple[int, str]]
     ) -> Path:
-        """Return a part; returns the path of its table, which is written last."""
+        """Write a part; returns the path of its table, which is written last."""
         rows = table.take(pa.array(read + [one for one, _ in unread], pa.int64())).select(KEY)
         reasons = pa.array([None] * len(read) + [reason for _, reason in unread], pa.string())
         path = self.folder / f"{number:06}.parquet"
@@ -145,7 +250,7 @@ class Reading:
 
 
 class _Part:
-    """Rows of an array on disk. It is open only while it is looked at: of a million images there are thousands."""
+    """Rows of an array on disk, open only while they are read: a million images are in thousands of files."""
 
     def __init__(self, path: Path, rows: np.ndarray) -> None:
         self.path, self.rows = path, rows

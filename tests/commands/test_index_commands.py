@@ -158,7 +158,7 @@ def test_compact_stats_and_verify(capsys, built, photos, monkeypatch):
     assert said[1].endswith(" MB now")
     assert run(capsys, "index", "compact", "i") == "i is compact already\n"
     assert run(capsys, "index", "verify", "i") == "i is whole: 20 images\n"
-    assert "part 1   ivf, 20 rows, effort " in run(capsys, "index", "stats", "i")
+    assert "part 1   ivf, 20 rows, nprobe " in run(capsys, "index", "stats", "i")
     file = next(built.glob("*.faiss"))
     file.write_bytes(file.read_bytes()[:-1] + b"?")
     assert "is missing or not what was written" in run(capsys, "index", "verify", "i", code=1)
@@ -230,7 +230,7 @@ def test_what_is_stopped_says_how_to_go_on(capsys, model, photos, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("randfeat.index.staging.Reading._write", stop)
+        patch.setattr("randfeat.index.staging.ImageReader._write", stop)
         command = ["index", "build", "i", "photos", "--model", model, "--spec", SPEC, *READING]
         said = run(capsys, *command, code=130)
     assert "randfeat index: stopped. The index is as it was. Run the same command again: images that are" in said
@@ -289,14 +289,14 @@ def test_bench(capsys, built, photos, monkeypatch):
     records = json.loads((photos.parent / "b" / "bench.json").read_text())["kinds"]
     assert [record["rows"] for record in records] == [3000] * 4
     for record in records:
-        at_default = next(point for point in record["points"] if point["effort"] == record["effort"])
+        at_default = next(point for point in record["points"] if point["value"] == record["default"])
         assert at_default["recall"] > (0.9999 if record["variant"] == "flat" else 0.94)
         assert at_default["queries_per_second"] > 10
         assert 0 < record["open_seconds"] < 1
         assert record["build_memory"] > record["build_memory_before"] > 1e7
-    efforts = [point["effort"] for point in records[1]["points"]]
+    values = [point["value"] for point in records[1]["points"]]
     recalls = [point["recall"] for point in records[1]["points"]]
-    assert efforts == sorted(efforts)
+    assert values == sorted(values)
     assert recalls == sorted(recalls)
     assert run(capsys, "index", "bench", "i", "-o", "c", "--kinds", "flat", "--queries", 9).startswith("flat   Flat ")
     assert json.loads((photos.parent / "c" / "bench.json").read_text())["kinds"][0]["rows"] == 36

@@ -37,7 +37,7 @@ def build(path, kind, bank, labels=None, **how):
     """codes: ivf of a memory that the rows do not fit into."""
     memory = bank.nbytes // 2 if kind == "codes" else None
     names = [str(row) for row in range(len(bank))]
-    return Index.build(path, bank, names, labels, kind="ivf" if kind == "codes" else kind, memory=memory, **how)
+    return Index.build(path, bank, names, labels, index_type="ivf" if kind == "codes" else kind, memory=memory, **how)
 
 
 @pytest.fixture(autouse=True)
@@ -79,7 +79,7 @@ def test_flat_search_is_exact(k, metric):
 def test_the_other_kinds_find_nearly_all(tmp_path, kind, metric):
     bank, queries = clustered(3000), clustered(50, seed=1)
     index = build(tmp_path / "index", kind, bank, metric=metric)
-    assert index.kind == ("ivf" if kind == "codes" else kind)
+    assert index.index_type == ("ivf" if kind == "codes" else kind)
     hit = 0
     for matches, query in zip(index.search(queries, 10), queries, strict=True):
         order, _ = nearest(bank, query, 10, metric)
@@ -125,10 +125,10 @@ def test_as_many_as_there_are_and_never_minus_one(tmp_path, kind):
     assert Index.open(tmp_path / "index").add(bank[:2], ["a", "b"]) == [3000, 3001]
 
 
-def test_an_effort_of_ones_own(tmp_path):
+def test_an_nprobe_of_ones_own(tmp_path):
     bank = clustered(3000)
     index = build(tmp_path / "index", "ivf", bank)
-    least, most = (index.search(bank[:200], 10, effort=effort) for effort in (1, 10**6))
+    least, most = (index.search(bank[:200], 10, nprobe=nprobe) for nprobe in (1, 10**6))
     exact = Index(bank, range(3000)).search(bank[:200], 10)
     assert [[match.id for match in one] for one in most] == [[match.id for match in one] for one in exact]
     assert least != most
@@ -272,7 +272,7 @@ def test_ids_are_never_used_twice():
 
 
 def test_many_small_additions_make_few_segments(tmp_path):
-    index = Index.build(tmp_path / "index", rows(1000), range(1000), kind="ivf")
+    index = Index.build(tmp_path / "index", rows(1000), range(1000), index_type="ivf")
     for number in range(100):
         index.add(rows(1, number), [f"more {number}"])
     assert len(index.segments) < 10
@@ -282,7 +282,7 @@ def test_many_small_additions_make_few_segments(tmp_path):
     index.add(rows(400, 5), [f"many {number}" for number in range(400)])
     assert index.wants_compaction()
     assert index.compact()
-    assert (len(index.segments), len(index), index.kind) == (1, 1500, "ivf")
+    assert (len(index.segments), len(index), index.index_type) == (1, 1500, "ivf")
     assert not index.compact()
 
 
@@ -312,7 +312,7 @@ def test_larger_than_the_memory(tmp_path, kind, monkeypatch):
     parts = [bank[:100], bank[100:2050], bank[2050:]]
     memory = bank.nbytes // 2
     asked = "ivf" if kind == "codes" else kind
-    index = Index.build(tmp_path / "index", parts, range(3000), kind=asked, memory=memory)
+    index = Index.build(tmp_path / "index", parts, range(3000), index_type=asked, memory=memory)
     assert len(index.segments) == 4
     assert [len(one) for one in index.search(bank[:3], 5000)] == [3000] * 3
     hit = sum(one[0].id == row for row, one in enumerate(index.search(bank, 1)))
@@ -326,26 +326,30 @@ def test_larger_than_the_memory(tmp_path, kind, monkeypatch):
 
 
 def test_what_auto_takes():
-    assert faiss_index.choose("auto", 1000, 256, 10**9).kind == "flat"
+    assert faiss_index.choose("auto", 1000, 256, 10**9).index_type == "flat"
     million = faiss_index.choose("auto", 10**6, 256, 2 * 10**9)
-    assert (million.kind, million.factory) == ("ivf", "IVF4096,Flat")
+    assert (million.index_type, million.factory) == ("ivf", "IVF4096,Flat")
     assert "1,000,000 x 256 numbers are 1 GB: 4,096 lists" in million.reason
     coded = faiss_index.choose("auto", 10**6, 256, 10**9)
-    assert (coded.kind, coded.factory) == ("ivf", "IVF4096,PQ64np,RFlat")
+    assert (coded.index_type, coded.factory) == ("ivf", "IVF4096,PQ64np,RFlat")
     assert "do not fit into 1 GB" in coded.reason
     assert faiss_index.choose("ivf", 10**6, 257, 10**9).factory == "IVF4096,SQ8,RFlat"  # a prime number
     assert faiss_index.choose("ivf", 1, 4, 10**9).factory == "IVF1,Flat"
-    assert faiss_index.choose("hnsw", 1, 4, 10**9).kind == "hnsw"
+    assert faiss_index.choose("hnsw", 1, 4, 10**9).index_type == "hnsw"
     assert faiss_index.default_memory() > 10**8
 
 
 def test_a_compacted_auto_index_becomes_another_kind(tmp_path, monkeypatch):
     index = Index.build(tmp_path / "index", clustered(1000), range(1000))
-    assert (index.kind, index.wants_compaction()) == ("flat", False)
+    assert (index.index_type, index.wants_compaction()) == ("flat", False)
     monkeypatch.setattr(faiss_index, "QUICK", 1000)
     assert index.wants_compaction()
     assert index.compact()
-    assert (index.kind, Index.open(tmp_path / "index").kind, index.wants_compaction()) == ("ivf", "ivf", False)
+    assert (index.index_type, Index.open(tmp_path / "index").index_type, index.wants_compaction()) == (
+        "ivf",
+        "ivf",
+        False,
+    )
 
 
 @pytest.mark.parametrize("kind", ["flat", "ivf", "hnsw"])
@@ -376,7 +380,7 @@ def test_faiss_alone_opens_a_segment(tmp_path):
 def test_a_million_rows_open_at_once(tmp_path):
     """Nothing is read before it is used: files that are not there when they are used are no trouble to `open`."""
     count = 300_000
-    index = Index.build(tmp_path / "index", np.ones((count, 2), np.float32), range(count), kind="flat")
+    index = Index.build(tmp_path / "index", np.ones((count, 2), np.float32), range(count), index_type="flat")
     code = "import sys, time; from randfeat import Index; t = time.process_time(); Index.open(sys.argv[1]); print(time.process_time() - t)"  # noqa: E501
     took = subprocess.run([sys.executable, "-c", code, str(index.directory)], capture_output=True, check=True).stdout
     assert float(took) < 0.3
@@ -440,7 +444,7 @@ def test_a_manifest_of_something_else_is_refused(disk):
 @pytest.mark.parametrize("suffix", ["faiss", "parquet"])
 def test_nothing_is_copied_from_what_is_damaged(tmp_path, suffix):
     """A byte that flipped on the disk would look whole ever after."""
-    index = Index.build(tmp_path / "index", rows(30), NAMES[:30], LABELS[:30], kind="flat")
+    index = Index.build(tmp_path / "index", rows(30), NAMES[:30], LABELS[:30], index_type="flat")
     index.remove([3])
     file = next((tmp_path / "index").glob(f"*.{suffix}"))
     content = bytearray(file.read_bytes())
@@ -454,7 +458,7 @@ def test_nothing_is_copied_from_what_is_damaged(tmp_path, suffix):
 
 
 def test_a_damaged_column_names_its_file(tmp_path):
-    Index.build(tmp_path / "index", rows(40), [f"{i:0200}" for i in range(40)], kind="flat")
+    Index.build(tmp_path / "index", rows(40), [f"{i:0200}" for i in range(40)], index_type="flat")
     file = next((tmp_path / "index").glob("*.parquet"))
     content, column = bytearray(file.read_bytes()), pq.ParquetFile(file).metadata.row_group(0).column(1)
     start, size = column.data_page_offset, column.total_compressed_size
@@ -475,7 +479,7 @@ def test_verify_finds_rows_that_contradict_each_other(tmp_path):
     index = Index.build(tmp_path / "index", rows(4), range(4))
     twice = Index(rows(2), ["0", "9"])
     directory = Directory(tmp_path / "index")
-    with directory.alone():
+    with directory.exclusive():
         meta = directory.meta()
         directory.commit(meta, [*index.segments, directory.write(twice.segments[0])])
     with pytest.raises(ValueError, match="has an id twice"):
@@ -506,7 +510,7 @@ def four():
         (lambda: Index(rows(4), "aaab"), "the name a is there twice"),
         (lambda: Index(rows(4)[0], NAMES[:4]), r"two dimensions, \(n, F\), got shape \(5,\)"),
         (lambda: Index(rows(4), NAMES[:4], metric="cubic"), "metric 'cubic' is none of cosine, dot, l2"),
-        (lambda: Index(rows(4), NAMES[:4], kind="tree"), "kind 'tree' is none of auto, flat, ivf, hnsw"),
+        (lambda: Index(rows(4), NAMES[:4], index_type="tree"), "index_type 'tree' is none of auto, flat, ivf, hnsw"),
         (lambda: four().search(broken(np.nan)), "row 2 has a value that is not finite"),
         (lambda: four().within(broken(np.nan), 0), "row 2 has a value that is not finite"),
         (lambda: four().add(broken(np.nan), "abcd"), "row 2 has a value that is not finite"),
@@ -515,7 +519,7 @@ def four():
         (lambda: four().search(rows(2), 0), "k must be a whole number from 1, got 0"),
         (lambda: four().search(rows(2), 1.5), "k must be a whole number from 1, got 1.5"),
         (lambda: four().search(rows(2), True), "k must be a whole number from 1, got True"),
-        (lambda: four().search(rows(2), effort=0), "effort must be a whole number from 1, got 0"),
+        (lambda: four().search(rows(2), nprobe=0), "nprobe must be a whole number from 1, got 0"),
         (lambda: four().search(rows(2)[0]), "two dimensions"),
         (lambda: four().encoder(), "holds numbers that no model read: search with features"),
         (lambda: Index.build("x", [rows(2), rows(2, 0, 3)], "abcd"), "arrays of as many columns each"),
@@ -582,7 +586,7 @@ def test_training_goes_to_gpus_where_faiss_has_them(monkeypatch):
     monkeypatch.setattr(
         faiss_library.faiss, "index_cpu_to_all_gpus", lambda index: moved.append(index) or index, raising=False
     )
-    index = Index(clustered(1000), range(1000), kind="ivf")
+    index = Index(clustered(1000), range(1000), index_type="ivf")
     assert len(moved) == 1
     assert len(index.search(clustered(3), 5)[0]) == 5
 

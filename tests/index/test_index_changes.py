@@ -85,7 +85,7 @@ def compare(index, model):
             for match in found:
                 assert (match.id, match.label) == model.rows[match.path][:2]
                 assert match.score == pytest.approx(score[match.path], abs=1e-5)
-            if index.kind == "flat" or k == 50:
+            if index.index_type == "flat" or k == 50:
                 np.testing.assert_allclose(
                     [match.score for match in found], sorted(score.values(), reverse=True)[:k], atol=1e-5
                 )
@@ -108,9 +108,9 @@ def test_it_is_like_a_dictionary(kind, on_disk, first, seed, todo):
         patch.setattr(faiss_index, "coder", lambda dim: "SQ8")
         place, memory = Path(scratch) / "index", 1 if kind == "codes" else None
         if on_disk:
-            index = Index.build(place, bank, first, kind=asked, memory=memory)
+            index = Index.build(place, bank, first, index_type=asked, memory=memory)
         else:
-            index = Index(bank, first, kind=asked)
+            index = Index(bank, first, index_type=asked)
         model = Model(first, seed)
         for what, *how in todo:
             if what == "put":
@@ -167,7 +167,7 @@ KILLED = """
         for number in range(120):
             Image.fromarray(damaged.noise(8, 8, seed=number)).save(photos / f"{{number}}.png")
         images.extract.SHARD = 10
-        images.build(root / "base", encoder, open_source(photos), kind=kind, workers=0)
+        images.build(root / "base", encoder, open_source(photos), index_type=kind, workers=0)
         for number in range(90):
             (photos / f"{{number}}.png").unlink()
             Image.fromarray(damaged.noise(8, 8, seed=1000 + number)).save(photos / f"new{{number}}.png")
@@ -175,7 +175,7 @@ KILLED = """
     else:
         dim, count = 16, 4000
         bank = rng.normal(size=(count, dim))
-        index = Index.build(root / "base", bank, [f"{{i}}" for i in range(count)], kind=kind)
+        index = Index.build(root / "base", bank, [f"{{i}}" for i in range(count)], index_type=kind)
         index.add(bank[:2000], [f"also {{i}}" for i in range(2000)])
         index.remove(range(100))
         acts = {{

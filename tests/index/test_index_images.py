@@ -142,8 +142,8 @@ def test_any_network_of_timm(tmp_path, photos):
 
     encoder = TimmEncoder(backbone)
     index = images.build(tmp_path / "index", encoder, open_source(photos), workers=0)
-    assert index.reading["model"] == "timm:test_vit"
-    assert index.reading["spec"] == "pooled"
+    assert index.encoder_record["model"] == "timm:test_vit"
+    assert index.encoder_record["spec"] == "pooled"
     (match,) = index.search(index.read([photos / "cat" / "00.png"], encoder), 1)[0]
     assert match.path == str(photos / "cat" / "00.png")
     with pytest.raises(ValueError, match="is another: it was"):
@@ -156,7 +156,7 @@ def test_the_encoder_of_an_index_is_found_again(tmp_path, photos, monkeypatch):
     index = images.build("index", open_encoder("model", [SPEC], dtype=torch.bfloat16), open_source("photos"), workers=0)
     monkeypatch.chdir("/")
     index = Index.open(tmp_path / "index")
-    assert index.reading["model"] == str(tmp_path / "model")
+    assert index.encoder_record["model"] == str(tmp_path / "model")
     encoder = index.encoder()
     assert encoder.record()["dtype"] == "bfloat16"
     assert index.search(index.read([photos / "cat" / "04.png"], encoder), 1)[0][0].path == str(

@@ -57,9 +57,9 @@ def open_all(
     if index is None:
         return AppState(None if model is None else open_encoder(model, [], device, dtype))
     found = Index.open(index)
-    if found.reading is None:
+    if found.encoder_record is None:
         return AppState(None if model is None else open_encoder(model, [], device, dtype), found)
-    own = found.reading["model"]
+    own = found.encoder_record["model"]
     if model is not None and str(Path(model).resolve()) != own and model != own:
         try:
             return AppState(open_encoder(model, [], device, dtype), found, found.encoder(device))

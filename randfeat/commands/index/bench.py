@@ -73,7 +73,7 @@ def run(args: argparse.Namespace) -> None:
 
 def line(record: dict[str, Any]) -> str:
     """Return the most important numbers of a kind."""
-    point = next(point for point in record["points"] if point["effort"] == record["effort"])
+    point = next(point for point in record["points"] if point["value"] == record["default"])
     memory = f" with {record['build_memory'] / 1e9:.2f} GB" if record["build_memory"] else ""
     return (
         f"{record['variant']:6} {record['factory']:22} built in {record['build_seconds']:.1f} s{memory}, opened in "
@@ -83,7 +83,7 @@ def line(record: dict[str, Any]) -> str:
 
 
 def plot(records: Sequence[Mapping[str, Any]], title: str) -> Figure:
-    """Recall against queries a second, a line for each variant, a ring where its default effort lies."""
+    """Recall against queries a second, a line for each variant, a ring at its default search parameter."""
     from matplotlib.figure import Figure
 
     from randfeat.probes.report.style import COLOURS, axes, legend, titled
@@ -97,7 +97,7 @@ def plot(records: Sequence[Mapping[str, Any]], title: str) -> Figure:
             name += f" with {record['build_memory'] / 1e9:.2g} GB"
         x, y = ([point[name] for point in points] for name in ("recall", "queries_per_second"))
         ax.plot(x, y, "o-", color=colour, ms=3, lw=1.4, label=name)
-        default = next(point for point in points if point["effort"] == record["effort"])
+        default = next(point for point in points if point["value"] == record["default"])
         ax.plot(default["recall"], default["queries_per_second"], "o", color=colour, ms=9, mfc="none", mew=1.6)
     ax.set_yscale("log")
     ax.set_xlabel(f"recall at {records[0]['k']}", fontsize=8)

@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
     from randfeat.index import images
     from randfeat.utils import devices
 
-    how = {"kind": args.kind, "metric": args.metric, "whiten": args.whiten}
+    how = {"index_type": args.kind, "metric": args.metric, "whiten": args.whiten}
     how |= {"memory": options.memory(args), "shown": True}
     if is_store(args.data):
         if args.model:
@@ -76,5 +76,5 @@ def run(args: argparse.Namespace) -> int:
         reading = {"batch_size": args.batch_size, "workers": args.workers}
         index = images.build(args.index, encoder, options.source(args), **reading, **how)
         skipped = [(path, reason) for path, reason, *_ in index.skipped]
-    print(f"{len(index):,} images -> {args.index}: {index.kind} ({index.meta['reason']})")
+    print(f"{len(index):,} images -> {args.index}: {index.index_type} ({index.meta['reason']})")
     return options.say_skipped(skipped)

@@ -31,5 +31,5 @@ def run(args: argparse.Namespace) -> None:
         print(f"{args.index} is compact already")
         return
     after = index.stats()["bytes"]
-    print(f"{len(index):,} images in {args.index}: {index.kind} ({index.meta['reason']})")
+    print(f"{len(index):,} images in {args.index}: {index.index_type} ({index.meta['reason']})")
     print(f"{before / 1e6:.1f} MB before, {after / 1e6:.1f} MB now")

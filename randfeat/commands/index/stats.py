@@ -35,14 +35,14 @@ def table(found: dict[str, Any]) -> str:
         "removed": f"{found['removed']:,}, whose room `randfeat index compact` gives back" if found["removed"] else "",
         "skipped": f"{found['skipped']:,} that cannot be read" if found["skipped"] else "",
         "labels": f"{found['labels']:,}" if found["labels"] else "",
-        "kind": f"{found['kind']} ({found['reason']})",
+        "type": f"{found['index_type']} ({found['reason']})",
         "metric": f"{found['metric']} of {found['dimension']} numbers" + whitened,
         "model": found["model"] or "",
         "spec": found["spec"] or "",
         "on disk": f"{found['bytes'] / 1e6:.1f} MB",
     }
     for number, part in enumerate(found["segments"], 1):
-        effort = "" if part["effort"] is None else f", effort {part['effort']}"
+        parameter = "" if part["parameter"] is None else f", {part['parameter']} {part['value']}"
         removed = f", {part['removed']:,} of them removed" if part["removed"] else ""
-        lines[f"part {number}"] = f"{part['kind']}, {part['rows']:,} rows{removed}{effort}"
+        lines[f"part {number}"] = f"{part['index_type']}, {part['rows']:,} rows{removed}{parameter}"
     return "\n".join(f"{name:8} {value}" for name, value in lines.items() if value)

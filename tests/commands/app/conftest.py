@@ -51,7 +51,7 @@ def place(tmp_path_factory):
     """A folder with models, digits as files, and an index of them and of their negatives."""
     from randfeat.features.opening import open_encoder
     from randfeat.index import Index
-    from randfeat.index.reader import reading_of
+    from randfeat.index.reader import record_of
 
     place = tmp_path_factory.mktemp("app")
     pipeline("randar", 10).save(place / "randar")
@@ -67,8 +67,8 @@ def place(tmp_path_factory):
     encoder = open_encoder(str(place / "randar"), ["raster/causal/token/L1/grid4/mean"])
     features = np.concatenate([encoder.features(list(part))[0] for part in np.array_split(pixels, 10)])
     labels = np.resize(truth, ROWS).tolist()
-    Index.build(place / "digits.index", features, paths, labels, kind="flat", reading=reading_of(encoder))
-    Index.build(place / "numbers.index", features[:20], [f"row {number}" for number in range(20)], kind="flat")
+    Index.build(place / "digits.index", features, paths, labels, index_type="flat", encoder_record=record_of(encoder))
+    Index.build(place / "numbers.index", features[:20], [f"row {number}" for number in range(20)], index_type="flat")
     return place
 
 
