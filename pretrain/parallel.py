@@ -28,7 +28,7 @@ def wrap(objective: nn.Module, runtime: RuntimeConfig) -> nn.Module:
     One process needs no wrapping. With `fsdp` the parameters of the module itself become shards, gathered block by
     block as they are used.
     """
-    if distributed.world() == 1:
+    if distributed.world_size() == 1:
         return objective
     for parameter in objective.parameters():
         dist.broadcast(parameter.detach(), 0)
@@ -36,7 +36,7 @@ def wrap(objective: nn.Module, runtime: RuntimeConfig) -> nn.Module:
         return DistributedDataParallel(objective, broadcast_buffers=False, gradient_as_bucket_view=True)
     from torch.distributed.fsdp import fully_shard
 
-    mesh = dist.init_device_mesh(next(objective.parameters()).device.type, (distributed.world(),))
+    mesh = dist.init_device_mesh(next(objective.parameters()).device.type, (distributed.world_size(),))
     for block in blocks(objective):
         fully_shard(block, mesh=mesh)
     # else the outermost parameters stay gathered after validation, and changes to their shards would not reach them
@@ -54,7 +54,7 @@ def accumulating(wrapped: nn.Module, last: bool) -> Iterator[None]:
         with nullcontext() if last else wrapped.no_sync():
             yield
         return
-    if distributed.world() > 1:
+    if distributed.world_size() > 1:
         wrapped.set_requires_gradient_sync(last)  # type: ignore[operator]
     yield
 
@@ -116,7 +116,7 @@ def to_local(tensors: Iterable[Tensor]) -> list[Tensor]:
 
 def is_distributed(tensor: Tensor) -> bool:
     """Return whether a tensor is a DTensor, sharded over processes."""
-    if distributed.world() == 1:  # saves the import, which is slow
+    if distributed.world_size() == 1:  # saves the import, which is slow
         return False
     from torch.distributed.tensor import DTensor
 
@@ -125,6 +125,6 @@ def is_distributed(tensor: Tensor) -> bool:
 
 def all_reduce(values: Tensor) -> Tensor:
     """Sum a tensor in main memory over all processes, in place, and return it."""
-    if distributed.world() > 1:
+    if distributed.world_size() > 1:
         dist.all_reduce(values)
     return values

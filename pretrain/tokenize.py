@@ -196,7 +196,7 @@ def _fill(
 ) -> dict[int, str]:
     """Write the missing rows of this process's share; return why rows, of all shares, could not be read."""
     missing = writer.missing()
-    mine = missing[missing // SHARD % distributed.world() == distributed.rank()]
+    mine = missing[missing // SHARD % distributed.world_size() == distributed.rank()]
     runs = np.split(mine, np.flatnonzero((np.diff(mine) != 1) | (np.diff(mine // SHARD) != 0)) + 1)
     parts = [
         range(run[0], run[-1] + 1)[i : i + batch_size]

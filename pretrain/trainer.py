@@ -171,7 +171,7 @@ class _Loop:
         self.validation_paired = paired and paired[1]
         self.model, self.validation, self.config, self.runtime = model, validation, config, runtime
         self.checkpoints = checkpoints
-        self.world, self.rank = distributed.world(), distributed.rank()
+        self.world, self.rank = distributed.world_size(), distributed.rank()
         share = Share(runtime.micro_batch, self.rank, self.world)
         self.batches = Batches(tokens, labels, model, config, share, paired and paired[0])
         self.objective = wrap(objective(model, runtime.precision == "bfloat16"), runtime)

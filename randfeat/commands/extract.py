@@ -57,7 +57,7 @@ HOW_TO_RESUME = "Run the same command again: what is done is kept."
 SOME_SKIPPED = 3  # exit code
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: argparse.ArgumentParser, command: str) -> None:
     parser.usage = "randfeat extract MODEL DATA -o DIR [options]"
     parser.add_argument("model", metavar="MODEL", help="the model that reads")
     parser.add_argument("data", metavar="DATA", help="the images")
@@ -115,7 +115,7 @@ def run(args: argparse.Namespace) -> int:
             raise OSError(f"no room left for {args.out}: make some, and run the same command again") from None
         if first:
             print(f"{args.out} was complete already" if complete else summary(store))
-        return SOME_SKIPPED if store.skipped and distributed.world() == 1 else 0
+        return SOME_SKIPPED if store.skipped and distributed.world_size() == 1 else 0
 
 
 def summary(store: FeatureStore) -> str:

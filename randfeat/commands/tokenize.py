@@ -51,7 +51,7 @@ SIZE, FITTED_SIZE = 256, 64
 CODES, PATCH = 1024, 4
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: argparse.ArgumentParser, command: str) -> None:
     parser.usage = "randfeat tokenize DATA -o CACHE --tokenizer T [options]"
     parser.add_argument("data", metavar="DATA", help="the images; with --import their tokens")
     parser.add_argument("-o", "--out", type=Path, required=True, metavar="CACHE", help="where to write")
@@ -120,7 +120,7 @@ def run(args: argparse.Namespace) -> int:
             print(f"{len(store):,} images x {store.crops} crops of {rows} x {columns} tokens -> {args.out}")
             if skipped:
                 print(f"{len(skipped):,} skipped, listed in {args.out / SKIPPED}: {reasons(skipped)}")
-        return SOME_SKIPPED if skipped and distributed.world() == 1 else 0
+        return SOME_SKIPPED if skipped and distributed.world_size() == 1 else 0
 
 
 def tokenizer_of(source: Source, args: argparse.Namespace, device: torch.device) -> tuple[Tokenizer, tuple[int, int]]:

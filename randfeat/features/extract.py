@@ -61,7 +61,7 @@ def extract(
     more than rounding. workers: processes that decode; 0 decodes in this one, None starts one for each processor.
     shard_size: images that a kill loses at most, by default 512 or fewer; the run that begins a store decides.
 
-    Inside `processes.group` every process takes its share of the shards, and the first one puts them together.
+    Inside `distributed.group` every process takes its share of the shards, and the first one puts them together.
     Raises before anything is written: a ValueError for settings that cannot be or differ from those of the directory,
     a FileExistsError for a directory of something else. A ValueError, too, where no image could be read.
     """
@@ -204,7 +204,7 @@ def _fill(
     workers: int,
 ) -> None:
     """Make the shards of this process's share that are not there."""
-    share = range(distributed.rank(), len(shards), distributed.world())
+    share = range(distributed.rank(), len(shards), distributed.world_size())
     missing = [shard for shard in share if not shards.path(shard).exists()]
     total, left = (sum(len(shards.numbers(shard)) for shard in some) for some in (share, missing))
     parts = {shard: _cut(shards.numbers(shard), batch_size) for shard in missing}

@@ -68,7 +68,7 @@ def write_samples(
     default; then control.png shows the first conditions, the samples, and the conditions of the samples. The rest is as
     in `Pipeline.sample`.
 
-    Inside `processes.group` every process makes its share, and the first one the rest. Raises before anything is
+    Inside `distributed.group` every process makes its share, and the first one the rest. Raises before anything is
     written: a ValueError for settings that cannot be or differ from those of the folder, a FileExistsError for a
     folder of something else.
     """
@@ -179,7 +179,7 @@ def _draw(
     control: Tensor | None,
 ) -> None:
     """Make the images of this process's share that are not there."""
-    share = range(distributed.rank(), len(labels), distributed.world())
+    share = range(distributed.rank(), len(labels), distributed.world_size())
     there = {path.name for path in (directory / IMAGES).iterdir() if path.stat().st_size}
     missing = [number for number in share if image_path(directory, number).name not in there]
     done = len(share) - len(missing)

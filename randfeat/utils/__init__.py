@@ -1,1 +1,1 @@
-"""Helpers that know nothing of images or models: files, processes, progress bars, random numbers, oneDNN."""
+"""Utilities that depend on no other part of randfeat: files, processes, progress bars, random numbers, oneDNN."""

@@ -1,4 +1,4 @@
-"""Which device to compute on."""
+"""Choice of the device to compute on."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 def pick(device: str | torch.device) -> torch.device:
     """Return the device of this name; `auto` is CUDA, else Apple's MPS, else the CPU.
 
-    Of several GPUs each process that torchrun started has its own. Raises a ValueError for what is not there.
+    Each process that torchrun started has its own GPU of several. Raises a ValueError for a device that is not there.
     """
     here = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True, "meta": True}
     there = [kind for kind, found in here.items() if found]

@@ -1,4 +1,4 @@
-"""Processes side by side, as `torchrun` starts them: each does its share, and they wait for each other."""
+"""Processes that `torchrun` starts: their group, number and barrier, and objects gathered from all of them."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from typing import TypeVar
 import torch.distributed as dist
 
 T = TypeVar("T")
-PATIENCE = timedelta(days=30)  # a share may take long; torchrun itself ends those whose fellow failed
+TIMEOUT = timedelta(days=30)  # one process may take long; where one has failed torchrun ends the others
 
 
 @contextmanager
 def group(backend: str = "gloo") -> Iterator[None]:
-    """Inside, the processes that torchrun started know each other; one process alone is none the wiser.
+    """Form the process group of torch.distributed in this block; with one process nothing happens.
 
-    backend: of torch.distributed; gloo does for barriers between GPUs, too, and for all that lies in main memory.
-    The first to fail raises and says why; the others, which it takes with it, end in silence.
+    backend: of torch.distributed; gloo serves for barriers between GPUs, too, and for objects in main memory.
+    The first process to fail raises its exception; the others, which fail because of it, exit without a message.
     """
     if int(os.environ.get("WORLD_SIZE", 1)) == 1:
         yield
         return
-    store, rank, world = next(iter(dist.rendezvous("env://", timeout=PATIENCE)))
-    dist.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=PATIENCE)
+    store, rank, world = next(iter(dist.rendezvous("env://", timeout=TIMEOUT)))
+    dist.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=TIMEOUT)
     try:
         yield
     except BaseException:
@@ -38,7 +38,7 @@ def group(backend: str = "gloo") -> Iterator[None]:
 
 @contextmanager
 def ended_by_sigterm() -> Iterator[None]:
-    """Inside, SIGTERM, with which schedulers end a job, is what Ctrl-C is: a KeyboardInterrupt."""
+    """Turn SIGTERM, with which schedulers end a job, into a KeyboardInterrupt in this block, as Ctrl-C does."""
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield
@@ -47,31 +47,31 @@ def ended_by_sigterm() -> Iterator[None]:
 
 
 def rank() -> int:
-    """Number of this process: 0, 1, ..."""
+    """Return the number of this process: 0, 1, ..."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
-def world() -> int:
-    """Number of processes."""
+def world_size() -> int:
+    """Return the number of processes."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def barrier() -> None:
-    """Until every process has come here."""
-    if world() == 1:
+    """Wait until every process has come here."""
+    if world_size() == 1:
         return
     try:
         dist.barrier()
     except RuntimeError:
-        # a process that is gone has said why
+        # the process that has ended has printed why
         raise SystemExit(1) from None
 
 
 def all_gather_object(value: T) -> list[T]:
-    """What each process gives here, in every process. What is given can be pickled."""
-    if world() == 1:
+    """Return the values of all processes, in the order of their numbers. They are pickled."""
+    if world_size() == 1:
         return [value]
-    values: list[T] = [value] * world()
+    values: list[T] = [value] * world_size()
     try:
         dist.all_gather_object(values, value)
     except RuntimeError:

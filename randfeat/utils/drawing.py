@@ -1,4 +1,4 @@
-"""Pictures side by side in one."""
+"""Drawing: sheets of pictures, GIFs, decoding orders and heat maps."""
 
 from __future__ import annotations
 
@@ -9,25 +9,26 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-SMALLEST = 96  # pixels; a picture with a shorter side is magnified, pixel by pixel
+SMALLEST = 96  # pixels; a picture with a shorter side is magnified by a whole factor
 PAPER, INK = "white", (60, 60, 60)
-HEAT, COVER = "inferno", 0.65  # matplotlib's colours, and how much of a picture they cover
+HEAT, COVER = "inferno", 0.65  # matplotlib's colour map, and its opacity
 
 
 def png(picture: Image.Image) -> bytes:
+    """Return a picture as the bytes of a PNG file."""
     buffer = io.BytesIO()
     picture.save(buffer, "PNG")
     return buffer.getvalue()
 
 
 def magnified(picture: Image.Image) -> Image.Image:
-    """Return a small picture with every pixel as a square, as an RGB picture; others as they are."""
+    """Return a picture in RGB, with every pixel as a square of pixels if it is small."""
     zoom = math.ceil(SMALLEST / min(picture.size))
     return picture.convert("RGB").resize((picture.width * zoom, picture.height * zoom), Image.Resampling.NEAREST)
 
 
 def gif(frames: Sequence[Image.Image], milliseconds: int = 180, rest: int = 1500) -> bytes:
-    """Return a GIF that loops and rests on its last frame."""
+    """Return the bytes of a looping GIF. milliseconds: of each frame but the last. rest: milliseconds of the last."""
     buffer = io.BytesIO()
     times = [milliseconds] * (len(frames) - 1) + [rest]
     frames[0].save(buffer, "GIF", save_all=True, append_images=list(frames[1:]), duration=times, loop=0, disposal=1)
@@ -35,8 +36,10 @@ def gif(frames: Sequence[Image.Image], milliseconds: int = 180, rest: int = 1500
 
 
 def order_sheet(made_at: np.ndarray, width: int = 512) -> Image.Image:
-    """When each token of a grid was made, as a colour from dark (early) to light (late), and as a number where there is
-    room; known tokens (0) are white, missing ones (-1) grey. made_at: int (rows, columns).
+    """Return a picture of the step in which each token of a grid was decoded: dark is early, light is late.
+
+    The step is printed where there is room. made_at: int (rows, columns), steps from 1; known tokens (0) are white,
+    missing ones (-1) grey. width: pixels, about.
     """
     rows, columns = made_at.shape
     side = max(4, width // columns)
@@ -57,13 +60,13 @@ def order_sheet(made_at: np.ndarray, width: int = 512) -> Image.Image:
 
 
 def _shade(share: float) -> tuple[int, int, int]:
-    """From dark blue over green to light yellow; each is lighter than those before it."""
+    """Return a colour from dark blue over green to light yellow, lighter for a larger share in [0, 1]."""
     stops = np.array([(40, 30, 90), (30, 120, 140), (120, 200, 100), (255, 245, 160)])
     return tuple(int(np.interp(share, np.linspace(0, 1, 4), stops[:, channel])) for channel in range(3))  # type: ignore
 
 
 def columns_for(count: int) -> int:
-    """Columns of a grid that is nearly square and, where some number of columns allows it, full."""
+    """Return the number of columns of a grid that is nearly square and, where possible, full."""
     square = math.ceil(math.sqrt(count))
     return next((columns for columns in range(square, 2 * square) if count % columns == 0), square)
 
@@ -71,7 +74,7 @@ def columns_for(count: int) -> int:
 def grid(
     pictures: Sequence[Image.Image], columns: int | None = None, captions: Sequence[str] | None = None
 ) -> Image.Image:
-    """Pictures of one size in rows, as an RGB picture; a caption stands below each and is cut where it is too long."""
+    """Return pictures of one size as rows of an RGB picture, with captions below them, cut where they are too long."""
     columns = min(columns or columns_for(len(pictures)), len(pictures))
     zoom = math.ceil(SMALLEST / min(pictures[0].size))
     width, height = (side * zoom for side in pictures[0].size)
@@ -94,9 +97,9 @@ def grid(
 
 
 def heat(picture: Image.Image, values: np.ndarray, low: float, high: float) -> Image.Image:
-    """Return a picture in grey under the colours of a map of numbers, dark for `low` and bright for `high`, as RGB.
+    """Return a picture in grey under a heat map, dark for `low` and bright for `high`, as RGB.
 
-    values: (h, w); each covers the rectangle of the picture that it speaks of.
+    values: (h, w); each colours its rectangle of the picture.
     """
     from matplotlib import colormaps
 

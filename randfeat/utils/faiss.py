@@ -1,8 +1,8 @@
-"""faiss beside torch. Whoever needs faiss takes it from here.
+"""Import of faiss beside torch; all other modules import faiss from here.
 
-On macOS the packages of both bring an OpenMP of their own. The second one that is loaded ends the process ("OMP: Error
-#15") unless it is told not to, and threads of both at once crash. So there the second may load, and faiss runs on one
-thread, which never enters OpenMP's parallel regions. Linux and Windows are left alone.
+On macOS both packages contain an OpenMP of their own. The second one that is loaded ends the process ("OMP: Error #15")
+unless a variable allows it, and threads of both at once crash. So it is allowed there, and faiss runs on one thread,
+which never enters OpenMP's parallel regions. On Linux and Windows nothing is changed.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ import sys
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 if sys.platform == "darwin":
-    os.environ.setdefault("KMP_DUPLICATE_LIB_OK", "TRUE")  # is looked at when the library is loaded
+    os.environ.setdefault("KMP_DUPLICATE_LIB_OK", "TRUE")  # must be set before the library is loaded
 
 import faiss as library
 
 if TYPE_CHECKING:
     FaissIndex: TypeAlias = library.Index
 
-faiss: Any = library  # its types are those of C++, before its Python side changes them
+faiss: Any = library  # its type annotations are those of C++, which its Python side changes
 if sys.platform == "darwin":
     faiss.omp_set_num_threads(1)

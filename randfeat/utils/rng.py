@@ -1,8 +1,8 @@
-"""Randomness as a pure function of seeds.
+"""Random numbers as a pure function of seeds.
 
 Every random choice of randfeat (an order, a draw, a dropped label) is computed from integers by a counter-based
-generator in the manner of SplitMix64 (Steele, Lea and Flood, OOPSLA 2014). So a value depends on its own seed alone:
-not on the batch it sits in, on the device, on the number of processes, or on what was drawn before it.
+generator after SplitMix64 (Steele, Lea and Flood, OOPSLA 2014). So a value depends on its own seed only, not on the
+batch, the device, the number of processes or earlier draws.
 """
 
 from __future__ import annotations
@@ -20,11 +20,12 @@ _MIX_2 = 0x94D049BB133111EB - (1 << 64)
 
 
 def _shift_right(x: Tensor, bits: int) -> Tensor:
-    """Logical (not sign-extending) right shift of int64."""
+    """Return the logical (not sign-extending) right shift of int64."""
     return (x >> bits) & ((1 << (64 - bits)) - 1)
 
 
 def _mix(x: Tensor) -> Tensor:
+    """Return SplitMix64's finalizer of int64 values."""
     x = (x ^ _shift_right(x, 30)) * _MIX_1
     x = (x ^ _shift_right(x, 27)) * _MIX_2
     return x ^ _shift_right(x, 31)
@@ -40,28 +41,28 @@ def derive(*parts: int | Tensor) -> Tensor:
 
 
 def bits(seeds: Tensor, count: int) -> Tensor:
-    """`count` pseudo-random int64 values for each seed: (*S,) -> (*S, count)."""
+    """Return `count` pseudo-random int64 values for each seed: (*S,) -> (*S, count)."""
     counter = torch.arange(1, count + 1, device=seeds.device, dtype=torch.int64)
     return _mix(_mix(seeds.to(torch.int64)).unsqueeze(-1) + counter * _GOLDEN)
 
 
 def uniform(seeds: Tensor, count: int) -> Tensor:
-    """`count` float32 values in [0, 1 - 2^-22] for each seed: (*S,) -> (*S, count).
+    """Return `count` float32 values in [0, 1 - 2^-22] for each seed: (*S,) -> (*S, count).
 
-    22 bits, so that the product with a float32 total stays below that total: an inverse-CDF draw cannot fall off the
-    end.
+    They have 22 bits, so that the product with a float32 total stays below that total: an inverse-CDF draw always finds
+    a category.
     """
     return _shift_right(bits(seeds, count), 42).to(torch.float32) * 2.0**-22
 
 
 def of_images(seed: int | Iterable[int], count: int) -> Tensor:
-    """Return the seeds of `count` images: seed, seed + 1, ..., or those given one by one. int64 (count,)."""
+    """Return the seeds of `count` images: seed, seed + 1, ..., or the given ones. int64 (count,)."""
     try:
         seeds: Sequence[int]
         if isinstance(seed, Iterable):
-            seeds = [_whole(one) for one in seed]
+            seeds = [_integer(one) for one in seed]
         else:
-            seeds = range(_whole(seed), _whole(seed) + count)
+            seeds = range(_integer(seed), _integer(seed) + count)
     except TypeError:
         raise ValueError(f"a seed is a whole number, got {seed!r}") from None
     if len(seeds) != count:
@@ -71,7 +72,8 @@ def of_images(seed: int | Iterable[int], count: int) -> Tensor:
     return torch.tensor(list(seeds), dtype=torch.int64)
 
 
-def _whole(value: int) -> int:
+def _integer(value: int) -> int:
+    """Return an integer of any type, torch's too; a TypeError for others and for True and False."""
     if isinstance(value, bool):
         raise TypeError
     return operator.index(value)

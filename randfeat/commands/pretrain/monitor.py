@@ -51,7 +51,7 @@ class Monitor(AbstractContextManager["Monitor"]):
         self.directory, self.recipe, self.every = args.out, recipe, args.every
         self.store, self.tokenizer, self.paired, self.device = store, tokenizer, paired, device
         self.first = distributed.rank() == 0
-        self.samples = args.samples if recipe.running.parallel == "ddp" or distributed.world() == 1 else 0
+        self.samples = args.samples if recipe.running.parallel == "ddp" or distributed.world_size() == 1 else 0
         self.knn = self.first and not args.no_knn and store.labels is not None and self.samples > 0
         self.modes: tuple[str, ...] = ()
         self.operations = _operations(recipe, store)
@@ -86,7 +86,7 @@ class Monitor(AbstractContextManager["Monitor"]):
             "gradient_norm": step.gradient_norm,
             "images_per_second": images,
             "tokens_per_second": images * self.store.grid[0] * self.store.grid[1],
-            "share_of_peak": images * self.operations / (self.peak * distributed.world()),
+            "share_of_peak": images * self.operations / (self.peak * distributed.world_size()),
             "memory_gib": _memory(self.device),
         }
         self.window.clear()
