@@ -104,14 +104,11 @@ def add_seed(parser: Flags, of: str) -> None:
     parser.add_argument("--seed", type=int, default=0, metavar="S", help=f"seed of {of} (0)")
 
 
-def add_class(parser: Flags, required: bool = False) -> None:
-    """Add --class, stored as `cls`."""
+def add_class(parser: Flags, of: str = "the result", required: bool = False) -> None:
+    """Add --class, stored as `cls`. of: what it is the class of."""
+    more = "" if required else " (none)"
     parser.add_argument(
-        "--class",
-        dest="cls",
-        required=required,
-        metavar="CLASS",
-        help="class of the result, an index or a name" + ("" if required else " (none)"),
+        "--class", dest="cls", required=required, metavar="CLASS", help=f"class of {of}, an index or a name{more}"
     )
 
 
@@ -222,4 +219,4 @@ def exit_code(skipped: Sequence[object]) -> int:
     """Return SOME_SKIPPED where images were skipped, else 0; 0 under torchrun, which takes any other for a crash."""
     from ..utils import distributed
 
-    return SOME_SKIPPED if skipped and distributed.world() == 1 else 0
+    return SOME_SKIPPED if skipped and distributed.world_size() == 1 else 0
