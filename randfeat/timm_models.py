@@ -1,4 +1,4 @@
-"""randfeat's models as timm's: importing this module registers them, and everything that takes a timm model takes them.
+"""randfeat's models as models of timm: importing this module registers them with timm.
 
     import timm, randfeat.timm_models
     model = timm.create_model("randar_l.llamagen_in1k", pretrained=True, num_classes=10, layer=0.5)
@@ -32,7 +32,7 @@ from .weights.published import PublishedModel
 
 __all__ = ["Backbone", "wrap"]
 
-POOLS: dict[str, Callable[[Tensor], Tensor]] = {  # in timm's words, of (B, N, D)
+POOLS: dict[str, Callable[[Tensor], Tensor]] = {  # by timm's names, of (B, N, D)
     "avg": lambda x: x.mean(1),
     "max": lambda x: x.amax(1),
     "": lambda x: x,
@@ -42,14 +42,14 @@ POOLS: dict[str, Callable[[Tensor], Tensor]] = {  # in timm's words, of (B, N, D
 class Backbone(nn.Module):
     """Tokenizer, generator and classifier with the interface of timm's models.
 
-    Images are (B, channels, h, w) in [0, 1], as timm's transforms make them with the mean 0 and the deviation 1 of
+    Images are (B, channels, h, w) in [0, 1], as timm's transforms make them with the mean 0 and the std 1 of
     `pretrained_cfg`. Both modules given become its own: the tokenizer is frozen, for tokens have no gradient, and the
-    generator is cut where the reading ends. In training gradients and dropout are those of the generator.
+    generator is cut behind the layer of the feature. In training gradients and dropout are those of the generator.
 
-    orders, context, stream, layer, merge: how it is read, as in `FeatureSpec`; `merge` is of the passes.
-    num_classes: 0 is no classifier, which otherwise is a LayerNorm and a linear layer. global_pool: "avg", "max" or ""
-    (none). drop_rate: of dropout before the linear layer. in_chans, img_size: timm's words; refused where the tokenizer
-    and the grid say otherwise.
+    orders, context, stream, layer, merge: of the feature, as in `FeatureSpec`; `merge` is of the passes. num_classes: 0
+    is no classifier, which otherwise is a LayerNorm and a linear layer. global_pool: "avg", "max" or "" (none).
+    drop_rate: of dropout before the linear layer. in_chans, img_size: timm's arguments; refused where tokenizer or grid
+    differ.
 
     With global_pool "avg", `forward_head(forward_features(x), pre_logits=True)` is what `Pipeline.features` reads with
     pool `mean`. Half precision is autocast, which spares the tokenizer: it would choose other tokens.
@@ -89,7 +89,7 @@ class Backbone(nn.Module):
         self.reset_classifier(num_classes, global_pool)
 
     def _cut(self, depth: int) -> None:
-        """Remove all of the generator that a reading down to block `depth` leaves idle."""
+        """Remove all of the generator that features of block `depth` do not need."""
         kept: Any = self.generator
         in_second_half = self.spec.stream == "query" and hasattr(kept, "cross_blocks")
         blocks = "cross_blocks" if in_second_half else "blocks"
@@ -105,15 +105,15 @@ class Backbone(nn.Module):
     # from images to features -----------------------------------------------------------------------------------
 
     def forward(self, x: Tensor) -> Tensor:
-        """Images -> logits (B, num_classes)."""
+        """Return logits (B, num_classes) of images (B, channels, H, W) in [0, 1]."""
         return self.forward_head(self.forward_features(x))
 
     def forward_features(self, x: Tensor) -> Tensor:
-        """Images -> states (B, N, D) by raster position, after the block where the reading ends; no norm follows."""
+        """Return states (B, N, D) of images by raster position, after the last block; no norm follows."""
         return self._states(x, [self.depth])[0]
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        """States (B, N, D) -> logits, or with `pre_logits` what the classifier reads, (B, D)."""
+        """Return logits of states (B, N, D), or with `pre_logits` the input of the classifier, (B, D)."""
         pooled = POOLS[self.global_pool](x)
         return pooled if pre_logits else self.head(self.head_drop(self.fc_norm(pooled)))
 
@@ -127,8 +127,8 @@ class Backbone(nn.Module):
         output_fmt: str = "NCHW",
         intermediates_only: bool = False,
     ) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
-        """States after several blocks, the shallowest first, beside what `forward_features` returns unless
-        `intermediates_only`.
+        """Return states after several blocks, the shallowest first, unless `intermediates_only` behind the result of
+        `forward_features`.
 
         indices: the last so many, or numbers of blocks from 0, or negative ones from the end; None is all. norm: the
         root-mean-square norm without gains, which belong to the generator's last layer. output_fmt: "NCHW", (B, D, h,
@@ -155,17 +155,17 @@ class Backbone(nn.Module):
         return_prefix_tokens: bool = False,
         norm: bool = False,
     ) -> list[Tensor]:
-        """`forward_intermediates` under DINO's name: the last n blocks, or those of the numbers n, from 0."""
+        """Return states as DINO's models do: of the last n blocks, or of those with numbers n, from 0."""
         output_fmt = "NCHW" if reshape else "NLC"
         states = self.forward_intermediates(x, n, norm=norm, output_fmt=output_fmt, intermediates_only=True)
         assert isinstance(states, list)
         return states
 
     def _states(self, x: Tensor, layers: list[int]) -> list[Tensor]:
-        """Images -> for each layer its states (B, N, D), passes merged."""
+        """Return for each layer the states (B, N, D) of images, passes merged."""
         tokens = self._tokens(x)
         passes = self.spec.passes
-        order = torch.cat([readout.pass_order(reading, self.generator, tokens) for reading in passes])
+        order = torch.cat([readout.pass_order(one, self.generator, tokens) for one in passes])
         tokens = tokens.repeat(len(passes), 1)
         states = self.generator.hidden(tokens, None, order, layers, self.spec.context, self.spec.stream)
         each = [state.unflatten(0, (len(passes), -1)) for state in states]
@@ -194,7 +194,7 @@ class Backbone(nn.Module):
         return self.head
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """A fresh classifier of so many classes, or none for 0."""
+        """Make a fresh classifier of so many classes, or none for 0."""
         if global_pool is not None:
             if global_pool not in POOLS:
                 raise ValueError(f"global_pool must be one of {', '.join(map(repr, POOLS))}, got {global_pool!r}")
@@ -221,35 +221,35 @@ class Backbone(nn.Module):
         return taken
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Whether blocks compute their activations again in the backward pass instead of keeping them."""
+        """Let blocks compute their activations again in the backward pass instead of keeping them."""
         self.grad_checkpointing = enable
         for module in self.generator.modules():
             if isinstance(module, Block):
                 module.checkpointing = enable
 
     def no_weight_decay(self) -> set[str]:
-        """Return the tables that are looked up: decay would shrink the rows of tokens that a data set has not."""
+        """Return the lookup tables: decay would shrink the rows of tokens that do not occur in a data set."""
         tables = ("embedding.weight", "instruction")
         return {name for name, _ in self.named_parameters() if name.endswith(tables)}
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
-        """What comes in, then block after block, both halves of ARPG one after the other."""
+        """Return timm's groups of layers: the stem, then block after block, both halves of ARPG in turn."""
         return {
             "stem": r"^tokenizer|^generator\.(?!blocks|cross_blocks|kv)",
             "blocks": r"^generator\.blocks\.(\d+)",
             "middle": r"^generator\.kv",
-            "cross_blocks": r"^generator\.cross_blocks\.(\d+)",  # what matches nothing, the classifier, comes last
+            "cross_blocks": r"^generator\.cross_blocks\.(\d+)",  # the classifier matches nothing and comes last
         }
 
 
 def _input_size(tokenizer: Tokenizer, generator: Generator) -> tuple[int, int, int]:
-    """Channels, height and width of the images."""
+    """Return channels, height and width of the images."""
     h, w = generator.grid
     return tokenizer.channels, h * tokenizer.stride, w * tokenizer.stride
 
 
 def _taken(indices: int | Sequence[int] | None, depth: int) -> list[int]:
-    """Numbers of blocks from 0: the last so many, those named (negative ones from the end), or for None all."""
+    """Return numbers of blocks from 0: the last so many, those named (negative ones from the end), or for None all."""
     if isinstance(indices, int):
         indices = range(depth - indices, depth)
     taken = [*range(depth)] if indices is None else [i + depth if i < 0 else i for i in indices]
@@ -262,18 +262,21 @@ def _taken(indices: int | Sequence[int] | None, depth: int) -> list[int]:
 
 
 def wrap(model: Pipeline, **keywords: Any) -> nn.Module:
-    """Return a pipeline as a model of timm, `Backbone` (or with `features_only=True` what timm makes of it), on a copy
-    of its weights. keywords: those of `Backbone`, and timm's `features_only` and `out_indices`.
+    """Return a pipeline as a model of timm, a `Backbone` on a copy of its weights.
+
+    keywords: those of `Backbone`, and timm's `features_only` (which wraps the backbone) and `out_indices`.
     """
     return _wrapped(copy.deepcopy(model), keywords)
 
 
 def randfeat(pretrained: bool = False, *, source: str | Path | None = None, **keywords: Any) -> nn.Module:
-    """Return the entry of a model of one's own, `wrap(load(source))`. Its weights are those of the source in any
-    case."""
+    """Return the model in `source`, as `wrap(load(source))`: timm's entry point of models without a published size."""
     if source is None:
         raise ValueError('say which model, timm.create_model("randfeat", source=...), as randfeat.load takes it')
-    for name in ("pretrained_cfg", "pretrained_cfg_overlay"):  # of this name, whatever the source
+    for name in (
+        "pretrained_cfg",
+        "pretrained_cfg_overlay",
+    ):  # timm passes those of the name, which say nothing of the source
         keywords.pop(name, None)
     return _wrapped(load(source), keywords)
 
@@ -284,7 +287,7 @@ def _wrapped(model: Pipeline, keywords: dict[str, Any]) -> nn.Module:
 
 
 def _tag(row: PublishedModel) -> str:
-    """What timm puts behind the name: the tokenizer where a size has several, the data, the pixels where not 256."""
+    """Return timm's tag of a model: the tokenizer where a size has several, the data, the pixels where not 256."""
     codes = row.name.removeprefix(row.size.replace("_", "-")).strip("-")
     pixels = _pixels(row)
     return "_".join([*([codes] if codes.isalpha() else []), "in1k", *([str(pixels)] if pixels != 256 else [])])
@@ -298,7 +301,7 @@ ROWS = {f"{row.size}.{_tag(row)}": row for row in published.MODELS.values()}
 
 
 def _config(channels: int, height: int, width: int, **more: Any) -> dict[str, Any]:
-    """timm's description: images in [0, 1], as tokenizers take them, and no classifier among the weights."""
+    """Return timm's configuration of a model: images in [0, 1], as tokenizers take them, and no classifier."""
     return dict(
         input_size=(channels, height, width),
         fixed_input_size=True,
@@ -321,7 +324,7 @@ default_cfgs = generate_default_cfgs(
 
 
 def _published(size: str) -> Callable[..., nn.Module]:
-    """Return the entry of a published size: its weights by `load`, or fresh ones."""
+    """Return timm's entry point of a published size: its weights by `load`, or fresh ones."""
 
     def entry(
         pretrained: bool = False, pretrained_cfg: Any = None, pretrained_cfg_overlay: Any = None, **keywords: Any

@@ -1,8 +1,8 @@
-"""Extraction: the features of any number of images into a store, each exactly once, and gone on with after a stop.
+"""Feature extraction: any number of images into a feature store, each exactly once, and resumed after a stop.
 
 The images are cut into shards, fixed ranges of their numbers. A shard is done when its file has its name, and no batch
-crosses two, so what is in it does not depend on when, or in which process, others were made. When all are done they
-are put together. So the store is the same, byte for byte, however often it was interrupted.
+crosses two, so its content does not depend on when, or in which process, others were made. When all are done they are
+joined. So the store is the same, byte for byte, however often the extraction was interrupted.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ Reader: TypeAlias = loader.Prepared | loader.FirstCrop
 
 SHARD = 512  # images, fewer where their features take more than SHARD_BYTES
 SHARD_BYTES = 1 << 26
-REASONS = 5  # that a summary tells apart
-# what may differ between the run that began a store and one that goes on with it
+REASONS = 5  # listed in a summary
+# may differ between the run that began a store and one that resumes it
 FREE = ("model", "source.name", "shard_size")
 RESULTS = ("count", "skipped", "files")
 
@@ -55,7 +55,7 @@ def extract(
     workers: int | None = None,
     shard_size: int | None = None,
 ) -> FeatureStore:
-    """Write the features of all images of `source` to a store and opens it; what is done already is kept.
+    """Write the features of all images of `source` to a store and open it; what is done already is kept.
 
     Images that cannot be read are listed in its skipped.csv. batch_size: images at a time, which changes features by no
     more than rounding. workers: processes that decode; 0 decodes in this one, None starts one for each processor.
@@ -89,14 +89,14 @@ def extract(
         check_same_settings(directory, before, settings, "features", (*FREE, *RESULTS))
     else:
         _make(directory, settings, reader, encode, batch_size, workers, shard_size)
-    if distributed.rank() == 0:  # what a kill may have left after the last file was written
+    if distributed.rank() == 0:  # a kill after the last file was written may have left it
         shutil.rmtree(directory / resume.FOLDER, ignore_errors=True)
     distributed.barrier()
     return FeatureStore.open(directory)
 
 
 def reasons(skipped: Sequence[tuple[str, str]]) -> str:
-    """Why images were skipped, the commonest first: "31 truncated, 2 an empty file"."""
+    """Return the reasons why images were skipped, the commonest first: "31 truncated, 2 an empty file"."""
     counts = Counter(reason for _, reason in skipped).most_common()
     said = [f"{count:,} {reason}" for reason, count in counts[:REASONS]]
     rest = sum(count for _, count in counts[REASONS:])
@@ -104,8 +104,9 @@ def reasons(skipped: Sequence[tuple[str, str]]) -> str:
 
 
 def reader_and_encode(encoder: Encoder, source: Source | TokenSource) -> tuple[Reader, Encode]:
-    """What turns an image of the source into arrays, and a batch of those into features; a ValueError for tokens that
-    the encoder cannot read.
+    """Return a reader of images of the source as arrays, and the function that turns a batch of them into features.
+
+    Raises a ValueError for tokens that the encoder cannot read.
     """
     if isinstance(source, Source):
         return loader.Prepared(source, encoder.prepare), encoder.encode
@@ -128,7 +129,7 @@ def reader_and_encode(encoder: Encoder, source: Source | TokenSource) -> tuple[R
 
 @dataclass(frozen=True)
 class Shards:
-    """Fixed ranges of the numbers of images, and their files."""
+    """Shards of an extraction: fixed ranges of the numbers of images, and their files."""
 
     folder: Path
     images: int
@@ -138,19 +139,19 @@ class Shards:
         return -(-self.images // self.size)
 
     def numbers(self, shard: int) -> range:
-        """Of the images in a shard."""
+        """Return the numbers of the images in a shard."""
         return range(shard * self.size, min(self.images, (shard + 1) * self.size))
 
     def path(self, shard: int) -> Path:
         return self.folder / f"{shard:06}.safetensors"
 
     def write(self, shard: int, numbers: list[int], features: list[np.ndarray], unread: list[tuple[int, str]]) -> None:
-        """Features of the images that could be read, and the reason for each of the others."""
+        """Write the features of the images that could be read, and the reason for each of the others."""
         tensors = {"numbers": np.array(numbers, dtype=np.int64)} | {str(i): rows for i, rows in enumerate(features)}
         atomic.write_bytes(self.path(shard), save(tensors, {"unread": json.dumps(unread)}))
 
     def read(self, name: str) -> Iterator[tuple[np.ndarray, list[tuple[int, str]]]]:
-        """Of each shard one array, `numbers` or that of a spec by its place, and the images that could not be read."""
+        """Yield of each shard `numbers` or the array of a spec, by its place, and the images that could not be read."""
         for shard in range(len(self)):
             try:
                 with safe_open(self.path(shard), "np") as file:
@@ -162,7 +163,7 @@ class Shards:
 
 
 def default_shard(shapes: Sequence[tuple[int, ...]]) -> int:
-    """Images in a shard, given the shapes of the features of one."""
+    """Return the number of images in a shard, given the shapes of the features of one."""
     return min(SHARD, max(1, SHARD_BYTES // (4 * sum(map(prod, shapes)))))
 
 
@@ -175,7 +176,7 @@ def _make(
     workers: int,
     shard_size: int | None,
 ) -> None:
-    """The shards that are not there, each in one of the processes, and then the store."""
+    """Make the missing shards, each in one of the processes, and then the store."""
     shapes = [features.shape[1:] for features in encode(torch.from_numpy(np.stack([reader.blank()])))]
     wanted = settings | {"shard_size": shard_size or default_shard(shapes)}
     first = distributed.rank() == 0
@@ -187,7 +188,7 @@ def _make(
     with resume.lock_unfinished(directory) if first else nullcontext():
         if first and (directory / META).exists():
             raise RuntimeError(f"another process has just filled {directory}: run the same command again")
-        distributed.barrier()  # until it is sure that nobody else is at it
+        distributed.barrier()  # until the first process holds the lock
         _fill(shards, reader, encode, shapes, batch_size, workers)
         distributed.barrier()
         if first:
@@ -203,7 +204,7 @@ def _fill(
     batch_size: int,
     workers: int,
 ) -> None:
-    """Make the shards of this process's share that are not there."""
+    """Make the missing shards of this process's share."""
     share = range(distributed.rank(), len(shards), distributed.world_size())
     missing = [shard for shard in share if not shards.path(shard).exists()]
     total, left = (sum(len(shards.numbers(shard)) for shard in some) for some in (share, missing))
@@ -238,14 +239,14 @@ def _join(
     source: Source | TokenSource,
     shapes: Sequence[tuple[int, ...]],
 ) -> None:
-    """Put the shards together. Nothing of them is removed before the store is whole."""
+    """Join the shards. None is removed before the store is complete."""
     numbers, unread = [], []
     for array, others in shards.read("numbers"):
         numbers += array.tolist()
         unread += [(source.paths[number], reason) for number, reason in others]
     if not numbers:
         shutil.rmtree(shards.folder)
-        with suppress(OSError):  # of somebody else's
+        with suppress(OSError):  # somebody else may have put files there
             directory.rmdir()
         raise ValueError(f"none of the {len(source):,} images of {source.name} could be read: {reasons(unread)}")
     labels = None if source.labels is None else [source.labels[number] for number in numbers]
@@ -261,7 +262,7 @@ def _cut(numbers: range, size: int) -> list[range]:
 
 
 def refuse_infinite(features: Sequence[np.ndarray], paths: Sequence[str]) -> None:
-    """A ValueError names the first image with a feature that is not finite."""
+    """Raise a ValueError that names the first image with a feature that is not finite."""
     for rows in features:
         finite = finite_rows(rows)
         if not finite.all():

@@ -1,4 +1,4 @@
-"""timm's models as encoders: any backbone that timm knows can stand beside ours."""
+"""Models of timm as encoders."""
 
 from __future__ import annotations
 
@@ -34,16 +34,16 @@ _SHIFTS = re.compile(r"shifts[1-9]\d{0,3}")
 
 @dataclass(frozen=True)
 class TimmSpec:
-    """How a feature is read from a model of timm: `pooled[/shifts]`, or `layers/pool[/merge][/shifts]` in the words of
+    """Feature spec of a model of timm: `pooled[/shifts]`, or `layers/pool[/merge][/shifts]` with the terms of
     `FeatureSpec`.
 
-    layers: none for `pooled`, which is what timm gives to the model's own classifier; else blocks (of a convolutional
-        network: stages), numbered from 1, from the end or as a share of the depth. Lk is what the k-th entry of the
-        model's `forward_intermediates` is, before the final norm.
+    layers: none for `pooled`, the input of the model's own classifier; else blocks (of a convolutional network:
+        stages), numbered from 1, from the end or as a share of the depth. Lk is the k-th entry of the model's
+        `forward_intermediates`, before the final norm.
     pool: of a layer's map: `mean`, `max`, `gridG`, `none`, or `cls` for its class token.
     merge: of several layers: `mean` or `concat`.
-    shifts: at how many places a side the picture is read, parts of the deepest of these layers' stride from each other;
-        vectors are averaged, and maps become so many times finer.
+    shifts: sub-patch shifts a side, by equal parts of the deepest of these layers' stride; vectors are averaged, and
+        maps become so many times finer.
     """
 
     layers: tuple[int | float, ...] = ()
@@ -53,7 +53,7 @@ class TimmSpec:
 
     @classmethod
     def parse(cls, text: str | TimmSpec) -> TimmSpec:
-        """Read the grammar; a ValueError says what is wrong."""
+        """Parse the grammar. Raises a ValueError that says what is wrong."""
         if isinstance(text, TimmSpec):
             return text
         layers, *parts = text.strip().split("/")
@@ -74,7 +74,7 @@ class TimmSpec:
         return cls(tuple(float(n) if "." in n else int(n) for n in names), parts[0], cast(Merge, merge), shifts)
 
     def resolved(self, depth: int) -> TimmSpec:
-        """Return the same for a model of `depth` layers, which are numbered from 1."""
+        """Return the spec for a model of `depth` layers, which are numbered from 1."""
         if not self.layers:
             return self
         try:
@@ -90,9 +90,9 @@ class TimmSpec:
 
 @dataclass(frozen=True)
 class EvaluationTransform:
-    """Upright pictures as a model of timm wants them but for mean and deviation: uint8 (channels, h, w).
+    """Evaluation transform of a model of timm without its normalisation: upright picture to uint8 (channels, h, w).
 
-    config: what `timm.data.resolve_model_data_config` says of the model.
+    config: of `timm.data.resolve_model_data_config`.
     """
 
     config: dict[str, Any]
@@ -112,7 +112,7 @@ class EvaluationTransform:
 
 
 class TimmEncoder(Encoder):
-    """Features of a model of timm. All specs share one forward pass of each place that pictures are read at.
+    """Features of a model of timm. All specs share one forward pass for each sub-patch shift.
 
     model: made with num_classes=0. specs: what `TimmSpec` parses; none is `pooled`. Raises a ValueError for what the
     model cannot do.
@@ -135,7 +135,7 @@ class TimmEncoder(Encoder):
 
     @torch.no_grad()
     def encode(self, batch: Tensor) -> list[np.ndarray]:
-        """uint8 pictures (B, channels, h, w) -> see `Encoder.encode`."""
+        """Return the features of images, uint8 (B, channels, h, w), as `Encoder.encode`."""
         pixels = ((batch.to(self._mean.device).float() / 255 - self._mean) / self._std).to(self.dtype)
         together: dict[tuple[int, int], list[TimmSpec]] = {}
         for spec in self._specs:
@@ -148,7 +148,7 @@ class TimmEncoder(Encoder):
         return [found[spec].cpu().numpy() for spec in self._specs]
 
     def _read(self, pixels: Tensor, specs: Sequence[TimmSpec]) -> list[Tensor]:
-        """Of pixels where they stand."""
+        """Return the features of pixels without shifts, one for each spec."""
         final, maps, tokens = self._forward(pixels, specs)
         found = []
         for spec in specs:
@@ -163,7 +163,7 @@ class TimmEncoder(Encoder):
     def _forward(
         self, pixels: Tensor, specs: Sequence[TimmSpec]
     ) -> tuple[Tensor | None, dict[int | float, Tensor], dict[int | float, Tensor]]:
-        """What the head reads, maps (B, D, h, w) by layer and class tokens (B, D) by layer, as far as specs ask."""
+        """Return the input of the head, maps (B, D, h, w) and class tokens (B, D) by layer, as far as specs ask."""
         layers = sorted({layer for spec in specs for layer in spec.layers})
         if not layers:
             return self.model.forward_features(pixels), {}, {}
@@ -211,7 +211,7 @@ def _pooled(states: Tensor, how: str) -> Tensor:
 
 
 def _checked(model: Any, spec: TimmSpec, size: tuple[int, int]) -> TimmSpec:
-    """`spec.resolved` for this model; a ValueError if it cannot be read so."""
+    """Return `spec.resolved` for this model. Raises a ValueError for what the model cannot do."""
     name = model.pretrained_cfg["architecture"]
     if spec.shifts > 1 and not hasattr(model, "feature_info"):
         raise ValueError(f"spec {spec}: timm does not say what stride {name} has: leave the shifts out")
@@ -239,7 +239,7 @@ def _checked(model: Any, spec: TimmSpec, size: tuple[int, int]) -> TimmSpec:
 
 
 def _stride(model: Any, spec: TimmSpec) -> int:
-    """Pixels from one position of the coarsest map that the reading is of to the next."""
+    """Return the pixels between positions of the coarsest map that a spec reads."""
     strides = FeatureInfo(model.feature_info, len(model.feature_info)).reduction()
     layers = spec.resolved(len(strides)).layers or [len(strides)]
     return int(max(strides[int(layer) - 1] for layer in layers))
@@ -248,9 +248,11 @@ def _stride(model: Any, spec: TimmSpec) -> int:
 def open_timm(
     source: str, specs: Sequence[str], device: str | torch.device, dtype: torch.dtype, fresh: bool = False
 ) -> TimmEncoder:
-    """Return an encoder of a model of timm. source: NAME, for its published weights, or NAME@CHECKPOINT, for those of a
-    file. NAME?img_size=224,crop_pct=0.875 reads pictures of another size, or another share of them, than timm's
-    settings of the model say. fresh: random weights in place of any.
+    """Return an encoder of a model of timm.
+
+    source: NAME, for its published weights, or NAME@CHECKPOINT, for those of a file. NAME?img_size=224,crop_pct=0.875
+    takes images of another size, or another share of them, than timm's settings of the model say. fresh: random weights
+    in place of any.
 
     Raises a FileNotFoundError, ConnectionError or ValueError of one sentence.
     """
@@ -284,13 +286,13 @@ def open_timm(
 
 
 def _options(said: str, options: str) -> dict[str, Any]:
-    """What stands behind the ? of a name."""
-    kinds = {"img_size": int, "crop_pct": float}
+    """Parse the options behind the ? of a name."""
+    types = {"img_size": int, "crop_pct": float}
     found: dict[str, Any] = {}
     for option in filter(None, options.split(",")):
         key, _, value = option.partition("=")
         try:
-            found[key] = kinds[key](value)
+            found[key] = types[key](value)
         except (KeyError, ValueError):
             found[key] = 0
         if found[key] <= 0 or (key == "crop_pct" and found[key] > 1):
@@ -303,12 +305,12 @@ def _from_file(name: str, path: Path, size: dict[str, Any]) -> Any:
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}: check the path")
     model: Any = timm.create_model(name, pretrained=False, num_classes=0, **size)
-    # where timm's modules keep what translates checkpoints of the models' authors
+    # timm's modules keep there a function that converts checkpoints of the models' authors
     translate = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
     try:
         state = timm.models.load_state_dict(str(path))
         state = translate(state, model) if translate else state
-    except Exception as error:  # of many kinds, and long
+    except Exception as error:  # timm raises many types, with long texts
         reason = str(error).partition("\n")[0].partition(". ")[0] or type(error).__name__
         raise ValueError(f"{path} is no checkpoint of {name} that timm can read ({reason}): check the path") from None
     heads = model.pretrained_cfg.get("classifier") or ()

@@ -146,11 +146,10 @@ def _search(job: Mapping[str, Any]) -> dict[str, Any]:
     points: list[dict[str, Any]] = []
     values: set[int | None] = {default, *faiss_index.parameter_values(faiss_of, job["k"])}
     for value in sorted(values, key=lambda value: value or 0):
-        how = {} if value is None else {"nprobe": value, "ef_search": value}
-        found = index.search(queries, job["k"], **how)
+        found = index.search(queries, job["k"], nprobe=value, ef_search=value)
         scores = np.array([[match.score for match in one] for one in found])
         recall = faiss_index.recall(scores, truth[:, : scores.shape[1]], job["metric"])
-        points.append({"value": value, "recall": recall, "queries_per_second": _speed(index, queries, job["k"], how)})
+        points.append({"value": value, "recall": recall, "queries_per_second": _speed(index, queries, job["k"], value)})
         if (value or 0) > (default or 0) and (
             recall > 0.9999 or (len(points) > 4 and recall - points[-3]["recall"] < 1e-3)
         ):
@@ -170,12 +169,12 @@ def _search(job: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _speed(index: Index, queries: np.ndarray, k: int, how: Mapping[str, int]) -> float:
+def _speed(index: Index, queries: np.ndarray, k: int, value: int | None) -> float:
     """Return queries a second, all at once: the best of several runs, because the machine may do other things, too."""
     seconds: list[float] = []
     while sum(seconds) < AT_LEAST:
         started = time.perf_counter()
-        index.search(queries, k, **how)
+        index.search(queries, k, nprobe=value, ef_search=value)
         seconds.append(time.perf_counter() - started)
     return len(queries) / min(seconds)
 
