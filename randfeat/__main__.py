@@ -1,4 +1,4 @@
-"""`python -m randfeat` is the command `randfeat`."""
+"""Entry point of `python -m randfeat`, the same as the command `randfeat`."""
 
 import sys
 

@@ -1,5 +1,9 @@
-"""The front door: `randfeat COMMAND`. A command's module is imported when it is called, and heavy libraries after its
-arguments are read, so that help is instant."""
+"""The command `randfeat`: its subcommands, and how each of them ends.
+
+A subcommand's module is imported when it is called, and heavy libraries after its arguments are read, so that help is
+instant. The module has `add_arguments(parser, command)`, `run(args)`, which returns an exit code or None, and
+HOW_TO_RESUME; its docstring is the help, unless `add_arguments` sets another.
+"""
 
 from __future__ import annotations
 
@@ -10,26 +14,39 @@ import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from importlib.metadata import version
+from typing import NamedTuple
+
+from .commands.options import DEBUG_HELP
+
+
+class Command(NamedTuple):
+    """A subcommand: its module in `commands`, and a line about it."""
+
+    module: str
+    summary: str
+
 
 COMMANDS = {
-    "app": "a page in the browser, on this machine alone: search, paint, sample, read and classify",
-    "classify": "which class makes an image likeliest, without training anything: ranked names with probabilities",
-    "demo": "train on handwritten digits, read, probe, search, sample and inpaint them, and show it all in one page",
-    "edit": "paint the masked part of a picture anew as something of a class",
-    "extract": "features of all images of a folder, a list or a dataset into a store on disk",
-    "fid": "how good samples are: FID, precision, recall and Inception Score, and a search over guidance",
-    "index": "find similar images: build, sync and measure an index of what a model sees in them",
-    "info": "what a model, a tokenizer, a checkpoint file or a short name is, without loading or downloading weights",
-    "inpaint": "paint the masked part of a picture anew, given the rest of it",
-    "make": "a folder of real images to try things on: digits, digits in clutter, letters, photographs",
-    "outpaint": "paint around a picture, to any size",
-    "pretrain": "train a generator on image tokens, from a laptop to a cluster, and go on where it was stopped",
-    "probe": "measure features: k-NN, linear, attentive, few-shot, retrieval, clusters, dense; with intervals",
-    "sample": "sample images into a folder: PNG files, a grid, one .npz",
-    "search": "the images of an index that are most like some others: a table, JSON or a page with pictures",
-    "surprise": "where an image is unlike what the model expects: heat maps, and the numbers behind them",
-    "tokenize": "tokens of all images of a folder, a list or a dataset into a cache that training reads",
-    "vary": "draw pictures like one that there is",
+    "app": Command("app", "browser page on this machine: search, edit, sample, read features and classify"),
+    "classify": Command("likelihood", "zero-shot classification: the class that makes an image likeliest"),
+    "demo": Command("demo", "train on handwritten digits, then probe, search, sample and edit; one page of results"),
+    "edit": Command("edit_images", "repaint the masked part of an image as something of a class"),
+    "extract": Command("extract", "write the features of all images of a data set to disk"),
+    "fid": Command("fid", "judge samples: FID, precision, recall and Inception Score; search for a guidance scale"),
+    "index": Command("index", "build, update and measure an index of images for similarity search"),
+    "info": Command("info", "describe a model, a tokenizer or a file of weights, without loading the weights"),
+    "inpaint": Command("edit_images", "repaint the masked part of an image, given the rest of it"),
+    "make": Command("make", "make a small data set of real images: digits, digits in clutter, letters, photographs"),
+    "outpaint": Command("edit_images", "extend an image beyond its borders, to any size"),
+    "pretrain": Command("pretrain", "train a generator on image tokens; resumes where it was stopped"),
+    "probe": Command(
+        "probe", "evaluate features: k-NN, linear, few-shot, retrieval, segmentation, ...; with intervals"
+    ),
+    "sample": Command("sample", "sample images into a folder: PNG files, a grid and one .npz"),
+    "search": Command("search", "find the images of an index that are most similar to others"),
+    "surprise": Command("likelihood", "per-token negative log-likelihood (surprisal) of images, as heat maps"),
+    "tokenize": Command("tokenize", "write the tokens of all images of a data set to disk, for training"),
+    "vary": Command("edit_images", "draw variations of an image"),
 }
 
 
@@ -41,54 +58,56 @@ def build_parser(command: str | None) -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"randfeat {version('randfeat')}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for name, summary in COMMANDS.items():
+    for name, (module_name, summary) in COMMANDS.items():
         formatter = argparse.RawDescriptionHelpFormatter
         sub = commands.add_parser(name, help=summary, description=summary, formatter_class=formatter)
-        sub.add_argument("--debug", action="store_true", help="show the traceback of an error")
+        sub.add_argument("--debug", action="store_true", help=DEBUG_HELP)
         if name == command:
-            module = import_module(f".commands.{name}", __package__)
+            module = import_module(f".commands.{module_name}", __package__)
             sub.description = module.__doc__
-            sub.set_defaults(parser=sub)  # whose usage an unknown option shows
-            module.add_arguments(sub)
+            sub.set_defaults(parser=sub)  # whose usage `main` shows with an unknown flag
+            module.add_arguments(sub, name)
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; returns the exit code. An error is one sentence on standard error."""
+    """Run a subcommand and return the exit code. argv: the arguments (those of the process)."""
     words = list(sys.argv[1:] if argv is None else argv)
     command = next((word for word in words if not word.startswith("-")), None)
     args, unknown = build_parser(command).parse_known_args(words)
     if unknown:
         args.parser.error(f"unrecognized arguments: {' '.join(unknown)}")
-    module = import_module(f".commands.{args.command}", __package__)
-    return spoken(f"randfeat {args.command}", lambda: module.run(args), module.HOW_TO_RESUME, args.debug)
+    module = import_module(f".commands.{COMMANDS[args.command].module}", __package__)
+    return run_program(f"randfeat {args.command}", lambda: module.run(args), module.HOW_TO_RESUME, args.debug)
 
 
-def spoken(program: str, run: Callable[[], int | None], how_to_resume: str, debug: bool = False) -> int:
-    """Return the exit code of a program: what `run` returns, 1 after an error, which is one sentence on standard error
-    unless it is debugged, or 130 after Ctrl-C."""
+def run_program(program: str, run: Callable[[], int | None], how_to_resume: str, debug: bool = False) -> int:
+    """Run a program and return its exit code: that of `run`, 1 after an error, 130 after Ctrl-C.
+
+    An error is one sentence on standard error, or with `debug` its traceback. how_to_resume: what to tell after Ctrl-C.
+    """
     try:
         code = run() or 0
         sys.stdout.flush()
     except KeyboardInterrupt:
         print(f"\n{program}: stopped. {how_to_resume}", file=sys.stderr)
         return 130
-    except BrokenPipeError:  # of `randfeat ... | head`, which has seen enough
+    except BrokenPipeError:  # `randfeat ... | head` closed the pipe: nothing went wrong
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except (ValueError, OSError, RuntimeError) as error:
         if debug:
             raise
-        print(f"{program}: {_sentence(error)}", file=sys.stderr)
+        print(f"{program}: {_message(error)}", file=sys.stderr)
         return 1
     return code
 
 
-def _sentence(error: Exception) -> str:
-    """What went wrong, without the number that the system has for it."""
+def _message(error: Exception) -> str:
+    """Return an error as one sentence, without the system's number of it; with advice where a disk is full."""
     if not isinstance(error, OSError) or not error.strerror:
         return str(error)
     name = error.filename2 or error.filename
-    said = error.strerror if name is None else f"{os.fspath(name)}: {error.strerror}"
+    message = error.strerror if name is None else f"{os.fspath(name)}: {error.strerror}"
     full = error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
-    return f"{said}: make some room and run the same again, nothing is lost" if full else said
+    return f"{message}: make some room and run the same again, nothing is lost" if full else message

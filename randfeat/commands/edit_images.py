@@ -1,4 +1,8 @@
-"""What `inpaint`, `edit`, `outpaint` and `vary` have in common: flags, and the run around the job itself."""
+"""Commands that make parts of an image anew: `inpaint`, `edit`, `outpaint` and `vary`.
+
+They share flags, the folder that they fill and the run around the job; a job differs in what it makes anew and in the
+keys of its settings.json.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +10,14 @@ import argparse
 import hashlib
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .sample import ORDER_HELP, add_control, add_machine, add_sampling, given, sampling_of, steered
+from . import options
+from .sample import add_control, add_order, add_sampling, control_sampling_of, sampling_of, set_fields
 
 if TYPE_CHECKING:
     import numpy as np
@@ -18,185 +25,324 @@ if TYPE_CHECKING:
 
     from ..data.labels import Label
     from ..inference.editing import Framing
+    from ..inference.editing.pictures import MaskedPicture
+    from ..inference.sampling import Sampling
+    from ..pipeline.painting import EditRequest
     from ..pipeline.pipeline import Pipeline
 
 HOW_TO_RESUME = "Run the same command again: images that are there are kept."
 FITS = ("around", "whole", "tile")
 FRAMING = {name: name for name in ("fit", "margin", "cover", "grow", "overlap", "feather")}
 
+# command -> its help
+HELP = {
+    "inpaint": """Make the masked part of an image anew, given the rest, which comes back bit for bit.
 
-def add_common(parser: argparse.ArgumentParser, command: str, wanted: str) -> Any:
-    """MODEL, IMAGE, what to paint (a group that the command may add to, which is returned), and on which machine."""
-    parser.usage = f"randfeat {command} MODEL IMAGE {wanted}[options]"
-    parser.add_argument("model", metavar="MODEL", help="the model to paint with")
-    parser.add_argument("image", type=Path, metavar="IMAGE", help="a picture of any size")
-    what = parser.add_argument_group("what to paint")
-    what.add_argument(
-        "-o", "--out", type=Path, default=Path(command), metavar="DIR", help=f"where to write ({command})"
+IMAGE and MASK have one size, any size; what is white or transparent in MASK is made anew. DIR then holds
+
+  images/000000.png ...   the results, each with a seed of its own
+  sheet.png               the original, the original without its masked part, and the results
+  settings.json           everything that decided how they look
+  watch.gif, order.png    with --gif: the first result as it is decoded, and the step that decoded each token
+
+The same command makes what is missing, with more --samples what is new; other settings need another DIR.
+
+fits, which part of the image the model sees:
+  around   the smallest window of its aspect ratio around the mask and a margin, at least of its own size, scaled to it
+  whole    all of it, scaled
+  tile     at its own scale: windows of the model's size slide over the mask; each sees what those before it made
+
+examples:
+  randfeat inpaint MODEL photo.jpg --mask mask.png --samples 8 --guess 4
+  randfeat inpaint MODEL photo.jpg --box 100 40 180 200 --class otter --feather 4
+  randfeat inpaint MODEL photo.jpg --mask mask.png --fit tile --gif
+  randfeat inpaint MODEL photo.jpg --mask mask.png --class otter --control photo.jpg   (the masked part keeps its edges)
+
+`randfeat sample --help` explains the schedules.
+""",
+    "edit": """Make the masked part of an image anew as something of a class: `inpaint` with guidance towards it.
+
+Guidance is the model's own, or 2 where it has none; --guidance sets another. DIR, the image, the mask and the fits are
+those of `randfeat inpaint --help`.
+
+examples:
+  randfeat edit MODEL photo.jpg --mask mask.png --class "tabby cat"
+  randfeat edit MODEL photo.jpg --box 100 40 180 200 --class 281 --guidance 4 --samples 8 --gif
+  randfeat edit MODEL photo.jpg --mask mask.png --class otter --control drawing.png --control-type image
+""",
+    "outpaint": """Extend an image beyond its borders; the image itself comes back bit for bit.
+
+Where the result is larger than the model's images, windows of its size slide outwards at the image's own scale; each is
+given the tokens of those before it. --fit whole scales the result to the model's size instead. DIR is filled as by
+`randfeat inpaint --help`.
+
+examples:
+  randfeat outpaint MODEL photo.jpg --size 512x256
+  randfeat outpaint MODEL photo.jpg --sides 128 0 128 0 --samples 8 --overlap 0.75 --gif
+  randfeat outpaint MODEL photo.jpg --size 512x256 --control drawing.png --control-type image
+""",
+    "vary": """Draw variations of an image: a share of its tokens is kept, the others are sampled anew.
+
+The model sees all of IMAGE, at the model's size. Each result's seed draws the positions of the tokens that are kept.
+DIR is filled as by `randfeat inpaint --help`.
+
+examples:
+  randfeat vary MODEL photo.jpg --samples 8
+  randfeat vary MODEL photo.jpg --keep 0.2 --class otter --guidance 3
+""",
+}
+USAGE = {
+    "inpaint": "(--mask MASK | --box L T R B) ",
+    "edit": "(--mask MASK | --box L T R B) --class CLASS ",
+    "outpaint": "(--size WxH | --sides L T R B) ",
+    "vary": "",
+}
+
+
+@dataclass(frozen=True)
+class Job:
+    """Work of one command on one image. settings: those of the job, which settings.json keeps."""
+
+    request: EditRequest
+    settings: dict[str, Any]
+    before: dict[str, Image.Image]  # images of the sheet that precede the results, by caption
+
+
+# arguments -----------------------------------------------------------------------------------------------------------
+
+
+def add_arguments(parser: argparse.ArgumentParser, command: str) -> None:
+    """Add the arguments of one of the four commands."""
+    parser.description = HELP[command]
+    parser.usage = f"randfeat {command} MODEL IMAGE {USAGE[command]}[options]"
+    options.add_model(parser)
+    parser.add_argument("image", type=Path, metavar="IMAGE", help="image file of any size")
+    result = parser.add_argument_group("result")
+    options.add_out(result, default=command)
+    result.add_argument("--samples", type=int, default=4, metavar="N", help="number of results (4)")
+    options.add_seed(result, "the first result; the next ones follow")
+    if command in ("inpaint", "edit"):
+        _add_mask(result)
+    elif command == "outpaint":
+        _add_size(result)
+    else:
+        result.add_argument(
+            "--keep", type=float, default=0.5, metavar="SHARE", help="of the tokens that are kept (0.5)"
+        )
+    _add_class(result, command)
+    if command != "vary":
+        _add_framing(parser, "tile" if command == "outpaint" else "around")
+    sampling = parser.add_argument_group("sampling (by default as the model was published)")
+    add_order(sampling)
+    add_sampling(sampling)
+    if command != "vary":
+        sampling.add_argument("--gif", action="store_true", help="show how the first result is decoded, and its order")
+        add_control(parser, "image as large as the result, whose edges, say, the result has")
+    machine = options.machine(parser)
+    options.add_batch_size(machine)
+    options.add_device(machine)
+    options.add_dtype(machine, "the generator")
+
+
+def _add_mask(parser: options.Flags) -> None:
+    where = parser.add_mutually_exclusive_group(required=True)
+    where.add_argument("--mask", type=Path, help="image of IMAGE's size, white or transparent where to make it anew")
+    where.add_argument(
+        "--box", nargs=4, type=int, metavar=("L", "T", "R", "B"), help="left, top, right, bottom of the mask, in pixels"
     )
-    what.add_argument("--samples", type=int, default=4, metavar="N", help="results (4)")
-    what.add_argument("--seed", type=int, default=0, metavar="S", help="of the first result (0)")
-    return what
 
 
-def add_how(parser: argparse.ArgumentParser, watched: bool = True) -> None:
-    how = parser.add_argument_group("how to sample (as the model was published)")
-    add_sampling(how)
-    how.add_argument("--order", metavar="MODE", help=ORDER_HELP)
-    if watched:
-        how.add_argument("--gif", action="store_true", help="show how the first result comes to be, and in which order")
-        add_control(parser, "a picture as large as the result, which says what is there")
-    add_machine(parser)
+def _add_size(parser: options.Flags) -> None:
+    where = parser.add_mutually_exclusive_group(required=True)
+    where.add_argument("--size", type=size, metavar="WxH", help="size of the result, with IMAGE in its middle")
+    where.add_argument("--sides", nargs=4, type=int, metavar=("L", "T", "R", "B"), help="pixels to add on each side")
 
 
-def add_mask(what: Any) -> None:
-    where = what.add_mutually_exclusive_group(required=True)
-    where.add_argument("--mask", type=Path, help="a picture of the image's size, white or transparent where to paint")
-    where.add_argument("--box", nargs=4, type=int, metavar=("L", "T", "R", "B"), help="paint in this box, in pixels")
+def _add_class(parser: options.Flags, command: str) -> None:
+    if command in ("edit", "vary"):
+        options.add_class(parser, required=command == "edit")
+        parser.set_defaults(guess=0)
+        return
+    either = parser.add_mutually_exclusive_group()
+    options.add_class(either)
+    either.add_argument(
+        "--guess",
+        type=int,
+        default=0,
+        metavar="K",
+        help="choose the class likeliest given the rest, in K orders (0: no)",
+    )
 
 
-def add_class(what: Any) -> None:
-    either = what.add_mutually_exclusive_group()
-    either.add_argument("--class", dest="cls", metavar="CLASS", help="index or name of what it shall be (none)")
-    either.add_argument("--guess", type=int, default=0, metavar="K", help="guess it from the rest, in K orders (0: no)")
+def _add_framing(parser: argparse.ArgumentParser, fit: str) -> None:
+    framing = parser.add_argument_group("how the image meets the model's grid of tokens")
+    framing.add_argument("--fit", choices=FITS, default=fit, help=f"see `randfeat inpaint --help` ({fit})")
+    framing.add_argument("--margin", type=float, metavar="SHARE", help="of the mask's size, around it (0.5)")
+    framing.add_argument("--cover", type=float, metavar="SHARE", help="masked share above which a token is new (0)")
+    framing.add_argument("--grow", type=int, metavar="N", help="widen the area of new tokens by N tokens (0)")
+    framing.add_argument("--overlap", type=float, metavar="SHARE", help="of neighbouring windows of the fit tile (0.5)")
+    framing.add_argument(
+        "--feather", type=int, metavar="N", help="width of the seam's blend inside the mask (0 pixels)"
+    )
 
 
-def add_framing(parser: argparse.ArgumentParser, fit: str) -> None:
-    what = parser.add_argument_group("how the picture meets the model's grid")
-    what.add_argument("--fit", choices=FITS, default=fit, help=f"see above ({fit})")
-    what.add_argument("--margin", type=float, metavar="SHARE", help="free on each side of the mask (0.5)")
-    what.add_argument("--cover", type=float, metavar="SHARE", help="masked share above which a token is made anew (0)")
-    what.add_argument("--grow", type=int, metavar="N", help="tokens around these that are made anew, too (0)")
-    what.add_argument("--overlap", type=float, metavar="SHARE", help="of two windows of tile (0.5)")
-    what.add_argument("--feather", type=int, metavar="N", help="pixels inside the mask over which the seam fades (0)")
+def size(text: str) -> tuple[int, int]:
+    """Return width and height of WIDTHxHEIGHT."""
+    found = re.fullmatch(r"(\d+)x(\d+)", text)
+    if not found:
+        raise argparse.ArgumentTypeError(f"{text!r} is no size: write WIDTHxHEIGHT, as in 512x256")
+    return int(found[1]), int(found[2])
 
 
 def framing_of(args: argparse.Namespace) -> Framing:
+    """Return how the image meets the model's grid."""
     from ..inference.editing import Framing
 
-    return Framing(**given(args, FRAMING))
+    return Framing(**set_fields(args, FRAMING))
 
 
-def run_job(args: argparse.Namespace, paint_in: Callable[[argparse.Namespace, Pipeline, np.ndarray], Any]) -> None:
-    """Load model and picture and writes the folder. paint_in: says what to do, as keywords of `painted_folder.write`,
-    with `settings` those of the job.
-    """
-    import torch
+# the run around a job ------------------------------------------------------------------------------------------------
 
+
+def run(args: argparse.Namespace) -> None:
+    """Load model and image, do the command's job, and write the folder."""
+    from ..inference.editing.pictures import as_arrays
     from ..pipeline import edit_folder, painting
-    from ..pipeline.pipeline import load
-    from ..utils import devices, rng
+    from ..utils import rng
 
     painting.check_counts(samples=args.samples, batch_size=args.batch_size)
     seeds = rng.of_images(args.seed, args.samples).tolist()
-    picture = painting.arrays(args.image)[0]
-    device = devices.pick(args.device)
-    model = load(args.model, device=device, dtype=getattr(torch, args.dtype))
-    job = paint_in(args, model, picture)
-    model.check_sampling(job["settings"]["sampling"])
-    seen = hashlib.sha256(repr(picture.shape).encode() + picture.tobytes()).hexdigest()
+    (picture,) = as_arrays(args.image)
+    model = options.load_model(args)
+    job = {"outpaint": _outpaint, "vary": _vary}.get(args.command, _inpaint)(args, model, picture)
+    model.check_sampling(job.request.sampling)
     settings = edit_folder.settings_of(
         model,
         args.model,
         args.command,
-        picture=seen,
+        picture=_digest(picture),
         image=str(args.image),
         samples=args.samples,
         seed=args.seed,
-        **job.pop("settings"),
+        **job.settings,
     )
-    if args.device == "auto":
-        print(f"painting on {device}", file=sys.stderr)
-    try:
-        edit_folder.write(args.out, settings, seeds=seeds, batch_size=args.batch_size, **job)
-    except torch.OutOfMemoryError:
-        reason = f"no room for {args.batch_size} images at a time on {device}: choose a smaller --batch-size"
-        raise RuntimeError(reason) from None
+
+    def paint(seeds: Sequence[int]) -> list[Image.Image]:
+        request = replace(job.request, seed=seeds, samples=len(seeds))
+        return painting.vary(model, request, args.keep) if args.command == "vary" else painting.paint(model, request)
+
+    watched = getattr(args, "gif", False)
+    watch = partial(painting.watch, model, replace(job.request, seed=args.seed)) if watched else None
+    device = options.pick_device(args, "editing")
+    with options.too_large_a_batch(args, device):
+        edit_folder.write(args.out, settings, paint, job.before, seeds, args.batch_size, watch)
     print(f"wrote {args.out}: look at {args.out / edit_folder.SHEET} first")
 
 
-def mask_job(args: argparse.Namespace, model: Pipeline, picture: np.ndarray, guided: bool = False) -> dict[str, Any]:
-    """What `inpaint` and `edit` do."""
+def _digest(picture: np.ndarray) -> str:
+    return hashlib.sha256(repr(picture.shape).encode() + picture.tobytes()).hexdigest()
+
+
+# jobs ----------------------------------------------------------------------------------------------------------------
+
+
+def _inpaint(args: argparse.Namespace, model: Pipeline, picture: np.ndarray) -> Job:
+    """Return the job of `inpaint` and `edit`. picture: uint8 (H, W) or (H, W, 3)."""
     from PIL import Image
 
     from ..inference.editing import as_mask
+    from ..inference.editing.pictures import MaskedPicture
     from ..pipeline import painting
     from ..pipeline.edit_folder import hidden
 
     mask = as_mask(args.mask if args.box is None else args.box, picture.shape[:2])
     if not mask.any():
         print("the mask is empty, nothing is white: the picture stays as it is", file=sys.stderr)
-    sampling = steered(args, sampling_of(args, painting.guided(model.sampling) if guided else model.sampling))
-    control, steering = control_of(args, model, picture)
-    framing, image = framing_of(args), Image.fromarray(picture)
-    label = label_of(args, model, picture, mask, framing)
+    published = painting.guided(model.sampling) if args.command == "edit" else model.sampling
+    settings = {"mask": str(args.mask or args.box), "masked": hashlib.sha256(mask.tobytes()).hexdigest()}
+    before = {"original": Image.fromarray(picture), "masked": hidden(picture, mask)}
+    return _job(args, model, MaskedPicture(picture, mask), published, settings, before)
 
-    def paint(seeds: Any) -> list[Image.Image]:
-        how = sampling, framing, 0, args.batch_size
-        return model.inpaint(image, mask, label, len(seeds), seeds, *how, **control)
 
-    def watch() -> Any:
-        return painting.watch(model, image, mask, label, args.seed, sampling, framing, **control)
+def _outpaint(args: argparse.Namespace, model: Pipeline, picture: np.ndarray) -> Job:
+    """Return the job of `outpaint`. picture: uint8 (H, W) or (H, W, 3)."""
+    from ..inference.editing.pictures import extend, sides_of
+    from ..pipeline.edit_folder import hidden
 
-    return {
-        "paint": paint,
-        "before": {"original": image, "masked": hidden(picture, mask), **shown(control)},
-        "watch": watch if args.gif else None,
-        "settings": {
-            "mask": str(args.mask or args.box),
-            "masked": hashlib.sha256(mask.tobytes()).hexdigest(),
-            "label": model.classes.index(label),
-            "guess": args.guess,
-            "sampling": sampling,
-            "framing": framing,
-            "control": steering,
-        },
+    sides = sides_of(picture, args.size, args.sides or (0, 0, 0, 0))
+    extended = extend(picture, sides)
+    before = {"original": hidden(extended.picture, extended.mask)}
+    return _job(args, model, extended, model.sampling, {"sides": list(sides)}, before)
+
+
+def _job(
+    args: argparse.Namespace,
+    model: Pipeline,
+    masked: MaskedPicture,
+    published: Sampling,
+    settings: dict[str, Any],
+    before: dict[str, Image.Image],
+) -> Job:
+    """Return the job of a masked image, with the flags that are alike for `inpaint`, `edit` and `outpaint`."""
+    from ..pipeline.painting import EditRequest
+
+    sampling, framing = control_sampling_of(args, sampling_of(args, published)), framing_of(args)
+    control, kept = _control(args, model, masked.picture)
+    label = _label(args, model, masked, framing)
+    request = EditRequest([masked], sampling, framing, label, batch_size=args.batch_size, **control)
+    settings |= {
+        "label": model.classes.index(label),
+        "guess": args.guess,
+        "sampling": sampling,
+        "framing": framing,
+        "control": kept,
     }
+    return Job(request, settings, before | ({"control": control["control"]} if control else {}))
 
 
-def control_of(
-    args: argparse.Namespace, model: Pipeline, result: np.ndarray
-) -> tuple[dict[str, Any], dict[str, str] | None]:
-    """Keywords of the job for --control, and what the settings keep of it. result: a picture of the result's size."""
+def _vary(args: argparse.Namespace, model: Pipeline, picture: np.ndarray) -> Job:
+    """Return the job of `vary`. picture: uint8 (H, W) or (H, W, 3)."""
     from PIL import Image
 
-    from ..pipeline import painting
+    from ..inference.editing import Framing
+    from ..inference.editing.pictures import entirely_masked
+    from ..pipeline.painting import EditRequest, check_keep
+
+    check_keep(args.keep)
+    sampling, image = sampling_of(args, model.sampling), Image.fromarray(picture)
+    request = EditRequest(entirely_masked(image), sampling, Framing("whole"), args.cls, batch_size=args.batch_size)
+    settings = {"keep": args.keep, "label": model.classes.index(args.cls), "sampling": sampling}
+    return Job(request, settings, {"original": image})
+
+
+def _control(
+    args: argparse.Namespace, model: Pipeline, result: np.ndarray
+) -> tuple[dict[str, Any], dict[str, str] | None]:
+    """Return the fields of a request for --control, and its part of the settings.
+
+    result: an image as large as the result.
+    """
+    from PIL import Image
+
+    from ..inference.editing.pictures import as_arrays
+    from ..pipeline.painting import check_control
 
     if args.control is None:
         return {}, None
-    (picture,) = painting.arrays(args.control)
-    kind = painting.check_control(model, [result], [picture], args.control_type)
-    seen = hashlib.sha256(repr(picture.shape).encode() + picture.tobytes()).hexdigest()
-    return {"control": Image.fromarray(picture), "control_type": kind}, {"picture": seen, "kind": kind}
+    (picture,) = as_arrays(args.control)
+    kind = check_control(model, [result], [picture], args.control_type)
+    fields = {"control": Image.fromarray(picture), "control_type": kind}
+    return fields, {"picture": _digest(picture), "kind": kind}
 
 
-def shown(control: dict[str, Any]) -> dict[str, Image.Image]:
-    """What the sheet shows of control."""
-    return {"control": control["control"]} if control else {}
-
-
-def label_of(
-    args: argparse.Namespace,
-    model: Pipeline,
-    picture: np.ndarray,
-    mask: np.ndarray,
-    framing: Framing,
-    corner: tuple[int, int] = (0, 0),
-) -> Label:
-    """Return the class to paint as: the one that is given or, with --guess, found and said; else none."""
-    from ..pipeline import painting
+def _label(args: argparse.Namespace, model: Pipeline, masked: MaskedPicture, framing: Framing) -> Label:
+    """Return the class of --class, or with --guess the likeliest, which is printed; None without both."""
+    from ..pipeline.painting import guess_label
 
     if not args.guess:
         return args.cls
-    found = painting.guess_label(model, picture, mask, framing, args.guess, corner)
+    found = guess_label(model, masked, framing, args.guess)
     if found == model.classes.count:
         return None
     print(f"guessed: {model.classes.names[found]}")
     return found
-
-
-def size(text: str) -> tuple[int, int]:
-    found = re.fullmatch(r"(\d+)x(\d+)", text)
-    if not found:
-        raise argparse.ArgumentTypeError(f"{text!r} is no size: write WIDTHxHEIGHT, as in 512x256")
-    return int(found[1]), int(found[2])

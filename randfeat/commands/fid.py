@@ -42,7 +42,7 @@ LIKELIHOOD = "likelihood:"
 INCEPTION = "inception"
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: argparse.ArgumentParser, command: str) -> None:
     parser.usage = "randfeat fid SAMPLES REFERENCE [-o DIR] [options]"
     parser.add_argument("samples", metavar="SAMPLES", help="what is judged; or a model, with --guidance")
     parser.add_argument("reference", metavar="REFERENCE", help="real pictures")

@@ -26,7 +26,7 @@ HOW_TO_RESUME = "Nothing was changed."
 Line = tuple[str, str]
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: argparse.ArgumentParser, command: str) -> None:
     parser.add_argument("source", metavar="SOURCE", help="a directory, a file, a short name, or owner/name on the hub")
 
 

@@ -24,7 +24,7 @@ HOW_TO_RESUME = "Nothing was written: the same command begins anew."
 SETS = ("digits", "cluttered", "letters", "photographs")
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: argparse.ArgumentParser, command: str) -> None:
     parser.add_argument("set", choices=SETS, metavar="SET", help=", ".join(SETS))
     parser.add_argument("-o", "--out", type=Path, required=True, metavar="DIR", help="the folder to make")
     parser.add_argument("--seed", type=int, default=0, help="of places, sizes and angles (0)")

@@ -1,9 +1,9 @@
-"""Samples images into a folder, as many as you like, and goes on where it was stopped.
+"""Sample images into a folder, any number of them; a stopped run is resumed.
 
-MODEL is what randfeat.load takes, the directory of a model for instance. Whatever is not said here is as the model was
+MODEL is what randfeat.load takes, the directory of a model for instance. What no flag sets is as the model was
 published. DIR then holds
 
-  images/000000.png ...   the images, written whole or not at all
+  images/000000.png ...   the images, each written completely or not at all
   grid.png                the first of them side by side
   samples.npz             all of them as arr_0, uint8 (N, H, W, 3), and their classes as arr_1, for evaluators such as
                           ADM's (grey images as three equal channels)
@@ -21,29 +21,28 @@ examples:
   randfeat sample MODEL --control photo.jpg --classes otter --count 8 --control-scale 2
   torchrun --nproc-per-node 8 -m randfeat sample MODEL --count 50000 --balanced --out for-fid
 
-schedules, tokens decoded in each step:
+schedules, the number of tokens that each step decodes:
   cosine-randar           one at first, then more and more (RandAR)
-  cosine-arpg, arccos     as in ARPG; several from the first step on, most in the last
-  linear                  as many in each
-  one-by-one              one in each, whatever the steps
+  cosine-arpg, arccos     several from the first step on, most in the last (ARPG)
+  linear                  the same number in each
+  one-by-one              one in each, whatever --steps is
 """
 
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from ..inference.schedules import Guidance, Schedule
+from . import options
 
 if TYPE_CHECKING:
     from ..inference.extrapolation import Extrapolation
     from ..inference.sampling import Sampling
 
-ORDER_HELP = "raster, reversed, columns, hierarchical or random"
 HOW_TO_RESUME = "Run the same command again: images that are there are kept."
 
 # flag, as argparse stores it -> field; those of a guidance are in `guidance_flags`
@@ -53,99 +52,164 @@ SAMPLING = {
 EXTRAPOLATION = {name: name for name in ("factor", "boundary", "blind")}
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.usage = "randfeat sample MODEL [options]"
-    parser.add_argument("model", metavar="MODEL", help="the model to sample from")
-    what = parser.add_argument_group("what to sample")
-    what.add_argument("-o", "--out", type=Path, default=Path("samples"), metavar="DIR", help="where to write (samples)")
-    what.add_argument("--classes", nargs="+", default=[], metavar="CLASS", help="indices or names, which go round")
-    what.add_argument("--count", type=int, metavar="N", help="images (one of each class named, else 16)")
-    what.add_argument("--balanced", action="store_true", help="go round all classes; else each seed draws one")
-    what.add_argument("--seed", type=int, default=0, metavar="S", help="of the first image (0)")
+# arguments -----------------------------------------------------------------------------------------------------------
 
-    how = parser.add_argument_group("how to sample")
-    add_sampling(how)
-    places = how.add_mutually_exclusive_group()
-    places.add_argument("--order", metavar="MODE", help=ORDER_HELP)
-    places.add_argument("--order-file", type=Path, metavar="FILE", help="an order of your own, of row * width + column")
 
-    add_control(parser, "pictures that steer the samples in turn", nargs="+")
+def add_arguments(parser: argparse.ArgumentParser, command: str) -> None:
+    """Add the arguments of `randfeat sample`."""
+    parser.usage = f"randfeat {command} MODEL [options]"
+    options.add_model(parser)
+    images = parser.add_argument_group("images")
+    options.add_out(images, default="samples")
+    images.add_argument("--classes", nargs="+", default=[], metavar="CLASS", help="indices or names, taken in turn")
+    images.add_argument("--count", type=int, metavar="N", help="number of images (one of each of --classes, else 16)")
+    images.add_argument("--balanced", action="store_true", help="take all classes in turn; else each seed draws one")
+    options.add_seed(images, "the first image; the next ones follow")
+
+    sampling = parser.add_argument_group("sampling (by default as the model was published)")
+    order = sampling.add_mutually_exclusive_group()
+    add_order(order)
+    order.add_argument("--order-file", type=Path, metavar="FILE", help="any order, as raster positions from 0")
+    add_sampling(sampling)
+
+    add_control(parser, "images whose edges, say, the samples take over, in turn", nargs="+")
 
     larger = parser.add_argument_group("larger images than the model was trained on (RandAR, ARPG)")
     larger.add_argument(
-        "--factor", type=int, nargs="+", metavar="F", help="F times as high and as wide; two: of height, of width"
+        "--factor", type=int, nargs="+", metavar="F", help="times the size; two: of height and of width"
     )
     larger.add_argument("--boundary", type=int, metavar="N", help="rotary frequencies that are not stretched (2)")
-    add_guidance(larger, "spatial", "guidance towards the small image, or off (off)")
-    larger.add_argument("--blind", type=float, metavar="SHARE", help="of it that the other branch does not see (0.5)")
+    add_guidance(larger, "spatial", "guidance towards the image at the trained size (off)")
+    larger.add_argument("--blind", type=float, metavar="SHARE", help="of it hidden from that guidance's branch (0.5)")
 
-    add_machine(parser)
-
-
-def add_sampling(how: Any) -> None:
-    """The flags of SAMPLING but the order, and those of guidance."""
-    how.add_argument("--steps", type=int, help="network calls for an image")
-    how.add_argument("--schedule", choices=get_args(Schedule), help="see above")
-    add_guidance(how, "guidance", "how much more an image shall look like its class, or off")
-    how.add_argument("--temperature", type=float, help="below 1 plainer, above 1 wilder")
-    how.add_argument("--top-k", type=int, metavar="K", help="draw from the K likeliest tokens only (0: all)")
-    how.add_argument("--top-p", type=float, metavar="P", help="draw from the likeliest that sum to P only (1: all)")
-    how.add_argument("--within-step", metavar="MODE", help="ARPG, tokens of one step: group (see each other) or causal")
-    how.add_argument("--sweeps", type=int, metavar="N", help="go over the finished image N times, half by half")
+    machine = options.machine(parser)
+    options.add_batch_size(machine)
+    options.add_device(machine)
+    options.add_dtype(machine, "the generator")
 
 
-def add_machine(parser: argparse.ArgumentParser) -> None:
-    machine = parser.add_argument_group("on which machine")
-    machine.add_argument("--batch-size", type=int, default=64, metavar="B", help="images at a time (64)")
-    machine.add_argument("--device", default="auto", help="cuda, mps or cpu; auto (the default) takes the first there")
-    machine.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of the generator")
+def add_order(parser: options.Flags) -> None:
+    """Add --order."""
+    modes = "raster, reversed, columns, hierarchical or random"
+    parser.add_argument("--order", metavar="MODE", help=f"order in which tokens are decoded: {modes}")
 
 
-def add_guidance(parser: Any, name: str, summary: str) -> None:
+def add_sampling(parser: options.Flags) -> None:
+    """Add the flags of SAMPLING except --order, and those of guidance."""
+    parser.add_argument("--steps", type=int, metavar="N", help="decoding steps, each one pass of the network")
+    parser.add_argument("--schedule", choices=get_args(Schedule), help="see `randfeat sample --help`")
+    add_guidance(parser, "guidance", "classifier-free guidance towards the class")
+    parser.add_argument("--temperature", type=float, metavar="T", help="of the softmax; below 1 less variety")
+    parser.add_argument("--top-k", type=int, metavar="K", help="draw from the K likeliest tokens only (0: all)")
+    parser.add_argument("--top-p", type=float, metavar="P", help="nucleus sampling: from the likeliest that sum to P")
+    parser.add_argument("--within-step", metavar="MODE", help="ARPG: tokens of a step see each other (group) or causal")
+    parser.add_argument("--sweeps", type=int, metavar="N", help="Gibbs sweeps that refine the finished image (0)")
+
+
+def add_guidance(parser: options.Flags, name: str, summary: str) -> None:
+    """Add the flags of one guidance; `guidance_flags` lists them."""
     flag = f"--{name}"
-    parser.add_argument(flag, type=scale, metavar="SCALE", help=summary)
-    parser.add_argument(f"{flag}-schedule", choices=("constant", "linear"), help="linear rises with the share decoded")
+    parser.add_argument(flag, type=_scale, metavar="SCALE", help=f"{summary}: its scale; 1 or off is none")
+    parser.add_argument(f"{flag}-schedule", choices=("constant", "linear"), help="linear rises with the decoded share")
     parser.add_argument(f"{flag}-start", type=float, metavar="SCALE", help="where linear starts")
-    parser.add_argument(f"{flag}-counted", choices=("before", "after"), help="the share decoded before or after a step")
-    parser.add_argument(f"{flag}-interval", nargs=2, type=float, metavar=("A", "B"), help="off outside these shares")
-
-
-def add_control(parser: argparse.ArgumentParser, summary: str, **how: Any) -> None:
-    """The flags of control; `steered` reads those of its guidance."""
-    control = parser.add_argument_group("control: what is made has the edges, say, of a picture (docs/guides/control)")
-    control.add_argument("--control", metavar="IMAGE", help=summary, **how)
-    control.add_argument(
-        "--control-type", metavar="TYPE", help="edges, say, as MODEL was trained; image: IMAGE shows them already"
+    parser.add_argument(f"{flag}-counted", choices=("before", "after"), help="decoded share before or after a step")
+    parser.add_argument(
+        f"{flag}-interval", nargs=2, type=float, metavar=("A", "B"), help="decoded shares with guidance"
     )
-    add_guidance(control, "control-scale", "how much more it shall follow them, or off (off)")
 
 
-def scale(text: str) -> float:
+def add_control(parser: argparse.ArgumentParser, summary: str, **nargs: Any) -> None:
+    """Add the flags of control; `control_sampling_of` reads those of its guidance."""
+    control = parser.add_argument_group("control, for models that were trained with it (docs/guides/control.md)")
+    control.add_argument("--control", metavar="IMAGE", help=summary, **nargs)
+    control.add_argument("--control-type", metavar="TYPE", help="edges, ... as trained; image: IMAGE is the condition")
+    add_guidance(control, "control-scale", "classifier-free guidance towards the condition (off)")
+
+
+def _scale(text: str) -> float:
     return 1.0 if text == "off" else float(text)
 
 
-def run(args: argparse.Namespace) -> None:
-    import torch
+# what the arguments stand for ----------------------------------------------------------------------------------------
 
-    from ..pipeline.pipeline import load
+
+def set_fields(args: argparse.Namespace, flags: Mapping[str, str]) -> dict[str, Any]:
+    """Return the fields that were set on the command line. flags: flag, as argparse stores it -> field."""
+    values = {field: getattr(args, flag) for flag, field in flags.items()}
+    return {field: tuple(v) if isinstance(v, list) else v for field, v in values.items() if v is not None}
+
+
+def guidance_flags(name: str) -> dict[str, str]:
+    """Return flag -> field of the guidance called `name`."""
+    return {name: "scale"} | {f"{name}_{field}": field for field in ("schedule", "start", "counted", "interval")}
+
+
+def guidance_of(args: argparse.Namespace, name: str, published: Guidance) -> Guidance:
+    """Return the published guidance with what was set in its place."""
+    fields = set_fields(args, guidance_flags(name))
+    return replace(Guidance() if fields.get("scale") == 1 else published, **fields)
+
+
+def sampling_of(args: argparse.Namespace, published: Sampling) -> Sampling:
+    """Return the published settings with what was set in their place."""
+    return replace(published, **set_fields(args, SAMPLING), guidance=guidance_of(args, "guidance", published.guidance))
+
+
+def control_sampling_of(args: argparse.Namespace, sampling: Sampling) -> Sampling:
+    """Return the settings with the guidance of control; a ValueError for flags of control without --control."""
+    flags = ("control_type", *guidance_flags("control_scale"))
+    if args.control is None and (stray := _first_set(args, flags)):
+        raise ValueError(f"{stray} is about an image that controls the result: give --control too")
+    return replace(sampling, control_guidance=guidance_of(args, "control_scale", sampling.control_guidance))
+
+
+def extrapolation_of(args: argparse.Namespace) -> Extrapolation | None:
+    """Return how larger images are sampled; a ValueError for flags of it without --factor."""
+    from ..inference.extrapolation import Extrapolation
+
+    if args.factor is None:
+        if stray := _first_set(args, (*EXTRAPOLATION, *guidance_flags("spatial"))):
+            raise ValueError(f"{stray} is for larger images: give --factor too")
+        return None
+    factor = args.factor[0] if len(args.factor) == 1 else args.factor
+    fields = set_fields(args, EXTRAPOLATION) | {"factor": factor}
+    return Extrapolation(**fields, spatial=guidance_of(args, "spatial", Guidance()))
+
+
+def _first_set(args: argparse.Namespace, flags: tuple[str, ...]) -> str | None:
+    return next((f"--{flag.replace('_', '-')}" for flag in flags if getattr(args, flag) is not None), None)
+
+
+def read_order(path: Path) -> list[int]:
+    """Return the raster positions of a file, in decoding order, separated by spaces, commas or newlines."""
+    words = path.read_text(encoding="utf-8").replace(",", " ").split()
+    try:
+        return [int(word) for word in words]
+    except ValueError as error:
+        raise ValueError(f"{path} should hold the positions of an order, whole numbers: {error}") from None
+
+
+# the run -------------------------------------------------------------------------------------------------------------
+
+
+def run(args: argparse.Namespace) -> None:
+    """Sample, alone or as one of torchrun's processes."""
     from ..pipeline.sample_folder import write_samples
-    from ..utils import devices, distributed
+    from ..utils import distributed
 
     with distributed.group():
         order = None if args.order_file is None else read_order(args.order_file)
         extrapolation = extrapolation_of(args)
-        device = devices.pick(args.device)
-        model = load(args.model, device=device, dtype=getattr(torch, args.dtype))
-        if args.device == "auto" and distributed.rank() == 0:
-            print(f"sampling on {device}", file=sys.stderr)
-        try:
+        model = options.load_model(args)
+        device = options.pick_device(args, "sampling")
+        with options.too_large_a_batch(args, device):
             made = write_samples(
                 model,
                 args.out,
                 count=args.count,
                 classes=args.classes,
                 balanced=args.balanced,
-                sampling=steered(args, sampling_of(args, model.sampling)),
+                sampling=control_sampling_of(args, sampling_of(args, model.sampling)),
                 seed=args.seed,
                 order=order,
                 extrapolation=extrapolation,
@@ -154,59 +218,5 @@ def run(args: argparse.Namespace) -> None:
                 control=args.control,
                 control_type=args.control_type,
             )
-        except torch.OutOfMemoryError:
-            reason = f"no room for {args.batch_size} images at a time on {device}: choose a smaller --batch-size"
-            raise RuntimeError(reason) from None
         if distributed.rank() == 0:
             print(f"wrote {made}: look at {made / 'grid.png'} first")
-
-
-def given(args: argparse.Namespace, flags: Mapping[str, str]) -> dict[str, Any]:
-    """Return the fields that were set on the command line; flags: flag, as argparse stores it -> field."""
-    values = {field: getattr(args, flag) for flag, field in flags.items()}
-    return {field: tuple(v) if isinstance(v, list) else v for field, v in values.items() if v is not None}
-
-
-def guidance_flags(name: str) -> dict[str, str]:
-    """Of the guidance called `name`."""
-    return {name: "scale"} | {f"{name}_{field}": field for field in ("schedule", "start", "counted", "interval")}
-
-
-def sampling_of(args: argparse.Namespace, published: Sampling) -> Sampling:
-    """Return the model's own settings with what was set in their place."""
-    return replace(published, **given(args, SAMPLING), guidance=guidance_of(args, "guidance", published.guidance))
-
-
-def steered(args: argparse.Namespace, sampling: Sampling) -> Sampling:
-    """With the guidance of `add_control`; a ValueError where nothing steers."""
-    stray = [flag for flag in ("control_type", *guidance_flags("control_scale")) if getattr(args, flag) is not None]
-    if stray and args.control is None:
-        raise ValueError(f"--{stray[0].replace('_', '-')} is about a picture that steers: give --control too")
-    return replace(sampling, control_guidance=guidance_of(args, "control_scale", sampling.control_guidance))
-
-
-def guidance_of(args: argparse.Namespace, name: str, published: Guidance) -> Guidance:
-    fields = given(args, guidance_flags(name))
-    return replace(Guidance() if fields.get("scale") == 1 else published, **fields)
-
-
-def extrapolation_of(args: argparse.Namespace) -> Extrapolation | None:
-    from ..inference.extrapolation import Extrapolation
-
-    if args.factor is None:
-        stray = [flag for flag in (*EXTRAPOLATION, *guidance_flags("spatial")) if getattr(args, flag) is not None]
-        if stray:
-            raise ValueError(f"--{stray[0].replace('_', '-')} is for larger images: give --factor too")
-        return None
-    factor = args.factor[0] if len(args.factor) == 1 else args.factor
-    fields = given(args, EXTRAPOLATION) | {"factor": factor}
-    return Extrapolation(**fields, spatial=guidance_of(args, "spatial", Guidance()))
-
-
-def read_order(path: Path) -> list[int]:
-    """Raster positions in the order in which they are decoded, apart by spaces, commas or newlines."""
-    words = path.read_text(encoding="utf-8").replace(",", " ").split()
-    try:
-        return [int(word) for word in words]
-    except ValueError as error:
-        raise ValueError(f"{path} should hold the positions of an order, whole numbers: {error}") from None

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from numbers import Integral, Real
-from typing import Any, TypeGuard
+from typing import TYPE_CHECKING, Any, TypeGuard
 
-import numpy as np
+if TYPE_CHECKING:
+    import numpy as np
 
 
 def is_whole_number(value: object, low: int | None = None) -> TypeGuard[int]:
@@ -30,4 +31,6 @@ def is_finite_number(value: object) -> TypeGuard[float]:
 
 def finite_rows(array: np.ndarray) -> np.ndarray:
     """Return whether each row holds neither NaN nor infinity: (n, ...) -> bool (n,)."""
+    import numpy as np  # late: `randfeat sample --help` reads this module
+
     return np.isfinite(array).reshape(len(array), math.prod(array.shape[1:])).all(axis=1)

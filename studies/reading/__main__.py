@@ -96,4 +96,4 @@ def parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    sys.exit(cli.spoken("studies.reading", main, "The same command goes on where this ended."))
+    sys.exit(cli.run_program("studies.reading", main, "The same command goes on where this ended."))

@@ -50,4 +50,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(cli.spoken("studies.reading.archive", main, "The same command goes on where this ended."))
+    sys.exit(cli.run_program("studies.reading.archive", main, "The same command goes on where this ended."))

@@ -99,4 +99,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(cli.spoken("studies.reading.figures", main, "Nothing was lost."))
+    sys.exit(cli.run_program("studies.reading.figures", main, "Nothing was lost."))

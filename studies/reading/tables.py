@@ -301,4 +301,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(cli.spoken("studies.reading.tables", main, "Nothing was written."))
+    sys.exit(cli.run_program("studies.reading.tables", main, "Nothing was written."))

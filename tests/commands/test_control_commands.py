@@ -89,8 +89,8 @@ def test_without_control_a_folder_is_as_it_was(tmp_path):
         ("model", "--control {folder}/0.png --control-type mask", "this model is controlled by edges, not by mask"),
         ("model", "--control {folder}/9.png", "9.png"),
         ("model", "--control {folder}/0.png --factor 2", "a larger image than the trained one takes no control"),
-        ("model", "--control-scale 3", "--control-scale is about a picture that steers: give --control too"),
-        ("model", "--control-type image", "--control-type is about a picture that steers: give --control too"),
+        ("model", "--control-scale 3", "--control-scale is about an image that controls the result: give --control too"),
+        ("model", "--control-type image", "--control-type is about an image that controls the result: give --control too"),
     ],
 )
 def test_bad_input_is_one_sentence_and_writes_nothing(folder, tmp_path, capsys, model, arguments, message):
@@ -157,7 +157,7 @@ def test_painting_follows_a_picture(folder, tmp_path):
         ("plain", "--control {folder}/1.png", "this model has no control: train one"),
         ("model", "--control {folder}/1.png --control-type mask", "this model is controlled by edges, not by mask"),
         ("model", "--control {folder}/1.png --control-type canny", "this model is controlled by edges, not by canny"),
-        ("model", "--control-scale 2", "--control-scale is about a picture that steers: give --control too"),
+        ("model", "--control-scale 2", "--control-scale is about an image that controls the result: give --control too"),
         ("model", "--control {folder}/wide.png", "control pictures of 9 x 4 pixels for pictures of 6 x 4 pixels"),
     ],
 )

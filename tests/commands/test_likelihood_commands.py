@@ -66,7 +66,7 @@ def test_surprise_leaves_maps_and_pictures(model, photos, tmp_path, capsys):
     with np.load(out / "surprise.npz") as saved:
         assert saved["paths"].tolist() == list(map(str, paths))
         np.testing.assert_allclose(saved["maps"], pipeline.surprisal(paths, orders=2).numpy(), rtol=1e-4)
-    assert cli.main(["surprise", str(model), str(photos), "-o", str(out), *FAST, "--exact", "--label", "1"]) == 0
+    assert cli.main(["surprise", str(model), str(photos), "-o", str(out), *FAST, "--exact", "--class", "1"]) == 0
     with np.load(out / "surprise.npz") as saved:
         expected = pipeline.surprisal(paths, [1, 1], orders=2, exact=True).numpy()
         np.testing.assert_allclose(saved["maps"], expected, rtol=1e-4)

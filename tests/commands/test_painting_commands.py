@@ -14,7 +14,7 @@ from PIL import Image
 from pipelines import make_pipeline
 
 from randfeat import Sampling, cli, load
-from randfeat.commands import edit_images, inpaint, sample
+from randfeat.commands import edit_images, sample
 from randfeat.data.decode import open_picture
 from randfeat.inference.editing import Framing, as_mask
 
@@ -47,7 +47,7 @@ def results(out):
 
 def test_the_flags_are_the_fields():
     parser = argparse.ArgumentParser()
-    inpaint.add_arguments(parser)
+    edit_images.add_arguments(parser, "inpaint")
     args = parser.parse_args(["MODEL", "IMAGE", *BOX])
     assert set(edit_images.FRAMING.values()) == {field.name for field in dataclasses.fields(Framing)}
     assert edit_images.framing_of(args) == Framing()

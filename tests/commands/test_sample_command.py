@@ -31,7 +31,7 @@ def model(tmp_path_factory):
 
 def parse(*arguments):
     parser = argparse.ArgumentParser()
-    sample.add_arguments(parser)
+    sample.add_arguments(parser, "sample")
     return parser.parse_args(["MODEL", *arguments])
 
 

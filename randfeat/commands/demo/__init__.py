@@ -17,7 +17,7 @@ from pathlib import Path
 HOW_TO_RESUME = "Run the same command again: models that are trained already are kept."
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: argparse.ArgumentParser, command: str) -> None:
     parser.add_argument("-o", "--out", type=Path, default=Path("demo"), metavar="DIR", help="where to write (demo)")
     length = parser.add_mutually_exclusive_group()
     length.add_argument(

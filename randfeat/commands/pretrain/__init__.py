@@ -52,7 +52,7 @@ HELD_OUT = 0.05
 FITTED = "patch"
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: argparse.ArgumentParser, command: str) -> None:
     parser.usage = "randfeat pretrain --config RECIPE --data DATA -o RUN [options]"
     parser.add_argument("--config", required=True, metavar="RECIPE", help="the name of a recipe, or a YAML file")
     parser.add_argument("--data", required=True, metavar="DATA", help="a token cache, or images")

@@ -83,13 +83,13 @@ def _columns(
     """Return by number of orders the index of the best class of each image: (runs, n)."""
     if args.halving:
         won = {
-            k: successive_halving.rank_classes(model.packed(), tokens, None, k, SuccessiveHalving(), seed=args.seed)[1][
+            k: successive_halving.rank_classes(model.inference_generator(), tokens, None, k, SuccessiveHalving(), seed=args.seed)[1][
                 :, 0
             ]
             for k in counts
         }
         return {count: columns.numpy()[None] for count, columns in won.items()}
-    each = likelihood.class_log_prob(model.packed(), tokens, None, max(counts), seed=args.seed)
+    each = likelihood.class_log_prob(model.inference_generator(), tokens, None, max(counts), seed=args.seed)
     best = {}
     for count in counts:
         runs = 1 if model.generator.raster_only else max(counts) // count
