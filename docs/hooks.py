@@ -2,7 +2,8 @@
 
 - The packages are laid out as they are installed, so that mkdocstrings finds `randfeat.probes` and `randfeat.pretrain`.
 - reference/command-line.md is written from the parsers of the commands.
-- `<!-- table: results/NAME.csv -->` becomes the table in that file.
+- A link to a CSV file that stands alone on a line gets the table of that file below it.
+- `<!-- names of: PACKAGE -->` becomes the reference of all names that a package offers.
 - A page that would load anything from the network fails the build.
 """
 
@@ -14,11 +15,13 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.exceptions import PluginError
+from mkdocs.plugins import event_priority
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
@@ -26,10 +29,14 @@ from randfeat import cli
 
 ROOT = Path(__file__).parents[1]
 SOURCES = Path(tempfile.gettempdir()) / "randfeat-docs-sources"
-TABLE = re.compile(r"^<!-- table: (\S+\.csv) -->$", flags=re.MULTILINE)
-FETCHED = re.compile(r"<(?:script|img|iframe)[^>]+src=\"?(?:https?:)?//|<link[^>]+rel=\"?stylesheet[^>]+href=\"?https?://")
+TABLE = re.compile(r"^\[[^\]]+\]\((\S+\.csv)\)$", flags=re.MULTILINE)
+NAMES = re.compile(r"^<!-- names of: (\S+) -->$", flags=re.MULTILINE)
+FETCHED = re.compile(
+    r"<(?:script|img|iframe)[^>]+src=\"?(?:https?:)?//|<link[^>]+rel=\"?stylesheet[^>]+href=\"?https?://"
+)
 
 
+@event_priority(100)  # before mkdocstrings reads its settings
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
     """Lay out the sources as a wheel does."""
     shutil.rmtree(SOURCES, ignore_errors=True)
@@ -48,9 +55,10 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Put tables in."""
-    docs = Path(config.docs_dir)
-    return TABLE.sub(lambda match: table(docs / match[1]), markdown)
+    """Put tables and names in."""
+    folder = (Path(config.docs_dir) / page.file.src_uri).parent
+    markdown = TABLE.sub(lambda match: f"{match[0]}\n\n{table(folder / match[1])}", markdown)
+    return NAMES.sub(lambda match: names(match[1]), markdown)
 
 
 def on_post_page(output: str, page: Page, config: MkDocsConfig) -> str:
@@ -71,6 +79,21 @@ def table(path: Path) -> str:
         header, *rows = [[cell.replace("|", r"\|") for cell in row] for row in csv.reader(file)]
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def names(package: str) -> str:
+    """Return the reference of all names of a package, by the modules in which they are defined."""
+    module = import_module(package)
+    homes: dict[str, str] = getattr(module, "_HOME", {})
+    found: dict[str, list[str]] = {}
+    for name in module.__all__:
+        home = f"{package}.{homes[name]}" if name in homes else getattr(module, name).__module__
+        found.setdefault(home, []).append(name)
+    sections = []
+    for home, members in sorted(found.items()):
+        sections.append(f"## {home.removeprefix(package + '.')}\n")
+        sections += [f"::: {home}.{name}\n" for name in members]
+    return "\n".join(sections)
 
 
 def command_line() -> str:
@@ -130,8 +153,10 @@ def shown(action: argparse.Action) -> str:
 def explained(action: argparse.Action) -> str:
     """Return the help of an argument with its values filled in."""
     values = {**vars(action), "prog": ""}
-    return (action.help or "") % values if action.help and "%(" in action.help else (action.help or "").replace("%%", "%")
+    return (
+        (action.help or "") % values if action.help and "%(" in action.help else (action.help or "").replace("%%", "%")
+    )
 
 
 def escaped(text: str) -> str:
-    return text.replace("|", r"\|").replace("<", "&lt;").replace("*", r"\*").replace("\n", " ")
+    return text.replace("|", r"\|").replace("[", r"\[").replace("<", "&lt;").replace("*", r"\*").replace("\n", " ")
