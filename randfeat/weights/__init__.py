@@ -1,4 +1,4 @@
-"""Weights on disk: our own format, official checkpoints and what is in them, what is published, the hub."""
+"""Weights on disk and on the hub: model directories, official checkpoints, and the tables of published ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Official checkpoint files: opened without running code from them, and without reading what is not used."""
+"""Official checkpoint files, opened without running code from them and mapped into memory where possible."""
 
 from __future__ import annotations
 
@@ -20,13 +20,15 @@ from .official import first_few
 
 PICKLES = (".pt", ".pth", ".bin")
 SUFFIXES = (".safetensors", *PICKLES)
-CONTAINERS = ("model", "module", "state_dict", "ema")  # where weights may lie; the first that is there is taken
+CONTAINERS = ("model", "module", "state_dict", "ema")  # entries that may hold the weights; the first found is used
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a file holds. state: official names and tensors, mapped into memory where the format allows it. container:
-    the entry that the state lies under, None where it is the file itself. entries: the other entries beside it.
+    """Content of a checkpoint file.
+
+    state: official names and tensors, mapped into memory where the format allows it. container: the entry that holds
+    the state, None where the file itself does. entries: names of the other entries.
     """
 
     path: Path
@@ -38,7 +40,7 @@ class Checkpoint:
 def read(path: Path) -> Checkpoint:
     """Open a .safetensors file or a pickle of torch.save. Raises a FileNotFoundError or a ValueError of one sentence.
 
-    Of a trainer's checkpoint that holds the weights twice, `model` is taken and not `ema`, as the official samplers do.
+    Where a trainer's checkpoint holds both `model` and `ema`, the first is used, as in the official sampling code.
     """
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}: check the path")
@@ -62,7 +64,7 @@ def read(path: Path) -> Checkpoint:
 
 
 def _unwrapped(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Without the prefix that torch's wrappers for many GPUs and for compiling give to every name."""
+    """Return the state without the prefixes that DistributedDataParallel and torch.compile give to every name."""
     for prefix in ("module.", "_orig_mod."):
         if all(name.startswith(prefix) for name in state):
             return _unwrapped({name.removeprefix(prefix): value for name, value in state.items()})
@@ -80,25 +82,25 @@ def _is_state(content: Any) -> bool:
 def _unpickle(path: Path) -> Any:
     # argparse.Namespace: the official trainers save their arguments beside the weights
     with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Detected pickle protocol")  # of what is then refused with an error
+        warnings.filterwarnings("ignore", "Detected pickle protocol")  # such files are refused with an error below
         try:
-            # files of before PyTorch 1.6 are no zip archives and cannot be mapped
+            # files written before PyTorch 1.6 are no zip archives and cannot be mapped
             return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
         except pickle.UnpicklingError as error:
             wanted = re.search(r"GLOBAL ([\w.]+)", str(error))
             if wanted:
                 raise ValueError(
                     f"{path} asks for {wanted[1]} and could run any code, so it is not opened: "
-                    "save its tensors alone, best as .safetensors"
+                    "save only its tensors, best as .safetensors"
                 ) from None
             raise ValueError(
-                f"{path} is no checkpoint of tensors alone that torch.save wrote, or damaged, so it is not opened: "
+                f"{path} is damaged, or no checkpoint of only tensors that torch.save wrote, so it is not opened: "
                 "copy it again, or save its tensors as .safetensors"
             ) from None
         except PermissionError:
             raise
-        except Exception as error:  # what is cut short can mislead the reader into any error
+        except Exception as error:  # a file cut short can raise any error
             reason = str(error).partition(". ")[0].partition("\n")[0]
-            if " " not in reason:  # a lone number or name explains nothing
+            if " " not in reason:  # a single number or name explains nothing
                 reason = "it is no file of torch.save, or ends too early"
             raise ValueError(f"{path} is damaged or cut short ({reason}): copy it again") from None

@@ -1,4 +1,4 @@
-"""Our own format: a model directory holds `config.json` and `model.safetensors` and nothing that runs code."""
+"""Format of a model directory: `config.json`, `model.safetensors` and the same for the tokenizer; nothing runs code."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 FILES = CONFIG, WEIGHTS = "config.json", "model.safetensors"
-TOKENIZER = "tokenizer"  # the folder of a model directory that holds its tokenizer, in the same form
+TOKENIZER = "tokenizer"  # folder of a model directory with its tokenizer, in the same format
 
 
 def fingerprint(*modules: torch.nn.Module) -> str:
-    """SHA-256 over names, types, shapes and values of all parameters and buffers: 64 hexadecimal digits."""
+    """Return the SHA-256 of names, types, shapes and values of all parameters and buffers: 64 hexadecimal digits."""
     digest = hashlib.sha256()
     for module in modules:
         for name, tensor in module.state_dict().items():
@@ -28,16 +28,16 @@ def fingerprint(*modules: torch.nn.Module) -> str:
 
 
 def write(directory: Path, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
-    """Write config and tensors into a directory that exists."""
+    """Write config and tensors into an existing directory. Raises an OSError, on a full disk for instance."""
     (directory / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     try:
         save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, directory / WEIGHTS)
-    except SafetensorError as error:  # a full disk, for instance
-        raise OSError(f"{directory / WEIGHTS} could not be written: {error}") from None
+    except SafetensorError as error:
+        raise OSError(f"{directory / WEIGHTS} could not be written ({error}): check the space on the disk") from None
 
 
 def read(directory: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """What `write` wrote. Raises FileNotFoundError or ValueError with one sentence."""
+    """Return config and tensors of a directory. Raises a FileNotFoundError or a ValueError of one sentence."""
     for name in FILES:
         if not (directory / name).is_file():
             raise FileNotFoundError(f"{directory} is no model directory: it has no {name}")
@@ -45,7 +45,7 @@ def read(directory: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 
 def is_model(directory: Path) -> bool:
-    """Return whether a directory holds what `Pipeline.save` writes and nothing else."""
+    """Return whether a directory holds a model written by `Pipeline.save` and nothing else."""
     names = {inside.name for inside in directory.iterdir()}
     if CONFIG not in names or names - {*FILES, TOKENIZER}:
         return False
@@ -56,7 +56,7 @@ def is_model(directory: Path) -> bool:
 
 
 def read_config(directory: Path) -> dict[str, Any]:
-    """Return the config of a model directory."""
+    """Return the config of a model directory. Raises a ValueError where it is no JSON object."""
     try:
         config = json.loads((directory / CONFIG).read_text(encoding="utf-8"))
     except ValueError as error:  # UnicodeDecodeError is one, too
@@ -67,7 +67,7 @@ def read_config(directory: Path) -> dict[str, Any]:
 
 
 def read_safetensors(path: Path) -> dict[str, Tensor]:
-    """Return the tensors of a file, mapped into memory: nothing is read from the disk before it is used."""
+    """Return the tensors of a file, mapped into memory, so that each is read from the disk when it is used."""
     try:
         return load_file(path)
     except SafetensorError as error:

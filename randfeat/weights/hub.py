@@ -1,4 +1,9 @@
-"""Files from huggingface.co and to it. What goes wrong is one sentence that says what to do."""
+"""Download from the Hugging Face hub and upload to it; errors are one sentence that says what to do.
+
+The calls are huggingface_hub's; its `PyTorchModelHubMixin` is not used. It builds a model from keywords that are plain
+JSON, where a pipeline holds two networks; writes one file without the tokenizer's folder; loads missing weights without
+an error by default, and a pickle where there are no safetensors; and is imported with the class, not at the first use.
+"""
 
 from __future__ import annotations
 
@@ -8,22 +13,22 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from . import format
+from . import format, model_card
 
 FILES = tuple(f"{folder}{name}" for folder in ("", f"{format.TOKENIZER}/") for name in format.FILES)
 
 
 class Repository(str):
-    """An id on the hub: owner/name."""
+    """Id of a repository on the hub: owner/name."""
 
 
 def is_id(text: str) -> bool:
-    """Return whether a text could be an id on the hub."""
+    """Return whether a text has the form of an id on the hub."""
     return re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", text) is not None
 
 
 def fetch(repository: str, file: str) -> Path:
-    """Return a file of a repository, in the cache of huggingface_hub; downloaded if it is not there."""
+    """Return the path of a repository's file in the cache of huggingface_hub, downloaded if need be."""
     import huggingface_hub
 
     with explained(repository, file):
@@ -31,9 +36,9 @@ def fetch(repository: str, file: str) -> Path:
 
 
 def fetch_model(repository: str) -> Path:
-    """Return the directory, in the cache of huggingface_hub, of a repository in our format.
+    """Return the path, in the cache of huggingface_hub, of a repository that holds a model directory.
 
-    Its config is looked at before anything large is downloaded.
+    Its config is checked before anything large is downloaded.
     """
     import huggingface_hub
 
@@ -48,7 +53,7 @@ def fetch_model(repository: str) -> Path:
 
 
 def cached(repository: str, file: str) -> Path | None:
-    """Where the cache of huggingface_hub holds a file, or None. Asks nobody."""
+    """Return the path of a file in the cache of huggingface_hub, or None; never downloads."""
     import huggingface_hub
 
     found = huggingface_hub.try_to_load_from_cache(repository, file)
@@ -56,8 +61,9 @@ def cached(repository: str, file: str) -> Path | None:
 
 
 def push(save: Callable[[Path], None], repository: str, private: bool | None, token: str | None) -> str:
-    """Upload what `save` writes into a directory as one commit, into a repository that is made if need be. Returns its
-    address.
+    """Upload the model directory that `save` writes, with a model card, as one commit; return the address.
+
+    The repository is created if need be. A README.md that it has already is kept: somebody may have edited it.
     """
     import huggingface_hub
 
@@ -67,15 +73,17 @@ def push(save: Callable[[Path], None], repository: str, private: bool | None, to
         save(directory)
         with explained(repository, "the model"):
             address = api.create_repo(repository, private=private, exist_ok=True)
+            if not api.file_exists(repository, model_card.CARD):
+                model_card.write(directory, repository)
             api.upload_folder(repo_id=repository, folder_path=directory, commit_message="Upload a model of randfeat")
     return str(address)
 
 
 @contextmanager
 def explained(repository: str, what: str) -> Iterator[None]:
-    """Turn whatever a call of huggingface_hub raises into one sentence. `what` is moved from or to the repository.
+    """Turn any error of a call of huggingface_hub into one sentence. what: the file that is transferred.
 
-    The library raises its own errors and those of the HTTP library of its version, which have no base in common.
+    The library raises its own errors and those of the HTTP library of its version, which have no common base class.
     """
     from huggingface_hub import errors
 

@@ -1,4 +1,4 @@
-"""Which model an official checkpoint is of, told from the names and shapes in it."""
+"""Identification of official checkpoints by the names and shapes of their tensors."""
 
 from __future__ import annotations
 
@@ -17,8 +17,10 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 @dataclass(frozen=True)
 class Identity:
-    """model: a registered name of a generator or a tokenizer. config: those of its keywords that shapes tell; heads and
-    grid of a generator are not among them. kv_dim: width of the keys where heads may share them, else None.
+    """Model of a checkpoint.
+
+    model: registered name of a generator or a tokenizer. config: the keywords that follow from shapes; a generator's
+    heads and grid do not. kv_dim: width of the keys where several heads may share them, else None.
     """
 
     model: str
@@ -27,11 +29,12 @@ class Identity:
 
     @property
     def is_generator(self) -> bool:
+        """Whether the model is a generator, not a tokenizer."""
         return self.model in MODELS
 
     @property
     def size(self) -> str | None:
-        """The published size of this model, depth and width, if there is one."""
+        """Name of the published size with this depth and width, or None."""
         return size_of(self.model, self.config)
 
     @property
@@ -49,9 +52,9 @@ class Identity:
 
 
 def identify(state: Mapping[str, Tensor]) -> Identity:
-    """Return the model of an official state_dict, which may lie on the meta device.
+    """Return the model of an official state_dict, which may be on the meta device.
 
-    Raises a ValueError that says how the state begins, or what it lacks.
+    Raises a ValueError that lists the first names of an unknown state, or the missing ones of a known model.
     """
     shapes = {name: tuple(value.shape) for name, value in state.items()}
     for model, family in _FAMILIES.items():
@@ -70,14 +73,16 @@ def identify(state: Mapping[str, Tensor]) -> Identity:
 
 
 def _count(shapes: Shapes, numbered: str) -> int:
-    """Return how many modules `numbered`, such as `layers.*`, there are, going by the highest number."""
+    """Return the number of modules of a pattern such as `layers.*`, from the highest index."""
     pattern = re.compile(re.escape(numbered).replace(r"\*", r"(\d{1,9})") + r"\.")
     found = (int(match[1]) for name in shapes if (match := pattern.match(name)))
-    return max((i for i in found if i < len(shapes)), default=-1) + 1  # a file cannot ask for more than it could hold
+    return (
+        max((i for i in found if i < len(shapes)), default=-1) + 1
+    )  # no more than there are tensors, whatever the names say
 
 
 def _gpt(shapes: Shapes) -> dict[str, Any]:
-    """RandAR kept the names of LlamaGen's code, from which it grew."""
+    """Return the config of RandAR or LlamaGen: RandAR's code grew from LlamaGen's and kept its names."""
     vocab_size, embed_dim = shapes["tok_embeddings.weight"]
     return dict(
         vocab_size=vocab_size,
@@ -109,7 +114,7 @@ def _maskgit_vq(shapes: Shapes) -> dict[str, Any]:
 
 
 def _vq(shapes: Shapes, levels: str, blocks: str) -> dict[str, Any]:
-    """levels, blocks: names of the encoder's levels, and of the residual blocks of level {}."""
+    """Return the config of a VQ tokenizer. levels, blocks: names of the encoder's levels, and of the blocks of one."""
     vocab_size, code_dim = shapes["quantize.embedding.weight"]
     width = shapes["encoder.conv_in.weight"][0]
     first = [blocks.format(level).replace("*", "0") for level in range(_count(shapes, levels))]
@@ -124,9 +129,11 @@ def _vq(shapes: Shapes, levels: str, blocks: str) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class _Family:
+    """Names of one family of official checkpoints. config: derives the keywords from shapes."""
+
     title: str
-    mark: str  # how a name begins that only this family has; families are tried in turn
-    needed: tuple[str, ...]  # what its config is told from
+    mark: str  # prefix of a name that only this family has; families are tried in turn
+    needed: tuple[str, ...]  # tensors that its config is derived from
     config: Callable[[Shapes], dict[str, Any]]
 
 

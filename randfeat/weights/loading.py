@@ -1,6 +1,6 @@
-"""Opening of models and tokenizers: what `randfeat.load` and `randfeat.load_tokenizer` take, and the parts found there.
+"""Opening of models and tokenizers from any source: a directory, an official file, a published name, the hub.
 
-A pipeline is made of the parts by `randfeat.pipeline`, which stands above this package.
+`Pipeline.from_pretrained` makes a pipeline of the parts that are returned here.
 """
 
 from __future__ import annotations
@@ -115,7 +115,10 @@ def load_tokenizer(source: str | Path, device: str | torch.device = "cpu") -> To
 
 
 def locate(source: str | Path, rows: Mapping[str, Row]) -> Path | Row | Repository:
-    """What a source means: a path that exists, a row of `rows` by its name, or an id on the hub."""
+    """Return the meaning of a source: an existing path, a row of `rows` by its name, or an id on the hub.
+
+    Raises a FileNotFoundError or a ValueError where it is none of them.
+    """
     path = atomic.recover(Path(source))
     if path.exists():
         return path
@@ -132,8 +135,8 @@ def locate(source: str | Path, rows: Mapping[str, Row]) -> Path | Row | Reposito
     if path.name != source:
         raise missing
     if source in {**published.MODELS, **published.TOKENIZERS}:
-        opener = "load" if source in published.MODELS else "load_tokenizer"
-        raise ValueError(f"{source} is the other kind: open it with randfeat.{opener}")
+        other, opener = ("model", "load") if source in published.MODELS else ("tokenizer", "load_tokenizer")
+        raise ValueError(f"{source} is a {other}: open it with randfeat.{opener}")
     near = difflib.get_close_matches(source.lower().replace("_", "-"), rows, 1)
     raise ValueError(
         f"{source!r} is no path here and no owner/name on the hub, and the short names are {', '.join(rows)}"
@@ -142,7 +145,7 @@ def locate(source: str | Path, rows: Mapping[str, Row]) -> Path | Row | Reposito
 
 
 def identify_file(checkpoint: checkpoints.Checkpoint) -> Identity:
-    """`identify`, with the path in its errors."""
+    """Return the model of a checkpoint, as `identify` does, with the path in the error."""
     try:
         return identify(checkpoint.state)
     except ValueError as error:
@@ -151,7 +154,7 @@ def identify_file(checkpoint: checkpoints.Checkpoint) -> Identity:
 
 
 def _generator(identity: Identity, num_heads: int | None, grid: tuple[int, int], path: Path) -> Generator:
-    """With fresh weights, on the device of the context."""
+    """Return a generator with fresh weights, on the device of the context."""
     config = identity.config
     if num_heads is None:
         if identity.size is None:
@@ -220,7 +223,7 @@ def _fill_officially(
 def _fill(
     model: Generator | Tokenizer, state: dict[str, Tensor], device: torch.device, dtype: torch.dtype, path: Path
 ) -> None:
-    """Give the tensors of a file to a model on the meta device: nothing is drawn at random, nothing is held twice."""
+    """Give a file's tensors to a model on the meta device: no random initialization, no second copy in memory."""
     moved = {}
     for name in list(state):
         value = state.pop(name)

@@ -1,4 +1,4 @@
-"""The names that official checkpoints use, and strict loading."""
+"""Parameter names of official checkpoints, and strict loading."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from ..tokenizers import Tokenizer
 
 
 def _official_layout(model: Generator | Tokenizer) -> dict[str, tuple[str, ...]]:
-    """Return each of our parameter names with the official names that make it up, stacked along dimension 0."""
-    if isinstance(model, Tokenizer):  # tokenizers are written with the official names
+    """Return the official names of each of our parameters; where there are several, they are stacked on dimension 0."""
+    if isinstance(model, Tokenizer):  # our tokenizers use the official names
         return {name: (name,) for name in model.state_dict()}
     layout: dict[str, tuple[str, ...]] = {}
     for ours in model.state_dict():
-        if ours.startswith("control."):  # which no official code has
+        if ours.startswith("control."):  # no official code has it
             layout[ours] = (ours,)
             continue
         parts = ours.split(".")
@@ -28,8 +28,9 @@ def _official_layout(model: Generator | Tokenizer) -> dict[str, tuple[str, ...]]
 
 
 def to_official(model: Generator | Tokenizer, state: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
-    """Return the state (by default the model's own) under the names and shapes of the official code's state_dict,
-    without what nothing here reads (`unused` of the model).
+    """Return a state under the names and shapes of the official code, without the entries that are `unused` here.
+
+    state: by default the model's own.
     """
     state = model.state_dict() if state is None else state
     official: dict[str, Tensor] = {}
@@ -39,9 +40,9 @@ def to_official(model: Generator | Tokenizer, state: Mapping[str, Tensor] | None
 
 
 def from_official(model: Generator | Tokenizer, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return an official state_dict under our names, less what nothing here reads. Raises as `load_strict` does.
+    """Return an official state_dict under our names, without the entries that are `unused` here.
 
-    The model may lie on the meta device; tensors that have one official name are not copied.
+    The model may be on the meta device; tensors with one official name are not copied. Raises as `load_strict` does.
     """
     state = {name: value for name, value in state.items() if name not in model.unused}
     _check(to_official(model), state)
@@ -50,9 +51,9 @@ def from_official(model: Generator | Tokenizer, state: Mapping[str, Tensor]) -> 
 
 
 def load_strict(module: torch.nn.Module, state: Mapping[str, Tensor], assign: bool = False) -> None:
-    """Load a state whose names and shapes must be the module's; a ValueError lists the first that are not.
+    """Load a state whose names and shapes must be those of the module; a ValueError lists the first differences.
 
-    assign: take the tensors themselves, whatever their type and device, instead of copying their values.
+    assign: use the tensors themselves, of any type and device, instead of copying their values.
     """
     _check(module.state_dict(), state)
     module.load_state_dict(dict(state), assign=assign)
@@ -72,5 +73,5 @@ def _check(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
 
 
 def first_few(names: Sequence[str], count: int = 3) -> str:
-    """For an error: the first names, or `none`."""
+    """Return the first names for an error message, or `none`."""
     return ", ".join(names[:count]) + (", ..." if len(names) > count else "") if names else "none"

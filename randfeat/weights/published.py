@@ -1,4 +1,4 @@
-"""The published weights by name: where each file lies, what is in it, and how its authors sample from it.
+"""Table of published weights: repository and file, model and tokenizer, and the sampling settings of their authors.
 
 All were trained on ImageNet's 1,000 classes. Guidance, steps and schedules are those of the official sampling commands:
 RandAR's documentation.md, ARPG's and LlamaGen's GETTING_STARTED.md.
@@ -19,7 +19,7 @@ NUM_CLASSES, CLASS_NAMES = 1000, "imagenet-1k"
 
 @dataclass(frozen=True)
 class PublishedTokenizer:
-    """model, config: registered name and keywords. file: its name in the hub's `repository`."""
+    """Published tokenizer. model, config: registered name and keywords. file: its name in the hub's `repository`."""
 
     name: str
     repository: str
@@ -29,12 +29,13 @@ class PublishedTokenizer:
 
     @property
     def vocab_size(self) -> int:
+        """Number of codes."""
         return self.config["vocab_size"]
 
 
 @dataclass(frozen=True)
 class PublishedModel:
-    """size: a key of `models.SIZES`. file: its name in the hub's `repository`. grid: rows and columns of tokens."""
+    """Published generator. size: a key of `models.SIZES`. file: name in `repository`. grid: rows, columns of tokens."""
 
     name: str
     repository: str
@@ -103,19 +104,20 @@ MODELS = _by_name(
 
 
 def alike(size: str | None, vocab_size: int, file: str) -> PublishedModel | None:
-    """Return the published model of this size and vocabulary, if there is one. Where there are several, that of this
-    file name, else the first, of 256 x 256 pixels.
+    """Return the published model of a size and vocabulary, or None.
+
+    Of several it is the one with this file name, else the first, of 256 x 256 pixels.
     """
     rows = [row for row in MODELS.values() if (row.size, row.tokenizer.vocab_size) == (size, vocab_size)]
     return next((row for row in rows if row.file == file), rows[0] if rows else None)
 
 
 def tokenizer_of(vocab_size: int) -> PublishedTokenizer | None:
-    """Return the published tokenizer of as many codes, if there is one; of several, that of 16 pixels a token."""
+    """Return the published tokenizer with this many codes, or None; of several, the one of 16 pixels per token."""
     return next((row for row in TOKENIZERS.values() if row.vocab_size == vocab_size), None)
 
 
 def from_repository(repository: str) -> list[str]:
-    """Return the short names of what comes from a repository of the hub."""
+    """Return the short names of the models and tokenizers of a repository on the hub."""
     rows: list[PublishedModel | PublishedTokenizer] = [*MODELS.values(), *TOKENIZERS.values()]
     return [row.name for row in rows if row.repository == repository]

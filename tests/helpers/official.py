@@ -57,7 +57,7 @@ def generator(row: published.PublishedModel, seed: int = 0) -> models.Generator:
 
 
 class Hub:
-    """Stands for the hub: `folder` holds owner/name/file, `cache` what has been asked for."""
+    """Folder in place of the hub: `folder` holds owner/name/file, `cache` the downloaded files."""
 
     def __init__(self, folder: Path, cache: Path) -> None:
         self.folder, self.cache, self.asked = folder, cache, []
@@ -97,6 +97,9 @@ class Hub:
         (self.folder / repo_id).mkdir(parents=True, exist_ok=exist_ok)
         self.private = private
         return f"https://huggingface.co/{repo_id}"
+
+    def file_exists(self, repo_id: str, filename: str) -> bool:
+        return (self.folder / repo_id / filename).is_file()
 
     def upload_folder(self, repo_id: str, folder_path: Path, commit_message: str) -> None:
         shutil.copytree(folder_path, self.folder / repo_id, dirs_exist_ok=True)

@@ -91,11 +91,48 @@ def test_what_is_pushed_is_opened(hub, pushed):
     assert (hub.private, hub.token) == (True, "secret")
     found = sorted(str(p.relative_to(hub.folder)) for p in hub.folder.rglob("*") if p.is_file())
     files = [f"{folder}{file}" for folder in ("", "tokenizer/") for file in ("config.json", "model.safetensors")]
-    assert found == sorted(f"me/randar/{file}" for file in files)
+    assert found == sorted(f"me/randar/{file}" for file in [*files, "README.md"])
     for opened in (load("me/randar"), Pipeline.from_pretrained("me/randar")):
         assert torch.equal(opened.sample(["cat"]), pushed.sample(["cat"]))
         assert opened.sampling == pushed.sampling
     assert load_tokenizer("me/randar").config == pushed.tokenizer.config
+
+
+def test_a_pushed_model_has_a_card(hub, pushed):
+    card = huggingface_hub.ModelCard.load(hub.folder / "me/randar/README.md")
+    assert card.data.library_name == "randfeat"
+    assert card.data.pipeline_tag == "image-feature-extraction"
+    parameters = sum(p.numel() for p in pushed.generator.parameters())
+    assert f"RandAR, {parameters:,} parameters" in card.text
+    assert "| images | 4 x 6 pixels, grey |" in card.text
+    assert "| tokens | 2 x 3, from 7 codes, tokenizer `patch` |" in card.text
+    assert 'randfeat.load("me/randar")' in card.text
+    assert "no record of the training" in card.text
+    assert "{{" not in card.content
+    assert "{%" not in card.content
+
+
+def test_a_card_tells_how_the_model_was_trained(hub):
+    training = {"steps": 12, "learning_rate": 0.01, "schedule": "cosine", "ema": 0.9}
+    history = {"train": [[1, 2.0]], "validation": [[4, 1.5], [8, 1.25]], "kept_step": 8}
+    record = {"recipe": {"training": training}, "history": history}
+    Pipeline(PatchTokenizer(7, 2, 1), tiny.model("arpg", GRID), (), record).push_to_hub("me/arpg")
+    text = (hub.folder / "me/arpg/README.md").read_text()
+    expected = [
+        "- steps: 12",
+        "- learning rate: 0.01",
+        "- step of the kept weights: 8",
+        "| 4 | 1.5000 |",
+        "| 8 | 1.2500 |",
+    ]
+    assert set(expected) <= set(text.splitlines())
+
+
+def test_a_card_that_is_there_is_kept(hub, pushed):
+    card = hub.folder / "me/randar/README.md"
+    card.write_text("mine")
+    pushed.push_to_hub("me/randar")
+    assert card.read_text() == "mine"
 
 
 def test_only_our_files_are_fetched_and_the_config_first(hub, pushed):

@@ -367,9 +367,9 @@ def test_the_state_that_is_read_is_the_state_that_was_written(tmp_path, build):
 
 
 def test_a_name_of_the_other_kind_is_told_apart():
-    with pytest.raises(ValueError, match=r"llamagen-vq16 is the other kind: open it with randfeat.load_tokenizer"):
+    with pytest.raises(ValueError, match=r"llamagen-vq16 is a tokenizer: open it with randfeat.load_tokenizer"):
         load("llamagen-vq16")
-    with pytest.raises(ValueError, match=r"arpg-l is the other kind: open it with randfeat.load"):
+    with pytest.raises(ValueError, match=r"arpg-l is a model: open it with randfeat.load"):
         load_tokenizer("arpg-l")
 
 

@@ -1,0 +1,86 @@
+"""Model card of a model directory: the README.md that the Hugging Face hub shows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+
+from .. import tokenizers
+from . import format
+
+CARD, TEMPLATE = "README.md", "model_card.md"
+CURVE_ROWS = 10  # of the validation losses that a card shows
+
+_FAMILIES = {
+    "arpg": ("ARPG", "2503.10568"),
+    "llamagen": ("LlamaGen", "2406.06525"),
+    "randar": ("RandAR", "2412.01827"),
+}
+
+
+def write(directory: Path, repository: str) -> None:
+    """Write the card of a model directory into it. repository: owner/name on the hub."""
+    import huggingface_hub
+
+    data = huggingface_hub.ModelCardData(
+        library_name="randfeat", pipeline_tag="image-feature-extraction", tags=["autoregressive", "image-generation"]
+    )
+    template = resources.files(__package__).joinpath(TEMPLATE).read_text("utf-8")
+    card = huggingface_hub.ModelCard.from_template(
+        data, template_str=template, repository=repository, **describe(directory)
+    )
+    card.save(directory / CARD)
+
+
+def describe(directory: Path) -> dict[str, Any]:
+    """Return the fields of the template for a model directory."""
+    config = format.read_config(directory)
+    generator, tokenizer_config = config["generator"], format.read_config(directory / format.TOKENIZER)
+    with torch.device("meta"):
+        tokenizer = tokenizers.create(**tokenizer_config)
+    title, paper = _FAMILIES.get(generator["name"], (generator["name"], ""))
+    classes = generator["num_classes"]
+    control = generator.get("control")
+    height, width = (side * tokenizer.stride for side in generator["grid"])
+    return {
+        "title": title,
+        "paper": paper,
+        "parameters": f"{_parameters(directory / format.WEIGHTS):,}",
+        "height": height,
+        "width": width,
+        "channels": "grey" if tokenizer.channels == 1 else "RGB",
+        "stride": tokenizer.stride,
+        "tokenizer": tokenizer_config["name"],
+        "classes": f"{classes:,}" if classes else "none, trained without labels",
+        "labels": "[0]" if classes else "[None]",
+        "control": control["kind"] if control else "none",
+        "version": config["randfeat"],
+        **{name: generator[name] for name in ("grid", "vocab_size", "embed_dim", "depth", "num_heads")},
+        **_training(config["training"]),
+    }
+
+
+def _parameters(weights: Path) -> int:
+    with safe_open(weights, framework="pt") as file:
+        return sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
+
+
+def _training(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the training's hyperparameters and validation losses; empty without a record of `randfeat.pretrain`."""
+    how, history = record.get("recipe", {}).get("training", {}), record.get("history", {})
+    lines = [
+        (name.replace("_", " "), how[name])
+        for name in ("steps", "batch_size", "learning_rate", "weight_decay", "schedule", "label_dropout", "ema", "seed")
+        if name in how
+    ]
+    if "kept_step" in history:
+        lines.append(("step of the kept weights", history["kept_step"]))
+    curve = history.get("validation", [])
+    shown = curve[:: max(1, math.ceil(len(curve) / CURVE_ROWS))]
+    return {"training": lines, "curve": [(step, f"{loss:.4f}") for step, loss in shown]}
