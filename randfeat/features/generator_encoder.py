@@ -25,7 +25,7 @@ class GeneratorEncoder(Encoder):
 
     def __init__(self, pipeline: Pipeline, specs: Sequence[str | FeatureSpec] = (), name: str = "") -> None:
         self.pipeline, self.name = pipeline, name or models.name_of(pipeline.generator)
-        self._specs = [pipeline.reading(spec) for spec in specs or (None,)]
+        self._specs = [pipeline.resolve_spec(spec) for spec in specs or (None,)]
         self.specs = tuple(str(spec) for spec in self._specs)
         self._crop = CentreCrop(pipeline.image_size, pipeline.tokenizer.channels)
         self.prepare = self._crop
@@ -35,7 +35,7 @@ class GeneratorEncoder(Encoder):
         """Return the features of images, uint8 (B, h, w, channels) or floats (B, channels, h, w) in [0, 1]."""
         batch = batch.to(self.pipeline.generator.device)
         pixels = batch.movedim(-1, 1).float() / 255 if batch.dtype == torch.uint8 else batch
-        return self.pipeline.read_pixels(pixels, self._specs)
+        return self.pipeline.features_of_pixels(pixels, self._specs)
 
     def as_batch(self, images: Images) -> Tensor:
         """Return images as floats (B, channels, h, w) in [0, 1], those given as floats without rounding to 8 bits."""
@@ -44,7 +44,7 @@ class GeneratorEncoder(Encoder):
     def encode_tokens(self, tokens: Tensor) -> list[np.ndarray]:
         """Return the features of images given as tokens (B, N) in raster space. Raises as `check_tokens`."""
         self.check_tokens()
-        return [found.numpy() for found in readout.read(self.pipeline.reader(), tokens, self._specs)]
+        return [found.numpy() for found in readout.read(self.pipeline.feature_generator(), tokens, self._specs)]
 
     def check_tokens(self) -> None:
         """Raise a ValueError for specs with sub-patch shifts, which need pixels."""
@@ -55,7 +55,7 @@ class GeneratorEncoder(Encoder):
         return GeneratorEncoder(self.pipeline, specs, self.name)
 
     def dense(self) -> GeneratorEncoder:
-        return self.with_specs([self.pipeline.generator.dense_reading])
+        return self.with_specs([self.pipeline.generator.default_dense_spec])
 
     def compile(self) -> None:
         self.pipeline.compile()

@@ -177,7 +177,7 @@ def _layer(layer: object) -> int | float:
 
 def default(model: Generator) -> FeatureSpec:
     """Return the feature spec that a model's class chose for it."""
-    return FeatureSpec.parse(model.reading)
+    return FeatureSpec.parse(model.default_spec)
 
 
 def check(model: Generator, spec: FeatureSpec) -> FeatureSpec:
@@ -185,7 +185,7 @@ def check(model: Generator, spec: FeatureSpec) -> FeatureSpec:
     this.
     """
     resolved = spec.resolved(model.depth)
-    model.check_reading(cast("tuple[int, ...]", resolved.layers), spec.context, spec.stream)
+    model.check_spec(cast("tuple[int, ...]", resolved.layers), spec.context, spec.stream)
     for each in spec.passes:
         if each.mode == "explicit":
             model.check_order(torch.tensor([each.positions]))

@@ -1,4 +1,4 @@
-"""The generators, by name."""
+"""Generators: RandAR, ARPG and LlamaGen, by name and published size."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ __all__ = [
 def create(name: str, **config: Any) -> Generator:
     """Return a generator with fresh weights by its registered name or that of a published size, such as `randar_l`.
 
-    `config` are the keywords of `Generator`; they go before those of the size.
+    config: keywords of `Generator`, which override those of the size.
     """
     if name in SIZES:
         name, size = SIZES[name]
@@ -51,10 +51,9 @@ def name_of(generator: Generator) -> str:
 
 
 def size_of(name: str, config: Mapping[str, Any]) -> str | None:
-    """Return the published size, such as `randar_l`, of a model by its registered name and keywords; None if it has
-    none.
+    """Return the published size, such as `randar_l`, of a model by its registered name and keywords; None without one.
 
-    Keywords that are not known, as heads are not from weights, fit every size.
+    Missing keywords fit every size: the number of heads, for instance, cannot be read from weights.
     """
     sizes = (size for size, (model, own) in SIZES.items() if model == name and own.items() <= {**own, **config}.items())
     return next(sizes, None)

@@ -1,8 +1,8 @@
-"""ARPG (arXiv 2503.10568): a first pass over the tokens makes keys and values, a second one asks them about positions.
+"""ARPG (arXiv 2503.10568): a first pass over the tokens makes keys and values, a second one queries them by position.
 
 The first half reads class, x_0, x_1, ... causally and projects its output to one set of keys and values. In the
-second half one query per wanted position (the mask token, turned by the rotary embedding of its target) attends to
-them, never to another query, so any number of positions can be asked at once.
+second half one query for each wanted position (the mask token, rotated to that position) attends to them, never to
+another query, so any number of positions can be predicted at once.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from .layers import CLASS_PLACE, KVCache, rope_at, rotate
 
 
 class ARPG(Generator):
-    """ARPG with the contract of `Generator`; see there for the arguments. `depth` counts the blocks of each half."""
+    """ARPG as a `Generator`; see there for the arguments. `depth` is the number of blocks of each half."""
 
     contexts = ("causal", "echo", "full", "after")
-    reading = "raster/full/query/L-1/mean/mean"
-    dense_reading = "raster/full/query/L0.67/none/mean"
+    default_spec = "raster/full/query/L-1/mean/mean"
+    default_dense_spec = "raster/full/query/L0.67/none/mean"
     # the official sampler lets the tokens of one step see each other, though training was strictly causal
     within_step = ("group", "causal")
     official_names: ClassVar = {
@@ -53,7 +53,7 @@ class ARPG(Generator):
     def build(self) -> None:
         if self.num_kv_heads != self.num_heads:
             raise ValueError("ARPG has no grouped-query attention: leave num_kv_heads out")
-        # one table: tokens, the mask token, classes, the null class, and a row that official checkpoints hold unused
+        # rows: tokens, the mask token, classes, the null class, and one that official checkpoints hold but never use
         self.embedding = nn.Embedding(self.vocab_size + self.num_classes + 3, self.embed_dim)
         self.blocks = self.new_blocks(self.self_attention)
         self.kv_norm = nn.RMSNorm(self.embed_dim, self.norm_eps)
@@ -100,7 +100,7 @@ class ARPG(Generator):
         k, v = self._shared(x, rope)
         causal = context in ("causal", "echo")
         if causal:
-            k, v = k[:, :, :-1], v[:, :, :-1]  # nobody before the end may see the last token
+            k, v = k[:, :, :-1], v[:, :, :-1]  # no query before the end may see the last token
         y, target, states = self._queries(order, condition), rope_at(table, order), {}
         for i, block in enumerate(self.cross_blocks[: max(layers)], 1):
             y = states[i] = block(y, target, k, v, causal=causal)
@@ -144,7 +144,7 @@ class ARPG(Generator):
         return self.head(self.norm(y))
 
     def _content(self, label: Tensor, tokens: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """Class and tokens: (B,), (B, m), (B, m) -> inputs (B, 1 + m, D) and their positions (B, 1 + m)."""
+        """Return inputs of class and tokens, and their positions: (B,), (B, m), (B, m) -> (B, 1 + m, D), (B, 1 + m)."""
         ids = torch.cat((label.unsqueeze(1) + (self.vocab_size + 1), tokens), 1)
         return self.dropout(self.embedding(ids)), nn.functional.pad(positions, (1, 0), value=CLASS_PLACE)
 
@@ -154,5 +154,5 @@ class ARPG(Generator):
         return rotate(k, rope), v
 
     def _queries(self, positions: Tensor, condition: Tensor | None = None) -> Tensor:
-        """Return the mask token's embedding for each position, and its condition: (B, n) -> (B, n, D)."""
+        """Return the mask token's embedding for each position, plus the condition there: (B, n) -> (B, n, D)."""
         return conditioned(self.embedding.weight[self.vocab_size].expand(*positions.shape, -1), condition, positions)

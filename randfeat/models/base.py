@@ -1,9 +1,9 @@
-"""The contract of a generator: one network that reads and writes the tokens of an image in any order.
+"""Base class of generators: networks that read and decode the tokens of an image in any order.
 
-Shapes: B images, N = h * w tokens, V vocabulary, D width. Tokens go in by raster position; the logits of a
-teacher-forced forward come out by place in the order; hidden states come out by raster position. A label is a class
-index, `num_classes` for the null class, and None stands for the null class of every image. A condition is one token
-(D) for each position, which `control` makes of an image; zeros, like None, are no condition.
+Shapes: B images, N = h * w tokens, V vocabulary, D width. Tokens are given by raster position; the logits of a
+teacher-forced forward are in the sequence of the order; hidden states are by raster position. A label is a class index,
+or `num_classes` for the null class; None is the null class for every image. A condition is one vector (D) for each
+position, which `control` makes of an image; zeros, like None, are no condition.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from . import orders
 from .control import Control
 from .layers import Block, CrossAttention, KVCache, SelfAttention, ffn_width, rope_table
 
-# On a CPU that much of the residual stream is read at once: the rest of a batch would push it out of the caches
+# bytes of the residual stream that are read at once on a CPU; more would not stay in its caches
 BYTES_AT_ONCE = 2 * 2**20
 Context = Literal["causal", "echo", "full", "after", "bare"]
 ASKED_BEHIND = ("after", "bare")  # contexts of extra queries behind the image: they have no token stream
@@ -32,19 +32,19 @@ Stream = Literal["token", "query"]
 
 @dataclass
 class State:
-    """What a generator remembers between two sampling steps. It owns the cache; dropping it leaves no trace."""
+    """State of a generator between two sampling steps. It owns the cache, so nothing remains in the network."""
 
     cache: KVCache
     table: Tensor  # the rope table, (1 + N, E/2)
-    waiting: Tensor  # (B, L, D) inputs not fed to the network yet: class and known tokens
+    waiting: Tensor  # (B, L, D) inputs for the first step: class and known tokens
     waiting_at: Tensor  # (B, L) their raster positions
     within_step: str  # how the tokens that one step decoded see each other
-    asked: Tensor | None = None  # (B, n) raster positions of the last step's logits
+    asked: Tensor | None = None  # (B, n) raster positions that the last step predicted
     condition: Tensor | None = None  # (B, N, D) in raster space
 
 
 class Generator(nn.Module, ABC):
-    """Base of every generator. Built from plain keywords, which `config` keeps.
+    """Base of every generator, built from plain keywords, which `config` keeps.
 
     Args:
         grid: rows and columns of tokens. Any h x w.
@@ -59,23 +59,23 @@ class Generator(nn.Module, ABC):
         control: keywords of `add_control`, for a generator with an adapter for condition images.
     """
 
-    # what a model can do; asking for more is refused with these lists
+    # the contexts and streams that a model has; others are a ValueError with these lists
     contexts: ClassVar[tuple[str, ...]]
     streams: ClassVar[tuple[str, ...]] = ("token", "query")
-    # how it is read where nobody says, an image and every position of it, as `features.FeatureSpec` has it: what
-    # docs/reading.md found best of one pass
-    reading: ClassVar[str] = "raster/causal/token/L0.5/mean/mean"
-    dense_reading: ClassVar[str] = "raster/causal/token/L0.5/none/mean"
-    # the order modes that it reads and writes in, the default first
+    # default feature specs (see `readout.FeatureSpec`) of an image and of its positions: the best of one pass in
+    # docs/reading.md
+    default_spec: ClassVar[str] = "raster/causal/token/L0.5/mean/mean"
+    default_dense_spec: ClassVar[str] = "raster/causal/token/L0.5/none/mean"
+    # order modes of reading and decoding, the default first
     order_modes: ClassVar[tuple[str, ...]] = ("random", *orders.FIXED)
-    # our parameter name -> the official checkpoint's; several are stacked along dimension 0; * stands for a number
+    # parameter names here -> in official checkpoints; several are stacked along dimension 0; * stands for a number
     official_names: ClassVar[dict[str, tuple[str, ...]]]
-    head: nn.Linear  # what `pre_logits` is made for, without bias
-    unused: ClassVar[tuple[str, ...]] = ()  # entries of official checkpoints that nothing here reads
+    head: nn.Linear  # from `pre_logits` to logits, without bias
+    unused: ClassVar[tuple[str, ...]] = ()  # entries of official checkpoints that are not read here
     inputs_per_token: ClassVar[int] = 1
-    # the known tokens among the inputs that wait for the first step
+    # the known tokens among the inputs of the first step
     known_inputs: ClassVar[slice] = slice(1, None)
-    # how the tokens of one sampling step may attend to each other once they are known; the first is the default
+    # modes of attention among the tokens that one sampling step decoded, the default first
     within_step: ClassVar[tuple[str, ...]]
 
     def __init__(
@@ -137,7 +137,7 @@ class Generator(nn.Module, ABC):
 
     @property
     def raster_only(self) -> bool:
-        """Whether it goes through an image in raster order alone, one token after the other."""
+        """Whether the model knows raster order only, one token after the other."""
         return self.order_modes == ("raster",)
 
     @property
@@ -148,7 +148,7 @@ class Generator(nn.Module, ABC):
     def dtype(self) -> torch.dtype:
         return next(self.parameters()).dtype
 
-    # what each generator does in its own way -------------------------------------------------------------------
+    # implemented by each generator ----------------------------------------------------------------------------
 
     @abstractmethod
     def build(self) -> None:
@@ -158,7 +158,7 @@ class Generator(nn.Module, ABC):
     def pre_logits(
         self, tokens: Tensor, label: Tensor | None, order: Tensor, condition: Tensor | None = None
     ) -> Tensor:
-        """What the head reads to make the logits of `forward`, after the final norm: (B, n, D) in order space."""
+        """Return the input of the head for the logits of `forward`, after the final norm: (B, n, D) in order space."""
 
     @abstractmethod
     def states(
@@ -171,7 +171,7 @@ class Generator(nn.Module, ABC):
         stream: Stream,
         condition: Tensor | None = None,
     ) -> list[Tensor]:
-        """What `hidden` returns, of what it has checked, but in order space."""
+        """Return the states of `hidden`, whose arguments are checked here, but in order space."""
 
     @abstractmethod
     def start(
@@ -185,26 +185,28 @@ class Generator(nn.Module, ABC):
     ) -> State:
         """Begin to sample: label (B,), with known tokens (B, m) at raster positions (B, m) if there are any.
 
-        Known tokens are read causally, in the order in which they are given, by the first step. within_step: how the
-        tokens of a later step see each other, one of the class's `within_step`, by default the first. table: the rope
-        table of another grid, which positions then count in; by default that of the trained one. condition: (B, N, D).
+        The first step reads known tokens causally, in the given sequence. within_step: mode of attention among the
+        tokens of a later step, one of the class's `within_step`, by default the first. table: rope table of another
+        grid, to which positions then refer; by default that of the trained grid. condition: (B, N, D).
         """
 
     @abstractmethod
     def step(self, state: State, tokens: Tensor | None, queries: Tensor) -> Tensor:
-        """Return one sampling step. tokens: (B, m), the values at the positions that the last step asked for, in the
-        same sequence (None in the first step). queries: (B, n), the raster positions to predict next. Returns (B, n,
-        V).
+        """Take one sampling step and return its logits (B, n, V).
+
+        tokens: (B, m), the values at the positions that the last step predicted, in the same sequence; None in the
+        first step. queries: (B, n), the raster positions to predict next.
         """
 
     # shared by all ---------------------------------------------------------------------------------------------
 
     def forward(self, tokens: Tensor, label: Tensor | None, order: Tensor, condition: Tensor | None = None) -> Tensor:
-        """Teacher-forced logits: tokens (B, N) in raster space, label (B,), order (B, n) -> (B, n, V) in order space.
+        """Return teacher-forced logits: tokens (B, N) in raster space, label (B,), order (B, n) -> (B, n, V) in order
+        space.
 
         Row i predicts the token at `order[:, i]` from the class and the tokens at earlier places only, in training
-        and evaluation alike. An order may be cut short, n <= N: no row knows how many follow. condition: (B, N, D) in
-        raster space, `control(images)`; row i knows those at places <= i at least.
+        and evaluation alike. An order may be cut short, n <= N: no row depends on how many follow. condition: (B, N, D)
+        in raster space, `control(images)`; row i depends on those at places <= i at least.
         """
         return self.head(self.pre_logits(tokens, label, order, condition))
 
@@ -218,15 +220,15 @@ class Generator(nn.Module, ABC):
         stream: Stream = "token",
         condition: Tensor | None = None,
     ) -> list[Tensor]:
-        """States after blocks `layers` (1-based, before the final norm), each (B, N, D) in raster space.
+        """Return the states after blocks `layers` (1-based, before the final norm), each (B, N, D) in raster space.
 
-        All N tokens are fed, and nothing deeper than max(layers) runs. context, what a token may see: `causal`, as in
-        training; `echo`, a second reading in the same order after the first; `full`, everything; `after`, one extra
-        query per position once the whole image is read (stream `query` only); `bare`, the same of an image read
-        without the queries that RandAR has before each token, at no more than the cost of `causal`. condition: as in
-        `forward`.
+        All N tokens are fed, and nothing deeper than max(layers) runs. context: `causal`, as in training; `echo`, a
+        second pass over the image in the same order, behind the first; `full`, attention without a mask; `after`, one
+        extra query per position behind the whole image (stream `query` only); `bare`, the same behind an image without
+        the queries that RandAR has before each token, at no more than the cost of `causal`. condition: as in `forward`.
+        Raises a ValueError for layers, contexts and streams that the model does not have.
         """
-        self.check_reading(layers, context, stream)
+        self.check_spec(layers, context, stream)
         self.check_order(order)
         count, label = self.images_at_once(), self.labels(label, len(tokens))
         condition = self.check_condition(condition, len(tokens))
@@ -239,8 +241,9 @@ class Generator(nn.Module, ABC):
     def through(
         self, blocks: nn.ModuleList, x: Tensor, rope: Tensor, layers: Sequence[int], rows: slice, **how: Any
     ) -> list[Tensor]:
-        """Those rows of the states after `layers`: inputs (B, L, D) -> each (B, n, D). Nothing deeper is computed, and
-        of the deepest block only what is wanted.
+        """Return some rows of the states after `layers`: inputs (B, L, D) -> each (B, n, D).
+
+        Nothing deeper is computed, and of the deepest block only those rows.
         """
         states, deepest = {}, max(layers)
         for i, block in enumerate(blocks[: deepest - 1], 1):
@@ -250,7 +253,7 @@ class Generator(nn.Module, ABC):
         return [states[i] for i in layers]
 
     def images_at_once(self) -> int:
-        """Return how many images `hidden` reads at once; the result does not depend on it, beyond rounding."""
+        """Return the number of images that `hidden` reads at once; results depend on it by rounding only."""
         if self.device.type != "cpu":
             return sys.maxsize
         inputs = self.num_tokens * self.inputs_per_token
@@ -258,7 +261,7 @@ class Generator(nn.Module, ABC):
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:
-        """Evaluation mode inside, the mode that it came in afterwards, whatever happens."""
+        """Set evaluation mode in this block, and the former mode after it."""
         training = self.training
         self.eval()
         try:
@@ -267,12 +270,13 @@ class Generator(nn.Module, ABC):
             self.train(training)
 
     def rope(self, device: torch.device) -> Tensor:
+        """Return the rope table of the grid, (1 + N, E/2)."""
         return rope_table(self.grid, self.embed_dim // self.num_heads, self.rope_base, device)
 
     def labels(self, label: Tensor | None, batch: int) -> Tensor:
-        """Return the label of each image, the null class where None is given. (B,)
+        """Return the label of each image, the null class for None: (B,).
 
-        Labels are checked on the CPU only, as orders are: elsewhere the device would have to stop for the answer.
+        Labels are checked on the CPU only, as orders are: elsewhere the host would wait for the device.
         """
         if label is None:
             return torch.full((batch,), self.num_classes, device=self.device)
@@ -282,8 +286,9 @@ class Generator(nn.Module, ABC):
         return label
 
     def add_control(self, **config: Any) -> None:
-        """Give it a fresh adapter for condition images, `control` (see `Control` for the keywords). Until that is
-        trained nothing that is read or written changes, whatever the condition.
+        """Add a fresh adapter for condition images, `control`; see `Control` for the keywords.
+
+        Until it is trained, no condition changes features or samples.
         """
         if "query" not in self.streams:
             raise ValueError(f"{type(self).__name__} asks for no position, so no condition can say what is there")
@@ -294,7 +299,7 @@ class Generator(nn.Module, ABC):
         self.config["control"] = adapter.config
 
     def check_condition(self, condition: Tensor | None, batch: int) -> Tensor | None:
-        """Return the condition, which `control` has made; a ValueError where it cannot have."""
+        """Return a condition that `control` made; a ValueError where there is no control, or for another shape."""
         if condition is None:
             return None
         if self.control is None:
@@ -307,25 +312,26 @@ class Generator(nn.Module, ABC):
         return condition
 
     def check_order(self, order: Tensor, cut: bool = False) -> None:
-        """Raise a ValueError for what is no permutation (on the CPU only, see `labels`) or not the order it knows.
+        """Raise a ValueError unless each order is a permutation (checked on the CPU only, see `labels`), and the raster
+        order for a model that knows no other.
 
-        cut: whether the beginning of one will do.
+        cut: whether the beginning of a permutation will do.
         """
         if order.device.type == "cpu":
             orders.validate(order, self.grid, cut)
-        if not self.raster_only or order.is_meta:  # which has no values
+        if not self.raster_only or order.is_meta:  # meta tensors have no values
             return
         if (order != orders.raster(self.grid)[: order.shape[-1]].to(order.device)).any():
             raise ValueError(f"{type(self).__name__} knows one order, raster: another one was given")
 
     def check_order_mode(self, mode: str | None) -> str:
-        """Return the default for None; a ValueError that lists what this model can do, if it cannot do this."""
+        """Return the order mode, the default for None; a ValueError lists the modes of the model."""
         if mode is not None and mode not in self.order_modes:
             raise ValueError(f"order {mode!r} is none of {type(self).__name__}'s: {', '.join(self.order_modes)}")
         return mode or self.order_modes[0]
 
-    def check_reading(self, layers: Sequence[int], context: str, stream: str) -> None:
-        """Raise a ValueError that lists what this model can do, if it cannot do this."""
+    def check_spec(self, layers: Sequence[int], context: str, stream: str) -> None:
+        """Raise a ValueError that lists the possible values, unless the model has these layers, context and stream."""
         if context not in self.contexts:
             raise ValueError(f"context {context!r} is none of {type(self).__name__}'s: {', '.join(self.contexts)}")
         if stream not in self.streams:
@@ -336,7 +342,7 @@ class Generator(nn.Module, ABC):
             raise ValueError(f"layers are numbered 1 to {self.depth}, got {list(layers)}")
 
     def check_within_step(self, within_step: str | None) -> str:
-        """Return the default for None; a ValueError that lists what this model can do, if it cannot do this."""
+        """Return the mode within a step, the default for None; a ValueError lists the modes of the model."""
         if within_step is not None and within_step not in self.within_step:
             raise ValueError(
                 f"within_step {within_step!r} is none of {type(self).__name__}'s: {', '.join(self.within_step)}"
@@ -344,7 +350,7 @@ class Generator(nn.Module, ABC):
         return within_step or self.within_step[0]
 
     def new_blocks(self, attention: Callable[[], nn.Module]) -> nn.ModuleList:
-        """`depth` blocks, each around an attention of its own."""
+        """Return `depth` blocks, each with a new attention module."""
         return nn.ModuleList(
             Block(attention(), self.embed_dim, self.ffn_dim, self.norm_eps, self.dropout.p) for _ in range(self.depth)
         )
@@ -356,7 +362,7 @@ class Generator(nn.Module, ABC):
         return CrossAttention(self.embed_dim, self.num_heads)
 
     def init_weights(self, generator: torch.Generator | None = None) -> None:
-        """Normal with deviation 0.02 for matrices, ones for norms, and a head of zeros (both papers' recipes)."""
+        """Initialise matrices normally with std 0.02, norms to ones, and the head to zeros, as both papers do."""
         for name, parameter in self.named_parameters():
             if name == "head.weight":
                 nn.init.zeros_(parameter)
@@ -367,11 +373,12 @@ class Generator(nn.Module, ABC):
 
 
 def conditioned(queries: Tensor, condition: Tensor | None, positions: Tensor) -> Tensor:
-    """What asks for positions (B, n), with what the condition (B, N, D) says there: (..., n, D) -> (B, n, D)."""
+    """Return queries (..., n, D) for positions (B, n), plus the condition (B, N, D) at these: (B, n, D)."""
     return queries if condition is None else queries + orders.gather(condition, positions).to(queries.dtype)
 
 
 def _check_grid(grid: Any) -> None:
+    """Raise a ValueError unless a grid is two whole numbers from 1."""
     sides = tuple(grid) if isinstance(grid, Iterable) else ()
     if len(sides) != 2 or not all(is_whole_number(side, 1) for side in sides):
         raise ValueError(f"grid must be rows and columns, two whole numbers from 1, got {grid!r}")

@@ -1,9 +1,9 @@
-"""Control: a condition image (edges, depth, segments, a sketch) that says what is wanted at each position.
+"""Control adapter: guides a generator by a condition image, such as edges, depth, segments or a sketch.
 
-A small transformer over the patches of a condition image makes one condition token for each token of the image. It is
-added to what asks for a position, and nowhere else: RandAR's position-instruction tokens, the mask queries of ARPG's
-second pass. The last projection is zero at first, so a pretrained generator starts unchanged (ControlNet, arXiv
-2302.05543; for autoregressive generators ControlAR, arXiv 2410.02705).
+A small transformer over the patches of the condition image makes one condition token for each token of the image. It is
+added to the query of its position and nowhere else: to RandAR's position-instruction tokens, or to the mask queries of
+ARPG's second pass. The last projection starts at zero, so a pretrained generator is unchanged at first (ControlNet,
+arXiv 2302.05543; for autoregressive generators ControlAR, arXiv 2410.02705).
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ ROPE_BASE = 10000.0
 
 
 class Control(nn.Module):
-    """Condition images -> condition tokens.
+    """Transformer from condition images to condition tokens.
 
     Args:
-        kind: what it was made for, a name of `conditions.KINDS`.
+        kind: of condition, a name of `conditions.KINDS`.
         grid: rows and columns of tokens.
-        embed_dim: width of the generator, so of a condition token.
-        patch: pixels on a side that belong to a token; the tokenizer's stride where both images are of one size.
+        embed_dim: width of the generator, and of a condition token.
+        patch: pixels of a token's side in the condition image; the tokenizer's stride where both images have one size.
         channels: of a condition image.
-        width: of the adapter itself, a multiple of 64, or below 128 of 4.
-        depth: blocks in which the patches see each other. The queries of ARPG do not, so without any block each
-            position would know of the condition there alone.
+        width: of the adapter, a multiple of 64, or below 128 of 4.
+        depth: transformer blocks, in which the patches attend to each other. ARPG's queries never do, so without a
+            block each position would depend on the condition at that position only.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class Control(nn.Module):
         expected = (self.channels, *self.image_size)
         if images.ndim != 4 or tuple(images.shape[1:]) != expected:
             raise ValueError(f"a condition is an image (B, {', '.join(map(str, expected))}), got {tuple(images.shape)}")
-        # around 0, so that an empty patch says something, too
+        # in [-1, 1], so that an empty patch is no zero input
         signed = images.to(next(self.parameters()).dtype) * 2 - 1
         # the residual stream keeps its type under autocast, as the generators' does
         x = self.embed(F.pixel_unshuffle(signed, self.patch).flatten(2).transpose(1, 2)).to(signed.dtype)
@@ -86,7 +86,7 @@ class Control(nn.Module):
         return self.proj(self.norm(x))
 
     def init_weights(self) -> None:
-        """As generators begin; with zeros in the last projection, which is the only thing that reaches them."""
+        """Initialise as generators do, but the last projection, the only one that reaches them, to zeros."""
         for parameter in self.parameters():
             if parameter.ndim > 1:
                 nn.init.normal_(parameter, std=0.02)

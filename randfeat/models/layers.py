@@ -1,4 +1,4 @@
-"""The parts that every generator is built from.
+"""Layers of generators: rotary embeddings, attention with a cache, SwiGLU, transformer blocks.
 
 Shapes: B batch, L inputs, S keys, H heads, K key-value heads, E channels of a head, D = H * E, N tokens of an image.
 """
@@ -13,15 +13,15 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 CLASS_PLACE = -1  # the "raster position" of the class token in a rope table
-QUERIES_AT_ONCE = 128  # of causal attention on a CPU
+QUERIES_AT_ONCE = 128  # queries of a part of causal attention on a CPU
 
 
 def rope_table(grid: tuple[int, int], head_dim: int, base: float, device: torch.device) -> Tensor:
-    """2-D rotary embedding: (1 + N, E/2) unit complex numbers in single precision, one for each angle.
+    """Return the table of a 2-D rotary embedding: (1 + N, E/2) unit complex numbers in single precision, one per angle.
 
-    The first half of the angles turns with the row, the second with the column. Row 0 is the class token's and is zero
+    The first half of the angles grows with the row, the second with the column. Row 0 is the class token's and is zero
     (not one), as the official weights of RandAR, ARPG and LlamaGen expect: its rotated query and key vanish.
-    Made anew for each call (it is tiny), so a module holds nothing that a cast to bfloat16 could round.
+    The table is tiny and computed for each call, so no module holds a buffer that a cast to bfloat16 would round.
     """
     frequencies = _frequencies(head_dim, base, device)
     return _table(*(torch.arange(side, device=device, dtype=torch.float32)[:, None] * frequencies for side in grid))
@@ -32,9 +32,9 @@ def stretched_rope_table(
 ) -> Tensor:
     """Return the table of a grid `factors` times as high and as wide as the trained `grid`, M positions: (1 + M, E/2).
 
-    The `boundary` fastest frequencies of an axis turn from one position to the next as in training. The slower ones are
-    stretched: they spread the angles from the first trained position to the last over the large grid (RandAR's
-    resolution extrapolation, after NTK-aware scaling of rotary embeddings).
+    The `boundary` fastest frequencies of an axis are as in training. The slower ones are stretched: their angles from
+    the first trained position to the last are spread over the large grid (RandAR's resolution extrapolation, after
+    NTK-aware scaling of rotary embeddings).
     """
     frequencies = _frequencies(head_dim, base, device)
     fast = torch.arange(len(frequencies), device=device) < boundary
@@ -47,13 +47,13 @@ def stretched_rope_table(
 
 
 def _frequencies(head_dim: int, base: float, device: torch.device) -> Tensor:
-    """Of one axis, the fastest first: (E/4,)."""
+    """Return the frequencies of one axis, the fastest first: (E/4,)."""
     half = head_dim // 2
     return base ** (-torch.arange(0, half, 2, device=device, dtype=torch.float32) / half)
 
 
 def _table(row: Tensor, col: Tensor) -> Tensor:
-    """Angles of each row (h, E/4) and of each column (w, E/4) -> the table (1 + h * w, E/2)."""
+    """Return the table (1 + h * w, E/2) of the angles of each row (h, E/4) and of each column (w, E/4)."""
     angles = torch.cat(torch.broadcast_tensors(row[:, None], col[None]), -1).flatten(0, 1)
     return F.pad(torch.polar(torch.ones_like(angles), angles), (0, 0, 1, 0))
 
@@ -64,10 +64,10 @@ def rope_at(table: Tensor, positions: Tensor) -> Tensor:
 
 
 def rotate(x: Tensor, rope: Tensor) -> Tensor:
-    """Turn adjacent channel pairs, in float32. x: (B, H, L, E); rope: (B, L, E/2), or its real view (B, L, E/2, 2).
+    """Rotate adjacent channel pairs, in float32. x: (B, H, L, E); rope: (B, L, E/2), or its real view (B, L, E/2, 2).
 
-    As complex numbers: one product instead of four on strided halves, which is several times faster on a CPU. torch's
-    compiler writes the four into one loop, but knows no complex numbers.
+    One product of complex numbers is several times faster on a CPU than four on strided halves. torch's compiler fuses
+    the four into one loop, but knows no complex numbers.
     """
     if not rope.is_complex():
         a, b = x.float().unflatten(-1, (-1, 2)).unbind(-1)
@@ -78,14 +78,14 @@ def rotate(x: Tensor, rope: Tensor) -> Tensor:
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, causal: bool = False) -> Tensor:
-    """Scaled dot-product attention. q: (B, H, L, E); k, v: (B, K, S, E); mask: bool (L, S), True = seen.
+    """Return scaled dot-product attention. q: (B, H, L, E); k, v: (B, K, S, E); mask: bool (L, S), True = attended.
 
-    `causal` without a mask aligns the last query with the last key, so that queries that follow cached keys see them
-    all.
+    `causal` without a mask aligns the last query with the last key, so queries behind cached keys attend to all of
+    those.
     """
     if causal and mask is None and q.shape[2] != k.shape[2]:
         mask = causal_mask(q.shape[2], k.shape[2], q.device)
-    # the backward pass of bfloat16 is slower in parts
+    # in parts the backward pass of bfloat16 is slower
     in_parts = q.device.type == "cpu" and not (q.requires_grad and q.dtype == torch.bfloat16)
     if causal and mask is None and q.shape[2] > QUERIES_AT_ONCE and in_parts:
         return _attend_in_parts(q, k, v)
@@ -96,7 +96,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, causal: 
 
 
 def _attend_in_parts(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Causal attention without most of the products that a CPU would compute for keys that are not seen."""
+    """Return causal attention in parts, without most of the products with masked keys that a CPU would compute."""
     parts, end = [], k.shape[2] - q.shape[2]
     for queries in q.split(QUERIES_AT_ONCE, 2):
         end += queries.shape[2]
@@ -105,15 +105,15 @@ def _attend_in_parts(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 
 def causal_mask(queries: int, keys: int, device: torch.device) -> Tensor:
-    """(L, S) bool: query i sees keys 0 .. S - L + i."""
+    """Return a mask, bool (L, S): query i attends to keys 0 .. S - L + i."""
     return torch.ones(queries, keys, dtype=torch.bool, device=device).tril(keys - queries)
 
 
 class KVCache:
-    """Preallocated keys and values of `depth` layers, for `capacity` inputs. An argument, never part of a module.
+    """Preallocated keys and values of `depth` layers, for `capacity` inputs. It is an argument, not part of a module.
 
-    `extend` writes after the first `length` entries and returns everything up to there; only `commit` moves `length`,
-    so entries that a step does not commit are overwritten by the next.
+    `extend` writes behind the first `length` entries and returns all entries up to the new ones; only `commit` advances
+    `length`, so entries that a step does not commit are overwritten by the next.
     """
 
     def __init__(self, depth: int, capacity: int) -> None:
@@ -122,9 +122,9 @@ class KVCache:
         self.values: list[Tensor | None] = [None] * depth
 
     def extend(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """k, v: (B, K, L, E) -> views (B, K, length + L, E)."""
+        """Write k, v (B, K, L, E) of a layer and return views (B, K, length + L, E)."""
         keys, values = self.keys[layer], self.values[layer]
-        if keys is None or values is None:  # the first keys tell batch, heads, dtype and device
+        if keys is None or values is None:  # the first keys determine batch, heads, dtype and device
             batch, heads, _, channels = k.shape
             keys, values = (k.new_empty(batch, heads, self.capacity, channels) for _ in range(2))
             self.keys[layer], self.values[layer] = keys, values
@@ -139,7 +139,7 @@ class KVCache:
 
 
 class SelfAttention(nn.Module):
-    """Multi-head attention with rotary positions; fewer key-value heads than query heads make it grouped-query."""
+    """Multi-head self-attention with rotary positions; with fewer key-value heads it is grouped-query attention."""
 
     def __init__(self, dim: int, num_heads: int, num_kv_heads: int) -> None:
         super().__init__()
@@ -157,7 +157,7 @@ class SelfAttention(nn.Module):
         layer: int = 0,
         rows: slice | None = None,
     ) -> Tensor:
-        """(B, L, D) -> (B, L, D), or only those rows of it."""
+        """Return attention of x (B, L, D): (B, L, D), or some rows of it. cache, layer: keys and values to extend."""
         heads = (self.num_heads + self.num_kv_heads, self.num_kv_heads)
         qk, v = self.qkv(x).unflatten(-1, (-1, x.shape[-1] // self.num_heads)).transpose(1, 2).split(heads, 1)
         q, k = rotate(qk, rope).split((self.num_heads, self.num_kv_heads), 1)
@@ -171,7 +171,7 @@ class SelfAttention(nn.Module):
 
 
 class CrossAttention(nn.Module):
-    """Queries of their own over keys and values that several blocks share (ARPG's second half)."""
+    """Cross-attention with keys and values that several blocks share (ARPG's second half)."""
 
     def __init__(self, dim: int, num_heads: int) -> None:
         super().__init__()
@@ -185,7 +185,7 @@ class CrossAttention(nn.Module):
 
 
 class SwiGLU(nn.Module):
-    """w2(silu(w1 x) * w3 x), without biases."""
+    """Feed-forward layer w2(silu(w1 x) * w3 x), without biases."""
 
     def __init__(self, dim: int, hidden: int) -> None:
         super().__init__()
@@ -198,12 +198,12 @@ class SwiGLU(nn.Module):
 
 
 def ffn_width(dim: int, multiple: int = 256) -> int:
-    """Hidden width of SwiGLU that keeps the size of a plain 4x one: 8/3 of the width, rounded up to the multiple."""
+    """Return the hidden width that gives SwiGLU the size of a 4x layer: 8/3 of the width, rounded up to a multiple."""
     return -(-(8 * dim // 3) // multiple) * multiple
 
 
 class Block(nn.Module):
-    """Pre-norm residual block around any attention; dropout acts on what is added to the residual stream."""
+    """Pre-norm residual block around any attention; dropout acts on what each part adds to the residual stream."""
 
     def __init__(self, attn: nn.Module, dim: int, ffn_dim: int, eps: float, dropout: float) -> None:
         super().__init__()
@@ -212,10 +212,10 @@ class Block(nn.Module):
         self.norm2 = nn.RMSNorm(dim, eps)
         self.mlp = SwiGLU(dim, ffn_dim)
         self.dropout = nn.Dropout(dropout)
-        self.checkpointing = False  # whether the backward pass computes the activations again instead of keeping them
+        self.checkpointing = False  # whether activations are recomputed in the backward pass
 
     def forward(self, x: Tensor, rope: Tensor, *args: Tensor, **kwargs: Any) -> Tensor:
-        """(B, L, D) -> (B, L, D); the rest goes to the attention, which may be asked for some `rows` alone."""
+        """Return (B, L, D) of x (B, L, D), or some `rows` of it. Other arguments are those of the attention."""
         if self.checkpointing and torch.is_grad_enabled():
             return checkpoint(self._forward, x, rope, *args, use_reentrant=False, **kwargs)
         return self._forward(x, rope, *args, **kwargs)

@@ -1,8 +1,8 @@
-"""LlamaGen's class-conditional GPT (arXiv 2406.06525): the public raster model, beside which random order is measured.
+"""LlamaGen's class-conditional GPT (arXiv 2406.06525), the raster-order baseline of random-order models.
 
-The sequence is class, x_0, x_1, ..., x_{N-2}, each token turned by the rotary embedding of its own position. The
-prediction of x_i is read where the token before it stands, so nothing tells the network which position comes next: it
-knows one order, raster, decodes one token a step and has no query stream.
+The sequence is class, x_0, x_1, ..., x_{N-2}, each token rotated to its own position. The prediction of x_i is read at
+the token before it, so the network is not told which position comes next: it knows raster order only, decodes one token
+a step and has no query stream.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from .randar import RandAR
 
 
 class LlamaGen(Generator):
-    """LlamaGen's GPT with the contract of `Generator`, in raster order only; see there for the arguments."""
+    """LlamaGen's GPT as a `Generator`, in raster order only; see there for the arguments."""
 
     order_modes = ("raster",)
     contexts = ("causal", "echo", "full")
     streams = ("token",)
     within_step = ("causal",)
-    # RandAR kept the names of the code it grew from
+    # RandAR's official code grew from LlamaGen's and kept its names
     official_names: ClassVar = {ours: name for ours, name in RandAR.official_names.items() if ours != "instruction"}
     unused: ClassVar = ("freqs_cis",)  # a table of rotary embeddings, which some versions of the official code saved
 
@@ -89,7 +89,7 @@ class LlamaGen(Generator):
             x, places = self.dropout(self.token_embedding(tokens)), state.asked
         if queries.shape[1] != 1:
             raise ValueError(f"LlamaGen decodes one token a step, {queries.shape[1]} were asked for")
-        self._check_next(queries, state.cache.length + x.shape[1] - 1)  # less the class
+        self._check_next(queries, state.cache.length + x.shape[1] - 1)  # without the class
         rope = rope_at(state.table, places)
         for i, block in enumerate(self.blocks):
             x = block(x, rope, causal=True, cache=state.cache, layer=i)
@@ -98,12 +98,12 @@ class LlamaGen(Generator):
         return self.head(self.norm(x[:, -1:]))
 
     def _check_next(self, positions: Tensor, first: int) -> None:
-        """Raise unless positions (B, n) are those from `first` on; on the CPU only, see `labels`."""
+        """Raise a ValueError unless positions (B, n) are those from `first` on; on the CPU only, see `labels`."""
         expected = torch.arange(first, first + positions.shape[1])
         if positions.device.type == "cpu" and (positions != expected).any():
             raise ValueError(f"LlamaGen goes on in raster order: expected positions {expected.tolist()}")
 
     def _sequence(self, label: Tensor, tokens: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """Class and tokens: (B,), (B, m), (B, m) -> inputs (B, 1 + m, D) and their positions (B, 1 + m)."""
+        """Return inputs of class and tokens, and their positions: (B,), (B, m), (B, m) -> (B, 1 + m, D), (B, 1 + m)."""
         x = torch.cat((self.label_embedding(label).unsqueeze(1), self.token_embedding(tokens)), 1)
         return self.dropout(x), nn.functional.pad(positions, (1, 0), value=CLASS_PLACE)

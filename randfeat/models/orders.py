@@ -1,8 +1,8 @@
-"""Orders in which the tokens of an image are read or written.
+"""Orders in which the tokens of an image are read or decoded.
 
 `order[..., i]` is the raster position (`row * w + col`) of the i-th token of the sequence. *Raster space* is sorted by
-position, *order space* by visit. Functions return int64 tensors: `(N,)` for the fixed orders, one row per seed for the
-random ones. A row repeated for every image is a shared order, a row per image is a per-image order.
+position, *order space* by place in the sequence. Functions return int64 tensors: `(N,)` for the fixed orders, a row for
+each seed for the random ones. A shared order repeats one row for every image, a per-image order has a row for each.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ Grid = tuple[int, int]
 
 
 def raster(grid: Grid) -> Tensor:
-    """Row by row, from the top left. Shape (N,)."""
+    """Return raster order, row by row from the top left. Shape (N,)."""
     return torch.arange(grid[0] * grid[1])
 
 
 def reverse(grid: Grid) -> Tensor:
-    """Raster order from its end: row by row, from the bottom right. Shape (N,)."""
+    """Return raster order from its end, row by row from the bottom right. Shape (N,)."""
     return raster(grid).flip(0)
 
 
 def columns(grid: Grid) -> Tensor:
-    """Column by column, from the top left. Shape (N,)."""
+    """Return the order column by column from the top left. Shape (N,)."""
     return raster(grid).reshape(grid).T.reshape(-1)
 
 
@@ -38,15 +38,15 @@ def random(grid: Grid, seeds: Tensor) -> Tensor:
 
 
 def hierarchical(grid: Grid, seeds: Tensor | None = None) -> Tensor:
-    """Coarse to fine: the positions on the coarsest power-of-two lattice first, then what each finer lattice adds.
+    """Return an order from coarse to fine: the coarsest power-of-two lattice first, then what each finer one adds.
 
     On an even square grid the first N/4 entries are the positions on even rows and columns, as RandAR's resolution
-    extrapolation needs. Inside a level the order is raster, (N,), or random for each seed, (*S,) -> (*S, N).
+    extrapolation needs. Within a level the order is raster, (N,), or random for each seed, (*S,) -> (*S, N).
     """
     positions = raster(grid)
     joined = (positions // grid[1]) | (positions % grid[1])
     stride = joined & -joined  # the largest power of two that divides row and column
-    stride[0] = positions.numel()  # every one divides the origin's
+    stride[0] = positions.numel()  # every power divides row 0 and column 0
     if seeds is None:
         return stride.argsort(stable=True, descending=True)
     within = random(grid, seeds)
@@ -54,7 +54,7 @@ def hierarchical(grid: Grid, seeds: Tensor | None = None) -> Tensor:
 
 
 def known_first(order: Tensor, known: Tensor) -> Tensor:
-    """Move the known positions to the front of each order and keeps the sequence otherwise.
+    """Move the known positions to the front of each order and keep the sequence otherwise.
 
     order: (..., N); known: bool, (..., N) in raster space. Returns (..., N).
     """
@@ -63,9 +63,9 @@ def known_first(order: Tensor, known: Tensor) -> Tensor:
 
 
 def explicit(positions: Sequence[int] | Tensor, grid: Grid) -> Tensor:
-    """Return a permutation written out by hand, checked. Shape (N,) or (..., N)."""
+    """Return an order from a list of positions, validated. Shape (N,) or (..., N)."""
     order = torch.as_tensor(positions)
-    if not order.is_floating_point() and order.dtype != torch.bool:  # which `validate` refuses
+    if not order.is_floating_point() and order.dtype != torch.bool:  # `validate` refuses those
         order = order.to(torch.int64)
     validate(order, grid)
     return order
@@ -74,7 +74,7 @@ def explicit(positions: Sequence[int] | Tensor, grid: Grid) -> Tensor:
 def validate(order: Tensor, grid: Grid, cut: bool = False) -> None:
     """Raise a ValueError that names the first offending entry unless each row is a permutation of 0..N-1.
 
-    cut: whether it may be the beginning of one, of at least one position.
+    cut: whether the beginning of a permutation, of at least one position, will do.
     """
     count = grid[0] * grid[1]
     length = order.shape[-1] if order.ndim else 0
@@ -101,23 +101,22 @@ def invert(order: Tensor) -> Tensor:
 
 
 def gather(x: Tensor, order: Tensor) -> Tensor:
-    """Raster space to order space along dimension 1. x: (B, N) or (B, N, D); order: (B, N)."""
+    """Permute raster space to order space along dimension 1. x: (B, N) or (B, N, D); order: (B, N)."""
     return x.gather(1, order if x.ndim == 2 else order.unsqueeze(-1).expand(-1, -1, x.shape[-1]))
 
 
 def scatter(x: Tensor, order: Tensor) -> Tensor:
-    """Order space to raster space along dimension 1, the inverse of `gather`. x: (B, N) or (B, N, D); order: (B, N)."""
+    """Permute order space to raster space along dimension 1, as the inverse of `gather`: (B, N) or (B, N, D)."""
     return gather(x, invert(order))
 
 
-# What a user can name, with `seeds` for the modes that draw at random
+# order modes by name; `make` adds `random`, which needs seeds
 FIXED = {"raster": raster, "reversed": reverse, "columns": columns, "hierarchical": hierarchical}
 MODES = (*FIXED, "random")
 
 
 def make(mode: str, grid: Grid, seeds: Tensor) -> Tensor:
-    """Return one order for each seed, by the name of its mode (one of MODES). (S,) -> (S, N), on the device of the
-    seeds."""
+    """Return one order for each seed, by its mode, one of MODES: (S,) -> (S, N), on the device of the seeds."""
     if mode == "random":
         return random(grid, seeds)
     if mode not in FIXED:

@@ -1,8 +1,7 @@
-"""RandAR (arXiv 2412.01827): a decoder-only transformer that is told where the next token lies.
+"""RandAR (arXiv 2412.01827): a decoder-only transformer with a position-instruction token before each token.
 
-The sequence is class, q_0, x_0, q_1, x_1, ... with q_i a position-instruction token (one learned vector, turned by the
-rotary embedding of the position that comes next) and x_i the token at that position. The prediction of x_i is read at
-q_i.
+The sequence is class, q_0, x_0, q_1, x_1, ... with q_i an instruction token (one learned vector, rotated to the
+position that comes next) and x_i the token at that position. The prediction of x_i is read at q_i.
 """
 
 from __future__ import annotations
@@ -21,15 +20,17 @@ from .layers import CLASS_PLACE, KVCache, causal_mask, rope_at, rotate
 
 @dataclass
 class RandARState(State):
+    """State of sampling with the instruction tokens of the grid."""
+
     instructions: Tensor = field(kw_only=True)  # (N, D), one for each position
 
 
 class RandAR(Generator):
-    """RandAR with the contract of `Generator`; see there for the arguments."""
+    """RandAR as a `Generator`; see there for the arguments."""
 
     contexts = ("causal", "echo", "full", "after", "bare")
-    reading = "raster/full/query/L-1/mean/mean"
-    dense_reading = "raster/full/query/L0.67/none/mean"
+    default_spec = "raster/full/query/L-1/mean/mean"
+    default_dense_spec = "raster/full/query/L0.67/none/mean"
     within_step = ("causal",)
     inputs_per_token = 2
     known_inputs = slice(2, None, 2)  # class, q_0, x_0, q_1, x_1, ...
@@ -86,13 +87,12 @@ class RandAR(Generator):
             x, places = (torch.cat((part[:, :1], part[:, self.known_inputs]), 1) for part in (x, places))
         first, mask = x.shape[1], None
         if context == "echo":
-            again = self._pairs(instructions, read, order, condition)
+            again = self._interleaved(instructions, read, order, condition)
             x, places = torch.cat((x, again[0]), 1), torch.cat((places, again[1]), 1)
         elif context in ASKED_BEHIND:
             x = torch.cat((x, conditioned(instructions[order], condition, order)), 1)
             places = torch.cat((places, order), 1)
-            # an extra query sees class, image and itself, so its row and column of the causal mask keep the diagonal
-            # only
+            # an extra query sees class, image and itself: among the extra queries the mask is the identity
             mask = causal_mask(x.shape[1], x.shape[1], x.device)
             mask[first:, first:] = torch.eye(order.shape[1], dtype=torch.bool, device=x.device)
         if context in ASKED_BEHIND:
@@ -125,9 +125,10 @@ class RandAR(Generator):
         assert isinstance(state, RandARState)  # `start` made it
         x, places = state.waiting, state.waiting_at
         if state.asked is not None and tokens is not None:
-            x, places = self._pairs(state.instructions, tokens, state.asked, state.condition)
-            x, places = x[:, 1:], places[:, 1:]  # the first q is in the cache and has seen what it should
-        kept = x.shape[1] + 1  # the later queries of this step have not seen its tokens: the next step writes over them
+            x, places = self._interleaved(state.instructions, tokens, state.asked, state.condition)
+            x, places = x[:, 1:], places[:, 1:]  # the first q is in the cache, and saw all tokens that it may see
+        # the later queries of this step do not see its tokens, so the next step overwrites them
+        kept = x.shape[1] + 1
         x = torch.cat((x, conditioned(state.instructions[queries], state.condition, queries)), 1)
         rope = rope_at(state.table, torch.cat((places, queries), 1))
         mask = causal_mask(x.shape[1], state.cache.length + x.shape[1], x.device)
@@ -140,14 +141,14 @@ class RandAR(Generator):
         return self.head(self.norm(x))
 
     def _instructions(self, table: Tensor) -> Tensor:
-        """Return the position-instruction token of each position: the shared vector, each head turned to it. (N, D)."""
+        """Return the instruction token of each position: the shared vector, each head rotated to it. (N, D)."""
         vector = self.instruction.view(1, self.num_heads, 1, -1).expand(-1, -1, len(table) - 1, -1)
         return rotate(vector, table[None, 1:]).transpose(1, 2).flatten(2)[0]
 
-    def _pairs(
+    def _interleaved(
         self, instructions: Tensor, tokens: Tensor, positions: Tensor, condition: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """q_0, x_0, q_1, x_1, ...: tokens and positions (B, m) -> inputs (B, 2m, D) and their positions (B, 2m)."""
+        """Return q_0, x_0, q_1, x_1, ... and their positions: tokens, positions (B, m) -> (B, 2m, D), (B, 2m)."""
         asked = conditioned(instructions[positions], condition, positions)
         x = torch.stack((asked, self.dropout(self.token_embedding(tokens))), 2)
         return x.flatten(1, 2), positions.repeat_interleave(2, 1)
@@ -160,7 +161,7 @@ class RandAR(Generator):
         positions: Tensor,
         condition: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Return the class token followed by the pairs: inputs (B, 1 + 2m, D) and their positions (B, 1 + 2m)."""
-        x, places = self._pairs(instructions, tokens, positions, condition)
+        """Return the class token followed by `_interleaved`: inputs (B, 1 + 2m, D) and their positions (B, 1 + 2m)."""
+        x, places = self._interleaved(instructions, tokens, positions, condition)
         x = torch.cat((self.label_embedding(label).unsqueeze(1), x), 1)
         return x, nn.functional.pad(places, (1, 0), value=CLASS_PLACE)

@@ -1,4 +1,4 @@
-"""The published sizes, by name: the model and those of its keywords that neither tokenizer nor data decide.
+"""Published sizes by name: the model, and its keywords that depend on neither tokenizer nor data.
 
 From the papers: RandAR arXiv 2412.01827, ARPG arXiv 2503.10568, LlamaGen arXiv 2406.06525. ARPG's depth is that of each
 half. There are no public weights of RandAR-XXL.

@@ -1,4 +1,4 @@
-"""The tokenizers, by name."""
+"""Tokenizers, by name."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["TOKENIZERS", "VQ8", "VQ16", "LlamaGenVQ", "MaskGITVQ", "PatchTokeniz
 
 
 def create(name: str, **config: Any) -> Tokenizer:
-    """Return a tokenizer by its registered name; `config` are the keywords of its class."""
+    """Return a tokenizer by its registered name; config: keywords of its class."""
     if name not in TOKENIZERS:
         raise ValueError(f"unknown tokenizer {name!r}, expected one of {', '.join(sorted(TOKENIZERS))}")
     return TOKENIZERS[name](**config)

@@ -1,4 +1,4 @@
-"""LlamaGen's VQ tokenizer (arXiv 2406.06525), whose tokens RandAR and ARPG read and write too.
+"""LlamaGen's VQ tokenizer (arXiv 2406.06525), whose tokens RandAR and ARPG use, too.
 
 A VQGAN of residual blocks with attention at the lowest resolution, and a codebook of few channels, compared by angle.
 """
@@ -17,19 +17,19 @@ VQ16, VQ8 = (1, 1, 2, 2, 4), (1, 2, 2, 4)  # multipliers of the published tokeni
 
 
 class LlamaGenVQ(VQTokenizer):
-    """By default the official VQ-16; `multipliers=VQ8` makes VQ-8.
+    """LlamaGen's VQGAN, by default the official VQ-16; `multipliers=VQ8` makes VQ-8.
 
     Args:
         vocab_size: codes in the codebook.
         code_dim: channels E of a code.
         width: of the convolutions at full resolution, a multiple of 32.
-        multipliers: of the width, a level each; the resolution halves from one level to the next.
+        multipliers: of the width, one for each level; the resolution halves from one level to the next.
         num_res_blocks: residual blocks of an encoder level; a decoder level has one more.
         latent_dim: channels between encoder and decoder and the 1x1 convolutions to and from codes.
     """
 
     channels = 3
-    unused: ClassVar = ("quantize.codebook_used",)  # a record of training
+    unused: ClassVar = ("quantize.codebook_used",)  # statistics of training
 
     def __init__(
         self,
@@ -58,7 +58,7 @@ class LlamaGenVQ(VQTokenizer):
         self.post_quant_conv = nn.Conv2d(code_dim, latent_dim, 1)
 
     def latents(self, images: Tensor) -> Tensor:
-        return self.quant_conv(self.encoder(2 * images - 1))  # inside, images are in [-1, 1]
+        return self.quant_conv(self.encoder(2 * images - 1))  # the network takes images in [-1, 1]
 
     def pixels(self, codes: Tensor) -> Tensor:
         return (self.decoder(self.post_quant_conv(codes)) + 1) / 2
@@ -68,7 +68,7 @@ class LlamaGenVQ(VQTokenizer):
 
 
 class Encoder(nn.Module):
-    """Images (B, 3, H, W) -> (B, out_dim, h, w). widths: of the levels, the shallowest first."""
+    """Encoder: images (B, 3, H, W) -> (B, out_dim, h, w). widths: of the levels, the shallowest first."""
 
     def __init__(self, widths: Sequence[int], first: int, blocks: int, out_dim: int) -> None:
         super().__init__()
@@ -89,7 +89,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Latents (B, in_dim, h, w) -> images (B, 3, H, W). widths: of the levels, the deepest first."""
+    """Decoder: latents (B, in_dim, h, w) -> images (B, 3, H, W). widths: of the levels, the deepest first."""
 
     def __init__(self, widths: Sequence[int], blocks: int, in_dim: int) -> None:
         super().__init__()
@@ -110,7 +110,7 @@ class Decoder(nn.Module):
 
 
 class Level(nn.Module):
-    """Residual blocks, each with an attention block after it where `attends`, then a change of resolution."""
+    """Residual blocks, each followed by an attention block if `attends`, then a change of resolution."""
 
     def __init__(self, before: int, width: int, blocks: int, attends: bool, resample: str) -> None:
         super().__init__()
@@ -126,12 +126,12 @@ class Level(nn.Module):
 
 
 def middle(width: int) -> nn.Sequential:
-    """At the lowest resolution of either half."""
+    """Return the blocks at the lowest resolution, of encoder and decoder."""
     return nn.Sequential(ResidualBlock(width, width), AttentionBlock(width), ResidualBlock(width, width))
 
 
 class ResidualBlock(nn.Module):
-    """Two convolutions of what is normalised, added to the input (through a 1x1 convolution if widths differ)."""
+    """Two convolutions behind norms, added to the input (through a 1x1 convolution if widths differ)."""
 
     def __init__(self, before: int, width: int) -> None:
         super().__init__()
@@ -147,7 +147,7 @@ class ResidualBlock(nn.Module):
 
 
 class AttentionBlock(nn.Module):
-    """One head over all positions of (B, C, h, w), as a residual."""
+    """Residual self-attention of one head over all positions of (B, C, h, w)."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -161,7 +161,7 @@ class AttentionBlock(nn.Module):
 
 
 class Downsample(nn.Module):
-    """Half the resolution, padded on the right and at the bottom only."""
+    """Strided convolution to half the resolution, padded on the right and at the bottom only."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -172,7 +172,7 @@ class Downsample(nn.Module):
 
 
 class Upsample(nn.Module):
-    """Twice the resolution: nearest neighbours, then a convolution."""
+    """Nearest-neighbour interpolation to twice the resolution, then a convolution."""
 
     def __init__(self, width: int) -> None:
         super().__init__()

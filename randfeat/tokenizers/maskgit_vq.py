@@ -1,4 +1,4 @@
-"""MaskGIT's VQGAN (arXiv 2202.04200) in the form that RandAR and TiTok use: convolutions alone, no attention."""
+"""MaskGIT's VQGAN (arXiv 2202.04200) in the form that RandAR and TiTok use: convolutions without attention."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from .vq import Codebook, VQTokenizer, group_norm, swish
 
 
 class MaskGITVQ(VQTokenizer):
-    """By default the official f16 tokenizer of 1,024 codes.
+    """MaskGIT's VQGAN, by default the official f16 tokenizer of 1,024 codes.
 
     Args:
         vocab_size: codes in the codebook.
-        code_dim: channels E of a code, and of what lies between encoder and decoder.
+        code_dim: channels E of a code, and of the latents.
         width: of the convolutions at full resolution, a multiple of 32.
-        multipliers: of the width, a level each; the resolution halves from one level to the next.
+        multipliers: of the width, one for each level; the resolution halves from one level to the next.
         num_res_blocks: residual blocks of a level.
     """
 
@@ -53,7 +53,7 @@ class MaskGITVQ(VQTokenizer):
 
 
 class Encoder(nn.Module):
-    """Images (B, 3, H, W) -> (B, out_dim, h, w). widths: of the levels, the shallowest first."""
+    """Encoder: images (B, 3, H, W) -> (B, out_dim, h, w). widths: of the levels, the shallowest first."""
 
     def __init__(self, widths: Sequence[int], first: int, blocks: int, out_dim: int) -> None:
         super().__init__()
@@ -73,7 +73,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Codes (B, in_dim, h, w) -> images (B, 3, H, W). widths: as of the encoder; level 0 is the last to run."""
+    """Decoder: codes (B, in_dim, h, w) -> images (B, 3, H, W). widths: as of the encoder; level 0 runs last."""
 
     def __init__(self, widths: Sequence[int], blocks: int, in_dim: int) -> None:
         super().__init__()
@@ -95,7 +95,7 @@ class Decoder(nn.Module):
 
 
 class Level(nn.Module):
-    """Residual blocks, then twice the resolution (nearest neighbours and a convolution) where `upsamples`."""
+    """Residual blocks, then twice the resolution (nearest neighbours and a convolution) if `upsamples`."""
 
     def __init__(self, before: int, width: int, blocks: int, upsamples: bool = False) -> None:
         super().__init__()
@@ -108,14 +108,15 @@ class Level(nn.Module):
 
 
 def residual_blocks(before: int, width: int, count: int) -> nn.Sequential:
+    """Return `count` residual blocks; the first changes the width from `before`."""
     return nn.Sequential(*(ResidualBlock(before if i == 0 else width, width) for i in range(count)))
 
 
 class ResidualBlock(nn.Module):
-    """Two convolutions of what is normalised, added to the input.
+    """Two convolutions behind norms, added to the input.
 
-    Where the width changes the input is dropped, and a 1x1 convolution of the result is added to the result: not what
-    a residual block should do, but what the official weights were trained with.
+    Where the width changes the input is dropped, and a 1x1 convolution of the result is added to the result. That is no
+    true residual, but the official weights were trained so.
     """
 
     def __init__(self, before: int, width: int) -> None:

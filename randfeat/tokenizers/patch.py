@@ -1,6 +1,6 @@
-"""Tokens are the nearest of V patches that k-means found. It fits on any images in seconds and needs no network.
+"""Patch tokenizer: a token is the nearest of V patches, which k-means finds in seconds, without a network.
 
-With patch 1 it is a palette, as iGPT's (Chen et al., ICML 2020).
+With patches of one pixel it is a palette, as iGPT's (Chen et al., ICML 2020).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from .base import Tokenizer, nearest
 
 
 class PatchTokenizer(Tokenizer):
-    """A codebook of p x p patches.
+    """Tokenizer with a codebook of p x p patches.
 
     Args:
         vocab_size: patches in the codebook.
@@ -34,9 +34,10 @@ class PatchTokenizer(Tokenizer):
 
     @classmethod
     def fit(cls, images: Tensor, vocab_size: int, patch: int, seed: int = 0) -> PatchTokenizer:
-        """k-means over the patches of images (B, channels, H, W) in [0, 1].
+        """Return a tokenizer with a codebook from k-means over the patches of images (B, channels, H, W) in [0, 1].
 
-        The codebook is smaller than asked for where the images have fewer distinct patches.
+        The codebook is smaller than `vocab_size` where the images have fewer distinct patches. Raises a ValueError for
+        images of other shapes or values.
         """
         from sklearn.cluster import KMeans
         from threadpoolctl import threadpool_limits
@@ -53,8 +54,7 @@ class PatchTokenizer(Tokenizer):
         if len(distinct) <= vocab_size:
             codebook = distinct
         else:
-            # one thread, so that the codebook does not depend on how many add up its means; and without the advice
-            # for Windows, which changes nothing here
+            # one thread, so that the codebook does not depend on their number; the warning is about Windows
             with threadpool_limits(1), warnings.catch_warnings():
                 warnings.filterwarnings("ignore", "KMeans is known to have a memory leak")
                 codebook = KMeans(vocab_size, n_init=1, random_state=seed).fit(patches).cluster_centers_

@@ -69,7 +69,7 @@ def test_features_are_those_of_the_pipeline(channels):
 @pytest.mark.parametrize("name", MODELS)
 def test_the_default_is_the_models_own(name):
     model = pipeline(name)
-    own = str(FeatureSpec.parse(model.generator.reading).resolved(2))
+    own = str(FeatureSpec.parse(model.generator.default_spec).resolved(2))
     assert open_encoder(model).specs == (own,)
     np.testing.assert_array_equal(model.features(PICTURES), model.features(PICTURES, own))
 

@@ -63,7 +63,7 @@ def test_features_are_read_as_colours(visit, site, place):
     read.sees("16 numbers at each of 4 × 4 places")
     model, picture = load(place / "randar"), Image.open(place / "plain" / "0004.png")
     reading = read.panel.get_by_label("Feature spec")
-    assert reading.input_value() == model.generator.dense_reading
+    assert reading.input_value() == model.generator.default_dense_spec
 
     def shown():
         return np.asarray(list(read.figures().values())[1])
@@ -71,7 +71,7 @@ def test_features_are_read_as_colours(visit, site, place):
     def expected(spec):
         return browsing.as_shown(Image.fromarray(pca_maps(model.features([picture], spec))[0]))
 
-    assert (shown() == expected(model.generator.dense_reading)).all()
+    assert (shown() == expected(model.generator.default_dense_spec)).all()
     reading.click()
     read.page.get_by_role("option", name="random*4/full/token/L0.5/none/mean").click()
     read.page.wait_for_timeout(300)
