@@ -82,7 +82,7 @@ def ways(model: Pipeline, test: Digits, mask: Tensor) -> dict[str, tuple[list | 
     how = model.sampling
     if not model.generator.num_classes:
         return {"no label": (None, how)}
-    guessed = guess_class(model.packed(), model.encode(test.images), known_of(mask), ORDERS).tolist()
+    guessed = guess_class(model.inference_generator(), model.encode(test.images), known_of(mask), ORDERS).tolist()
     return {
         "null class": (None, how),
         "class guessed": (guessed, how),

@@ -211,7 +211,7 @@ def report_surprise(models: Path, out: Path) -> None:
         model = load(models / name)
         for side in (1, 2):
             pasted, mask = paste(images, side, model.tokenizer.stride)
-            tokens, generator = model.encode(pasted), model.packed()
+            tokens, generator = model.encode(pasted), model.inference_generator()
             maps = {f"K = {k}": likelihood.surprisal(generator, tokens, None, k) for k in (1, 4, 16)}
             maps["K = 16, smoothed"] = smoothed(maps["K = 16"], model.generator.grid)
             maps["exact, K = 1"] = likelihood.surprisal(generator, tokens, None, 1, exact=True)
@@ -269,7 +269,7 @@ def shared_forward(model: RandAR, tokens: Tensor, order: Tensor) -> Tensor:
 
 def report_sharing(models: Path, out: Path, rounds: int = 15) -> None:
     model = load(models / "randar")
-    generator, packed, classes = model.generator.eval(), model.packed(), model.generator.num_classes
+    generator, packed, classes = model.generator.eval(), model.inference_generator(), model.generator.num_classes
     for images in (1, 24):
         tokens = model.encode(load_digits().written_by(TEST).images[:images])
         order = likelihood.orders_of(generator, 1).expand(images, -1)

@@ -73,7 +73,7 @@ def numbers_recipe(steps: int) -> PretrainConfig:
 
 def accuracy(model: Pipeline, of: Digits) -> float:
     tokens: Tensor = model.encode(of.images)
-    scores = likelihood.class_log_prob(model.packed(), tokens)[..., 0]
+    scores = likelihood.class_log_prob(model.inference_generator(), tokens)[..., 0]
     return float((scores.argmax(1) == of.labels).float().mean())
 
 

@@ -26,7 +26,7 @@ def table(model: Pipeline, images: Tensor, file: Path) -> Tensor:
     tokens, orders = model.encode(images), likelihood.orders_of(model.generator, ORDERS)
     count = len(orders), len(tokens), model.generator.num_classes
     order, image, label = (part.flatten() for part in torch.meshgrid(*map(torch.arange, count), indexing="ij"))
-    read = likelihood.token_log_prob(model.packed(), tokens, orders, (image, label, order))
+    read = likelihood.token_log_prob(model.inference_generator(), tokens, orders, (image, label, order))
     found = torch.cat(list(read)).view(*count, -1)
     file.parent.mkdir(parents=True, exist_ok=True)
     torch.save(found, file)

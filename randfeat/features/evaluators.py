@@ -111,7 +111,7 @@ class LikelihoodEvaluator(Evaluator):
 
     def __call__(self, images: Sequence[Image.Image]) -> EvaluatorOutput:
         tokens = self._model.encode(list(images))
-        logits = class_log_prob(self._model.packed(), tokens, None, self._orders).mean(-1)
+        logits = class_log_prob(self._model.inference_generator(), tokens, None, self._orders).mean(-1)
         return EvaluatorOutput(logits, logits)
 
 

@@ -1,34 +1,64 @@
-"""A tokenizer with the generator of its tokens: pictures to tokens and back, in memory and on disk."""
+"""Base of the pipeline: images to tokens and features and back, and models from and to the disk."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from .. import models, tokenizers, weights
 from ..data import conditions
-from ..data import images as data
+from ..data.images import Images, Picture, as_images, batches
 from ..data.labels import Classes, Label
-from ..inference.readout import sub_patch_shifts
+from ..inference import readout
+from ..inference.readout import FeatureSpec, sub_patch_shifts
 from ..inference.sampling import Sampling
 from ..models import Generator, orders, packed
 from ..tokenizers import Tokenizer
 from ..utils import atomic
 from ..weights import hub
+from ..weights.loading import load_parts
+
+BATCH = 64  # images at a time
+Opened = TypeVar("Opened", bound="BasePipeline")
+
+
+class InferenceCopies:
+    """Copies of a generator for use without gradients; see `randfeat.models.packed`.
+
+    They share its parameters and are no part of the module that holds them, nor of what is pickled.
+    """
+
+    def __init__(self) -> None:
+        self.compiled: Generator | None = None
+        self._prepacked: tuple[list, Generator] | None = None
+
+    def prepacked(self, generator: Generator) -> Generator:
+        """Return the inference copy, on a CPU with prepacked weights, which is renewed after the generator changed."""
+        if not packed.can_prepack(generator):
+            return packed.inference_copy(generator)
+        signature = packed.signature(generator)
+        if self._prepacked is None or self._prepacked[0] != signature:
+            self._prepacked = signature, packed.inference_copy(generator)
+        return self._prepacked[1]
+
+    def __getstate__(self) -> dict[str, None]:
+        return {"compiled": None, "_prepacked": None}  # both stay in their process
 
 
 class BasePipeline(nn.Module):
     """A tokenizer with the generator of its tokens.
 
-    Images are whatever `data.as_images` takes. class_names: one name for each class, else the indices as text, or
-    "imagenet-1k" (see `classes.Classes`).
-    training: how the generator was trained, kept with it for the record. sampling: how to sample where a call does not
-    say.
+    Images are all that `images.as_images` takes. class_names: one name for each class, else the indices as text, or
+    "imagenet-1k" (see `labels.Classes`). training: how the generator was trained, kept for the record. sampling: how to
+    sample where a call does not say.
     """
 
     def __init__(
@@ -49,36 +79,29 @@ class BasePipeline(nn.Module):
         self.classes = Classes(class_names, generator.num_classes)
         self.training_record = training or {}
         self.sampling = sampling or Sampling()
-        self._packed: tuple[list, Generator] | None = None
-        self._compiled: Generator | None = None
+        self._copies = InferenceCopies()
         self.eval()
 
-    def packed(self) -> Generator:
-        """Return the generator for reading and writing without gradients: on a CPU with packed weights, see `packing`.
-        They take as much memory once more, and are kept until those of the generator change.
+    def inference_generator(self) -> Generator:
+        """Return the generator for use without gradients: on a CPU an inference copy with prepacked weights, which take
+        as much memory once more, and are kept until those of the generator change.
         """
-        if not packed.can_prepack(self.generator):
-            return packed.inference_copy(self.generator)
-        seen = packed.signature(self.generator)
-        if self._packed is None or self._packed[0] != seen:
-            self._packed = seen, packed.inference_copy(self.generator)
-        return self._packed[1]
+        return self._copies.prepacked(self.generator)
 
     def compile(self) -> None:
-        """From now on features are read through torch's compiler, which takes a minute or more at the first call of
-        each kind of reading. It is for GPUs: on a CPU, in float32, packed weights are faster (`benchmarks/README.md`).
+        """Compute features through torch's compiler from now on.
+
+        The first call of each kind of pass takes a minute or more. It is for GPUs: on a CPU, in float32, prepacked
+        weights are faster (`benchmarks/README.md`).
         """
-        vars(self)["_compiled"] = packed.compiled_copy(self.generator)  # past nn.Module, which would make it a part
+        self._copies.compiled = packed.compiled_copy(self.generator)
 
-    def reader(self) -> Generator:
-        """Return the generator that reads features: `packed`, unless it was asked to `compile`."""
-        return self._compiled or self.packed()
-
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_packed": None, "_compiled": None}  # packed weights stay in their process
+    def feature_generator(self) -> Generator:
+        """Return the generator that computes features: `inference_generator`, or after `compile` the compiled copy."""
+        return self._copies.compiled or self.inference_generator()
 
     def __sklearn_clone__(self) -> BasePipeline:
-        """scikit-learn's clone of an estimator shares the model that it was given."""
+        """Return the pipeline itself: scikit-learn's clone of an estimator shares its model."""
         return self
 
     @property
@@ -89,34 +112,58 @@ class BasePipeline(nn.Module):
 
     @property
     def class_names(self) -> list[str]:
-        """One for each class."""
+        """Names of the classes, one for each."""
         return self.classes.names
 
-    # pictures and tokens ---------------------------------------------------------------------------------------
+    # tokens ----------------------------------------------------------------------------------------------------
 
     @torch.no_grad()
-    def encode(self, images: data.Images, shifts: int = 1) -> Tensor:
-        """Return the tokens of images: int64 (B, N) in raster space, or with more shifts (B, shifts², N), see
-        `readout.sub_patch_shifts`.
+    def encode(self, images: Images, shifts: int = 1) -> Tensor:
+        """Return the tokens of one batch of images, on the model's device: int64 (B, N) in raster space, or with more
+        shifts (B, shifts², N), see `readout.sub_patch_shifts`.
         """
-        pixels = data.as_images(images, self.tokenizer.channels, self.image_size)
+        pixels = as_images(images, self.tokenizer.channels, self.image_size)
         if tuple(pixels.shape[2:]) != self.image_size:
             h, w = self.image_size
             raise ValueError(f"images must be {h} x {w} pixels, got {pixels.shape[2]} x {pixels.shape[3]}")
         return self.encode_pixels(pixels.to(self.generator.device), shifts)
 
     def encode_pixels(self, pixels: Tensor, shifts: int = 1) -> Tensor:
-        """Return the same of images (B, channels, H, W) in [0, 1] of the right size, on the right device."""
+        """Return the tokens of pixels (B, channels, H, W) in [0, 1] of `image_size`, on the model's device."""
         if shifts == 1:
             return self.tokenizer.encode(pixels).flatten(1)
         places = sub_patch_shifts(pixels, self.tokenizer.stride, shifts)
         return self.tokenizer.encode(places.flatten(0, 1)).flatten(1).unflatten(0, places.shape[:2])
 
+    def tokens(self, images: Images | Iterable[Picture], batch_size: int = BATCH, progress: bool = False) -> np.ndarray:
+        """Return the tokens of any number of images: (B, N) in raster space, uint16, or uint32 where the codebook needs
+        it. progress: show a bar.
+        """
+        kind = np.uint16 if self.tokenizer.vocab_size <= 1 << 16 else np.uint32
+        parts = batches(images, batch_size, "encoding" if progress else None)
+        return np.concatenate([self.encode(batch).cpu().numpy().astype(kind) for batch in parts])
+
+    def labelled_tokens(
+        self, images: Images | Iterable[Picture], labels: Sequence[Label] | None, batch_size: int
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield tokens and class indices of images, batch after batch."""
+        label, done = None if labels is None else self.label_indices(labels), 0
+        for batch in batches(images, batch_size):
+            tokens = self.encode(batch).cpu()
+            own = self.label_indices([None] * len(tokens)) if label is None else label[done : done + len(tokens)]
+            done += len(tokens)
+            if len(own) < len(tokens):
+                break
+            yield tokens, own
+        if label is not None and len(label) != done:
+            raise ValueError(f"{len(label)} labels for {done} images or more: give one for each")
+
     @torch.no_grad()
     def decode(self, tokens: Tensor, grid: orders.Grid | None = None) -> Tensor:
-        """Tokens (B, N) -> images (B, channels, H, W) in [0, 1]. grid: rows and columns, by default the trained ones.
+        """Return the images of tokens (B, N): (B, channels, H, W) in [0, 1].
 
-        With a generator in bfloat16 pixels are computed in it too, which is faster; tokens of an image never are.
+        grid: rows and columns, by default the trained ones. With a generator in bfloat16 pixels are computed in it too,
+        which is faster; tokens of an image never are.
         """
         h, w = grid or self.generator.grid
         if tokens.ndim != 2 or tokens.shape[1] != h * w:
@@ -125,17 +172,78 @@ class BasePipeline(nn.Module):
         with torch.autocast(tokens.device.type, torch.bfloat16, enabled=half):
             return self.tokenizer.decode(tokens.unflatten(1, (h, w)))
 
-    def conditions(self, images: data.Images, kind: str | None = None) -> Tensor:
-        """What the control of the generator is shown of images: (B, c, H, W) in [0, 1].
+    # features --------------------------------------------------------------------------------------------------
 
-        kind: by default what it was trained with, which is computed from the images; "image" for pictures that are
-        conditions themselves, which are taken as they are.
+    def features(
+        self,
+        images: Images | Iterable[Picture],
+        spec: str | FeatureSpec | None = None,
+        batch_size: int = BATCH,
+        progress: bool = False,
+    ) -> np.ndarray:
+        """Return the features of images, float32 (B, F), or (B, F, h, w) of pool `none`.
+
+        spec: a feature spec, by default the model's own. Any number of images, of an iterator too: `batch_size` of them
+        are held at a time. progress: show a bar.
+        """
+        resolved, found = self.resolve_spec(spec), []
+        for batch in batches(images, batch_size, "features" if progress else None):
+            pixels = as_images(batch, self.tokenizer.channels, self.image_size)
+            found += self.features_of_pixels(pixels.to(self.generator.device), [resolved])
+        return np.concatenate(found)
+
+    @torch.no_grad()
+    def features_of_pixels(self, pixels: Tensor, specs: Sequence[FeatureSpec]) -> list[np.ndarray]:
+        """Return for each spec the features, as `features`, of one batch of prepared images.
+
+        pixels: floats (B, channels, H, W) in [0, 1] of `image_size`, on the model's device. specs: as `resolve_spec`
+        returns them; those with the same shifts share the tokenizer, and passes where they can.
+        """
+        found: dict[FeatureSpec, np.ndarray] = {}
+        for shifts in dict.fromkeys(spec.shifts for spec in specs):
+            group = [spec for spec in specs if spec.shifts == shifts]
+            features = readout.read(self.feature_generator(), self.encode_pixels(pixels, shifts), group)
+            found.update((spec, values.numpy()) for spec, values in zip(group, features, strict=True))
+        return [found[spec] for spec in specs]
+
+    def resolve_spec(self, spec: str | FeatureSpec | None = None) -> FeatureSpec:
+        """Return a feature spec with layers as numbers, the model's own for None.
+
+        Raises a ValueError for what the model cannot do.
+        """
+        parsed = readout.default(self.generator) if spec is None else FeatureSpec.parse(spec)
+        if parsed.shifts > self.tokenizer.stride:
+            raise ValueError(f"feature spec {parsed}: a token of {self.tokenizer.stride} pixels has no more shifts")
+        return readout.check(self.generator, parsed)
+
+    def as_map_fn(
+        self,
+        spec: str | FeatureSpec | None = None,
+        image: str = "image",
+        output: str = "features",
+    ) -> Callable[[Mapping[str, Any]], dict[str, np.ndarray]]:
+        """Return a function for `map` of Hugging Face's datasets: `dataset.map(model.as_map_fn(), batched=True)`.
+
+        It takes the column `image` and adds the column `output`, float32. One call of it is one batch: map's
+        `batch_size`. datasets finds its cache by a hash over the function, so over the weights, which takes seconds for
+        a gigabyte; `map(..., new_fingerprint=...)` spares that. Leave `num_proc` out: one process keeps all cores busy,
+        and forks of a process that has computed may deadlock.
+        """
+        return partial(_map, self, self.resolve_spec(spec), image, output)
+
+    # labels and conditions -------------------------------------------------------------------------------------
+
+    def conditions(self, images: Images, kind: str | None = None) -> Tensor:
+        """Return the condition images that the control of the generator takes: (B, c, H, W) in [0, 1].
+
+        kind: by default the kind that it was trained with, which is computed from the images; "image" for images that
+        are conditions themselves.
         """
         kind = self.condition_kind(kind)
-        return conditions.make(data.as_images(images, self.channels_for(kind), self.image_size), kind)
+        return conditions.make(as_images(images, self.channels_for(kind), self.image_size), kind)
 
     def condition_kind(self, kind: str | None = None) -> str:
-        """Return the kind of condition to make of a picture for this generator; a ValueError where there is none."""
+        """Return the kind of condition to make of images for this generator. Raises a ValueError where it has none."""
         if self.generator.control is None:
             raise ValueError(
                 "this model has no control: train one (`randfeat pretrain --control`), or leave control out"
@@ -149,14 +257,51 @@ class BasePipeline(nn.Module):
         return kind or own
 
     def channels_for(self, kind: str) -> int:
-        """Of pictures that conditions of that kind are made of: those of the condition, where they are such."""
+        """Return the number of channels of images from which conditions of a kind are made."""
         return self.generator.config["control"]["channels"] if kind == conditions.GIVEN else self.tokenizer.channels
 
     def label_indices(self, labels: Sequence[Label]) -> Tensor:
-        """Class indices (B,) of labels given by index, by name, or as None (the null class)."""
+        """Return the class indices of labels given by index, by name, or as None (the null class): int64 (B,)."""
         return torch.tensor(self.classes.indices(labels), dtype=torch.int64)
 
+    @torch.no_grad()
+    def condition_tokens(self, condition_images: Tensor) -> Tensor:
+        """Return the condition tokens of condition images, as `conditions` returns them: (B, N, D)."""
+        generator = self.inference_generator()
+        assert generator.control is not None  # `conditions` has looked
+        return generator.control(condition_images.to(generator.device))
+
     # on disk ---------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def from_pretrained(
+        cls: type[Opened],
+        source: str | Path,
+        *,
+        num_heads: int | None = None,
+        grid: tuple[int, int] | None = None,
+        tokenizer: str | Path | Tokenizer | None = None,
+        device: str | torch.device = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ) -> Opened:
+        """Open a model, strictly, and run nothing in its files as code. `randfeat.load` is this method.
+
+        source: a directory that `save` wrote; the path of an official .safetensors, .pt or .bin file; a short name of
+            `weights.published.MODELS`, such as "randar-l-llamagen"; or the id owner/name of a repository on the Hugging
+            Face hub that `push_to_hub` wrote. A path that exists goes before a name.
+        num_heads: attention heads, which official files do not tell. Needed where the size is not a published one.
+        grid: rows and columns of tokens, which they do not tell either; by default those of the published model of this
+            size and file name, else 16 x 16.
+        tokenizer: for official files, what `load_tokenizer` takes, or one that is open, which is moved to the device;
+            by default the published one with as many codes, from the hub.
+        device: "auto" takes CUDA, else Apple's MPS, else the CPU.
+        dtype: what the generator's weights are converted to. The tokenizer stays float32: in half precision it would
+            choose other tokens.
+
+        Raises a FileNotFoundError, ConnectionError or ValueError of one sentence.
+        """
+        parts = load_parts(source, num_heads=num_heads, grid=grid, tokenizer=tokenizer, device=device, dtype=dtype)
+        return cls(parts.tokenizer, parts.generator, parts.class_names, parts.training, parts.sampling)
 
     def save(self, directory: str | Path) -> None:
         """Write a model directory; one of the same name is replaced as a whole."""
@@ -183,3 +328,14 @@ class BasePipeline(nn.Module):
         The repository is made if need be. token: by default that of `hf auth login`. Returns the address.
         """
         return hub.push(self.save, repository, private, token)
+
+
+def _map(
+    model: BasePipeline, spec: FeatureSpec, image: str, output: str, rows: Mapping[str, Any]
+) -> dict[str, np.ndarray]:
+    """Return the features of a batch of rows, for `as_map_fn`."""
+    if image not in rows:
+        raise ValueError(f"there is no column {image!r}: name one of {', '.join(rows)}")
+    if isinstance(rows[image], (Image.Image, str)):
+        raise ValueError("this function reads batches of rows: give map(..., batched=True)")
+    return {output: model.features(rows[image], spec, batch_size=len(rows[image]))}

@@ -19,8 +19,8 @@ from .. import models, tokenizers, weights
 from ..inference.sampling import Sampling
 from ..utils import atomic, drawing, progress
 from ..utils.resume import check_same_settings
+from .base import BasePipeline
 from .painting import Frame
-from .pipeline import Pipeline
 
 FORMAT = "painted by randfeat"
 IMAGES, SHEET, SETTINGS, GIF, ORDER = "images", "sheet.png", "settings.json", "watch.gif", "order.png"
@@ -68,7 +68,7 @@ def write(
         atomic.write_bytes(directory / ORDER, drawing.png(drawing.order_sheet(frames[-1].made_at)))
 
 
-def settings_of(model: Pipeline, model_name: str, job: str, **more: Any) -> dict[str, Any]:
+def settings_of(model: BasePipeline, model_name: str, job: str, **more: Any) -> dict[str, Any]:
     """What decides how results look, as JSON. more: of the job; dataclasses become dictionaries."""
     return {
         "format": FORMAT,

@@ -26,10 +26,10 @@ def pipeline(request):
 
 def test_samples_follow_the_edges_of_images(pipeline):
     made = pipeline.sample(LABELS, control=IMAGES)
-    condition = pipeline.packed().control(conditions.make(IMAGES, "edges"))
+    condition = pipeline.inference_generator().control(conditions.make(IMAGES, "edges"))
     seeds = torch.arange(3)
     label = pipeline.label_indices(LABELS)
-    expected = sample(pipeline.packed(), label, seeds, Sampling(), condition=condition)
+    expected = sample(pipeline.inference_generator(), label, seeds, Sampling(), condition=condition)
     assert torch.equal(made, pipeline.decode(expected))
     assert not torch.equal(made, pipeline.sample(LABELS))
     assert torch.equal(made, pipeline.sample(LABELS, control=IMAGES, batch_size=2))

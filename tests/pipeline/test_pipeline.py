@@ -91,11 +91,11 @@ def test_a_compiled_model_reads_through_the_compiler_and_writes_as_ever(pipeline
     before = pipeline.features(ANY_IMAGES)
     pipeline.compile()
     assert calls == [pipeline.generator]
-    assert pipeline.reader() is not pipeline.packed()
+    assert pipeline.feature_generator() is not pipeline.inference_generator()
     assert [*pipeline.children()] == [pipeline.tokenizer, pipeline.generator]
     np.testing.assert_allclose(pipeline.features(ANY_IMAGES), before, rtol=1e-5, atol=1e-5)
     again = pickle.loads(pickle.dumps(pipeline))
-    assert again.reader() is again.packed()  # what was compiled stays in its process
+    assert again.feature_generator() is again.inference_generator()  # what was compiled stays in its process
 
 
 def test_a_reading_is_refused_before_an_image_is_opened(pipeline):
@@ -332,14 +332,14 @@ def test_parts_that_do_not_fit_are_refused():
 
 def test_weights_are_packed_once_and_again_when_they_change(pipeline):
     before = pipeline.sample(["cat"] * 4)
-    fast = pipeline.packed()
-    assert pipeline.packed() is fast
+    fast = pipeline.inference_generator()
+    assert pipeline.inference_generator() is fast
     for parameter in pipeline.generator.parameters():
         parameter.data.mul_(-2)
-    assert pipeline.packed() is not fast
+    assert pipeline.inference_generator() is not fast
     after = pipeline.sample(["cat"] * 4)
     assert not torch.equal(after, before)
-    pipeline._packed = None
+    pipeline._copies._prepacked = None
     assert torch.equal(pipeline.sample(["cat"] * 4), after)
     seen = []
     pipeline.generator.blocks[0].register_forward_hook(lambda *_: seen.append("block"))
@@ -351,7 +351,7 @@ def test_a_pipeline_travels_without_its_packed_weights(pipeline):
     expected = pipeline.sample(["cat"])
     # pickled as it is for a spawned worker; models on disk are never pickles
     for again in (pickle.loads(pickle.dumps(pipeline)), copy.deepcopy(pipeline)):
-        assert again._packed is None
+        assert again._copies._prepacked is None
         assert torch.equal(again.sample(["cat"]), expected)
     assert pipeline.state_dict().keys() == copy.deepcopy(pipeline).state_dict().keys()
 

@@ -16,6 +16,7 @@ from PIL import Image
 from ...data.decode import UnreadableImage, open_picture
 from ...data.labels import Label
 from ...inference.editing import Framing, as_mask
+from ...inference.editing.pictures import MaskedPicture
 from ...pipeline.painting import guess_label
 from ...pipeline.pipeline import Pipeline
 from . import html, widgets
@@ -117,7 +118,7 @@ def label_for(model: Pipeline, choice: int, picture: Image.Image, hidden: np.nda
     """Return the class to paint, and the caption about it."""
     if choice != widgets.GUESS or not model.classes.count:
         return widgets.label_of(choice), ""
-    label = guess_label(model, np.asarray(picture), hidden, Framing(), ORDERS)
+    label = guess_label(model, MaskedPicture(np.asarray(picture), hidden), Framing(), ORDERS)
     if label == model.classes.count:
         return None, ", of no class"
     return label, f", taken for {model.classes.short(label)}"
