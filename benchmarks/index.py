@@ -141,7 +141,7 @@ def main() -> None:
     parser.add_argument("--dim", type=int, default=256)
     parser.add_argument("--clusters", type=int, default=4096)
     parser.add_argument("--queries", type=int, default=1000)
-    parser.add_argument("--kinds", nargs="+", default=benchmark.VARIANTS, choices=benchmark.VARIANTS)
+    parser.add_argument("--types", nargs="+", default=benchmark.VARIANTS, choices=benchmark.VARIANTS)
     parser.add_argument("--rounds", type=int, default=1, help="of building")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="index") as scratch:
@@ -149,7 +149,7 @@ def main() -> None:
         queries = benchmark.synthetic(rows, args.rows, args.dim, args.clusters, args.queries)
         truth = benchmark.exact(rows, queries, 10, "cosine")
         print(f"| {' | '.join(HEAD)} |\n|{'---|' * len(HEAD)}", flush=True)
-        for variant in args.kinds:
+        for variant in args.types:
             place = Path(scratch) / variant
             place.mkdir()
             print(compare(place, rows, queries, truth, variant, args.rounds), flush=True)

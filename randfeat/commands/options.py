@@ -61,6 +61,18 @@ def add_data(parser: Flags, summary: str = "the images: a folder, a list, archiv
     parser.add_argument("data", metavar="DATA", help=summary)
 
 
+def add_index(parser: Flags) -> None:
+    """Add INDEX."""
+    parser.add_argument(
+        "index", type=Path, metavar="INDEX", help="directory of an index, as `randfeat index build` made"
+    )
+
+
+def add_moved_model(parser: Flags) -> None:
+    """Add --model, of the model that read an index."""
+    parser.add_argument("--model", metavar="MODEL", help="the model that read the index, where it lies now if it moved")
+
+
 def add_split(parser: Flags, data: str = "DATA") -> None:
     """Add --split."""
     parser.add_argument("--split", metavar="NAME", help=f"part of {data} to read, where it has splits: train, val, ...")

@@ -176,7 +176,7 @@ def test_a_store_a_network_of_timm_and_damaged_images(capsys, model, photos):
     found = json.loads(run(capsys, "search", "t", "photos/dog/01.png", "-k", 1, "--format", "json", "--device", "cpu"))
     assert found[0][0]["path"] == str(photos / "dog/01.png")
     run(capsys, "extract", model, "photos", "-o", "store", "--spec", SPEC, *READING, code=3)
-    assert run(capsys, "index", "build", "s", "store", "--kind", "hnsw").startswith("40 images -> s: hnsw (40 x 128 ")
+    assert run(capsys, "index", "build", "s", "store", "--type", "hnsw").startswith("40 images -> s: hnsw (40 x 128 ")
     assert run(capsys, "index", "sync", "s", "photos") == "40 unchanged; 40 images in s\n"
     refused = run(capsys, "index", "build", "u", "store", "--model", model, code=1)
     assert "is a store of features that a model has read: leave --model out" in refused
@@ -185,7 +185,7 @@ def test_a_store_a_network_of_timm_and_damaged_images(capsys, model, photos):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("index build new photos", "no model is named, which is to read the images: say --model"),
+        ("index build new photos", "no model is named to read the images of photos: give --model"),
         ("index build i photos --model {model}", "i is an index already: add to it, or choose another directory"),
         ("index build photos photos --model {model}", "photos holds something else: choose another directory"),
         ("index build new photos --model {model} --spec nonsense", "nonsense"),
@@ -201,9 +201,9 @@ def test_a_store_a_network_of_timm_and_damaged_images(capsys, model, photos):
         ("search i photos/cat/00.png -o photos", "photos is a folder: name a file in it"),
         ("search i bad.png", "bad.png cannot be read as a picture: text, no picture"),
         ("search i photos/cat/00.png --model {other}", "another: it was weights"),
-        ("index bench -o out", "say either INDEX or --synthetic"),
-        ("index bench i --synthetic -o out", "say either INDEX or --synthetic"),
-        ("index bench --synthetic --rows 0 -o out", "rows must be 1 or more, got 0"),
+        ("index bench -o out", "bench measures on one set of rows: give either INDEX or --synthetic"),
+        ("index bench i --synthetic -o out", "bench measures on one set of rows: give either INDEX or --synthetic"),
+        ("index bench --synthetic --rows 0 -o out", "rows must be a whole number from 1, got 0"),
     ],
 )
 def test_what_is_wrong_is_one_sentence(capsys, model, built, photos, arguments, message):
@@ -298,7 +298,7 @@ def test_bench(capsys, built, photos, monkeypatch):
     recalls = [point["recall"] for point in records[1]["points"]]
     assert values == sorted(values)
     assert recalls == sorted(recalls)
-    assert run(capsys, "index", "bench", "i", "-o", "c", "--kinds", "flat", "--queries", 9).startswith("flat   Flat ")
+    assert run(capsys, "index", "bench", "i", "-o", "c", "--types", "flat", "--queries", 9).startswith("flat   Flat ")
     assert json.loads((photos.parent / "c" / "bench.json").read_text())["kinds"][0]["rows"] == 36
     assert sorted(path.name for path in (photos.parent / "c").iterdir()) == ["bench.json", "bench.png"]
 

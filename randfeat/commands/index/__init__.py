@@ -1,14 +1,14 @@
-"""An index of images by what a model sees in them, for `randfeat search` and `randfeat app`.
+"""Build, update and measure an index of images by their features, for `randfeat search` and `randfeat app`.
 
   randfeat index build INDEX DATA --model MODEL     read the images of DATA with MODEL, and index them
   randfeat index sync INDEX DATA                    add what is new in DATA, read again what changed, drop what is gone
   randfeat index add INDEX DATA                     the same without dropping, for DATA of any form
   randfeat index remove INDEX PATH ...              drop images, folders or patterns of them
-  randfeat index compact INDEX                      one quick part of what was added, without what was removed
-  randfeat index stats | verify | bench INDEX       what it is, whether it is whole, how quick and how exact it is
+  randfeat index compact INDEX                      rebuild as one quick part, without the removed images
+  randfeat index stats | verify | bench INDEX       describe it, check its files, measure speed and recall
 
-INDEX is a directory, which faiss, parquet and JSON files make up. It is changed as a whole or not at all, whenever the
-process is killed; who reads it meanwhile sees what it was. One process writes at a time, the next one is told.
+INDEX is a directory of faiss, parquet and JSON files. A change is made completely or not at all, whenever the process
+is killed; a search meanwhile sees the index as it was. One process writes at a time, a second one is refused.
 
 examples:
   randfeat index build photos.index photos --model arpg-l
@@ -22,37 +22,45 @@ from __future__ import annotations
 
 import argparse
 from importlib import import_module
+from typing import NamedTuple
+
+from .. import options
 
 HOW_TO_RESUME = "The index is as it was. Run the same command again: images that are read already are kept."
 
-# ACTION -> what it does; the module of the same name runs it
+
+class Action(NamedTuple):
+    """One action of the command. module: the one here that has its arguments, its help and its run."""
+
+    module: str
+    summary: str
+
+
 ACTIONS = {
-    "build": "read images with a model, and make an index of them",
-    "add": "read more images into an index, and those that have changed",
-    "sync": "bring an index up to date with a folder: add, read again, drop",
-    "remove": "drop images, folders or patterns of them from an index",
-    "compact": "make one part of all that was added, without what was removed",
-    "stats": "what an index is, and what it is made of",
-    "verify": "read all of an index, and say whether it is as it was written",
-    "bench": "recall, build time, memory and queries a second of each kind of index, on its rows or on synthetic ones",
+    "build": Action("change", "read images with a model, and make an index of them"),
+    "add": Action("change", "read more images into an index, and those that have changed"),
+    "sync": Action("change", "bring an index up to date with a folder: add, read again, drop"),
+    "remove": Action("change", "drop images, folders or patterns of them from an index"),
+    "compact": Action("change", "rebuild an index as one part, without the removed images"),
+    "stats": Action("inspect", "describe an index and its parts"),
+    "verify": Action("inspect", "read all files of an index, and compare them with their checksums"),
+    "bench": Action("inspect", "measure recall, build time, memory and queries a second of each type of index"),
 }
 
 
 def add_arguments(parser: argparse.ArgumentParser, command: str) -> None:
+    """Add a subparser for each action."""
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
-    for name, summary in ACTIONS.items():
-        module = import_module(f".{name}", __package__)
-        formatter = argparse.RawDescriptionHelpFormatter
-        sub = actions.add_parser(name, help=summary, description=module.__doc__, formatter_class=formatter)
-        sub.add_argument(
-            "--debug", action="store_true", default=argparse.SUPPRESS, help="show the traceback of an error"
-        )
-        sub.set_defaults(parser=sub)
-        module.add_arguments(sub)
+    for name, action in ACTIONS.items():
+        module = import_module(f".{action.module}", __package__)
+        sub = options.add_action(actions, name, action.summary, module.HELP[name])
+        module.add_arguments(sub, name)
 
 
 def run(args: argparse.Namespace) -> int | None:
-    from randfeat.utils import distributed, progress
+    """Run one action."""
+    from ...utils import distributed, progress
 
     with progress.warnings_as_lines(), distributed.ended_by_sigterm():
-        return import_module(f".{args.action}", __package__).run(args)
+        module = import_module(f".{ACTIONS[args.action].module}", __package__)
+        return module.RUN[args.action](args)
