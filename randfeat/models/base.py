@@ -137,7 +137,7 @@ class Generator(nn.Module, ABC):
 
     @property
     def raster_only(self) -> bool:
-        """Whether the model knows raster order only, one token after the other."""
+        """True for a model that knows raster order only, one token after the other."""
         return self.order_modes == ("raster",)
 
     @property

@@ -72,7 +72,7 @@ class Control(nn.Module):
         return self.grid[0] * self.patch, self.grid[1] * self.patch
 
     def forward(self, images: Tensor) -> Tensor:
-        """Condition images (B, channels, H, W) in [0, 1] -> condition tokens (B, N, D) in raster space."""
+        """Return condition tokens (B, N, D) in raster space of condition images (B, channels, H, W) in [0, 1]."""
         expected = (self.channels, *self.image_size)
         if images.ndim != 4 or tuple(images.shape[1:]) != expected:
             raise ValueError(f"a condition is an image (B, {', '.join(map(str, expected))}), got {tuple(images.shape)}")
