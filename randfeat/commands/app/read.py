@@ -89,7 +89,8 @@ def dense_specs(model: Pipeline | None) -> list[str]:
     """Return feature specs of dense maps that a model supports, its default first. model: None for one of timm."""
     if model is None:
         return [*TIMM_SPECS]
-    return [*dict.fromkeys((model.generator.default_dense_spec, *(str(spec) for spec in SPECS if supports(model, spec))))]
+    supported = (str(spec) for spec in SPECS if supports(model, spec))
+    return [*dict.fromkeys((model.generator.default_dense_spec, *supported))]
 
 
 def supports(model: Pipeline, spec: FeatureSpec) -> bool:

@@ -81,15 +81,12 @@ def _columns(
     model: Pipeline, tokens: torch.Tensor, counts: list[int], args: argparse.Namespace
 ) -> dict[int, np.ndarray]:
     """Return by number of orders the index of the best class of each image: (runs, n)."""
+    network = model.inference_generator()
     if args.halving:
-        won = {
-            k: successive_halving.rank_classes(model.inference_generator(), tokens, None, k, SuccessiveHalving(), seed=args.seed)[1][
-                :, 0
-            ]
-            for k in counts
-        }
-        return {count: columns.numpy()[None] for count, columns in won.items()}
-    each = likelihood.class_log_prob(model.inference_generator(), tokens, None, max(counts), seed=args.seed)
+        halving = SuccessiveHalving()
+        ranked = {k: successive_halving.rank_classes(network, tokens, None, k, halving, seed=args.seed) for k in counts}
+        return {count: columns[:, 0].numpy()[None] for count, (_, columns, _) in ranked.items()}
+    each = likelihood.class_log_prob(network, tokens, None, max(counts), seed=args.seed)
     best = {}
     for count in counts:
         runs = 1 if model.generator.raster_only else max(counts) // count
