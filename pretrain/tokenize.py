@@ -7,7 +7,7 @@ and makes the same store.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import closing, nullcontext
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from randfeat.data.decode import UnreadableImage
 from randfeat.data.sources import Source, TokenSource
 from randfeat.data.token_store import UNKNOWN, TokenStore, TokenWriter
 from randfeat.tokenizers import PatchTokenizer, Tokenizer, name_of
-from randfeat.utils import atomic, distributed, progress, resume
+from randfeat.utils import atomic, distributed, progress
 
 from .crops import CentreCrops, Crops
 
@@ -169,7 +169,7 @@ def _write_store(
     workers: int | None,
     tokenizer: Tokenizer | None,
 ) -> TokenStore:
-    source, directory, first = reader.source, Path(directory), distributed.rank() == 0
+    source, directory = reader.source, Path(directory)
     more = {**more, "source": {"name": source.name, "fingerprint": source.fingerprint()}}
 
     def begin() -> TokenWriter:
@@ -177,17 +177,14 @@ def _write_store(
             directory, source.paths, source.labels, crops=crops, classes=source.classes, more=more, **about
         )
 
-    writer = begin() if first else None
-    distributed.barrier()
-    writer = writer or begin()
+    writer = distributed.first_process_first(begin)
     if not writer.complete:
-        with resume.lock_unfinished(directory) if first else nullcontext():
-            if first and tokenizer is not None and not (directory / weights.TOKENIZER).exists():
+        with writer.run.filling():
+            if distributed.rank() == 0 and tokenizer is not None and not (directory / weights.TOKENIZER).exists():
                 _save(tokenizer, directory / weights.TOKENIZER)
             unread = _fill(writer, reader, encode, batch_size, workers)
-            if first:
+            if distributed.rank() == 0:
                 writer.finish(unread)
-    distributed.barrier()
     return TokenStore.open(directory)
 
 

@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..utils import atomic, resume
+from ..utils import atomic
+from ..utils.folder_run import is_unfinished
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -51,7 +52,7 @@ class Store(ABC):
         directory = Path(directory)
         meta = atomic.read_json(directory / META, cls.FORMAT)
         if meta is None:
-            if resume.is_unfinished(directory):
+            if is_unfinished(directory):
                 raise FileNotFoundError(f"{cls.UNFINISHED.format(directory)} unfinished: run the same command again")
             raise FileNotFoundError(f"{directory} is no {cls.NAME}: it has no {META}")
         store = cls(directory, meta)

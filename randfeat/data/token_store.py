@@ -14,7 +14,6 @@ import hashlib
 import json
 import math
 import os
-import shutil
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -23,8 +22,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from ..utils import arrays, atomic, resume
-from ..utils.resume import check_same_settings
+from ..utils import arrays, atomic
+from ..utils.folder_run import FolderRun
 from .store import META, Store, write_rows
 
 TOKENS = "tokens.npy"
@@ -126,10 +125,9 @@ class TokenWriter:
         own_rows = hashlib.sha256(json.dumps([[*paths], labels and [*labels]]).encode()).hexdigest()
         own: dict[str, Any] = {"tokenizer_config": dict(config or {}), "tokenizer": tokenizer}
         own |= {"grid": list(grid), "vocab_size": vocab_size, "crops": crops, "classes": classes}
-        self._settings = json.loads(
-            json.dumps({"format": TokenStore.FORMAT, **own, "rows": own_rows, "more": more or {}})
-        )
-        self._work = self.directory / resume.FOLDER
+        settings = {"format": TokenStore.FORMAT, **own, "rows": own_rows, "more": more or {}}
+        self.run = FolderRun(self.directory, settings, "tokens", FREE, META, ("count", "skipped", "files"))
+        self._work = self.run.work
         self._begin()
 
     def missing(self) -> np.ndarray:
@@ -182,21 +180,17 @@ class TokenWriter:
         columns = [[self.paths[row] for row in kept], [labels[row] for row in kept], width, height]
         reasons = [(self.paths[row], skipped[row]) for row in sorted(skipped)]
         digests |= write_rows(self.directory, pa.table(columns, schema=TokenStore.ROW_SCHEMA), reasons)
-        meta = self._settings | {"count": len(kept), "skipped": len(skipped), "files": digests}
+        meta = self.run.settings | {"count": len(kept), "skipped": len(skipped), "files": digests}
         atomic.write_json(self.directory / META, meta)
-        shutil.rmtree(self._work)
+        self.run.finish()
         return TokenStore.open(self.directory)
 
     def _begin(self) -> None:
-        complete = atomic.read_json(self.directory / META, TokenStore.FORMAT)
-        self.complete = complete is not None
-        if complete is not None:
-            check_same_settings(
-                self.directory, complete, self._settings, "tokens", (*FREE, "count", "skipped", "files")
-            )
-            shutil.rmtree(self._work, ignore_errors=True)  # a kill may have left it
+        self.complete = self.run.is_complete()
+        if self.complete:
+            self.run.finish()  # a kill after the last file was written may have left the rest
             return
-        resume.begin(self.directory, self._settings, "tokens", FREE)
+        self.run.begin()
         for name, shape, dtype in ((TOKENS, self.shape, self.dtype), (SIZES, (self.shape[0], 2), np.dtype(np.int32))):
             if not (self._work / name).exists():
                 with atomic.open_write(self._work / name) as file:  # zeros, which take no room on most disks

@@ -11,7 +11,7 @@ import json
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, nullcontext, suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -28,9 +28,9 @@ from .. import weights
 from ..data import loader
 from ..data.sources import Source, TokenSource
 from ..data.store import META
-from ..utils import atomic, distributed, progress, resume
+from ..utils import atomic, distributed, progress
 from ..utils.checks import check_whole_number, finite_rows
-from ..utils.resume import check_same_settings
+from ..utils.folder_run import FolderRun, share
 from . import store
 from .encoder import Encoder
 from .generator_encoder import GeneratorEncoder
@@ -84,13 +84,11 @@ def extract(
             "fingerprint": source.fingerprint(),
         },
     }
-    settings = json.loads(json.dumps(record))
-    if before := atomic.read_json(directory / META, FeatureStore.FORMAT):
-        check_same_settings(directory, before, settings, "features", (*FREE, *RESULTS))
-    else:
-        _make(directory, settings, reader, encode, batch_size, workers, shard_size)
+    run = FolderRun(directory, record, "features", FREE, META, RESULTS)
+    if not run.is_complete():
+        _make(run, reader, encode, batch_size, workers, shard_size)
     if distributed.rank() == 0:  # a kill after the last file was written may have left it
-        shutil.rmtree(directory / resume.FOLDER, ignore_errors=True)
+        run.finish()
     distributed.barrier()
     return FeatureStore.open(directory)
 
@@ -168,35 +166,22 @@ def default_shard(shapes: Sequence[tuple[int, ...]]) -> int:
 
 
 def _make(
-    directory: Path,
-    settings: dict[str, Any],
-    reader: Reader,
-    encode: Encode,
-    batch_size: int,
-    workers: int,
-    shard_size: int | None,
+    run: FolderRun, reader: Reader, encode: Encode, batch_size: int, workers: int, shard_size: int | None
 ) -> None:
     """Make the missing shards, each in one of the processes, and then the store."""
     shapes = [features.shape[1:] for features in encode(torch.from_numpy(np.stack([reader.blank()])))]
-    wanted = settings | {"shard_size": shard_size or default_shard(shapes)}
-    first = distributed.rank() == 0
-    if first:
-        resume.begin(directory, wanted, "features", FREE)
-    distributed.barrier()
-    begun = resume.begin(directory, wanted, "features", FREE)
-    shards = Shards(directory / resume.FOLDER, len(reader.source), begun["shard_size"])
-    with resume.lock_unfinished(directory) if first else nullcontext():
-        if first and (directory / META).exists():
-            raise RuntimeError(f"another process has just filled {directory}: run the same command again")
-        distributed.barrier()  # until the first process holds the lock
-        _fill(shards, reader, encode, shapes, batch_size, workers)
+    size = shard_size or default_shard(shapes)
+    begun = distributed.first_process_first(lambda: run.begin(shard_size=size))
+    shards = Shards(run.work, len(reader.source), begun["shard_size"])
+    with run.filling():
+        _fill(run, shards, reader, encode, shapes, batch_size, workers)
         distributed.barrier()
-        if first:
-            _join(directory, begun, shards, reader.source, shapes)
-    distributed.barrier()
+        if distributed.rank() == 0:
+            _join(run.directory, begun, shards, reader.source, shapes)
 
 
 def _fill(
+    run: FolderRun,
     shards: Shards,
     reader: Reader,
     encode: Encode,
@@ -205,9 +190,8 @@ def _fill(
     workers: int,
 ) -> None:
     """Make the missing shards of this process's share."""
-    share = range(distributed.rank(), len(shards), distributed.world_size())
-    missing = [shard for shard in share if not shards.path(shard).exists()]
-    total, left = (sum(len(shards.numbers(shard)) for shard in some) for some in (share, missing))
+    missing = run.missing([shards.path(shard) for shard in range(len(shards))])
+    total, left = (sum(len(shards.numbers(shard)) for shard in some) for some in (share(len(shards)), missing))
     parts = {shard: _cut(shards.numbers(shard), batch_size) for shard in missing}
     in_order = [part for shard in missing for part in parts[shard]]
     what = f"images ({total - left:,} were there)" if left < total else "images"

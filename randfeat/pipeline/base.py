@@ -303,6 +303,20 @@ class BasePipeline(nn.Module):
         parts = load_parts(source, num_heads=num_heads, grid=grid, tokenizer=tokenizer, device=device, dtype=dtype)
         return cls(parts.tokenizer, parts.generator, parts.class_names, parts.training, parts.sampling)
 
+    def record(self) -> dict[str, Any]:
+        """Return all of the model that decides its numbers, as JSON: configurations, dtype and hash of the weights."""
+        return {
+            "generator": {"name": models.name_of(self.generator), **self.generator.config},
+            "tokenizer": {"name": tokenizers.name_of(self.tokenizer), **self.tokenizer.config},
+            "dtype": str(self.generator.dtype).removeprefix("torch."),
+            "weights": weights.fingerprint(self.generator, self.tokenizer),
+        }
+
+    def made_with(self) -> dict[str, str]:
+        """Return versions and device, for the settings of what the model makes."""
+        versions = {name: version(name) for name in ("randfeat", "torch")}
+        return versions | {"device": str(self.generator.device)}
+
     def save(self, directory: str | Path) -> None:
         """Write a model directory; one of the same name is replaced as a whole."""
         config = {

@@ -1,32 +1,29 @@
-"""A folder of what was painted in or around a picture: the results, a sheet of before and after, and the settings.
+"""A folder of edits of a picture: the results, a sheet of before and after, and the settings.
 
-Result i is a function of the settings and its seed alone, so a folder can be gone on with, or to more samples.
+Result i is a function of the settings and its seed alone, so a folder can be resumed, and may grow to more samples.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from .. import models, tokenizers, weights
 from ..inference.sampling import Sampling
 from ..utils import atomic, drawing, progress
-from ..utils.resume import check_same_settings
+from ..utils.folder_run import FolderRun
 from .base import BasePipeline
 from .painting import Frame
 
 FORMAT = "painted by randfeat"
-IMAGES, SHEET, SETTINGS, GIF, ORDER = "images", "sheet.png", "settings.json", "watch.gif", "order.png"
+IMAGES, SHEET, GIF, ORDER = "images", "sheet.png", "watch.gif", "order.png"
 IN_SHEET = 16  # results at most
 LARGEST = 384  # pixels of a picture's longer side in the sheet and the GIF
-# what may differ between the run that began a folder and one that goes on with it
+# may differ between the run that began a folder and one that resumes it
 FREE = ("model", "image", "mask", "samples", "made_with")
 
 
@@ -41,13 +38,15 @@ def write(
 ) -> None:
     """Fill `directory` with a result for each seed; those that are there already, with the same settings, are kept.
 
-    paint: makes results of seeds. before: pictures for the sheet, by caption, of the size of the results. watch: its
-    frames become a GIF and a sheet of the order. Raises before anything is written a ValueError for other settings than
-    the folder's, a FileExistsError for a folder of something else.
+    settings: as `settings_of` returns them. paint: makes the results of seeds. before: pictures for the sheet, by
+    caption, of the size of the results. watch: its frames become a GIF and a sheet of the order. Raises before anything
+    is written a ValueError for other settings than the folder's, a FileExistsError for a folder of something else.
     """
-    begin(directory, settings)
+    run = FolderRun(directory, settings, "pictures", FREE)
+    run.begin()
+    (directory / IMAGES).mkdir(exist_ok=True)
     paths = [directory / IMAGES / f"{number:06}.png" for number in range(len(seeds))]
-    missing = [number for number, path in enumerate(paths) if not path.is_file()]
+    missing = run.missing(paths)
     done = len(paths) - len(missing)
     with progress.bar(len(paths), f"images ({done} were there)" if done else "images", "image", done=done) as bar:
         for start in range(0, len(missing), batch_size):
@@ -69,33 +68,19 @@ def write(
 
 
 def settings_of(model: BasePipeline, model_name: str, job: str, **more: Any) -> dict[str, Any]:
-    """What decides how results look, as JSON. more: of the job; dataclasses become dictionaries."""
+    """Return the settings that decide the results, as JSON. more: those of the job; dataclasses become dictionaries."""
     return {
         "format": FORMAT,
         "job": job,
-        "generator": {"name": models.name_of(model.generator), **model.generator.config},
-        "tokenizer": {"name": tokenizers.name_of(model.tokenizer), **model.tokenizer.config},
-        "dtype": str(model.generator.dtype).removeprefix("torch."),
-        "weights": weights.fingerprint(model.generator, model.tokenizer),
+        **model.record(),
         **{name: _plain(value) for name, value in more.items()},
         "model": model_name,
-        "made_with": {name: version(name) for name in ("randfeat", "torch")} | {"device": str(model.generator.device)},
+        "made_with": model.made_with(),
     }
 
 
-def begin(directory: Path, settings: Mapping[str, Any]) -> None:
-    """Make the folder, or goes on with one of the same settings; anything else is refused."""
-    settings = json.loads(json.dumps(settings))
-    if (before := atomic.read_json(directory / SETTINGS, FORMAT)) is not None:
-        check_same_settings(directory, before, settings, "pictures", FREE)
-    elif directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
-        raise FileExistsError(f"{directory} exists and holds something else: choose another directory (--out)")
-    (directory / IMAGES).mkdir(parents=True, exist_ok=True)
-    atomic.write_json(directory / SETTINGS, settings)
-
-
 def small(picture: Image.Image) -> Image.Image:
-    """At most LARGEST pixels wide and high, and at least one."""
+    """Return a picture of at most LARGEST pixels a side, and at least one."""
     scale = LARGEST / max(picture.size)
     if scale >= 1:
         return picture.copy()
@@ -103,12 +88,12 @@ def small(picture: Image.Image) -> Image.Image:
 
 
 def hidden(picture: np.ndarray, mask: np.ndarray) -> Image.Image:
-    """Return the picture with what is masked in grey, for the sheet. uint8 (H, W) or (H, W, 3); bool (H, W)."""
+    """Return a picture, uint8 (H, W) or (H, W, 3), with its mask, bool (H, W), in grey, for the sheet."""
     return Image.fromarray(np.where(mask if picture.ndim == 2 else mask[..., None], 128, picture).astype(np.uint8))
 
 
 def _plain(value: Any) -> Any:
-    """As JSON takes it."""
+    """Return a setting as JSON takes it."""
     if isinstance(value, Sampling):
         return value.as_dict()
     return asdict(value) if hasattr(value, "__dataclass_fields__") else value

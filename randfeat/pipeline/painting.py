@@ -51,8 +51,6 @@ class EditRequest:
 
     def __post_init__(self) -> None:
         check_counts(samples=self.samples, batch_size=self.batch_size)
-        if not is_whole_number(self.guess, 0):
-            raise ValueError(f"guess must be a whole number of orders, 0 for none, got {self.guess!r}")
 
 
 @dataclass(frozen=True)
@@ -141,7 +139,7 @@ def guess_label(model: BasePipeline, picture: MaskedPicture, framing: Framing, c
 
     It is the null class where nothing is painted, or nothing known. Raises a ValueError for a model without classes.
     """
-    _check_classes(model, count)
+    _check_guess(model, count)
     task = _task(model, picture, framing)
     if task is None:
         return model.generator.num_classes
@@ -179,7 +177,10 @@ def check_control(
     return kind
 
 
-def _check_classes(model: BasePipeline, guess: int) -> None:
+def _check_guess(model: BasePipeline, guess: int) -> None:
+    """Raise a ValueError for what is no number of orders, or where there are no classes to guess from."""
+    if not is_whole_number(guess, 0):
+        raise ValueError(f"guess must be a whole number of orders, 0 for none, got {guess!r}")
     if guess and not model.classes.count:
         raise ValueError("this model has no classes to guess from: leave guess out")
 
@@ -193,7 +194,7 @@ def _sizes(sizes: Sequence[tuple[int, int]]) -> str:
 
 def tasks_of(model: BasePipeline, request: EditRequest) -> list[EditTask | None]:
     """Return the task of each picture, with its condition where there is control; None where nothing is masked."""
-    _check_classes(model, request.guess)
+    _check_guess(model, request.guess)
     tasks = [_task(model, one, request.framing) for one in request.pictures]
     if request.control is None:
         return tasks

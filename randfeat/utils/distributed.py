@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import TypeVar
@@ -77,3 +77,10 @@ def all_gather_object(value: T) -> list[T]:
     except RuntimeError:
         raise SystemExit(1) from None
     return values
+
+
+def first_process_first(make: Callable[[], T]) -> T:
+    """Return what `make` returns, called in the first process and, when it has returned there, in the others."""
+    made = [make()] if rank() == 0 else []
+    barrier()
+    return made[0] if made else make()

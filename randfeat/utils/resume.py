@@ -1,22 +1,14 @@
-"""Resuming of long work: the settings that it was begun with, a folder for what is done, and a lock.
-
-A directory that takes long to fill keeps what is done in `FOLDER`, beside the settings, until it is complete. Another
-run resumes it only with the same settings, and only while no other process fills it.
-"""
+"""Parts of resuming long work: the settings that it was begun with, compared, and a lock. See also `folder_run`."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
-from . import atomic
-
-FOLDER, SETTINGS, LOCK = "unfinished", "settings.json", "lock"
 LOCK_TIMEOUT = 15.0  # seconds; workers of a process that was killed may outlive it, and hold its lock, for so long
 LONGEST = 100  # characters of a value in a message
 
@@ -47,31 +39,6 @@ def check_same_settings(
         )
 
 
-def is_unfinished(directory: Path) -> bool:
-    """Return whether `begin` was called for a directory that is not complete yet."""
-    return (directory / FOLDER / SETTINGS).is_file()
-
-
-def begin(directory: Path, settings: Mapping[str, Any], what: str, free: Collection[str] = ()) -> dict[str, Any]:
-    """Begin to fill a directory, or resume one begun with the same settings; returns the settings it was begun with.
-
-    settings: JSON with a `format`. what: the content of the directory, in a word. free: names that may differ, see
-    `difference`. Raises a ValueError that names the setting that differs, and a FileExistsError for a directory of
-    something else.
-    """
-    now: dict[str, Any] = json.loads(json.dumps(settings))
-    folder = directory / FOLDER
-    before = atomic.read_json(folder / SETTINGS, now["format"])
-    if before is not None:
-        check_same_settings(directory, before, now, what, free)
-        return before
-    if directory.exists() and not (directory.is_dir() and _is_empty(directory)):
-        raise FileExistsError(f"{directory} holds something else: choose another directory (--out)")
-    folder.mkdir(parents=True, exist_ok=True)
-    atomic.write_json(folder / SETTINGS, now)
-    return now
-
-
 @contextmanager
 def exclusive_lock(path: Path, message: str, timeout: float | None = None) -> Iterator[None]:
     """Hold a lock file; the end of the process, a kill too, releases it.
@@ -88,27 +55,6 @@ def exclusive_lock(path: Path, message: str, timeout: float | None = None) -> It
         yield
     finally:
         lock.release()
-
-
-@contextmanager
-def lock_unfinished(directory: Path) -> Iterator[None]:
-    """Hold the lock of a directory that was begun; a RuntimeError while another process fills it, or has just done."""
-    busy = f"another process is filling {directory}: wait until it has ended, or choose another directory (--out)"
-    with ExitStack() as stack:
-        try:
-            stack.enter_context(exclusive_lock(directory / FOLDER / LOCK, busy))
-        except FileNotFoundError:
-            raise RuntimeError(f"another process has just filled {directory}: run the same command again") from None
-        yield
-
-
-def _is_empty(directory: Path) -> bool:
-    """Return whether a directory holds nothing but the rest of a `begin` that was killed."""
-    names = {inside.name for inside in directory.iterdir()}
-    left = directory / FOLDER
-    return not names or (
-        names == {FOLDER} and left.is_dir() and {file.name for file in left.iterdir()} <= {f".{SETTINGS}.part"}
-    )
 
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -23,7 +23,7 @@ from randfeat.features.opening import open_encoder
 from randfeat.features.store import FeatureStore
 from randfeat.pipeline.pipeline import Pipeline, load
 from randfeat.probes import FeatureSet, Labelled, hold_out
-from randfeat.utils import resume
+from randfeat.utils.folder_run import is_unfinished
 
 from ..options import dtype_of, pick_device
 
@@ -172,7 +172,7 @@ def open_stored(text: str, specs: Sequence[str], dense: bool = False) -> ProbedM
 
 def _stores(text: str) -> list[FeatureStore]:
     folders = [Path(text)] if Path(text).exists() else [Path(part) for part in text.split(",")]
-    begun = [(one / META).is_file() or resume.is_unfinished(one) for one in folders]
+    begun = [(one / META).is_file() or is_unfinished(one) for one in folders]
     return [FeatureStore.open(one) for one in folders] if all(begun) and len(folders) < 3 else []
 
 
