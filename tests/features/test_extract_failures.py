@@ -102,9 +102,9 @@ def test_a_worker_that_is_an_orphan_from_the_start_ends(tmp_path):
 
 def test_a_worker_is_silent_about_a_listener_that_has_gone_and_nothing_else(capsys):
     for error in (EOFError(), ConnectionResetError()):
-        loader._unless_left(type(error), error, None)
+        loader._excepthook(type(error), error, None)
     assert not capsys.readouterr().err
-    loader._unless_left(ValueError, ValueError("something else"), None)
+    loader._excepthook(ValueError, ValueError("something else"), None)
     assert "something else" in capsys.readouterr().err
 
 
