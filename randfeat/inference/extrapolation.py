@@ -1,11 +1,11 @@
-"""Images larger than those a model was trained on, without more training (arXiv 2412.01827).
+"""Resolution extrapolation: images larger than the trained grid, without more training (RandAR, arXiv 2412.01827).
 
-An image of the trained grid comes first. Its tokens are laid on every f-th row and column of a grid f times as high and
-as wide, and the tokens between them are decoded given these, with the rotary embedding stretched over the large grid.
-Every token is decoded; the official code leaves those of its last step at index 0.
+An image of the trained grid is sampled first. Its tokens are placed on every f-th row and column of a grid f times as
+high and as wide, and the tokens between them are decoded given these, with the rotary embedding stretched over the
+large grid. Every token is decoded; the official code leaves those of its last step at index 0.
 
-RandAR's authors do so. ARPG takes known tokens in any order too and knows places by rotary embedding alone, so the same
-works there; nobody has published images of it. A model of raster order cannot begin with every second token.
+ARPG takes known tokens in any order, too, and knows positions by rotary embedding alone, so the same works there; no
+images of that are published. A model of raster order cannot begin with every second token.
 """
 
 from __future__ import annotations
@@ -29,13 +29,14 @@ from .schedules import Guidance, tokens_per_step
 
 @dataclass(frozen=True)
 class Extrapolation:
-    """How to go beyond the trained grid.
+    """Settings of resolution extrapolation.
 
     factor: f, how many times as high and as wide; (rows, columns) for two different ones, such as (1, 2) for an image
-    twice as wide. boundary: so many of the fastest rotary frequencies of an axis go on
-    turning as they did, the slower ones are stretched (see `layers.stretched_rope_table`).
-    spatial: a second guidance, towards the small image and away from a null-class branch that is blind to the share
-    `blind` of its tokens. Off by default; it costs a third branch.
+        twice as wide.
+    boundary: number of the fastest rotary frequencies of an axis that stay as they are; the slower ones are stretched
+        (see `layers.stretched_rope_table`).
+    spatial: a second guidance, towards the small image and away from a null-class branch that does not see the share
+        `blind` of its tokens. Off by default; it adds a third branch.
     """
 
     factor: int | tuple[int, int] = 2
@@ -54,25 +55,25 @@ class Extrapolation:
 
     @property
     def factors(self) -> tuple[int, int]:
-        """Of rows and of columns."""
+        """Factors of rows and of columns."""
         return self.factor if isinstance(self.factor, tuple) else (self.factor, self.factor)
 
     def grid(self, trained: orders.Grid) -> orders.Grid:
-        """Rows and columns of the large grid, M positions in all."""
+        """Return rows and columns of the large grid, M positions in all."""
         return trained[0] * self.factors[0], trained[1] * self.factors[1]
 
     def lattice(self, trained: orders.Grid) -> Tensor:
-        """Where the small image lies: bool, (M,) in the raster space of the large grid."""
+        """Return the positions of the small image: bool (M,) in the raster space of the large grid."""
         row, col = (torch.arange(side) % f == 0 for side, f in zip(self.grid(trained), self.factors, strict=True))
         return (row[:, None] & col).flatten()
 
     def order(self, trained: orders.Grid, mode: str, seeds: Tensor) -> Tensor:
-        """Orders of the large grid by mode, the small image first: (B,) seeds -> (B, M)."""
+        """Return orders of the large grid by mode, the small image first: seeds (B,) -> (B, M)."""
         order = orders.make(mode, self.grid(trained), rng.derive(seeds, 0))
         return orders.known_first(order, self.lattice(trained))
 
     def small_order(self, trained: orders.Grid, order: Tensor) -> Tensor:
-        """What an order of the large grid says of the small image: (B, M) -> (B, N) raster positions in it."""
+        """Return the order of the small image within one of the large grid: (B, M) -> (B, N) raster positions in it."""
         orders.validate(order, self.grid(trained))
         count, width = trained[0] * trained[1], self.grid(trained)[1]
         first = order[:, :count]
@@ -94,11 +95,11 @@ def enlarge(
     order: Tensor | None = None,
     blind: Tensor | None = None,
 ) -> Iterator[Step]:
-    """Decode what lies between the tokens of a finished image, and yields after each step as `sampling.decode` does.
+    """Decode the tokens between those of a finished image; yield after each step, as `sampling.decode` does.
 
-    tokens: (B, N) of the trained grid, in raster space. label, seeds: (B,). order: (B, M), the small image
-    first, else drawn from the seeds. blind: (B, k) places in it that the spatial branch does not see, else drawn.
-    Schedule and guidance are those of `sampling` over the large image, of which the small one is decoded already.
+    tokens: (B, N) of the trained grid, in raster space. label, seeds: (B,). order: (B, M), the small image first, else
+    drawn from the seeds. blind: (B, k) positions in it that the spatial branch does not see, else drawn. Schedule and
+    guidance are those of `sampling` over the large image, of which the small one is decoded already.
     """
     _check(model)
     device, grid = model.device, model.grid
@@ -124,7 +125,7 @@ def enlarge(
     state = model.start(torch.cat(branches), small.repeat(copies, 1), prefix, sampling.within_step, table)
     if blind is not None and not how.spatial.off:
         hidden = torch.zeros(batch, known, dtype=torch.bool, device=device).scatter(1, blind.to(device), True)
-        # where a token lies stays known: by RandAR's instructions, and by the rotary embedding of its keys
+        # positions stay known: by RandAR's position instructions, and by the rotary embedding of the keys
         state.waiting[-batch:, model.known_inputs].masked_fill_(hidden.unsqueeze(-1), 0)
 
     def guide(raw: Tensor, done: int, size: int) -> Tensor:
@@ -143,10 +144,10 @@ def enlarge(
 def sample(
     model: Generator, label: Tensor, seeds: Tensor, sampling: Sampling, how: Extrapolation, order: Tensor | None = None
 ) -> Tensor:
-    """Return a small image and what `enlarge` makes of it: (B, M) tokens in the raster space of the large grid.
+    """Sample a small image and enlarge it; return tokens (B, M) in the raster space of the large grid.
 
-    Arguments as in `enlarge`; `sampling.sweeps` go over the small image. An image's seed alone fixes it, whatever the
-    batch.
+    Arguments as in `enlarge`. The sweeps of `sampling` refine the small image. An image's seed alone fixes it, whatever
+    the batch.
     """
     _check(model)
     model = packed.inference_copy(model)  # once for both grids
@@ -159,6 +160,7 @@ def sample(
 
 
 def _check(model: Generator) -> None:
+    """Raise a ValueError for a model that cannot fill in tokens between known ones."""
     if model.raster_only:
         raise ValueError(
             f"{type(model).__name__} knows raster order alone, so it cannot fill what lies between the tokens of a "
@@ -167,7 +169,7 @@ def _check(model: Generator) -> None:
 
 
 def _two(factor: Any) -> tuple[int, int]:
-    """Factors of rows and columns as plain numbers."""
+    """Return factors of rows and columns as plain numbers. Raises a ValueError for anything else."""
     sides = tuple(factor) if isinstance(factor, Sequence) and not isinstance(factor, str) else ()
     if len(sides) != 2 or not all(is_whole_number(side, 1) for side in sides) or max(sides) < 2:
         raise ValueError(f"factor must be a whole number from 2, or two from 1 that are not both 1, got {factor}")

@@ -1,6 +1,6 @@
-"""How many tokens each sampling step decodes, and how strong guidance is at it.
+"""Schedules of sampling: the number of tokens and the guidance scale of each step.
 
-Written in double precision on plain numbers: nothing here needs a tensor.
+In double precision on plain numbers: nothing here needs a tensor.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ Schedule = Literal["cosine-randar", "cosine-arpg", "arccos", "linear", "one-by-o
 
 
 def tokens_per_step(schedule: Schedule, count: int, steps: int | None = None, done: int = 0) -> list[int]:
-    """Tokens decoded at each step; with those `done` before they sum to `count`, and none is zero.
+    """Return the number of tokens that each step decodes, at least one; with `done` they sum to `count`.
 
-    steps: how many are asked for; None, or more than `count`, means `count`. `cosine-randar` always starts with one
-    token (RandAR, arXiv 2412.01827), so it takes two steps where one is asked for. `arccos` and `cosine-arpg` are those
-    of ARPG (arXiv 2503.10568), whose first step may decode several tokens. Where tokens are done before, a step decodes
-    one until the schedule, which starts from none, has caught up.
+    steps: number of steps; None, or more than `count`, means `count`. `cosine-randar` always starts with one token
+    (RandAR, arXiv 2412.01827), so it takes two steps where one is asked for. `arccos` and `cosine-arpg` are those of
+    ARPG (arXiv 2503.10568), whose first step may decode several tokens. done: tokens decoded before; a step then
+    decodes one until the schedule, which starts from none, has caught up.
     """
     if schedule not in get_args(Schedule):
         raise ValueError(f"unknown schedule {schedule!r}, expected one of {', '.join(get_args(Schedule))}")
@@ -49,7 +49,7 @@ def with_plain_numbers(settings: Any) -> None:
 
 
 def _decoded_after(schedule: Schedule, step: int, steps: int, count: int) -> int:
-    """Tokens that the schedule wants decoded once step 0, 1, ... has run."""
+    """Return the number of tokens decoded after step 0, 1, ... of a schedule."""
     share = (step + 1) / steps
     if schedule == "cosine-randar":
         return 1 if step == 0 else math.floor((1 - math.cos(math.pi / 2 * share)) * count + 1)
@@ -64,12 +64,13 @@ def _decoded_after(schedule: Schedule, step: int, steps: int, count: int) -> int
 
 @dataclass(frozen=True)
 class Guidance:
-    """Classifier-free guidance: logits = uncond + scale * (cond - uncond). A scale of 1 everywhere is off.
+    """Classifier-free guidance: logits = uncond + scale * (cond - uncond). A scale of 1 throughout is off.
 
-    scale: the scale, or with `linear` the one it rises to from `start` (RandAR: from start, `counted` before the step;
-        ARPG: from 1, counted after it, so that the last step uses exactly `scale`).
-    interval: shares of the image already decoded between which guidance acts; outside it is off. What LlamaGen's code
-        calls cfg_interval c is (0, (c + 1) / N).
+    scale: the scale, or with `linear` the one to which it rises from `start`.
+    counted: whether `linear` counts the tokens decoded before the step, as RandAR does, or after it, as ARPG does from
+        a start of 1, so that the last step uses exactly `scale`.
+    interval: shares of the image already decoded between which guidance acts; outside it is off. LlamaGen's
+        cfg_interval c is (0, (c + 1) / N).
     """
 
     scale: float = 1.0
@@ -97,7 +98,7 @@ class Guidance:
 
     @property
     def off(self) -> bool:
-        """Whether no step needs the unconditional half of the batch."""
+        """True where no step needs the unconditional branch."""
         return self.scale == 1 and (self.schedule == "constant" or self.start == 1)
 
     def at(self, done: int, size: int, total: int) -> float:

@@ -1,7 +1,8 @@
-"""One grid of tokens, as large as it has to be, which a model of a smaller grid completes window by window.
+"""Canvas: a grid of tokens of any size, which a model of a smaller grid completes window by window.
 
-Windows share the tokens of the canvas: what one has made, the next one knows exactly. The tokenizer, too, sees windows
-of that size, which overlap by a quarter: memory does not grow with the picture, and what it sees is what it knows.
+Windows share the tokens of the canvas: the tokens that one has drawn are known to the next. The tokenizer, too, sees
+windows of the model's size, which overlap by a quarter: memory does not grow with the picture, and it sees pictures of
+the size that it was trained on.
 """
 
 from __future__ import annotations
@@ -31,12 +32,11 @@ def complete(
     sampling: Sampling,
     condition: Tensor | None = None,
 ) -> Tensor:
-    """Draws the unknown tokens given the known ones, which come back unchanged.
+    """Return tokens with the unknown ones drawn given the known ones, which come back unchanged: int64 (B, N).
 
     tokens: (B, N) in raster space; known: bool (N,) or (B, N), as many in each image; label, seeds: (B,). condition: as
-    in `sampling.decode`. A model of raster order alone sees the past only: what it draws does not depend on known
-    tokens further on.
-    Returns (B, N).
+    in `sampling.decode`. A model of raster order alone sees the past only: its tokens do not depend on known tokens
+    further on.
     """
     return sample(model, label, seeds, sampling, known=tokens.masked_fill(~known, UNKNOWN), condition=condition)
 
@@ -51,12 +51,12 @@ def paint(
     step: Grid = (1, 1),
     control: Tensor | None = None,
 ) -> Iterator[Tensor]:
-    """Complete a canvas at least as large as the model's grid, and yields it after each step: (B, rows, columns) with
-    UNKNOWN where nothing is made yet.
+    """Complete a canvas at least as large as the model's grid; yield it after each step: (B, rows, columns), UNKNOWN
+    where no token is drawn yet.
 
     tokens: (B, rows, columns); known: bool (rows, columns); label, seeds: (B,). step: rows and columns from one window
-    to the next. control: condition images (B, c, H, W) of the canvas, of which each window is steered by its part. One
-    window after the other is completed as by `complete`, the first with the seeds as they are.
+    to the next. control: condition images (B, c, H, W) of the canvas, of which each window takes its part. One window
+    after the other is completed as by `complete`, the first with the seeds as they are.
     """
     canvas = tokens.to(model.device).masked_fill(~known.to(model.device), UNKNOWN)
     yield canvas
@@ -72,18 +72,22 @@ def paint(
 
 
 def _condition(model: Generator, control: Tensor | None, window: Window) -> Tensor | None:
-    """Of a window, of condition images of the canvas: (B, N, D)."""
+    """Return the condition tokens of a window, from condition images of the canvas: (B, N, D)."""
     if control is None:
         return None
-    assert model.control is not None  # `jobs.check_control` has looked
-    rows, columns = _of_pixels(window, model.config["control"]["patch"])  # a packed adapter is a mere function
+    assert model.control is not None  # `painting.check_control` has looked
+    rows, columns = _of_pixels(
+        window, model.config["control"]["patch"]
+    )  # the control of an inference copy is a mere function
     with torch.no_grad():
         return model.control(control[:, :, rows, columns])
 
 
 def windows(known: np.ndarray, grid: Grid, step: Grid) -> list[Window]:
-    """Windows that leave nothing unknown, in the sequence in which to complete them: the one with the fewest unknown
-    tokens comes first, and counts as known for those after it. known: bool (rows, columns), no smaller than the grid.
+    """Return windows that leave nothing unknown, in the sequence in which to complete them.
+
+    The window with the fewest unknown tokens comes first, and counts as known for those after it. known: bool (rows,
+    columns), no smaller than the grid.
     """
     unknown, sequence = ~known, []
     places = [window for window in tiles(known.shape, grid, step) if unknown[window].any()]
@@ -96,7 +100,7 @@ def windows(known: np.ndarray, grid: Grid, step: Grid) -> list[Window]:
 
 
 def tiles(shape: tuple[int, ...], grid: Grid, step: Grid) -> list[Window]:
-    """Return all windows of a grid on a canvas (rows, columns), row by row, from its first to its last token."""
+    """Return all windows of a grid on a canvas of a shape (rows, columns), row by row."""
     return [
         (slice(top, top + grid[0]), slice(left, left + grid[1]))
         for top in _starts(shape[0], grid[0], step[0])
@@ -105,6 +109,7 @@ def tiles(shape: tuple[int, ...], grid: Grid, step: Grid) -> list[Window]:
 
 
 def _starts(length: int, side: int, step: int) -> list[int]:
+    """Return the first tokens of windows of a side along an axis, of which the last ends with the axis."""
     return [*range(0, length - side, step), length - side]
 
 
@@ -113,8 +118,9 @@ def _starts(length: int, side: int, step: int) -> list[int]:
 
 @torch.no_grad()
 def encode(tokenizer: Tokenizer, pixels: Tensor, grid: Grid) -> Tensor:
-    """Pixels (B, channels, H, W) of a canvas -> its tokens (B, rows, columns), each from the window in whose middle it
-    lies most. grid: that of a window.
+    """Return the tokens of the pixels (B, channels, H, W) of a canvas: int64 (B, rows, columns).
+
+    Each is from the window whose middle is nearest. grid: of a window.
     """
     stride = tokenizer.stride
     shape = pixels.shape[2] // stride, pixels.shape[3] // stride
@@ -132,7 +138,9 @@ def encode(tokenizer: Tokenizer, pixels: Tensor, grid: Grid) -> Tensor:
 
 @torch.no_grad()
 def decode(pixels_of: Callable[[Tensor], Tensor], tokens: Tensor, grid: Grid, stride: int) -> Tensor:
-    """Tokens (B, rows, columns) of a canvas -> its pixels (B, channels, H, W) in [0, 1], faded from window to window.
+    """Return the pixels of the tokens (B, rows, columns) of a canvas: (B, channels, H, W) in [0, 1].
+
+    Windows are blended where they overlap.
 
     pixels_of: decodes windows, (B, N) of the grid -> (B, channels, grid times stride).
     """
@@ -154,17 +162,18 @@ def decode(pixels_of: Callable[[Tensor], Tensor], tokens: Tensor, grid: Grid, st
 
 
 def _most_of(grid: Grid) -> Grid:
+    """Return the step between windows that overlap by a quarter."""
     rows, columns = (max(1, side - side // 4) for side in grid)
     return rows, columns
 
 
 def _of_pixels(window: Window, stride: int) -> Window:
+    """Return a window of tokens as rows and columns of pixels."""
     rows, columns = (slice(part.start * stride, part.stop * stride) for part in window)
     return rows, columns
 
 
 def _middle(shape: Grid) -> Tensor:
-    """Return how far from the border of a window its places are: highest in the middle, above 0 everywhere. float (h,
-    w)."""
+    """Return blending weights of a window, highest in the middle and above 0 throughout: float (h, w)."""
     rows, columns = (torch.minimum(torch.arange(n) + 1, n - torch.arange(n)).float() for n in shape)
     return rows[:, None] * columns

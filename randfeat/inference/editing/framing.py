@@ -1,4 +1,4 @@
-"""How a picture of any size meets a grid of tokens of one size."""
+"""Framing: a picture of any size on the grid of tokens of a model."""
 
 from __future__ import annotations
 
@@ -19,33 +19,36 @@ Span = tuple[int, int]  # of pixels along an axis, the last one outside
 
 @dataclass(frozen=True)
 class View:
-    """A box of a picture, and the grid of tokens that it is seen as.
+    """A box of a picture, and the grid of tokens on which a model sees it.
 
-    box: left, top, right, bottom in pixels; beyond the picture its edges are repeated, those of a mask, too.
+    box: left, top, right, bottom in pixels; beyond the picture its edges are repeated, and those of its mask.
     """
 
     box: tuple[int, int, int, int]
     grid: Grid
 
     def of(self, array: np.ndarray) -> np.ndarray:
-        """What is in the box: (H, W, ...) -> (bottom - top, right - left, ...)."""
+        """Return the content of the box: (H, W, ...) -> (bottom - top, right - left, ...)."""
         left, top, right, bottom = self.box
         rows = np.arange(top, bottom).clip(0, array.shape[0] - 1)
         columns = np.arange(left, right).clip(0, array.shape[1] - 1)
         return array[rows][:, columns]
 
     def scaled(self, pixels: np.ndarray, stride: int) -> Image.Image:
-        """Return the box's pixels, brought to `stride` pixels for a token."""
+        """Return the box's pixels, resized to `stride` pixels a token."""
         rows, columns = self.grid
         return _resized(Image.fromarray(pixels), (columns * stride, rows * stride))
 
     def back(self, made: Image.Image) -> np.ndarray:
-        """Return a picture of the grid at the size of the box."""
+        """Return a picture of the grid, resized to the box: uint8 (bottom - top, right - left, ...)."""
         left, top, right, bottom = self.box
         return np.asarray(_resized(made, (right - left, bottom - top)))
 
     def inside(self, size: tuple[int, int]) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
-        """Where box and picture meet: rows and columns of the picture, and of the box. size: the picture's (H, W)."""
+        """Return the intersection of box and picture: rows and columns of the picture, then of the box.
+
+        size: height and width of the picture.
+        """
         left, top, right, bottom = self.box
         rows, columns = slice(max(top, 0), min(bottom, size[0])), slice(max(left, 0), min(right, size[1]))
         return (rows, columns), (
@@ -56,7 +59,7 @@ class View:
 
 @dataclass(frozen=True)
 class Framing:
-    """What of a picture the model sees, which tokens it makes anew, and how they come back.
+    """Settings of framing: the part of a picture that the model sees, and the tokens that it makes anew.
 
     fit:
         "around" sees one window of the model's aspect, the smallest that holds the mask and a margin, but not smaller
@@ -97,7 +100,7 @@ class Framing:
         return rows, columns
 
     def view(self, mask: np.ndarray, grid: Grid, stride: int, corner: tuple[int, int] = (0, 0)) -> View:
-        """What the model sees for a mask (H, W) that is not empty.
+        """Return the view that the model has of a picture with this mask, bool (H, W), not empty.
 
         grid: the model's. corner: row and column of a pixel that shall be the first of a token, for "tile".
         """
@@ -121,24 +124,24 @@ class Framing:
 
 
 def as_framing(framing: str | Framing) -> Framing:
-    """Return a framing, or the name of its fit."""
+    """Return a framing, given as it is or by the name of its fit."""
     return framing if isinstance(framing, Framing) else Framing(framing)  # type: ignore[arg-type]
 
 
 def _span(places: np.ndarray) -> Span:
-    """From the first to behind the last."""
+    """Return the span from the first place to behind the last."""
     return int(places[0]), int(places[-1]) + 1
 
 
 def _placed(masked: Span, extent: int, length: int) -> Span:
-    """Return a span of a length around what is masked, in 0..extent if it fits there, else with that in its middle."""
+    """Return a span of a length around the masked one, in 0..extent if it fits there, else with 0..extent centred."""
     start = (sum(masked) - length) // 2
     start = min(max(start, 0), extent - length) if length <= extent else (extent - length) // 2
     return start, start + length
 
 
 def _aligned(masked: Span, extent: int, side: int, margin: int, stride: int, corner: int) -> Span:
-    """What is masked with a margin, as far as 0..extent has one; in whole tokens from the corner, at least a side."""
+    """Return the masked span with a margin within 0..extent, in whole tokens from the corner, at least a side long."""
     start, stop = max(masked[0] - margin, 0), min(masked[1] + margin, extent)
     if stop - start < side:
         start, stop = max(_placed(masked, extent, side)[0], 0), masked[1]
@@ -147,4 +150,5 @@ def _aligned(masked: Span, extent: int, side: int, margin: int, stride: int, cor
 
 
 def _resized(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """Return a picture of a size, width and height; unchanged where it has that."""
     return picture if picture.size == size else picture.resize(size, Image.Resampling.BICUBIC)

@@ -1,4 +1,4 @@
-"""What to paint: masks, boxes, the pixels that they hide, and the way back into the picture."""
+"""Masks of pictures: from boxes, arrays and pictures to pixels and tokens to paint; filling and pasting by them."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from ...models.orders import Grid
 from ...utils.checks import is_whole_number
 
 Mask: TypeAlias = "Array | Picture | Sequence[int]"  # a sequence is a box
-NOTHING = 1e-9  # of a token's area, which rounding makes
+NOTHING = 1e-9  # share of a token's area that rounding alone makes
 
 
 def as_mask(mask: Mask, size: tuple[int, int]) -> np.ndarray:
-    """bool (H, W), True where to paint. size: height and width of the picture.
+    """Return a mask as bool (H, W), True where to paint. size: height and width of the picture.
 
     mask: an array or tensor (H, W), bool or of zeros and ones; a picture or its path, white (or transparent) where to
     paint; or a box, left, top, right and bottom in pixels, the last two outside of it.
@@ -50,12 +50,16 @@ def as_mask(mask: Mask, size: tuple[int, int]) -> np.ndarray:
 
 
 def is_box(mask: Any) -> bool:
+    """Return whether a mask is given as a box, four whole numbers."""
     whole = isinstance(mask, (list, tuple)) and all(map(is_whole_number, mask))
     return whole and len(mask) == 4
 
 
 def as_masks(mask: Mask | Sequence[Mask], sizes: Sequence[tuple[int, int]]) -> list[np.ndarray]:
-    """Return one mask for all pictures, or a list (or an array of three dimensions) with one for each."""
+    """Return a mask for each picture, as `as_mask`.
+
+    mask: one for all pictures, or a list, or an array of three dimensions, with one for each.
+    """
     several = getattr(mask, "ndim", 0) == 3 or (isinstance(mask, (list, tuple)) and not is_box(mask))
     masks: Sequence[Any] = mask if several else [mask] * len(sizes)  # type: ignore[assignment]
     if len(masks) != len(sizes):
@@ -64,14 +68,15 @@ def as_masks(mask: Mask | Sequence[Mask], sizes: Sequence[tuple[int, int]]) -> l
 
 
 def _white(mask: Any) -> np.ndarray:
+    """Return where a picture is white: bool (H, W)."""
     return np.asarray(as_seen(as_picture(mask)).convert("L")) > 127
 
 
 def token_mask(mask: np.ndarray, grid: Grid, cover: float = 0.0, grow: int = 0) -> np.ndarray:
-    """Tokens to make anew: bool (H, W) -> bool (rows, columns) of a grid laid over the mask.
+    """Return the tokens to make anew: mask bool (H, W) -> bool (rows, columns) of a grid laid over it.
 
-    They are those of whose area more than the share `cover` is masked, at 0 those with any masked pixel, and `grow`
-    tokens around them. The sides of the mask need not be multiples of the grid's.
+    They are the tokens of whose area more than the share `cover` is masked, at 0 those with any masked pixel, and
+    `grow` tokens around them. The sides of the mask need not be multiples of the grid's.
     """
     share = _shares(mask.shape[0], grid[0]) @ mask @ _shares(mask.shape[1], grid[1]).T
     anew = share > max(cover, NOTHING)
@@ -87,8 +92,9 @@ def _shares(pixels: int, cells: int) -> np.ndarray:
 
 
 def fill(pixels: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Return each masked pixel with the value of the nearest other one, grey if there is none: so nothing that is
-    hidden gets into the tokens beside it. uint8 (H, W) or (H, W, 3); bool (H, W).
+    """Return pixels with each masked one replaced by the nearest other one, by grey if there is none.
+
+    So no hidden pixel reaches the tokens beside it. pixels: uint8 (H, W) or (H, W, 3); mask: bool (H, W).
     """
     if mask.all():
         return np.full_like(pixels, 128)
@@ -99,8 +105,8 @@ def fill(pixels: np.ndarray, mask: np.ndarray) -> np.ndarray:
 def paste(original: np.ndarray, made: np.ndarray, mask: np.ndarray, feather: int = 0) -> np.ndarray:
     """Return the made pixels where the mask is set, the original ones, bit for bit, elsewhere.
 
-    feather: so many pixels deep into the mask, what is made is shifted, less and less, by how far it is off at the
-    nearest original pixel; there the seam was. Arrays are uint8 (H, W) or (H, W, 3), the mask bool (H, W).
+    feather: depth in pixels over which made pixels are shifted, less and less, by the difference at the nearest
+    original pixel, which fades the seam. Arrays are uint8 (H, W) or (H, W, 3), the mask bool (H, W).
     """
     where = mask if original.ndim == 2 else mask[..., None]
     if feather and not mask.all():
