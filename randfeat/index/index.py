@@ -50,7 +50,8 @@ class Index(Snapshot):
         """
         features = checked(features)
         super().__init__(new_meta(index_type, metric, features.shape[1], None, whiten))
-        self._fill([features], table_of(names, labels, len(features)), None)
+        if len(features) or len(names) or whiten is not None:  # a table makes pyarrow import pandas, for 0.3 s
+            self._fill([features], table_of(names, labels, len(features)), None)
 
     @classmethod
     def build(
@@ -223,8 +224,7 @@ class Index(Snapshot):
             entry = None if self._directory is None else self._directory.write_whitening(self.whitening)
             self.meta |= {"dimension": self.whitening.directions.shape[1], "whitening": entry}
         choice = faiss_index.choose(self.meta["asked"], len(table), self.dim, memory)
-        if len(table):  # for none pyarrow would import pandas, which takes longer than to open an index
-            table = table.set_column(0, SCHEMA.field("id"), pa.array(np.arange(len(table))))
+        table = table.set_column(0, SCHEMA.field("id"), pa.array(np.arange(len(table))))
         self.meta |= {"next_id": len(table), "memory": memory}
         self._make(parts, table, choice, memory, shown, skipped)
 
@@ -314,7 +314,7 @@ def new_meta(
         "format": FORMAT,
         "asked": index_type,
         "kind": "flat",
-        "reason": "",
+        "reason": "no rows yet",
         "metric": metric,
         "normalised": metric == "cosine",
         "dimension": dim,
@@ -336,8 +336,6 @@ def table_of(names: Sequence[str | Path], labels: Sequence[str | int | None] | N
         raise ValueError(f"{count} features for {len(labels)} labels: expected as many")
     if len(set(paths)) < count:
         raise ValueError(f"the name {first_twice(paths)} is there twice: expected a name for each row")
-    if not count:
-        return SCHEMA.empty_table()
     none, times = pa.nulls(count, pa.string()), pa.nulls(count, pa.int64())
     texts = none if labels is None else [None if label is None else str(label) for label in labels]
     return pa.table([np.zeros(count, np.int64), paths, texts, times, times], schema=SCHEMA)
