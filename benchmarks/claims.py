@@ -1,9 +1,9 @@
-"""What the papers claim of speed and memory, with our code on every side, in turns.
+"""Speed and memory claims of the papers, measured with this library on every side, in turns.
 
     OMP_NUM_THREADS=1 python benchmarks/claims.py --size l --dtype bfloat16
 
 RandAR: decoding 88 steps instead of one token a step is 2.5 times faster. ARPG: 26 times the throughput of LlamaGen's
-raster model. Memory: what the cache of keys and values takes for an image, guidance included.
+raster model. Memory: the size of the key-value cache of an image, guidance included.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def build(name: str, size: str, dtype: torch.dtype) -> Generator:
 
 
 def cache_bytes(model: Generator) -> int:
-    """Of keys and values for one image with guidance: both branches of the batch."""
+    """Return the bytes of the key-value cache for one image with guidance, which doubles the batch."""
     state = model.start(torch.tensor([0, model.num_classes]))
     with torch.no_grad():
         model.step(state, None, torch.zeros(2, 1, dtype=torch.int64))

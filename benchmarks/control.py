@@ -1,10 +1,10 @@
-"""Do samples follow the edges of pictures that were never seen, and do they stay what they are told to be?
+"""Control by edges: how well samples follow the edges of unseen pictures, and keep the class that was asked for.
 
     OMP_NUM_THREADS=1 python benchmarks/control.py WORK --picture control.png --curve control_curve.png
 
 In WORK, for digits and for letters of the typefaces installed: the set, split by writer or design; a small class-
-conditional generator; and the same generator trained on with control by edges, adapter and all. What is there already
-is used again. A judge, a small convolutional network, learns the classes from the training images. Then each held-out
+conditional generator; and the same generator trained further with control by edges, adapter included. What exists is
+used again. A judge, a small convolutional network, learns the classes from the training images. Then each held-out
 image gives its class and its edges to a sample. F1 compares the edges of a sample with a condition, pixel by pixel:
 its own, that of another image of the class, and its own again with a sample of the class by the generator before it
 had control. The tokenizer's own loss is the F1 of an image's reconstruction. Accuracy is the judge's. Intervals are
@@ -52,7 +52,7 @@ from randfeat.utils import drawing
 SCALES = (0.5, 1.0, 1.5, 2.0, 3.0, 5.0)  # of the condition
 CLASS_SCALES = (1.0, 2.0)
 CAPTIONS = ("held out", "condition", "sample", "its edges", "no control")
-SHOWN = 6  # images of a set in the picture
+SHOWN = 6  # images per set in the picture
 AT_ONCE, COLOURS_KEPT = 250, 64
 LABELS = ("F1 of edges with the condition, %", "accuracy of a judge, %")
 REAL, DECODED = "held-out images", "the same, decoded from their tokens"
@@ -60,8 +60,10 @@ REAL, DECODED = "held-out images", "the same, decoded from their tokens"
 
 @dataclass(frozen=True)
 class Setting:
-    """patch, codes: of the tokenizer. shifts: whether training sees images moved by a pixel, too. depth, steps: of the
-    generator. steering: steps with control. decoding: those of a sample.
+    """Settings of a set.
+
+    patch, codes: of the tokenizer. shifts: train also on images moved by a pixel. depth, steps: of the generator.
+    control_steps: training steps with control. decoding: sampling steps.
     """
 
     patch: int
@@ -69,12 +71,12 @@ class Setting:
     shifts: bool
     depth: int
     steps: int
-    steering: int
+    control_steps: int
     decoding: int
 
 
 SETTINGS = {"digits": Setting(2, 128, True, 4, 3000, 1000, 16), "letters": Setting(4, 512, False, 3, 1200, 500, 18)}
-SWEEPS = {"arpg": 1, "randar": 0}  # ARPG begins badly on a small grid and mends it, see `Sampling`
+SWEEPS = {"arpg": 1, "randar": 0}  # ARPG begins badly on a small grid, which sweeps correct, see `Sampling`
 
 
 def recipe_of(model: str, setting: Setting) -> PretrainConfig:
@@ -82,13 +84,13 @@ def recipe_of(model: str, setting: Setting) -> PretrainConfig:
     return PretrainConfig(model, True, ModelConfig(64, setting.depth, 4, ffn_dim=160, dropout=0.1), training)
 
 
-def steered(recipe: PretrainConfig, setting: Setting, alone: bool = False) -> PretrainConfig:
-    training = replace(recipe.training, steps=setting.steering, learning_rate=1e-3, eval_every=200)
+def controlled(recipe: PretrainConfig, setting: Setting, alone: bool = False) -> PretrainConfig:
+    training = replace(recipe.training, steps=setting.control_steps, learning_rate=1e-3, eval_every=200)
     return replace(recipe, training=training, control=ControlConfig("edges", 64, 2, 0.1, alone))
 
 
 class Shifts(CentreCrops):
-    """A picture, and the same moved by a pixel up, down, left and right."""
+    """Crop rule: a picture, and the same moved by a pixel up, down, left and right."""
 
     count = 5
 
@@ -102,8 +104,9 @@ class Shifts(CentreCrops):
 
 @dataclass(frozen=True)
 class Held:
-    """Held-out images (n, 1, H, W) in [0, 1] with their labels, groups (n,) and edges (n, 1, H, W); another: for each
-    the row of another image of its class.
+    """Held-out images (n, 1, H, W) in [0, 1] with labels and groups (n,) and edges (n, 1, H, W).
+
+    another: row of another image of the same class, for each image.
     """
 
     images: Tensor
@@ -114,7 +117,7 @@ class Held:
 
 
 def hold_out(made: BuiltinDataset, count: int) -> Held:
-    """`count` test images of a set, drawn at random."""
+    """Return `count` test images of a set, drawn at random."""
     rng = np.random.default_rng(0)
     rows = np.sort(rng.permutation(np.flatnonzero(made.test))[:count])
     images, labels = torch.from_numpy(made.images[rows])[:, None] / 255, made.labels[rows]
@@ -126,14 +129,15 @@ def hold_out(made: BuiltinDataset, count: int) -> Held:
 
 
 def agreement(ours: Tensor, theirs: Tensor) -> np.ndarray:
-    """F1 of edges (n, 1, H, W), 0 or 1, pixel by pixel: (n,)."""
+    """Return the F1 of edges (n, 1, H, W), 0 or 1, pixel by pixel: (n,)."""
     both, either = (ours * theirs).sum((1, 2, 3)), (ours + theirs).sum((1, 2, 3))
     return (2 * both / either.clamp_min(1)).numpy()
 
 
 class Judge:
-    """A small convolutional network that has learned the classes of a set from its training images, half of them as
-    they are and half decoded from their tokens, moved by up to a pixel.
+    """Classifier that judges samples: a small convolutional network trained on a set's training images.
+
+    Half of them are as they are and half decoded from their tokens, all moved by up to a pixel.
     """
 
     def __init__(self, images: Tensor, labels: Tensor, classes: int, steps: int = 800, seed: int = 0) -> None:
@@ -168,7 +172,7 @@ class Judge:
 
     @torch.no_grad()
     def right(self, images: Tensor, labels: np.ndarray) -> np.ndarray:
-        """Return whether images (n, 1, H, W) are called by their labels: 0 or 1, (n,)."""
+        """Return whether images (n, 1, H, W) are classified as their labels: 0 or 1, (n,)."""
         return (self.network(images).argmax(1).numpy() == labels).astype(float)
 
 
@@ -186,7 +190,7 @@ def score(images: Tensor, held: Held, judge: Judge) -> dict[str, np.ndarray]:
 
 
 def samples(plain: Pipeline, model: Pipeline, held: Held, sampling: Sampling) -> Iterator[tuple[str, Tensor]]:
-    """What is compared, by name: images (n, 1, H, W) in [0, 1]."""
+    """Yield the compared images (n, 1, H, W) in [0, 1], with their names."""
     yield REAL, held.images
     yield DECODED, model.decode(model.encode(held.images)).clamp(0, 1)
     labels = held.labels.tolist()
@@ -199,7 +203,7 @@ def samples(plain: Pipeline, model: Pipeline, held: Held, sampling: Sampling) ->
 
 
 def way(scale: float | None, guidance: float) -> str:
-    """How a way of sampling is called: its guidance towards the condition, if there is one, and towards the class."""
+    """Return the name of a way of sampling: its guidance by the condition, if there is one, and by the class."""
     return f"{'no control' if scale is None else f'control {scale:g}'}, class {guidance:g}"
 
 
@@ -216,7 +220,7 @@ def prepared(name: str, work: Path) -> tuple[BuiltinDataset, TokenStore, Tokeniz
 
 
 def measure(name: str, model: str, work: Path, images: int, alone: bool) -> tuple[dict[str, Any], Image.Image]:
-    """Train what is not there, and measures it: what goes into the tables, and the picture of a set."""
+    """Train the models that do not exist yet and measure them; return the figures and the picture of a set."""
     made, store, tokenizer = prepared(name, work)
     setting, held = SETTINGS[name], hold_out(made, images)
     recipe, place = recipe_of(model, setting), work / f"{name}-{model}"
@@ -224,7 +228,7 @@ def measure(name: str, model: str, work: Path, images: int, alone: bool) -> tupl
     plain = load(run_pretraining(recipe, store, tokenizer, place, **on))
     place = work / f"{name}-{model}-{'alone' if alone else 'control'}"
     follows = load(
-        run_pretraining(steered(recipe, setting, alone), store, tokenizer, place, init=plain.generator, **on)
+        run_pretraining(controlled(recipe, setting, alone), store, tokenizer, place, init=plain.generator, **on)
     )
     judge, scores, shown = Judge.of(made, plain), {}, {}
     for called, made_of in samples(plain, follows, held, Sampling(setting.decoding, sweeps=SWEEPS[model])):
@@ -234,7 +238,7 @@ def measure(name: str, model: str, work: Path, images: int, alone: bool) -> tupl
 
 
 def summary(scores: Scores, called: str, groups: np.ndarray) -> dict[str, dict[str, float]]:
-    """Of a way of sampling, each measure, and how far it lies from samples of the class without control."""
+    """Return each measure of a way of sampling, and its differences from samples of the class without control."""
     ours, base = scores[called], scores[way(None, float(called.rsplit(" ", 1)[-1])) if "class" in called else REAL]
     found: dict[str, Interval] = {measure: bootstrap(values, groups) for measure, values in ours.items()}
     found["own - without control"] = paired(ours["own"], base["own"], groups)
@@ -244,14 +248,14 @@ def summary(scores: Scores, called: str, groups: np.ndarray) -> dict[str, dict[s
 
 
 def sheet(held: Held, followed: Tensor, plain: Tensor) -> Image.Image:
-    """For some held-out images: it, its edges, a sample with these, the edges of that, and a sample without."""
+    """Return a sheet of held-out images, their edges, samples with these, the samples' edges, and samples without."""
     columns = held.images, held.edges, followed, conditions.edges(followed), plain
     each = [drawing.magnified(to_pil(column[row])) for row in range(SHOWN) for column in columns]
     return drawing.grid(each, len(columns), CAPTIONS * SHOWN)
 
 
 def written(found: dict[str, Any]) -> str:
-    """Return a table in Markdown, in percent."""
+    """Return a Markdown table, in per cent."""
     lines = ["| | F1, its condition | F1, another's | accuracy | accuracy - without control |", "|---|---|---|---|---|"]
     for called, row in found.items():
         cells = [cell(row[measure]) for measure in ("own", "another", "right", "right - without control")]
@@ -265,7 +269,7 @@ def cell(interval: dict[str, float]) -> str:
 
 
 def curve(results: dict[str, dict[str, Any]]) -> Figure:
-    """F1 and accuracy over the guidance of the condition, a column for each set; dashed: without control."""
+    """Draw F1 and accuracy over the guidance by the condition, a column for each set; dashed lines: without control."""
     figure = Figure(figsize=(2.6 * len(results) + 0.4, 4.8), layout="constrained")
     panels = figure.subplots(2, len(results), squeeze=False)
     for column, (title, found) in enumerate(results.items()):
@@ -287,11 +291,11 @@ def curve(results: dict[str, dict[str, Any]]) -> Figure:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("work", type=Path, help="where sets and models are kept")
+    parser.add_argument("work", type=Path, help="folder of sets and models")
     parser.add_argument("--sets", nargs="+", choices=SETTINGS, default=list(SETTINGS))
     parser.add_argument("--models", nargs="+", choices=("arpg", "randar"), default=["arpg", "randar"])
     parser.add_argument("--images", type=int, default=640, help="held-out images of a set, at most (640)")
-    parser.add_argument("--alone", action="store_true", help="train the adapter alone")
+    parser.add_argument("--alone", action="store_true", help="train the adapter only")
     parser.add_argument("--picture", type=Path, help="where to write samples beside their conditions")
     parser.add_argument("--curve", type=Path, help="where to plot the guidance of the condition")
     args = parser.parse_args()
@@ -313,7 +317,7 @@ def main() -> None:
 
 
 def beside(sheets: list[Image.Image]) -> Image.Image:
-    """Pictures of one height in a row."""
+    """Return pictures side by side."""
     whole = Image.new("RGB", (sum(one.width for one in sheets), max(one.height for one in sheets)), "white")
     for number, one in enumerate(sheets):
         whole.paste(one, (sum(before.width for before in sheets[:number]), 0))

@@ -1,4 +1,4 @@
-"""A small ViT of timm, trained quickly with labels on the training digits, to stand beside ours:
+"""Small ViT of timm, trained with labels on the training digits, for comparison with the demo's models:
 
     randfeat demo
     python benchmarks/digits_vit.py demo/digits digits_vit.safetensors
@@ -30,12 +30,12 @@ NAME = "test_vit"
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", help="images with labels and a part `train`")
-    parser.add_argument("out", type=Path, metavar="FILE", help="where the weights go, a .safetensors file")
+    parser.add_argument("out", type=Path, metavar="FILE", help="file of the weights, .safetensors")
     parser.add_argument("--epochs", type=int, default=40)
     args = parser.parse_args()
     source = open_source(args.data, "train")
     if not isinstance(source, Source) or source.labels is None:
-        raise SystemExit(f"{args.data} has no pictures with labels")
+        raise SystemExit(f"{args.data} has no pictures with labels: give a data set with classes")
     labels = torch.tensor(source.labels)
     torch.manual_seed(0)
     model = timm.create_model(NAME, num_classes=int(labels.max()) + 1).train()
@@ -55,8 +55,8 @@ def main() -> None:
         schedule.step()
         if step % 20 == 0 or step == len(batches) - 1:
             right = float((logits.argmax(1) == labels[rows]).float().mean())
-            said = f"loss {loss.item():.3f}, {100 * right:.0f} % of the batch right"
-            print(f"step {step} of {len(batches)}: {said}", flush=True)
+            state = f"loss {loss.item():.3f}, {100 * right:.0f} % of the batch right"
+            print(f"step {step} of {len(batches)}: {state}", flush=True)
     save_file(model.state_dict(), args.out)
     print(f"{sum(p.numel() for p in model.parameters()):,} parameters -> {args.out}")
 

@@ -1,14 +1,13 @@
-"""Half of each digit hidden, the label unknown: is what a model paints there still the digit?
+"""Completion of digits with one half hidden and the label unknown: is the result still the digit?
 
     OMP_NUM_THREADS=1 python benchmarks/editing.py demo/models/randar demo/models/arpg demo/models/raster_free
 
-The models are those that `randfeat demo --full` leaves. The 640 digits are by five writers that neither they nor the
-judge have seen. The judge is another network, a perceptron on pixels. Beside the models stand the mean training digit
-and the training digit nearest in the visible half. A model paints in the null class; towards the class that it guesses
-from the visible half, without and with guidance; and, for comparison, told the true class. It draws `--samples`
-completions of each digit and each half; recognition is the share of them that the judge calls by the right name, so of
-single samples. Squared error is over the hidden pixels, in grey levels from 0 to 16. Intervals are over writers, then
-digits.
+The models are those of `randfeat demo --full`. The 640 digits are by five writers that neither the models nor the judge
+have seen. The judge is a perceptron on pixels. Baselines are the mean training digit and the training digit nearest in
+the visible half. A model completes in the null class; in the class that it guesses from the visible half, without and
+with guidance; and, for comparison, in the true class. It draws `--samples` completions of each digit and each half;
+recognition is the share of single samples that the judge classifies right. Squared error is over the hidden pixels, in
+grey levels from 0 to 16. Intervals are over writers, then digits.
 """
 
 from __future__ import annotations
@@ -42,12 +41,12 @@ HALVES = {
     "right": (slice(None), slice(4, 8)),
 }
 LEVELS = 16
-ORDERS = 4  # over which a class is guessed
+ORDERS = 4  # orders over which a class is guessed
 BASELINES = ("mean training digit", "nearest training digit")
 
 
 def hidden(half: str) -> Tensor:
-    """bool (8, 8)."""
+    """Return the mask of a half, bool (8, 8): True where it is hidden."""
     mask = torch.zeros(8, 8, dtype=torch.bool)
     mask[HALVES[half]] = True
     return mask
@@ -63,7 +62,7 @@ def judge_of(train: Digits) -> MLPClassifier:
 
 
 def complete(model: Pipeline, test: Digits, mask: Tensor, labels: list | None, how: Sampling, samples: int) -> Tensor:
-    """Completions (digits, samples, 1, 8, 8), the visible half as it was."""
+    """Return completions (digits, samples, 1, 8, 8) with the visible half unchanged."""
     tokens, known, made = model.encode(test.images), known_of(mask), []
     for draw in range(samples):
         seeds = range(draw * len(test), (draw + 1) * len(test))
@@ -73,12 +72,12 @@ def complete(model: Pipeline, test: Digits, mask: Tensor, labels: list | None, h
 
 
 def known_of(mask: Tensor) -> Tensor:
-    """Tokens of 2 x 2 pixels with none of them hidden: bool (16,)."""
+    """Return which tokens of 2 x 2 pixels have no hidden pixel: bool (16,)."""
     return ~mask.view(4, 2, 4, 2).any(3).any(1).flatten()
 
 
 def ways(model: Pipeline, test: Digits, mask: Tensor) -> dict[str, tuple[list | None, Sampling]]:
-    """Labels and sampling of each way to complete."""
+    """Return labels and sampling of each way to complete."""
     how = model.sampling
     if not model.generator.num_classes:
         return {"no label": (None, how)}
@@ -92,18 +91,18 @@ def ways(model: Pipeline, test: Digits, mask: Tensor) -> dict[str, tuple[list | 
 
 
 def recognised(judge: MLPClassifier, completed: Tensor, test: Digits) -> np.ndarray:
-    """Return the share of a digit's completions that the judge calls by its name: (digits,)."""
+    """Return the share of each digit's completions that the judge classifies right: (digits,)."""
     called = judge.predict(completed.flatten(0, 1).flatten(1).numpy()).reshape(len(test), -1)
     return (called == test.labels.numpy()[:, None]).mean(1)
 
 
 def error(painted: Tensor, test: Digits, mask: Tensor) -> np.ndarray:
-    """Mean squared error of (digits, 1, 8, 8) over the hidden pixels: (digits,)."""
+    """Return the mean squared error of (digits, 1, 8, 8) over the hidden pixels: (digits,)."""
     return ((painted - test.images)[:, 0, mask] * LEVELS).square().mean(1).numpy()
 
 
 def baselines(train: Digits, test: Digits, mask: Tensor) -> dict[str, Tensor]:
-    """Completions (digits, 1, 1, 8, 8) without a model."""
+    """Return completions (digits, 1, 1, 8, 8) without a model."""
     mean = train.images.mean(0).expand(len(test), -1, -1, -1)
     distances = torch.cdist(test.images[:, 0, ~mask], train.images[:, 0, ~mask])
     nearest = train.images[distances.argmin(1)]
@@ -115,7 +114,7 @@ def measure(models: dict[str, Pipeline], samples: int) -> dict[str, Any]:
     digits = load_digits()
     train, test = digits.written_by(FIT, VALIDATION), digits.written_by(TEST)
     judge, writers = judge_of(train), test.writers.numpy()
-    right: dict[str, dict[str, np.ndarray]] = {}  # by what completes, and by half
+    right: dict[str, dict[str, np.ndarray]] = {}  # by model or baseline, and by half
     errors: dict[str, dict[str, np.ndarray]] = {}
     for half in HALVES:
         mask = hidden(half)
@@ -129,12 +128,12 @@ def measure(models: dict[str, Pipeline], samples: int) -> dict[str, Any]:
                 right.setdefault(title, {})[half] = recognised(judge, completed, test)
                 errors.setdefault(f"{title}, one sample", {})[half] = error(completed[:, 0], test, mask)
                 errors.setdefault(f"{title}, mean of {samples}", {})[half] = error(completed.mean(1), test, mask)
-    whole = (judge.predict(test.pixels) == test.labels.numpy()).astype(float)
+    on_originals = (judge.predict(test.pixels) == test.labels.numpy()).astype(float)
     overall = {name: np.mean(list(halves.values()), 0) for name, halves in right.items()}
     return {
         "digits": len(test),
         "samples": samples,
-        "judge_on_whole_digits": bootstrap(whole, writers),
+        "judge_on_whole_digits": bootstrap(on_originals, writers),
         "recognised": {name: row(halves, writers) for name, halves in right.items()},
         "differences": {
             f"{name} - {other}": paired(overall[name], overall[other], writers)
@@ -165,7 +164,7 @@ def shown(interval: Interval, scale: float) -> str:
 
 
 def picture(model: Pipeline) -> Image.Image:
-    """Test digits with several masks, and what the model paints: original, masked, and six results each."""
+    """Draw test digits with several masks: original, masked, and six completions each."""
     shown, captions = [], []
     centre, spots = np.zeros((8, 8), dtype=bool), np.zeros((8, 8), dtype=bool)
     centre[2:6, 2:6] = True
@@ -185,8 +184,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", nargs="+", type=Path, metavar="MODEL")
     parser.add_argument("--samples", type=int, default=16, metavar="N")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="the figures as JSON")
-    parser.add_argument("--picture", type=Path, metavar="FILE", help="only paint a sheet, with the first model")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="figures as JSON")
+    parser.add_argument(
+        "--picture", type=Path, metavar="FILE", help="only draw a sheet of completions, with the first model"
+    )
     args = parser.parse_args()
     torch.set_num_threads(1)
     if args.picture:

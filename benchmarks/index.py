@@ -1,12 +1,12 @@
-"""Each kind of index beside plain faiss with the same factory string, on the same rows.
+"""Each index type beside plain faiss with the same factory string, on the same rows.
 
     OMP_NUM_THREADS=1 python benchmarks/index.py --rows 1000000 --dim 256 --clusters 4096
 
-Rows are a mixture of Gaussians of a fixed seed; queries are others of the same. Plain faiss is what one writes in a few
-lines: rows to length 1, train, add, write_index. Each side builds in a process of its own, --rounds times; then both
+Rows are a mixture of Gaussians of a fixed seed; queries are others of the same. Plain faiss is a few lines
+of code: rows to length 1, train, add, write_index. Each side builds in a process of its own, --rounds times; then both
 are searched in one process, in turns, with the nprobe or efSearch that our index found to be enough: ours from the
 mapped files, in numbers (`nearest`) and with the paths of the matches (`search`), plain faiss from memory. Ratios are
-of the processor's time, as other work may run on the machine.
+of processor time, since other work may run on the machine.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def plain(rows: Path, target: Path, factory: str) -> dict[str, Any]:
 
 
 def compare(scratch: Path, rows: Path, queries: np.ndarray, truth: np.ndarray, variant: str, rounds: int) -> str:
-    """Return a row of the table."""
+    """Return the table's row of an index type."""
     count, dim = np.load(rows, mmap_mode="r").shape
     kind, memory = ("ivf", 2 * count * dim) if variant == "codes" else (variant, None)
     factory = faiss_index.choose(kind, count, dim, memory).factory
@@ -89,17 +89,17 @@ def compare(scratch: Path, rows: Path, queries: np.ndarray, truth: np.ndarray, v
     of_plain = {name: statistics.median(run[name] for run in others) for name in NUMBERS}
     opened = float(subprocess.run([sys.executable, "-c", OPEN, str(place)], stdout=subprocess.PIPE, check=True).stdout)
 
-    index, alone = Index.open(place), faiss.read_index(str(target))
+    index, other = Index.open(place), faiss.read_index(str(target))
     parameter = faiss_index.parameter(index.segments[0].index)
     if parameter is not None:
-        faiss_index.set_parameter(alone, parameter)
-    if isinstance(alone, faiss.IndexRefine):
-        alone.k_factor = index.segments[0].index.k_factor
+        faiss_index.set_parameter(other, parameter)
+    if isinstance(other, faiss.IndexRefine):
+        other.k_factor = index.segments[0].index.k_factor
 
     def search_plain() -> np.ndarray:
         unit = queries.copy()
         faiss.normalize_L2(unit)
-        return alone.search(unit, 10)[0]
+        return other.search(unit, 10)[0]
 
     recalls = [
         faiss_index.recall(scores, truth, "cosine") for scores in (index.nearest(queries, 10)[1], search_plain())

@@ -6,8 +6,8 @@
     python benchmarks/likelihood.py surprise demo/models likelihood   AUC of pasted patches
     python benchmarks/likelihood.py sharing demo/models likelihood    classes in one batch, and what they could share
 
-The first folder is what `randfeat demo --full` leaves (it needs randar, arpg and randar_free), the second one is this
-benchmark's own: tables of log p are kept there, and the curves.
+The first folder holds the models of `randfeat demo --full` (randar, arpg and randar_free), the second one is this
+benchmark's own, for tables of log p and curves.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from randfeat.utils import rng
 
 COUNTS = (1, 2, 4, 8, 16, 20)
 MARGINS = (8.0, 10.0, 12.0, 15.0, math.inf)
-PASTED, LEVELS = 200, 4 / 16  # digits with a patch, and by how much it differs at least on average
+PASTED, LEVELS = 200, 4 / 16  # digits with a patch, and its least mean difference from the original
 
 
 def percent(value: float) -> str:
@@ -48,7 +48,7 @@ def with_ends(interval: object) -> str:
 
 
 def test_sets(models: Path, out: Path) -> dict[str, tuple[Pipeline, Digits, Tensor]]:
-    """Model, test images and their table, by name."""
+    """Return model, test images and their table, by name."""
     digits = load_digits()
     found = {}
     for name, path in {
@@ -67,8 +67,7 @@ def test_sets(models: Path, out: Path) -> dict[str, tuple[Pipeline, Digits, Tens
 
 
 def right(found: Tensor, labels: Tensor, count: int) -> np.ndarray:
-    """Return whether the likeliest class is right: (runs, n), a run for each of the sets of `count` orders that there
-    are."""
+    """Return whether the likeliest class is right: (runs, n), with a run for each set of `count` orders."""
     sums = found.sum(3)
     runs = max(1, len(sums) // count)
     sets = torch.stack([sums[r * count : (r + 1) * count].mean(0) for r in range(runs)])
@@ -227,7 +226,7 @@ def report_surprise(models: Path, out: Path) -> None:
 
 
 def smoothed(maps: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Return each number weighed 4, its neighbours beside it 2, across the corner 1; edges go on outside."""
+    """Return maps smoothed by weights 4, 2 beside and 1 across a corner, with edges repeated."""
     padded = F.pad(maps.unflatten(1, grid).unsqueeze(1), (1, 1, 1, 1), mode="replicate")
     return F.avg_pool2d(F.avg_pool2d(padded, 2, 1), 2, 1).flatten(1)
 
@@ -237,8 +236,10 @@ def smoothed(maps: Tensor, grid: tuple[int, int]) -> Tensor:
 
 @torch.no_grad()
 def shared_forward(model: RandAR, tokens: Tensor, order: Tensor) -> Tensor:
-    """Logits (B, C, N, V) of every class with everything shared that can be, exactly: the inputs and, since the class
-    token's key is zero and only its value knows the class, the first block's queries, keys and attention weights.
+    """Return the logits (B, C, N, V) of every class, with all computations shared that can be shared exactly.
+
+    These are the inputs and, since the class token's key is zero and only its value depends on the class, the first
+    block's queries, keys and attention weights.
     """
     table, batch, classes = model.rope(tokens.device), len(tokens), model.num_classes
     read = orders.gather(tokens, order)
@@ -249,7 +250,7 @@ def shared_forward(model: RandAR, tokens: Tensor, order: Tensor) -> Tensor:
     heads = (attention.num_heads + attention.num_kv_heads, attention.num_kv_heads)
     qk, v = attention.qkv(normed).unflatten(-1, (sum(heads), -1)).transpose(1, 2).split(heads, 1)
     q, k = rotate(qk, rope).split((attention.num_heads, attention.num_kv_heads), 1)
-    first = torch.zeros_like(v)  # what of the output is the class token's value: a second value that is one there
+    first = torch.zeros_like(v)  # a second value, one at the class token: its share of the output
     first[:, :, 0] = 1
     without = v.clone()
     without[:, :, 0] = 0

@@ -1,9 +1,9 @@
-"""The models that `benchmarks/likelihood.py` needs beside the demo's: a raster-order control, and numbers 00 to 99.
+"""Models of `benchmarks/likelihood.py` beside the demo's: a raster-order control, and numbers 00 to 99.
 
     OMP_NUM_THREADS=1 python benchmarks/likelihood_models.py demo/models/randar --out DIR
 
-DIR/raster     LlamaGen's network of the demo's size, with labels, in raster order. How many steps it is trained is
-               chosen by its own classification of held-out writers of train, for RandAR's number would overfit it.
+DIR/raster     LlamaGen's network of the demo's size, with labels, in raster order. Its number of steps is chosen by
+               its classification of held-out training writers, since RandAR's number would overfit it.
 DIR/numbers    RandAR on two digits of one writer side by side: 100 classes, 4 x 8 tokens. Its writers are the first
                seven; the next two are for choices, the last five are test.
 """
@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from randfeat.pretrain import PretrainConfig, read_recipe, train
+from randfeat.pretrain import PretrainConfig, Step, read_recipe, train
 from torch import Tensor
 
 from randfeat import Pipeline, load
@@ -26,12 +26,13 @@ from randfeat.tokenizers import Tokenizer
 from randfeat.utils import rng
 
 STEPS = (400, 800, 1400)  # of the raster control
-EACH = 24  # numbers of each writer and class that the network of numbers learns from
+EACH = 24  # training numbers of each writer and class
 
 
 def numbers(digits: Digits, writers: Sequence[int], each: int, seed: int = 0) -> Digits:
-    """Two-digit numbers, (n, 1, 8, 16) with labels 0..99: for each writer and class `each` of them, both digits by that
-    writer, drawn at random.
+    """Return two-digit numbers, (n, 1, 8, 16) with labels 0 to 99, `each` for each writer and class.
+
+    Both digits are by the same writer, drawn at random.
     """
     images, labels, of = [], [], []
     for writer in writers:
@@ -52,11 +53,11 @@ def fit(recipe: PretrainConfig, seen: Digits, tokenizer: Tokenizer, classes: int
     generator = recipe.build(tuple(tokens.shape[1:]), tokenizer.vocab_size, classes)
     crops = tokens.flatten(1).unflatten(0, (len(seen), -1))
 
-    def say(step: int, loss: float) -> None:
-        if step % 100 == 0:
-            print(f"  step {step}: {loss:.3f} nats/token", flush=True)
+    def report(done: Step) -> None:
+        if done.step % 100 == 0:
+            print(f"  step {done.step}: {done.loss:.3f} nats/token", flush=True)
 
-    train(generator, crops, seen.labels, None, recipe.training, say)
+    train(generator, crops, seen.labels, None, recipe.training, on_step=report)
     return Pipeline(tokenizer, generator)
 
 
@@ -82,7 +83,7 @@ def main() -> None:
     parser.add_argument("model", help="the demo's RandAR with labels, whose tokenizer is used")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--only", choices=("raster", "numbers"), help="one of them")
-    parser.add_argument("--steps", type=int, default=2500, help="of the network of numbers")
+    parser.add_argument("--steps", type=int, default=2500, help="training steps of the model of numbers")
     args = parser.parse_args()
     tokenizer, digits = load(args.model).tokenizer, load_digits()
     if args.only != "numbers":

@@ -1,7 +1,6 @@
-"""log p of every token of test images under every class in 20 orders, kept in a file.
+"""Table of log p of every token of test images under every class in 20 orders, kept in a file.
 
-Tables and curves are made of it. The library's own code of successive halving runs on such a table: the numbers that it
-asks for are looked up here.
+The library's own code of successive halving runs on such a table, which replaces the generator.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ ORDERS = 20
 
 
 def table(model: Pipeline, images: Tensor, file: Path) -> Tensor:
-    """float32 (K, B, C, N), in order space; K is 1 for a raster model."""
+    """Return log p, float32 (K, B, C, N), in order space; K is 1 for a raster model. file: where it is kept."""
     if file.exists():
         return torch.load(file)
     tokens, orders = model.encode(images), likelihood.orders_of(model.generator, ORDERS)
@@ -35,7 +34,7 @@ def table(model: Pipeline, images: Tensor, file: Path) -> Tensor:
 
 @contextmanager
 def looked_up(model: Pipeline, found: Tensor) -> Iterator[None]:
-    """Let successive halving of all images of a table read from it."""
+    """Let successive halving read log p from a table inside the context."""
     orders = likelihood.orders_of(model.generator, ORDERS)
 
     def token_log_prob(

@@ -1,10 +1,9 @@
-"""Peak memory of `randfeat extract` for few images and for many: it should not grow.
+"""Peak memory of `randfeat extract` for few images and for many, which should be the same.
 
     OMP_NUM_THREADS=1 python benchmarks/memory.py --images 1000 10000
 
 Each run is a process of its own, on pictures of 256 x 256 pixels that are all different. The peak is the largest sum,
-looked up every 20 ms, of what the process and those that decode for it have for themselves, and of what they share,
-once (PSS in Linux's /proc).
+sampled every 20 ms, of the proportional set sizes of the process and its decoding workers (PSS in Linux's /proc).
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from randfeat.tokenizers import PatchTokenizer
 
 
 def write_model(directory: Path) -> None:
-    """A RandAR of 8 x 8 tokens over patches of 32 x 32 pixels, with random weights."""
+    """Write a RandAR of 8 x 8 tokens over patches of 32 x 32 pixels, with random weights."""
     tokenizer = PatchTokenizer.fit(torch.rand(8, 3, 256, 256), 64, 32)
     size = dict(embed_dim=64, depth=2, num_heads=2, num_classes=0)
     Pipeline(tokenizer, models.create("randar", grid=(8, 8), vocab_size=64, **size)).save(directory)
@@ -42,19 +41,19 @@ def write_images(directory: Path, count: int) -> None:
 
 
 def peak(command: list[str]) -> tuple[float, float]:
-    """Most memory of a command and its children in MiB, and seconds."""
+    """Return the peak memory of a command and its children in MiB, and its seconds."""
     began, most = time.monotonic(), 0
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as running:
         while running.poll() is None:
             most = max(most, sum(share(pid) for pid in family(running.pid)))
             time.sleep(0.02)
     if running.returncode:
-        raise RuntimeError(f"{' '.join(command)} ended with {running.returncode}")
+        raise RuntimeError(f"{' '.join(command)} ended with exit code {running.returncode}")
     return most / 1024, time.monotonic() - began
 
 
 def family(pid: int) -> list[int]:
-    """Return a process and all that come from it."""
+    """Return the ids of a process and all its descendants."""
     try:
         children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     except OSError:
@@ -63,7 +62,7 @@ def family(pid: int) -> list[int]:
 
 
 def share(pid: int) -> int:
-    """KiB of a process; 0 if it has just ended."""
+    """Return the proportional set size of a process in KiB; 0 if it has just ended."""
     try:
         rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
     except OSError:

@@ -1,10 +1,10 @@
-"""The official implementations, imported from checkouts that lie outside this repository.
+"""Official implementations, imported from checkouts outside this repository.
 
     git clone https://github.com/ziqipang/RandAR   (at d374a721)
     git clone https://github.com/hp-l33/ARPG       (at 1a1758c3)
     pip install einops transformers omegaconf
 
-Nothing of them is copied here: they are built with the sizes of our model, given its weights, and run as they are.
+They are built with the sizes of our model, given its weights, and run unchanged.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from randfeat.tokenizers import LlamaGenVQ
 
 
 def _module(path: Path, package: Path) -> Any:
-    """Return the module of one file of a checkout, whose own imports are looked for in `package`."""
+    """Return the module of one file of a checkout. package: folder that its own imports come from."""
     sys.path.insert(0, str(package))
     spec = importlib.util.spec_from_file_location(f"official_{path.stem}", path)
     if spec is None or spec.loader is None:
-        raise FileNotFoundError(f"{path} is no Python file")
+        raise FileNotFoundError(f"{path} is no Python file: check the folder of checkouts")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -65,16 +65,16 @@ def build(model: Generator, checkouts: Path) -> nn.Module:
             )
         )
     else:
-        raise ValueError(f"there is no official {type(model).__name__} here")
+        raise ValueError(f"there is no official code for {type(model).__name__}: give a RandAR or an ARPG")
     official.load_state_dict(weights.to_official(model))
     return official.to(model.head.weight.dtype).eval()
 
 
 def sampler(official: nn.Module, label: Tensor, order: Tensor, sampling: Sampling) -> Callable[[], Tensor]:
-    """Return a call that samples with the official code. order: (B, N); ARPG's is shared by the batch, so its rows are
-    equal.
+    """Return a call that samples with the official code.
 
-    Sampling that the official code cannot do is a ValueError of this function, not a quiet difference.
+    order: (B, N); ARPG's code has one for the batch, so all rows must be equal. Raises a ValueError for settings that
+    the official code does not have.
     """
     guidance = sampling.guidance
     if hasattr(official, "remove_caches"):  # RandAR
@@ -100,7 +100,7 @@ def sampler(official: nn.Module, label: Tensor, order: Tensor, sampling: Samplin
 
     def call_arpg() -> Tensor:
         drawn = torch.rand
-        # its only way to a given order: the argsort of these numbers
+        # the code takes no order: it sorts random numbers, which are replaced here
         ranks = order[0].argsort().float()
         torch.rand = lambda *size, **kwargs: ranks.to(kwargs.get("device"))  # type: ignore[assignment]
         try:

@@ -1,6 +1,6 @@
 """Our exact search and k-NN beside plain faiss, and at a smaller size beside scikit-learn, in turns; and peak memory.
 
-Seconds are those of the processor, on one thread the time it takes when nobody else wants it.
+Seconds are processor time: on one thread, the time it takes on an idle machine.
 
 OMP_NUM_THREADS=1 python benchmarks/probes_knn.py
 """
@@ -30,8 +30,8 @@ from sklearn.neighbors import KNeighborsClassifier
 CLASSES = 1000
 
 
-def made(count: int, dim: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Features (count, dim) float32 around one centre per class, and their labels."""
+def clustered(count: int, dim: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return features (count, dim) float32 around one centre per class, and their labels."""
     centres = np.random.default_rng(0).standard_normal((CLASSES, dim), dtype=np.float32)
     rng = np.random.default_rng(seed)
     labels = rng.integers(CLASSES, size=count)
@@ -42,9 +42,9 @@ def made(count: int, dim: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def memory(folder: Path) -> None:
-    """Print how many GiB the four k of k-NN take at the peak beyond the features."""
+    """Print the peak memory of k-NN with four k, in GiB, beyond the features."""
     bank, labels, queries = (np.load(folder / f"{name}.npy") for name in ("bank", "labels", "queries"))
-    KNN(5).fit(bank[:100], np.arange(100)).predict(queries[:100])  # loads what the libraries load
+    KNN(5).fit(bank[:100], np.arange(100)).predict(queries[:100])  # so that libraries load what they need
     before = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
     KNN().fit(bank, labels).predict_each(queries)
     print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 2**10 - before) / 2**30)
@@ -59,7 +59,7 @@ def beyond_the_data(bank: np.ndarray, labels: np.ndarray, queries: np.ndarray) -
 
 
 def beside_faiss(bank: np.ndarray, labels: np.ndarray, queries: np.ndarray, rounds: int) -> dict[str, Any]:
-    """Our times hold the normalisation of both sides; faiss finds them normalised and added to its index."""
+    """Return the comparison with faiss; our times include the normalisation of both sides, those of faiss do not."""
     index = faiss.IndexFlatIP(bank.shape[1])
     normalised = bank.copy()
     faiss.normalize_L2(normalised)
@@ -92,7 +92,7 @@ def beside_faiss(bank: np.ndarray, labels: np.ndarray, queries: np.ndarray, roun
 
 
 def beside_sklearn(dim: int, rounds: int) -> dict[str, Any]:
-    (bank, labels), (queries, _) = made(20_000, dim, 1), made(1_000, dim, 2)
+    (bank, labels), (queries, _) = clustered(20_000, dim, 1), clustered(1_000, dim, 2)
     theirs = KNeighborsClassifier(20, metric="cosine", weights=lambda d: np.exp((1 - d) / 0.07)).fit(bank, labels)
     ours = KNN(20).fit(bank, labels)
     variants = {"sklearn": lambda: theirs.predict(queries), "KNN": lambda: ours.predict(queries)}
@@ -115,7 +115,7 @@ def main() -> None:
         memory(args.memory)
         return
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", 1)))
-    (bank, labels), (queries, _) = made(args.bank, args.dim, 1), made(args.queries, args.dim, 2)
+    (bank, labels), (queries, _) = clustered(args.bank, args.dim, 1), clustered(args.queries, args.dim, 2)
     result = {
         "queries": args.queries,
         "bank": args.bank,

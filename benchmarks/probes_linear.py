@@ -1,6 +1,6 @@
-"""The linear probes beside what one would use instead, in turns: scikit-learn's solver, and heads trained one by one.
+"""Linear probes beside the usual alternatives, in turns: scikit-learn's solver, and heads trained one by one.
 
-Seconds are those of the processor, which is what wall time is on one thread when nobody else wants it.
+Seconds are processor time: on one thread, the time it takes on an idle machine.
 
 OMP_NUM_THREADS=1 python benchmarks/probes_linear.py solver --spectrum 1 --rounds 3
 OMP_NUM_THREADS=1 python benchmarks/probes_linear.py sweep --classes 100 --rounds 3
@@ -29,7 +29,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 
 def features(n: int, classes: int, spectrum: float, d: int = 768) -> tuple[np.ndarray, np.ndarray]:
-    """Features (n, d) whose i-th principal variance is i^-spectrum, and labels that a probe recognises in part."""
+    """Return features (n, d) of principal variances i^-spectrum, and labels that a probe recognises in part."""
     rng = np.random.default_rng(0)
     labels = rng.integers(classes, size=n)
     x = rng.standard_normal((n, d), np.float32) + 0.1 * rng.standard_normal((classes, d), np.float32)[labels]
@@ -39,13 +39,13 @@ def features(n: int, classes: int, spectrum: float, d: int = 768) -> tuple[np.nd
 
 
 def loss(x: np.ndarray, y: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> float:
-    """What both minimise at C = 1, in float64."""
+    """Return the loss that both minimize at C = 1, in float64."""
     logits = x.astype(np.float64) @ weight + bias
     return float((logsumexp(logits, axis=1) - logits[np.arange(len(y)), y]).mean() + (weight**2).sum() / (2 * len(y)))
 
 
 def solver(args: argparse.Namespace) -> dict[str, Any]:
-    """Both solvers at each tolerance; losses are relative to the lowest of all."""
+    """Compare both solvers at each tolerance; losses are relative to the lowest of all."""
     x, y = features(args.images, args.classes, args.spectrum)
     theirs = {tol: LogisticRegression(tol=tol, max_iter=5000) for tol in args.tols}
     ours = {tol: LinearProbe(tol=tol) for tol in args.tols}
@@ -107,7 +107,7 @@ def sweep(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _plain(x: np.ndarray, y: np.ndarray, rate: float, decay: float, batch: int) -> nn.Module:
-    """Return one head as one writes it: a DataLoader, modules, autograd and an optimizer of torch."""
+    """Return one head trained in plain torch: a DataLoader, modules, autograd and an optimizer."""
     model = nn.Sequential(nn.BatchNorm1d(x.shape[1], affine=False), nn.Linear(x.shape[1], int(y.max()) + 1))
     optimizer = torch.optim.SGD(model.parameters(), rate * batch / 256, momentum=0.9, weight_decay=decay)
     loader = DataLoader(TensorDataset(torch.from_numpy(x), torch.from_numpy(y)), batch, shuffle=True, drop_last=True)

@@ -1,11 +1,11 @@
-"""Reading beside the official code and a timm ViT: the same weights, tokens and orders, in turns, in one process.
+"""Feature extraction beside the official code and a timm ViT: same weights, tokens and orders, in turns, one process.
 
     OMP_NUM_THREADS=1 python benchmarks/reading.py --official DIR --size S --dtype float32 bfloat16
     python benchmarks/reading.py --device cuda --compile   # images/s of RandAR-L and ARPG-L in bfloat16
 
 DIR holds the checkouts that benchmarks/official.py names. Weights are random: time does not depend on them. Before the
-clock runs, RandAR's features are compared with what the official blocks put out. On a CPU the clock counts what the
-process itself computed, since a shared machine does other things meanwhile.
+clock runs, RandAR's features are compared with the outputs of the official blocks. On a CPU the clock counts the
+processor time of this process, since a shared machine does other things meanwhile.
 """
 
 from __future__ import annotations
@@ -29,38 +29,39 @@ from torch import Tensor, nn
 
 from randfeat import FeatureSpec, models
 from randfeat.inference import readout
-from randfeat.models import Generator, orders
-from randfeat.models import packed as packing
+from randfeat.models import Generator, orders, packed
 from randfeat.tokenizers import LlamaGenVQ
 
-LARGE = 4096  # rows and columns of the matrix product that others are held against
+LARGE = 4096  # rows and columns of the reference matrix product
 
 
-def reading(packed: Generator, tokens: Tensor, text: str) -> Callable[[], Tensor]:
+def extraction(network: Generator, tokens: Tensor, text: str) -> Callable[[], Tensor]:
+    """Return the call that extracts features by a spec."""
     spec = FeatureSpec.parse(text)
-    return lambda: readout.read(packed, tokens, [spec])[0]
+    return lambda: readout.read(network, tokens, [spec])[0]
 
 
 def matrix_flops(model: Generator, depth: int) -> int:
-    """Of the products that one causal reading of RandAR's token stream needs: of what is masked, and of the deepest
-    block's rows that nobody reads, nothing.
+    """Return the operations of the matrix products of one causal pass over RandAR's token stream.
+
+    Masked keys, and rows of the deepest block that are not read out, do not count.
     """
     inputs, wanted, width = 2 * model.num_tokens + 1, model.num_tokens, model.embed_dim
-    keys_values, the_rest = 4 * width**2, 4 * width**2 + 6 * width * model.ffn_dim  # of an input
-    seen, seen_by_wanted = inputs * (inputs + 1) // 2, sum(range(3, inputs + 1, 2))  # keys, each taken twice
+    keys_values, the_rest = 4 * width**2, 4 * width**2 + 6 * width * model.ffn_dim  # for one input
+    seen, seen_by_wanted = inputs * (inputs + 1) // 2, sum(range(3, inputs + 1, 2))  # keys, each used twice
     of_a_block = inputs * (keys_values + the_rest) + seen * 4 * width
     return (depth - 1) * of_a_block + inputs * keys_values + wanted * the_rest + seen_by_wanted * 4 * width
 
 
 def large_products(dtype: torch.dtype) -> dict[str, Callable[[], Tensor]]:
-    """torch's own, and that with a packed weight."""
+    """Return torch's matrix product and the one with a prepacked weight."""
     a, b = torch.randn(2, LARGE, LARGE).to(dtype)
-    packed = packing.inference_copy(nn.ModuleDict({"product": nn.Linear(LARGE, LARGE, bias=False, dtype=dtype)}))
-    return {"torch.mm": lambda: torch.mm(a, b), "packed product": lambda: packed.product(a)}
+    prepacked = packed.inference_copy(nn.ModuleDict({"product": nn.Linear(LARGE, LARGE, bias=False, dtype=dtype)}))
+    return {"torch.mm": lambda: torch.mm(a, b), "packed product": lambda: prepacked.product(a)}
 
 
 def official_states(theirs: nn.Module, tokens: Tensor, order: Tensor, layers: list[int]) -> list[Tensor]:
-    """What RandAR's official blocks put out for the tokens, in raster space."""
+    """Return the outputs of RandAR's official blocks for the tokens, in raster space."""
     seen: dict[int, Tensor] = {}
     for layer in layers:
         theirs.layers[layer - 1].register_forward_hook(lambda _m, _i, out, layer=layer: seen.update({layer: out}))
@@ -84,10 +85,10 @@ def compare_randar(size: str, dtype: torch.dtype, batch: int, rounds: int, check
     tokens = torch.randint(model.vocab_size, (batch, 256), generator=torch.Generator().manual_seed(0))
     spec = FeatureSpec("random")
     order = readout.pass_order(spec.passes[0], model, tokens).contiguous()
-    half, packed = model.depth // 2, packing.inference_copy(model)
+    half, network = model.depth // 2, packed.inference_copy(model)
 
     def ours(orders_: str, depth: int, pool: str) -> Callable[[], Tensor]:
-        return reading(packed, tokens, f"{orders_}/causal/token/L{depth}/{pool}/mean")
+        return extraction(network, tokens, f"{orders_}/causal/token/L{depth}/{pool}/mean")
 
     expected = official_states(theirs, tokens, order, [half, model.depth])
     differences = [
@@ -103,8 +104,8 @@ def compare_randar(size: str, dtype: torch.dtype, batch: int, rounds: int, check
             "one order": ours("random", half, "mean"),
             "four orders": ours("random*4", half, "mean"),
             "bidirectional": ours("bidirectional", half, "mean"),
-            # a pipeline does it once in a call, however many images there are
-            "looking whether weights have changed": lambda: packing.signature(packed),
+            # a pipeline does it once per call, whatever the number of images
+            "check whether weights have changed": lambda: packed.signature(network),
             **products,
         },
         rounds,
@@ -144,8 +145,8 @@ def compare_arpg(size: str, dtype: torch.dtype, batch: int, rounds: int, checkou
         {
             "official": official_forward(theirs, tokens, orders.raster(model.grid)),
             "timm ViT": torch.no_grad()(lambda: vit.forward_features(pixels)),
-            "token stream": reading(
-                packing.inference_copy(model), tokens, f"random/causal/token/L{model.depth}/none/mean"
+            "token stream": extraction(
+                packed.inference_copy(model), tokens, f"random/causal/token/L{model.depth}/none/mean"
             ),
         },
         rounds,
@@ -159,9 +160,9 @@ def compare_arpg(size: str, dtype: torch.dtype, batch: int, rounds: int, checkou
 
 
 def rate(name: str, spec: str, batch: int, rounds: int, compiled: bool) -> dict[str, Any]:
-    """Images/s on a GPU, in bfloat16, tokens and features in the memory of the machine."""
+    """Return images/s on a GPU, in bfloat16, with tokens and features in main memory."""
     model = models.create(name, grid=(16, 16), vocab_size=16384, num_classes=1000).to("cuda", torch.bfloat16).eval()
-    network = packing.compiled_copy(model) if compiled else packing.inference_copy(model)
+    network = packed.compiled_copy(model) if compiled else packed.inference_copy(model)
     tokens = torch.randint(model.vocab_size, (4 * batch, 256))
     # a spec counts its passes in the batch
     size, specs = batch * len(FeatureSpec.parse(spec).passes), [FeatureSpec.parse(spec)]

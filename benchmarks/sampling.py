@@ -3,7 +3,7 @@
     OMP_NUM_THREADS=1 python benchmarks/sampling.py --official DIR --size S --dtype float32
 
 DIR holds the checkouts that benchmarks/official.py names. Weights are random: time does not depend on them. Before the
-clock runs, both sides decode greedily and the share of equal tokens is kept: all of them in float32, while bfloat16
+clock runs, both sides decode greedily and the share of equal tokens is recorded: all of them in float32, while bfloat16
 rounds differently and one other token changes all that follow.
 """
 
@@ -27,8 +27,7 @@ from torch import Tensor, nn
 
 from randfeat import Guidance, Sampling, models
 from randfeat.inference.sampling import sample
-from randfeat.models import Generator, orders
-from randfeat.models import packed as packing
+from randfeat.models import Generator, orders, packed
 
 SMALL = {"embed_dim": 384, "num_heads": 6}  # of 12 layers; ARPG's are 6 in each half
 SIZES = {("randar", "S"): SMALL | {"depth": 12}, ("arpg", "S"): SMALL | {"depth": 6}}
@@ -49,7 +48,7 @@ def build(name: str, size: str, dtype: torch.dtype) -> Generator:
 
 
 def inputs(name: str, batch: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Labels, seeds and orders; ARPG's official code has one order for the batch."""
+    """Return labels, seeds and orders; ARPG's official code has one order for the batch."""
     seeds = torch.arange(batch)
     order = orders.random((16, 16), seeds if name == "randar" else torch.zeros_like(seeds))
     return seeds * 100 % 1000, seeds, order.contiguous()
@@ -60,12 +59,12 @@ def compare(name: str, size: str, dtype: str, batch: int, rounds: int, checkouts
     theirs, (label, seeds, order) = official.build(model, checkouts), inputs(name, batch)
     greedy = replace(how, top_k=1)
     equal = sample(model, label, seeds, greedy, order) == official.sampler(theirs, label, order, greedy)()
-    packed = packing.inference_copy(model)
+    network = packed.inference_copy(model)
 
     def again() -> Tensor:
-        """As a pipeline samples from its second call on, having looked whether the weights are still the same."""
-        packing.signature(model)
-        return sample(packed, label, seeds, how, order)
+        """Sample as a pipeline does from its second call on, after a check whether the weights have changed."""
+        packed.signature(model)
+        return sample(network, label, seeds, how, order)
 
     seconds = timing.alternate(
         {
@@ -87,7 +86,7 @@ def compare(name: str, size: str, dtype: str, batch: int, rounds: int, checkouts
 
 
 def peak(side: str, name: str, size: str, dtype: str, batch: int, checkouts: Path) -> float:
-    """Peak resident memory in GiB of a process that samples once, on one side."""
+    """Return the peak resident memory in GiB of a process that samples once, on one side."""
     words = [sys.executable, __file__, "--peak", side, "--model", name, "--size", size, "--dtype", dtype]
     words += ["--batch", str(batch), "--official", str(checkouts)]
     return float(subprocess.run(words, check=True, stdout=subprocess.PIPE, text=True).stdout)

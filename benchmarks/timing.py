@@ -1,4 +1,4 @@
-"""Timing side by side: on a shared machine only the ratio of what ran in turns means anything."""
+"""Timing in turns: on a shared machine only ratios of alternating runs are meaningful."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ import torch
 def alternate(
     variants: Mapping[str, Callable[[], Any]], rounds: int, clock: Callable[[], float] = time.perf_counter
 ) -> dict[str, list[float]]:
-    """Seconds of each variant in each round; a round runs all of them in turn. One unmeasured round goes before.
+    """Return the seconds of each variant in each round; a round runs all of them in turn, after one unmeasured round.
 
-    clock: `time.process_time` counts what this process computed, whatever else the machine did.
+    clock: `time.process_time` counts the processor time of this process, whatever else the machine does.
     """
     seconds: dict[str, list[float]] = {name: [] for name in variants}
     for number in range(rounds + 1):
@@ -32,13 +32,13 @@ def alternate(
 
 
 def ratio(seconds: Mapping[str, list[float]], slow: str, fast: str) -> dict[str, float]:
-    """Return how many times faster `fast` is: of the medians, and the lowest and highest of the rounds."""
+    """Return how many times faster `fast` is: by the medians, and the lowest and highest of the rounds."""
     of_rounds = [a / b for a, b in zip(seconds[slow], seconds[fast], strict=True)]
     medians = statistics.median(seconds[slow]) / statistics.median(seconds[fast])
     return {"ratio": medians, "lowest": min(of_rounds), "highest": max(of_rounds)}
 
 
 def table(ratios: Mapping[str, Mapping[str, float]], head: str = "") -> str:
-    """Markdown: each ratio of `ratio`, in brackets the lowest and the highest of a round."""
+    """Return a Markdown table of results of `ratio`, with the lowest and highest round in brackets."""
     rows = [f"| {name} | {r['ratio']:.2f} [{r['lowest']:.2f}, {r['highest']:.2f}] |" for name, r in ratios.items()]
     return "\n".join([f"| {head} | |", "|---|---|", *rows])

@@ -1,10 +1,10 @@
-"""A token store as large as ImageNet's beside one file for each image, the layout that RandAR and LlamaGen publish.
+"""Token store of ImageNet's size beside one file for each image, the layout that RandAR and LlamaGen publish.
 
     OMP_NUM_THREADS=1 python benchmarks/token_cache.py
 
 Synthetic codes of 1,281,167 images, two crops of 256 tokens. Opening is timed in a process of its own; reading takes
 shuffled batches of 256 images as training does, from the store and from --files files of the other layout (int64, shape
-(1, crops, 256)), in turns. What was written just before lies in the machine's cache for both.
+(1, crops, 256)), in turns. Both were just written, so both are in the machine's page cache.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ def write_files(directory: Path, store: TokenStore, count: int) -> list[Path]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--files", type=int, default=20_000, help="of the other layout")
-    parser.add_argument("--batches", type=int, default=40, help="of 256 images in a round")
+    parser.add_argument("--files", type=int, default=20_000, help="files of the other layout")
+    parser.add_argument("--batches", type=int, default=40, help="batches of 256 images in a round")
     parser.add_argument("--rounds", type=int, default=5)
     args = parser.parse_args()
     scratch = Path(tempfile.mkdtemp(prefix="tokens"))

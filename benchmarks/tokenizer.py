@@ -1,4 +1,4 @@
-"""LlamaGen's VQ-16 tokenizer beside the official code, which lies where benchmarks/official.py says, in turns.
+"""LlamaGen's VQ-16 tokenizer beside the official code, in turns. DIR holds the checkouts of benchmarks/official.py.
 
 OMP_NUM_THREADS=1 python benchmarks/tokenizer.py --official DIR
 """

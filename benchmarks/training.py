@@ -6,8 +6,8 @@
 
 DIR holds the checkouts that benchmarks/official.py names. A step is forward and backward pass with dropout, clipping
 and AdamW on a batch of 16 x 16 tokens; bfloat16 is autocast's, with weights in float32, as in the official trainers.
-The clock counts what the process itself computed. The curve is of a small model without dropout, from the same weights:
-the official side has its own network and loss, and torch's own parts, put together as its trainer does.
+The clock counts the processor time of this process. The curve is of a small model without dropout, from the same
+weights: the official side has its own network and loss, and torch's optimizer, combined as in its trainer.
 """
 
 from __future__ import annotations
@@ -54,14 +54,14 @@ def batch_of(model: Generator, images: int) -> Batch:
 
 
 def official_loss(theirs: nn.Module, batch: Batch) -> Tensor:
-    """Return the official forward's own loss for these orders; labels are dropped by whoever made the batch."""
+    """Return the official forward's own loss for these orders; labels were dropped when the batch was made."""
     if hasattr(theirs, "remove_caches"):  # RandAR
         theirs.cls_embedding.dropout_prob = 0.0
         return theirs(batch.tokens, batch.labels, batch.order, targets=batch.tokens)[1]
     theirs.config.class_dropout_prob = 0.0
     names = type(theirs).forward.__globals__
     shuffle = names["batch_seq_shuffle"]
-    # its only way to given orders
+    # the code takes no orders: its shuffle is replaced here
     names["batch_seq_shuffle"] = lambda x, given=None: shuffle(x, batch.order if given is None else given)
     try:
         return theirs(batch.tokens, batch.labels.clone(), targets=batch.tokens)[1]
@@ -70,7 +70,7 @@ def official_loss(theirs: nn.Module, batch: Batch) -> Tensor:
 
 
 def stepper(side: str, model: Generator, batch: Batch, in_bfloat16: bool, checkouts: Path) -> Callable[[], None]:
-    """Return one step of training, to be called again and again."""
+    """Return a call that takes one training step."""
     config = TrainingConfig(warmup=0)
     if side == "official":
         theirs = official.build(model, checkouts).train()
@@ -110,7 +110,7 @@ def compare(name: str, size: str, dtype: str, images: int, rounds: int, checkout
 
 
 def memory(name: str, size: str, dtype: str, images: int, checkouts: Path) -> dict[str, float]:
-    """Peak GiB of a process that takes two steps, for each side."""
+    """Return the peak memory in GiB of a process that takes two steps, for each side."""
     words = [sys.executable, __file__, "--model", name, "--size", size, "--dtype", dtype, "--batch", str(images)]
     words += ["--official", str(checkouts), "--peak"]
     return {side: float(subprocess.run([*words, side], check=True, stdout=subprocess.PIPE).stdout) for side in SIDES}
@@ -120,20 +120,21 @@ def peak(side: str, name: str, size: str, dtype: str, images: int, checkouts: Pa
     model = build(name, size)
     step = stepper(side, model, batch_of(model, images), dtype == "bfloat16", checkouts)
     if side == "official":
-        del model  # its network has taken the place of ours
+        del model  # the official network has replaced ours
     for _ in range(2):
         step()
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
 def curves(name: str, steps: int, checkouts: Path) -> dict:
-    """Return how far the losses of both sides are apart at most, and those of the official side from itself, begun with
-    weights that are moved by one rounding: that is how far float32 tells.
+    """Return the largest difference between the losses of both sides.
+
+    Beside it stands that of the official side from itself with weights moved by one rounding, the limit of float32.
     """
     torch.manual_seed(0)
     model = models.create(name, **TINY)
     config = TrainingConfig(steps=steps, batch_size=32, warmup=steps // 10, learning_rate=1e-3)
-    # images that can be learnt: each a row of numbers that count up, with some noise
+    # learnable images: each a row of numbers that count up, with some noise
     draw = torch.Generator().manual_seed(0)
     first, noise = torch.randint(256, (512, 1), generator=draw), torch.rand(512, 64, generator=draw)
     tokens = (first + torch.arange(64)) % 256

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -107,14 +107,21 @@ def run_pretraining(
         on_step=on_step,
         on_validation=on_validation,
     )
+    names = store.classes if recipe.labels and store.classes else ()
+    _save(generator, tokenizer, names, _record(settings, history), directory / MODEL)
+    return directory / MODEL
+
+
+def _save(
+    generator: Generator, tokenizer: Tokenizer, names: Sequence[str], record: dict[str, Any], directory: Path
+) -> None:
+    """Write the model directory, unsharded and from main memory; all processes have to call."""
     state = {name: full_tensor(value).cpu() for name, value in generator.state_dict().items()}
     if distributed.rank() == 0:
-        trained = models.create(recipe.model, **generator.config)
+        trained = models.create(models.name_of(generator), **generator.config)
         trained.load_state_dict(state)
-        names = store.classes if recipe.labels and store.classes else ()
-        Pipeline(tokenizer.cpu(), trained, names, training=_record(settings, history)).save(directory / MODEL)
+        Pipeline(tokenizer.cpu(), trained, names, training=record).save(directory)
     distributed.barrier()
-    return directory / MODEL
 
 
 def _settings(

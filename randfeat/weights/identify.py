@@ -29,7 +29,7 @@ class Identity:
 
     @property
     def is_generator(self) -> bool:
-        """Whether the model is a generator, not a tokenizer."""
+        """True of a generator, False of a tokenizer."""
         return self.model in MODELS
 
     @property

@@ -1,9 +1,8 @@
-"""Keeps what the study found of each tested image, small enough for a repository: without weights, pictures, and the
-rankings on train.
+"""Archive of a study's scores of each test image: no weights, no pictures and no rankings on train, so it is small.
 
 python -m studies.reading.archive OUT/data1-split1 studies/reading/found/data1-split1
 
-Tables and figures are made of what is kept as of OUT itself, but for those of every reading, which are of train.
+Tables and figures can be made of an archive as of OUT itself, except those of all feature specs, which are of train.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ PARTS = ((RECORD, SCORES), attended.FILES, moved.FILES, warped.FILES)
 
 
 def archive(unit: Path, to: Path) -> None:
-    """The records of a unit, whole, and its scores but for those of train."""
+    """Copy the records of a unit, and its scores except those of train."""
     for record, scores in PARTS:
         if (unit / record).exists():
             with np.load(unit / scores) as found:
@@ -35,12 +34,13 @@ def archive(unit: Path, to: Path) -> None:
 
 
 def main() -> None:
+    """Archive every unit of a folder."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, metavar="OUT/dataD-splitS", help="what the study left")
-    parser.add_argument("to", type=Path, metavar="DIR", help="where it is kept; what lies there of a unit is replaced")
+    parser.add_argument("folder", type=Path, metavar="OUT/dataD-splitS", help="results of the study")
+    parser.add_argument("to", type=Path, metavar="DIR", help="folder of the archive; units in it are replaced")
     args = parser.parse_args()
     if args.to.resolve() == args.folder.resolve():
-        raise ValueError(f"{args.to} is the folder that is kept: name another one")
+        raise ValueError(f"{args.to} is the folder to archive: give another one for the archive")
     for results in every(args.folder):
         units = sorted(path.parent for path in results.folder.glob(f"**/{RECORD}"))
         for unit in units:

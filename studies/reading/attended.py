@@ -1,5 +1,7 @@
-"""A pooling that is learned: one query that attends to the states at all positions (AIM's probe), in place of a mean or
-of cells. Which reading, and how the probe is trained, is chosen on train, and it is scored on test once."""
+"""Learned pooling: AIM's attentive probe, one query that attends to the states at all positions.
+
+Feature spec and training of the probe are chosen on train, and scored on test once.
+"""
 
 from __future__ import annotations
 
@@ -14,21 +16,21 @@ from randfeat.probes import AttentiveProbe, hog_maps
 from randfeat.inference import readout
 from randfeat.inference.readout import FeatureSpec
 
-from .contenders import CONTENDERS, HEADS, seen_by
 from .material import Material
 from .material import read as read_material
+from .models import HEADS, MODELS, inputs_of
 from .scoring import Task
-from .units import Job, kinds, opened, reading_costs, write
+from .units import Job, extraction_costs, kinds, opened, write
 
 MEASURE = "attentive"
 FILES = RECORD, SCORES = "attended.json", "attended.npz"
 OURS = tuple(f"raster/{how}/grid4/mean" for how in ("causal/query/L-1", "full/query/L0.67", "full/query/L-1"))
-READINGS = {  # some of the written ones, read without their pooling
+SPECS = {  # some of those in configs/, without their pooling
     "randar": OURS,
     "arpg": OURS,
     "masked": tuple(f"raster/full/token/{layer}/grid4/mean" for layer in ("L0.67", "L0.83", "L-1")),
 }
-SETTINGS = tuple((rate, epochs) for epochs in (20, 60) for rate in (3e-3, 1e-3, 1e-2))  # the first ranks readings
+SETTINGS = tuple((rate, epochs) for epochs in (20, 60) for rate in (3e-3, 1e-3, 1e-2))  # the first ranks feature specs
 Maps = Callable[[np.ndarray], np.ndarray]  # rows -> states (n, D, h, w)
 Setting = tuple[float, int]  # learning rate and epochs
 
@@ -36,7 +38,7 @@ Setting = tuple[float, int]  # learning rate and epochs
 def measure(
     maps: Mapping[str, Maps], compete: Mapping[str, Sequence[str]], material: Material
 ) -> tuple[dict[str, dict[str, str]], dict[str, np.ndarray]]:
-    """Return the reading and the setting chosen for each kind of reading, and how right each image of test is."""
+    """Return spec and setting chosen for each kind of feature spec, and whether each test image is classified right."""
     probed, tested = material.probed, material.tested
     y, truth = material.labels[probed], material.labels[tested]
     held = Task(y, material.groups[probed], truth).fold == 0
@@ -53,8 +55,8 @@ def measure(
         name: _fitted(setting, states[name], y).predict(maps[name](tested)) == truth
         for name, setting in settings.items()
     }
-    told = {kind: f"lr={settings[name][0]:g}, {settings[name][1]} epochs" for kind, name in chosen.items()}
-    return {"chosen": chosen, "settings": told}, {kind: test[name] for kind, name in chosen.items()}
+    settings_of = {kind: f"lr={settings[name][0]:g}, {settings[name][1]} epochs" for kind, name in chosen.items()}
+    return {"chosen": chosen, "settings": settings_of}, {kind: test[name] for kind, name in chosen.items()}
 
 
 def _fitted(setting: Setting, x: np.ndarray, y: np.ndarray) -> AttentiveProbe:
@@ -63,24 +65,24 @@ def _fitted(setting: Setting, x: np.ndarray, y: np.ndarray) -> AttentiveProbe:
 
 
 def run(job: Job, line: int = 0) -> Path:
-    """As `units.run`: attended.json says what was chosen, attended.npz has the scores of each image."""
+    """Score one unit: attended.json holds the choices, attended.npz the scores of each test image."""
     if (done := job.folder / RECORD).exists():
         return done
-    material, contender = read_material(job.set, job.material), CONTENDERS[job.contender]
-    reader, _ = opened(contender, material, job)
-    seen, costs = seen_by(contender, material), reading_costs(contender, material, job.size)
+    material, model = read_material(job.set, job.material), MODELS[job.model]
+    reader, _ = opened(model, material, job)
+    seen, costs = inputs_of(model, material), extraction_costs(model, material, job.size)
 
     def maps(spec: str) -> Maps:
         dense = replace(FeatureSpec.parse(spec), pool="none")
         return lambda rows: readout.read(reader, seen[rows].long(), [dense])[0].numpy()
 
-    specs = READINGS[contender.family]
+    specs = SPECS[model.family]
     found = measure({spec: maps(spec) for spec in specs}, kinds({spec: costs[spec] for spec in specs}), material)
     return write(job.folder, *found, FILES)
 
 
 def run_classical(job: Job, line: int = 0) -> Path:
-    """Return the same of the cells of HOG."""
+    """Score the cells of HOG in the same way."""
     if (done := job.folder / RECORD).exists():
         return done
     material = read_material(job.set, job.material)

@@ -1,6 +1,6 @@
-"""What random-order generators are compared with: networks of the same blocks, trained to fill in what is masked.
+"""Control models: networks of similar blocks that are trained to fill in masked tokens or pixels, or to classify.
 
-Both are read like a generator, by `randfeat.features.read`, in the one way they know: context `full`, stream `token`.
+Features are read out of them as of a generator, with the one context and stream that they have: `full`, `token`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from randfeat.models.layers import rope_at
 
 
 class Control(Generator):
-    """A network that is read but does not sample: it has no order, so what samples in one is refused."""
+    """Base of networks without an order: features can be read out, sampling raises a TypeError."""
 
     contexts = ("full",)
     streams = ("token",)
@@ -27,19 +27,20 @@ class Control(Generator):
     def pre_logits(
         self, tokens: Tensor, label: Tensor | None, order: Tensor, condition: Tensor | None = None
     ) -> Tensor:
-        raise TypeError(f"{type(self).__name__} has no order to predict in: train it by its own objective")
+        raise TypeError(f"{type(self).__name__} predicts in no order: train it with its own objective")
 
     def start(self, label: Tensor, *known: Any, **how: Any) -> State:
-        raise TypeError(f"{type(self).__name__} does not sample")
+        raise TypeError(f"{type(self).__name__} does not sample: use a generator")
 
     def step(self, state: State, tokens: Tensor | None, queries: Tensor) -> Tensor:
-        raise TypeError(f"{type(self).__name__} does not sample")
+        raise TypeError(f"{type(self).__name__} does not sample: use a generator")
 
 
 class MaskedTransformer(Control):
-    """RandAR's blocks without the causal mask, on tokens some of which are replaced by one mask vector (MaskGIT, arXiv
-    2202.04200; MAGE, arXiv 2211.09117, with its ratios and one network in place of two). No token is fed twice, so an
-    image costs less than half of what RandAR's costs.
+    """Masked-token transformer of RandAR's blocks without the causal mask; one vector replaces masked tokens.
+
+    After MaskGIT (arXiv 2202.04200) and MAGE (arXiv 2211.09117), with MAGE's ratios and one network in place of two. No
+    token is fed twice, so an image costs less than half of what it costs RandAR.
     """
 
     def build(self) -> None:
@@ -49,7 +50,7 @@ class MaskedTransformer(Control):
         self.head = nn.Linear(self.embed_dim, self.vocab_size, bias=False)
 
     def fill(self, tokens: Tensor) -> Tensor:
-        """What the head reads, at every position: (B, N) with masks -> (B, N, D), both in raster space."""
+        """Return the states that the head reads: tokens (B, N), some of them the mask -> (B, N, D), in raster space."""
         x, rope = self._embedded(tokens)
         for block in self.blocks:
             x = block(x, rope)
@@ -75,8 +76,10 @@ class MaskedTransformer(Control):
 
 
 class MaskedObjective(nn.Module):
-    """Cross-entropy at the masked positions: the last places of a random order, so many that their share follows
-    MAGE's normal distribution (mean .55, deviation .25) cut to .5 to 1; held out, the shares are spread evenly.
+    """Cross-entropy at the masked positions, which are the last places of a random order.
+
+    Their share follows MAGE's normal distribution (mean 0.55, std 0.25) truncated to 0.5 to 1; in evaluation the shares
+    are spread evenly.
     """
 
     def __init__(self, model: MaskedTransformer, in_bfloat16: bool = False) -> None:
@@ -95,19 +98,19 @@ class MaskedObjective(nn.Module):
         given = orders.scatter(wanted.masked_fill(masked, model.vocab_size), order)
         logits = model.head(orders.gather(model.fill(given), order))
         losses = F.cross_entropy(logits.flatten(0, 1), wanted.flatten(), reduction="none").view_as(wanted)
-        losses = losses * masked * (count / hidden)  # every image counts alike
+        losses = losses * masked * (count / hidden)  # every image has the same weight
         return losses.sum(), losses.detach()
 
 
 class PixelAutoencoder(Control):
-    """A ViT masked autoencoder (arXiv 2111.06377) of timm's blocks: a quarter of the patches is read, a decoder of two
-    blocks paints the others, each normalised by its own mean and deviation.
+    """Masked autoencoder (arXiv 2111.06377) of timm's ViT blocks.
 
-    In place of tokens it takes the pixels of an image patch by patch, bytes (B, N * p * p * C); `vocab_size` is their
-    number, 256.
+    The encoder reads a quarter of the patches, a decoder of two blocks predicts the others, each normalised by its own
+    mean and std. In place of tokens it takes the pixels of an image patch by patch, bytes (B, N * p * p * C);
+    `vocab_size` is 256.
     """
 
-    patch: int  # values of a patch, p * p * C: set before `build` by `shaped`
+    patch: int  # values of a patch, p * p * C, set by `shaped`
 
     def build(self) -> None:
         from timm.layers import build_sincos2d_pos_embed
@@ -134,7 +137,7 @@ class PixelAutoencoder(Control):
         return self.grid[0] * self.grid[1] * self.patch
 
     def patches(self, tokens: Tensor) -> Tensor:
-        """Bytes (B, N * P) -> numbers of about unit size (B, N, P)."""
+        """Return bytes (B, N * P) as float patches (B, N, P) from -1 to 1."""
         return tokens.to(self.dtype).div(127.5).sub(1).unflatten(1, (-1, self.patch))
 
     def states(
@@ -161,7 +164,7 @@ class Classifier(PixelAutoencoder):
         self.head = nn.Linear(self.embed_dim, self.num_classes)
 
     def logits(self, tokens: Tensor) -> Tensor:
-        """Bytes (B, N * P) -> (B, classes)."""
+        """Return the logits (B, classes) of bytes (B, N * P)."""
         x = self.embed(self.patches(tokens)) + self.places
         for block in self.blocks:
             x = block(x)
@@ -182,7 +185,7 @@ class ClassifierObjective(nn.Module):
 
 
 class PixelObjective(nn.Module):
-    """Squared error of the normalised pixels of the patches that are not seen, in units of the engine's losses."""
+    """Squared error of the normalised pixels of masked patches, scaled as the losses of the training loop are."""
 
     def __init__(self, model: PixelAutoencoder, in_bfloat16: bool = False) -> None:
         super().__init__()
@@ -204,12 +207,12 @@ class PixelObjective(nn.Module):
             x = block(x)
         painted = model.head(model.decoder_norm(x[:, seen:]))
         wanted = orders.gather(patches, order)[:, seen:]
-        deviation = (wanted.var(-1, keepdim=True) + 1e-4).sqrt()
-        errors = (painted - (wanted - wanted.mean(-1, keepdim=True)) / deviation).square() * (count / (count - seen))
+        std = (wanted.var(-1, keepdim=True) + 1e-4).sqrt()
+        errors = (painted - (wanted - wanted.mean(-1, keepdim=True)) / std).square() * (count / (count - seen))
         by_place = F.pad(errors.detach().flatten(1), (seen * model.patch, 0))
         return errors.sum(), by_place
 
 
 def shaped(kind: type[PixelAutoencoder], patch: int) -> type[PixelAutoencoder]:
-    """Return the class for patches of so many values."""
+    """Return the class for patches of `patch` values."""
     return type(kind.__name__, (kind,), {"patch": patch})

@@ -1,4 +1,4 @@
-"""The pictures of docs/reading.md.
+"""Figures of docs/reading.md.
 
 python -m studies.reading.figures OUT/data1-split1 docs/images
 """
@@ -25,7 +25,7 @@ from .tables import OURS, moved_found
 SHOWN = MEASURES[:3]
 TICKS = [digit * 10**power for power in range(6) for digit in (1, 3)]  # MFLOP
 STRONGEST = "strongest baseline"
-FAMILY = {  # what a reading sees, in the order in which they are drawn
+FAMILY = {  # context of a feature spec, in the order in which they are drawn
     "one pass": lambda spec: spec.context == "causal" and len(spec.passes) == 1,
     "several passes": lambda spec: spec.context == "causal" and len(spec.passes) > 1,
     "echo": lambda spec: spec.context == "echo",
@@ -35,7 +35,7 @@ FAMILY = {  # what a reading sees, in the order in which they are drawn
 
 
 def costs(results: Results) -> Figure:
-    """Held-out accuracy on train of every reading over what it costs: a row for each model of ours."""
+    """Return the held-out accuracy on train of every feature spec over its cost, a row for each generator."""
     models = [name for name in OURS if name in results.found and results.found[name].ranked]
     figure = Figure(figsize=(9.6, 2.9 * len(models)), layout="constrained")
     grid = figure.subplots(len(models), len(SHOWN), squeeze=False)
@@ -60,8 +60,8 @@ def costs(results: Results) -> Figure:
     return figure
 
 
-def contenders(results: Results) -> Figure:
-    """Return every contender and the strongest baseline of each measure on test, with intervals."""
+def model_scores(results: Results) -> Figure:
+    """Return the test scores of every model and of the strongest baseline of each measure, with intervals."""
     panels = {}
     for measure in SHOWN:
         strongest, right = results.strongest(measure)
@@ -72,7 +72,7 @@ def contenders(results: Results) -> Figure:
 
 
 def moved(results: Results) -> Figure:
-    """Return every contender and HOG on test, in each of the ways that images are moved before they are read."""
+    """Return the test scores of every model and of HOG, in each view of the images."""
     panels = {
         measure: {
             f"{name}, {view}": results.interval(found.right(f"moved|{measure}|{view}"))
@@ -85,13 +85,14 @@ def moved(results: Results) -> Figure:
 
 
 def main() -> None:
+    """Draw the figures of every set."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, metavar="OUT/dataD-splitS", help="what the study left")
-    parser.add_argument("out", type=Path, help="where the pictures go")
+    parser.add_argument("folder", type=Path, metavar="OUT/dataD-splitS", help="results of the study")
+    parser.add_argument("out", type=Path, help="folder of the figures")
     args = parser.parse_args()
     for results in every(args.folder):
         if any(name in results.found for name in OURS):
-            (args.out / f"reading_{results.set}.png").write_bytes(png(contenders(results)))
+            (args.out / f"reading_{results.set}.png").write_bytes(png(model_scores(results)))
             if any(results.found[name].ranked for name in OURS if name in results.found):
                 (args.out / f"reading_costs_{results.set}.png").write_bytes(png(costs(results)))
             if len(moved_found(results)) > 1:

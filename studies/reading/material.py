@@ -1,4 +1,4 @@
-"""A data set as the study sees it: tokens, pictures where there are some, and who may see which of them."""
+"""Data sets of the study: tokens, pictures where there are some, and the division into training and test."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from randfeat.inference.readout import sub_patch_shifts
 from randfeat.tokenizers import PatchTokenizer
 from randfeat.weights.loading import load_tokenizer
 
-BATCH = 1024  # images that become tokens at a time
-FITTED = 4000  # images that the tokenizer learns from
+BATCH = 1024  # images tokenized at once
+FITTED = 4000  # images that the tokenizer is fitted to
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What belongs to a set. patch: pixels of a token's side. codes: of the tokenizer."""
+    """Settings of a set. patch: pixels per token, along one side. codes: of the tokenizer."""
 
     patch: int
     codes: int
 
 
-IMAGES = 3000  # of train that probes see at most; of test two thirds as many
+IMAGES = 3000  # largest number of training images that probes see; of test two thirds as many
 
 SETTINGS = {
     "digits": Setting(2, 128),
@@ -38,17 +38,20 @@ SETTINGS = {
     "letters": Setting(4, 256),
     "photographs": Setting(4, 256),
 }
-STORED = "tokens"  # the set that two token stores make
-WATCHED = 1000  # images of train at most that a network is stopped by
-GROUPS = "groups.npz"  # beside the set: the groups of `tested` and of `ranked`, all that a table needs to know of it
+STORED = "tokens"  # name of the set made of two token stores
+WATCHED = 1000  # largest number of validation images
+GROUPS = "groups.npz"  # beside the set: the groups of `tested` and of `ranked`, which tables need
 
 
 @dataclass(frozen=True)
 class Material:
-    """grid: rows and columns of tokens. tokens: integers (n, N). codebook: (V, c), without columns where the tokenizer
-    has none. labels, groups: (n,). fit, held_out: rows that networks are trained on and stopped by, all of train
-    together. probed, tested: rows that probes are fitted on and scored on. images: uint8 (n, H, W) or (n, H, W, 3), if
-    there are more than tokens."""
+    """A data set of the study.
+
+    grid: rows and columns of tokens. tokens: integers (n, N). codebook: (V, c), without columns where the tokenizer
+    has none. labels, groups: (n,). fit, held_out: rows that networks are trained on and validated on, together all of
+    train. probed, tested: rows that probes are fitted on and scored on. images: uint8 (n, H, W) or (n, H, W, 3), or
+    None for a set of tokens only.
+    """
 
     name: str
     grid: tuple[int, int]
@@ -64,18 +67,19 @@ class Material:
 
     @property
     def pictures(self) -> np.ndarray:
-        """The images; a ValueError where there are none."""
+        """The images. Raises a ValueError where there are none."""
         if self.images is None:
-            raise ValueError(f"there are no pictures in the set {self.name}, only tokens")
+            raise ValueError(f"there are no pictures in the set {self.name}, only tokens: use a set of images")
         return self.images
 
     @property
     def patch(self) -> int:
-        """Pixels of a token's side."""
+        """Pixels per token, along one side."""
         return self.pictures.shape[1] // self.grid[0]
 
     @property
     def tokenizer(self) -> PatchTokenizer:
+        """Tokenizer of the set."""
         channels = self.pictures.shape[3] if self.pictures.ndim == 4 else 1
         made = PatchTokenizer(len(self.codebook), self.patch, channels)
         made.codebook.copy_(torch.from_numpy(self.codebook))
@@ -83,38 +87,38 @@ class Material:
 
     @property
     def ranked(self) -> np.ndarray:
-        """Of what probes are fitted on, the half that readings are ranked by."""
+        """Half of the probed rows, by which feature specs are ranked."""
         return ranked(self.probed)
 
     @cached_property
     def patches(self) -> np.ndarray:
-        """The pixels of each image patch by patch: uint8 (n, N * p * p * C)."""
+        """Pixels of each image patch by patch: uint8 (n, N * p * p * C)."""
         return self.cut(self.pictures)
 
     def cut(self, images: np.ndarray) -> np.ndarray:
-        """Images of the set's size as `patches`."""
+        """Return the pixels of images of the set's size patch by patch, as `patches`."""
         rows, columns = self.grid
         p = self.patch
         cut = images.reshape(len(images), rows, p, columns, p, -1)
         return np.ascontiguousarray(cut.swapaxes(2, 3)).reshape(len(images), -1)
 
     def places(self, images: np.ndarray) -> list[np.ndarray]:
-        """Images of the set's size at 2 x 2 places, as `shifts2` in a reading has them."""
+        """Return images of the set's size at 2 x 2 sub-patch shifts, as `shifts2` of a feature spec has them."""
         moved = (sub_patch_shifts(as_pixels(images) * 255, self.patch, 2) + 0.5).to(torch.uint8)
         return [one.reshape(images.shape) for one in moved.permute(1, 0, 3, 4, 2).numpy()]
 
     def encoded(self, images: np.ndarray) -> Tensor:
-        """Images of the set's size as tokens, int64 (n, N)."""
+        """Return images of the set's size as tokens, int64 (n, N)."""
         return _encoded(self.tokenizer, images)
 
 
 def ranked(probed: np.ndarray) -> np.ndarray:
-    """See `Material.ranked`."""
+    """Return the rows of `Material.ranked`."""
     return probed[::2]
 
 
 def as_pixels(images: np.ndarray) -> Tensor:
-    """uint8 images -> float32 (n, C, H, W) in [0, 1]."""
+    """Return uint8 images as float32 (n, C, H, W) in [0, 1]."""
     pixels = torch.from_numpy(images).float() / 255
     return pixels.unsqueeze(1) if pixels.ndim == 3 else pixels.permute(0, 3, 1, 2)
 
@@ -127,9 +131,9 @@ def _encoded(tokenizer: PatchTokenizer, images: np.ndarray) -> Tensor:
 def make(
     name: str, folder: Path, data_seed: int = 0, split_seed: int | None = None, images: int = IMAGES, line: int = 0
 ) -> Path:
-    """Return the set as one file, made if it is not there yet: the rest of the study opens it with `read`.
+    """Return the path of a set's file, which is made if need be and opened with `read`.
 
-    images: see IMAGES. line: see `run_all`.
+    images: see IMAGES. line: of the progress bar, see `run_all`.
     """
     path = folder / "material.npz"
     if path.exists():
@@ -153,14 +157,16 @@ def make(
         probed=np.sort(rng.permutation(train)[:images]),
         tested=np.sort(rng.permutation(test)[: 2 * images // 3]),
     )
-    return _left(path, arrays)
+    return _save(path, arrays)
 
 
 def of_stores(
     folder: Path, train: Path, test: Path, split_seed: int | None = None, images: int = IMAGES, line: int = 0
 ) -> Path:
-    """Return the same of two token stores, such as ImageNet's, of each image the crop from the middle. split_seed: of
-    which images are probed and watched, each of which is a group of its own."""
+    """Return the same of two token stores, such as ImageNet's, with the centre crop of each image.
+
+    split_seed: of the choice of probed and validation images. Each image is a group of its own.
+    """
     path = folder / "material.npz"
     if path.exists():
         return path
@@ -183,14 +189,14 @@ def of_stores(
         probed=np.sort(rng.permutation(counts[0])[:images]),
         tested=np.sort(counts[0] + rng.permutation(counts[1])[: 2 * images // 3]),
     )
-    return _left(path, arrays)
+    return _save(path, arrays)
 
 
 def _labels(stores: Sequence[TokenStore]) -> np.ndarray:
     found = [store.labels for store in stores]
     for store, labels in zip(stores, found, strict=True):
         if labels is None or None in labels:
-            raise ValueError(f"{store.directory} has images without labels, which nothing can be measured by")
+            raise ValueError(f"{store.directory} has images without labels: tokenize a labelled data set")
         if store.classes != stores[0].classes:
             raise ValueError(
                 f"{stores[0].directory} and {store.directory} have other classes: make both of one data set"
@@ -198,7 +204,7 @@ def _labels(stores: Sequence[TokenStore]) -> np.ndarray:
     return np.concatenate(found)
 
 
-def _left(path: Path, arrays: Mapping[str, np.ndarray]) -> Path:
+def _save(path: Path, arrays: Mapping[str, np.ndarray]) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     groups = arrays["groups"]
     np.savez_compressed(
@@ -211,7 +217,7 @@ def _left(path: Path, arrays: Mapping[str, np.ndarray]) -> Path:
 
 
 def read(name: str, path: Path) -> Material:
-    """What `make` or `of_stores` left."""
+    """Open the file of a set."""
     with np.load(path) as file:
         arrays = dict(file)
     rows, columns = arrays.pop("grid").tolist()

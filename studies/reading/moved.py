@@ -1,6 +1,7 @@
-"""What it is worth to move an image before it is read: by parts of a token, or to the middle, as the strongest baseline
-of letters does. A unit that is done is read once more in each of the ways, by the readings that it chose for any of the
-measures."""
+"""Views of an image before feature extraction: sub-patch shifts, and centring as letters' strongest baseline does.
+
+Features of a finished unit are extracted again in each view, by the feature specs that it chose for any measure.
+"""
 
 from __future__ import annotations
 
@@ -13,20 +14,20 @@ import numpy as np
 from randfeat.probes import hog, recentred
 
 from . import scoring
-from .contenders import CONTENDERS, as_seen
 from .material import Material
 from .material import read as read_material
+from .models import MODELS, to_inputs
 from .scoring import MEASURES
-from .units import Job, opened, read_in, write
+from .units import Job, extract, opened, write
 
 BASELINE = "HOG"
 FILES = RECORD, SCORES = "moved.json", "moved.npz"
 Reader = Callable[[np.ndarray, Sequence[str]], Mapping[str, np.ndarray]]  # images, names -> features (n, d) by name
-View = Callable[[Material, np.ndarray], Iterable[np.ndarray]]  # images of a set -> the same, moved
+View = Callable[[Material, np.ndarray], Iterable[np.ndarray]]  # images of a set -> the same, in the view
 
 
 def middle(images: np.ndarray) -> np.ndarray:
-    """With the centre of what is drawn in the middle. uint8 as it came."""
+    """Return images with the centre of mass of their content in the middle, uint8."""
     return (recentred(images).reshape(images.shape) * 255).round().astype(np.uint8)
 
 
@@ -39,8 +40,9 @@ VIEWS: dict[str, View] = {
 
 
 def scores(read: Reader, names: Sequence[str], material: Material) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Return the best view of each measure, and the best reading of each view, both on train; and how right each image
-    of test is, by "MEASURE|VIEW".
+    """Return the best view of each measure and the best feature spec of each view, both on train, and the test scores.
+
+    These are the scores of each test image, by "MEASURE|VIEW".
     """
     task, ranking = (
         scoring.Task(material.labels[rows], material.groups[rows], material.labels[material.tested])
@@ -71,22 +73,22 @@ def _mean(reads: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
 
 
 def run(job: Job, line: int = 0) -> Path:
-    """Of one unit that is done: moved.npz, and then moved.json, which says that this is."""
+    """Score one finished unit in each view: moved.npz, and then moved.json, which marks it as done."""
     if (done := job.folder / RECORD).exists():
         return done
-    material, contender = read_material(job.set, job.material), CONTENDERS[job.contender]
+    material, model = read_material(job.set, job.material), MODELS[job.model]
     chosen = json.loads((job.folder / "record.json").read_text("utf-8"))["chosen"]
-    reader, _ = opened(contender, material, job)
+    reader, _ = opened(model, material, job)
 
     def read(images: np.ndarray, specs: Sequence[str]) -> Mapping[str, np.ndarray]:
-        return dict(read_in(reader, as_seen(contender, material, images), specs))
+        return dict(extract(reader, to_inputs(model, material, images), specs))
 
     names = [*dict.fromkeys(chosen[f"{measure}|any"] for measure in MEASURES)]
     return write(job.folder, *scores(read, names, material), FILES)
 
 
 def run_classical(job: Job, line: int = 0) -> Path:
-    """Return the same of HOG."""
+    """Score HOG in the same way."""
     if (done := job.folder / RECORD).exists():
         return done
     material = read_material(job.set, job.material)

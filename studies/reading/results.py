@@ -1,5 +1,4 @@
-"""What the units of the study found, unit by unit, and what can be said of it: over seeds of pretraining, then groups,
-then images."""
+"""Results of the study's units, and intervals and differences over seeds of pretraining, then groups, then images."""
 
 from __future__ import annotations
 
@@ -14,13 +13,13 @@ import numpy as np
 from randfeat.probes import Difference, Interval, bootstrap, paired
 
 from . import attended, moved
-from .contenders import CONTENDERS
 from .material import GROUPS
+from .models import MODELS
 from .scoring import MEASURES
 from .units import RANKED
 from .warped import ALPHA, some
 
-WARPED = f"PCK@{ALPHA:g}"  # of points in the image itself, warped: see `warped`
+WARPED = f"PCK@{ALPHA:g}"  # of the points of an image in a warp of itself: see `warped`
 ALL = (*MEASURES, attended.MEASURE, WARPED)
 DRAWS = 8000  # of the bootstrap: enough for Holm's correction of 40 claims and more
 SUPERVISED = {
@@ -28,7 +27,7 @@ SUPERVISED = {
     "arpg-labels": "ARPG with labels",
     "vit-labels": "ViT, trained on the labels",
 }
-TITLES = {  # of the contenders that are compared
+TITLES = {  # of the compared models
     "randar": "RandAR",
     "arpg": "ARPG",
     "raster": "raster-order control",
@@ -36,7 +35,7 @@ TITLES = {  # of the contenders that are compared
     "pixels-mae": "masked autoencoder, pixels",
     "random-weights": "RandAR, random weights",
 }
-HOW = {  # of the variants
+HOW = {  # titles of the variants
     "prefix": "unmasked contexts",
     "noise": "wrong tokens",
     "crops": "crops",
@@ -45,19 +44,18 @@ HOW = {  # of the variants
 }
 VARIANTS = {
     name: f"{TITLES[one.plain]}, {HOW[name.removeprefix(f'{one.plain}-')]}"
-    for name, one in CONTENDERS.items()
+    for name, one in MODELS.items()
     if one.plain is not None
 }
 
-
-Runs = dict[int | None, np.ndarray]  # how right each image is (n,), by seed; None for what nobody trained
+Runs = dict[int | None, np.ndarray]  # score of each image (n,), by seed; the seed is None for baselines
 
 
 @dataclass(frozen=True)
 class Found:
-    """The finished units of one contender on one set, by seed: what was chosen, and the scores.
+    """Finished units of one model on one set, by seed: records and scores.
 
-    Scores have names: "MEASURE|KIND" on test, "train|MEASURE|READING", and "moved|MEASURE|VIEW" of moved images, where
+    Scores have names: "MEASURE|KIND" on test, "train|MEASURE|SPEC", and "moved|MEASURE|VIEW" of moved images, where
     "best" is the view that was best on train.
     """
 
@@ -65,15 +63,16 @@ class Found:
 
     @property
     def records(self) -> list[dict[str, Any]]:
+        """Records of the units."""
         return [record for record, _ in self.units.values()]
 
     @property
     def ranked(self) -> bool:
-        """Whether the scores of train are there, which an archive leaves out."""
+        """True where the scores on train are there, which an archive leaves out."""
         return any(name.startswith("train|") for _, scores in self.units.values() for name in scores)
 
     def right(self, name: str) -> Runs:
-        """Of the units that have these scores, which may be none."""
+        """Return the scores of a name, by seed, of the units that have them."""
         of, _, kind = name.rpartition("|")
         names = {
             seed: f"{of}|{record['moved']['views'][of.removeprefix('moved|')]}" if kind == "best" else name
@@ -86,26 +85,26 @@ class Found:
 
 @dataclass(frozen=True)
 class Compared:
-    """A difference, and over how many seeds."""
+    """A difference, and the number of seeds that it is over."""
 
     difference: Difference
     seeds: int
 
 
 class Results:
-    """Everything of one set in a folder that the study left."""
+    """Results of one set."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.set = folder, folder.name
 
     @cached_property
     def groups(self) -> np.ndarray:
-        """Of the tested images."""
+        """Groups of the test images."""
         return self._groups("tested")
 
     @cached_property
     def ranked_groups(self) -> np.ndarray:
-        """Of the images of train that readings were ranked by."""
+        """Groups of the training images that feature specs were ranked by."""
         return self._groups("ranked")
 
     def _groups(self, rows: str) -> np.ndarray:
@@ -114,7 +113,7 @@ class Results:
 
     @cached_property
     def found(self) -> dict[str, Found]:
-        """Every contender with units that are done, those that see labels and the variants, too."""
+        """Every model with finished units, those trained with labels and the variants included."""
         loaded = {}
         for name in (*TITLES, *SUPERVISED, *VARIANTS):
             folders = {int(path.parent.name): path.parent for path in (self.folder / name).glob("*/record.json")}
@@ -126,22 +125,25 @@ class Results:
 
     @cached_property
     def classical(self) -> Found:
-        """All baselines, "MEASURE|NAME"."""
+        """Scores of all baselines, by "MEASURE|NAME"."""
         folder = self.folder / "classical"
         return Found({None: (_record(folder), _scores(folder))})
 
     def strongest(self, measure: str) -> tuple[str, Runs]:
-        """Return the baseline that did best on train, "" and nothing where there is none."""
+        """Return name and scores of the baseline that was best on train; "" and no scores where there is none."""
         name = self.classical.records[0]["chosen"].get(f"{measure}|any", "")
         return name, self.classical.right(f"{measure}|{name}")
 
     def interval(self, runs: Runs) -> Interval:
+        """Return the mean of some runs with its bootstrap interval."""
         right = np.stack([*runs.values()])
         return bootstrap(right, matching(self.groups, right), DRAWS)
 
     def difference(self, a: Runs, b: Runs, groups: np.ndarray | None = None, draws: int = DRAWS) -> Compared | None:
-        """Over the seeds that both have; what nobody trained is beside every seed. None where they share none. groups:
-        of other images than the tested ones."""
+        """Return the paired difference over the seeds that both have, or None where they share none.
+
+        A baseline is compared with every seed. groups: of the images, where they are not the test images.
+        """
         if None in b:
             b = dict.fromkeys(a, b[None])
         seeds = [seed for seed in a if seed in b]
@@ -153,20 +155,23 @@ class Results:
 
 
 def every(folder: Path) -> list[Results]:
-    """Of each set in OUT/dataD-splitS where baselines and a contender are done. Raises a FileNotFoundError for none."""
+    """Return the results of each set in OUT/dataD-splitS where baselines and a model are done.
+
+    Raises a FileNotFoundError where there is none.
+    """
     done = [Results(path.parents[1]) for path in sorted(folder.glob("*/classical/record.json"))]
     if not (found := [one for one in done if any(name in TITLES for name in one.found)]):
-        raise FileNotFoundError(f"{folder} holds no finished unit: give OUT/dataD-splitS, which the study left")
+        raise FileNotFoundError(f"{folder} holds no finished unit: give the folder OUT/dataD-splitS of a study")
     return found
 
 
 def matching(groups: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """Return the groups of the images that were scored: all, or those that points were looked for in."""
+    """Return the groups of the scored images: all, or those of the correspondence task."""
     return groups if right.shape[-1] == len(groups) else some(groups)
 
 
 def _record(folder: Path) -> dict[str, Any]:
-    """What `units`, `warped`, `attended` and `moved` chose."""
+    """Return the choices of `units`, `warped`, `attended` and `moved`."""
     record = json.loads((folder / "record.json").read_text("utf-8"))
     if (path := folder / "warped.json").exists():
         chosen = json.loads(path.read_text("utf-8"))
@@ -180,8 +185,10 @@ def _record(folder: Path) -> dict[str, Any]:
 
 
 def _scores(folder: Path) -> dict[str, np.ndarray]:
-    """What they measured, of train as "train|MEASURE|READING", of moved images as "moved|MEASURE|VIEW"; of
-    correspondence the first images are scored alone."""
+    """Return their scores: of train as "train|MEASURE|SPEC", of views as "moved|MEASURE|VIEW".
+
+    Correspondence scores only some of the images, see `warped.some`.
+    """
     scores = dict(np.load(folder / "scores.npz"))
     if (path := folder / RANKED).exists():
         scores |= {f"train|{name}": right for name, right in np.load(path).items()}

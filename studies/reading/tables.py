@@ -1,6 +1,6 @@
-"""What the units found, as tables with intervals: over seeds of pretraining, then groups, then images.
+"""Tables of the study, with intervals over seeds of pretraining, then groups, then images.
 
-python -m studies.reading.tables OUT/data1-split1 --readings > docs/reading-tables.md
+python -m studies.reading.tables OUT/data1-split1 --specs > docs/reading-tables.md
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from randfeat.probes import Interval, holm
 from randfeat import cli
 
 from . import attended, moved
-from .contenders import CONTENDERS
+from .models import MODELS
 from .results import ALL, MEASURES, SUPERVISED, TITLES, VARIANTS, Compared, Found, Results, Runs, every
 from .units import EQUAL
 
@@ -26,7 +26,10 @@ CONTROLS = ("raster", "masked", "pixels-mae")
 
 
 def main_table(results: Results) -> Iterator[str]:
-    """Rows of Markdown: every contender and baseline in every measure, in per cent; † the best baseline on train."""
+    """Yield the rows, in Markdown, of every model and baseline in every measure, in per cent.
+
+    † marks the best baseline on train.
+    """
     having = {name: results.found[name] for name in TITLES if name in results.found}
     seeds = most(found.right(f"{measure}|any") for found in having.values() for measure in ALL)
     yield from heading((f"{results.set}, {len(results.groups)} test images, {counted(seeds)}", *ALL))
@@ -44,8 +47,7 @@ def main_table(results: Results) -> Iterator[str]:
 
 
 def equal_table(results: Results) -> Iterator[str]:
-    """Rows of Markdown: the best reading of each contender and the strongest baseline, cut down to as many principal
-    components each."""
+    """Yield the rows of each model's best spec and of the strongest baseline, in `EQUAL` principal components."""
     seeds = most(found.right(f"linear|any|{EQUAL}") for name, found in results.found.items() if name in TITLES)
     yield from heading((f"{results.set}, {EQUAL} dimensions, {counted(seeds)}", *MEASURES))
     for name, title in TITLES.items():
@@ -57,7 +59,7 @@ def equal_table(results: Results) -> Iterator[str]:
 
 
 def equal_claims(results: Results) -> Claims:
-    """What is ahead of what at as many dimensions."""
+    """Return the differences at equal dimension."""
     made: dict[tuple[str, str], Compared | None] = {}
     for measure in MEASURES:
         at = f"{measure}|any|{EQUAL}"
@@ -71,34 +73,38 @@ def equal_claims(results: Results) -> Claims:
 
 
 def heading(cells: Iterable[str]) -> list[str]:
-    """Return the first rows of a table of Markdown."""
+    """Return the first rows of a Markdown table."""
     titles = [*cells]
     return [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
 
 
 def most(runs: Iterable[Runs]) -> int:
-    """Seeds, of whoever has the most."""
+    """Return the largest number of seeds."""
     return max(map(len, runs), default=0)
 
 
 def counted(seeds: int) -> str:
+    """Return a number of seeds in words."""
     return f"{seeds} seed{'s' * (seeds != 1)}"
 
 
 def cell(results: Results, runs: Runs, seeds: int) -> str:
-    """Per cent with their interval, and of how many seeds if they are not `seeds`."""
+    """Return per cent with an interval, and the number of seeds where it is not `seeds`."""
     if not runs:
         return ""
     return percent(results.interval(runs)) + of_fewer(len(runs), seeds)
 
 
 def of_fewer(seeds: int, most: int) -> str:
+    """Return a remark where a cell has fewer seeds than its table."""
     return "" if seeds == most else f" ({counted(seeds)})"
 
 
 def supervised_table(results: Results) -> Iterator[str]:
-    """Rows of Markdown: who saw the labels in training, and classifies without a probe; and how far ahead an attentive
-    probe of a generator that saw none is of the classifier."""
+    """Yield the rows of models trained with labels, which classify without a probe.
+
+    The last rows compare an attentive probe of a generator trained without labels with the supervised ViT.
+    """
     yield from heading(("", "accuracy"))
     for name, title in SUPERVISED.items():
         if found := results.found.get(name):
@@ -114,7 +120,7 @@ def supervised_table(results: Results) -> Iterator[str]:
 
 
 def claims(results: Results) -> Claims:
-    """Return the differences that the bars speak of, by what they say and the measure."""
+    """Return the differences of the study's main claims, by claim and measure."""
     made: dict[tuple[str, str], Compared | None] = {}
     for measure in ALL:
         for name in OURS:
@@ -124,7 +130,7 @@ def claims(results: Results) -> Claims:
 
 
 def _claims(results: Results, ours: str, measure: str) -> Iterator[tuple[str, Compared | None]]:
-    """Of one model in one measure: beside the controls, the strongest baseline, and one causal pass of its own."""
+    """Yield the differences of one model to controls, strongest baseline and one causal pass of its own."""
     mine = results.found[ours]
     best, one = mine.right(f"{measure}|any"), mine.right(f"{measure}|one")
     for other in CONTROLS:
@@ -136,10 +142,10 @@ def _claims(results: Results, ours: str, measure: str) -> Iterator[tuple[str, Co
 
 
 def variant_claims(results: Results) -> Claims:
-    """What a change of pretraining brings over the plain recipe, seed by seed: as images are, and in the best view."""
+    """Return the differences of variants to their plain models, seed by seed, on plain images and in the best view."""
     made: dict[tuple[str, str], Compared | None] = {}
     for name, title in VARIANTS.items():
-        if (changed := results.found.get(name)) and (plain := results.found.get(str(CONTENDERS[name].plain))):
+        if (changed := results.found.get(name)) and (plain := results.found.get(str(MODELS[name].plain))):
             scores = {f"{title} − plain": {measure: f"{measure}|any" for measure in ALL}}
             scores[f"{title} − plain, each at its best view"] = {
                 measure: f"moved|{measure}|best" for measure in MEASURES
@@ -151,7 +157,7 @@ def variant_claims(results: Results) -> Claims:
 
 
 def claims_table(results: Results, made: Claims) -> Iterator[str]:
-    """Rows of Markdown: a claim in every measure, in bold where it holds after Holm's correction over all of them."""
+    """Yield a row for each claim, in bold where it holds after Holm's correction over the table."""
     held = holm({f"{claim}, {measure}": one.difference.p for (claim, measure), one in made.items()})
     measures, seeds = dict.fromkeys(measure for _, measure in made), max(one.seeds for one in made.values())
     yield from heading((f"{results.set}, {counted(seeds)}", *measures))
@@ -167,7 +173,7 @@ def claims_table(results: Results, made: Claims) -> Iterator[str]:
 
 
 def moved_table(results: Results) -> Iterator[str]:
-    """Rows of Markdown: what each is worth when images are moved before they are read; † the best view on train."""
+    """Yield the rows of each model in each view of the images; † marks the best view on train."""
     everyone = moved_found(results)
     seeds = most(found.right("moved|linear|best") for found in everyone.values())
     yield from heading((f"{results.set}, {counted(seeds)}", *MEASURES))
@@ -183,14 +189,14 @@ def moved_table(results: Results) -> Iterator[str]:
 
 
 def moved_found(results: Results) -> dict[str, Found]:
-    """Return every contender and variant that was read so, and HOG, by title."""
+    """Return every model and variant with scores of views, and HOG, by title."""
     everyone = {title: results.found[name] for name, title in (TITLES | VARIANTS).items() if name in results.found}
     everyone[moved.BASELINE] = results.classical
     return {title: one for title, one in everyone.items() if any("moved" in record for record in one.records)}
 
 
 def moved_claims(results: Results) -> Claims:
-    """What shifts bring, and what is ahead of what when each is read in the view that was best on train."""
+    """Return the gains by shifts, and the differences of models, each in the view that was best on train."""
     found = moved_found(results)
     made: dict[tuple[str, str], Compared | None] = {}
     for measure in MEASURES:
@@ -207,7 +213,7 @@ def moved_claims(results: Results) -> Claims:
 
 
 def ratios_row(results: Results, name: str) -> str:
-    """Of a contender's errors to the raster control's in each measure, over the seeds that both have."""
+    """Return the row of a model's errors relative to the raster control's, over the seeds that both have."""
     ratios = []
     for measure in MEASURES:
         ours, theirs = (results.found[one].right(f"{measure}|any") for one in (name, "raster"))
@@ -217,19 +223,18 @@ def ratios_row(results: Results, name: str) -> str:
     return f"| {TITLES[name]} | {' | '.join(ratios)} |"
 
 
-def readings_table(results: Results, contender: str) -> Iterator[str]:
-    """Yield every reading on train: what it costs, and each measure beside the centre's, over seeds, groups and
-    images."""
-    found, groups = results.found[contender], results.ranked_groups
+def specs_table(results: Results, model: str) -> Iterator[str]:
+    """Yield a row for every feature spec on train: its cost, and the difference from the first spec in each measure."""
+    found, groups = results.found[model], results.ranked_groups
     costs = found.records[0]["reading_flops"]
     centre = next(iter(costs))
     chosen = [record["chosen"] for record in found.records]
-    yield from heading((f"{TITLES[contender]}, {results.set}", "MFLOP", *ALL, "chosen"))
+    yield from heading((f"{TITLES[model]}, {results.set}", "MFLOP", *ALL, "chosen"))
     for spec, cost in costs.items():
         cells = []
         for measure in ALL:
             runs, beside = (found.right(f"train|{measure}|{one}") for one in (spec, centre))
-            if not runs:  # correspondence knows no pooling
+            if not runs:  # correspondence has no pooling
                 cells.append("")
             elif spec == centre:
                 cells.append(f"{100 * np.mean([*runs.values()]):.1f}")
@@ -241,6 +246,7 @@ def readings_table(results: Results, contender: str) -> Iterator[str]:
 
 
 def costs_table(results: Results) -> Iterator[str]:
+    """Yield the rows of pretraining costs."""
     yield from heading((results.set, "training, TFLOP", "steps", "learning rate", "parameters"))
     for name, found in results.found.items():
         record = found.records[0]
@@ -252,51 +258,53 @@ def costs_table(results: Results) -> Iterator[str]:
 
 
 def percent(one: Interval) -> str:
+    """Return an interval in per cent."""
     value, low, high = (f"{round(100 * x, 1) + 0:.1f}" for x in (one.value, one.low, one.high))  # never -0.0
     return f"{value} [{low}, {high}]".replace("-", "−")
 
 
 HEAD = """# Tables of the study
 
-What they are of is in [reading.md](reading.md). All numbers are per cent or points, with 95 % intervals over seeds of
-pretraining, then groups, then images; a cell of fewer seeds than its table says how many. Every contender, baseline and
-view is scored on test images once, by what was best on training images.
+The study is described in [reading.md](reading.md). All numbers are per cent or points, with 95 % intervals over seeds
+of pretraining, then groups, then images; a cell of fewer seeds than its table says how many. Every model, baseline and
+view is scored on test images once, with the choices that were best on training images.
 """
 
 
-def sections(results: Results, readings: bool) -> Iterator[tuple[str, Iterable[str]]]:
-    """Yield every table that a set has, with its title."""
-    yield "Contenders and baselines; † the strongest baseline on train", main_table(results)
+def sections(results: Results, specs: bool) -> Iterator[tuple[str, Iterable[str]]]:
+    """Yield title and rows of every table of a set. specs: include the tables of all feature specs."""
+    yield "Models and baselines; † the strongest baseline on train", main_table(results)
     if made := claims(results):
         yield "Differences; in bold what holds after Holm's correction over this table", claims_table(results, made)
-    yield f"Features cut down to {EQUAL} principal components", equal_table(results)
+    yield f"Features reduced to {EQUAL} principal components", equal_table(results)
     if made := equal_claims(results):
         yield "Differences of these; in bold as above", claims_table(results, made)
     if any(name in results.found for name in SUPERVISED):
-        yield "Networks that saw the labels in pretraining, as they classify", supervised_table(results)
+        yield "Models pretrained with labels, classifying by themselves", supervised_table(results)
     if made := moved_claims(results):
-        yield "Images that are moved before they are read; † the best view on train of all seeds", moved_table(results)
+        yield "Views of the images; † the best view on train of all seeds", moved_table(results)
         yield "Differences of these; in bold as above", claims_table(results, made)
     if made := variant_claims(results):
-        yield "Changes of pretraining, seed by seed; in bold as above", claims_table(results, made)
-    yield "What pretraining cost", costs_table(results)
+        yield "Variants of pretraining, seed by seed; in bold as above", claims_table(results, made)
+    yield "Costs of pretraining", costs_table(results)
     if ratios := [ratios_row(results, name) for name in OURS if {name, "raster"} <= {*results.found}]:
         yield "Errors as a share of the raster-order control's", [*heading(("", *MEASURES)), *ratios]
-    for name in [name for name in TITLES if readings and name in results.found and results.found[name].ranked]:
-        title = f"Every reading of {TITLES[name]}, on train: the first, and differences from it, in bold without 0"
-        yield f"{title}; how often each was chosen", readings_table(results, name)
+    for name in [name for name in TITLES if specs and name in results.found and results.found[name].ranked]:
+        title = f"Every feature spec of {TITLES[name]}, on train: the first, and differences from it, in bold without 0"
+        yield f"{title}; how often each was chosen", specs_table(results, name)
 
 
 def main() -> None:
+    """Print the tables of every set."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, metavar="OUT/dataD-splitS", help="what the study left")
-    parser.add_argument("--readings", action="store_true", help="every reading, too")
+    parser.add_argument("folder", type=Path, metavar="OUT/dataD-splitS", help="results of the study")
+    parser.add_argument("--specs", action="store_true", help="include the tables of all feature specs")
     args = parser.parse_args()
     found = every(args.folder)
     print(HEAD)
     for results in found:
         print(f"## {results.set}\n")
-        for title, rows in sections(results, args.readings):
+        for title, rows in sections(results, args.specs):
             print(f"### {title}\n", *rows, sep="\n", end="\n\n")
 
 

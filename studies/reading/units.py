@@ -1,4 +1,4 @@
-"""One unit of the study: a contender pretrained with one seed on one set, read, ranked on train and scored on test."""
+"""One unit of the study: a model pretrained with one seed on one set, its features ranked on train, scored on test."""
 
 from __future__ import annotations
 
@@ -23,82 +23,85 @@ from randfeat.models import Generator, packed
 from randfeat.utils import atomic, progress
 
 from . import scoring
-from .contenders import (
-    CONTENDERS,
-    SIZE,
-    Contender,
-    Size,
-    build,
-    flops_of_reading,
-    flops_of_training,
-    labels_for,
-    recipe,
-    seen_by,
-    shown_to,
-    tuned,
-)
 from .controls import Classifier
 from .material import Material
 from .material import read as read_material
+from .models import (
+    MODELS,
+    SIZE,
+    ModelSize,
+    StudyModel,
+    build,
+    extraction_flops,
+    inputs_of,
+    labels_of,
+    recipe,
+    training_flops,
+    training_inputs,
+    tuned,
+)
 
-READINGS = Path(__file__).parent / "configs"
-ORDERS = (1, 16)  # of likelihoods
+CONFIGS = Path(__file__).parent / "configs"
+ORDERS = (1, 16)  # numbers of orders of likelihoods
 RECORD, SCORES = "record.json", "scores.npz"
-RANKED = "ranked.npz"  # of a unit: how right each image of train is, while held out, "MEASURE|READING"
-EQUAL = 64  # dimensions of the comparison at equal dimension
-SAME_COST = 1.02  # how much more a reading may cost than one causal pass, which leaves the last token unread
+RANKED = "ranked.npz"  # of a unit: held-out scores of each training image, by "MEASURE|SPEC"
+EQUAL = 64  # principal components in comparisons at equal dimension
+SAME_COST = 1.02  # largest relative cost to count as equal: a causal pass leaves the last token out
 
 
 @dataclass(frozen=True)
 class Job:
-    """set, contender, seed: which unit. material: the file of the set. folder: where the unit is left.
+    """Job of one unit. material: file of the set. folder: of the unit's results.
 
-    steps: of RandAR, whose cost all others are given. rate: of learning, as found for the contender. device: that
-    trains and reads.
+    steps: of RandAR; other models train for as many as cost the same. rate: learning rate found for the model. device:
+    of training and feature extraction.
     """
 
     set: str
-    contender: str
+    model: str
     seed: int
     material: Path
     folder: Path
     steps: int = 0
     rate: float = 0.0
-    size: Size = SIZE
+    size: ModelSize = SIZE
     device: str = "cpu"
 
     @property
     def name(self) -> str:
-        return f"{self.set}/{self.contender}/{self.seed}"
+        """SET/MODEL/SEED."""
+        return f"{self.set}/{self.model}/{self.seed}"
 
 
 @cache
-def readings(family: str) -> tuple[str, ...]:
-    """Return the readings written down for a family of models, the centre first."""
-    lists = yaml.safe_load((READINGS / f"{family}.yaml").read_text("utf-8"))
+def feature_specs(family: str) -> tuple[str, ...]:
+    """Return the feature specs of a family of models, from `configs/FAMILY.yaml`, the centre first."""
+    lists = yaml.safe_load((CONFIGS / f"{family}.yaml").read_text("utf-8"))
     specs = [lists.pop("centre"), *(spec for part in lists.values() for spec in part)]
     if len(set(specs)) != len(specs) or len(specs) > 40:
-        raise ValueError(f"{family}.yaml has {len(specs)} readings, expected at most 40 and none twice")
+        raise ValueError(f"{family}.yaml has {len(specs)} feature specs, expected at most 40 and none twice")
     return tuple(specs)
 
 
 def pretrain(
-    contender: Contender, material: Material, job: Job, line: int, share: float = 1
+    model: StudyModel, material: Material, job: Job, line: int, share: float = 1
 ) -> tuple[Generator, dict[str, Any]]:
-    """Return a network with the weights of its best validation, and what to remember of its training, which goes on
-    where it was stopped. share: of its steps."""
-    network = build(contender, material, job.seed, job.size).to(job.device)
-    if not contender.trained:
+    """Return a network with the weights of its best validation, and the record of its training, which is resumable.
+
+    share: of the steps to train.
+    """
+    network = build(model, material, job.seed, job.size).to(job.device)
+    if not model.trained:
         return network.eval(), {"flops": 0}
-    how = recipe(contender, material, job.steps, job.rate, job.seed, job.size)
+    how = recipe(model, material, job.steps, job.rate, job.seed, job.size)
     how = how if share == 1 else tuned(how, share)
-    running = RuntimeConfig(precision="float32" if job.device == "cpu" else "bfloat16")
-    seen, steps = seen_by(contender, material), job.folder / "checkpoints"
-    labels, watched = (labels_for(contender, material, rows) for rows in (material.fit, material.held_out))
-    shown, pair = shown_to(contender, material, material.fit)
+    runtime = RuntimeConfig(precision="float32" if job.device == "cpu" else "bfloat16")
+    seen, steps = inputs_of(model, material), job.folder / "checkpoints"
+    labels, watched = (labels_of(model, material, rows) for rows in (material.fit, material.held_out))
+    shown, pair = training_inputs(model, material, material.fit)
     held_out = seen[material.held_out].long(), watched
-    paired = None if pair is None or contender.objective is Objective else (pair, None)
-    with progress.bar(how.steps, f"{job.set} {job.contender} {job.seed}", "step", line) as bar:
+    paired = None if pair is None or model.objective is Objective else (pair, None)
+    with progress.bar(how.steps, f"{job.set} {job.model} {job.seed}", "step", line) as bar:
 
         def tick(done: Step) -> None:
             bar.set_postfix_str(f"{done.loss:.3f}", refresh=False)
@@ -110,30 +113,30 @@ def pretrain(
             labels,
             held_out,
             how,
-            running,
-            objective=contender.objective,
+            runtime,
+            objective=model.objective,
             directory=steps,
             paired=paired,
             on_step=tick,
         )
     return network, {
         "training": asdict(how),
-        "flops": flops_of_training(contender, material, job.size) * how.batch_size * how.steps,
+        "flops": training_flops(model, material, job.size) * how.batch_size * how.steps,
         "validation": history.validation,
         "kept_step": history.kept_step,
     }
 
 
-def reading_costs(contender: Contender, material: Material, size: Size) -> dict[str, int]:
-    """Floating-point operations for one image, of each reading of the contender's family."""
+def extraction_costs(model: StudyModel, material: Material, size: ModelSize) -> dict[str, int]:
+    """Return the floating-point operations, for one image, of each feature spec of the model's family."""
     with torch.device("meta"):
-        network = build(contender, material, 0, size)
-    values = seen_by(contender, material).shape[1]
-    return {spec: flops_of_reading(network, FeatureSpec.parse(spec), values) for spec in readings(contender.family)}
+        network = build(model, material, 0, size)
+    values = inputs_of(model, material).shape[1]
+    return {spec: extraction_flops(network, FeatureSpec.parse(spec), values) for spec in feature_specs(model.family)}
 
 
 def classical(material: Material) -> dict[str, np.ndarray]:
-    """Features that nobody trains, of all images: float32 (n, d) by name. k-means sees training images alone."""
+    """Return the baseline features of all images, float32 (n, d) by name. k-means is fitted to training images only."""
     tokens = {"token counts": token_counts(material.tokens, len(material.codebook))}
     if material.codebook.shape[1]:
         tokens["token codes"] = token_codes(material.tokens, material.codebook)
@@ -153,8 +156,8 @@ def classical(material: Material) -> dict[str, np.ndarray]:
     return made | ({"colours": colour_histogram(images)} if images.ndim == 4 else {})
 
 
-def read_in(network: Generator, seen: torch.Tensor, specs: Sequence[str]) -> Iterator[tuple[str, np.ndarray]]:
-    """Features of each reading, float32 (n, d). Readings that share passes are computed together and come together."""
+def extract(network: Generator, seen: torch.Tensor, specs: Sequence[str]) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield the features of each spec, float32 (n, d). Specs that share passes are computed together."""
     groups: dict[tuple, list[str]] = {}
     for spec in specs:
         parsed = FeatureSpec.parse(spec)
@@ -165,8 +168,10 @@ def read_in(network: Generator, seen: torch.Tensor, specs: Sequence[str]) -> Ite
 
 
 def kinds(flops: Mapping[str, int]) -> dict[str, list[str]]:
-    """Readings that compete with each other, the best of each kind on train is scored on test: all; one causal pass;
-    context on both sides; and that for what one causal pass through all blocks costs."""
+    """Return the kinds of feature specs, of each of which the best on train is scored on test.
+
+    They are all specs; one causal pass; context on both sides; and that at the cost of one causal pass.
+    """
     parsed = {spec: FeatureSpec.parse(spec) for spec in flops}
     single = [spec for spec, one in parsed.items() if len(one.passes) == 1 and one.context == "causal"]
     both = [spec for spec in parsed if spec not in single]
@@ -182,11 +187,10 @@ def measure(
     material: Material,
     kept: Path,
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """What was chosen, and how right each image of test is under it ("MEASURE|KIND", with "|64" cut down to that many
-    dimensions).
+    """Return the choices, and the score of each test image by "MEASURE|KIND", with "|64" in that many dimensions.
 
-    read: features of some rows, for some readings by name. compete: kinds of readings. kept: the file of how right each
-    image of train is, taken from there if it is made.
+    read: yields names and features of some rows, for some feature specs. compete: feature specs by kind. kept: file of
+    the scores of training images, which are made if it does not exist.
     """
     probed, tested = material.probed, material.tested
     task, ranking = (
@@ -201,7 +205,7 @@ def measure(
     chosen = {f"{how}|{kind}": scoring.best(ranked[how], among) for how in ranked for kind, among in compete.items()}
     made = dict(read(np.concatenate((probed, tested)), sorted({*chosen.values()})))
 
-    @cache  # often one reading is the best of several kinds
+    @cache  # often one spec is the best of several kinds
     def scored(how: str, spec: str, pca: int | None) -> tuple[str, np.ndarray]:
         return scoring.score(how, *np.split(made[spec], [len(probed)]), task, pca)
 
@@ -216,8 +220,10 @@ def measure(
 
 @torch.no_grad()
 def classified(network: Generator, seen: torch.Tensor, material: Material) -> dict[str, np.ndarray]:
-    """Return whether each tested image is given its class, by the network itself: a classifier's, or the likeliest one
-    of a generator, by the log-likelihood in one order and by its mean over sixteen."""
+    """Return whether the network itself classifies each test image right, by method.
+
+    A generator gives the class of the highest log-likelihood, in one order and as the mean over sixteen.
+    """
     tokens, truth = seen[material.tested].long(), material.labels[material.tested]
     if isinstance(network, Classifier):
         return {"itself": network.logits(tokens).argmax(-1).numpy() == truth}
@@ -226,32 +232,31 @@ def classified(network: Generator, seen: torch.Tensor, material: Material) -> di
 
 
 def run(job: Job, line: int = 0) -> Path:
-    """Trains, reads and scores a contender with one seed; what lies there already is kept. line: of its bar."""
+    """Train a model with one seed and score its features; finished parts are kept. line: of the progress bar."""
     if (done := job.folder / "record.json").exists():
         return done
-    material, contender = read_material(job.set, job.material), CONTENDERS[job.contender]
-    reader, record = opened(contender, material, job, line)
-    seen = seen_by(contender, material)
-    if contender.labels:
+    material, model = read_material(job.set, job.material), MODELS[job.model]
+    reader, record = opened(model, material, job, line)
+    seen = inputs_of(model, material)
+    if model.labels:
         return write(job.folder, record, classified(reader, seen, material))
-    costs = reading_costs(contender, material, job.size)
+    costs = extraction_costs(model, material, job.size)
     kept = job.folder / RANKED
-    found, test = measure(lambda rows, specs: read_in(reader, seen[rows], specs), kinds(costs), material, kept)
+    found, test = measure(lambda rows, specs: extract(reader, seen[rows], specs), kinds(costs), material, kept)
     return write(job.folder, record | {"reading_flops": costs, **found}, test)
 
 
-def opened(contender: Contender, material: Material, job: Job, line: int = 0) -> tuple[Generator, dict[str, Any]]:
-    """Return the network of a unit, ready to be read, and what its record says of it; trained now if that is not done
-    yet."""
-    weights, told = job.folder / "weights.safetensors", job.folder / "training.json"
+def opened(model: StudyModel, material: Material, job: Job, line: int = 0) -> tuple[Generator, dict[str, Any]]:
+    """Return the network of a unit, ready for feature extraction, and its record; it is trained if need be."""
+    weights, record_file = job.folder / "weights.safetensors", job.folder / "training.json"
     if weights.exists():
-        network = build(contender, material, job.seed, job.size)
+        network = build(model, material, job.seed, job.size)
         network.load_state_dict(load_file(weights))
-        trained = json.loads(told.read_text("utf-8"))
+        trained = json.loads(record_file.read_text("utf-8"))
     else:
         job.folder.mkdir(parents=True, exist_ok=True)
-        network, trained = pretrain(contender, material, job, line)
-        atomic.write_bytes(told, json.dumps(trained).encode())
+        network, trained = pretrain(model, material, job, line)
+        atomic.write_bytes(record_file, json.dumps(trained).encode())
         atomic.write_bytes(weights, save(network.state_dict()))
         shutil.rmtree(job.folder / "checkpoints", ignore_errors=True)
     record = {"job": job.name, **trained, "parameters": sum(one.numel() for one in network.parameters())}
@@ -260,7 +265,7 @@ def opened(contender: Contender, material: Material, job: Job, line: int = 0) ->
 
 
 def run_classical(job: Job, line: int = 0) -> Path:
-    """Return the same for features that nobody trains."""
+    """Score the baseline features in the same way."""
     if (done := job.folder / "record.json").exists():
         return done
     material = read_material(job.set, job.material)
@@ -272,18 +277,20 @@ def run_classical(job: Job, line: int = 0) -> Path:
 
 
 def write(
-    folder: Path, said: Mapping[str, Any], scores: Mapping[str, np.ndarray], names: tuple[str, str] = (RECORD, SCORES)
+    folder: Path, made: Mapping[str, Any], scores: Mapping[str, np.ndarray], names: tuple[str, str] = (RECORD, SCORES)
 ) -> Path:
-    """Return the scores, and then what is said of them, which says as well that this part of the unit is done. names:
-    of both files."""
+    """Write the scores of a unit's part, and then its record, which marks the part as done; return the record's path.
+
+    names: of both files.
+    """
     record, arrays = names
     keep(folder / arrays, scores)
-    atomic.write_bytes(folder / record, json.dumps(said, indent=1).encode())
+    atomic.write_bytes(folder / record, json.dumps(made, indent=1).encode())
     return folder / record
 
 
 def keep(path: Path, scores: Mapping[str, np.ndarray]) -> None:
-    """Numbers from 0 to 1, whole or not at all."""
+    """Write scores from 0 to 1 in half precision, atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_suffix(".unfinished.npz")
     np.savez_compressed(unfinished, **{name: right.astype(np.float16) for name, right in scores.items()})

@@ -1,7 +1,6 @@
-"""Changes of pretraining that might make a random-order generator read better, each beside the plain recipe for as many
-steps.
+"""Variants of the pretraining objective that might improve features, each trained for as many steps as the plain one.
 
-All of them leave the network as it is, so what they train is read and sampled like any RandAR or ARPG.
+They leave the network as it is, so features and samples come from it as from any RandAR or ARPG.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from randfeat.models.randar import RandAR
 
 
 class Variant(nn.Module, ABC):
-    """An objective of a generator; held out it is the plain one, so that losses can be compared."""
+    """Base of objectives that equal the plain one in evaluation, so that validation losses can be compared."""
 
     def __init__(self, model: Generator, in_bfloat16: bool = False) -> None:
         super().__init__()
@@ -37,12 +36,13 @@ class Variant(nn.Module, ABC):
     def trained(
         self, tokens: Tensor, labels: Tensor | None, order: Tensor, paired: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        """As `forward`, while training. paired: tokens (B, N) of the same images at another place."""
+        """Return the result of `forward` in training. paired: tokens (B, N) of the same images at another place."""
 
 
 class Prefix(Variant):
-    """Half of the steps let the first places of the order, as many as a draw says, see each other without a mask, and
-    predict the others from them: context `full` is then what the network was trained with.
+    """Prefix objective: in half of the steps, a random number of first places see each other without a mask.
+
+    The other places are predicted from them, so the network is trained with context `full`.
     """
 
     def trained(
@@ -55,7 +55,7 @@ class Prefix(Variant):
         return self.behind(tokens, labels, order, known)
 
     def behind(self, tokens: Tensor, labels: Tensor | None, order: Tensor, known: int) -> tuple[Tensor, Tensor]:
-        """Return the loss behind the first `known` places, made as large as if it were one of all N."""
+        """Return the loss behind the first `known` places, scaled to all N places."""
         model, read = self.generator, orders.gather(tokens, order)
         states = PREDICTORS[type(model)](model, model.labels(labels, len(tokens)), read, order, known)
         targets = read[:, known:]
@@ -65,8 +65,10 @@ class Prefix(Variant):
 
 
 def _randar(model: RandAR, label: Tensor, read: Tensor, order: Tensor, known: int) -> Tensor:
-    """What the head reads to predict the tokens behind the first `known`, which see each other: (B, N - known, D). Each
-    later one sees those before it, too."""
+    """Return the states that predict the tokens behind the first `known`, which see each other: (B, N - known, D).
+
+    Each later token sees those before it, too.
+    """
     table = model.rope(read.device)
     x, places = model._sequence(model._instructions(table), label, read, order)
     x, rope = x[:, :-1], rope_at(table, places[:, :-1])
@@ -78,7 +80,7 @@ def _randar(model: RandAR, label: Tensor, read: Tensor, order: Tensor, known: in
 
 
 def _arpg(model: ARPG, label: Tensor, read: Tensor, order: Tensor, known: int) -> Tensor:
-    """Return the same of ARPG, whose later ones see the known tokens alone."""
+    """Return the same of ARPG, whose later tokens see only the known ones."""
     table = model.rope(read.device)
     x, places = model._content(label, read[:, :known], order[:, :known])
     rope = rope_at(table, places)
@@ -96,7 +98,7 @@ PREDICTORS = {RandAR: _randar, ARPG: _arpg}
 
 
 class Noise(Variant):
-    """A tenth of the tokens that are fed are drawn at random; what is predicted is not."""
+    """Noise objective: a tenth of the input tokens are random; the targets are not."""
 
     share = 0.1
 
@@ -112,11 +114,13 @@ class Noise(Variant):
 
 
 class Agree(Variant):
-    """Half of the images, each in two orders: beside the tokens the mean of an image's states shall tell which of the
-    others is the same image (InfoNCE, arXiv 1807.03748), a light distillation between two orders that costs no more.
+    """Agreement objective: half of the images, each in two orders, with InfoNCE (arXiv 1807.03748) between the states.
+
+    The mean of an image's states has to identify the same image in the other order. It costs no more than the plain
+    objective.
     """
 
-    share, temperature = 0.1, 0.1  # of the loss of all tokens, for a nat that the images are not told apart by
+    share, temperature = 0.1, 0.1  # weight of a nat of InfoNCE, as a share of the number of tokens
 
     def trained(
         self, tokens: Tensor, labels: Tensor | None, order: Tensor, paired: Tensor | None
@@ -132,5 +136,5 @@ class Agree(Variant):
         one, two = F.normalize(states.mean(1), dim=-1).chunk(2)
         likeness, same = one @ two.T / self.temperature, torch.arange(half, device=tokens.device)
         apart = (F.cross_entropy(likeness, same) + F.cross_entropy(likeness.T, same)) / 2
-        whole = len(tokens) / (2 * half)  # of an odd batch one image is left out
-        return whole * (total + self.share * apart * targets.numel()), losses.view_as(targets)
+        all_images = len(tokens) / (2 * half)  # of an odd batch one image is left out
+        return all_images * (total + self.share * apart * targets.numel()), losses.view_as(targets)

@@ -1,5 +1,7 @@
-"""Correspondence of one unit: the points of an image are looked for in the same image turned, zoomed and moved, by the
-states at its positions. Which reading does that is chosen on train, and it is scored on test once."""
+"""Correspondence of one unit: points of an image are found, by its features, in the image turned, zoomed and moved.
+
+The feature spec is chosen on train, and scored on test once.
+"""
 
 from __future__ import annotations
 
@@ -13,28 +15,28 @@ from randfeat.probes import code_maps, hog_maps, place_maps
 from randfeat.inference import readout
 from randfeat.inference.readout import FeatureSpec
 
-from .contenders import CONTENDERS, as_seen
 from .material import Material
 from .material import read as read_material
-from .units import Job, kinds, opened, reading_costs, readings, write
+from .models import MODELS, to_inputs
+from .units import Job, extraction_costs, feature_specs, kinds, opened, write
 from .warps import warped_pck
 
-IMAGES = 300  # of train, and of test
+IMAGES = 300  # of train and of test
 FILES = RECORD, SCORES = "warped.json", "warped.npz"
-ALPHA = 0.1  # of the longer side of an image: how near is found
+ALPHA = 0.1  # largest error of a found point, as a share of the longer side
 Maps = Callable[[np.ndarray], np.ndarray]
 
 
 def dense(family: str) -> dict[str, FeatureSpec]:
-    """Return the readings of a family without their pooling, each once, by the first one that is read so."""
+    """Return the feature specs of a family without their pooling, each once, by the first spec that leads to it."""
     specs: dict[FeatureSpec, str] = {}
-    for name in readings(family):
+    for name in feature_specs(family):
         specs.setdefault(replace(FeatureSpec.parse(name), pool="none"), name)
     return {name: spec for spec, name in specs.items()}
 
 
 def classical(material: Material) -> dict[str, Maps]:
-    """What finds points without a network; the first knows where a cell lies and nothing else."""
+    """Return the baselines without a network; the first one uses the position of a cell only."""
 
     def codes(images: np.ndarray) -> np.ndarray:
         return code_maps(material.encoded(images).numpy(), material.codebook, material.grid)
@@ -47,26 +49,26 @@ def classical(material: Material) -> dict[str, Maps]:
 
 
 def found(maps: Maps, material: Material, rows: np.ndarray) -> np.ndarray:
-    """Return the share of its points that is found, of each image. (n,)"""
+    """Return the share of points found in each image: (n,)."""
     return warped_pck(material.pictures[some(rows)], maps, alphas=(ALPHA,)).scores()[:, 0]
 
 
 def some(rows: np.ndarray) -> np.ndarray:
-    """IMAGES of them at most, from all groups: they lie side by side. (n, ...) -> (m, ...)"""
+    """Return at most IMAGES rows at even distances, and so from all groups: (n, ...) -> (m, ...)."""
     return rows[np.linspace(0, len(rows) - 1, min(IMAGES, len(rows))).round().astype(int)]
 
 
 def run(job: Job, line: int = 0) -> Path:
-    """As `units.run`: warped.json says which readings were chosen, warped.npz has the scores of each image."""
+    """Score one unit: warped.json holds the chosen feature specs, warped.npz the scores of each image."""
     if (done := job.folder / RECORD).exists():
         return done
-    material, contender = read_material(job.set, job.material), CONTENDERS[job.contender]
-    reader, _ = opened(contender, material, job)
+    material, model = read_material(job.set, job.material), MODELS[job.model]
+    reader, _ = opened(model, material, job)
 
     def maps(spec: FeatureSpec) -> Maps:
-        return lambda images: readout.read(reader, as_seen(contender, material, images).long(), [spec])[0].numpy()
+        return lambda images: readout.read(reader, to_inputs(model, material, images).long(), [spec])[0].numpy()
 
-    specs, costs = dense(contender.family), reading_costs(contender, material, job.size)
+    specs, costs = dense(model.family), extraction_costs(model, material, job.size)
     train = {name: found(maps(spec), material, material.ranked) for name, spec in specs.items()}
     chosen = {
         kind: max(names, key=lambda name: train[name].mean())
@@ -77,7 +79,7 @@ def run(job: Job, line: int = 0) -> Path:
 
 
 def run_classical(job: Job, line: int = 0) -> Path:
-    """Return the same for what nobody trains."""
+    """Score the baselines without a network in the same way."""
     if (done := job.folder / RECORD).exists():
         return done
     material = read_material(job.set, job.material)

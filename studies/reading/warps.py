@@ -1,4 +1,4 @@
-"""PCK without annotations: features find the points of an image after it was turned, zoomed and moved."""
+"""PCK without annotations: the points of an image are matched with those of a known random warp of it."""
 
 import math
 from collections.abc import Callable, Sequence

@@ -1,4 +1,4 @@
-"""The study of docs/reading.md, which lies in benchmarks/: its networks, its search, and all of it on a few digits."""
+"""The study of docs/reading.md: its networks, its search, and all of it on a few digits."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def checkout():
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(ROOT))
         yield
-    for name in [name for name in sys.modules if name.partition(".")[0] == "benchmarks"]:
+    for name in [name for name in sys.modules if name.partition(".")[0] == "studies"]:
         del sys.modules[name]
 
 
@@ -63,30 +63,30 @@ def test_patches_hold_the_pixels(material):
 
 @pytest.mark.parametrize("name", ["randar", "arpg", "raster", "masked", "pixels-mae"])
 def test_everybody_costs_the_same(material, name):
-    contenders = part("contenders")
-    one = contenders.CONTENDERS[name]
-    how = contenders.recipe(one, material, 1000, 1e-3, 0)
-    reference = contenders.flops_of_training(contenders.CONTENDERS["randar"], material) * 1000
-    assert contenders.flops_of_training(one, material) * how.steps == pytest.approx(reference, rel=0.01)
+    models = part("models")
+    one = models.MODELS[name]
+    how = models.recipe(one, material, 1000, 1e-3, 0)
+    reference = models.training_flops(models.MODELS["randar"], material) * 1000
+    assert models.training_flops(one, material) * how.steps == pytest.approx(reference, rel=0.01)
 
 
 def test_flops_are_those_of_the_products(material):
     """Two for each weight and input of a matrix product, and attention's two products: masked tokens, one layer."""
-    contenders = part("contenders")
+    models = part("models")
     with torch.device("meta"):
-        network = contenders.build(contenders.CONTENDERS["masked"], material, 0)
+        network = models.build(models.MODELS["masked"], material, 0)
     spec = FeatureSpec.parse("raster/full/token/L1/mean/mean")
     weights = sum(p.numel() for p in network.blocks[0].parameters() if p.ndim == 2)
     tokens = math.prod(material.grid)
     expected = 2 * weights * tokens + 2 * 2 * tokens * tokens * network.embed_dim
-    assert contenders.flops_of_reading(network, spec, tokens) == expected
+    assert models.extraction_flops(network, spec, tokens) == expected
 
 
 @pytest.mark.parametrize("name", ["masked", "pixels-mae"])
 def test_controls_learn_to_fill_in(material, name):
-    contenders = part("contenders")
-    one = contenders.CONTENDERS[name]
-    network, seen = contenders.build(one, material, 0), contenders.seen_by(one, material)
+    models = part("models")
+    one = models.MODELS[name]
+    network, seen = models.build(one, material, 0), models.inputs_of(one, material)
     how = TrainingConfig(steps=40, batch_size=32, learning_rate=3e-3, warmup=5, eval_every=20)
     held_out = (seen[material.held_out].long(), None)
     history = train(network, seen[material.fit], None, held_out, how, objective=one.objective)
@@ -98,8 +98,8 @@ def test_controls_learn_to_fill_in(material, name):
 
 def test_a_masked_token_is_not_seen(material):
     """What is hidden changes what is to be predicted and nothing that predicts it."""
-    contenders, controls = part("contenders"), part("controls")
-    network = contenders.build(contenders.CONTENDERS["masked"], material, 0).eval()
+    models, controls = part("models"), part("controls")
+    network = models.build(models.MODELS["masked"], material, 0).eval()
     torch.nn.init.normal_(network.head.weight)
     tokens = torch.from_numpy(material.tokens[:1]).repeat(2, 1)
     order = orders.raster(material.grid).expand(2, -1)
@@ -112,9 +112,9 @@ def test_a_masked_token_is_not_seen(material):
 
 
 def test_the_decoder_of_the_autoencoder_sees_a_quarter(material):
-    contenders = part("contenders")
-    one = contenders.CONTENDERS["pixels-mae"]
-    network, seen = contenders.build(one, material, 0).eval(), contenders.seen_by(one, material)[:1].long()
+    models = part("models")
+    one = models.MODELS["pixels-mae"]
+    network, seen = models.build(one, material, 0).eval(), models.inputs_of(one, material)[:1].long()
     order = orders.random(material.grid, torch.tensor([3]))
     lengths = []
     network.blocks[0].register_forward_hook(lambda block, given, state: lengths.append(state.shape[1]))
@@ -126,9 +126,9 @@ def test_the_decoder_of_the_autoencoder_sees_a_quarter(material):
     "name", ["randar-prefix", "arpg-prefix", "randar-noise", "arpg-noise", "randar-agree", "arpg-agree"]
 )
 def test_variants_train_and_are_judged_as_the_plain_recipe(material, name):
-    contenders = part("contenders")
-    one = contenders.CONTENDERS[name]
-    network, seen = contenders.build(one, material, 0), contenders.seen_by(one, material)
+    models = part("models")
+    one = models.MODELS[name]
+    network, seen = models.build(one, material, 0), models.inputs_of(one, material)
     objective = one.objective(network, False)
     order = orders.random(material.grid, torch.arange(6))
     network.train()
@@ -140,14 +140,14 @@ def test_variants_train_and_are_judged_as_the_plain_recipe(material, name):
         total.backward()
     assert all(parameter.grad.isfinite().all() for parameter in network.parameters())
     network.eval()
-    plain = contenders.CONTENDERS[one.plain].objective(network, False)
+    plain = models.MODELS[one.plain].objective(network, False)
     assert torch.equal(objective(seen[:6], None, order)[0], plain(seen[:6], None, order)[0])
 
 
 def test_images_agree_with_themselves(material):
     """The objective is lower where the pair of an image is the image than where it is another one, and trains so."""
-    contenders, variants = part("contenders"), part("variants")
-    network = contenders.build(contenders.CONTENDERS["arpg-agree"], material, 0)
+    models, variants = part("models"), part("variants")
+    network = models.build(models.MODELS["arpg-agree"], material, 0)
     objective, tokens = variants.Agree(network), torch.from_numpy(material.tokens[:8])
     order = orders.random(material.grid, torch.arange(8))
     network.eval()  # without dropout
@@ -163,21 +163,21 @@ def test_images_agree_with_themselves(material):
 
 
 def test_crops_are_the_image_and_its_places(material):
-    contenders = part("contenders")
-    one = contenders.CONTENDERS["arpg-agree-crops"]
-    crops, pairs = contenders.shown_to(one, material, material.fit[:20])
+    models = part("models")
+    one = models.MODELS["arpg-agree-crops"]
+    crops, pairs = models.training_inputs(one, material, material.fit[:20])
     assert crops.shape == (20, 5, 16)
     assert torch.equal(crops[:, 0], torch.from_numpy(material.tokens[material.fit[:20]]))
     assert torch.equal(crops[:, 2], pairs[:, 4])
     assert (crops[:, 1:] != crops[:, :1]).any((0, 2)).sum() == 3  # at one of the places it is as it was
-    assert contenders.recipe(one, material, 10, 1e-3, 0).other_crops is None
+    assert models.recipe(one, material, 10, 1e-3, 0).other_crops is None
 
 
 @pytest.mark.parametrize("name", ["arpg-agree-crops", "randar-crops"])
 def test_variants_of_crops_train_and_go_on(material, name, tmp_path, monkeypatch):
-    contenders, units = part("contenders"), part("units")
-    one = contenders.CONTENDERS[name]
-    job = units.Job("digits", name, 0, tmp_path / "none", tmp_path, 6, 1e-3, contenders.Size(32, 2, 16))
+    models, units = part("models"), part("units")
+    one = models.MODELS[name]
+    job = units.Job("digits", name, 0, tmp_path / "none", tmp_path, 6, 1e-3, models.ModelSize(32, 2, 16))
     network, record = units.pretrain(one, material, job, 0)
     assert record["kept_step"] > 0
     again, _ = units.pretrain(one, material, job, 0)  # from its last checkpoint, so nothing is left to do
@@ -189,8 +189,8 @@ def test_variants_of_crops_train_and_go_on(material, name, tmp_path, monkeypatch
 def test_what_a_prefix_hides_is_hidden(material, name):
     """The tokens that are predicted never reach what predicts them, nor does anything behind them; the known ones do,
     and see each other."""
-    contenders, variants = part("contenders"), part("variants")
-    network = contenders.build(contenders.CONTENDERS[name], material, 0).eval()
+    models, variants = part("models"), part("variants")
+    network = models.build(models.MODELS[name], material, 0).eval()
     torch.nn.init.normal_(network.head.weight)
     tokens, order = torch.from_numpy(material.tokens[:1]), orders.random(material.grid, torch.tensor([1]))
     known, count = 5, tokens.shape[1]
@@ -213,10 +213,10 @@ def test_what_a_prefix_hides_is_hidden(material, name):
 
 
 def test_readings_are_written_down_and_possible(material):
-    contenders, units = part("contenders"), part("units")
+    models, units = part("models"), part("units")
     for name in ("randar", "arpg", "masked"):  # one of each family
-        one = contenders.CONTENDERS[name]
-        costs = units.reading_costs(one, material, contenders.SIZE)
+        one = models.MODELS[name]
+        costs = units.extraction_costs(one, material, models.SIZE)
         assert 30 <= len(costs) <= 40
         kinds = units.kinds(costs)
         assert sorted(kinds["any"]) == sorted(costs)
@@ -250,7 +250,7 @@ def program(monkeypatch, capsys):
     for name in ("__main__", "tuning", "scaling"):
         monkeypatch.setattr(part(name), "run_all", one_by_one)
     for name in ("units", "warped"):
-        monkeypatch.setattr(part(name), "readings", part("attended").READINGS.get)
+        monkeypatch.setattr(part(name), "feature_specs", part("attended").SPECS.get)
     monkeypatch.setattr(part("attended"), "SETTINGS", ((3e-3, 2), (1e-3, 2)))
     for name, draws in (("DRAWS", 4), ("SEARCHED_DRAWS", 2)):
         monkeypatch.setattr(part("scoring"), name, draws)
@@ -267,7 +267,7 @@ def program(monkeypatch, capsys):
 @pytest.mark.slow
 def test_all_of_it_goes_on_and_becomes_tables(tmp_path, program):
     how = "--sets", "digits", "--steps", 4, "--images", 600, "--width", 16, "--depth", 2
-    who = "--contenders", "classical", "randar", "masked", "randar-agree-crops", "randar-labels"
+    who = "--models", "classical", "randar", "masked", "randar-agree-crops", "randar-labels"
     program("__main__", tmp_path, *how, *who, "--seeds", 0)
     folder = tmp_path / "data1-split1"
     records = sorted(folder.glob("digits/*/*/record.json"))
@@ -275,10 +275,10 @@ def test_all_of_it_goes_on_and_becomes_tables(tmp_path, program):
     assert [path.parts[-3:-1] for path in records] == [(name, "0") for name in done]
     before = {path: path.stat().st_mtime_ns for path in records}
     program("__main__", tmp_path, *how, *who, "--seeds", 0)
-    program("__main__", tmp_path, *how, "--contenders", "classical", "randar", "--seeds", 1)
+    program("__main__", tmp_path, *how, "--models", "classical", "randar", "--seeds", 1)
     assert before == {path: path.stat().st_mtime_ns for path in records}
     assert json.loads(records[1].read_text())["flops"] > 0
-    text = program("tables", folder, "--readings")
+    text = program("tables", folder, "--specs")
     for words in (
         "| digits, 400 test images, 2 seeds | linear | knn | 5-shot | map@r | attentive | PCK@0.1 |",
         "] (1 seed) | ",  # of masked tokens
@@ -301,7 +301,7 @@ def test_all_of_it_goes_on_and_becomes_tables(tmp_path, program):
         assert words in text, words
     kept = tmp_path / "kept"
     assert program("archive", folder, kept) == f"{kept / 'digits'}: 6 units\n"
-    assert program("tables", kept, "--readings") == program("tables", folder)
+    assert program("tables", kept, "--specs") == program("tables", folder)
     assert not [path for path in kept.rglob("*.npz") if any(n.startswith("train") for n in np.load(path).files)]
     program("figures", kept, kept)
     assert {path.name for path in kept.glob("*.png")} == {"reading_digits.png", "reading_moved_digits.png"}
@@ -340,10 +340,10 @@ def test_what_is_wrong_is_one_sentence(tmp_path):
 
 @pytest.mark.parametrize("name", ["randar-labels", "vit-labels"])
 def test_who_sees_labels_classifies_itself(material, name):
-    contenders, units = part("contenders"), part("units")
-    one = contenders.CONTENDERS[name]
-    network, seen = contenders.build(one, material, 0), contenders.seen_by(one, material)
-    labels, watched = (contenders.labels_for(one, material, rows) for rows in (material.fit, material.held_out))
+    models, units = part("models"), part("units")
+    one = models.MODELS[name]
+    network, seen = models.build(one, material, 0), models.inputs_of(one, material)
+    labels, watched = (models.labels_of(one, material, rows) for rows in (material.fit, material.held_out))
     how = TrainingConfig(steps=60, batch_size=64, learning_rate=3e-3, warmup=5, eval_every=30, label_dropout=0.0)
     held_out = (seen[material.held_out].long(), watched)
     history = train(network, seen[material.fit], labels, held_out, how, objective=one.objective)
@@ -382,7 +382,7 @@ def test_the_same_of_token_stores(tmp_path, program):
     ):
         assert cli.main([*map(str, command)]) == 0
     size = "--width", 32, "--depth", 2, "--batch", 16, "--steps", 4, "--rates", 1e-3, "--images", 500
-    who = "--seeds", 0, "--contenders", "classical", "randar"
+    who = "--seeds", 0, "--models", "classical", "randar"
     program("__main__", tmp_path / "out", "--tokens", train, test, *size, *who)
     table = program("tables", tmp_path / "out" / "data1-split1")
     for words in ("tokens, 333 test images", "| RandAR − strongest baseline | ", "| RandAR | "):
