@@ -66,7 +66,7 @@ def sweep_online(
 
     held_out: bool (n,); keep images of one group on one side. The first of equal trials wins. workers: processes that
     read images; crops depend on `seed`, the step and the image only. images_at_once: images per call of `encode`; a
-    batch of the recipe may be larger. The probe of the result takes features of `encode`.
+    batch of the recipe may be larger. The returned probe predicts from what `encode` returns.
     """
     y = as_labels(labels, len(images))
     mask = held_out_rows(held_out, len(y))

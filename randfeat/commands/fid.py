@@ -1,22 +1,22 @@
-"""How good samples are beside real pictures: Fréchet distance (FID), precision, recall and Inception Score.
+"""Judge samples against real images: Fréchet distance (FID), precision, recall and Inception Score.
 
 SAMPLES and REFERENCE are an .npz as ADM's tools read and `randfeat sample` writes (arr_0, uint8 (N, H, W, 3)), or
-anything that `randfeat extract` reads. Where SAMPLES is a model, --guidance samples from it at each scale, as many as
---search, and the best scale up to --count, into DIR/guidance-<scale>.
+anything that `randfeat extract` reads. Where SAMPLES is a model, --guidance draws --search-count images from it at each
+scale, and --count images at the best one, into DIR/guidance-<scale>.
 
-A number means nothing without its evaluator, which stands beside each:
+A number means nothing without its evaluator, which is printed with each:
 
-  inception          torch-fidelity's Inception of 2015: what papers call FID, which ADM's TensorFlow evaluator gives to
-                     the second digit. It needs `pip install torch-fidelity` and the file of weights.
-  likelihood:MODEL   how likely a picture is under each class of a class-conditional model; no FID
-  anything else      the features of a model, of ours or timm:NAME, as --spec reads it; no FID
+  inception          torch-fidelity's Inception of 2015: the FID of papers, equal to that of ADM's TensorFlow
+                     evaluator to the second digit. It needs `pip install torch-fidelity` and the file of weights.
+  likelihood:MODEL   log p(image | class) for each class of a class-conditional model; not comparable to FID
+  anything else      features of a model, of ours or timm:NAME, by --spec; not comparable to FID
 
 examples:
   randfeat fid samples/samples.npz VIRTUAL_imagenet256_labeled.npz
   randfeat fid samples/images photos --evaluator timm:vit_base_patch14_dinov2
-  randfeat fid arpg-l imagenet/val -o search --guidance 2 3 4 5 --search 10000 --count 50000
+  randfeat fid arpg-l imagenet/val -o search --guidance 2 3 4 5 --search-count 10000 --count 50000
   randfeat fid demo/models/arpg demo/digits --split test --evaluator likelihood:demo/models/randar -o quality \\
-      --guidance 1 1.5 2 --search 640 --count 640
+      --guidance 1 1.5 2 --search-count 640 --count 640
 
 DIR then holds quality.json, and table.md.
 """
@@ -29,6 +29,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from . import options
 
 if TYPE_CHECKING:
     import torch
@@ -43,36 +45,38 @@ INCEPTION = "inception"
 
 
 def add_arguments(parser: argparse.ArgumentParser, command: str) -> None:
-    parser.usage = "randfeat fid SAMPLES REFERENCE [-o DIR] [options]"
-    parser.add_argument("samples", metavar="SAMPLES", help="what is judged; or a model, with --guidance")
-    parser.add_argument("reference", metavar="REFERENCE", help="real pictures")
-    parser.add_argument("-o", "--out", type=Path, metavar="DIR", help="where to write (only shown without)")
-    parser.add_argument("--split", metavar="NAME", help="train, val, ... of a REFERENCE that has splits")
-    parser.add_argument("--count", type=int, metavar="N", help="pictures of SAMPLES (all; of a model 50000)")
-    how = parser.add_argument_group("by what it is judged")
-    how.add_argument("--evaluator", default=INCEPTION, metavar="E", help=f"see above ({INCEPTION})")
-    how.add_argument("--weights", type=Path, metavar="FILE", help="of Inception, if not where torch's hub keeps it")
-    how.add_argument("--spec", metavar="S", help="how a model reads, see `randfeat extract --help`")
-    how.add_argument("--orders", type=int, default=4, metavar="K", help="of likelihoods (4)")
-    search = parser.add_argument_group("a search over guidance, where SAMPLES is a model")
+    """Add the arguments of `randfeat fid`."""
+    parser.usage = f"randfeat {command} SAMPLES REFERENCE [-o DIR] [options]"
+    parser.add_argument("samples", metavar="SAMPLES", help="images to judge; or a model, with --guidance")
+    parser.add_argument("reference", metavar="REFERENCE", help="real images")
+    options.add_out(parser, required=False)
+    options.add_split(parser, "REFERENCE")
+    parser.add_argument("--count", type=int, metavar="N", help="number of samples (all; of a model 50000)")
+    evaluator = parser.add_argument_group("evaluator")
+    evaluator.add_argument("--evaluator", default=INCEPTION, metavar="E", help=f"see above ({INCEPTION})")
+    evaluator.add_argument("--weights", type=Path, metavar="FILE", help="weights of Inception (torch hub's cache)")
+    evaluator.add_argument("--spec", metavar="S", help="feature spec of a model, see `randfeat extract --help`")
+    options.add_orders(evaluator, 4, "a likelihood")
+    search = parser.add_argument_group("search over guidance, where SAMPLES is a model")
     search.add_argument("--guidance", type=float, nargs="+", metavar="SCALE", help="scales to try; 1 is none")
-    search.add_argument("--search", type=int, default=10_000, metavar="N", help="samples of each scale (10000)")
-    search.add_argument("--steps", type=int, help="network calls for an image, as the model was published by default")
-    search.add_argument("--seed", type=int, default=0, metavar="S", help="of the first image (0)")
-    machine = parser.add_argument_group("on which machine")
-    machine.add_argument("--batch-size", type=int, default=64, metavar="B", help="images at a time (64)")
-    machine.add_argument("--device", default="auto", help="cuda, mps or cpu; auto (the default) takes the first there")
-    machine.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of the sampled model")
+    search.add_argument("--search-count", type=int, default=10_000, metavar="N", help="samples of each scale (10000)")
+    search.add_argument("--steps", type=int, metavar="N", help="decoding steps (as the model was published)")
+    options.add_seed(search, "the first sample; the next ones follow")
+    machine = options.machine(parser)
+    options.add_batch_size(machine)
+    options.add_device(machine)
+    options.add_dtype(machine, "the sampled model")
 
 
 def run(args: argparse.Namespace) -> None:
+    """Judge, print a table and write it."""
     from ..features.evaluators import evaluate, load_images
     from ..probes.tasks.generation import table
-    from ..utils import atomic, devices
+    from ..utils import atomic
 
     if args.guidance and args.out is None:
-        raise ValueError("a search keeps its samples: say where, with -o DIR")
-    device = devices.pick(args.device)
+        raise ValueError("a search over guidance keeps its samples: give a folder for them, with -o DIR")
+    device = options.pick_device(args)
     count, pictures = load_images(args.reference, args.split)
     given = None if args.guidance else load_images(args.samples)
     judge = evaluator(args, device)
@@ -93,7 +97,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def evaluator(args: argparse.Namespace, device: torch.device) -> Evaluator:
-    """What `--evaluator` names."""
+    """Return the evaluator of --evaluator."""
     from ..features.evaluators import EncoderEvaluator, Inception, LikelihoodEvaluator
     from ..features.opening import open_encoder
     from ..pipeline.pipeline import load
@@ -122,19 +126,17 @@ def compare(
 def search(
     args: argparse.Namespace, judge: Evaluator, reference: EvaluatorOutput, device: torch.device
 ) -> dict[str, Quality]:
-    """Return every scale on few samples, then the one with the lowest Fréchet distance on all."""
-    import torch
-
+    """Return the quality at each scale on few samples, then that of the lowest Fréchet distance on all."""
     from ..features.evaluators import load_images
     from ..inference.schedules import Guidance
     from ..pipeline.pipeline import load
     from ..pipeline.sample_folder import IMAGES, write_samples
 
-    model = load(args.samples, device=device, dtype=getattr(torch, args.dtype))
+    model = load(args.samples, device=device, dtype=options.dtype_of(args))
     steps = {} if args.steps is None else {"steps": args.steps}
     count = args.count or 50_000
 
-    def judged(scale: float, wanted: int) -> Quality:
+    def judge_scale(scale: float, wanted: int) -> Quality:
         guidance = Guidance() if scale == 1 else replace(model.sampling.guidance, scale=scale)
         sampling = replace(model.sampling, guidance=guidance, **steps)
         folder = args.out / f"guidance-{scale:g}"
@@ -145,10 +147,10 @@ def search(
         _, pictures = load_images(folder / IMAGES)
         return compare(judge, pictures, wanted, reference, args.batch_size)
 
-    few = min(args.search, count)
-    found = {scale: judged(scale, few) for scale in dict.fromkeys(args.guidance)}
+    few = min(args.search_count, count)
+    found = {scale: judge_scale(scale, few) for scale in dict.fromkeys(args.guidance)}
     best = min(found, key=lambda scale: found[scale].frechet)
     rows = {f"guidance {scale:g}": one for scale, one in found.items()}
     if few < count:
-        rows[f"guidance {best:g}, the best"] = judged(best, count)
+        rows[f"guidance {best:g}, the best"] = judge_scale(best, count)
     return rows

@@ -92,8 +92,7 @@ class FeatureStore(Store):
         return datasets.Dataset(table, info, fingerprint=self.fingerprint(spec)[:16])
 
     def as_dataframe(self, spec: str | FeatureSpec | None = None) -> pd.DataFrame:
-        """Return a data frame of pandas: `path`, `label` (with room for none) and `feature`, arrays that stay on the
-        disk."""
+        """Return a data frame of pandas: `path`, `label` (nullable) and `feature`, arrays that stay on the disk."""
         import pandas as pd
 
         frame = pd.DataFrame({"path": self.paths, "label": pd.array(self.table["label"].to_pylist(), dtype="Int64")})
@@ -181,9 +180,9 @@ def write(
 ) -> None:
     """Write a store into a directory that exists, meta.json last.
 
-    record: model, encoder, specs and source. table: of `FeatureStore.ROW_SCHEMA`. For each spec, shapes: of the feature
-    of one image; features: blocks of rows, of which one is in memory at a time. The same call after a kill makes the
-    same store.
+    record: model, encoder, specs and source. table: of `FeatureStore.ROW_SCHEMA`. For each spec, shapes: the shape
+    of one image's feature; features: an iterator over blocks of rows, so that one block is in memory at a time. The
+    same call after a kill makes the same store.
     """
     written: dict[str, dict[str, Any]] = {}
     for name, one, blocks in zip(array_names(len(shapes)), shapes, features, strict=True):
@@ -206,7 +205,7 @@ def is_store(directory: str | Path) -> bool:
 
 
 def array_names(specs: int) -> list[str]:
-    """Return the file names of so many specs."""
+    """Return the file names of the arrays of this number of specs."""
     return ["features.npy"] if specs == 1 else [f"features-{number}.npy" for number in range(specs)]
 
 

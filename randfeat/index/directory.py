@@ -116,7 +116,7 @@ class Directory:
         return segment if entry is segment.entry else self._opened(entry)
 
     def write_skipped(self, skipped: Sequence[Skipped]) -> dict[str, Any]:
-        """Write the list of images that could not be read; returns its entry in the manifest."""
+        """Write the list of images that could not be read; return its entry in the manifest."""
         name = f"{self._next()}.csv"
         (self.path / name).write_bytes(as_csv([SKIPPED, *skipped]))
         return {"name": name, "images": len(skipped), "sha256": self._settle(name)}
@@ -129,7 +129,7 @@ class Directory:
         return [(path, reason, *(int(n) if n else None for n in numbers)) for path, reason, *numbers in listed]  # type: ignore[misc]
 
     def write_whitening(self, whitening: Whitening) -> dict[str, Any]:
-        """Write a whitening; returns its entry in the manifest."""
+        """Write a whitening; return its entry in the manifest."""
         name = f"{self._next()}.npz"
         whitening.save(self.path / name)
         return {"name": name, "sha256": self._settle(name)}
@@ -211,7 +211,7 @@ class Directory:
         return name
 
     def _write_vectors(self, name: str, index: FaissIndex) -> str:
-        """Write an index of faiss, and wait until the disk has it; returns its SHA-256."""
+        """Write an index of faiss, and wait until the disk has it; return its SHA-256."""
         digest = hashlib.sha256()
         with (self.path / name).open("wb") as file:
 

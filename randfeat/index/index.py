@@ -112,7 +112,7 @@ class Index(Snapshot):
         return cls(np.empty((0, 1), np.float32), ())
 
     def refresh(self) -> bool:
-        """Read what another process has written since; returns whether there was anything."""
+        """Read what another process has written since; return whether there was anything."""
         if self._directory is None or self._directory.meta() == self.meta:
             return False
         self.meta, self.segments, self.skipped, self.whitening = self._directory.read()
@@ -132,7 +132,7 @@ class Index(Snapshot):
     def add(
         self, features: np.ndarray, names: Sequence[str | Path], labels: Sequence[str | int | None] | None = None
     ) -> list[int]:
-        """Add rows under new names; returns their ids. Raises a ValueError for a name that is there: see `update`."""
+        """Add rows under new names; return their ids. Raises a ValueError for a name that is there: see `update`."""
         features = self._own(features)
         table = table_of(names, labels, len(features))
         with self._writing():
@@ -153,7 +153,7 @@ class Index(Snapshot):
             return self._change([features], table)
 
     def remove(self, which: Sequence[int | str | Path]) -> int:
-        """Remove rows by id or by path; returns how many. Raises a ValueError for one that is not there, and then
+        """Remove rows by id or by path; return how many. Raises a ValueError for one that is not there, and then
         removes nothing.
         """
         which = list(which)

@@ -251,8 +251,8 @@ class Snapshot:
         return [[match for match in one if match.id != id_][:k] for id_, one in zip(ids, found, strict=True)]
 
     def within(self, queries: np.ndarray, threshold: float, where: Filter | None = None) -> list[list[Match]]:
-        """Return for each of the queries (m, F) all rows with a score of `threshold` or better (for the metric l2: at
-        most so far), best first. An ivf or hnsw index may miss some.
+        """Return for each of the queries (m, F) all rows with a score of `threshold` or better (metric l2: at most this
+        distance), best first. An ivf or hnsw index may miss some.
         """
         of, *found = self.near(self._prepared(queries), threshold, where)
         matches, counts = self.matches(*found), np.bincount(of, minlength=len(queries)).tolist()
@@ -262,8 +262,8 @@ class Snapshot:
     def near_duplicates(
         self, threshold: float = 0.95, where: Filter | None = None, shown: bool = False
     ) -> list[list[Match]]:
-        """Return groups of near-duplicates, the largest first: each row has a score of `threshold` or better (for the
-        metric l2: at most so far) to another one of its group.
+        """Return groups of near-duplicates, the largest first: each row has a score of `threshold` or better (metric
+        l2: at most this distance) to another one of its group.
 
         A score is that to the nearest of the others. shown: with a progress bar. Each row is searched for, so in a flat
         index the time grows with the square of the rows.

@@ -166,7 +166,7 @@ class ImageReader:
     def __call__(
         self, table: pa.Table, numbers: Sequence[int], shown: bool
     ) -> tuple[list[Part], pa.Table, list[Skipped]]:
-        """Read these rows of `listed`; returns features, their rows, and the images that could not be read."""
+        """Read these rows of `listed`; return features, their rows, and the images that could not be read."""
         wanted = dict(zip(keys(table.take(pa.array(numbers, pa.int64()))), numbers, strict=True))
         parts: list[Part] = []
         tables, there = [SCHEMA.empty_table()], self._there()
@@ -239,7 +239,7 @@ class ImageReader:
     def _write(
         self, number: int, table: pa.Table, features: np.ndarray, read: list[int], unread: list[tuple[int, str]]
     ) -> Path:
-        """Write a part; returns the path of its table, which is written last."""
+        """Write a part; return the path of its table, which is written last."""
         rows = table.take(pa.array(read + [one for one, _ in unread], pa.int64())).select(KEY)
         reasons = pa.array([None] * len(read) + [reason for _, reason in unread], pa.string())
         path = self.folder / f"{number:06}.parquet"

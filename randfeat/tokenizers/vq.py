@@ -78,5 +78,5 @@ class VQTokenizer(Tokenizer):
 
 
 def _images_at_once(device: torch.device, pixels: int) -> int:
-    """Return the number of images of so many pixels that go through the network at a time."""
+    """Return how many images of `pixels` pixels each go through the network at a time."""
     return max(1, AT_ONCE.get(device.type, AT_ONCE_ELSEWHERE) // max(1, pixels))

@@ -69,7 +69,7 @@ def linear_layers(model: nn.Module) -> Iterator[None]:
 
 
 def can_prepack(weight: Tensor) -> bool:
-    """Return whether `prepack` rearranges such a weight: one on a CPU, in float32 or bfloat16."""
+    """Return whether `prepack` can rearrange a weight: it lies on a CPU, in float32 or bfloat16."""
     return weight.device.type == "cpu" and weight.dtype in (torch.float32, torch.bfloat16) and has_onednn()
 
 

@@ -79,6 +79,6 @@ def build(state: AppState) -> None:
 
 
 def rounds(orders: int, several: bool) -> list[int]:
-    """Return numbers of orders, each four times the last, up to `orders`, so that the answer is seen to settle."""
+    """Return growing numbers of orders, each four times the last, up to `orders`: the page shows the answer settle."""
     counts = [4**power for power in range(orders) if 4**power < orders] if several else []
     return [*counts, orders]

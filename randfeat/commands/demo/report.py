@@ -27,7 +27,7 @@ HEAT_MAPS = {
 
 
 def write(results: Results, out: Path) -> Path:
-    """Write report.json, report.html and overview.png, and returns the path of the page."""
+    """Write report.json, report.html and overview.png, and return the path of the page."""
     record = plain(results.numbers) | {"claims": claims(results), "settings": study.settings(results)}
     atomic.write_bytes(out / "report.json", (json.dumps(record, indent=1, allow_nan=False) + "\n").encode())
     atomic.write_bytes(out / "overview.png", make_overview(results))

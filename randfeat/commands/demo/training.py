@@ -1,4 +1,4 @@
-"""Trains the demo's generators and leaves each as a model directory."""
+"""Training of the demo's generators, each left as a model directory."""
 
 from __future__ import annotations
 

@@ -17,7 +17,8 @@ _NUMBER = re.compile(r"ILSVRC2012_val_(\d{8})\.[^/]*")
 
 @dataclass(frozen=True)
 class DevKit:
-    """ImageNet's development kit. wnids: the classes in the official order, which is sorted.
+    """ImageNet's development kit. wnids: the classes, sorted by WordNet id as the class
+    indices of papers are.
 
     truth: the class index of each validation image, in order. The kit's own ids, 1 to 1000, are in another order.
     """
@@ -33,7 +34,7 @@ def find_kit(near: Path) -> Path | None:
 
 
 def is_kit(path: Path) -> bool:
-    """Return whether a path is a kit: its tar.gz, its folder, that of its two files, or the list of labels in it."""
+    """Return whether a path is a kit: its tar.gz, the unpacked folder or its `data`, or the file of labels."""
     return path.name in (f"{KIT}.tar.gz", TRUTH) or any((path / below / TRUTH).is_file() for below in ("", "data"))
 
 

@@ -1,4 +1,4 @@
-"""Opening of a data set: recognises its form and returns the source for it."""
+"""Opening of a data set: recognise its form, and return the source for it."""
 
 from __future__ import annotations
 

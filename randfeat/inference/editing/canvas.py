@@ -56,7 +56,7 @@ def paint(
 
     tokens: (B, rows, columns); known: bool (rows, columns); label, seeds: (B,). step: rows and columns from one window
     to the next. control: condition images (B, c, H, W) of the canvas, of which each window takes its part. One window
-    after the other is completed as by `complete`, the first with the seeds as they are.
+    after the other is completed as by `complete`: the first with `seeds`, others with seeds derived from them.
     """
     canvas = tokens.to(model.device).masked_fill(~known.to(model.device), UNKNOWN)
     yield canvas
@@ -86,7 +86,7 @@ def _condition(model: Generator, control: Tensor | None, window: Window) -> Tens
 def windows(known: np.ndarray, grid: Grid, step: Grid) -> list[Window]:
     """Return windows that leave nothing unknown, in the sequence in which to complete them.
 
-    The window with the fewest unknown tokens comes first, and counts as known for those after it. known: bool (rows,
+    The window with the fewest unknown tokens comes first; once chosen, its tokens count as known. known: bool (rows,
     columns), no smaller than the grid.
     """
     unknown, sequence = ~known, []
@@ -109,7 +109,7 @@ def tiles(shape: tuple[int, ...], grid: Grid, step: Grid) -> list[Window]:
 
 
 def _starts(length: int, side: int, step: int) -> list[int]:
-    """Return the first tokens of windows of a side along an axis, of which the last ends with the axis."""
+    """Return where windows of `side` tokens begin along an axis; the last one ends where the axis ends."""
     return [*range(0, length - side, step), length - side]
 
 
