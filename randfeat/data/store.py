@@ -119,7 +119,7 @@ class Store(ABC):
 
 
 def write_rows(directory: Path, table: pa.Table, skipped: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """Write the table and the list of (path, reason); returns the SHA-256 of each file by its name."""
+    """Write the table and the list of (path, reason); return the SHA-256 of each file by its name."""
     with atomic.open_write(directory / ROWS) as file:
         pq.write_table(table, file, row_group_size=1 << 16)
     atomic.write_bytes(directory / SKIPPED, as_csv([("path", "reason"), *skipped]))

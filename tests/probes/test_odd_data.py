@@ -89,7 +89,7 @@ def by_command(data, task, folder):
         [(reading, x)] = own.features.items()
         record = {"model": "x", "specs": [reading], "encoder": {}}
         record["source"] = {"name": name, "images": len(own), "classes": classes.tolist(), "fingerprint": name}
-        table = pa.table([own.paths.tolist(), codes.tolist()], store.ROW_SCHEMA)
+        table = pa.table([own.paths.tolist(), codes.tolist()], store.FeatureStore.ROW_SCHEMA)
         store.write(folder / name, record, table, [x.shape[1:]], [arrays.blocks(x)], [])
     given = ["--train", folder / "train", "--test", folder / "test", "-o", folder / "out"]
     search = [] if searched(data, task) else ["--no-search"]
