@@ -131,23 +131,6 @@ def add_orders(parser: Flags, default: int, of: str) -> None:
     )
 
 
-def add_tokenizer(parser: Flags, fitted: str, patch: int, vocab: int, more: str = "") -> None:
-    """Add --tokenizer, and --patch and --vocab of one that is fitted here. more: another use of --vocab."""
-    parser.add_argument(
-        "--tokenizer",
-        metavar="T",
-        help=f"short name, official file or directory of a model; or {fitted}, k-means over patches of these images",
-    )
-    parser.add_argument("--patch", type=int, metavar="P", help=f"side of a fitted patch, in pixels ({patch})")
-    parser.add_argument("--vocab", type=int, metavar="V", help=f"codes of a fitted tokenizer{more} ({vocab})")
-
-
-def add_crops(parser: Flags) -> None:
-    """Add --crops."""
-    crops = ("centre", "flip", "ten", "random")
-    parser.add_argument("--crops", choices=crops, default="flip", help="see `randfeat tokenize --help` (flip)")
-
-
 # on which machine ----------------------------------------------------------------------------------------------------
 
 

@@ -1,12 +1,12 @@
-"""Finds the images of an index that are most like each QUERY, an image or a folder of images.
+"""Find the images of an index that are most similar to each QUERY, an image or a folder of images.
 
-The queries are read by the model that read the index, in the same way; if the model has changed since, that is said. A
-score is the cosine similarity, 1 for the same image (with other metrics of `randfeat index build` the inner product, or
-the distance).
+The queries are read by the model that read the index, in the same way; if that model has changed since, the search is
+refused. A score is the cosine similarity, 1 for the same image (with other metrics of `randfeat index build` the inner
+product, or the distance).
 
---label and --path search among some of the images only. In a pattern `*` stands for any characters, `?` for one; one
-that is not absolute describes the end of a path. With --format json a list is printed for each query, of objects with
-path, label, score and id; with html it is a page with pictures, whole in one file.
+--label and --path restrict the search. In a pattern `*` stands for any characters, `?` for one; one that is not
+absolute describes the end of a path. --format json prints a list for each query, of objects with path, label, score and
+id; html is one page with all pictures in it.
 
 examples:
   randfeat search photos.index photos/cat.jpg
@@ -22,6 +22,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from . import options
+
 if TYPE_CHECKING:
     from ..index import Index, Match
 
@@ -31,31 +33,35 @@ SOME = 5  # labels that an error names
 
 
 def add_arguments(parser: argparse.ArgumentParser, command: str) -> None:
-    parser.usage = "randfeat search INDEX QUERY ... [options]"
-    parser.add_argument("index", type=Path, metavar="INDEX", help="what `randfeat index build` made")
-    parser.add_argument("queries", nargs="+", type=Path, metavar="QUERY", help="images, and folders of them")
-    parser.add_argument("-k", type=int, default=10, metavar="K", help="images to find for each (10)")
-    among = parser.add_argument_group("among which")
-    among.add_argument("--label", nargs="+", action="extend", default=[], metavar="L", help="with one of these labels")
-    among.add_argument("--path", nargs="+", action="extend", default=[], metavar="GLOB", help="with such paths")
-    shown = parser.add_argument_group("what comes out")
-    shown.add_argument("--format", choices=("table", "json", "html"), default="table", help="(table)")
-    shown.add_argument("-o", "--out", type=Path, metavar="FILE", help="where to write, instead of printing it")
-    machine = parser.add_argument_group("how to read the queries")
-    machine.add_argument("--model", metavar="MODEL", help="where the model lies that read the index, if it was moved")
-    machine.add_argument("--batch-size", type=int, default=64, metavar="B", help="images at a time (64)")
-    machine.add_argument("--device", default="auto", help="cuda, mps or cpu; auto (the default) takes the first there")
+    """Add the arguments of `randfeat search`."""
+    parser.usage = f"randfeat {command} INDEX QUERY ... [options]"
+    options.add_index(parser)
+    options.add_images(parser, "queries")
+    parser.add_argument("-k", type=int, default=10, metavar="K", help="images to find for each query (10)")
+    filters = parser.add_argument_group("filters")
+    filters.add_argument("--label", nargs="+", action="extend", default=[], metavar="L", help="of one of these labels")
+    filters.add_argument(
+        "--path", nargs="+", action="extend", default=[], metavar="GLOB", help="with a path like these"
+    )
+    output = parser.add_argument_group("output")
+    options.add_format(output, ("table", "json", "html"))
+    options.add_out(output, metavar="FILE", required=False)
+    machine = options.machine(parser)
+    options.add_moved_model(machine)
+    options.add_batch_size(machine)
+    options.add_device(machine)
 
 
 def run(args: argparse.Namespace) -> None:
+    """Search, and print or write what was found."""
     from ..data.images import batches
     from ..data.sources.folder import find_images
     from ..index import Filter, Index
-    from ..utils import atomic, devices
+    from ..utils import atomic
 
     index, paths = Index.open(args.index), find_images(args.queries)
     _check(args, [*index.labels()])  # before the model is read
-    encoder, where = index.encoder(str(devices.pick(args.device)), args.model), Filter(args.label, args.path)
+    encoder, where = index.encoder(str(options.pick_device(args)), args.model), Filter(args.label, args.path)
     found: list[list[Match]] = []
     for some in batches(paths, args.batch_size):
         found += index.search(index.read(some, encoder), args.k, where)
@@ -68,7 +74,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _check(args: argparse.Namespace, labels: Sequence[str]) -> None:
-    """What can be wrong with the arguments alone. labels: that the index has."""
+    """Raise a ValueError or an OSError for arguments that cannot be searched with. labels: those of the index."""
     from ..utils.checks import check_whole_number
 
     check_whole_number("k", args.k, 1)
@@ -82,7 +88,7 @@ def _check(args: argparse.Namespace, labels: Sequence[str]) -> None:
 
 
 def table(index: Index, paths: Sequence[Path], found: Sequence[Sequence[Match]]) -> str:
-    """Return each query, and below it a line for each image: score, label, path."""
+    """Return a block for each query: its path, then a line for each image with score, label and path."""
     width = max((len(_in_line(match.label or "")) for matches in found for match in matches), default=0)
     blocks = []
     for path, matches in zip(paths, found, strict=True):
@@ -92,18 +98,18 @@ def table(index: Index, paths: Sequence[Path], found: Sequence[Sequence[Match]])
 
 
 def _in_line(name: str) -> str:
-    """Return a name with its line breaks, and what else cannot be printed, spelled out."""
+    """Return a name with line breaks and other unprintable characters escaped."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in name)
 
 
 def as_json(index: Index, paths: Sequence[Path], found: Sequence[Sequence[Match]]) -> str:
-    """Return a list for each query."""
+    """Return a JSON list with a list of matches for each query."""
     fields = ("path", "label", "score", "id")
     return json.dumps([[{name: getattr(match, name) for name in fields} for match in one] for one in found], indent=2)
 
 
 def page(index: Index, paths: Sequence[Path], found: Sequence[Sequence[Match]]) -> str:
-    """Pictures of the queries and of what was found for each."""
+    """Return a page with pictures of the queries and of what was found for each."""
     import jinja2
 
     environment = jinja2.Environment(
@@ -123,7 +129,7 @@ def page(index: Index, paths: Sequence[Path], found: Sequence[Sequence[Match]]) 
 
 
 def thumbnail(path: Path) -> str | None:
-    """Return a picture as a data URI, None where there is none any more."""
+    """Return a small copy of an image as a data URI; None where the file is gone or cannot be read."""
     import base64
 
     from PIL import Image

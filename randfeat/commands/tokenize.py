@@ -1,8 +1,8 @@
-"""Tokens of all images of DATA into CACHE, and on where it was stopped. Training reads them from there.
+"""Encode all images of DATA as tokens, into a cache that training reads; a stopped run is resumed.
 
 DATA is what `randfeat extract` reads: a folder of images, a list, a dataset of the Hugging Face hub, WebDataset
-archives, ImageNet as it comes. With --import it is tokens that somebody else made: the trees and tars of
-<class>/<i>.npy that RandAR and LlamaGen publish (a tar is read as it is) or RAR's .jsonl.
+archives, ImageNet as it comes. With --import it is tokens that others made: the trees and tars of <class>/<i>.npy that
+RandAR and LlamaGen publish (a tar is read as it is) or RAR's .jsonl.
 
 CACHE then holds
 
@@ -14,11 +14,11 @@ CACHE then holds
 
 and opens with randfeat.data.token_store.TokenStore.open(CACHE).
 
-crops, the first from the middle:
+crops, the first from the centre:
   centre     ADM's centre crop
-  flip       and its mirror image (the default, as RandAR's code)
-  ten        centre and corners of a larger centre crop, and their mirror images, for each of --ranges (as ARPG)
-  random     the centre crop and --others random ones
+  flip       the centre crop and its mirror image (the default, as in RandAR's code)
+  ten        centre and corners of a larger centre crop, and their mirror images, for each of --crop-ranges (as ARPG)
+  random     the centre crop and --random-crops random ones
 
 examples:
   randfeat tokenize photos -o cache --tokenizer patch
@@ -36,6 +36,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from . import options
+
 if TYPE_CHECKING:
     import torch
 
@@ -45,74 +47,75 @@ if TYPE_CHECKING:
     from ..tokenizers import Tokenizer
 
 HOW_TO_RESUME = "Run the same command again: what is done is kept."
-SOME_SKIPPED = 3  # exit code
 FITTED = "patch"
 SIZE, FITTED_SIZE = 256, 64
 CODES, PATCH = 1024, 4
+CROP_DEFAULTS = {"crop_ranges": [1.1, 1.05], "random_crops": 4, "scale": [0.35, 1.0], "seed": 0}
 
 
 def add_arguments(parser: argparse.ArgumentParser, command: str) -> None:
-    parser.usage = "randfeat tokenize DATA -o CACHE --tokenizer T [options]"
-    parser.add_argument("data", metavar="DATA", help="the images; with --import their tokens")
-    parser.add_argument("-o", "--out", type=Path, required=True, metavar="CACHE", help="where to write")
+    """Add the arguments of `randfeat tokenize`."""
+    parser.usage = f"randfeat {command} DATA -o CACHE --tokenizer T [options]"
+    options.add_data(parser, "the images; with --import their tokens")
+    options.add_out(parser, metavar="CACHE")
     parser.add_argument("--import", action="store_true", dest="imports", help="DATA holds tokens already")
-    how = parser.add_argument_group("with which tokenizer")
-    how.add_argument(
+    add_tokenizer(parser.add_argument_group("tokenizer"))
+    crops = parser.add_argument_group("crops")
+    add_crops(crops)
+    crops.add_argument(
+        "--crop-ranges", type=float, nargs="+", metavar="R", help="sizes of ten's larger crop (1.1 1.05)"
+    )
+    crops.add_argument("--random-crops", type=int, metavar="N", help="random crops of an image (4)")
+    crops.add_argument("--scale", type=float, nargs=2, metavar="X", help="range of a random crop's area (0.35 1)")
+    options.add_seed(crops, "random crops and of a fitted tokenizer")
+    parser.set_defaults(**CROP_DEFAULTS)
+    data = parser.add_argument_group("data")
+    options.add_split(data)
+    options.add_labels(data, column=False)
+    machine = options.machine(parser)
+    options.add_batch_size(machine, "crops")
+    options.add_workers(machine)
+    options.add_device(machine)
+    options.add_dtype(machine, "the tokenizer", "faster and gives other tokens, one in eight of LlamaGen's")
+
+
+def add_tokenizer(parser: options.Flags) -> None:
+    """Add --tokenizer, and --patch and --vocab of one that is fitted to the images."""
+    parser.add_argument(
         "--tokenizer",
         metavar="T",
-        help=f"a short name, a file, a model's directory; or {FITTED}: k-means over patches of these images",
+        help=f"short name, official file or directory of a model; or {FITTED}: k-means over patches of these images",
     )
-    how.add_argument("--patch", type=int, metavar="P", help=f"pixels of a side of a fitted patch ({PATCH})")
-    how.add_argument("--vocab", type=int, metavar="V", help=f"codes of a fitted or imported tokenizer ({CODES})")
-    what = parser.add_argument_group("which parts of the images")
-    what.add_argument(
-        "--size",
-        type=int,
-        nargs="+",
-        metavar="N",
-        help=f"pixels of a side, or height and width ({SIZE}; of a model's directory its own; fitted {FITTED_SIZE})",
-    )
-    what.add_argument("--crops", choices=("centre", "flip", "ten", "random"), default="flip", help="see above (flip)")
-    what.add_argument("--ranges", type=float, nargs="+", default=[1.1, 1.05], metavar="R", help="of ten (1.1 1.05)")
-    what.add_argument("--others", type=int, default=4, metavar="N", help="random crops of an image (4)")
-    what.add_argument(
-        "--scale", type=float, nargs=2, default=[0.35, 1.0], metavar="X", help="share of the area of random (0.35 1)"
-    )
-    what.add_argument("--seed", type=int, default=0, help="of random crops and of fitting (0)")
-    what.add_argument("--split", metavar="NAME", help="train, val, ... of data that has splits")
-    what.add_argument("--labels", type=Path, metavar="FILE", help="labels that do not lie with the images")
-    machine = parser.add_argument_group("on which machine")
-    machine.add_argument("--batch-size", type=int, default=64, metavar="B", help="crops at a time (64)")
-    machine.add_argument("--workers", type=int, metavar="N", help="processes that decode (one for each processor)")
-    machine.add_argument("--device", default="auto", help="cuda, mps or cpu; auto (the default) takes the first there")
-    machine.add_argument(
-        "--dtype",
-        choices=("float32", "bfloat16"),
-        default="float32",
-        help="bfloat16 is faster and gives other tokens, one in eight of LlamaGen's",
-    )
+    parser.add_argument("--patch", type=int, metavar="P", help=f"side of a fitted patch in pixels ({PATCH})")
+    parser.add_argument("--vocab", type=int, metavar="V", help=f"codes of a fitted or imported tokenizer ({CODES})")
+
+
+def add_crops(parser: options.Flags) -> None:
+    """Add --size and --crops."""
+    size = f"pixels of a side, or height and width ({SIZE}; of a model's directory its own; fitted {FITTED_SIZE})"
+    parser.add_argument("--size", type=int, nargs="+", metavar="N", help=size)
+    crops = ("centre", "flip", "ten", "random")
+    parser.add_argument("--crops", choices=crops, default="flip", help="see `randfeat tokenize --help` (flip)")
 
 
 def run(args: argparse.Namespace) -> int:
-    import torch
-
-    from ..data.sources import Source, open_source
+    """Encode or import, alone or as one of torchrun's processes."""
+    from ..data.sources import Source
     from ..data.store import SKIPPED
     from ..features.extract import reasons
     from ..pretrain import tokenize_images
-    from ..utils import devices, distributed
+    from ..utils import distributed
 
     with distributed.ended_by_sigterm(), distributed.group():
-        device = devices.pick(args.device)
-        source = open_source(args.data, args.split, args.labels)
+        device = options.pick_device(args)
+        source = options.open_data(args)
         if args.imports:
             store = _import(source, args, device)
         elif not isinstance(source, Source):
             raise ValueError(f"{args.data} holds tokens already: give --import to read them into a cache")
         else:
             tokenizer, size = tokenizer_of(source, args, device)
-            crops = crops_of(args, size, tokenizer.channels)
-            dtype = getattr(torch, args.dtype)
+            crops, dtype = crops_of(args, size, tokenizer.channels), options.dtype_of(args)
             store = tokenize_images(tokenizer, source, args.out, crops, args.batch_size, args.workers, dtype)
         skipped = store.skipped
         if distributed.rank() == 0:
@@ -120,11 +123,11 @@ def run(args: argparse.Namespace) -> int:
             print(f"{len(store):,} images x {store.crops} crops of {rows} x {columns} tokens -> {args.out}")
             if skipped:
                 print(f"{len(skipped):,} skipped, listed in {args.out / SKIPPED}: {reasons(skipped)}")
-        return SOME_SKIPPED if skipped and distributed.world_size() == 1 else 0
+        return options.exit_code(skipped)
 
 
 def tokenizer_of(source: Source, args: argparse.Namespace, device: torch.device) -> tuple[Tokenizer, tuple[int, int]]:
-    """Return the tokenizer, and height and width of what it reads."""
+    """Return the tokenizer, and height and width of the crops."""
     from .. import weights
     from ..pretrain import fit_patches
     from ..weights.loading import load_tokenizer
@@ -153,12 +156,13 @@ def _size(args: argparse.Namespace, usual: tuple[int, int]) -> tuple[int, int]:
 
 
 def crops_of(args: argparse.Namespace, size: tuple[int, int], channels: int) -> Crops:
+    """Return the crops of --crops. size: height and width."""
     from ..pretrain import CentreCrops, RandomCrops, TenCrops
 
     if args.crops == "ten":
-        return TenCrops(size, channels, tuple(args.ranges))
+        return TenCrops(size, channels, tuple(args.crop_ranges))
     if args.crops == "random":
-        return RandomCrops(size, channels, args.others, tuple(args.scale), seed=args.seed)
+        return RandomCrops(size, channels, args.random_crops, tuple(args.scale), seed=args.seed)
     return CentreCrops(size, channels, args.crops == "flip")
 
 
@@ -168,9 +172,11 @@ def _import(source: Source | TokenSource, args: argparse.Namespace, device: torc
     from ..weights.loading import load_tokenizer
 
     if not isinstance(source, TokenSource):
-        raise ValueError(f"{args.data} holds images: leave --import out to tokenise them")
+        raise ValueError(f"{args.data} holds images: leave --import out to tokenize them")
     if args.tokenizer is None and args.vocab is None:
-        raise ValueError("say whose tokens these are: --tokenizer T, or at least --vocab V, how many codes it has")
+        raise ValueError(
+            "these tokens need their tokenizer: give --tokenizer T, or at least --vocab V, the number of its codes"
+        )
     tokenizer = None if args.tokenizer is None else load_tokenizer(args.tokenizer, device)
     vocab = args.vocab or tokenizer.vocab_size  # type: ignore[union-attr]
     return import_tokens(source, args.out, vocab, tokenizer, args.workers)

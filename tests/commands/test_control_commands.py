@@ -200,7 +200,7 @@ def test_a_model_learns_control_and_is_steered(tmp_path, capsys):
         return cli.main(["pretrain", *map(str, given), "--device", "cpu", "--workers", "0", "--samples", "4"])
 
     assert pretrain("plain") == 0
-    steered = ["--control", "edges", "--init", tmp_path / "plain" / "model"]
+    steered = ["--control-type", "edges", "--init", tmp_path / "plain" / "model"]
     assert pretrain("run", *steered, "--set", "control.alone=true") == 0
     plain, model = (load(tmp_path / name / "model") for name in ("plain", "run"))
     assert plain.generator.control is None
@@ -219,13 +219,13 @@ def test_a_model_learns_control_and_is_steered(tmp_path, capsys):
         Image.open(path).transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(there)
     tokenizer = ["--tokenizer", str(tmp_path / "plain" / "model"), "--size", "4", "6", "--workers", "0"]
     assert cli.main(["tokenize", str(mirrored), "-o", str(tmp_path / "pairs"), *tokenizer]) == 0
-    assert pretrain("paired", "--control", "image", "--control-data", tmp_path / "pairs") == 0
+    assert pretrain("paired", "--control-type", "image", "--control-data", tmp_path / "pairs") == 0
     assert load(tmp_path / "paired" / "model").generator.config["control"]["kind"] == "image"
     photo = tmp_path / "photos" / "cat" / "00.png"
     out = tmp_path / "out"
     assert cli.main(["sample", str(tmp_path / "run" / "model"), "--control", str(photo), "--out", str(out)]) == 0
     capsys.readouterr()
-    assert pretrain("other", "--control", "canny") == 1
+    assert pretrain("other", "--control-type", "canny") == 1
     assert "unknown kind of condition 'canny'" in capsys.readouterr().err
-    assert pretrain("other", "--control", "image") == 1
+    assert pretrain("other", "--control-type", "image") == 1
     assert "is not made of images: give paired pictures (--control-data)" in capsys.readouterr().err

@@ -43,7 +43,7 @@ def test_samples_beside_photographs(photos, tmp_path, capsys):
 def test_a_search_over_guidance_ends_with_the_best_scale_and_more_samples(photos, tmp_path, capsys):
     make_sampler().save(tmp_path / "model")
     judge = ["--evaluator", f"likelihood:{tmp_path / 'model'}", "--orders", 1]
-    more = ["-o", tmp_path / "out", "--guidance", 1, 3, "--search", 6, "--count", 10, "--steps", 2]
+    more = ["-o", tmp_path / "out", "--guidance", 1, 3, "--search-count", 6, "--count", 10, "--steps", 2]
     assert fid(tmp_path / "model", photos, *judge, *more) == 0
     found = json.loads((tmp_path / "out" / "quality.json").read_text())
     tried = {name: one for name, one in found.items() if "best" not in name}
@@ -64,7 +64,7 @@ def test_a_search_over_guidance_ends_with_the_best_scale_and_more_samples(photos
     [
         (["{photos}", "{photos}", "--weights", "{missing}"], "the weights of Inception are not at"),
         (["{missing}.npz", "{photos}", "--evaluator", "{model}"], "there is no"),
-        (["{model}", "{photos}", "--guidance", "2"], "say where, with -o DIR"),
+        (["{model}", "{photos}", "--guidance", "2"], "give a folder for them, with -o DIR"),
         (["{photos}", "{photos}", "--evaluator", "{model}", "--weights", "{missing}"], "leave them out"),
     ],
 )

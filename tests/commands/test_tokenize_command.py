@@ -20,9 +20,9 @@ FAST = ["--workers", "0", "--device", "cpu"]
 SMALL_SHARDS = """
 import sys
 from randfeat import cli
-from randfeat.pretrain import tokenising
+from randfeat.pretrain import tokenize
 
-tokenising.SHARD = 8
+tokenize.SHARD = 8
 if __name__ == "__main__":
     sys.exit(cli.main())
 """
@@ -89,7 +89,7 @@ def test_tokens_of_others(tmp_path, capsys):
     assert TokenStore.open(tmp_path / "out").tokens[:, 0, 0].tolist() == [0, 2, 1, 3]
     capsys.readouterr()
     for words, message in (
-        (["--import", tmp_path / "tree"], "say whose tokens these are"),
+        (["--import", tmp_path / "tree"], "these tokens need their tokenizer: give --tokenizer T"),
         ([tmp_path / "tree", "--tokenizer", "patch"], "holds tokens already: give --import"),
         (["--import", tmp_path / "tree", "--vocab", 3], "of a vocabulary of 3"),
     ):
@@ -108,7 +108,7 @@ def test_tokens_of_others(tmp_path, capsys):
             "--size is one number of pixels from 1",
         ),
         (["--tokenizer", "nothing"], "'nothing' is no path here"),
-        (["--tokenizer", "patch", "--crops", "ten", "--ranges", "0.5"], "ranges of ten-crops"),
+        (["--tokenizer", "patch", "--crops", "ten", "--crop-ranges", "0.5"], "ranges of ten-crops"),
         (["--tokenizer", "{model}", "--patch", "2"], "--patch and --vocab are for --tokenizer patch"),
         (["--tokenizer", "patch", "--import"], "holds images: leave --import out"),
     ],

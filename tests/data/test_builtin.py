@@ -139,7 +139,7 @@ def test_the_command_makes_it_once(tmp_path, capsys):
         ("file/below", [], "is a file"),
         ("mine", [], "holds something else"),
         ("digits", ["--split-seed", "3"], "holds a set with split_seed None, not 3"),
-        ("other", ["--seed", "-1"], "seeds are whole numbers from 0"),
+        ("other", ["--seed", "-1"], "seed must be a whole number from 0, got -1"),
     ):
         assert cli.main(["make", "digits", "-o", str(tmp_path / folder), *more]) == 1
         assert message in capsys.readouterr().err

@@ -1,21 +1,21 @@
-"""Trains a generator on image tokens, and goes on where it was stopped.
+"""Train a generator on image tokens; a stopped run is resumed.
 
-DATA is a cache that `randfeat tokenize` wrote; or images, with --tokenizer, which become RUN/tokens first. The recipe
-says model, size and training; fields are changed by name, as in --set training.steps=2000 running.precision=bfloat16.
-RUN then holds
+DATA is a cache that `randfeat tokenize` wrote; or images, with --tokenizer, which are encoded to RUN/tokens first. The
+recipe says model, size and training; fields are changed by name, as in --set training.steps=2000
+running.precision=bfloat16. RUN then holds
 
   model/              the model, with the weights that were best on held-out images; randfeat.load opens it
   step-00003000/ ...  checkpoints, from which the same command goes on, bit for bit on a CPU
   train.csv           loss, learning rate, gradient norm, images and tokens a second, share of the peak, memory
-  validation.csv      held-out loss, by order mode, and k-NN accuracy where there are labels; by_place.csv by the place
-                      in the order
-  samples/            a grid at each validation; with --control conditions, samples, and the conditions of these
+  validation.csv      held-out loss, by order mode, and k-NN accuracy where there are labels
+  by_place.csv        held-out loss by position in the order
+  samples/            a grid at each validation; with control: conditions, samples, and the conditions of these
   report.html         all of it as a page
   run.json            all that decided the weights
 
-recipes (configs/*.yaml; the header of each says hardware, time and what to expect):
+recipes (configs/*.yaml; the header of each gives hardware, time and what to expect):
   digits_randar ...   minutes on a CPU
-  randar_s, arpg_s    one GPU; with _free at the end no label is seen, as for features
+  randar_s, arpg_s    one GPU; those that end in _free see no label, as for features
   randar_l, randar_xl, arpg_l, arpg_xl, arpg_xxl, and those of L with _free: as published, many GPUs
   digits_arpg_edges, arpg_l_edges: control by edges for a model that is trained already
 
@@ -25,7 +25,7 @@ examples:
   randfeat pretrain --config randar_s_free --data photos -o run --tokenizer llamagen-vq16 --device cuda
   randfeat pretrain --config arpg_l --data cache -o run --validation cache_val
   randfeat pretrain --config digits_arpg_edges --data cache --init MODEL -o run
-  randfeat pretrain --config arpg_l_edges --data cache --init arpg-l -o run --control image --control-data depth_maps
+  randfeat pretrain --config arpg_l_edges --data cache --init arpg-l -o run --control-type image --control-data depths
   torchrun --nproc-per-node 8 -m randfeat pretrain --config randar_l --data cache -o run
 
 exit code: 0 when trained, 1 after an error, 130 or 143 after Ctrl-C or TERM, 75 after USR1, with which schedulers ask
@@ -40,77 +40,73 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .. import options, tokenize
+
 if TYPE_CHECKING:
     import torch
 
-    from randfeat.data.token_store import TokenStore
-    from randfeat.models import Generator
-    from randfeat.tokenizers import Tokenizer
+    from ...data.token_store import TokenStore
+    from ...models import Generator
+    from ...tokenizers import Tokenizer
 
 HOW_TO_RESUME = "Run the same command again: it goes on from the last checkpoint."
 HELD_OUT = 0.05
-FITTED = "patch"
 
 
 def add_arguments(parser: argparse.ArgumentParser, command: str) -> None:
-    parser.usage = "randfeat pretrain --config RECIPE --data DATA -o RUN [options]"
-    parser.add_argument("--config", required=True, metavar="RECIPE", help="the name of a recipe, or a YAML file")
+    """Add the arguments of `randfeat pretrain`."""
+    parser.usage = f"randfeat {command} --config RECIPE --data DATA -o RUN [options]"
+    parser.add_argument("--config", required=True, metavar="RECIPE", help="name of a recipe, or a YAML file")
     parser.add_argument("--data", required=True, metavar="DATA", help="a token cache, or images")
-    parser.add_argument("-o", "--out", type=Path, required=True, metavar="RUN", help="where to write")
+    options.add_out(parser, metavar="RUN")
     parser.add_argument(
-        "--set", nargs="+", action="extend", default=[], metavar="FIELD=VALUE", help="change the recipe"
+        "--set", nargs="+", action="extend", default=[], metavar="FIELD=VALUE", help="change fields of the recipe"
     )
-    parser.add_argument("--init", metavar="MODEL", help="start from these weights, ours or official")
-    control = parser.add_argument_group("control by a picture, best from MODEL (see docs/guides/control.md)")
+    parser.add_argument("--init", metavar="MODEL", help="start from these weights, randfeat's or official ones")
+    control = parser.add_argument_group("control by an image, best with --init (see docs/guides/control.md)")
     control.add_argument(
-        "--control", metavar="KIND", help="follow edges, lowres, mask or sketch of the images, or image: --control-data"
+        "--control-type",
+        metavar="TYPE",
+        help="condition: edges, lowres, mask or sketch of the images, or image, those of --control-data",
     )
     control.add_argument(
-        "--control-data", metavar="CACHE", help="tokens of pictures of the same names, depth maps, say, to follow"
+        "--control-data", metavar="CACHE", help="tokens of conditions (depth maps, ...) of the same names"
     )
-    held = parser.add_argument_group("held-out images, on which the best weights are chosen")
-    held.add_argument("--validation", metavar="CACHE", help="a token cache of them")
-    held.add_argument(
+    held_out = parser.add_argument_group("held-out images, on which the best weights are chosen")
+    held_out.add_argument("--validation", metavar="CACHE", help="token cache of held-out images")
+    held_out.add_argument(
         "--held-out", type=float, metavar="X", help=f"else this share of DATA ({HELD_OUT}; 0 keeps the last weights)"
     )
-    images = parser.add_argument_group("images that are no tokens yet, see `randfeat tokenize --help`")
-    images.add_argument("--tokenizer", metavar="T", help=f"a short name, a file, a model's directory, or {FITTED}")
-    images.add_argument("--patch", type=int, metavar="P", help="pixels of a side of a fitted patch (4)")
-    images.add_argument("--vocab", type=int, metavar="V", help="codes of a fitted tokenizer (1024)")
-    images.add_argument("--size", type=int, nargs="+", metavar="N", help="pixels of a side, or height and width")
-    images.add_argument("--crops", choices=("centre", "flip", "ten", "random"), default="flip", help="(flip)")
-    images.add_argument("--split", metavar="NAME", help="train, val, ... of data that has splits")
-    images.add_argument("--labels", type=Path, metavar="FILE", help="labels that do not lie with the images")
-    seen = parser.add_argument_group("what is seen while it runs")
-    seen.add_argument(
-        "--samples", type=int, default=16, metavar="N", help="in the grid at each validation (16; 0: none)"
-    )
-    seen.add_argument("--every", type=int, default=10, metavar="N", help="steps between lines of train.csv (10)")
-    seen.add_argument("--no-knn", action="store_true", help="no k-NN accuracy at validations")
-    parser.set_defaults(ranges=[1.1, 1.05], others=4, scale=[0.35, 1.0], seed=0)  # of `tokenize`
-    machine = parser.add_argument_group("on which machine")
-    machine.add_argument("--workers", type=int, metavar="N", help="processes that decode images")
-    machine.add_argument("--device", default="auto", help="cuda, mps or cpu; auto (the default) takes the first there")
+    images = parser.add_argument_group("DATA of images that are no tokens yet, see `randfeat tokenize --help`")
+    tokenize.add_tokenizer(images)
+    tokenize.add_crops(images)
+    options.add_split(images)
+    options.add_labels(images, column=False)
+    parser.set_defaults(**tokenize.CROP_DEFAULTS)
+    shown = parser.add_argument_group("monitoring")
+    shown.add_argument("--samples", type=int, default=16, metavar="N", help="samples at each validation (16; 0: none)")
+    shown.add_argument("--every", type=int, default=10, metavar="N", help="steps between lines of train.csv (10)")
+    shown.add_argument("--no-knn", action="store_true", help="no k-NN accuracy at validations")
+    machine = options.machine(parser)
+    options.add_workers(machine)
+    options.add_device(machine)
 
 
 def run(args: argparse.Namespace) -> int:
-    from randfeat.data.token_store import TokenStore
-    from randfeat.pretrain import Stopped, group, read_recipe, run_pretraining
-    from randfeat.utils import devices, distributed
-
+    """Train, alone or as one of torchrun's processes, until the end or a signal."""
+    from ...data.token_store import TokenStore
+    from ...pretrain import Stopped, group, read_recipe, run_pretraining
+    from ...utils import distributed
     from .monitor import Monitor
     from .page import write_page
 
     recipe = read_recipe(args.config, args.set)
-    if args.control is not None:
-        recipe = replace(recipe, control=replace(recipe.control, kind=args.control))
+    if args.control_type is not None:
+        recipe = replace(recipe, control=replace(recipe.control, kind=args.control_type))
     if args.held_out is not None and args.validation:
-        raise ValueError("--validation and --held-out are two ways to say which images are held out: give one")
+        raise ValueError("--validation and --held-out both say which images are held out: give one of them")
     with group():
-        device = devices.pick(args.device)
-        first = distributed.rank() == 0
-        if first and args.device == "auto":
-            print(f"training on {device}", file=sys.stderr)
+        device = options.pick_device(args, "training")
         store, tokenizer = _tokens(args, device)
         validation = None if args.validation is None else TokenStore.open(args.validation)
         held_out = 0.0 if validation else HELD_OUT if args.held_out is None else args.held_out
@@ -132,43 +128,42 @@ def run(args: argparse.Namespace) -> int:
                     on_validation=monitor.on_validation,
                 )
             except Stopped as stopped:
-                if first:
+                if distributed.rank() == 0:
                     print(f"\nrandfeat pretrain: {stopped}", file=sys.stderr)
                 return stopped.code
-        if first:
+        if distributed.rank() == 0:
             print(f"trained: {model}; the page: {write_page(args.out, recipe)}")
     return 0
 
 
 def _tokens(args: argparse.Namespace, device: torch.device) -> tuple[TokenStore, Tokenizer]:
-    """Return the tokens to train on, made now if they are not there, and their tokenizer."""
-    from randfeat import weights
-    from randfeat.data.sources import Source, open_source
-    from randfeat.data.store import META
-    from randfeat.data.token_store import TokenStore
-    from randfeat.pretrain import tokenize_images
-    from randfeat.weights.loading import load_tokenizer
-
-    from ..tokenize import crops_of, tokenizer_of
+    """Return the tokens to train on, encoded first if DATA is images, and their tokenizer."""
+    from ... import weights
+    from ...data.sources import Source
+    from ...data.store import META
+    from ...data.token_store import TokenStore
+    from ...pretrain import tokenize_images
+    from ...weights.loading import load_tokenizer
 
     data = Path(args.data)
     if (data / META).is_file():
         store, own = TokenStore.open(data), data / weights.TOKENIZER
-        if args.tokenizer == FITTED:
+        if args.tokenizer == tokenize.FITTED:
             raise ValueError(f"{data} holds tokens already: leave --tokenizer out")
         if args.tokenizer is None and not own.is_dir():
             raise ValueError(f"{data} does not hold its tokenizer: give --tokenizer")
         return store, load_tokenizer(args.tokenizer or own, device)
-    source = open_source(args.data, args.split, args.labels)
+    source = options.open_data(args)
     if not isinstance(source, Source):
         raise ValueError(f"{data} holds tokens: make a cache of them with `randfeat tokenize --import`")
     out = args.out / "tokens"
-    tokenizer, size = tokenizer_of(source, args, device)
-    crops = crops_of(args, size, tokenizer.channels)
+    tokenizer, size = tokenize.tokenizer_of(source, args, device)
+    crops = tokenize.crops_of(args, size, tokenizer.channels)
     return tokenize_images(tokenizer, source, out, crops, workers=args.workers), tokenizer
 
 
 def _init(model: str | None, device: torch.device) -> Generator | None:
-    from randfeat.pipeline.pipeline import load
+    """Return the generator of --init."""
+    from ...pipeline.pipeline import load
 
     return None if model is None else load(model, device=device).generator
