@@ -1,4 +1,5 @@
 import os
+import pickle
 import signal
 
 import official
@@ -71,6 +72,29 @@ def demo(tmp_path_factory):
             plan = Plan(("raster", "random*2"), (6,), ("query",), ("causal", "after"), ("mean", "grid4"), ("mean",))
             tiny_preset = study.Preset(0.01, plan, samples_each=8, guidance_each=2, test_every=40, counts=(1, 16))
             making = shared / "making" / "demo"
-            report.write(study.run("tiny", tiny_preset, making), making)
+            with pytest.MonkeyPatch.context() as patch:
+                shorten_demo(patch)
+                report.write(study.run("tiny", tiny_preset, making), making)
             making.parent.rename(out.parent)
     return out
+
+
+def shorten_demo(patch):
+    """Let the demo's searches try few candidates. For that its measurements run in this process, pickled as for another
+    one.
+    """
+    from randfeat.commands.demo import reading, study
+
+    def run_all(jobs):
+        return {name: pickle.loads(pickle.dumps(job))(0) for name, job in jobs.items()}
+
+    def few(space):
+        names = [name for name in space if name.endswith(("C=0.1", "k=1", "alpha=1", "cosine", "C=1 relative_gamma=1"))]
+        shifted = [name for name in space if name.endswith("with shifts")]
+        return {name: space[name] for name in (*names, *shifted[:1])}
+
+    for spaces in (reading.WHOLE, reading.CLASSIFIERS):
+        for measure, space in spaces.items():
+            patch.setitem(spaces, measure, few(space))
+    patch.setattr(reading, "DRAWS", 4)
+    patch.setattr(study, "run_all", run_all)

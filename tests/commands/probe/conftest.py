@@ -9,6 +9,19 @@ from pipelines import make_sampler
 from probing import SPEC, fill
 
 from randfeat import cli
+from randfeat.probes.selection import knn_space, linear_space
+from randfeat.probes.tasks import classification
+
+
+@pytest.fixture(autouse=True)
+def fewer_candidates(monkeypatch):
+    """Each search tries fewer penalties and neighbours, for speed; tests of the probes themselves try all."""
+
+    def linear(scalings=("none", "standard"), Cs=(0.01, 1), pcas=(None,)):  # noqa: N803
+        return linear_space(scalings, Cs, pcas)
+
+    monkeypatch.setattr(classification, "linear_space", linear)
+    monkeypatch.setattr(classification, "knn_space", lambda pcas: knn_space(ks=(1, 10), pcas=pcas))
 
 
 @pytest.fixture(scope="module")
