@@ -261,7 +261,8 @@ KILLED = """
     sys.path.insert(0, {tests!r})
     import torch
     from tqdm import tqdm
-    from randfeat import cli\nfrom randfeat.features import extract, generator_encoder, sources
+    from randfeat import cli
+    from randfeat.features import extract
 
     tqdm.set_lock(threading.RLock())  # processes would share its own, and wait for one that was killed with it
     torch.set_num_threads(1)
@@ -321,7 +322,7 @@ def test_ten_kills_at_random_moments(model, photos, tmp_path):
 @pytest.mark.slow
 def test_two_processes_read_what_one_reads(model, photos, tmp_path):
     script = tmp_path / "small.py"  # as the command, with small shards
-    script.write_text("import sys\nfrom randfeat import cli, extract\nextract.SHARD = 20\nsys.exit(cli.main())\n")
+    script.write_text("import sys\nfrom randfeat import cli\nfrom randfeat.features import extract\nextract.SHARD = 20\nsys.exit(cli.main())\n")
     how = [
         str(script),
         *command(model, photos, tmp_path / "two", "--batch-size", "8", "--workers", "1", "--spec", *SPECS),
