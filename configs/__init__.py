@@ -1,1 +1,1 @@
-"""Recipes: one commented YAML file per run that can be repeated."""
+"""Recipes of pretraining runs: one commented YAML file for each."""
