@@ -10,6 +10,7 @@ from pathlib import Path
 
 import blocks
 import damaged
+import numpy as np
 import official
 import pytest
 import torch
@@ -17,6 +18,7 @@ from PIL import Image
 
 from randfeat import models, pretrain, tokenizers
 from randfeat.commands.demo import study
+from randfeat.utils import arrays
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -66,6 +68,61 @@ def test_the_blocks_of_a_page_run(page, place, monkeypatch):
     for block in blocks.blocks(page):
         if block.language in blocks.RUN:
             blocks.run(block, page, names)
+    check_what_is_left(page.stem, names, place)
+
+
+def check_what_is_left(page, names, place):
+    """What a page's blocks have computed and written is what the page says."""
+    if page == "read-features":
+        assert names["features"].shape == (1797, 256)
+        assert names["shifted"].shape == (1797, 64)
+        assert names["maps"].shape == (10, 64, 4, 4)
+        with Image.open(place / "map.png") as image_map:
+            assert image_map.size == (1600, 1600)
+    elif page == "extract":
+        assert names["store"].as_numpy().shape == (6, 256)
+    elif page == "integrations":
+        assert names["backbone"].num_classes == names["logits"].shape[1] == 10
+        assert names["rows"].column_names == ["image", "features"]
+    elif page == "sample":
+        assert names["eights"].shape == names["quick"].shape == (16, 1, 8, 8)
+        assert names["dogs"].shape == (2, 3, 256, 256)
+        assert arrays.count_images(place / "samples" / "samples.npz") == 20
+        assert arrays.count_images(place / "quick" / "samples.npz") == 2
+        assert {(place / name).is_file() for name in ("three.gif", "order.png")} == {True}
+    elif page == "edit":
+        for picture, image in zip(names["completed"], names["images"], strict=False):
+            assert (np.asarray(picture)[:4] == (image[:4] * 255).round()).all()
+        assert [one.size for one in names["wider"]] == [(16, 12)] * 4
+        for command in ("inpaint", "edit", "outpaint", "vary"):
+            assert len(list((place / command / "images").iterdir())) == 4
+    elif page == "control":
+        assert (place / "samples" / "control.png").is_file()
+        assert len(list((place / "inpaint" / "images").iterdir())) == 4
+    elif page == "likelihood":
+        assert names["maps"].shape == (10, 4, 4)
+        assert (place / "zero_shot" / "report.html").is_file()
+    elif page == "measure":
+        for folder in ("measured", "compared", "swept"):
+            assert (place / folder / "report.html").is_file()
+    elif page == "find-similar":
+        assert len(names["in_memory"]) == 1157
+        assert (place / "similar.html").read_text().count("<img") == 51
+    elif page == "pretrain":
+        for file in (
+            "my_model/model.safetensors",
+            "run/model/model.safetensors",
+            "run/report.html",
+            "quality/table.md",
+        ):
+            assert (place / file).is_file()
+    elif page == "tokenizers":
+        assert len(names["cache"]) == 6
+    elif page == "extend":
+        assert names["features"].shape == (100, 128)
+        assert type(names["again"].generator) is names["MeanOfSeen"]
+    elif page == "models":
+        assert (place / "my_arpg" / "tokenizer" / "model.safetensors").is_file()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)
