@@ -7,17 +7,17 @@ import csv
 import pytest
 from pipelines import make_sampler
 from probing import SPEC, fill
-
-from randfeat import cli
 from randfeat.probes.selection import knn_space, linear_space
 from randfeat.probes.tasks import classification
+
+from randfeat import cli
 
 
 @pytest.fixture(autouse=True)
 def fewer_candidates(monkeypatch):
     """Each search tries fewer penalties and neighbours, for speed; tests of the probes themselves try all."""
 
-    def linear(scalings=("none", "standard"), Cs=(0.01, 1), pcas=(None,)):  # noqa: N803
+    def linear(scalings=("none", "standard"), Cs=(0.01, 1), pcas=(None,)):
         return linear_space(scalings, Cs, pcas)
 
     monkeypatch.setattr(classification, "linear_space", linear)
