@@ -65,14 +65,13 @@ def _short_name(row: PublishedModel | PublishedTokenizer) -> Iterator[Line]:
 
 def _as_published(row: PublishedModel | PublishedTokenizer) -> Iterator[Line]:
     """What the file of a row should hold, before it is downloaded."""
-    import torch
-
     from .. import models, tokenizers, weights
+    from ..utils import devices
     from ..weights import published
     from ..weights.identify import identify
     from ..weights.published import PublishedTokenizer
 
-    with torch.device("meta"):
+    with devices.meta():
         if isinstance(row, PublishedTokenizer):
             state = weights.to_official(tokenizers.create(row.model, **row.config))
         else:

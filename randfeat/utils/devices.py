@@ -1,10 +1,15 @@
-"""Choice of the device to compute on."""
+"""Choice of the device to compute on, and modules without values."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 
 def pick(device: str | torch.device) -> torch.device:
@@ -23,3 +28,25 @@ def pick(device: str | torch.device) -> torch.device:
     if picked.type == "cuda" and picked.index is None and "LOCAL_RANK" in os.environ:
         return torch.device("cuda", int(os.environ["LOCAL_RANK"]))
     return picked
+
+
+@contextmanager
+def meta() -> Iterator[None]:
+    """Build modules of the block on the meta device: with shapes and types, without values and their initialisation.
+
+    Random initialisation does nothing there, but makes PyTorch import its compiler: two seconds of every `load`.
+    """
+    with torch.device("meta"), _NoRandomValues():
+        yield
+
+
+class _NoRandomValues(TorchFunctionMode):
+    """Leaves tensors as they are where they should be filled with random values."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if getattr(func, "__module__", None) == "torch.nn.init" or func in (Tensor.normal_, Tensor.uniform_):
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **kwargs)

@@ -75,7 +75,7 @@ def load_parts(
     row = published.alike(identity.size, identity.config["vocab_size"], checkpoint.path.name)
     if isinstance(found, PublishedModel) and row != found:
         raise ValueError(f"{checkpoint.path} should be {found.name}, but looks like {identity}: download it again")
-    with torch.device("meta"):
+    with devices.meta():
         grid = grid if grid is not None else row.grid if row else GRID
         generator = _generator(identity, num_heads, grid, checkpoint.path)
     if isinstance(tokenizer, Tokenizer):
@@ -108,7 +108,7 @@ def load_tokenizer(source: str | Path, device: str | torch.device = "cpu") -> To
         raise ValueError(f"{path} looks like {identity}, which is no tokenizer: open it with randfeat.load")
     if isinstance(found, PublishedTokenizer) and not found.config.items() <= identity.config.items():
         raise ValueError(f"{path} should be {found.name}, but looks like {identity}: download it again")
-    with torch.device("meta"):
+    with devices.meta():
         tokenizer = tokenizers.create(identity.model, **identity.config)
     _fill_officially(tokenizer, checkpoint, identity, device, torch.float32)
     return tokenizer.eval()
@@ -183,7 +183,7 @@ def _open_directory(directory: Path, device: torch.device, dtype: torch.dtype) -
     config, state = weights.read(directory)
     try:
         sampling = Sampling.from_dict(config["sampling"])
-        with torch.device("meta"):
+        with devices.meta():
             generator = models.create(**config["generator"])
         classes, training = Classes(config["class_names"], generator.num_classes), config["training"]
     except (KeyError, TypeError, ValueError) as error:
@@ -198,7 +198,7 @@ def _open_directory(directory: Path, device: torch.device, dtype: torch.dtype) -
 def _open_tokenizer_directory(directory: Path, device: torch.device) -> Tokenizer:
     config, state = weights.read(directory)
     try:
-        with torch.device("meta"):
+        with devices.meta():
             tokenizer = tokenizers.create(**config)
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{directory / weights.CONFIG} does not describe a tokenizer of randfeat: {error}") from None

@@ -8,10 +8,10 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import safe_open
 
 from .. import tokenizers
+from ..utils import devices
 from . import format
 
 CARD, TEMPLATE = "README.md", "model_card.md"
@@ -42,7 +42,7 @@ def describe(directory: Path) -> dict[str, Any]:
     """Return the fields of the template for a model directory."""
     config = format.read_config(directory)
     generator, tokenizer_config = config["generator"], format.read_config(directory / format.TOKENIZER)
-    with torch.device("meta"):
+    with devices.meta():
         tokenizer = tokenizers.create(**tokenizer_config)
     title, paper = _FAMILIES.get(generator["name"], (generator["name"], ""))
     classes = generator["num_classes"]

@@ -11,8 +11,10 @@ from randfeat import cli
 from randfeat.commands.index import ACTIONS
 from randfeat.commands.probe import PROBES
 
-HEAVY = ("torch", "numpy", "faiss", "sklearn", "matplotlib", "datasets", "jinja2", "gradio")
-
+HEAVY = (
+    *("torch", "numpy", "faiss", "sklearn", "matplotlib", "datasets", "jinja2", "gradio", "timm", "pandas", "scipy"),
+    *("pyarrow", "PIL", "safetensors", "huggingface_hub"),
+)
 
 HELPS = [
     ["--help"],
@@ -33,6 +35,17 @@ def test_help_teaches_and_imports_nothing_heavy(arguments):
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert "heavy: []" in shown
     assert len(shown.splitlines()) > 5
+
+
+@pytest.mark.parametrize("source", ["arpg-l", "llamagen-vq16"])
+def test_info_imports_no_more_than_it_needs(source):
+    heavy = ("timm", "datasets", "faiss", "sklearn", "matplotlib", "pandas", "pyarrow", "scipy", "torch._dynamo")
+    code = (
+        f"import sys; from randfeat.cli import main; assert main(['info', {source!r}]) == 0\n"
+        f"print('heavy:', [m for m in {heavy!r} if m in sys.modules])"
+    )
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert "heavy: []" in shown
 
 
 @pytest.mark.parametrize(

@@ -31,3 +31,18 @@ def test_what_is_not_there_is_refused(name, monkeypatch):
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     with pytest.raises(ValueError, match=f"there is no device '{name}' here: choose auto or one of cpu"):
         devices.pick(name)
+
+
+def test_a_module_on_meta_has_shapes_and_no_values():
+    before = torch.get_rng_state()
+    with devices.meta():
+        module = torch.nn.Sequential(torch.nn.Embedding(3, 4), torch.nn.Linear(4, 5))
+        torch.nn.init.normal_(module[1].weight, std=0.02)
+    assert {name: tuple(value.shape) for name, value in module.state_dict().items()} == {
+        "0.weight": (3, 4),
+        "1.weight": (5, 4),
+        "1.bias": (5,),
+    }
+    assert all(value.is_meta and value.requires_grad for value in module.parameters())
+    assert torch.equal(torch.get_rng_state(), before)
+    assert not torch.nn.Linear(2, 2).weight.is_meta

@@ -28,7 +28,7 @@ from randfeat.pipeline.sample_folder import control_sheet
 from randfeat.pretrain import PretrainConfig, Step, Validation
 from randfeat.probes import KNN
 from randfeat.tokenizers import Tokenizer
-from randfeat.utils import atomic, distributed, drawing, progress
+from randfeat.utils import atomic, devices, distributed, drawing, progress
 
 TRAIN, VALIDATION, PLACES, SAMPLES = "train.csv", "validation.csv", "by_place.csv", "samples"
 BANK, QUERIES = 2000, 500  # images of the k-NN probe, at most
@@ -178,7 +178,7 @@ class _Table:
 
 def _operations(recipe: PretrainConfig, store: TokenStore) -> float:
     """Floating-point operations of a training step for one image: those of matrix products and attention."""
-    with torch.device("meta"):
+    with devices.meta():
         # the counter stumbles over views of parameters, ARPG's mask token, that gradients could go to
         model = recipe.build(store.grid, store.vocab_size, 1 if recipe.labels else 0).requires_grad_(False)
         tokens = torch.zeros(1, store.grid[0] * store.grid[1], dtype=torch.int64)
