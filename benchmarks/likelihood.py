@@ -3,7 +3,7 @@
     python benchmarks/likelihood_models.py demo/models/randar --out likelihood/models
     python benchmarks/likelihood.py orders demo/models likelihood     accuracy against K, and the raster control
     python benchmarks/likelihood.py halving demo/models likelihood    accuracy against the cost of successive halving
-    python benchmarks/likelihood.py surprise demo/models likelihood   AUC of pasted patches
+    python benchmarks/likelihood.py surprisal demo/models likelihood  AUC of pasted patches
     python benchmarks/likelihood.py sharing demo/models likelihood    classes in one batch, and what they could share
 
 The first folder holds the models of `randfeat demo --full` (randar, arpg and randar_free), the second one is this
@@ -178,7 +178,7 @@ def draw_halving(curves: dict[str, tuple[list, list]], file: Path) -> None:
     figure.savefig(file, dpi=120)
 
 
-# surprise -----------------------------------------------------------------------------------------------------------
+# surprisal ----------------------------------------------------------------------------------------------------------
 
 
 def paste(images: Tensor, side: int, stride: int = 2, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -200,7 +200,7 @@ def paste(images: Tensor, side: int, stride: int = 2, seed: int = 0) -> tuple[Te
     return made, mask
 
 
-def report_surprise(models: Path, out: Path) -> None:
+def report_surprisal(models: Path, out: Path) -> None:
     from sklearn.metrics import roc_auc_score
 
     digits = load_digits().written_by(TEST)
@@ -304,7 +304,7 @@ def report_sharing(models: Path, out: Path, rounds: int = 15) -> None:
                 print(f"| {images} | {way} | {1000 * sorted(seconds[way])[rounds // 2]:.1f} ms | {difference:.0e} |")
 
 
-REPORTS = {"orders": report_orders, "halving": report_halving, "surprise": report_surprise, "sharing": report_sharing}
+REPORTS = {"orders": report_orders, "halving": report_halving, "surprisal": report_surprisal, "sharing": report_sharing}
 
 
 def main() -> None:

@@ -60,19 +60,8 @@ def run_pretraining(
     Raises a ValueError that names what does not fit together.
     """
     directory = Path(directory)
-    made_by = weights.fingerprint(tokenizer)
-    for each in (one for one in (store, validation, paired) if one is not None):
-        if each.tokenizer != made_by:
-            raise ValueError(f"the tokens in {each.directory} were made by another tokenizer: give that one")
-    if validation and validation.grid != store.grid:
-        raise ValueError(
-            f"held-out tokens have a grid of {validation.grid}, those to train on {store.grid}: tokenize both alike"
-        )
-    if not 0 <= held_out < 1 or (held_out and validation):
-        raise ValueError(f"held_out must be a share below 1, without validation, got {held_out}: give one of both")
+    _check_stores(store, tokenizer, validation, held_out, paired)
     _check_control(recipe, init, paired)
-    if paired is not None:
-        _check_paired(store, paired, validation)
     device = devices.pick(device)
     generator = _generator(recipe, store, tokenizer, init).to(device)
     labels = _labels(recipe, store, generator)
@@ -152,6 +141,28 @@ def _split(tokens: np.ndarray, labels: Tensor | None, share: float, seed: int) -
     held, kept = np.sort(mixed[:count]), np.sort(mixed[count:])
     own = (None, None) if labels is None else (labels[torch.from_numpy(kept)], labels[torch.from_numpy(held)])
     return (RowSubset(tokens, kept), own[0]), (tokens[held, 0], own[1])
+
+
+def _check_stores(
+    store: TokenStore,
+    tokenizer: Tokenizer,
+    validation: TokenStore | None,
+    held_out: float,
+    paired: TokenStore | None,
+) -> None:
+    """Raise a ValueError unless all tokens are by the tokenizer and the held-out images can be had."""
+    made_by = weights.fingerprint(tokenizer)
+    for each in (one for one in (store, validation, paired) if one is not None):
+        if each.tokenizer != made_by:
+            raise ValueError(f"the tokens in {each.directory} were made by another tokenizer: give that one")
+    if validation and validation.grid != store.grid:
+        raise ValueError(
+            f"held-out tokens have a grid of {validation.grid}, those to train on {store.grid}: tokenize both alike"
+        )
+    if not 0 <= held_out < 1 or (held_out and validation):
+        raise ValueError(f"held_out must be a share below 1, without validation, got {held_out}: give one of both")
+    if paired is not None:
+        _check_paired(store, paired, validation)
 
 
 def _check_control(recipe: PretrainConfig, init: Generator | None, paired: TokenStore | None) -> None:

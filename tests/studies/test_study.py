@@ -327,11 +327,11 @@ def test_differences_are_between_the_same_seeds():
 
 def test_what_is_wrong_is_one_sentence(tmp_path):
     for name, words, message in (
-        ("study", [tmp_path / "out", "--tokens", tmp_path, tmp_path, "--steps", 3], "is no token store"),
-        ("study.tables", [tmp_path], "holds no finished unit"),
-        ("study.archive", [tmp_path, tmp_path], "is the folder that is kept: name another one"),
+        ("reading", [tmp_path / "out", "--tokens", tmp_path, tmp_path, "--steps", 3], "is no token store"),
+        ("reading.tables", [tmp_path], "holds no finished unit"),
+        ("reading.archive", [tmp_path, tmp_path], "is the folder to archive: give another one"),
     ):
-        command = [sys.executable, "-m", f"benchmarks.{name}", *map(str, words)]
+        command = [sys.executable, "-m", f"studies.{name}", *map(str, words)]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
         assert (done.returncode, done.stdout) == (1, "")
         assert message in done.stderr
