@@ -154,6 +154,12 @@ def test_every_page_is_in_the_navigation():
         assert f": {page.relative_to(DOCS)}\n" in navigation
 
 
+def test_every_table_and_picture_is_on_a_page():
+    text = "".join(page.read_text(encoding="utf-8") for page in OTHERS)
+    for file in (*DOCS.rglob("*.csv"), *DOCS.rglob("*.png"), *DOCS.rglob("*.svg")):
+        assert f"{file.name})" in text, f"{file.name} is on no page"
+
+
 def test_diagrams_are_what_the_code_draws():
     specification = importlib.util.spec_from_file_location("diagrams", DOCS / "diagrams" / "draw.py")
     assert specification is not None
