@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..utils import atomic
-from ..utils.folder_run import is_unfinished
+from ..utils.resume import is_unfinished
 
 if TYPE_CHECKING:
     from typing_extensions import Self

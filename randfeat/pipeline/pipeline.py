@@ -15,13 +15,13 @@ from .. import models
 from ..data.images import Array, Images, Picture, batches, to_pil
 from ..data.labels import Label
 from ..inference import editing, likelihood, successive_halving
-from ..inference import extrapolation as extrapolating
 from ..inference.editing import Framing, as_framing, pictures
-from ..inference.extrapolation import Extrapolation
+from ..inference.extrapolation import Extrapolation, enlarge
+from ..inference.extrapolation import sample as sample_larger
 from ..inference.likelihood import Classification, LogProb
 from ..inference.sampling import Sampling
-from ..inference.sampling import decode as draw_step_by_step
-from ..inference.sampling import sample as draw_tokens
+from ..inference.sampling import decode as decode_tokens
+from ..inference.sampling import sample as sample_tokens
 from ..inference.schedules import Guidance, Schedule
 from ..inference.successive_halving import SuccessiveHalving
 from ..models import orders
@@ -79,9 +79,9 @@ class Pipeline(BasePipeline):
             places = None if given is None else given[part]
             if extrapolation is None:
                 condition = None if wanted is None else self.condition_tokens(wanted[part])
-                tokens = draw_tokens(*common, places, condition=condition)
+                tokens = sample_tokens(*common, places, condition=condition)
             else:
-                tokens = extrapolating.sample(*common, extrapolation, places)
+                tokens = sample_larger(*common, extrapolation, places)
             images.append(self.decode(tokens, grid))
         return torch.cat(images)
 
@@ -102,9 +102,9 @@ class Pipeline(BasePipeline):
         label, seeds = self.label_indices([None]), torch.zeros(1, dtype=torch.int64)
         if extrapolation is not None:
             small = torch.zeros(1, model.num_tokens, dtype=torch.int64)
-            next(extrapolating.enlarge(model, small, label, seeds, sampling, extrapolation, given))
+            next(enlarge(model, small, label, seeds, sampling, extrapolation, given))
             given = None if given is None else extrapolation.small_order(grid, given)
-        next(draw_step_by_step(model, label, seeds, sampling, given, condition=condition))
+        next(decode_tokens(model, label, seeds, sampling, given, condition=condition))
 
     def forward(
         self,

@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from . import atomic, distributed, resume
+from .resume import SETTINGS, UNFINISHED
 
-UNFINISHED, SETTINGS, LOCK = "unfinished", "settings.json", "lock"
+LOCK = "lock"
 
 
 class FolderRun:
@@ -130,11 +131,6 @@ class FolderRun:
             if (self.directory / finished_by).exists():
                 raise completed
             yield
-
-
-def is_unfinished(directory: Path) -> bool:
-    """Return whether a directory is a store that was begun and is not complete yet."""
-    return (directory / UNFINISHED / SETTINGS).is_file()
 
 
 def share(count: int) -> range:

@@ -9,6 +9,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+UNFINISHED, SETTINGS = "unfinished", "settings.json"  # folder of a store that is not complete, and its settings
 LOCK_TIMEOUT = 15.0  # seconds; workers of a process that was killed may outlive it, and hold its lock, for so long
 LONGEST = 100  # characters of a value in a message
 
@@ -37,6 +38,11 @@ def check_same_settings(
         raise ValueError(
             f"{directory} holds {what} with {other}: choose another directory (--out), or the same settings"
         )
+
+
+def is_unfinished(directory: Path) -> bool:
+    """Return whether a directory is a store that was begun and is not complete yet."""
+    return (directory / UNFINISHED / SETTINGS).is_file()
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from pipelines import SIZE, make_pipeline
 
 from randfeat import Guidance, Sampling, load
 from randfeat.data import conditions
-from randfeat.data import images as data
+from randfeat.data.images import as_images, to_pil
 from randfeat.inference.extrapolation import Extrapolation
 from randfeat.inference.sampling import sample
 
@@ -36,8 +36,8 @@ def test_samples_follow_the_edges_of_images(pipeline):
     edges = conditions.make(IMAGES, "edges")
     assert torch.equal(made, pipeline.sample(LABELS, control=edges, control_type="image"))
     assert torch.equal(made, pipeline.sample(LABELS, control=edges.squeeze(1).numpy(), control_type="image"))
-    one = pipeline.sample(LABELS, control=data.to_pil(IMAGES[0]))
-    assert torch.equal(one[0], pipeline.sample(LABELS[:1], control=data.to_pil(IMAGES[0]))[0])
+    one = pipeline.sample(LABELS, control=to_pil(IMAGES[0]))
+    assert torch.equal(one[0], pipeline.sample(LABELS[:1], control=to_pil(IMAGES[0]))[0])
 
 
 def test_the_scale_of_the_control_is_a_guidance_of_its_own(pipeline):
@@ -80,7 +80,7 @@ def test_colours_are_a_condition_too():
     made = pipeline.sample(LABELS, control=torch.rand(3, 3, *SIZE))
     assert made.shape == (3, 3, *SIZE)
     given = make_pipeline(control={**tiny.CONTROL, "kind": "image", "channels": 3})
-    assert given.conditions(data.to_pil(IMAGES[0])).shape == (1, 3, *SIZE)
+    assert given.conditions(to_pil(IMAGES[0])).shape == (1, 3, *SIZE)
 
 
 def test_what_cannot_be_controlled_is_refused(pipeline):
@@ -121,17 +121,17 @@ def test_a_mask_is_painted_as_the_edges_of_a_picture_say(pipeline, fit):
 
 
 def test_a_whole_mask_is_a_sample(pipeline):
-    picture = data.to_pil(IMAGES[0])
+    picture = to_pil(IMAGES[0])
     whole = pipeline.inpaint(picture, np.ones(SIZE, dtype=bool), "cat", control=picture)[0]
     sampled = pipeline.sample(["cat"], control=picture)[0]
-    assert np.array_equal(np.asarray(whole), np.asarray(data.to_pil(sampled)))
-    edges = data.to_pil(conditions.make(data.as_images(picture, 1, SIZE), "edges")[0])
+    assert np.array_equal(np.asarray(whole), np.asarray(to_pil(sampled)))
+    edges = to_pil(conditions.make(as_images(picture, 1, SIZE), "edges")[0])
     given = pipeline.inpaint(picture, np.ones(SIZE, dtype=bool), "cat", control=edges, control_type="image")[0]
     assert np.array_equal(np.asarray(given), np.asarray(whole))
 
 
 def test_a_picture_of_another_size_steers_none(pipeline):
-    picture, large = data.to_pil(IMAGES[0]), Image.new("L", (9, 9))
+    picture, large = to_pil(IMAGES[0]), Image.new("L", (9, 9))
     with pytest.raises(ValueError, match="control pictures of 9 x 9 pixels for pictures of 6 x 4 pixels"):
         pipeline.inpaint(picture, (0, 0, 2, 2), control=large)
     with pytest.raises(ValueError, match="this model has no control"):

@@ -17,7 +17,7 @@ from PIL import Image
 from pipelines import make_pipeline
 
 from randfeat import Guidance, Pipeline, Sampling, tokenizers
-from randfeat.data import images as data
+from randfeat.data.images import to_pil
 from randfeat.inference.editing import Framing, as_mask
 from randfeat.inference.editing.canvas import decode
 from randfeat.inference.editing.masks import token_mask
@@ -81,9 +81,9 @@ def test_at_the_models_size_it_is_what_complete_and_decode_make(name):
     tokens = model.complete(model.encode(pictures), known, ["cat", None, 2], 4, how)
     expected = model.decode(tokens)
     for one, picture, made in zip(painted, pictures, expected, strict=True):
-        assert (np.asarray(one) == np.where(mask, np.asarray(data.to_pil(made)), np.asarray(picture))).all()
+        assert (np.asarray(one) == np.where(mask, np.asarray(to_pil(made)), np.asarray(picture))).all()
     full = model.inpaint(pictures[0], np.ones((4, 6), bool), "dog", sampling=how, seed=7)[0]
-    assert (np.asarray(full) == np.asarray(data.to_pil(model.sample(["dog"], how, seed=7)[0]))).all()
+    assert (np.asarray(full) == np.asarray(to_pil(model.sample(["dog"], how, seed=7)[0]))).all()
 
 
 def test_a_seed_alone_fixes_a_result():
@@ -127,7 +127,7 @@ def test_the_picture_inside_what_is_painted_around_survives(name, width, height,
 
 def test_painting_around_keeps_the_pictures_tokens():
     model = pipeline("randar")
-    picture = data.to_pil(model.decode(torch.tensor([[0, 1, 2, 3, 4, 5]]))[0])
+    picture = to_pil(model.decode(torch.tensor([[0, 1, 2, 3, 4, 5]]))[0])
     for sides in ((3, 1, 4, 5), (0, 0, 2, 0), (6, 4, 0, 0)):
         painted = model.outpaint(picture, None, *sides)[0]
         left, top = sides[:2]
@@ -179,7 +179,7 @@ def test_a_guess_takes_the_place_of_no_label_alone():
 @pytest.mark.parametrize("name", MODELS)
 def test_variations_keep_a_share_of_the_tokens(name):
     model = pipeline(name)
-    picture = data.to_pil(model.decode(torch.tensor([[0, 1, 2, 3, 4, 5]]))[0])
+    picture = to_pil(model.decode(torch.tensor([[0, 1, 2, 3, 4, 5]]))[0])
     tokens = torch.arange(6)
     for keep in (0, 0.5, 1):
         made = model.encode(model.variations(picture, keep, samples=8))
@@ -223,7 +223,7 @@ def test_watching_ends_with_the_result(name):
     frames = list(model.watch("dog", seed=3))
     assert (np.asarray(frames[0].picture) == 128).all()
     assert sorted(frames[-1].made_at.flatten()) == [1, 2, 3, 4, 5, 6]
-    expected = data.to_pil(model.sample(["dog"], seed=3)[0])
+    expected = to_pil(model.sample(["dog"], seed=3)[0])
     assert (np.asarray(frames[-1].picture) == np.asarray(expected)).all()
     picture, mask = noise_picture(9, 13), as_mask((2, 3, 11, 8), (9, 13))
     for fit in FITS:
@@ -239,7 +239,7 @@ def test_watching_goes_on_while_the_image_is_gone_over_again():
     model, how = pipeline("randar"), Sampling(sweeps=1)
     frames = list(model.watch("dog", sampling=how))
     assert len(frames) == 1 + 6 + 6
-    expected = data.to_pil(model.sample(["dog"], how)[0])
+    expected = to_pil(model.sample(["dog"], how)[0])
     assert (np.asarray(frames[-1].picture) == np.asarray(expected)).all()
 
 

@@ -9,7 +9,7 @@ from PIL import Image
 from pipelines import SIZE, make_pipeline
 
 from randfeat import FeatureSpec, Guidance, Pipeline, Sampling
-from randfeat.data import images as data
+from randfeat.data.images import to_pil
 from randfeat.inference import extrapolation, likelihood, readout, sampling
 from randfeat.inference.extrapolation import Extrapolation
 from randfeat.models import MODELS, SIZES, packed
@@ -58,8 +58,8 @@ def test_any_number_of_images_is_read_in_batches(pipeline, capsys):
     images = torch.rand(7, 1, *SIZE, generator=torch.Generator().manual_seed(1))
     together = pipeline.features(images)
     assert together.shape == (7, pipeline.generator.embed_dim)
-    pictures = (data.to_pil(image) for image in images)  # an iterator, as of a folder that is too large to hold
-    quantised = pipeline.features([data.to_pil(image) for image in images])
+    pictures = (to_pil(image) for image in images)  # an iterator, as of a folder that is too large to hold
+    quantised = pipeline.features([to_pil(image) for image in images])
     np.testing.assert_allclose(pipeline.features(pictures, batch_size=2), quantised, rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(pipeline.features(images, batch_size=3), together, rtol=1e-4, atol=1e-4)
     assert not capsys.readouterr().err
@@ -227,7 +227,7 @@ def test_the_generator_alone_can_be_of_half_precision(name):
 def as_published(pipeline, labels, scale, rising, schedule, steps=2, seed=6, **more):
     guidance = Guidance(scale, "linear", 1.0, "after") if rising else Guidance(scale)
     images = pipeline.sample(labels, Sampling(steps, schedule, guidance, **more), seed)
-    return drawing.grid([data.to_pil(image) for image in images], 4)
+    return drawing.grid([to_pil(image) for image in images], 4)
 
 
 def test_the_published_quick_start_runs(tmp_path, monkeypatch):

@@ -19,7 +19,7 @@ from PIL import Image
 from pipelines import HOW, NAMES, make_sampler
 
 from randfeat import Guidance, Sampling
-from randfeat.data import images as data
+from randfeat.data.images import to_pil
 from randfeat.inference.extrapolation import Extrapolation
 from randfeat.pipeline import sample_folder
 from randfeat.pipeline.sample_folder import write_samples
@@ -37,7 +37,7 @@ def test_it_holds_what_was_sampled(tmp_path, channels):
     folder = write_samples(model, tmp_path / "deep" / "out", 7, ["cow", 0], seed=5, batch_size=3, model_name="tiny")
     assert folder == tmp_path / "deep" / "out"
     labels = [2, 0, 2, 0, 2, 0, 2]
-    expected = [data.to_pil(image) for image in model.sample(labels, HOW, seed=5)]
+    expected = [to_pil(image) for image in model.sample(labels, HOW, seed=5)]
     for number, picture in enumerate(expected):
         with Image.open(folder / "images" / f"{number:06}.png") as made:
             assert made.mode == {1: "L", 3: "RGB"}[channels]
@@ -100,7 +100,7 @@ def test_an_order_and_a_factor(tmp_path):
         assert archive["arr_0"].shape == (2, 8, 12, 3)
     order = [3, 1, 5, 0, 2, 4]
     folder = write_samples(model, tmp_path / "ordered", 2, ["cat"], order=order)
-    expected = data.to_pil(model.sample(["cat"], HOW, 1, order)[0])
+    expected = to_pil(model.sample(["cat"], HOW, 1, order)[0])
     assert pixels(folder / "images" / "000001.png") == expected.tobytes()
     with pytest.raises(ValueError, match=r"holds samples with order \[3, 1, 5, 0, 2, 4\], not None"):
         write_samples(model, folder, 2, ["cat"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from randfeat.utils import atomic, folder_run
+from randfeat.utils import atomic, resume
 from randfeat.utils.folder_run import FolderRun
 
 SETTINGS = {"format": "things", "size": 2, "name": "a"}
@@ -22,7 +22,7 @@ def test_a_folder_is_begun_once_and_resumed_with_the_same_settings(tmp_path, fin
     assert run(folder, finished_by, size=np.int64(2)).begin() == SETTINGS
     resumed = run(folder, finished_by, name="b").begin()
     assert resumed["name"] == ("b" if finished_by is None else "a")
-    assert folder_run.is_unfinished(folder) == (finished_by is not None)
+    assert resume.is_unfinished(folder) == (finished_by is not None)
     with pytest.raises(ValueError, match=r"out holds things with size 2, not 3: choose another directory"):
         run(folder, finished_by, size=3).begin()
 

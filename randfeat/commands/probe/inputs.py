@@ -23,7 +23,7 @@ from randfeat.features.opening import open_encoder
 from randfeat.features.store import FeatureStore
 from randfeat.pipeline.pipeline import Pipeline, load
 from randfeat.probes import FeatureSet, Labelled, hold_out
-from randfeat.utils.folder_run import is_unfinished
+from randfeat.utils.resume import is_unfinished
 
 from ..options import dtype_of, pick_device
 
