@@ -6,6 +6,7 @@ hours) the arguments are read by the real parsers, `text` and the like are not c
 
 from __future__ import annotations
 
+import argparse
 import re
 import shlex
 import subprocess
@@ -69,6 +70,7 @@ def run(block: Block, page: Path, names: dict[str, Any]) -> None:
         if arguments[0] == "app":
             visit(arguments)
         else:
+            check(words)
             assert cli.main(arguments) == 0, f"{page.name}:{block.line}: {shlex.join(words)}"
 
 
@@ -91,7 +93,7 @@ def check(words: list[str]) -> None:
     if words[0] == "randfeat":
         code = None
         try:
-            cli.build_parser(words[1]).parse_args(words[1:])
+            unabbreviated(cli.build_parser(words[1])).parse_args(words[1:])
         except SystemExit as end:
             code = end.code
         assert not code, f"{command}: its arguments are refused"
@@ -109,3 +111,13 @@ def check(words: list[str]) -> None:
             assert f'"{flag}"' in source, f"{command}: {script.name} has no {flag}"
     else:
         raise AssertionError(f"{command}: a test cannot check this program")
+
+
+def unabbreviated(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    """Return the parser, which from now on takes flags as they are written only."""
+    parser.allow_abbrev = False
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for inner in action.choices.values():
+                unabbreviated(inner)
+    return parser
