@@ -184,7 +184,7 @@ def test_bfloat16_is_said(tmp_path, tokenizer):
 
 def test_crops_that_do_not_fit_are_refused(tmp_path, tokenizer):
     for rule in (CentreCrops((5, 6), 3), CentreCrops(SIZE, 1)):
-        with pytest.raises(ValueError, match="are not for a tokenizer of 3 channels and 2 pixels a token"):
+        with pytest.raises(ValueError, match="do not fit a tokenizer of 3 channels and 2 pixels a token"):
             tokenize_images(tokenizer, Noises(3), tmp_path / "out", rule)
     assert not (tmp_path / "out").exists()
 
