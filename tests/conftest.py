@@ -62,7 +62,7 @@ def hub(tmp_path, monkeypatch):
 def demo(tmp_path_factory):
     """The folder that a very short demo leaves, as the README's `demo`: made once, whichever process needs it first."""
     from randfeat.commands.demo import report, study
-    from randfeat.commands.demo.reading import Plan
+    from randfeat.commands.demo.features import Plan
 
     base = tmp_path_factory.getbasetemp()
     shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
@@ -83,7 +83,7 @@ def shorten_demo(patch):
     """Let the demo's searches try few candidates. For that its measurements run in this process, pickled as for another
     one.
     """
-    from randfeat.commands.demo import reading, study
+    from randfeat.commands.demo import features, study
 
     def run_all(jobs):
         return {name: pickle.loads(pickle.dumps(job))(0) for name, job in jobs.items()}
@@ -93,8 +93,8 @@ def shorten_demo(patch):
         shifted = [name for name in space if name.endswith("with shifts")]
         return {name: space[name] for name in (*names, *shifted[:1])}
 
-    for spaces in (reading.WHOLE, reading.CLASSIFIERS):
+    for spaces in (features.FULL_SEARCH, features.CLASSIFIERS):
         for measure, space in spaces.items():
             patch.setitem(spaces, measure, few(space))
-    patch.setattr(reading, "DRAWS", 4)
+    patch.setattr(features, "DRAWS", 4)
     patch.setattr(study, "run_all", run_all)

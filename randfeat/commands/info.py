@@ -1,7 +1,11 @@
-"""What a model is, without loading or downloading its weights.
+"""Describe a model, a tokenizer or a file of weights, without loading or downloading the weights.
 
 SOURCE is whatever randfeat.load and randfeat.load_tokenizer take: a model directory, an official .safetensors, .pt or
 .bin file, a short name such as arpg-l or llamagen-vq16, or the id owner/name of a model of randfeat on the hub.
+
+examples:
+  randfeat info arpg-l
+  randfeat info demo/models/randar
 """
 
 from __future__ import annotations
@@ -27,10 +31,12 @@ Line = tuple[str, str]
 
 
 def add_arguments(parser: argparse.ArgumentParser, command: str) -> None:
-    parser.add_argument("source", metavar="SOURCE", help="a directory, a file, a short name, or owner/name on the hub")
+    """Add the arguments of `randfeat info`."""
+    parser.add_argument("source", metavar="SOURCE", help="directory, file, short name, or owner/name on the hub")
 
 
 def run(args: argparse.Namespace) -> None:
+    """Print a line for each fact."""
     lines = list(describe(args.source))
     width = max(len(name) for name, _ in lines)
     for name, value in lines:
@@ -38,7 +44,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def describe(source: str) -> Iterator[Line]:
-    """What is known of a source, as pairs of a name and a text."""
+    """Yield the facts that are known of a source: name and text."""
     from ..weights import checkpoints, hub, published
     from ..weights.loading import locate
 
@@ -64,7 +70,7 @@ def _short_name(row: PublishedModel | PublishedTokenizer) -> Iterator[Line]:
 
 
 def _as_published(row: PublishedModel | PublishedTokenizer) -> Iterator[Line]:
-    """What the file of a row should hold, before it is downloaded."""
+    """Yield the facts of a published file that is not downloaded yet."""
     from .. import models, tokenizers, weights
     from ..utils import devices
     from ..weights import published
@@ -98,7 +104,7 @@ def _file(checkpoint: Checkpoint) -> Iterator[Line]:
 
 
 def _identity(identity: Identity, file: str) -> Iterator[Line]:
-    """Of an official model, and what is published of it."""
+    """Yield the facts of official weights, and what is published about them."""
     from .. import models
     from ..weights import published
     from ..weights.loading import GRID
@@ -113,15 +119,15 @@ def _identity(identity: Identity, file: str) -> Iterator[Line]:
     if identity.size:
         yield "size", f"{identity.size}, {models.SIZES[identity.size][1]['num_heads']} heads"
     else:
-        yield "size", "none that is published: say num_heads to randfeat.load"
-    yield "grid", _grid(row.grid) if row else f"{_grid(GRID)} unless randfeat.load is told another"
+        yield "size", "none that is published: give num_heads to randfeat.load"
+    yield "grid", _grid(row.grid) if row else f"{_grid(GRID)} unless randfeat.load is given another"
     if row:
         yield "sampling", _sampling(row.sampling)
     tokenizer = row.tokenizer if row else published.tokenizer_of(config["vocab_size"])
     if tokenizer is None:
-        yield "tokenizer", "none that is published: say tokenizer to randfeat.load"
+        yield "tokenizer", "none that is published: give a tokenizer to randfeat.load"
     else:
-        yield "tokenizer", f"{tokenizer.name} unless randfeat.load is told another"
+        yield "tokenizer", f"{tokenizer.name} unless randfeat.load is given another"
         yield from _on_hub(tokenizer.repository, tokenizer.file)
 
 
@@ -151,7 +157,7 @@ def _repository(repository: str) -> Iterator[Line]:
 
 
 def _config(config: Mapping[str, Any]) -> Iterator[Line]:
-    """Of a model directory, or of the tokenizer in it."""
+    """Yield the facts of the config of a model directory, or of the tokenizer in it."""
     from ..inference.sampling import Sampling
 
     if "generator" not in config:
@@ -169,7 +175,7 @@ def _config(config: Mapping[str, Any]) -> Iterator[Line]:
 
 
 def _training(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Of the record of a training what a line can hold: plain settings, those of its recipe too, and how it ended."""
+    """Return what one line can hold of a training record: plain settings, also of the recipe, and the result."""
     nested = record.get("recipe", {})
     parts = [record, nested, nested.get("training", {})] if isinstance(nested, Mapping) else [record]
     said = {name: value for part in parts for name, value in part.items() if isinstance(value, (str, int, float))}
@@ -203,7 +209,7 @@ def _grid(grid: tuple[int, int]) -> str:
 
 
 def _sampling(sampling: Sampling) -> str:
-    """Steps, schedule and guidance, and whatever else is not the default."""
+    """Return steps, schedule and guidance, and all other settings that are not the default."""
     from ..inference.sampling import Sampling
 
     said = dict(steps=sampling.steps or "one a token", schedule=sampling.schedule, guidance=_scale(sampling.guidance))

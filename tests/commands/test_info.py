@@ -85,9 +85,9 @@ def test_a_file_of_no_published_size(info, tmp_path, build, suffix):
     assert said["model"][0].endswith("and 7 codes")
     assert said["dtype"] == ["bfloat16"]
     assert said["parameters"] == [f"{sum(p.numel() for p in made.parameters()):,}"]
-    assert said["size"] == ["none that is published: say num_heads to randfeat.load"]
-    assert said["grid"] == ["16 x 16 tokens unless randfeat.load is told another"]
-    assert said["tokenizer"] == ["none that is published: say tokenizer to randfeat.load"]
+    assert said["size"] == ["none that is published: give num_heads to randfeat.load"]
+    assert said["grid"] == ["16 x 16 tokens unless randfeat.load is given another"]
+    assert said["tokenizer"] == ["none that is published: give a tokenizer to randfeat.load"]
     assert said["weights under"] == ["no name, the file holds nothing else"]
 
 

@@ -1,4 +1,4 @@
-"""What a generator with labels is good for: samples judged by a classifier that never saw them, and likelihood."""
+"""Evaluation of generators with labels: samples judged by a classifier of real digits, and likelihood."""
 
 from __future__ import annotations
 
@@ -21,8 +21,12 @@ COVERAGE_NEIGHBOURS = 5  # k of Naeem et al. 2020
 
 @dataclass(frozen=True)
 class SampleScores:
-    """For each sample, whether the judge agrees with its label and its distance to the nearest train image over the
-    mean such distance of test images; for each test image, whether a sample lies among its neighbours."""
+    """Scores of samples.
+
+    agreement: whether the judge agrees with a sample's label, bool (m,). nearest_train_ratio: a sample's distance to
+    the nearest train image over the mean such distance of test images, (m,). recall: whether a sample lies among the
+    neighbours of a test image, bool (n,).
+    """
 
     agreement: np.ndarray
     nearest_train_ratio: np.ndarray
@@ -30,7 +34,7 @@ class SampleScores:
 
 
 def draw_by_class(pipeline: Pipeline, each: int, how: Sampling, seed: int) -> tuple[Tensor, np.ndarray]:
-    """`each` images of every class, (C * each, 1, 8, 8), and their labels."""
+    """Return `each` images of every class, (C * each, 1, 8, 8), and their labels."""
     labels = [label for label in range(pipeline.generator.num_classes) for _ in range(each)]
     return pipeline.sample(labels, how, seed), np.array(labels)
 
@@ -38,7 +42,10 @@ def draw_by_class(pipeline: Pipeline, each: int, how: Sampling, seed: int) -> tu
 def score_samples(
     samples: Tensor, labels: np.ndarray, judge: BaseEstimator, train: np.ndarray, real: np.ndarray
 ) -> SampleScores:
-    """samples (m, 1, 8, 8) with the labels asked for; judge: a classifier of pixels; train, real: pixels (n, 64)."""
+    """Return the scores of samples (m, 1, 8, 8) with the labels asked for.
+
+    judge: a classifier of pixels. train, real: pixels (n, 64).
+    """
     pixels = samples.flatten(1).numpy()
     return SampleScores(
         judge.predict(pixels) == labels,
@@ -63,10 +70,9 @@ def _nearest(queries: np.ndarray, bank: np.ndarray) -> np.ndarray:
 def choose_sampling(
     pipeline: Pipeline, judge: BaseEstimator, fit: np.ndarray, held_out: np.ndarray, each: int
 ) -> tuple[Sampling, dict[str, float]]:
-    """Return the best guidance and number of sweeps by the mean of agreement and recall, against held-out writers of
-    train.
+    """Return the best sampling settings, and the score of all that were tried.
 
-    Also that mean of everything tried.
+    The score is the mean of agreement and recall, against held-out writers of train.
     """
     tried = [Sampling(guidance=Guidance(scale), sweeps=sweeps) for sweeps in SWEEPS for scale in GUIDANCES]
     scores = {}
@@ -85,8 +91,7 @@ def likelihood_curve(
     counts: tuple[int, ...],
     tick: Callable[[int], object] = lambda passes: None,
 ) -> dict[int, np.ndarray]:
-    """Return whether the likeliest class is right, (n,) for each number of orders; a larger number includes a smaller
-    one's.
+    """Return whether the likeliest class is right, bool (n,), by number of orders; more orders include fewer.
 
     tick is called with the number of passes after each batch; there are images * classes * max(counts).
     """
@@ -95,8 +100,7 @@ def likelihood_curve(
 
 
 def watch(pipeline: Pipeline, labels: list[int], how: Sampling, seed: int) -> list[Tensor]:
-    """Return the canvases of a decode, (C, 1, 8, 8) each, from nothing to everything; a token not decoded yet is
-    mid-grey."""
+    """Return the canvases of a decode, (C, 1, 8, 8) each, step by step; what is not decoded yet is mid-grey."""
     generator, stride = pipeline.generator, pipeline.tokenizer.stride
     seeds = torch.arange(seed, seed + len(labels))
     canvases = []

@@ -1,4 +1,4 @@
-"""Plots and picture sheets of the report, each a PNG in memory."""
+"""Plots and sheets of images of the report, as PNG in memory."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PAPER = 1.0
 
 
 def sheet(rows: Sequence[Tensor]) -> Image.Image:
-    """Rows of images (n, 1, H, W) as one picture, white gaps between; rows may differ in length."""
+    """Return rows of images (n, 1, H, W) as one picture, with white gaps; rows may differ in length."""
     height, width = rows[0].shape[2:]
     columns = max(len(row) for row in rows)
     canvas = torch.full((1, len(rows) * (height + GAP) - GAP, columns * (width + GAP) - GAP), PAPER)
@@ -32,14 +32,14 @@ def sheet(rows: Sequence[Tensor]) -> Image.Image:
 
 
 def plot(figure: Figure) -> bytes:
+    """Return a figure as PNG."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110, bbox_inches="tight")
     return buffer.getvalue()
 
 
 def heat_maps(maps: Mapping[str, Mapping[str, Mapping[int, float]]], columns: int = 3) -> bytes:
-    """Return one map for each title: held-out accuracy by order mode (rows) and layer (columns), on one colour
-    scale."""
+    """Draw held-out accuracy by order mode (rows) and layer (columns), one map for each title, on one colour scale."""
     values = [v for rows in maps.values() for row in rows.values() for v in row.values()]
     lowest, highest = min(values), max(values)
     longest, rows_of_maps = max(len(rows) for rows in maps.values()), -(-len(maps) // columns)
@@ -59,7 +59,7 @@ def heat_maps(maps: Mapping[str, Mapping[str, Mapping[int, float]]], columns: in
 
 
 def learning_curves(curves: Mapping[str, tuple[Sequence[tuple[int, float]], Sequence[tuple[int, float]]]]) -> bytes:
-    """(training, held-out) lists of (step, nats per token) by model; training is averaged over 50 steps."""
+    """Draw (training, held-out) lists of (step, nats per token) by model; training is averaged over 50 steps."""
     figure = Figure(figsize=(6.4, 3.2), layout="constrained")
     ax = figure.subplots()
     for i, (name, (train, held_out)) in enumerate(curves.items()):
@@ -78,7 +78,7 @@ def learning_curves(curves: Mapping[str, tuple[Sequence[tuple[int, float]], Sequ
 def accuracy_over_orders(
     curves: Mapping[str, Mapping[int, tuple[float, float, float]]], baselines: Mapping[str, float]
 ) -> bytes:
-    """(value, low, high) by number of orders K, for each model; baselines as horizontal lines."""
+    """Draw (value, low, high) by number of orders K, for each model; baselines are horizontal lines."""
     figure = Figure(figsize=(5.2, 3.2), layout="constrained")
     ax = figure.subplots()
     for name, curve in curves.items():
@@ -97,7 +97,7 @@ def accuracy_over_orders(
 
 
 def overview(panels: Sequence[tuple[str, Image.Image]]) -> bytes:
-    """Four titled pictures, two by two: the one that is shared."""
+    """Draw four titled pictures, two by two."""
     figure = Figure(figsize=(11, 6.2), layout="constrained")
     for ax, (title, picture) in zip(figure.subplots(2, 2).flat, panels, strict=True):
         ax.imshow(picture, cmap="gray", vmin=0, vmax=255, interpolation="nearest")

@@ -1,4 +1,4 @@
-"""report.json, and report.html with every picture inside."""
+"""Report of the demo: report.json, and report.html with every picture in it."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def write(results: Results, out: Path) -> Path:
 
 
 def plain(value: Any) -> Any:
-    """Nested dictionaries with every interval as {"value", "low", "high", "n"}."""
+    """Return nested dictionaries with every interval as {"value", "low", "high", "n"}."""
     if isinstance(value, Interval):
         return value.as_dict()
     if isinstance(value, dict):
@@ -62,7 +62,7 @@ def show_interval(interval: Interval, scale: float = 100.0) -> str:
 
 
 def claims(results: Results) -> list[dict[str, Any]]:
-    """What a reader would like to conclude, with what was measured.
+    """Return conclusions of the demo, each with its measured value.
 
     A difference holds where its interval lies above 0, a level where the measured value reaches it.
     """
@@ -125,7 +125,7 @@ def make_pictures(results: Results) -> dict[str, Markup]:
 
 
 def make_overview(results: Results) -> bytes:
-    """Samples, a decode, inpainting and search in one picture."""
+    """Return samples, a decode, inpainting and search as one picture, PNG."""
     raw = results.pictures
     stages = raw["watch"][::-3][::-1]  # the last one is the finished image
     return pictures.overview(
@@ -139,20 +139,20 @@ def make_overview(results: Results) -> bytes:
 
 
 def neighbour_rows(results: Results) -> list[torch.Tensor]:
-    """Return each query, a blank, and what was found."""
+    """Return a row for each query: the query, a blank, and the images found."""
     return [
         torch.cat((query[None], torch.ones_like(query)[None], found)) for query, found in results.pictures["neighbours"]
     ]
 
 
 def heat_maps(results: Results) -> bytes:
-    """Held-out linear accuracy over order mode and layer, for each model and stream."""
+    """Draw held-out linear accuracy by order mode and layer, for each model and stream, as PNG."""
     maps: dict[str, dict[str, dict[int, float]]] = {}
-    for text in results.readings["best"].tried:
+    for text in results.sources["best"].tried:
         order, _, stream, layer = text.split("/")[:4]
         for source, title in HEAT_MAPS.items():
             rows = maps.setdefault(f"{title}\n{stream} stream", {})
-            rows.setdefault(order, {})[int(layer[1:])] = results.readings[source].tried[text]
+            rows.setdefault(order, {})[int(layer[1:])] = results.sources[source].tried[text]
     return pictures.heat_maps(maps, len(HEAT_MAPS))
 
 

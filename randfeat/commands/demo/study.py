@@ -1,4 +1,4 @@
-"""The demo from end to end: digits in, trained models and everything measured about them out."""
+"""Stages of the demo: training, features and probes, likelihood, samples, search."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ from randfeat.tokenizers import PatchTokenizer
 from randfeat.utils import progress, rng
 
 from ...utils.parallel import run_all, use_threads
-from . import generation, reading
-from .reading import MEASURES, Plan, Reading, Task
+from . import features, generation
+from .features import MEASURES, Plan, SourceScores, Task
 from .training import train_all
 
 MODELS = ("randar_free", "raster_free", "randar", "arpg")
@@ -39,9 +39,9 @@ ORDERS = (
 CLASSIFIERS = {"linear": "logistic regression on pixels", "knn": "k-NN on pixels", "svm": "RBF-SVM on pixels"}
 METRICS = {"retrieval": "map_at_r"}  # of a measure, where it is not top1
 SOURCES = {
-    "best": "label-free RandAR, best reading",
-    "raster_control": "label-free raster-order control, best reading",
-    "random_weights": "RandAR with random weights, best reading",
+    "best": "label-free RandAR, best feature spec",
+    "raster_control": "label-free raster-order control, best feature spec",
+    "random_weights": "RandAR with random weights, best feature spec",
     "pixels": "raw pixels",
     "pca": "PCA of pixels",
     "patch_counts": "k-means patch counts",
@@ -50,8 +50,11 @@ SOURCES = {
 
 @dataclass(frozen=True)
 class Preset:
-    """How thorough a run is. train_share: of each recipe's steps. test_every: every how many test images are scored by
-    likelihood. samples_each: samples of a class. guidance_each: of a class, for each guidance tried."""
+    """Effort of a run.
+
+    train_share: of each recipe's steps. test_every: likelihood scores every n-th test image. samples_each: samples of a
+    class. guidance_each: samples of a class for each guidance tried. counts: numbers of orders of the likelihood.
+    """
 
     train_share: float
     plan: Plan
@@ -74,12 +77,12 @@ PRESETS = {
 
 @dataclass
 class Results:
-    """Everything the report shows. `numbers` is what report.json holds."""
+    """Everything that the report shows. numbers: the content of report.json."""
 
     preset: str
     digits: Digits
     models: dict[str, Pipeline] = field(default_factory=dict)
-    readings: dict[str, Reading] = field(default_factory=dict)
+    sources: dict[str, SourceScores] = field(default_factory=dict)
     numbers: dict[str, Any] = field(default_factory=dict)
     curves: dict[str, dict[int, Interval]] = field(default_factory=dict)
     pictures: dict[str, Any] = field(default_factory=dict)
@@ -87,6 +90,7 @@ class Results:
 
     @contextmanager
     def stage(self, number: int, what: str) -> Iterator[None]:
+        """Print the title of a stage, and record how long the block takes."""
         print(f"[{number}/5] {what}", flush=True)
         began = time.perf_counter()
         yield
@@ -94,8 +98,8 @@ class Results:
 
 
 def run(preset_name: str, preset: Preset, out: Path) -> Results:
-    """Run the whole demo; models are left in out/models, digits in out/digits, and kept if they lie there."""
-    use_threads(1)  # two that wait for each other are far slower than one wherever another process is at work
+    """Run all stages. Models are left in out/models, digits in out/digits; those that lie there are kept."""
+    use_threads(1)  # several threads wait for each other wherever another process computes
     digits = load_digits()
     write_folder(make_digits(), out / "digits", {"set": "digits", "seed": 0, "split_seed": None})
     results = Results(preset_name, digits)
@@ -106,16 +110,16 @@ def run(preset_name: str, preset: Preset, out: Path) -> Results:
         recipes = {name: shortened(read_recipe(f"digits_{name}"), preset.train_share) for name in MODELS}
         results.models = train_all(recipes, digits, tokenizer, out / "models")
     with results.stage(2, "reading features in every order mode, and the baselines"):
-        readings = run_all(
+        sources = run_all(
             {
-                "best": partial(read_saved, out / "models" / "randar_free", preset.plan, task),
-                "raster_control": partial(read_saved, out / "models" / "raster_free", preset.plan, task),
-                "random_weights": partial(read_untrained, recipes["randar_free"], tokenizer, preset.plan, task),
-                "baselines": partial(read_baselines, tokenizer, task),
+                "best": partial(probe_saved, out / "models" / "randar_free", preset.plan, task),
+                "raster_control": partial(probe_saved, out / "models" / "raster_free", preset.plan, task),
+                "random_weights": partial(probe_untrained, recipes["randar_free"], tokenizer, preset.plan, task),
+                "baselines": partial(probe_baselines, tokenizer, task),
             }
         )
-        results.readings = readings.pop("baselines") | readings
-        score_readings(results, test)
+        results.sources = sources.pop("baselines") | sources
+        compare_sources(results, test)
     with results.stage(3, "scoring the likelihood of every class"):
         right = run_all(
             {
@@ -150,38 +154,41 @@ def shortened(recipe: PretrainConfig, share: float) -> PretrainConfig:
 
 
 def train_then_test(tokenizer: PatchTokenizer) -> tuple[Digits, Tensor]:
+    """Return all digits, those of train first, and their tokens (n, N)."""
     digits = load_digits()
     both = digits.written_by(FIT, VALIDATION, TEST)
     return both, tokenizer.encode(both.images).flatten(1)
 
 
-def read_saved(directory: Path, plan: Plan, task: Task, line: int) -> Reading:
+def probe_saved(directory: Path, plan: Plan, task: Task, line: int) -> SourceScores:
     pipeline = load(directory)
     _, tokens = train_then_test(pipeline.tokenizer)  # type: ignore[arg-type]
-    with progress.bar(reading.TICKS, f"reading {directory.name}", "step", line) as bar:
-        return reading.read_generator(pipeline.generator, tokens, task, plan, bar.update)
+    with progress.bar(features.TICKS, f"reading {directory.name}", "step", line) as bar:
+        return features.probe_generator(pipeline.generator, tokens, task, plan, bar.update)
 
 
-def read_untrained(recipe: PretrainConfig, tokenizer: PatchTokenizer, plan: Plan, task: Task, line: int) -> Reading:
+def probe_untrained(
+    recipe: PretrainConfig, tokenizer: PatchTokenizer, plan: Plan, task: Task, line: int
+) -> SourceScores:
     _, tokens = train_then_test(tokenizer)
     grid = tokenizer.encode(load_digits().images[:1]).shape[1:]
     generator = recipe.build((grid[0], grid[1]), tokenizer.vocab_size, 0).eval()
-    with progress.bar(reading.TICKS, "reading random weights", "step", line) as bar:
-        return reading.read_generator(generator, tokens, task, plan, bar.update)
+    with progress.bar(features.TICKS, "reading random weights", "step", line) as bar:
+        return features.probe_generator(generator, tokens, task, plan, bar.update)
 
 
-def read_baselines(tokenizer: PatchTokenizer, task: Task, line: int) -> dict[str, Reading]:
+def probe_baselines(tokenizer: PatchTokenizer, task: Task, line: int) -> dict[str, SourceScores]:
     both, tokens = train_then_test(tokenizer)
     with progress.bar(4, "baselines", "step", line) as bar:
         made = {}
-        for name, sources in (
+        for name, variants in (
             ("pixels", {"pixels": both.pixels}),
-            ("pca", reading.pca(both.pixels, task)),
-            ("patch_counts", reading.patch_counts(tokens, tokenizer.vocab_size)),
+            ("pca", features.pca(both.pixels, task)),
+            ("patch_counts", features.patch_counts(tokens, tokenizer.vocab_size)),
         ):
-            made[name] = reading.read_baseline(sources, task)
+            made[name] = features.probe_baseline(variants, task)
             bar.update()
-        made["classifiers"] = reading.classify_pixels(both.pixels, task)
+        made["classifiers"] = features.classify_pixels(both.pixels, task)
         bar.update()
     return made
 
@@ -197,19 +204,19 @@ def score_likelihood(directory: Path, every: int, counts: tuple[int, ...], line:
 # what is measured ---------------------------------------------------------------------------------------------------
 
 
-def score_readings(results: Results, test: Digits) -> None:
+def compare_sources(results: Results, test: Digits) -> None:
     groups, numbers = test.writers.numpy(), results.numbers
 
-    def row(made: reading.Score, metric: str = "top1") -> dict[str, Any]:
-        return {metric: bootstrap(made.right, groups), "chosen": made.chosen, "held_out": made.held_out}
+    def row(made: features.Score, metric: str = "top1") -> dict[str, Any]:
+        return {metric: bootstrap(made.correct, groups), "chosen": made.chosen, "held_out": made.held_out}
 
     for measure in MEASURES:
         metric = METRICS.get(measure, "top1")
-        scores = {name: results.readings[name].scores[measure] for name in SOURCES}
+        scores = {name: results.sources[name].scores[measure] for name in SOURCES}
         numbers[measure] = {name: row(made, metric) for name, made in scores.items()}
-        difference = paired(scores["best"].right, scores["raster_control"].right, groups)
+        difference = paired(scores["best"].correct, scores["raster_control"].correct, groups)
         numbers[measure]["best_minus_raster_control"] = {metric: difference}
-    classifiers = results.readings["classifiers"].scores
+    classifiers = results.sources["classifiers"].scores
     numbers["svm"] = {"pixels": row(classifiers["svm"])}
     numbers["classifiers"] = {CLASSIFIERS[measure]: row(made) for measure, made in classifiers.items()}
 
@@ -224,15 +231,15 @@ def compare_likelihood(
         numbers[name] = {f"k{k}": {"top1": interval} for k, interval in results.curves[name].items()}
     most = right["randar"][16]
     numbers["randar"]["k16_minus_k1"] = {"top1": paired(most, right["randar"][1], groups)}
-    for measure, made in results.readings["classifiers"].scores.items():
-        difference = paired(most, made.right[::every], groups)
+    for measure, made in results.sources["classifiers"].scores.items():
+        difference = paired(most, made.correct[::every], groups)
         numbers["randar"][f"k16_minus_{CLASSIFIERS[measure]}"] = {"top1": difference}
     results.numbers["likelihood"] = numbers
 
 
 def sample_and_judge(results: Results, preset: Preset, train: Digits, test: Digits) -> None:
-    """Samples of every class; the judge is the SVM chosen above, fitted on real digits of train only."""
-    judge = reading.CLASSIFIERS["svm"][results.numbers["svm"]["pixels"]["chosen"].rpartition("/")[2]]
+    """Draw samples of every class, judged by the SVM that was chosen, fitted on real digits of train only."""
+    judge = features.CLASSIFIERS["svm"][results.numbers["svm"]["pixels"]["chosen"].rpartition("/")[2]]
     judge.fit(train.pixels, train.labels.numpy())
     fit = torch.isin(train.writers, torch.tensor(FIT)).numpy()
     for name in ("randar", "arpg"):
@@ -278,9 +285,9 @@ def sample_and_judge(results: Results, preset: Preset, train: Digits, test: Digi
 
 
 def search_index(results: Results, out: Path, train: Digits, test: Digits) -> None:
-    """Indexes train in the reading that was chosen for retrieval, and searches with some test digits."""
+    """Index train by the feature spec that was chosen for retrieval, and search with some test digits."""
     model = results.models["randar_free"]
-    spec = results.readings["best"].scores["retrieval"].chosen.rpartition("/")[0]
+    spec = results.sources["best"].scores["retrieval"].chosen.rpartition("/")[0]
     index = Index(model.features(train.images, spec), [str(i) for i in range(len(train))])
     index.save(out / "index")
     rows = rng.bits(torch.tensor(6), len(test)).argsort()[:8]
@@ -292,7 +299,7 @@ def search_index(results: Results, out: Path, train: Digits, test: Digits) -> No
 
 
 def settings(results: Results) -> dict[str, Any]:
-    """What a reader needs to repeat the run."""
+    """Return what is needed to repeat the run: preset, versions, split, tokenizer, training."""
     packages = ("randfeat", "torch", "numpy", "scikit-learn", "faiss-cpu")
     return {
         "preset": results.preset,

@@ -22,8 +22,7 @@ from ...utils.parallel import run_all
 def train_all(
     recipes: Mapping[str, PretrainConfig], digits: Digits, tokenizer: Tokenizer, directory: Path
 ) -> dict[str, Pipeline]:
-    """Return the trained pipelines by name, also left in directory/NAME. A model there that the same recipe made is
-    kept."""
+    """Return the trained pipelines by name, saved in directory/NAME; a model there of the same recipe is kept."""
     run_all(
         {
             name: partial(train_one, name, recipe, digits, tokenizer, directory)
@@ -37,11 +36,10 @@ def train_all(
 def train_one(
     name: str, recipe: PretrainConfig, digits: Digits, tokenizer: Tokenizer, directory: Path, line: int
 ) -> None:
-    """Train a recipe and saves its pipeline with the record of the run.
+    """Train a recipe, and save its pipeline with the record of the run.
 
-    Without labels, the last two writers of train are held out and the best step on them is kept. With labels all
-    writers of
-    train are used, as the classifiers use them that it is compared with: its number of steps is the recipe's.
+    Without labels, the last two writers of train are held out, and the best step on them is kept. With labels all
+    writers of train are used, as by the classifiers that it is compared with, and the last step is kept.
     """
     seen = digits.written_by(FIT) if not recipe.labels else digits.written_by(FIT, VALIDATION)
     held_out = digits.written_by(VALIDATION) if not recipe.labels else None

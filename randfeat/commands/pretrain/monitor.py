@@ -1,4 +1,4 @@
-"""What is seen of a run while it goes on: a bar, CSV files, TensorBoard where it is installed, grids of samples."""
+"""Monitoring of a run: progress bar, CSV files, TensorBoard where it is installed, grids of samples."""
 
 from __future__ import annotations
 
@@ -18,8 +18,7 @@ import torch
 from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 
-from randfeat.data import conditions
-from randfeat.data import images as data
+from randfeat.data import conditions, images
 from randfeat.data.token_store import TokenStore
 from randfeat.inference import readout
 from randfeat.models import Generator
@@ -32,12 +31,12 @@ from randfeat.utils import atomic, devices, distributed, drawing, progress
 
 TRAIN, VALIDATION, PLACES, SAMPLES = "train.csv", "validation.csv", "by_place.csv", "samples"
 BANK, QUERIES = 2000, 500  # images of the k-NN probe, at most
-FORWARD_AND_BACKWARD = 3  # times the operations of a forward pass
-PRODUCT = 2048  # side of the matrices whose product says what the device can do
+FORWARD_AND_BACKWARD = 3  # operations of a training step over those of a forward pass
+MATMUL = 2048  # side of the matrices whose product measures the peak of the device
 
 
 class Monitor(AbstractContextManager["Monitor"]):
-    """Told of every step and every validation. In processes but the first it only takes part in what all must do."""
+    """Monitor of steps and validations. The first process writes; the others take part in what all must compute."""
 
     def __init__(
         self,
@@ -70,6 +69,7 @@ class Monitor(AbstractContextManager["Monitor"]):
             self.board.close()
 
     def on_step(self, step: Step) -> None:
+        """Advance the bar, and every `every` steps write a row of train.csv."""
         if not self.first:
             return
         if self.bar is None:
@@ -79,22 +79,22 @@ class Monitor(AbstractContextManager["Monitor"]):
         if step.step % self.every and step.step < self.recipe.training.steps:
             return
         seconds = sum(one.seconds for one in self.window)
-        images = sum(one.images for one in self.window) / max(seconds, 1e-9)
+        speed = sum(one.images for one in self.window) / max(seconds, 1e-9)
         row = {
             "loss": float(np.mean([one.loss for one in self.window])),
             "learning_rate": step.learning_rate,
             "gradient_norm": step.gradient_norm,
-            "images_per_second": images,
-            "tokens_per_second": images * self.store.grid[0] * self.store.grid[1],
-            "share_of_peak": images * self.operations / (self.peak * distributed.world_size()),
+            "images_per_second": speed,
+            "tokens_per_second": speed * self.store.grid[0] * self.store.grid[1],
+            "share_of_peak": speed * self.operations / (self.peak * distributed.world_size()),
             "memory_gib": _memory(self.device),
         }
         self.window.clear()
-        self.bar.set_postfix_str(f"{row['loss']:.3f} nats/token, {images:.1f} images/s", refresh=False)
+        self.bar.set_postfix_str(f"{row['loss']:.3f} nats/token, {speed:.1f} images/s", refresh=False)
         self._write(TRAIN, step.step, row)
 
     def on_validation(self, found: Validation) -> None:
-        """All processes measure the losses by order mode; the first one samples and probes."""
+        """Measure the loss by order mode, in all processes; write it, sample and probe in the first one."""
         modes = {mode: float(found.measure(mode).mean()) for mode in found.model.order_modes}
         if not self.first:
             return
@@ -107,10 +107,11 @@ class Monitor(AbstractContextManager["Monitor"]):
             self._sample(found)
 
     def _sample(self, found: Validation) -> None:
+        """Write a grid of samples."""
         names = self.store.classes if self.recipe.labels and self.store.classes else ()
         model = Pipeline(self.tokenizer, found.model, names)
         with torch.random.fork_rng([] if self.device.type == "cpu" else [self.device]):
-            picture = self._grid(model) if found.model.control is None else self._steered(model)
+            picture = self._grid(model) if found.model.control is None else self._controlled(model)
         folder = self.directory / SAMPLES
         folder.mkdir(exist_ok=True)
         atomic.write_bytes(folder / f"step-{found.step:08}.png", drawing.png(picture))
@@ -120,20 +121,20 @@ class Monitor(AbstractContextManager["Monitor"]):
     def _grid(self, model: Pipeline) -> Image.Image:
         classes = model.generator.num_classes
         labels = [number % classes if classes else None for number in range(self.samples)]
-        return drawing.grid([data.to_pil(image) for image in model.sample(labels, seed=0)])
+        return drawing.grid([images.to_pil(image) for image in model.sample(labels, seed=0)])
 
-    def _steered(self, model: Pipeline) -> Image.Image:
-        """Samples with the labels and the conditions of the first images."""
+    def _controlled(self, model: Pipeline) -> Image.Image:
+        """Return samples with the labels and the conditions of the first images of DATA."""
         source = self.store if self.paired is None else self.paired
         tokens = torch.from_numpy(source.tokens[: self.samples, 0].astype(np.int64)).to(self.device)
         control = model.conditions(model.decode(tokens).float().cpu())
         known = self.store.labels if model.generator.num_classes else None
         labels = [None] * len(control) if known is None else known[: len(control)]
         made = model.sample(labels, seed=0, control=control, control_type=conditions.GIVEN)
-        return control_sheet(model, control, [data.to_pil(image) for image in made])
+        return control_sheet(model, control, [images.to_pil(image) for image in made])
 
     def _probe(self, model: Generator) -> float:
-        """Accuracy of k-NN on the default reading, in 0..1, of some images of DATA against others."""
+        """Return the accuracy, in 0..1, of k-NN on features of the default spec: some images of DATA against others."""
         labels = np.array([-1 if label is None else label for label in self.store.labels or ()])
         rows = np.random.default_rng(0).permutation(np.flatnonzero(labels >= 0))[: BANK + QUERIES]
         tokens = torch.from_numpy(self.store.tokens[np.sort(rows), 0].astype(np.int64))
@@ -154,7 +155,7 @@ class Monitor(AbstractContextManager["Monitor"]):
 
 
 class _Table:
-    """A CSV file of rows by step. What an earlier run wrote of steps that are taken again is left out."""
+    """CSV file with a row for each step; of an earlier run it keeps the rows before the first step of this one."""
 
     def __init__(self, path: Path, step: int) -> None:
         self.path = path
@@ -177,9 +178,9 @@ class _Table:
 
 
 def _operations(recipe: PretrainConfig, store: TokenStore) -> float:
-    """Floating-point operations of a training step for one image: those of matrix products and attention."""
+    """Return the floating-point operations of a training step for one image: matrix products and attention."""
     with devices.meta():
-        # the counter stumbles over views of parameters, ARPG's mask token, that gradients could go to
+        # the counter fails on views of parameters that require gradients, such as ARPG's mask token
         model = recipe.build(store.grid, store.vocab_size, 1 if recipe.labels else 0).requires_grad_(False)
         tokens = torch.zeros(1, store.grid[0] * store.grid[1], dtype=torch.int64)
         order = torch.arange(tokens.shape[1]).unsqueeze(0)
@@ -190,8 +191,8 @@ def _operations(recipe: PretrainConfig, store: TokenStore) -> float:
 
 
 def _peak(device: torch.device, precision: str) -> float:
-    """Operations a second that a large matrix product reaches here."""
-    side = PRODUCT if device.type == "cpu" else 4 * PRODUCT
+    """Return the operations a second that a large matrix product reaches on this device."""
+    side = MATMUL if device.type == "cpu" else 4 * MATMUL
     a, b = (torch.randn(side, side, device=device, dtype=getattr(torch, precision)) for _ in range(2))
     best = 0.0
     for _ in range(3):
@@ -202,7 +203,7 @@ def _peak(device: torch.device, precision: str) -> float:
 
 
 def _memory(device: torch.device) -> float:
-    """Return the most that was taken so far, in GiB: of a GPU its own, else of main memory."""
+    """Return the peak of memory so far in GiB: a GPU's own, else main memory."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**30
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -210,7 +211,7 @@ def _memory(device: torch.device) -> float:
 
 
 def _board(directory: Path) -> Any:
-    """TensorBoard's writer, None where it is not installed."""
+    """Return TensorBoard's writer, None where it is not installed."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:

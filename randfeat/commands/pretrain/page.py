@@ -1,4 +1,4 @@
-"""The page of a run: its curves, its samples and its recipe."""
+"""Page of a run: its curves, its samples and its recipe."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Columns = dict[str, np.ndarray]
 
 
 def write_page(directory: Path, recipe: PretrainConfig) -> Path:
-    """Write RUN/report.html from the files of a run; returns its path."""
+    """Write RUN/report.html from the files of a run, and return its path."""
     train, validation, places = (_read(directory / name) for name in (TRAIN, VALIDATION, PLACES))
     figures = {}
     if train:
@@ -45,11 +45,14 @@ def write_page(directory: Path, recipe: PretrainConfig) -> Path:
         figures["Held-out loss by order"] = _lines(by_mode, "nats a token"), "The same images in other orders."
     if "knn_accuracy" in validation:
         knn = {"k-NN": (validation["step"], 100 * validation["knn_accuracy"])}
-        figures["k-NN"] = _lines(knn, "accuracy, %"), "k = 20 on the default reading, on images of DATA."
+        figures["k-NN"] = _lines(knn, "accuracy, %"), "k = 20 on features of the default spec, on images of DATA."
     if places:
         last = np.array([places[name][-1] for name in places if name != "step"])
         by_place = {"last validation": (np.arange(len(last)), last)}
-        figures["Loss by place in the order"] = _lines(by_place, "nats", "place"), "What is known helps with the rest."
+        figures["Loss by position in the order"] = (
+            _lines(by_place, "nats", "position"),
+            "Known tokens help with later ones.",
+        )
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader(__package__, ""), autoescape=True, undefined=jinja2.StrictUndefined
     )
@@ -68,7 +71,7 @@ def write_page(directory: Path, recipe: PretrainConfig) -> Path:
 
 
 def _read(path: Path) -> Columns:
-    """Columns by name; none where there is no row."""
+    """Return the columns of a CSV file by name; none where it has no row."""
     if not path.exists():
         return {}
     with path.open(encoding="utf-8", newline="") as file:
@@ -79,6 +82,7 @@ def _read(path: Path) -> Columns:
 def _lines(
     curves: Mapping[str, tuple[np.ndarray, np.ndarray]], label: str, along: str = "step", log: bool = False
 ) -> Figure:
+    """Draw curves: name -> (x, y)."""
     figure = Figure(figsize=(5.2, 3.0), layout="constrained")
     ax = axes(figure.subplots(), grid="y")
     for (name, (x, y)), colour in zip(curves.items(), COLOURS, strict=False):
@@ -92,6 +96,7 @@ def _lines(
 
 
 def _speed(train: Columns) -> str:
+    """Return the caption of the speed figure."""
     middle = {
         name: float(np.median(train[name])) for name in ("images_per_second", "tokens_per_second", "share_of_peak")
     }
@@ -103,7 +108,7 @@ def _speed(train: Columns) -> str:
 
 
 def _few(paths: list[Path], count: int = 6) -> list[Path]:
-    """Some of them, evenly spread, the last one too."""
+    """Return `count` of them at most, evenly spread, with the last one."""
     return [paths[i] for i in np.unique(np.linspace(0, len(paths) - 1, count).round().astype(int))] if paths else []
 
 

@@ -1,8 +1,8 @@
-"""Which reading of a generator makes the best features, and how good are simple baselines?
+"""Probes of the demo: the feature spec of a generator that makes the best features, and simple baselines.
 
-Everything is chosen by fitting on the first seven writers and scoring on the eighth and ninth; then it is fitted anew
-on all nine and scored once on the last five. Readings are first ranked with one quick estimator each; the winner,
-like every baseline, then gets the whole search over scaling, C and k.
+Everything is chosen by fitting on the first seven writers and scoring on the eighth and ninth; then it is fitted again
+on all nine and scored once on the last five. Feature specs are first ranked with one quick estimator each; the best
+one, like every baseline, then gets the full search over scaling, C and k.
 """
 
 from __future__ import annotations
@@ -32,8 +32,11 @@ Features: TypeAlias = "Mapping[str, np.ndarray]"
 
 @dataclass(frozen=True)
 class Plan:
-    """The readings that are tried, one factor at a time. All orders with all layers and streams, in the last of the
-    pools, then around the best of these every context, pool and merge."""
+    """Feature specs to try, one factor at a time.
+
+    First all orders with all layers and streams, with the last of the pools; then, around the best of these, every
+    context, pool and merge.
+    """
 
     orders: tuple[str, ...]
     layers: tuple[int, ...]
@@ -43,6 +46,7 @@ class Plan:
     merges: tuple[str, ...] = ("mean", "concat")
 
     def first(self) -> list[FeatureSpec]:
+        """Return the specs of all orders, layers and streams."""
         return [
             FeatureSpec(order, "causal", stream, (layer,), self.pools[-1], "mean")  # type: ignore[arg-type]
             for stream in self.streams
@@ -51,6 +55,7 @@ class Plan:
         ]
 
     def around(self, centre: FeatureSpec) -> list[FeatureSpec]:
+        """Return the specs that differ from `centre` in context, pool and merge only."""
         specs = []
         for context in self.contexts:
             for pool in self.pools:
@@ -63,7 +68,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Task:
-    """Labelled images of train with the held-out part marked, and of test."""
+    """Labels of train, with the held-out images marked (bool), and of test."""
 
     train_y: np.ndarray
     held_out: np.ndarray
@@ -77,19 +82,18 @@ class Task:
 
 @dataclass
 class Score:
-    """What was chosen on train, and for each test image how right it is, in 0..1."""
+    """Score of the choice made on train. correct: of each test image, in 0..1, float64 (n,)."""
 
     chosen: str
     held_out: float
-    right: np.ndarray
+    correct: np.ndarray
 
 
 @dataclass
-class Reading:
-    """Everything measured about one source of features."""
+class SourceScores:
+    """Scores of one source of features, by measure. tried: held-out linear accuracy by first spec, for the heat map."""
 
     scores: dict[str, Score] = field(default_factory=dict)
-    # held-out linear accuracy of each first reading, for the heat map
     tried: dict[str, float] = field(default_factory=dict)
 
 
@@ -97,12 +101,12 @@ class Reading:
 
 
 def ridge(scaling_name: str, alpha: float) -> BaseEstimator:
-    """Ridge regression of the classes: solved in closed form, so it can rank readings and fit many few-shot draws."""
+    """Return ridge regression of the classes: its closed form is quick enough for many specs and few-shot draws."""
     return make_pipeline(scaling(scaling_name), RidgeClassifier(alpha))
 
 
-# Retrieval has nothing to fit: cosine is its one "estimator"
-WHOLE: dict[str, dict[str, BaseEstimator]] = {
+# Retrieval fits nothing: cosine stands for its estimator
+FULL_SEARCH: dict[str, dict[str, BaseEstimator]] = {
     "linear": linear_space(("none",), (0.01, 0.1, 1, 10, 100)) | linear_space(("standard",), (0.001, 0.01, 0.1, 1)),
     "knn": knn_space(scalings=("none", "standard")),
     "fewshot5": {
@@ -116,7 +120,7 @@ WHOLE: dict[str, dict[str, BaseEstimator]] = {
 
 
 class WithShifts(ClassifierMixin, BaseEstimator):
-    """A classifier of 8 x 8 pixels that learns each training digit moved by one pixel in four directions as well."""
+    """Classifier of 8 x 8 pixels that is also fitted on training digits shifted by one pixel in four directions."""
 
     def __init__(self, estimator: BaseEstimator) -> None:
         self.estimator = estimator
@@ -131,12 +135,13 @@ class WithShifts(ClassifierMixin, BaseEstimator):
         return self.fitted_.predict(x)
 
 
-# Classifiers of pixels may do what the generators do in training, so they get the choice
+# the generators are trained on shifted digits, so classifiers of pixels may choose them, too
 CLASSIFIERS: dict[str, dict[str, BaseEstimator]] = {
-    measure: WHOLE[measure] | {f"{name} with shifts": WithShifts(estimator) for name, estimator in shifted.items()}
+    measure: FULL_SEARCH[measure]
+    | {f"{name} with shifts": WithShifts(estimator) for name, estimator in shifted.items()}
     for measure, shifted in {
         "linear": linear_space(("none",), (0.1, 1, 10)),
-        "knn": WHOLE["knn"],
+        "knn": FULL_SEARCH["knn"],
         "svm": svm_space(("none",), (1, 10), (1, 4)),
     }.items()
 }
@@ -149,7 +154,7 @@ def search(measure: str, sources: Features, task: Task, space: Mapping[str, Base
         fit, held = ~task.held_out, task.held_out
         y, held_y = task.train_y[fit], task.train_y[held]
         return {
-            f"{source}/{name}": float(right(measure, x[fit], y, x[held], held_y, estimator, DRAWS // 2).mean())
+            f"{source}/{name}": float(correctness(measure, x[fit], y, x[held], held_y, estimator, DRAWS // 2).mean())
             for source, x in train.items()
             for name, estimator in space.items()
         }
@@ -157,17 +162,16 @@ def search(measure: str, sources: Features, task: Task, space: Mapping[str, Base
 
 
 def score(measure: str, sources: Features, task: Task, space: Mapping[str, BaseEstimator]) -> Score:
-    """Return the best choice of a source and an estimator on held-out images, fitted on all of train, on each test
-    image."""
+    """Return the score on test of the source and the estimator that are best on held-out images, fitted on train."""
     held_out_scores = search(measure, sources, task, space)
     best = max(held_out_scores, key=lambda name: held_out_scores[name])
     source, _, name = best.rpartition("/")
     train, test = sources[source][: task.split], sources[source][task.split :]
-    made = right(measure, train, task.train_y, test, task.test_y, space[name], DRAWS)
+    made = correctness(measure, train, task.train_y, test, task.test_y, space[name], DRAWS)
     return Score(best, held_out_scores[best], made)
 
 
-def right(
+def correctness(
     measure: str,
     train: np.ndarray,
     train_y: np.ndarray,
@@ -176,7 +180,7 @@ def right(
     estimator: BaseEstimator,
     draws: int,
 ) -> np.ndarray:
-    """How right each test image is, in 0..1: float64 (n,)."""
+    """Return the score of each test image, in 0..1: float64 (n,)."""
     if measure == "fewshot5":
         each = few_shot(train, train_y, test, test_y, SHOTS, draws, estimator=estimator).mean(1)
     elif measure == "retrieval":
@@ -186,24 +190,26 @@ def right(
     return np.asarray(each, dtype=np.float64)
 
 
-def read_baseline(sources: Features, task: Task) -> Reading:
-    """Return a baseline with several variants (numbers of PCA components, say), with the whole search."""
-    return Reading({measure: score(measure, sources, task, WHOLE[measure]) for measure in MEASURES})
+def probe_baseline(sources: Features, task: Task) -> SourceScores:
+    """Return the scores of a baseline in several variants (numbers of PCA components, say), with the full search."""
+    return SourceScores({measure: score(measure, sources, task, FULL_SEARCH[measure]) for measure in MEASURES})
 
 
-def classify_pixels(pixels: np.ndarray, task: Task) -> Reading:
-    """Classifiers of pixels, each also with shifted training digits if that is better on held-out ones."""
-    return Reading({measure: score(measure, {"pixels": pixels}, task, space) for measure, space in CLASSIFIERS.items()})
+def classify_pixels(pixels: np.ndarray, task: Task) -> SourceScores:
+    """Return the scores of classifiers of pixels, with shifted training digits where held-out accuracy is better so."""
+    return SourceScores(
+        {measure: score(measure, {"pixels": pixels}, task, space) for measure, space in CLASSIFIERS.items()}
+    )
 
 
-def read_generator(
+def probe_generator(
     model: Generator, tokens: torch.Tensor, task: Task, plan: Plan, tick: Callable[[], None] = lambda: None
-) -> Reading:
-    """Return a generator in every reading of the plan: ranked quickly, then the best with the whole search.
+) -> SourceScores:
+    """Return the scores of a generator: the specs of the plan ranked quickly, then the best with the full search.
 
     tokens: (train then test, N). tick is called TICKS times.
     """
-    reading, read = Reading(), {}
+    result, read = SourceScores(), {}
 
     def features_of(specs: list[FeatureSpec]) -> dict[str, np.ndarray]:
         new = [spec for spec in specs if str(spec) not in read]
@@ -212,14 +218,14 @@ def read_generator(
         return {str(spec): read[str(spec)] for spec in specs}
 
     first = features_of(plan.first())
-    reading.tried = quick_accuracy(first, task)
+    result.tried = quick_accuracy(first, task)
     tick()
     for measure in MEASURES:
         centre = FeatureSpec.parse(best_of(measure, first, task))
         best = best_of(measure, features_of(plan.around(centre)), task)
-        reading.scores[measure] = score(measure, {best: read[best]}, task, WHOLE[measure])
+        result.scores[measure] = score(measure, {best: read[best]}, task, FULL_SEARCH[measure])
         tick()
-    return reading
+    return result
 
 
 TICKS = 1 + len(MEASURES)
@@ -227,13 +233,13 @@ TICKS = 1 + len(MEASURES)
 
 def best_of(measure: str, sources: Features, task: Task) -> str:
     """Return the source that ranks first on held-out images, each with one quick estimator."""
-    return max(sources, key=lambda name: promise(measure, sources[name][: task.split], task))
+    return max(sources, key=lambda name: quick_score(measure, sources[name][: task.split], task))
 
 
-def promise(measure: str, x: np.ndarray, task: Task) -> float:
-    """How well held-out images of train are told apart, by a measure without steps.
+def quick_score(measure: str, x: np.ndarray, task: Task) -> float:
+    """Return how well held-out images of train are told apart, by a measure that is finer than accuracy.
 
-    242 held-out images make accuracy too coarse to rank a hundred readings: linear is ranked by the squared error of
+    With 242 held-out images accuracy is too coarse to rank a hundred specs: linear is ranked by the squared error of
     ridge regression, k-NN by the share of votes for the right class, the others by themselves.
     """
     fit, y = x[~task.held_out], task.train_y[~task.held_out]
@@ -246,14 +252,14 @@ def promise(measure: str, x: np.ndarray, task: Task) -> float:
         voted = KNN(k=10).fit(fit, y)
         shares = voted.predict_proba(held)
         return float(shares[np.arange(len(truth)), np.searchsorted(voted.classes_, truth)].mean())
-    return float(right(measure, fit, y, held, truth, QUICK_FEW, DRAWS // 2).mean())
+    return float(correctness(measure, fit, y, held, truth, QUICK_FEW, DRAWS // 2).mean())
 
 
 QUICK, QUICK_FEW = ridge("standard", 100.0), ridge("standard", 10.0)
 
 
 def quick_accuracy(sources: Features, task: Task) -> dict[str, float]:
-    """Held-out accuracy of one quick linear probe on each source."""
+    """Return the held-out accuracy of one quick linear probe on each source."""
     train = {name: x[: task.split] for name, x in sources.items()}
     scores = select(cross(train, {"quick": QUICK}), task.train_y, task.held_out).scores
     return {name.rpartition("/")[0]: value for name, value in scores.items()}
@@ -263,12 +269,12 @@ def quick_accuracy(sources: Features, task: Task) -> dict[str, float]:
 
 
 def pca(pixels: np.ndarray, task: Task) -> dict[str, np.ndarray]:
-    """Principal components of pixels, fitted on train without labels."""
+    """Return 12, 24 and 48 principal components of pixels, fitted on train without labels."""
     fitted = PCA(48, svd_solver="full").fit(pixels[: task.split]).transform(pixels)
     return {f"pca{count}": fitted[:, :count] for count in (12, 24, 48)}
 
 
 def patch_counts(tokens: torch.Tensor, vocab_size: int) -> dict[str, np.ndarray]:
-    """Return how often each patch of the codebook occurs in an image."""
+    """Return the count of each patch of the codebook in an image, and its square root."""
     counts = torch.zeros(len(tokens), vocab_size).scatter_add_(1, tokens, torch.ones(tokens.shape))
     return {"counts": counts.numpy(), "roots": counts.sqrt().numpy()}
