@@ -2,49 +2,20 @@
 
 from __future__ import annotations
 
-import importlib
-import json
 import math
-import subprocess
-import sys
-from pathlib import Path
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from randfeat.pretrain import TrainingConfig, train
+from study import part
 
-from randfeat import cli
 from randfeat.inference import readout
 from randfeat.inference.readout import FeatureSpec
 from randfeat.models import orders
 
-ROOT = Path(__file__).parents[2]
 FULL = "raster/full/token/L0.5/grid2/mean"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def checkout():
-    """The study runs from the checkout: it is imported from there."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(ROOT))
-        yield
-    for name in [name for name in sys.modules if name.partition(".")[0] == "studies"]:
-        del sys.modules[name]
-
-
-def part(name):
-    return importlib.import_module(f"studies.reading.{name}")
-
-
-@pytest.fixture(scope="module")
-def digits(tmp_path_factory):
-    return part("material").make("digits", tmp_path_factory.mktemp("study"), images=300)
-
-
-@pytest.fixture(scope="module")
-def material(digits):
-    return part("material").read("digits", digits)
 
 
 def test_nobody_trains_or_chooses_on_test(material):
@@ -240,107 +211,10 @@ def test_the_search_never_looks_at_test():
         assert right.mean() > worse.mean()
 
 
-@pytest.fixture
-def program(monkeypatch, capsys):
-    """Runs a module of the study with its arguments, in this process and with few readings: what it prints."""
-
-    def one_by_one(jobs, workers=None):
-        return {name: job(0) for name, job in jobs.items()}
-
-    for name in ("__main__", "tuning", "scaling"):
-        monkeypatch.setattr(part(name), "run_all", one_by_one)
-    for name in ("units", "warped"):
-        monkeypatch.setattr(part(name), "feature_specs", part("attended").SPECS.get)
-    monkeypatch.setattr(part("attended"), "SETTINGS", ((3e-3, 2), (1e-3, 2)))
-    for name, draws in (("DRAWS", 4), ("SEARCHED_DRAWS", 2)):
-        monkeypatch.setattr(part("scoring"), name, draws)
-    monkeypatch.setattr(part("results"), "DRAWS", 200)
-
-    def run(name, *arguments):
-        monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
-        part(name).main()
-        return capsys.readouterr().out
-
-    return run
-
-
-@pytest.mark.slow
-def test_all_of_it_goes_on_and_becomes_tables(tmp_path, program):
-    how = "--sets", "digits", "--steps", 4, "--images", 600, "--width", 16, "--depth", 2
-    who = "--models", "classical", "randar", "masked", "randar-agree-crops", "randar-labels"
-    program("__main__", tmp_path, *how, *who, "--seeds", 0)
-    folder = tmp_path / "data1-split1"
-    records = sorted(folder.glob("digits/*/*/record.json"))
-    done = ["masked", "randar", "randar-agree-crops", "randar-labels"]
-    assert [path.parts[-3:-1] for path in records] == [(name, "0") for name in done]
-    before = {path: path.stat().st_mtime_ns for path in records}
-    program("__main__", tmp_path, *how, *who, "--seeds", 0)
-    program("__main__", tmp_path, *how, "--models", "classical", "randar", "--seeds", 1)
-    assert before == {path: path.stat().st_mtime_ns for path in records}
-    assert json.loads(records[1].read_text())["flops"] > 0
-    text = program("tables", folder, "--specs")
-    for words in (
-        "| digits, 400 test images, 2 seeds | linear | knn | 5-shot | map@r | attentive | PCK@0.1 |",
-        "] (1 seed) | ",  # of masked tokens
-        "| RandAR − masked tokens | ",
-        "| RandAR − strongest baseline | ",
-        "*HOG*",
-        "both sides − one pass",
-        "`raster/causal/query/L-1/grid4/mean` |",
-        "*same place*",
-        "| digits, 64 dimensions, 2 seeds | linear | knn | 5-shot | map@r |",
-        "| *strongest baseline* | ",
-        "| RandAR, 2 x 2 shifts | ",
-        "| HOG, in the middle | ",
-        "| RandAR: 2 x 2 shifts − as it is | ",
-        "| RandAR − HOG, each at its best view | ",
-        "| RandAR, crops agree − plain | ",
-        "| RandAR, crops agree − plain, each at its best view | ",
-        "| RandAR with labels: likelihood, K = 16, 1 seed | ",
-    ):
-        assert words in text, words
-    kept = tmp_path / "kept"
-    assert program("archive", folder, kept) == f"{kept / 'digits'}: 6 units\n"
-    assert program("tables", kept, "--specs") == program("tables", folder)
-    assert not [path for path in kept.rglob("*.npz") if any(n.startswith("train") for n in np.load(path).files)]
-    program("figures", kept, kept)
-    assert {path.name for path in kept.glob("*.png")} == {"reading_digits.png", "reading_moved_digits.png"}
-    program("figures", folder, tmp_path)
-    assert {path.name for path in tmp_path.glob("*.png")} == {
-        "reading_digits.png",
-        "reading_costs_digits.png",
-        "reading_moved_digits.png",
-    }
-
-
-def test_differences_are_between_the_same_seeds():
-    results, made = part("results"), np.random.default_rng(0).random((3, 40))
-    folder = results.Results(ROOT)
-    folder.__dict__["groups"] = np.arange(40)
-    one, other = ({seed: made[i] for i, seed in enumerate(seeds)} for seeds in ((0, 1, 4), (4, 0)))
-    difference = folder.difference(one, other)
-    expected = np.mean([made[0] - made[1], made[2] - made[0]])  # seeds 0 and 4
-    assert (difference.difference.value, difference.seeds) == (pytest.approx(expected), 2)
-    assert folder.difference(one, {None: made[0]}).difference.value == pytest.approx((made - made[0]).mean())
-    assert folder.difference(one, {7: made[0]}) is None
-
-
-def test_what_is_wrong_is_one_sentence(tmp_path):
-    for name, words, message in (
-        ("reading", [tmp_path / "out", "--tokens", tmp_path, tmp_path, "--steps", 3], "is no token store"),
-        ("reading.tables", [tmp_path], "holds no finished unit"),
-        ("reading.archive", [tmp_path, tmp_path], "is the folder to archive: give another one"),
-    ):
-        command = [sys.executable, "-m", f"studies.{name}", *map(str, words)]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-        assert (done.returncode, done.stdout) == (1, "")
-        assert message in done.stderr
-        assert done.stderr.count("\n") == 1
-
-
 @pytest.mark.parametrize("name", ["randar-labels", "vit-labels"])
 def test_who_sees_labels_classifies_itself(material, name):
     models, units = part("models"), part("units")
+    material = replace(material, held_out=material.held_out[:60], tested=material.tested[::4])
     one = models.MODELS[name]
     network, seen = models.build(one, material, 0), models.inputs_of(one, material)
     labels, watched = (models.labels_of(one, material, rows) for rows in (material.fit, material.held_out))
@@ -353,77 +227,3 @@ def test_who_sees_labels_classifies_itself(material, name):
     assert all(right.shape == material.tested.shape for right in found.values())
     if name == "vit-labels":  # a likelihood needs longer training than a test has time for
         assert found["itself"].mean() > 0.2
-
-
-@pytest.mark.slow
-def test_scaling_is_tabled_and_drawn(tmp_path, monkeypatch, program):
-    scaling = part("scaling")
-    monkeypatch.setattr(scaling, "WIDTHS", (16, 32))
-    monkeypatch.setattr(scaling, "STEPS", (2, 4))
-    monkeypatch.setattr(part("material"), "IMAGES", 120)
-    monkeypatch.setattr(scaling.tuning, "rates", lambda *how: {"arpg": 1e-3})
-    said = program("scaling", tmp_path, "--set", "digits", "--draw", tmp_path)
-    assert "| width 32, 4 steps | " in said
-    assert said.count("\n") == 6
-    drawn = {path.name for path in tmp_path.glob("*.png")}
-    assert drawn == {f"reading_scaling_{name}.png" for name in ("linear", "knn", "5-shot", "map_r")}
-
-
-@pytest.mark.slow
-def test_the_same_of_token_stores(tmp_path, program):
-    """What `randfeat tokenize` leaves is a set, too, as ImageNet would be."""
-    data, train, test = (tmp_path / name for name in ("digits", "train", "test"))
-    cut = "--size", "8", "--crops", "centre"
-    fitted = "--tokenizer", "patch", "--patch", "2", "--vocab", "64"
-    for command in (
-        ["make", "digits", "-o", data],
-        ["tokenize", data, "--split", "train", "-o", train, *fitted, *cut],
-        ["tokenize", data, "--split", "test", "-o", test, "--tokenizer", train, *cut],
-    ):
-        assert cli.main([*map(str, command)]) == 0
-    size = "--width", 32, "--depth", 2, "--batch", 16, "--steps", 4, "--rates", 1e-3, "--images", 500
-    who = "--seeds", 0, "--models", "classical", "randar"
-    program("__main__", tmp_path / "out", "--tokens", train, test, *size, *who)
-    table = program("tables", tmp_path / "out" / "data1-split1")
-    for words in ("tokens, 333 test images", "| RandAR − strongest baseline | ", "| RandAR | "):
-        assert words in table
-    made = part("material").read("tokens", tmp_path / "out" / "data1-split1" / "tokens" / "material.npz")
-    assert (len(made.tokens), len(made.fit) + len(made.held_out), min(made.tested) >= 1157) == (1797, 1157, True)
-    with pytest.raises(ValueError, match="there are no pictures in the set tokens, only tokens"):
-        made.patches  # noqa: B018
-
-
-FOUND = ROOT / "studies" / "reading" / "found" / "data1-split1"
-
-
-def test_the_scaling_curve_is_what_was_found():
-    """What is kept in the repository makes the rows of docs/reading.md."""
-    scaling, job, page = part("scaling"), part("units").Job, (ROOT / "docs" / "reading.md").read_text("utf-8")
-    kept = FOUND / "cluttered"
-    made = {
-        (width, steps, 0): job(
-            "cluttered",
-            "arpg",
-            0,
-            kept / "material.npz",
-            kept / "scaling" / "arpg" / f"width{width}-steps{steps}" / "0",
-        )
-        for width in scaling.WIDTHS
-        for steps in scaling.STEPS
-    }
-    found = scaling.intervals(made, [0])
-    for width, steps, _ in made:
-        cells = [part("tables").percent(found[measure][width][steps]) for measure in scaling.MEASURES]
-        assert f"| width {width}, {steps} steps | {' | '.join(cells)} | " in page
-
-
-@pytest.mark.slow
-def test_the_page_of_tables_is_what_was_found(capsys, monkeypatch):
-    """What is kept in the repository makes the tables of docs/reading-tables.md, number for number."""
-    monkeypatch.setattr(sys, "argv", ["tables", str(FOUND)])
-    part("tables").main()
-    found, page = capsys.readouterr().out, (ROOT / "docs" / "reading-tables.md").read_text("utf-8")
-    tables = [block for block in found.split("\n\n") if block.startswith("|")]
-    assert len(tables) >= 6
-    for table in tables:
-        assert table.strip() in page
