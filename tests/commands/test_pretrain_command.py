@@ -131,6 +131,7 @@ def test_a_run_that_a_signal_stopped_goes_on_to_the_same_weights(folder, undistu
     assert {path: path.read_bytes() for path in (tmp_path / "run" / "model").rglob("*") if path.is_file()} == before
 
 
+@pytest.mark.slow
 def test_two_processes_train_the_same(folder, tmp_path):
     change = ["--set", "training.steps=4", "size.dropout=0.0", "--samples", "0"]
     assert pretrain(folder, tmp_path / "one", *change) == 0

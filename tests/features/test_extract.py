@@ -131,6 +131,7 @@ DYING = """
 """
 
 
+@pytest.mark.slow
 def test_a_kill_at_every_step_is_mended_by_the_same_command(tmp_path):
     code = textwrap.dedent(DYING).format(helpers=HELPERS, root=str(tmp_path / "undisturbed"))
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore::DeprecationWarning"}

@@ -88,6 +88,7 @@ def weights(tmp_path_factory):
     return path
 
 
+@pytest.mark.slow
 def test_inception_is_torch_fidelitys(weights, tmp_path):
     import torch_fidelity
 

@@ -64,6 +64,7 @@ def slow(directory):
     Pipeline(tokenizer, tiny.model("randar", (24, 24), **size)).save(directory)
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_it_while_it_computes_and_leaves_nothing(place, visit, tmp_path):
     slow(place / "slow")
     (tmp_path / "sitecustomize.py").write_text(LISTEN)

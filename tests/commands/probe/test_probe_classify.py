@@ -94,6 +94,7 @@ def test_one_store_is_cut_by_the_seed_and_groups_stay_whole(model, folder, tmp_p
 # tables ---------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_compare_puts_ours_timm_and_random_weights_beside_all_baselines(model, table, tmp_path, capsys):
     import timm
 

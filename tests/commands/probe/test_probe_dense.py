@@ -159,6 +159,7 @@ def shapes(root, count, layout="voc", size=(24, 36), seed=0):
     return root
 
 
+@pytest.mark.slow
 def test_segmentation_of_a_folder_like_voc(model, tmp_path, capsys):
     voc = shapes(tmp_path / "voc", 40)
     more = ["--baselines", "--spec", "raster/causal/token/L1/none/mean", "raster/causal/token/L2/none/mean"]

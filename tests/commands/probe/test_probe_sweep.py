@@ -15,6 +15,7 @@ from randfeat.features.store import FeatureStore
 GRID = ["--orders", "raster", "random*2", "--layers", "L1", "L-1", "--pools", "mean", "grid2"]
 
 
+@pytest.mark.slow
 def test_sweep_ranks_on_train_and_scores_the_best_once(model, table, tmp_path, capsys):
     out = tmp_path / "out"
     more = [*GRID, "--contexts", "causal", "after", "--group", "photographer", "--folds", "3"]
