@@ -1,6 +1,6 @@
-"""Commands that make parts of an image anew: `inpaint`, `edit`, `outpaint` and `vary`.
+"""Commands that regenerate parts of an image: `inpaint`, `edit`, `outpaint` and `vary`.
 
-They share flags, the folder that they fill and the run around the job; a job differs in what it makes anew and in the
+They share flags, the folder that they fill and the run around the job; a job differs in what it regenerates and in the
 keys of its settings.json.
 """
 
@@ -36,9 +36,9 @@ FRAMING = {name: name for name in ("fit", "margin", "cover", "grow", "overlap", 
 
 # command -> its help
 HELP = {
-    "inpaint": """Make the masked part of an image anew, given the rest, which comes back bit for bit.
+    "inpaint": """Regenerate the masked part of an image, given the rest, which comes back bit for bit.
 
-IMAGE and MASK have one size, any size; what is white or transparent in MASK is made anew. DIR then holds
+IMAGE and MASK have one size, any size; what is white or transparent in MASK is regenerated. DIR then holds
 
   images/000000.png ...   the results, each with a seed of its own
   sheet.png               the original, the original without its masked part, and the results
@@ -60,7 +60,7 @@ examples:
 
 `randfeat sample --help` explains the schedules.
 """,
-    "edit": """Make the masked part of an image anew as something of a class: `inpaint` with guidance towards it.
+    "edit": """Regenerate the masked part of an image as something of a class: `inpaint` with guidance towards it.
 
 Guidance is the model's own, or 2 where it has none; --guidance sets another. DIR, the image, the mask and the fits are
 those of `randfeat inpaint --help`.
@@ -81,7 +81,7 @@ examples:
   randfeat outpaint MODEL photo.jpg --sides 128 0 128 0 --samples 8 --overlap 0.75 --gif
   randfeat outpaint MODEL photo.jpg --size 512x256 --control drawing.png --control-type image
 """,
-    "vary": """Draw variations of an image: a share of its tokens is kept, the others are sampled anew.
+    "vary": """Draw variations of an image: a share of its tokens is kept, the others are sampled again.
 
 The model sees all of IMAGE, at the model's size. Each result's seed draws the positions of the tokens that are kept.
 DIR is filled as by `randfeat inpaint --help`.
@@ -146,7 +146,7 @@ def add_arguments(parser: argparse.ArgumentParser, command: str) -> None:
 
 def _add_mask(parser: options.Flags) -> None:
     where = parser.add_mutually_exclusive_group(required=True)
-    where.add_argument("--mask", type=Path, help="image of IMAGE's size, white or transparent where to make it anew")
+    where.add_argument("--mask", type=Path, help="image of IMAGE's size, white or transparent where to regenerate it")
     where.add_argument(
         "--box", nargs=4, type=int, metavar=("L", "T", "R", "B"), help="left, top, right, bottom of the mask, in pixels"
     )

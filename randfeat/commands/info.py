@@ -178,14 +178,14 @@ def _training(record: Mapping[str, Any]) -> dict[str, Any]:
     """Return what one line can hold of a training record: plain settings, also of the recipe, and the result."""
     nested = record.get("recipe", {})
     parts = [record, nested, nested.get("training", {})] if isinstance(nested, Mapping) else [record]
-    said = {name: value for part in parts for name, value in part.items() if isinstance(value, (str, int, float))}
+    facts = {name: value for part in parts for name, value in part.items() if isinstance(value, (str, int, float))}
     history = record.get("history")
     if isinstance(history, Mapping) and "kept_step" in history:
-        said["kept step"] = history["kept_step"]
+        facts["kept step"] = history["kept_step"]
         losses = dict(history.get("validation") or ())
         if history["kept_step"] in losses:
-            said["held-out loss"] = round(losses[history["kept_step"]], 4)
-    return said
+            facts["held-out loss"] = round(losses[history["kept_step"]], 4)
+    return facts
 
 
 def _on_hub(repository: str, file: str) -> Iterator[Line]:
@@ -212,10 +212,10 @@ def _sampling(sampling: Sampling) -> str:
     """Return steps, schedule and guidance, and all other settings that are not the default."""
     from ..inference.sampling import Sampling
 
-    said = dict(steps=sampling.steps or "one a token", schedule=sampling.schedule, guidance=_scale(sampling.guidance))
-    others = {name: value for name, value in asdict(sampling).items() if name not in said}
+    facts = dict(steps=sampling.steps or "one a token", schedule=sampling.schedule, guidance=_scale(sampling.guidance))
+    others = {name: value for name, value in asdict(sampling).items() if name not in facts}
     default = asdict(Sampling())
-    return _keywords(said | {name: value for name, value in others.items() if value != default[name]})
+    return _keywords(facts | {name: value for name, value in others.items() if value != default[name]})
 
 
 def _scale(guidance: Guidance) -> str:

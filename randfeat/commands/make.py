@@ -21,7 +21,7 @@ import argparse
 
 from . import options
 
-HOW_TO_RESUME = "Nothing was written: the same command begins anew."
+HOW_TO_RESUME = "Nothing was written: the same command begins again."
 SETS = ("digits", "cluttered", "letters", "photographs")
 
 
