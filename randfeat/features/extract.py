@@ -115,12 +115,12 @@ def reader_and_encode(encoder: Encoder, source: Source | TokenSource) -> tuple[R
     if source.tokenizer not in (None, tokenizer):  # None: published trees of tokens do not say
         raise ValueError(
             f"{source.name} holds tokens of the tokenizer {source.tokenizer}, and {encoder.name} reads those of "
-            f"{tokenizer}: tokenise the images again with its own"
+            f"{tokenizer}: tokenize the images again with its own"
         )
     if source.grid != generator.grid:
         raise ValueError(
             f"{source.name} holds {source.grid[0]} x {source.grid[1]} tokens an image, and {encoder.name} reads "
-            f"{generator.grid[0]} x {generator.grid[1]}: tokenise the images at its size"
+            f"{generator.grid[0]} x {generator.grid[1]}: tokenize the images at its size"
         )
     return loader.FirstCrop(source, generator.vocab_size), encoder.encode_tokens
 

@@ -12,7 +12,7 @@ from pipelines import SIZE, make_pipeline
 
 from randfeat import Guidance, Sampling, cli, load
 from randfeat.data import conditions
-from randfeat.data import images as data
+from randfeat.data.images import to_pil
 from randfeat.pipeline.sample_folder import write_samples
 
 
@@ -25,8 +25,8 @@ def folder(tmp_path_factory):
     make_pipeline(control={**tiny.CONTROL, "kind": "image"}).save(root / "given")
     images = torch.rand(3, 1, *SIZE, generator=torch.Generator().manual_seed(0))
     for number, image in enumerate(images):
-        data.to_pil(image).save(root / f"{number}.png")
-        data.to_pil(conditions.make(image[None], "edges")[0]).save(root / f"edges-{number}.png")
+        to_pil(image).save(root / f"{number}.png")
+        to_pil(conditions.make(image[None], "edges")[0]).save(root / f"edges-{number}.png")
     return root
 
 
@@ -47,7 +47,7 @@ def test_samples_follow_pictures_in_turn(folder, tmp_path):
     paths = [str(control[number % 2]) for number in range(5)]
     made = load(folder / "model").sample(["cat"] * 5, sampling, control=paths)
     for image, picture in zip(made, pictures_of(out), strict=True):
-        assert np.array_equal(np.asarray(data.to_pil(image)), picture)
+        assert np.array_equal(np.asarray(to_pil(image)), picture)
     with Image.open(out / "control.png") as sheet:
         assert sheet.width > 6 * 96 * 6 / 4
     settings = json.loads((out / "settings.json").read_text())
@@ -89,8 +89,16 @@ def test_without_control_a_folder_is_as_it_was(tmp_path):
         ("model", "--control {folder}/0.png --control-type mask", "this model is controlled by edges, not by mask"),
         ("model", "--control {folder}/9.png", "9.png"),
         ("model", "--control {folder}/0.png --factor 2", "a larger image than the trained one takes no control"),
-        ("model", "--control-scale 3", "--control-scale is about an image that controls the result: give --control too"),
-        ("model", "--control-type image", "--control-type is about an image that controls the result: give --control too"),
+        (
+            "model",
+            "--control-scale 3",
+            "--control-scale is about an image that controls the result: give --control too",
+        ),
+        (
+            "model",
+            "--control-type image",
+            "--control-type is about an image that controls the result: give --control too",
+        ),
     ],
 )
 def test_bad_input_is_one_sentence_and_writes_nothing(folder, tmp_path, capsys, model, arguments, message):
@@ -157,7 +165,11 @@ def test_painting_follows_a_picture(folder, tmp_path):
         ("plain", "--control {folder}/1.png", "this model has no control: train one"),
         ("model", "--control {folder}/1.png --control-type mask", "this model is controlled by edges, not by mask"),
         ("model", "--control {folder}/1.png --control-type canny", "this model is controlled by edges, not by canny"),
-        ("model", "--control-scale 2", "--control-scale is about an image that controls the result: give --control too"),
+        (
+            "model",
+            "--control-scale 2",
+            "--control-scale is about an image that controls the result: give --control too",
+        ),
         ("model", "--control {folder}/wide.png", "control pictures of 9 x 4 pixels for pictures of 6 x 4 pixels"),
     ],
 )

@@ -322,7 +322,10 @@ def test_ten_kills_at_random_moments(model, photos, tmp_path):
 @pytest.mark.slow
 def test_two_processes_read_what_one_reads(model, photos, tmp_path):
     script = tmp_path / "small.py"  # as the command, with small shards
-    script.write_text("import sys\nfrom randfeat import cli\nfrom randfeat.features import extract\nextract.SHARD = 20\nsys.exit(cli.main())\n")
+    script.write_text(
+        "import sys\nfrom randfeat import cli\nfrom randfeat.features import extract\n"
+        "extract.SHARD = 20\nsys.exit(cli.main())\n"
+    )
     how = [
         str(script),
         *command(model, photos, tmp_path / "two", "--batch-size", "8", "--workers", "1", "--spec", *SPECS),

@@ -49,7 +49,8 @@ def test_classify_names_what_classify_finds(model, photos, capsys):
 def test_a_race_and_a_choice_of_classes(model, photos, capsys):
     names = load(model).class_names[:2]
     assert (
-        cli.main(["classify", str(model), str(photos), "--classes", *names, "--halving", *FAST, "--format", "json"]) == 0
+        cli.main(["classify", str(model), str(photos), "--classes", *names, "--halving", *FAST, "--format", "json"])
+        == 0
     )
     for row in json.loads(capsys.readouterr().out):
         assert {one["name"] for one in row["classes"]} == set(names)

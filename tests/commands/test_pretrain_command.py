@@ -99,7 +99,7 @@ def test_every_model_is_trained(folder, tmp_path, model):
     assert models.name_of(load(tmp_path / "run" / "model").generator) == model
 
 
-def test_images_are_tokenised_first(folder, tmp_path):
+def test_images_are_tokenized_first(folder, tmp_path):
     assert pretrain(folder, tmp_path / "run", *PATCHES, "--set", "training.steps=2", data="photos") == 0
     assert (tmp_path / "run" / "tokens" / "meta.json").is_file()
     assert load(tmp_path / "run" / "model").class_names == ["cat", "dog"]

@@ -15,7 +15,7 @@ from indexing import EVERY, LABELS, NAMES, build, clustered, rows
 from randfeat import Index
 from randfeat.index import Match, faiss_index, vectors
 from randfeat.index.directory import Directory
-from randfeat.utils import faiss as faiss_library
+from randfeat.utils.faiss import faiss
 
 pytestmark = pytest.mark.usefixtures("codes_of_few")
 
@@ -140,7 +140,7 @@ def test_a_compacted_auto_index_becomes_another_kind(tmp_path, monkeypatch):
 @pytest.mark.parametrize("kind", ["flat", "ivf", "hnsw"])
 def test_what_is_built_is_what_faiss_builds(tmp_path, kind):
     """Of the same sample; a graph that is made in pieces would find less."""
-    faiss, bank = faiss_library.faiss, clustered(3000)
+    bank = clustered(3000)
     index = build(tmp_path / "index", kind, bank)
     unit = bank.copy()
     faiss.normalize_L2(unit)
@@ -158,7 +158,7 @@ def test_what_is_built_is_what_faiss_builds(tmp_path, kind):
 
 def test_faiss_alone_opens_a_segment(tmp_path):
     index = Index.build(tmp_path / "index", rows(20), range(20))
-    alone = faiss_library.faiss.read_index(str(tmp_path / "index" / "000001.faiss"))
+    alone = faiss.read_index(str(tmp_path / "index" / "000001.faiss"))
     np.testing.assert_array_equal(alone.reconstruct_n(0, 20), index.vectors(range(20)))
 
 
@@ -367,10 +367,8 @@ def test_on_macos_faiss_keeps_to_one_thread():
 
 def test_training_goes_to_gpus_where_faiss_has_them(monkeypatch):
     moved = []
-    monkeypatch.setattr(faiss_library.faiss, "get_num_gpus", lambda: 1, raising=False)
-    monkeypatch.setattr(
-        faiss_library.faiss, "index_cpu_to_all_gpus", lambda index: moved.append(index) or index, raising=False
-    )
+    monkeypatch.setattr(faiss, "get_num_gpus", lambda: 1, raising=False)
+    monkeypatch.setattr(faiss, "index_cpu_to_all_gpus", lambda index: moved.append(index) or index, raising=False)
     index = Index(clustered(1000), range(1000), index_type="ivf")
     assert len(moved) == 1
     assert len(index.search(clustered(3), 5)[0]) == 5
@@ -378,5 +376,5 @@ def test_training_goes_to_gpus_where_faiss_has_them(monkeypatch):
 
 def test_a_faiss_that_cannot_map_reads(tmp_path, monkeypatch):
     Index.build(tmp_path / "index", rows(20), range(20))
-    monkeypatch.delattr(faiss_library.faiss, "IO_FLAG_MMAP_IFC")
+    monkeypatch.delattr(faiss, "IO_FLAG_MMAP_IFC")
     assert Index.open(tmp_path / "index").search(rows(1), 1)[0][0] == Match(0, "0", None, pytest.approx(1))

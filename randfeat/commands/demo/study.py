@@ -18,9 +18,9 @@ import torch
 from torch import Tensor
 
 from randfeat import Guidance, Index, Pipeline, Sampling, load
-from randfeat.data import images as data
 from randfeat.data.builtin import make_digits, write_folder
 from randfeat.data.builtin.digits import FIT, TEST, VALIDATION, Digits, load_digits, with_shifts
+from randfeat.data.images import as_images
 from randfeat.pretrain import PretrainConfig, read_recipe
 from randfeat.probes import Interval, bootstrap, paired
 from randfeat.tokenizers import PatchTokenizer
@@ -276,7 +276,7 @@ def sample_and_judge(results: Results, preset: Preset, train: Digits, test: Digi
     mask[4:] = True
     hidden = torch.where(torch.from_numpy(mask), torch.tensor(0.5), test.images[rows])
     results.pictures["inpainting"] = [test.images[rows], hidden] + [
-        data.as_images(
+        as_images(
             results.models[name].inpaint(test.images[rows], mask, sampling=Sampling(), seed=100 * draw), 1, (8, 8)
         )
         for name in ("randar", "arpg")
