@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .. import models, tokenizers, weights
+from .. import models
 from ..data.images import CentreCrop, Images, as_images
 from ..inference import readout
 from ..inference.readout import FeatureSpec
@@ -61,12 +61,4 @@ class GeneratorEncoder(Encoder):
         self.pipeline.compile()
 
     def record(self) -> dict[str, Any]:
-        generator, tokenizer = self.pipeline.generator, self.pipeline.tokenizer
-        return {
-            "generator": {"name": models.name_of(generator), **generator.config},
-            "tokenizer": {"name": tokenizers.name_of(tokenizer), **tokenizer.config},
-            "preprocessing": str(self._crop),
-            "specs": [*self.specs],
-            "dtype": str(generator.dtype).removeprefix("torch."),
-            "weights": weights.fingerprint(generator, tokenizer),
-        }
+        return {**self.pipeline.record(), "preprocessing": str(self._crop), "specs": [*self.specs]}
