@@ -6,7 +6,9 @@ Imports are read from the source, those inside functions and under TYPE_CHECKING
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
+import sys
 from collections.abc import Iterator
 from functools import cache
 from graphlib import TopologicalSorter
@@ -116,6 +118,23 @@ def test_there_is_no_circle():
     targets = {module: {target for start, target in arrows() if start == module} for module in sources()}
     del targets["randfeat.__init__"]  # it looks names up when they are asked for
     TopologicalSorter(targets).prepare()  # its CycleError names the modules of a circle
+
+
+def test_libraries_that_are_imported_are_declared():
+    """Those of the standard library and of TYPE_CHECKING apart; extras count as declared."""
+    pyproject = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    declared = {name.lower().replace("_", "-") for name in re.findall(r'"([\w-]+)(?:\[[\w,]+\])?[><=]', pyproject)}
+    given = {"fastapi", "uvicorn"}  # gradio's own, to which its page is mounted
+    names = {"PIL": "pillow", "sklearn": "scikit-learn", "faiss": "faiss-cpu", "torch_fidelity": "torch-fidelity"}
+    imported = set()
+    for path in sources().values():
+        for node in ast.walk(tree(path)):
+            if isinstance(node, ast.Import):
+                imported |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                imported.add(node.module.partition(".")[0])
+    outside = imported - set(sys.stdlib_module_names) - {"randfeat", "typing_extensions"}
+    assert {names.get(name, name).lower().replace("_", "-") for name in outside} - declared - given == set()
 
 
 def test_nothing_lies_loose():
