@@ -237,7 +237,7 @@ def test_killed_at_ten_moments_a_run_ends_as_one_that_was_not(tmp_path):
         process.kill()
         process.join()
         assert process.exitcode == -signal.SIGKILL
-        assert Checkpoints(tmp_path / "killed", {**_settings(config)}, 2)._newest_whole() == max(
+        assert Checkpoints(tmp_path / "killed", {**_settings(config)}, 2)._newest_intact() == max(
             saved(tmp_path / "killed"), default=0
         )
     process, _, weights = start("killed")
