@@ -167,7 +167,7 @@ def test_functions_do_one_thing():
     assert long == {}
 
 
-@pytest.mark.parametrize("folder", ["randfeat", "probes", "pretrain", "benchmarks", "studies"])
+@pytest.mark.parametrize("folder", ["randfeat", "probes", "pretrain", "benchmarks", "studies", "docs", "tests"])
 def test_docstrings_say_it_plainly(folder):
     """A docstring begins with a verb or a noun of the field."""
     riddling = []

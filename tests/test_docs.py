@@ -72,7 +72,7 @@ def test_the_blocks_of_a_page_run(page, place, monkeypatch):
 
 
 def check_what_is_left(page, names, place):
-    """What a page's blocks have computed and written is what the page says."""
+    """Results of a page's blocks are those that the page states."""
     if page == "read-features":
         assert names["features"].shape == (1797, 256)
         assert names["shifted"].shape == (1797, 64)

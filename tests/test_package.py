@@ -1,4 +1,4 @@
-"""What users get: one top-level name, every module inside, and an import that costs next to nothing."""
+"""Package as users get it: one top-level name, every module inside, and an import that costs next to nothing."""
 
 from __future__ import annotations
 

@@ -9,6 +9,7 @@ guidance from `randfeat.inference.schedules`, so that a diagram cannot say anyth
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -87,6 +88,11 @@ def legend(drawing: Drawing, y: float, more: str = "") -> None:
     drawing.text(x, y, more, 11, "start", SOFT)
 
 
+def write_notes(drawing: Drawing, top: int, notes: Sequence[str]) -> None:
+    for i, note in enumerate(notes):
+        drawing.text(24, top + 20 * i, note, 12, "start", SOFT)
+
+
 def randar_contexts() -> Drawing:
     drawing = Drawing(790, 660, "What each input of RandAR attends to in the five contexts")
     drawing.text(24, 28, "RandAR: one sequence of class c, instructions q and tokens x", 15, "start", bold=True)
@@ -110,8 +116,7 @@ def randar_contexts() -> Drawing:
         "q1 asks for the position of x1: as trained it has seen the class alone, q3 has seen x1 and x2.",
         "In full every q sees all tokens, the one at its own position too.",
     )
-    for i, note in enumerate(notes):
-        drawing.text(24, 592 + 20 * i, note, 12, "start", SOFT)
+    write_notes(drawing, 592, notes)
     return drawing
 
 
@@ -148,8 +153,7 @@ def arpg_contexts() -> Drawing:
         "As trained, q3 sees the class, x1 and x2; the last token is no key, since nothing comes after it.",
         "after keeps the first half as trained and lets every query see all tokens; full leaves both masks off.",
     )
-    for i, note in enumerate(notes):
-        drawing.text(24, 427 + 20 * i, note, 12, "start", SOFT)
+    write_notes(drawing, 427, notes)
     return drawing
 
 

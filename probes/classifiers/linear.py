@@ -4,6 +4,7 @@ The solver runs L-BFGS over all images at once, in coordinates in which the loss
 the products.
 """
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -26,13 +27,14 @@ _ROWS_PER_DIMENSION = 16  # with so many images the covariance of features is kn
 Start = tuple[NDArray[np.floating], NDArray[np.floating]]
 
 
-class LogitClassifier(ClassifierMixin, BaseEstimator):
+class LogitClassifier(ClassifierMixin, BaseEstimator, ABC):
     """Base of classifiers that predict from logits: a subclass computes `_logits` (n, classes)."""
 
     classes_: NDArray[Any]
 
+    @abstractmethod
     def _logits(self, x: Any) -> NDArray[np.floating]:
-        raise NotImplementedError
+        """Return logits (n, classes)."""
 
     def decision_function(self, x: Any) -> NDArray[np.floating]:
         """Return logits (n, classes), or for two classes their difference (n,), second minus first."""

@@ -25,7 +25,7 @@ def content(array):
 
 
 def write(root, files):
-    """As a tree and as a tar, from the content of each file by its name."""
+    """Tree and tar of token files, from the content of each file by its name."""
     for name, one in files.items():
         path = root / "tree" / name
         path.parent.mkdir(parents=True, exist_ok=True)

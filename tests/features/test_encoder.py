@@ -38,7 +38,7 @@ def pipeline(name="randar", channels=3):
 
 
 def stacked(encoder, pictures=PICTURES):
-    """As a loader with workers does it: `prepare` goes through a pickle, what it makes is stacked."""
+    """Path of a loader with workers: `prepare` goes through a pickle, what it makes is stacked."""
     prepare = pickle.loads(pickle.dumps(encoder.prepare))
     assert len(pickle.dumps(encoder.prepare)) < 10_000  # no weights
     return torch.from_numpy(np.stack([prepare(picture) for picture in pictures]))

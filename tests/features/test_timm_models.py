@@ -117,7 +117,7 @@ def test_pooled_tokens_are_the_features_of_the_pipeline(name, keywords):
 
 
 def test_intermediates_are_those_of_forward_features(model):
-    """What timm's own test asks of its models, and more: every intermediate has the numbers of a shallower reading."""
+    """timm's own test of its models, and more: every intermediate has the numbers of a shallower reading."""
     info = FeatureInfo(model.feature_info, len(model.feature_info))
     final, intermediates = model.forward_intermediates(IMAGES)
     assert torch.equal(final, model.forward_features(IMAGES))

@@ -41,7 +41,7 @@ class Visit:
             route.abort()
 
     def forgive(self):
-        """What the console says from now on is not held against the page: its server is gone, or refuses something."""
+        """Ignore what the console says from now on: the page's server is gone, or refuses something."""
         self.errors = None
 
     def open(self, tab):
@@ -49,7 +49,7 @@ class Visit:
 
     @property
     def panel(self):
-        """What the open tab shows."""
+        """Return the text of the open tab."""
         return self.page.locator("[role=tabpanel]:visible")
 
     def press(self, name):
@@ -77,7 +77,7 @@ class Visit:
         return found
 
     def mask(self):
-        """What the painter would send: bool (H, W)."""
+        """Return the mask that the painter would send: bool (H, W)."""
         return np.asarray(decoded(self.page.evaluate("document.querySelector('#painter').mask()")).convert("L")) > 127
 
 

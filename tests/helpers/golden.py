@@ -37,7 +37,7 @@ def recorded_order(model: Generator, tensors: dict[str, Tensor]) -> Tensor:
 
 
 def unmasked_arpg(model, tokens, label, order):
-    """What the official forward computes in evaluation mode, from the same blocks with the masks off."""
+    """Return the logits of the official forward in evaluation mode: the same blocks with the masks off."""
     x, places = model._content(label, orders.gather(tokens, order)[:, :-1], order[:, :-1])
     table = model.rope(tokens.device)
     rope, target = rope_at(table, places), rope_at(table, order)

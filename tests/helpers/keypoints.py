@@ -20,7 +20,7 @@ CELLS = np.arange(16).reshape(4, 4)  # of 10 x 10 pixels in a picture of 40 x 40
 
 
 def right_and_wrong_pairs():
-    """Of two cats 1 of 1 and 1 of 3 points, of a dog 0 of 2, and an owl without points."""
+    """Return maps and pairs: two cats with 1 of 1 and 1 of 3 points right, a dog with 0 of 2, an owl without points."""
     maps = {Path("a"): one_hot(CELLS), Path("b"): one_hot(CELLS)}
     right, wrong = (4, 4), (34, 34)
     return maps, [

@@ -1,4 +1,4 @@
-"""What is trained on, and runs of it: at the level of a module, so that other processes can call them."""
+"""Small training sets and runs on them, at the level of a module so that other processes can call them."""
 
 import copy
 import os

@@ -19,7 +19,7 @@ from randfeat.models import Generator
 
 @dataclass
 class Reading:
-    """Of one call, by block: the state at the last token read and the states at the positions asked for."""
+    """Record of one call, by block: the state at the last token read and the states at the positions asked for."""
 
     token: list[Tensor]  # (B, D)
     query: list[Tensor]  # (B, n, D)
@@ -131,7 +131,7 @@ def turn(x: Tensor, at: Tensor, model: Generator) -> Tensor:
 
 
 def there(condition: Tensor | None, at: Tensor) -> Tensor:
-    """What a condition (B, N, D) says at positions (B, n): (B, n, D)."""
+    """Return a condition (B, N, D) at positions (B, n): (B, n, D)."""
     if condition is None:
         return torch.zeros(*at.shape, 1).double()
     return condition.double()[torch.arange(len(at))[:, None], at]

@@ -19,7 +19,7 @@ CONTAINERS = (None, "model", "module", "state_dict", "ema")
 
 
 def state_of(model) -> dict[str, torch.Tensor]:
-    """As the official code saves it, with what nothing here reads."""
+    """Return a state as the official code saves it, with entries that nothing here reads."""
     unused = {name: torch.zeros(9) for name in model.unused}
     return {name: value.detach().clone() for name, value in weights.to_official(model).items()} | unused
 
@@ -51,7 +51,7 @@ def shrink(monkeypatch, size: str, side: int = 16) -> str:
 
 
 def generator(row: published.PublishedModel, seed: int = 0) -> models.Generator:
-    """What the file of a row holds, where the row's size has been shrunk."""
+    """Return the contents of the file of a row whose size has been shrunk."""
     name, size = models.SIZES[row.size]
     return tiny.model(name, row.grid, seed, vocab_size=row.tokenizer.vocab_size, num_classes=1000, ffn_dim=None, **size)
 

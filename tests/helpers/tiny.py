@@ -82,7 +82,7 @@ def batch(model: Generator, images: int = 3, seed: int = 0) -> tuple[Tensor, Ten
 
 
 def steps(model: Generator, count: int) -> int | None:
-    """As many sampling steps, where one step of the model can decode several tokens."""
+    """Return a number of sampling steps, where one step of the model can decode several tokens."""
     return None if model.raster_only else count
 
 

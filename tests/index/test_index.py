@@ -139,7 +139,7 @@ def test_a_compacted_auto_index_becomes_another_kind(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("kind", ["flat", "ivf", "hnsw"])
 def test_what_is_built_is_what_faiss_builds(tmp_path, kind):
-    """Of the same sample; a graph that is made in pieces would find less."""
+    """Built from the same sample; a graph that is made in pieces would find less."""
     bank = clustered(3000)
     index = build(tmp_path / "index", kind, bank)
     unit = bank.copy()

@@ -46,7 +46,7 @@ changes = st.lists(
 
 
 class Model:
-    """What an index should hold: by name its id, label and vector."""
+    """Expected contents of an index: by name its id, label and vector."""
 
     def __init__(self, names, seed):
         self.rows, self.next_id = {}, 0
@@ -347,7 +347,7 @@ def test_what_a_killed_writer_left_is_swept(tmp_path):
 
 
 def test_an_index_whose_files_are_in_use_is_changed_all_the_same(tmp_path, monkeypatch):
-    """As on Windows, where what somebody maps cannot be removed."""
+    """Simulate Windows, where a mapped file cannot be removed."""
     index = Index.build(tmp_path / "index", np.eye(4), "abcd")
 
     def refuse(path, missing_ok=False):

@@ -58,7 +58,7 @@ def test_rows_and_queries_go_through_what_the_first_rows_taught(tmp_path, metric
 
 
 def test_it_matters():
-    """What varies most is no longer all that counts."""
+    """Directions that vary most are no longer all that counts."""
     found, plainly = (Index(FIRST, NAMES[:300], whiten=how).search(ASKED, 10) for how in (6, None))
     assert [m.path for m in found[0]] != [m.path for m in plainly[0]]
 

@@ -66,7 +66,7 @@ def test_features_are_the_mean_over_places(spec):
 
 @pytest.mark.parametrize("side", [2, 3])
 def test_maps_of_places_are_one_finer_map(side):
-    """Of a network that says where a token was cut: the finer map has the parts of the image in their order."""
+    """A network says where a token was cut: the finer map has the parts of the image in their order."""
     grid, stride = (2, 3), 4
     rows = torch.arange(grid[0] * stride).float()
     image = (rows[:, None] * 100 + torch.arange(grid[1] * stride)).expand(1, 1, -1, -1)

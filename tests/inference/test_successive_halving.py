@@ -39,7 +39,7 @@ def test_a_race_that_nobody_leaves_is_the_whole_classification(model):
 
 
 @given(st.sampled_from(["randar", "arpg", "llamagen"]), st.integers(1, 6), st.integers(1, 5), st.floats(0.01, 20))
-def test_a_race_costs_at_most_what_it_says(name, classes, orders, margin):
+def test_successive_halving_costs_at_most_what_it_says(name, classes, orders, margin):
     model = tiny.model(name, num_classes=6)
     how = SuccessiveHalving(
         (Rung(0.3), Rung(0.5, 0.6), Rung(1, 0.6, 3), Rung(2, 0.6, 2), Rung(math.inf, 0.2, 2)), margin

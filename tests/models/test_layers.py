@@ -24,7 +24,7 @@ CPU = torch.device("cpu")
 
 
 class Like:
-    """What the naive rotation wants to know of a model."""
+    """Attributes of a model that the naive rotation reads."""
 
     grid, rope_base = (3, 5), 100.0
 

@@ -29,7 +29,7 @@ def torchrun(world, *arguments, **more):
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory):
-    """What one process makes of it."""
+    """Result of one process."""
     torch.set_num_threads(1)
     return run(tmp_path_factory.mktemp("alone") / "run", SHORT, ALIKE)
 
@@ -77,7 +77,7 @@ def test_a_run_goes_on_in_another_number_of_processes(tmp_path, alone):
 
 
 def test_without_dropout_a_share_of_any_size_trains_the_same(tmp_path):
-    """Where nothing says how many images go through the network at once."""
+    """Run in which nothing says how many images go through the network at once."""
     config = replace(SHORT, batch_size=7)
     expected = run(None, config, dropout=0.0)
     assert torchrun(3, tmp_path / "run", config, RuntimeConfig(), tmp_path / "made.pt", dropout=0.0) == [0] * 3

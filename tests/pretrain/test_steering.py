@@ -122,7 +122,7 @@ def test_control_starts_where_the_model_was(tmp_path, store, tokenizer):
 
 
 def test_a_stopped_run_goes_on_with_the_same_conditions(tmp_path, tokenizer):
-    """What is dropped is a function of the step."""
+    """Dropped conditions are a function of the step."""
     tokens, labels = data(20)
 
     def trained(steps_first):

@@ -88,7 +88,7 @@ def test_a_placement_is_how_pictures_are_resized(place):
 
 
 def cosines(source, target, point, upsample):
-    """Of one point's feature with every cell, both maps enlarged by torch."""
+    """Similarities of one point's feature with every cell, both maps enlarged by torch."""
     enlarged = []
     for features in (source, target):
         torched = torch.tensor(features)[None]

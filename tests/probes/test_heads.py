@@ -21,7 +21,7 @@ def data(n=150, d=6, classes=4, seed=0):
 
 
 class MAEsLARS(torch.optim.Optimizer):
-    """As main_linprobe.py has it: no trust and no decay for biases."""
+    """Rule of main_linprobe.py: no trust and no decay for biases."""
 
     def __init__(self, groups):
         super().__init__(groups, {"lr": 0.0, "weight_decay": 0.0})

@@ -38,7 +38,7 @@ def normal(*shape, seed=0):
 
 @pytest.fixture
 def doubted(monkeypatch):
-    """How many queries are searched again in float64."""
+    """Number of queries that are searched again in float64."""
     counts = []
     search = neighbors._search_in_double
     monkeypatch.setattr(

@@ -22,7 +22,7 @@ ONE_CLASS = r"labels hold one class \(ant\), expected two or more"
 
 
 class Odd(NamedTuple):
-    """Which rows of train's 30 images and of test's 15. says: what tasks warn of or, those in `fails`, stop with."""
+    """Rows of train's 30 images and of test's 15. says: what tasks warn of or, those in `fails`, stop with."""
 
     train: slice | list = slice(None)
     test: slice | list = slice(None)

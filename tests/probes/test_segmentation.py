@@ -108,7 +108,7 @@ def test_images_one_by_one_make_the_whole():
 
 
 def test_the_interval_is_that_of_resampled_images():
-    """Of images that differ much, with a class that few of them show, beside mIoU computed anew for each resample."""
+    """Images that differ much, with a class that few of them show, beside mIoU computed anew for each resample."""
     rng = np.random.default_rng(0)
     n, often = 300, np.array([1, 0.5, 0.08])
     either = rng.integers(50, 400, (n, 3)) * (rng.random((n, 3)) < often)

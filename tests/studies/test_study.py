@@ -68,7 +68,7 @@ def test_controls_learn_to_fill_in(material, name):
 
 
 def test_a_masked_token_is_not_seen(material):
-    """What is hidden changes what is to be predicted and nothing that predicts it."""
+    """Hidden tokens change what is to be predicted and nothing that predicts it."""
     models, controls = part("models"), part("controls")
     network = models.build(models.MODELS["masked"], material, 0).eval()
     torch.nn.init.normal_(network.head.weight)

@@ -139,7 +139,7 @@ def test_scaling_is_tabled_and_drawn(tmp_path, monkeypatch, program):
 
 @pytest.mark.slow
 def test_the_same_of_token_stores(tmp_path, program):
-    """What `randfeat tokenize` leaves is a set, too, as ImageNet would be."""
+    """Stores of `randfeat tokenize` are sets, too, as ImageNet would be."""
     data, train, test = (tmp_path / name for name in ("digits", "train", "test"))
     cut = "--size", "8", "--crops", "centre"
     fitted = "--tokenizer", "patch", "--patch", "2", "--vocab", "64"
@@ -165,7 +165,7 @@ FOUND = ROOT / "studies" / "reading" / "found" / "data1-split1"
 
 
 def test_the_scaling_curve_is_what_was_found():
-    """What is kept in the repository makes the rows of docs/reading.md."""
+    """Scores kept in the repository make the rows of docs/reading.md."""
     scaling, job, page = part("scaling"), part("units").Job, (ROOT / "docs" / "reading.md").read_text("utf-8")
     kept = FOUND / "cluttered"
     made = {
@@ -187,7 +187,7 @@ def test_the_scaling_curve_is_what_was_found():
 
 @pytest.mark.slow
 def test_the_page_of_tables_is_what_was_found(capsys, monkeypatch):
-    """What is kept in the repository makes the tables of docs/reading-tables.md, number for number."""
+    """Scores kept in the repository make the tables of docs/reading-tables.md, number for number."""
     monkeypatch.setattr(sys, "argv", ["tables", str(FOUND)])
     part("tables").main()
     found, page = capsys.readouterr().out, (ROOT / "docs" / "reading-tables.md").read_text("utf-8")

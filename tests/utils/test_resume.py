@@ -1,4 +1,4 @@
-"""What a message says of settings that are not the same."""
+"""Messages about settings that differ."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ def leave_number_and_wait(folder, line):
 
 
 def is_running(process):
-    """Whether a process is there, and no zombie that nobody has asked for its end."""
+    """Return whether a process is alive, and not a zombie."""
     try:
         return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:

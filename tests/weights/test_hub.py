@@ -1,4 +1,4 @@
-"""What comes from the Hugging Face hub and goes there, with a folder in its place."""
+"""Downloads from the Hugging Face hub and uploads to it, with a folder in its place."""
 
 import os
 import subprocess
@@ -167,7 +167,7 @@ def test_what_is_not_there(hub):
 
 
 class ReadTimeout(Exception):
-    """As of the HTTP library, which is another one in each version of huggingface_hub."""
+    """Error of the HTTP library, which is another one in each version of huggingface_hub."""
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What the page is given: a model, an index, both, or a model of timm."""
+"""Inputs of the page: a model, an index, both, or a model of timm."""
 
 from __future__ import annotations
 
