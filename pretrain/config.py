@@ -6,10 +6,10 @@ import difflib
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field, is_dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Literal, get_type_hints
+from typing import Any, Literal, TypeVar, get_type_hints
 
 import torch
 
@@ -17,18 +17,14 @@ from randfeat import models
 from randfeat.data import conditions
 from randfeat.models import Generator
 
+Recipe = TypeVar("Recipe")
+
 
 @dataclass(frozen=True)
-class TrainingConfig:
-    """Hyperparameters of a training.
+class OptimConfig:
+    """Hyperparameters of a training that do not depend on what is trained.
 
     steps: optimizer steps. batch_size: images a step, of all processes together.
-    order: `random`, a fresh order per image and epoch, or another mode of `orders.MODES` for every image; by default
-        the model's own first, which is random where it can.
-    label_dropout: probability with which the null class replaces an image's label, for classifier-free guidance.
-    other_crops: probability of showing one of an image's other crops instead of the first. It falls from epoch to epoch
-        in proportion to the images still to be seen, so that a long training ends with first crops only. None (`null`
-        in YAML) shows all crops equally often, to the end, as RandAR and ARPG were trained.
     warmup: steps of linear warm-up to `learning_rate`. schedule: `cosine`, which then falls to `final_lr_ratio` of it;
         `constant`; or `linear-end`, constant but for the last `decay_steps`, in which it falls to that ratio.
     clip: largest global gradient norm.
@@ -39,7 +35,6 @@ class TrainingConfig:
 
     steps: int = 1000
     batch_size: int = 128
-    order: str | None = None
     learning_rate: float = 1e-3
     weight_decay: float = 0.05
     betas: tuple[float, float] = (0.9, 0.95)
@@ -49,8 +44,6 @@ class TrainingConfig:
     final_lr_ratio: float = 0.05
     clip: float = 1.0
     ema: float = 0.0
-    label_dropout: float = 0.1
-    other_crops: float | None = 0.0
     eval_every: int = 100
     patience: int = 0
     max_not_finite: int = 10
@@ -58,12 +51,11 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "eval_every", "max_not_finite"):
-            _check_range(self, name, 1, math.inf)
+            check_range(self, name, 1, math.inf)
         for name in ("learning_rate", "weight_decay", "warmup", "patience"):
-            _check_range(self, name, 0, math.inf)
-        for name in ("label_dropout", "other_crops", "final_lr_ratio", "ema"):
-            if getattr(self, name) is not None:
-                _check_range(self, name, 0, 1)
+            check_range(self, name, 0, math.inf)
+        for name in ("final_lr_ratio", "ema"):
+            check_range(self, name, 0, 1)
         if not self.clip > 0:
             raise ValueError(f"clip must be above 0, got {self.clip!r}: .inf clips nothing")
         if self.schedule not in ("cosine", "constant", "linear-end"):
@@ -71,7 +63,30 @@ class TrainingConfig:
         if (self.schedule == "linear-end") != (self.decay_steps is not None):
             raise ValueError(f"decay_steps belongs to schedule linear-end, got {self.decay_steps} and {self.schedule}")
         if self.decay_steps is not None:
-            _check_range(self, "decay_steps", 1, self.steps)
+            check_range(self, "decay_steps", 1, self.steps)
+
+
+@dataclass(frozen=True)
+class TrainingConfig(OptimConfig):
+    """Hyperparameters of a generator's training: those of `OptimConfig`, and how images are shown.
+
+    order: `random`, a fresh order per image and epoch, or another mode of `orders.MODES` for every image; by default
+        the model's own first, which is random where it can.
+    label_dropout: probability with which the null class replaces an image's label, for classifier-free guidance.
+    other_crops: probability of showing one of an image's other crops instead of the first. It falls from epoch to epoch
+        in proportion to the images still to be seen, so that a long training ends with first crops only. None (`null`
+        in YAML) shows all crops equally often, to the end, as RandAR and ARPG were trained.
+    """
+
+    order: str | None = None
+    label_dropout: float = 0.1
+    other_crops: float | None = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_range(self, "label_dropout", 0, 1)
+        if self.other_crops is not None:
+            check_range(self, "other_crops", 0, 1)
 
 
 @dataclass(frozen=True)
@@ -101,12 +116,12 @@ class RuntimeConfig:
         for name, known in (("precision", ("float32", "bfloat16")), ("parallel", ("ddp", "fsdp"))):
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} must be {' or '.join(known)}, got {getattr(self, name)!r}")
-        _check_range(self, "micro_batch", 0, math.inf)
+        check_range(self, "micro_batch", 0, math.inf)
         for name in ("save_every", "keep"):
-            _check_range(self, name, 1, math.inf)
+            check_range(self, name, 1, math.inf)
 
 
-def _check_range(settings: object, name: str, low: float, high: float) -> None:
+def check_range(settings: object, name: str, low: float, high: float) -> None:
     value = getattr(settings, name)
     if not low <= value <= high:
         limits = f"{low} or more" if high == math.inf else f"from {low} to {high}"
@@ -145,7 +160,7 @@ class ControlConfig:
     def __post_init__(self) -> None:
         if self.kind is not None:
             conditions.kind_of(self.kind)  # raises for a wrong name
-        _check_range(self, "dropout", 0, 1)
+        check_range(self, "dropout", 0, 1)
 
 
 @dataclass(frozen=True)
@@ -192,38 +207,52 @@ def read_recipe(name: str | Path, changes: Sequence[str] = ()) -> PretrainConfig
 
     changes: such as `training.steps=100`. Unknown, missing and ill-typed fields raise a ValueError.
     """
+    return read_config(PretrainConfig, name, changes)
+
+
+def read_config(kind: type[Recipe], name: str | Path, changes: Sequence[str] = ()) -> Recipe:
+    """Return a recipe of a class, a dataclass, as `read_recipe` does."""
     from jsonargparse import ArgumentError, ArgumentParser
 
-    path = Path(name)
-    if path.suffix not in (".yaml", ".yml"):
-        packaged = resources.files("randfeat.configs")
-        names = sorted(entry.name[:-5] for entry in packaged.iterdir() if entry.name.endswith(".yaml"))
-        if name not in names:
-            raise ValueError(f"there is no recipe {name!r}: give a path ending in .yaml or one of {', '.join(names)}")
-        text = (packaged / f"{name}.yaml").read_text("utf-8")
-    else:
-        text = path.read_text("utf-8")
     parser = ArgumentParser(exit_on_error=False)
-    parser.add_class_arguments(PretrainConfig)
+    parser.add_class_arguments(kind)
     for change in changes:
-        _check_field(change)
+        _check_field(kind, change)
     try:
-        base = parser.parse_string(text, defaults=False)
+        base = parser.parse_string(_text_of(name), defaults=False)
         given = [f"--{change}" for change in changes]
-        return PretrainConfig(**vars(parser.instantiate(parser.parse_args(given, namespace=base))))
+        return kind(**vars(parser.instantiate(parser.parse_args(given, namespace=base))))
     except ArgumentError as error:
         problem = re.sub(r"Parser key |typing\.|<class |(?<=')>", "", " ".join(str(error).split()))
         raise ValueError(f"recipe {name}: {problem}") from None
 
 
-def _check_field(change: str) -> None:
+def _text_of(name: str | Path) -> str:
+    """Return the text of a recipe."""
+    path = Path(name)
+    if path.suffix in (".yaml", ".yml"):
+        return path.read_text("utf-8")
+    packaged = resources.files("randfeat.configs")
+    names = sorted(entry.name[:-5] for entry in packaged.iterdir() if entry.name.endswith(".yaml"))
+    if name not in names:
+        raise ValueError(f"there is no recipe {name!r}: give a path ending in .yaml or one of {', '.join(names)}")
+    return (packaged / f"{name}.yaml").read_text("utf-8")
+
+
+def _check_field(kind: type[Any], change: str) -> None:
     """Raise a ValueError that lists the fields, unless a change has the form FIELD=VALUE of an existing field."""
     path, equals, _ = change.partition("=")
-    known = []
-    for part, kind in get_type_hints(PretrainConfig).items():
-        known += [f"{part}.{one.name}" for one in fields(kind)] if is_dataclass(kind) else [part]
+    known = _fields_of(kind)
     if equals and path in known:
         return
     near = difflib.get_close_matches(path, known, 1) or [one for one in known if one.endswith(f".{path}")]
     hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(known)}"
     raise ValueError(f"a recipe is changed by FIELD=VALUE, and {change!r} is none: {hint}")
+
+
+def _fields_of(kind: type[Any]) -> list[str]:
+    """Return the names of the fields of a dataclass, those of dataclasses in it as PART.NAME."""
+    known: list[str] = []
+    for name, hint in get_type_hints(kind).items():
+        known += [f"{name}.{inner}" for inner in _fields_of(hint)] if is_dataclass(hint) else [name]
+    return known
