@@ -46,6 +46,7 @@ COMMANDS = {
     "search": Command("search", "find the images of an index that are most similar to others"),
     "surprise": Command("likelihood", "per-token negative log-likelihood (surprisal) of images, as heat maps"),
     "tokenize": Command("tokenize", "write the tokens of all images of a data set to disk, for training"),
+    "tokenizer": Command("tokenizer", "train a tokenizer on your own images; measure reconstructions of a tokenizer"),
     "vary": Command("edit_images", "draw variations of an image"),
 }
 
