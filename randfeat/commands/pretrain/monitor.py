@@ -1,17 +1,10 @@
-"""Monitoring of a run: progress bar, CSV files, TensorBoard where it is installed, grids of samples."""
+"""Monitor of a pretraining run: its steps, held-out losses, k-NN accuracy and grids of samples."""
 
 from __future__ import annotations
 
 import argparse
-import csv
-import resource
-import sys
 import time
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
-from pathlib import Path
-from types import TracebackType
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -27,15 +20,17 @@ from randfeat.pipeline.sample_folder import control_sheet
 from randfeat.pretrain import PretrainConfig, Step, Validation
 from randfeat.probes import KNN
 from randfeat.tokenizers import Tokenizer
-from randfeat.utils import atomic, devices, distributed, drawing, progress
+from randfeat.utils import devices, distributed, drawing
 
-TRAIN, VALIDATION, PLACES, SAMPLES = "train.csv", "validation.csv", "by_place.csv", "samples"
+from ..training.monitor import VALIDATION, StepMonitor, memory
+
+PLACES, SAMPLES = "by_place.csv", "samples"
 BANK, QUERIES = 2000, 500  # images of the k-NN probe, at most
 FORWARD_AND_BACKWARD = 3  # operations of a training step over those of a forward pass
 MATMUL = 2048  # side of the matrices whose product measures the peak of the device
 
 
-class Monitor(AbstractContextManager["Monitor"]):
+class Monitor(StepMonitor[Step]):
     """Monitor of steps and validations. The first process writes; the others take part in what all must compute."""
 
     def __init__(
@@ -47,51 +42,26 @@ class Monitor(AbstractContextManager["Monitor"]):
         paired: TokenStore | None,
         device: torch.device,
     ) -> None:
-        self.directory, self.recipe, self.every = args.out, recipe, args.every
-        self.store, self.tokenizer, self.paired, self.device = store, tokenizer, paired, device
-        self.first = distributed.rank() == 0
+        super().__init__(args.out, recipe.training.steps, args.every, device)
+        self.recipe, self.store, self.tokenizer, self.paired = recipe, store, tokenizer, paired
         self.samples = args.samples if recipe.running.parallel == "ddp" or distributed.world_size() == 1 else 0
         self.knn = self.first and not args.no_knn and store.labels is not None and self.samples > 0
-        self.modes: tuple[str, ...] = ()
         self.operations = _operations(recipe, store)
         self.peak = _peak(device, recipe.running.precision) if self.first else 1.0
-        self.window: list[Step] = []
-        self.files: dict[str, _Table] = {}
-        self.board = _board(self.directory) if self.first else None
-        self.bar: Any = None
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self.bar is not None:
-            self.bar.close()
-        if self.board is not None:
-            self.board.close()
-
-    def on_step(self, step: Step) -> None:
-        """Advance the bar, and every `every` steps write a row of train.csv."""
-        if not self.first:
-            return
-        if self.bar is None:
-            self.bar = progress.bar(self.recipe.training.steps, "training", "step", done=step.step - 1)
-        self.bar.update()
-        self.window.append(step)
-        if step.step % self.every and step.step < self.recipe.training.steps:
-            return
-        seconds = sum(one.seconds for one in self.window)
-        speed = sum(one.images for one in self.window) / max(seconds, 1e-9)
-        row = {
-            "loss": float(np.mean([one.loss for one in self.window])),
-            "learning_rate": step.learning_rate,
-            "gradient_norm": step.gradient_norm,
+    def row(self, window: Sequence[Step], speed: float) -> dict[str, float]:
+        return {
+            "loss": float(np.mean([one.loss for one in window])),
+            "learning_rate": window[-1].learning_rate,
+            "gradient_norm": window[-1].gradient_norm,
             "images_per_second": speed,
             "tokens_per_second": speed * self.store.grid[0] * self.store.grid[1],
             "share_of_peak": speed * self.operations / (self.peak * distributed.world_size()),
-            "memory_gib": _memory(self.device),
+            "memory_gib": memory(self.device),
         }
-        self.window.clear()
-        self.bar.set_postfix_str(f"{row['loss']:.3f} nats/token, {speed:.1f} images/s", refresh=False)
-        self._write(TRAIN, step.step, row)
+
+    def summary(self, row: Mapping[str, float]) -> str:
+        return f"{row['loss']:.3f} nats/token, {row['images_per_second']:.1f} images/s"
 
     def on_validation(self, found: Validation) -> None:
         """Measure the loss by order mode, in all processes; write it, sample and probe in the first one."""
@@ -101,8 +71,8 @@ class Monitor(AbstractContextManager["Monitor"]):
         row: dict[str, float] = {"loss": found.loss, **modes}
         if self.knn:
             row["knn_accuracy"] = self._probe(found.model)
-        self._write(VALIDATION, found.step, row)
-        self._write(PLACES, found.step, {str(place): float(x) for place, x in enumerate(found.by_place)}, board=False)
+        self.write(VALIDATION, found.step, row)
+        self.write(PLACES, found.step, {str(place): float(x) for place, x in enumerate(found.by_place)}, board=False)
         if self.samples:
             self._sample(found)
 
@@ -112,11 +82,7 @@ class Monitor(AbstractContextManager["Monitor"]):
         model = Pipeline(self.tokenizer, found.model, names)
         with torch.random.fork_rng([] if self.device.type == "cpu" else [self.device]):
             picture = self._grid(model) if found.model.control is None else self._controlled(model)
-        folder = self.directory / SAMPLES
-        folder.mkdir(exist_ok=True)
-        atomic.write_bytes(folder / f"step-{found.step:08}.png", drawing.png(picture))
-        if self.board is not None:
-            self.board.add_image("samples", np.asarray(picture), found.step, dataformats="HWC")
+        self.write_sheet(SAMPLES, found.step, picture)
 
     def _grid(self, model: Pipeline) -> Image.Image:
         classes = model.generator.num_classes
@@ -145,37 +111,6 @@ class Monitor(AbstractContextManager["Monitor"]):
         x = read.numpy()
         return float(KNN(20).fit(x[bank], known[bank]).score(x[queries], known[queries])) if cut else float("nan")
 
-    def _write(self, name: str, step: int, row: Mapping[str, float], board: bool = True) -> None:
-        if name not in self.files:
-            self.files[name] = _Table(self.directory / name, step)
-        self.files[name].add(step, row)
-        if self.board is not None and board:
-            for key, value in row.items():
-                self.board.add_scalar(f"{name.removesuffix('.csv')}/{key}", value, step)
-
-
-class _Table:
-    """CSV file with a row for each step; of an earlier run it keeps the rows before the first step of this one."""
-
-    def __init__(self, path: Path, step: int) -> None:
-        self.path = path
-        rows: list[list[str]] = []
-        if path.exists():
-            with path.open(encoding="utf-8", newline="") as file:
-                rows = list(csv.reader(file))
-        kept = [row for row in rows[1:] if row and row[0].isdigit() and int(row[0]) < step]
-        self.header = rows[0] if rows and kept else None
-        content = "".join(",".join(row) + "\n" for row in ([self.header, *kept] if self.header else []))
-        atomic.write_bytes(path, content.encode())
-
-    def add(self, step: int, row: Mapping[str, float]) -> None:
-        with self.path.open("a", encoding="utf-8", newline="") as file:
-            rows = csv.writer(file, lineterminator="\n")
-            if self.header is None:
-                self.header = ["step", *row]
-                rows.writerow(self.header)
-            rows.writerow([step, *(f"{row[name]:.6g}" for name in self.header[1:])])
-
 
 def _operations(recipe: PretrainConfig, store: TokenStore) -> float:
     """Return the floating-point operations of a training step for one image: matrix products and attention."""
@@ -200,20 +135,3 @@ def _peak(device: torch.device, precision: str) -> float:
         (a @ b)[0, 0].item()
         best = max(best, 2 * side**3 / (time.perf_counter() - began))
     return best
-
-
-def _memory(device: torch.device) -> float:
-    """Return the peak of memory so far in GiB: a GPU's own, else main memory."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**30
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return most / (2**30 if sys.platform == "darwin" else 2**20)
-
-
-def _board(directory: Path) -> Any:
-    """Return TensorBoard's writer, None where it is not installed."""
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        return None
-    return SummaryWriter(str(directory / "tensorboard"))
