@@ -3,20 +3,33 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from ..utils.checks import check_whole_number, is_finite_number
+
 
 class Tokenizer(nn.Module, ABC):
-    """Base of every tokenizer, built from plain keywords, which `config` keeps."""
+    """Base of every tokenizer, built from plain keywords, which `config` keeps.
+
+    value_range: None for pictures of 8 bits, grey or RGB; (low, high) for files of any number of channels, whose values
+    from low to high become 0 to 1. It is a matter of reading files: images are in [0, 1] here.
+    """
 
     config: dict[str, Any]
     vocab_size: int
     channels: int  # of the images: 1 grey, 3 colour
+    value_range: tuple[float, float] | None = None
     stride: int  # pixels per token, in each direction
     unused: ClassVar[tuple[str, ...]] = ()  # entries of official checkpoints that are not read here
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Entries of `config` that change tokens or images and leave no trace in the weights; none by default."""
+        return {}
 
     @abstractmethod
     def encode(self, images: Tensor) -> Tensor:
@@ -40,6 +53,21 @@ class Tokenizer(nn.Module, ABC):
             )
         if not images.is_floating_point():
             raise ValueError(f"expected floating-point images in [0, 1], got {images.dtype}: divide by 255")
+
+
+def checked_range(value_range: Sequence[float] | None) -> tuple[float, float] | None:
+    """Return a value range as two floats, or None. Raises a ValueError unless it is two finite numbers, low < high."""
+    if value_range is None:
+        return None
+    low_high = tuple(value_range)
+    if len(low_high) != 2 or not all(map(is_finite_number, low_high)) or not low_high[0] < low_high[1]:
+        raise ValueError(f"a value range is two numbers LOW < HIGH, got {value_range}")
+    return float(low_high[0]), float(low_high[1])
+
+
+def check_channels(channels: int) -> None:
+    """Raise a ValueError unless `channels` is a whole number from 1."""
+    check_whole_number("channels", channels, 1)
 
 
 def nearest(x: Tensor, codebook: Tensor, at_once: int = 1 << 24) -> Tensor:

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .vq import Codebook, VQTokenizer, group_norm, swish
+from .quantizers import Codebook
+from .vq import VQTokenizer, group_norm, swish
 
 
 class MaskGITVQ(VQTokenizer):

@@ -1,4 +1,4 @@
-"""Base class of convolutional VQ tokenizers: latents from an encoder, their nearest codes, pixels from a decoder.
+"""Base class of convolutional tokenizers: latents from an encoder, quantised to codes, pixels from a decoder.
 
 Modules have the names of the official checkpoints, so these load as they are. Shapes: E channels of a code, V codes.
 """
@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .base import Tokenizer, nearest
+from .base import Tokenizer
+from .quantizers import Quantizer
 
 # pixels of images that go through the network at a time, each of which takes about 2.5 kB there: four images of
 # 256 x 256 on a CPU, where more are no faster, and 32 on other devices
@@ -19,9 +20,9 @@ AT_ONCE = {"cpu": 1 << 18}
 AT_ONCE_ELSEWHERE = 1 << 21
 
 
-def group_norm(width: int) -> nn.GroupNorm:
-    """Return a norm in 32 groups: width must be a multiple of 32."""
-    return nn.GroupNorm(32, width, eps=1e-6)
+def group_norm(width: int, groups: int = 32) -> nn.GroupNorm:
+    """Return a norm in groups, whose number must divide the width."""
+    return nn.GroupNorm(groups, width, eps=1e-6)
 
 
 def swish(x: Tensor) -> Tensor:
@@ -29,18 +30,13 @@ def swish(x: Tensor) -> Tensor:
     return F.silu(x, inplace=not x.requires_grad)
 
 
-class Codebook(nn.Module):
-    """Codes (V, E), in a parameter with the name of official checkpoints."""
-
-    def __init__(self, vocab_size: int, code_dim: int) -> None:
-        super().__init__()
-        self.embedding = nn.Embedding(vocab_size, code_dim)
-
-
 class VQTokenizer(Tokenizer):
-    """Tokenizer with a codebook, `quantize`, between an encoder and a decoder."""
+    """Tokenizer with a quantiser, `quantize`, between an encoder and a decoder.
 
-    quantize: Codebook
+    `latents`, `quantize` and `pixels` one after another are differentiable: that is how it is trained.
+    """
+
+    quantize: Quantizer
 
     @abstractmethod
     def latents(self, images: Tensor) -> Tensor:
@@ -50,27 +46,21 @@ class VQTokenizer(Tokenizer):
     def pixels(self, codes: Tensor) -> Tensor:
         """Return the images (B, channels, H, W) of codes (B, E, h, w), about in [0, 1] but not clamped."""
 
-    def normalised(self, codes: Tensor) -> Tensor:
-        """Return codes or latents (..., E) as they are compared and used; a subclass may normalise them."""
-        return codes
-
     def encode(self, images: Tensor) -> Tensor:
         self.check_images(images)
         parts = images.split(_images_at_once(images.device, images.shape[2] * images.shape[3]))
-        return torch.cat([self._nearest_codes(part) for part in parts])
+        return torch.cat([self._tokens(part) for part in parts])
 
-    def _nearest_codes(self, images: Tensor) -> Tensor:
-        codebook = self.quantize.embedding.weight
+    def _tokens(self, images: Tensor) -> Tensor:
+        """Return the tokens of images that go through the network at once."""
         with torch.autocast(images.device.type, enabled=False):  # half precision would change the nearest codes
             # channels last, as the codes are, which makes convolutions faster
-            latents = self.latents(images.to(codebook).contiguous(memory_format=torch.channels_last))
-            latents = latents.permute(0, 2, 3, 1)
-            found = nearest(self.normalised(latents.flatten(0, 2)), self.normalised(codebook))
-        return found.view(latents.shape[:3])
+            images = images.to(next(self.parameters())).contiguous(memory_format=torch.channels_last)
+            return self.quantize.indices(self.latents(images).permute(0, 2, 3, 1))
 
     def codes(self, tokens: Tensor) -> Tensor:
         """Return the codes (B, E, h, w) of tokens (B, h, w), channels last in memory."""
-        return self.normalised(self.quantize.embedding(tokens)).permute(0, 3, 1, 2)
+        return self.quantize.codes(tokens).permute(0, 3, 1, 2)
 
     def decode(self, tokens: Tensor) -> Tensor:
         parts = tokens.split(_images_at_once(tokens.device, tokens.shape[1] * tokens.shape[2] * self.stride**2))

@@ -18,9 +18,14 @@ TOKENIZER = "tokenizer"  # folder of a model directory with its tokenizer, in th
 
 
 def fingerprint(*modules: torch.nn.Module) -> str:
-    """Return the SHA-256 of names, types, shapes and values of all parameters and buffers: 64 hexadecimal digits."""
+    """Return the SHA-256 of names, types, shapes and values of all parameters and buffers: 64 hexadecimal digits.
+
+    A tokenizer's `settings` are part of it where it has some: they change its tokens and leave no trace in its weights.
+    """
     digest = hashlib.sha256()
     for module in modules:
+        if settings := getattr(module, "settings", None):
+            digest.update(f"{json.dumps(settings, sort_keys=True)}\n".encode())
         for name, tensor in module.state_dict().items():
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
             digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())

@@ -94,7 +94,7 @@ def codebook(tokenizer: Tokenizer) -> np.ndarray | None:
     if isinstance(tokenizer, PatchTokenizer):
         book = tokenizer.codebook
     elif isinstance(tokenizer, VQTokenizer):
-        book = tokenizer.normalised(tokenizer.quantize.embedding.weight)
+        book = tokenizer.quantize.codes(torch.arange(tokenizer.vocab_size, device=next(tokenizer.parameters()).device))
     return None if book is None else book.detach().float().cpu().numpy()
 
 
