@@ -92,15 +92,32 @@ def paired(
 
     Each is (n,) or (seeds, n): run i of one is compared with run i of the other, a single run with every run.
     """
-    a, b = np.asarray(scores_a, dtype=np.float64), np.asarray(scores_b, dtype=np.float64)
-    runs = {len(x) for x in (a, b) if x.ndim == 2} - {1}
-    if a.shape[-1:] != b.shape[-1:] or len(runs) > 1:
-        raise ValueError(
-            f"scores have shapes {a.shape} and {b.shape}; score both features on the same images, with as many seeds."
-        )
+    a, b = _same_images(scores_a, scores_b)
     values, means = _resample(a - b, groups, draws, seed, level)
     value, low, high, n = _ends(values, means, level)
     return Difference(value, low, high, n, p=_p_value(value, means))
+
+
+def ratio(
+    scores_a: ArrayLike,
+    scores_b: ArrayLike,
+    groups: Groups = None,
+    draws: int = 2000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> Interval | None:
+    """Return the mean of `scores_a` divided by that of `scores_b` over the same images, with its interval.
+
+    Each is (n,) or (seeds, n), and the same images are drawn for both. None where the mean of `scores_b` is 0, or that
+    of a resample: then there is no interval.
+    """
+    a, b = np.broadcast_arrays(*_same_images(scores_a, scores_b))
+    over, tops = _resample(a, groups, draws, seed, level)
+    under, bottoms = _resample(b, groups, draws, seed, level)
+    if under.mean() == 0 or not bottoms.all():
+        return None
+    value = float(over.mean() / under.mean())
+    return Interval(value, *_percentiles(value, tops / bottoms, level), over.shape[1])
 
 
 def spread(runs: ArrayLike) -> Spread:
@@ -157,6 +174,17 @@ def _resample(
     for done in range(0, draws, block := max(1, _BLOCK // values.shape[1])):
         means.append(_resampled_means(values[:, order], sizes, min(block, draws - done), rng))
     return values, np.concatenate(means)
+
+
+def _same_images(scores_a: ArrayLike, scores_b: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return scores of the same images, (n,) or (seeds, n); a ValueError where they cannot be."""
+    a, b = np.asarray(scores_a, dtype=np.float64), np.asarray(scores_b, dtype=np.float64)
+    runs = {len(x) for x in (a, b) if x.ndim == 2} - {1}
+    if a.shape[-1:] != b.shape[-1:] or len(runs) > 1:
+        raise ValueError(
+            f"scores have shapes {a.shape} and {b.shape}; score both features on the same images, with as many seeds."
+        )
+    return a, b
 
 
 def _check_finite(values: NDArray[np.float64]) -> None:
@@ -234,11 +262,16 @@ def _cut(drawn: NDArray[np.intp], counts: NDArray[np.intp], few: int) -> Iterato
 
 
 def _ends(values: NDArray[np.float64], means: NDArray[np.float64], level: float) -> tuple[float, float, float, int]:
-    """Return mean, low, high and number of images; the ends are the order statistics that agree with `_p_value`."""
+    """Return mean, low, high and number of images."""
     value = float(values.mean())
+    return value, *_percentiles(value, means, level), values.shape[1]
+
+
+def _percentiles(value: float, means: NDArray[np.float64], level: float) -> tuple[float, float]:
+    """Return the ends of an interval around `value`: the order statistics that agree with `_p_value`."""
     ranked = np.sort(means)
     outside = max(1, int((len(means) + 1) * (1 - level) / 2 + _ROUNDING))  # resamples at or beyond each end
-    return value, min(float(ranked[outside - 1]), value), max(float(ranked[-outside]), value), values.shape[1]
+    return min(float(ranked[outside - 1]), value), max(float(ranked[-outside]), value)
 
 
 def _p_value(value: float, means: NDArray[np.float64]) -> float:
