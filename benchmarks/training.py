@@ -90,7 +90,7 @@ def stepper(side: str, model: Generator, batch: Batch, in_bfloat16: bool, checko
     def our_step() -> None:
         with configured_blocks(model, RuntimeConfig(recompute=side != "ours")):
             (objective(batch.tokens, batch.labels, batch.order)[0] / batch.tokens.numel()).backward()
-        update(ours, model, 0, config)
+        update(ours, [model], 0, config)
         ours.zero_grad(set_to_none=True)
 
     return our_step

@@ -3,12 +3,13 @@
 from .config import ControlConfig, ModelConfig, PretrainConfig, RuntimeConfig, TrainingConfig, read_recipe
 from .crops import CentreCrops, Crops, RandomCrops, TenCrops
 from .data import Batches, as_labels
+from .generator import Validation, train, validate
 from .objective import ControlObjective, Objective, cross_entropy
 from .parallel import group
 from .run import run_pretraining
 from .signals import Stopped
 from .tokenize import fit_patches, import_tokens, tokenize_images
-from .trainer import History, Step, Validation, train, validate
+from .trainer import History, Step
 
 __all__ = [
     "Batches",

@@ -166,6 +166,10 @@ def snapshot(model: nn.Module, optimizer: torch.optim.Optimizer, ema: EMA | None
             _keep(parts["optimiser"], f"{name}.{key}", value)
         if ema and ema.values:
             _keep(parts["average"], name, ema.values[i])
+    if buffers := dict(model.named_buffers()):
+        parts["buffers"] = {}
+        for name, buffer in buffers.items():
+            _keep(parts["buffers"], name, buffer)
     return parts
 
 
@@ -179,6 +183,8 @@ def _keep(part: dict[str, Tensor], name: str, tensor: Tensor) -> None:
 def restore(parts: Parts, model: nn.Module, optimizer: torch.optim.Optimizer, ema: EMA | None) -> None:
     """Put a snapshot back, also in another number of processes."""
     fill(model, parts["model"])
+    for name, buffer in model.named_buffers():
+        buffer.copy_(parts["buffers"][name])
     for name, parameter in model.named_parameters():
         optimizer.state[parameter] = {
             key.rpartition(".")[2]: value.to(parameter.device, copy=True)

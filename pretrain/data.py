@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from collections.abc import Generator as Stream
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -20,7 +20,9 @@ from torch import Tensor
 from randfeat.models import Generator, orders
 from randfeat.utils import rng
 
-from .config import TrainingConfig
+from .config import OptimConfig, TrainingConfig
+
+Made = TypeVar("Made")
 
 
 class RowSubset:
@@ -91,8 +93,43 @@ class Share:
         return mine + [(0, 0.0, pieces[0])] * missing
 
 
-class Batches:
-    """Batches of any step. The last step of an epoch may be smaller; it is not dropped."""
+class Epochs:
+    """Rows of any step: each epoch shows all rows once, shuffled. The last step of one may be smaller."""
+
+    def __init__(self, count: int, config: OptimConfig, share: Share | None = None) -> None:
+        """count: rows of the data."""
+        self.count, self.share, self.seed = count, share or Share(), config.seed
+        self.steps, self.batch_size = config.steps, config.batch_size
+        self.steps_per_epoch = math.ceil(count / config.batch_size)
+        self._shuffled = -1, torch.empty(0)
+
+    def images(self, step: int) -> int:
+        """Return the number of images of step 0, 1, ..., over all processes."""
+        return min(self.batch_size, self.count - step % self.steps_per_epoch * self.batch_size)
+
+    def rows(self, step: int) -> Tensor:
+        """Return the images of step 0, 1, ...: int64 (B,)."""
+        epoch, place = divmod(step, self.steps_per_epoch)
+        shuffled_epoch, shuffled = self._shuffled  # read at once: another thread may set another epoch
+        if shuffled_epoch != epoch:
+            shuffled = shuffle(self.seed, epoch, self.count)
+            self._shuffled = epoch, shuffled
+        return shuffled[place * self.batch_size :][: self.batch_size].long()
+
+    def prepared(self, make: Callable[[int], Made], first: int) -> Stream[Made, None, None]:
+        """Yield `make(step)` for each step from `first` to the last; a thread prepares the next one meanwhile."""
+        with ThreadPoolExecutor(1) as pool:
+            waiting = pool.submit(make, first) if first < self.steps else None
+            for step in range(first + 1, self.steps + 1):
+                assert waiting is not None
+                made = waiting.result()
+                if step < self.steps:
+                    waiting = pool.submit(make, step)
+                yield made
+
+
+class Batches(Epochs):
+    """Batches of tokens of any step."""
 
     def __init__(
         self,
@@ -106,30 +143,24 @@ class Batches:
         """labels: (n,) class indices, or None for none. paired: further tokens, of which row i (and crop j) belongs to
         row i (and crop j) of `tokens`.
         """
-        self.paired = paired
-        self.tokens, self.labels, self.config, self.share = tokens, labels, config, share or Share()
+        super().__init__(len(tokens), config, share)
+        self.tokens, self.labels, self.config, self.paired = tokens, labels, config, paired
         self.grid, self.num_classes = model.grid, model.num_classes
         self.order = model.check_order_mode(config.order)
-        self.steps_per_epoch = math.ceil(len(tokens) / config.batch_size)
-        self._shuffled = -1, torch.empty(0)
-
-    def images(self, step: int) -> int:
-        """Return the number of images of step 0, 1, ..., over all processes."""
-        return min(self.config.batch_size, len(self.tokens) - step % self.steps_per_epoch * self.config.batch_size)
-
-    def rows(self, step: int) -> Tensor:
-        """Return the images of step 0, 1, ...: int64 (B,)."""
-        epoch, place = divmod(step, self.steps_per_epoch)
-        shuffled_epoch, shuffled = self._shuffled  # read at once: another thread may set another epoch
-        if shuffled_epoch != epoch:
-            shuffled = shuffle(self.config.seed, epoch, len(self.tokens))
-            self._shuffled = epoch, shuffled
-        return shuffled[place * self.config.batch_size :][: self.config.batch_size].long()
 
     def at(self, step: int) -> list[Batch]:
         """Return this process's pieces of step 0, 1, ..."""
         epoch = step // self.steps_per_epoch
         return [self.show(epoch, rows, piece, weight) for piece, weight, rows in self.share.of(self.rows(step))]
+
+    def ahead(self, first: int, pin: bool = False) -> Stream[list[Batch], None, None]:
+        """Yield the batches of each step from `first` to the last, prepared ahead. pin: in pinned memory."""
+
+        def make(step: int) -> list[Batch]:
+            made = self.at(step)
+            return [batch.pinned() for batch in made] if pin else made
+
+        return self.prepared(make, first)
 
     def show(self, epoch: int, rows: Tensor, piece: int = 0, weight: float = 1.0) -> Batch:
         """Return images as an epoch shows them: with order, label and crop."""
@@ -142,22 +173,6 @@ class Batches:
         crop = self._crop(epoch, rows)
         paired = None if self.paired is None else take(self.paired, rows, crop)
         return Batch(take(self.tokens, rows, crop), label, order, piece, weight, paired)
-
-    def ahead(self, first: int, pin: bool = False) -> Stream[list[Batch], None, None]:
-        """Yield the batches of each step from `first` to the last; a thread prepares the next one meanwhile."""
-
-        def make(step: int) -> list[Batch]:
-            made = self.at(step)
-            return [batch.pinned() for batch in made] if pin else made
-
-        with ThreadPoolExecutor(1) as pool:
-            waiting = pool.submit(make, first) if first < self.config.steps else None
-            for step in range(first + 1, self.config.steps + 1):
-                assert waiting is not None
-                made = waiting.result()
-                if step < self.config.steps:
-                    waiting = pool.submit(make, step)
-                yield made
 
     def _crop(self, epoch: int, rows: Tensor) -> Tensor | None:
         if self.tokens.ndim == 2:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,14 +13,19 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from randfeat.utils.learning_rates import Decay, warmup_decay
 
-from .config import TrainingConfig
+from .config import OptimConfig
 from .parallel import full_tensor, to_local
 
 _DECAYS: dict[str, Decay] = {"cosine": "cosine", "constant": "constant", "linear-end": "linear"}
 
 
-def make_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.Optimizer:
-    """Return AdamW over the parameters that require gradients.
+def make_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.Optimizer:
+    """Return AdamW over the parameters that require gradients."""
+    return adamw(parameter_groups(model, config), config)
+
+
+def parameter_groups(model: nn.Module, config: OptimConfig, **own: Any) -> list[dict[str, Any]]:
+    """Return the parameters that require gradients, with and without weight decay. own: further entries of a group.
 
     Weight decay applies to all parameters of two or more dimensions, embeddings included, as in the code of RandAR and
     ARPG.
@@ -27,15 +33,18 @@ def make_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.Opti
     trained = [p for p in model.parameters() if p.requires_grad]
     decayed = [p for p in trained if p.ndim > 1]
     plain = [p for p in trained if p.ndim <= 1]
-    return torch.optim.AdamW(
-        [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}],
-        lr=config.learning_rate,
-        betas=config.betas,
-        fused=True,
-    )
+    return [
+        {"params": decayed, "weight_decay": config.weight_decay, **own},
+        {"params": plain, "weight_decay": 0.0, **own},
+    ]
 
 
-def learning_rate(step: int, config: TrainingConfig) -> float:
+def adamw(groups: list[dict[str, Any]], config: OptimConfig) -> torch.optim.Optimizer:
+    """Return AdamW over groups of parameters."""
+    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.betas, fused=True)
+
+
+def learning_rate(step: int, config: OptimConfig) -> float:
     """Return the learning rate of step 0, 1, ...: a linear warm-up, then the schedule of the config."""
     decay_from = None if config.decay_steps is None else config.steps - config.decay_steps
     return config.learning_rate * warmup_decay(
@@ -49,18 +58,22 @@ def learning_rate(step: int, config: TrainingConfig) -> float:
     )
 
 
-def update(optimizer: torch.optim.Optimizer, model: nn.Module, step: int, config: TrainingConfig) -> float:
-    """Clip the gradients, take step 0, 1, ... and return the gradient norm before clipping.
+def update(optimizer: torch.optim.Optimizer, modules: Sequence[nn.Module], step: int, config: OptimConfig) -> float:
+    """Clip the gradients, take step 0, 1, ... and return the gradient norm of the first module before clipping.
 
-    A norm that is not finite changes nothing. The norm is that of the gradients summed over all processes, so all of
-    them decide the same.
+    modules: each is clipped by the norm of its own gradients. A norm that is not finite changes nothing, and is
+    returned. The norm is that of the gradients summed over all processes, so all of them decide the same.
+    A group of the optimizer may have a `rate_factor` of the learning rate, and a `first_step` before which it rests.
     """
-    norm = float(full_tensor(nn.utils.clip_grad_norm_(model.parameters(), config.clip)))
-    if math.isfinite(norm):
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step, config)
-        optimizer.step()
-    return norm
+    norms = [float(full_tensor(nn.utils.clip_grad_norm_(one.parameters(), config.clip))) for one in modules]
+    wrong = next((norm for norm in norms if not math.isfinite(norm)), None)
+    if wrong is not None:
+        return wrong
+    rate = learning_rate(step, config)
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group.get("rate_factor", 1.0) if step >= group.get("first_step", 0) else 0.0
+    optimizer.step()
+    return norms[0]
 
 
 class EMA:

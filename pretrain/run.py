@@ -23,9 +23,10 @@ from randfeat.utils.resume import difference
 
 from .config import PretrainConfig
 from .data import RowSubset, Tokens, as_labels, shuffle
+from .generator import Validation, train
 from .objective import ControlObjective, Objective
 from .parallel import full_tensor
-from .trainer import History, Step, Validation, train
+from .trainer import History, Step
 
 MODEL = "model"  # the folder of a run that `randfeat.load` opens
 Labelled = tuple[Tokens, Tensor | None]  # tokens and labels

@@ -1,40 +1,37 @@
-"""The training loop, in one process or many, from the first step or from a checkpoint.
+"""The training loop, in one process or many, from the first step or from a checkpoint, of any task.
 
-A step's batch is a pure function of its number (see `data`), dropout runs under an RNG seeded for step and piece and
-restored afterwards, and nothing else is random: a resumed run comes to the same weights as one that was never stopped.
+A step's batch is a pure function of its number (see `data`), what is drawn in the network runs under an RNG seeded for
+step and piece and restored afterwards, and nothing else is random: a resumed run comes to the same weights as one that
+was never stopped.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from randfeat.models import Generator
 from randfeat.utils import distributed, rng
 
 from .checkpoints import Checkpoints, Parts, fill, restore, snapshot
-from .config import RuntimeConfig, TrainingConfig
-from .data import Batch, Batches, Share, Tokens
-from .objective import Objective
+from .config import OptimConfig, RuntimeConfig
+from .data import Share
 from .optim import EMA, learning_rate, make_optimizer, update
-from .parallel import accumulating, all_reduce, configured_blocks, to_local, wrap
+from .parallel import accumulating, all_reduce, to_local, wrap
 from .signals import CODES, Signals, Stopped
-
-VALIDATION_ORDERS = 4  # orders in which validation reads each image
-VALIDATION_BATCH = 128  # images, where `micro_batch` says nothing else
 
 
 @dataclass
 class History:
-    """Losses of a training, as lists of (step, nats per token).
+    """Losses of a training, as lists of (step, loss); of a generator in nats per token.
 
     skipped: the steps whose gradients were not finite. kept_step: the step whose weights are kept. seconds: spent in
     training and validation.
@@ -54,7 +51,11 @@ class History:
 
 @dataclass(frozen=True)
 class Step:
-    """Argument of `on_step`. loss: nats per token. gradient_norm: before clipping; not finite for a skipped step."""
+    """Argument of `on_step`.
+
+    loss: of a generator in nats per token. gradient_norm: before clipping; not finite for a skipped step. terms: parts
+    of the loss, where the task tells them.
+    """
 
     step: int
     loss: float
@@ -62,81 +63,106 @@ class Step:
     gradient_norm: float
     images: int
     seconds: float
+    terms: dict[str, float] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class Validation:
-    """Argument of `on_validation`, called while the model has the validated weights and is in evaluation mode.
+class Piece(Protocol):
+    """Images that go through the network at once. piece: its number in the step. weight: 1, or 0 for a repeated one."""
 
-    loss: nats per token. by_place: (N,), nats at each place in the order. measure: returns by_place for another order
-    mode; every process has to call it.
+    @property
+    def piece(self) -> int: ...
+
+    @property
+    def weight(self) -> float: ...
+
+    @property
+    def shown(self) -> tuple[Tensor, ...]: ...
+
+    def to(self, device: torch.device) -> Piece: ...
+
+
+class Steps(Protocol):
+    """Batches of all steps, see `data.Batches`."""
+
+    def images(self, step: int) -> int: ...
+
+    def ahead(self, first: int, pin: bool = False) -> Generator[list[Any], None, None]: ...
+
+
+class Task(ABC):
+    """A network to train, with its loss, its batches and its validation.
+
+    model: trained in place; its `state_dict` is what checkpoints keep. units: parts of an image over which the loss is
+    a mean, such as tokens. terms: names of the parts of the loss that the objective tells.
     """
 
-    step: int
-    loss: float
-    by_place: Tensor
-    model: Generator
-    measure: Callable[[str], Tensor]
+    model: nn.Module
+    config: OptimConfig
+    units: int = 1
+    terms: tuple[str, ...] = ()
+
+    @abstractmethod
+    def settings(self) -> dict[str, Any]:
+        """Return what decides the weights, as JSON, by which a run is recognised when it is resumed."""
+
+    @abstractmethod
+    def objective(self, in_bfloat16: bool) -> nn.Module:
+        """Return the module whose forward returns the summed loss of a piece, (), and details.
+
+        Details of a task with `terms` are their sums over the images of the piece: (terms,).
+        """
+
+    @abstractmethod
+    def steps(self, share: Share) -> Steps:
+        """Return the batches of each step."""
+
+    @property
+    @abstractmethod
+    def validates(self) -> bool:
+        """Return whether images are held out."""
+
+    @abstractmethod
+    def measure(self, objective: nn.Module, share: Share, step: int) -> tuple[float, Any]:
+        """Return the loss on held-out images, and what `on_validation` is told.
+
+        Called in every process, with the weights to validate and in evaluation mode. share: of the held-out images.
+        """
+
+    def context(self, runtime: RuntimeConfig) -> AbstractContextManager[Any]:
+        """Return the context in which the task is trained."""
+        return nullcontext()
+
+    def optimizer(self) -> torch.optim.Optimizer:
+        """Return the optimizer of the model."""
+        return make_optimizer(self.model, self.config)
+
+    @property
+    def clipped(self) -> Sequence[nn.Module]:
+        """Return the modules whose gradients are clipped, each by its own norm."""
+        return [self.model]
+
+    def begin(self) -> None:  # noqa: B027  most tasks have nothing to do
+        """Prepare fresh weights before the first step; not called where a run goes on."""
+
+    def finish_step(self, step: int, optimizer: torch.optim.Optimizer, ema: EMA | None) -> None:  # noqa: B027
+        """Change what gradients do not, after step 1, 2, ...; not called after a skipped one."""
 
 
-@torch.no_grad()
-def losses_by_place(
-    objective: nn.Module,
-    model: Generator,
-    tokens: Tokens,
-    labels: Tensor | None,
-    order: str | None = None,
-    share: Share | None = None,
-    paired: Tokens | None = None,
-) -> Tensor:
-    """Return the loss at each place in the order, in nats, as in training but with all labels: (N,).
-
-    An image has the same orders in each call. objective: `Objective(model)`, perhaps wrapped. order: a mode of the
-    model.
-    """
-    share = share or Share(VALIDATION_BATCH)
-    source = Batches(tokens, labels, model, TrainingConfig(order=order, label_dropout=0.0, seed=-1), share, paired)
-    nats = torch.zeros(tokens.shape[-1], dtype=torch.float64)
-    with model.evaluating():
-        for epoch in range(VALIDATION_ORDERS):
-            for piece, weight, rows in share.of(torch.arange(len(tokens))):
-                batch = source.show(epoch, rows, piece, weight).to(model.device)
-                losses = objective(*batch.shown)[1]
-                nats += weight * losses.sum(0).cpu().double()
-    return all_reduce(nats) / (VALIDATION_ORDERS * len(tokens))
-
-
-def validate(model: Generator, tokens: Tokens, labels: Tensor | None, config: TrainingConfig) -> float:
-    """Return the loss in nats per token, as in training but with all labels."""
-    return losses_by_place(Objective(model), model, tokens, labels, config.order).mean().item()
-
-
-def train(
-    model: Generator,
-    tokens: Tokens,
-    labels: Tensor | None,
-    validation: tuple[Tokens, Tensor | None] | None,
-    config: TrainingConfig,
+def train_task(
+    task: Task,
     runtime: RuntimeConfig | None = None,
     *,
-    objective: Callable[[Generator, bool], nn.Module] = Objective,
     directory: Path | None = None,
     settings: dict[str, Any] | None = None,
-    paired: tuple[Tokens, Tokens | None] | None = None,
     on_step: Callable[[Step], None] | None = None,
-    on_validation: Callable[[Validation], None] | None = None,
+    on_validation: Callable[[Any], None] | None = None,
 ) -> History:
-    """Train a model in place and leave it in evaluation mode, with the weights of the best validation.
+    """Train a task's model in place and leave it in evaluation mode, with the weights of the best validation.
 
-    tokens: (n, N) in raster space, or (n, crops, N). labels: (n,) class indices, or None to train without labels.
-    validation: tokens and labels of held-out images, or None to keep the last step's weights.
-    objective: makes the module whose forward is minimized (see `Objective`), of the model and of whether matrix
-        products are in bfloat16. paired: further tokens for its forward, of training and of held-out images, see
-        `Batches`.
-    directory: of the checkpoints. Training goes on from the newest of them if it has the same `config` and `settings`
-        (JSON, the origin of model and data); all processes must see the same files. TERM, INT and USR1 are then handled
-        between two steps: the run is saved and `Stopped` raised.
-    on_step, on_validation: called in every process.
+    directory: of the checkpoints. Training goes on from the newest of them if it has the same `settings` (JSON, the
+        origin of model and data) and the same of the task; all processes must see the same files. TERM, INT and USR1
+        are then handled between two steps: the run is saved and `Stopped` raised.
+    on_step, on_validation: called in every process; the second with what the task's `measure` tells.
 
     Raises an OSError where the disk is full; checkpoints saved before are intact.
     """
@@ -144,52 +170,46 @@ def train(
     with ExitStack() as stack:
         checkpoints = None
         if directory is not None:
-            everything = {"settings": settings or {}, "model": model.config, "training": vars(config)}
+            everything = {"settings": settings or {}, **task.settings()}
             checkpoints = Checkpoints(directory, everything, runtime.keep)
             stack.enter_context(checkpoints.locked())
         signals = stack.enter_context(Signals(checkpoints is not None))
-        stack.enter_context(configured_blocks(model, runtime))
-        loop = _Loop(model, tokens, labels, validation, config, runtime, objective, checkpoints, paired)
-        return loop.run(signals, on_step, on_validation)
+        stack.enter_context(task.context(runtime))
+        return _Loop(task, runtime, checkpoints).run(signals, on_step, on_validation)
 
 
 class _Loop:
     """State of a training and its steps."""
 
-    def __init__(
-        self,
-        model: Generator,
-        tokens: Tokens,
-        labels: Tensor | None,
-        validation: tuple[Tokens, Tensor | None] | None,
-        config: TrainingConfig,
-        runtime: RuntimeConfig,
-        objective: Callable[[Generator, bool], nn.Module],
-        checkpoints: Checkpoints | None,
-        paired: tuple[Tokens, Tokens | None] | None = None,
-    ) -> None:
-        self.validation_paired = paired and paired[1]
-        self.model, self.validation, self.config, self.runtime = model, validation, config, runtime
+    def __init__(self, task: Task, runtime: RuntimeConfig, checkpoints: Checkpoints | None) -> None:
+        self.task, self.model, self.config, self.runtime = task, task.model, task.config, runtime
+        self.device = next(task.model.parameters()).device
         self.checkpoints = checkpoints
         self.world, self.rank = distributed.world_size(), distributed.rank()
-        share = Share(runtime.micro_batch, self.rank, self.world)
-        self.batches = Batches(tokens, labels, model, config, share, paired and paired[0])
-        self.objective = wrap(objective(model, runtime.precision == "bfloat16"), runtime)
-        self.optimizer = make_optimizer(model, config)
-        self.ema = EMA(model, config.ema) if config.ema else None
+        self.steps = task.steps(self._share())
+        saved = checkpoints.newest() if checkpoints else None
+        if saved is None:
+            task.begin()
+        self.objective = wrap(task.objective(runtime.precision == "bfloat16"), runtime)
+        self.optimizer = task.optimizer()
+        self.ema = EMA(self.model, self.config.ema) if self.config.ema else None
         self.history, self.step = History(), 0
         self.kept: list[Tensor] = []  # the best weights, where no checkpoint holds them
+        if saved is not None:
+            self._restore(*saved)
+
+    def _share(self) -> Share:
+        return Share(self.runtime.micro_batch, self.rank, self.world)
 
     def run(
         self,
         signals: Signals,
         on_step: Callable[[Step], None] | None,
-        on_validation: Callable[[Validation], None] | None,
+        on_validation: Callable[[Any], None] | None,
     ) -> History:
-        self._restore()
         self.model.train()
         began = time.perf_counter() - self.history.seconds
-        ahead = self.batches.ahead(self.step, pin=self.model.device.type == "cuda")
+        ahead = self.steps.ahead(self.step, pin=self.device.type == "cuda")
         while not self._is_over():
             told, caught = self._take_step(next(ahead), signals.caught)
             if on_step:
@@ -212,36 +232,42 @@ class _Loop:
         tried = config.patience and self.step - self.history.kept_step >= config.patience * config.eval_every
         return self.step >= config.steps or bool(tried)
 
-    def _take_step(self, pieces: list[Batch], caught: int) -> tuple[Step, int]:
+    def _take_step(self, pieces: list[Piece], caught: int) -> tuple[Step, int]:
         """Take the next step; return its record, and the signal that a process has caught, or 0."""
-        began, images = time.perf_counter(), self.batches.images(self.step)
-        tokens = images * self.model.num_tokens
+        began, images = time.perf_counter(), self.steps.images(self.step)
+        units, terms = images * self.task.units, torch.zeros(len(self.task.terms), dtype=torch.float64)
         self.optimizer.zero_grad(set_to_none=True)
-        nats = torch.zeros((), device=self.model.device)
+        total = torch.zeros((), device=self.device)
         for number, batch in enumerate(pieces, 1):
             with accumulating(self.objective, number == len(pieces)):
-                value = batch.weight * self._loss(batch.to(self.model.device))
-                (value * self.world / tokens).backward()  # gradients are averaged over processes
-            nats += value.detach()
-        norm = update(self.optimizer, self.model, self.step, self.config)
-        found = all_reduce(torch.tensor([float(nats), *(caught == number for number in CODES)], dtype=torch.float64))
+                loss, details = self._loss(batch.to(self.device))
+                value = batch.weight * loss
+                (value * self.world / units).backward()  # gradients are averaged over processes
+            total += value.detach()
+            if self.task.terms:
+                terms += batch.weight * details.detach().cpu().double()
+        norm = update(self.optimizer, self.task.clipped, self.step, self.config)
+        sent = [float(total), *(caught == number for number in CODES)]
+        found = all_reduce(torch.cat([torch.tensor(sent, dtype=torch.float64), terms]))
         rate, self.step = learning_rate(self.step, self.config), self.step + 1
-        loss = float(found[0]) / tokens
+        loss = float(found[0]) / units
         if math.isfinite(norm):
             self.history.train.append((self.step, loss))
             if self.ema:
                 self.ema.update()
+            self.task.finish_step(self.step, self.optimizer, self.ema)
         else:
             self._skip()
-        if self.validation is None:
+        if not self.task.validates:
             self.history.kept_step = self.step
-        told = Step(self.step, loss, rate, norm, images, time.perf_counter() - began)
-        return told, next((int(number) for number, count in zip(CODES, found[1:], strict=True) if count), 0)
+        parts = dict(zip(self.task.terms, (found[1 + len(CODES) :] / images).tolist(), strict=True))
+        told = Step(self.step, loss, rate, norm, images, time.perf_counter() - began, parts)
+        return told, next((int(number) for number, count in zip(CODES, found[1:], strict=False) if count), 0)
 
-    def _loss(self, batch: Batch) -> Tensor:
-        """Return the summed loss of a piece, under its own RNG."""
-        with seeded(int(rng.derive(self.config.seed, self.step + 1, 3)) + batch.piece, self.model.device):
-            return self.objective(*batch.shown)[0]
+    def _loss(self, batch: Piece) -> tuple[Tensor, Tensor]:
+        """Return the summed loss of a piece, under its own RNG, and its details."""
+        with seeded(int(rng.derive(self.config.seed, self.step + 1, 3)) + batch.piece, self.device):
+            return self.objective(*batch.shown)
 
     def _skip(self) -> None:
         """Record a step that changed nothing; raise a RuntimeError after too many of them in a row."""
@@ -253,13 +279,12 @@ class _Loop:
                 "learning_rate, or check the data"
             )
 
-    def _validate(self, on_validation: Callable[[Validation], None] | None) -> bool:
+    def _validate(self, on_validation: Callable[[Any], None] | None) -> bool:
         """Validate if this step is due; keep the weights if they are the best so far, and return whether they are."""
-        if self.validation is None or (self.step % self.config.eval_every and self.step < self.config.steps):
+        if not self.task.validates or (self.step % self.config.eval_every and self.step < self.config.steps):
             return False
-        with self.ema.in_place() if self.ema else nullcontext():
-            by_place = self._measure(self.config.order)
-            loss = by_place.mean().item()
+        with self.ema.in_place() if self.ema else nullcontext(), evaluating(self.model):
+            loss, told = self.task.measure(self.objective, self._share(), self.step)
             is_best = loss < self.history.best
             self.history.validation.append((self.step, loss))
             if is_best:
@@ -267,14 +292,8 @@ class _Loop:
                 if self.checkpoints is None:
                     self.kept = [x.clone() for x in to_local(self.model.parameters())]
             if on_validation:
-                with self.model.evaluating():
-                    on_validation(Validation(self.step, loss, by_place, self.model, self._measure))
+                on_validation(told)
         return is_best
-
-    def _measure(self, order: str | None) -> Tensor:
-        assert self.validation is not None
-        share = Share(self.runtime.micro_batch or VALIDATION_BATCH, self.rank, self.world)
-        return losses_by_place(self.objective, self.model, *self.validation, order, share, self.validation_paired)
 
     def _save(self) -> None:
         if self.checkpoints:
@@ -282,11 +301,7 @@ class _Loop:
             state = {"step": self.step, "history": asdict(self.history), "versions": {"torch": torch.__version__}}
             self.checkpoints.save(self.step, parts, state, self.history.kept_step)
 
-    def _restore(self) -> None:
-        saved = self.checkpoints.newest() if self.checkpoints else None
-        if saved is None:
-            return
-        parts, state = saved
+    def _restore(self, parts: Parts, state: dict[str, Any]) -> None:
         restore(parts, self.model, self.optimizer, self.ema)
         self.step, self.history = state["step"], History(**state["history"])
         for curve in (self.history.train, self.history.validation):
@@ -308,6 +323,17 @@ class _Loop:
 def validated_weights(parts: Parts) -> dict[str, Tensor]:
     """Return the weights of a checkpoint that are validated and kept: the EMA, where there is one."""
     return parts.get("average") or parts["model"]
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Set evaluation mode in this block, and the former mode after it."""
+    training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(training)
 
 
 @contextmanager

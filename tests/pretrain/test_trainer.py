@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 from material import data, same, weights_of
-from randfeat.pretrain import Batches, Objective, RuntimeConfig, TrainingConfig, train, trainer, validate
+from randfeat.pretrain import Batches, Objective, RuntimeConfig, TrainingConfig, generator, train, validate
 from torch import nn
 
 from randfeat.inference import likelihood
@@ -36,7 +36,7 @@ def test_validation_is_as_trained_and_always_the_same(build, labelled):
 
 def test_what_each_place_adds_to_validation(model):
     tokens, labels = data(length=model.num_tokens)
-    by_place = trainer.losses_by_place(Objective(model), model, tokens, labels, "raster")
+    by_place = generator.losses_by_place(Objective(model), model, tokens, labels, "raster")
     log_p = model(tokens, labels, orders.make("raster", model.grid, torch.zeros(20)).contiguous()).log_softmax(-1)
     expected = -log_p.gather(-1, tokens.unsqueeze(-1)).squeeze(-1).mean(0)
     torch.testing.assert_close(by_place.float(), expected.detach())
@@ -133,7 +133,7 @@ def scripted(monkeypatch, values):
         seen.append(weights_of(model))
         return torch.tensor([values[len(seen) - 1]], dtype=torch.float64)
 
-    monkeypatch.setattr(trainer, "losses_by_place", judge)
+    monkeypatch.setattr(generator, "losses_by_place", judge)
     return seen
 
 

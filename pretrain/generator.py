@@ -1,0 +1,154 @@
+"""Training of a generator on tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from randfeat.models import Generator
+
+from .config import RuntimeConfig, TrainingConfig
+from .data import Batches, Share, Tokens
+from .objective import Objective
+from .parallel import all_reduce, configured_blocks
+from .trainer import History, Step, Task, train_task
+
+VALIDATION_ORDERS = 4  # orders in which validation reads each image
+VALIDATION_BATCH = 128  # images, where `micro_batch` says nothing else
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Argument of `on_validation`, called while the model has the validated weights and is in evaluation mode.
+
+    loss: nats per token. by_place: (N,), nats at each place in the order. measure: returns by_place for another order
+    mode; every process has to call it.
+    """
+
+    step: int
+    loss: float
+    by_place: Tensor
+    model: Generator
+    measure: Callable[[str], Tensor]
+
+
+@torch.no_grad()
+def losses_by_place(
+    objective: nn.Module,
+    model: Generator,
+    tokens: Tokens,
+    labels: Tensor | None,
+    order: str | None = None,
+    share: Share | None = None,
+    paired: Tokens | None = None,
+) -> Tensor:
+    """Return the loss at each place in the order, in nats, as in training but with all labels: (N,).
+
+    An image has the same orders in each call. objective: `Objective(model)`, perhaps wrapped. order: a mode of the
+    model.
+    """
+    share = share or Share(VALIDATION_BATCH)
+    source = Batches(tokens, labels, model, TrainingConfig(order=order, label_dropout=0.0, seed=-1), share, paired)
+    nats = torch.zeros(tokens.shape[-1], dtype=torch.float64)
+    with model.evaluating():
+        for epoch in range(VALIDATION_ORDERS):
+            for piece, weight, rows in share.of(torch.arange(len(tokens))):
+                batch = source.show(epoch, rows, piece, weight).to(model.device)
+                losses = objective(*batch.shown)[1]
+                nats += weight * losses.sum(0).cpu().double()
+    return all_reduce(nats) / (VALIDATION_ORDERS * len(tokens))
+
+
+def validate(model: Generator, tokens: Tokens, labels: Tensor | None, config: TrainingConfig) -> float:
+    """Return the loss in nats per token, as in training but with all labels."""
+    return losses_by_place(Objective(model), model, tokens, labels, config.order).mean().item()
+
+
+def train(
+    model: Generator,
+    tokens: Tokens,
+    labels: Tensor | None,
+    validation: tuple[Tokens, Tensor | None] | None,
+    config: TrainingConfig,
+    runtime: RuntimeConfig | None = None,
+    *,
+    objective: Callable[[Generator, bool], nn.Module] = Objective,
+    directory: Path | None = None,
+    settings: dict[str, Any] | None = None,
+    paired: tuple[Tokens, Tokens | None] | None = None,
+    on_step: Callable[[Step], None] | None = None,
+    on_validation: Callable[[Validation], None] | None = None,
+) -> History:
+    """Train a model in place and leave it in evaluation mode, with the weights of the best validation.
+
+    tokens: (n, N) in raster space, or (n, crops, N). labels: (n,) class indices, or None to train without labels.
+    validation: tokens and labels of held-out images, or None to keep the last step's weights.
+    objective: makes the module whose forward is minimized (see `Objective`), of the model and of whether matrix
+        products are in bfloat16. paired: further tokens for its forward, of training and of held-out images, see
+        `Batches`.
+    directory: of the checkpoints. Training goes on from the newest of them if it has the same `config` and `settings`
+        (JSON, the origin of model and data); all processes must see the same files. TERM, INT and USR1 are then handled
+        between two steps: the run is saved and `Stopped` raised.
+    on_step, on_validation: called in every process.
+
+    Raises an OSError where the disk is full; checkpoints saved before are intact.
+    """
+    task = GeneratorTask(model, tokens, labels, validation, config, objective, paired)
+    return train_task(
+        task, runtime, directory=directory, settings=settings, on_step=on_step, on_validation=on_validation
+    )
+
+
+class GeneratorTask(Task):
+    """A generator, the tokens that it learns and the held-out ones; arguments as of `train`."""
+
+    model: Generator
+    config: TrainingConfig
+
+    def __init__(
+        self,
+        model: Generator,
+        tokens: Tokens,
+        labels: Tensor | None,
+        validation: tuple[Tokens, Tensor | None] | None,
+        config: TrainingConfig,
+        objective: Callable[[Generator, bool], nn.Module] = Objective,
+        paired: tuple[Tokens, Tokens | None] | None = None,
+    ) -> None:
+        self.model, self.tokens, self.labels, self.validation = model, tokens, labels, validation
+        self.config, self.make_objective = config, objective
+        self.paired, self.validation_paired = paired or (None, None)
+        self.units = model.num_tokens
+
+    @property
+    def validates(self) -> bool:
+        return self.validation is not None
+
+    def settings(self) -> dict[str, Any]:
+        return {"model": self.model.config, "training": vars(self.config)}
+
+    def context(self, runtime: RuntimeConfig) -> AbstractContextManager[Any]:
+        return configured_blocks(self.model, runtime)
+
+    def objective(self, in_bfloat16: bool) -> nn.Module:
+        return self.make_objective(self.model, in_bfloat16)
+
+    def steps(self, share: Share) -> Batches:
+        return Batches(self.tokens, self.labels, self.model, self.config, share, self.paired)
+
+    def measure(self, objective: nn.Module, share: Share, step: int) -> tuple[float, Validation]:
+        share = replace(share, size=share.size or VALIDATION_BATCH)
+
+        def by_place(order: str | None) -> Tensor:
+            assert self.validation is not None
+            return losses_by_place(objective, self.model, *self.validation, order, share, self.validation_paired)
+
+        found = by_place(self.config.order)
+        loss = found.mean().item()
+        return loss, Validation(step, loss, found, self.model, by_place)
