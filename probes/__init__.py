@@ -74,6 +74,7 @@ _HOME = {
     "extremes": "report.sheets",
     "few_shot": "tasks.fewshot",
     "folds": "splits",
+    "frechet_distance": "tasks.generation",
     "gradients": "tasks.reconstruction",
     "has_positive": "tasks.retrieval",
     "heat_maps": "report.plots",

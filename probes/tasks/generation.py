@@ -53,28 +53,42 @@ def measure_quality(
     evaluator: name of the network that both come from. logits: of the samples (n, C), if it is a classifier. Raises a
     ValueError for fewer than four samples or real images.
     """
-    from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
     from torch_fidelity.metric_isc import isc_features_to_metric
     from torch_fidelity.metric_prc import prc_features_to_metric
 
     both = torch.as_tensor(samples), torch.as_tensor(reference)
     if min(map(len, both)) <= NEIGHBOURS:
         raise ValueError(f"{len(both[0])} samples and {len(both[1])} of reference: give {NEIGHBOURS + 1} at least")
-    statistics = [fid_features_to_statistics(features) for features in both]
-    found: dict[str, float] = fid_statistics_to_metric(*statistics, verbose=False)
-    found |= prc_features_to_metric(*both, prc_neighborhood=NEIGHBOURS, save_cpu_ram=True, verbose=False)
+    distance = frechet_distance(*both)
+    found = prc_features_to_metric(*both, prc_neighborhood=NEIGHBOURS, save_cpu_ram=True, verbose=False)
     if logits is not None:
         found |= isc_features_to_metric(torch.as_tensor(logits), min(SPLITS, len(logits)))
     return Quality(
         evaluator,
         len(both[0]),
         len(both[1]),
-        found["frechet_inception_distance"],
+        distance,
         found["precision"],
         found["recall"],
         found.get("inception_score_mean"),
         found.get("inception_score_std"),
     )
+
+
+def frechet_distance(samples: np.ndarray | Tensor, reference: np.ndarray | Tensor) -> float:
+    """Return the Fréchet distance of Gaussians with the mean and covariance of features (n, F) and (m, F).
+
+    Raises a ValueError for fewer than two of either.
+    """
+    try:
+        from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
+    except ImportError:
+        raise ValueError("a Fréchet distance needs torch-fidelity: pip install torch-fidelity") from None
+    both = torch.as_tensor(samples), torch.as_tensor(reference)
+    if min(map(len, both)) < 2:
+        raise ValueError(f"{len(both[0])} and {len(both[1])} images have no covariance: give two at least")
+    statistics = [fid_features_to_statistics(features) for features in both]
+    return fid_statistics_to_metric(*statistics, verbose=False)["frechet_inception_distance"]
 
 
 def table(rows: Mapping[str, Quality], is_inception: bool) -> str:

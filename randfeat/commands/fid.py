@@ -79,7 +79,7 @@ def run(args: argparse.Namespace) -> None:
     device = options.pick_device(args)
     count, pictures = load_images(args.reference, args.split)
     given = None if args.guidance else load_images(args.samples)
-    judge = evaluator(args, device)
+    judge = open_evaluator(args.evaluator, args.weights, args.spec, args.orders, device)
     reference = evaluate(judge, pictures, count, args.batch_size)
     found: dict[str, Quality] = {}
     if given is None:
@@ -96,20 +96,20 @@ def run(args: argparse.Namespace) -> None:
         atomic.write_bytes(args.out / "table.md", (shown + "\n").encode())
 
 
-def evaluator(args: argparse.Namespace, device: torch.device) -> Evaluator:
-    """Return the evaluator of --evaluator."""
+def open_evaluator(name: str, weights: Path | None, spec: str | None, orders: int, device: torch.device) -> Evaluator:
+    """Return the evaluator of a name. weights: of Inception. spec: of a model's features. orders: of a likelihood."""
     from ..features.evaluators import EncoderEvaluator, Inception, LikelihoodEvaluator
     from ..features.opening import open_encoder
     from ..pipeline.pipeline import load
 
-    if args.evaluator == INCEPTION:
-        return Inception(args.weights, device)
-    if args.weights is not None:
-        raise ValueError(f"--weights are for --evaluator {INCEPTION}: leave them out")
-    if args.evaluator.startswith(LIKELIHOOD):
-        name = args.evaluator.removeprefix(LIKELIHOOD)
-        return LikelihoodEvaluator(load(name, device=device), args.orders, Path(name).name)
-    return EncoderEvaluator(open_encoder(args.evaluator, [args.spec] if args.spec else [], device))
+    if name == INCEPTION:
+        return Inception(weights, device)
+    if weights is not None:
+        raise ValueError(f"--weights are those of {INCEPTION}: leave them out")
+    if name.startswith(LIKELIHOOD):
+        model = name.removeprefix(LIKELIHOOD)
+        return LikelihoodEvaluator(load(model, device=device), orders, Path(model).name)
+    return EncoderEvaluator(open_encoder(name, [spec] if spec else [], device))
 
 
 def compare(
