@@ -9,11 +9,12 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from ...utils import progress
+from ...utils.checks import check_whole_number
 from .base import BuiltinDataset
 
 FOLDERS = ("/usr/share/backgrounds", "/usr/share/wallpapers")
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp")
-SIDE, SHORTER = 32, 256  # pixels of a crop's side, and of the shorter side of the pictures
+SIDE, SMALLEST = 32, 8  # pixels of a crop's side
 TRAIN, TEST = 100, 40  # crops of a picture
 STRIPS = 4  # groups in a training half, side by side, so that parts of it can be held out
 SMALL, LIKENESS = 16, 0.95  # correlation from which two pictures are one, computed on so many pixels a side
@@ -21,16 +22,17 @@ DETAIL = 0.02  # mean difference of neighbouring pixels, in 0..1, below which a 
 
 
 def make_photographs(
-    seed: int = 0, split_seed: int | None = None, folders: Iterable[str | Path] | None = None
+    seed: int = 0, split_seed: int | None = None, folders: Iterable[str | Path] | None = None, size: int = SIDE
 ) -> BuiltinDataset:
-    """Return crops of 32 x 32 pixels, in colour, of pictures whose shorter side has 256 pixels.
+    """Return crops of size x size pixels, in colour, of pictures whose shorter side has `shorter_side(size)` pixels.
 
     100 crops of one half of each picture are for training, 40 of the other half for test. The class is the picture.
     In test a group is a picture, in train a strip of one. folders: searched for pictures, by default those of desktop
     backgrounds; scikit-learn's two photographs and matplotlib's are always added. Copies of a picture count once, flat
     pictures are left out. split_seed: draws the half for test: left, right, upper or lower. seed: of the places.
     """
-    found = read_pictures(FOLDERS if folders is None else folders)
+    check_whole_number("size", size, SMALLEST)
+    found = read_pictures(FOLDERS if folders is None else folders, shorter_side(size))
     images: list[np.ndarray] = []
     labels: list[int] = []
     groups: list[int] = []
@@ -42,12 +44,12 @@ def make_photographs(
         turned = picture.swapaxes(0, 1) if across else picture
         halves = np.array_split(turned, 2)
         for half, count in ((halves[1 - first], TRAIN), (halves[first], TEST)):
-            rows, columns = rng.integers(np.array(half.shape[:2]) - SIDE + 1, size=(count, 2)).T
+            rows, columns = rng.integers(np.array(half.shape[:2]) - size + 1, size=(count, 2)).T
             for y, x in zip(rows, columns, strict=True):
-                crop = half[y : y + SIDE, x : x + SIDE]
+                crop = half[y : y + size, x : x + size]
                 images.append(crop.swapaxes(0, 1) if across else crop)
             if count == TRAIN:  # a crop belongs to the strip that holds its centre
-                strips = (columns + SIDE // 2) * STRIPS // half.shape[1]
+                strips = (columns + size // 2) * STRIPS // half.shape[1]
                 groups += [len(names) + int(strip) for strip in strips]
                 names += [f"{label:03} train {strip}" for strip in range(STRIPS)]
             else:
@@ -61,8 +63,20 @@ def make_photographs(
     )
 
 
-def read_pictures(folders: Iterable[str | Path]) -> list[tuple[str, np.ndarray]]:
-    """Return names and pictures without copies, uint8 (H, W, 3), the shorter side SHORTER pixels; sorted by name."""
+def shorter_side(size: int) -> int:
+    """Return the pixels of the shorter side of pictures that crops of this size are cut from: 128 + 4 * size.
+
+    256 for crops of 32 and 384 for 64: a larger crop also shows more of its picture. Smaller pictures are left out;
+    scikit-learn's have 427 pixels, so they take part in crops of up to 74.
+    """
+    return 128 + 4 * size
+
+
+def read_pictures(folders: Iterable[str | Path], shorter: int = shorter_side(SIDE)) -> list[tuple[str, np.ndarray]]:
+    """Return names and pictures without copies, uint8 (H, W, 3), scaled to the shorter side in pixels; sorted by name.
+
+    Flat pictures, and those with fewer pixels, are left out. Raises a ValueError where fewer than two are left.
+    """
     paths = sorted(
         {path for folder in [*map(Path, folders), *_brought_along()] for path in _pictures_in(folder)},
         key=lambda path: (path.name, str(path)),
@@ -71,7 +85,7 @@ def read_pictures(folders: Iterable[str | Path]) -> list[tuple[str, np.ndarray]]
     thumbs: list[np.ndarray] = []
     with progress.bar(len(paths), "reading pictures", "file") as bar:
         for path in paths:
-            picture = _read(path)
+            picture = _read(path, shorter)
             bar.update()
             if picture is None or _detail(picture) < DETAIL:
                 continue
@@ -80,7 +94,10 @@ def read_pictures(folders: Iterable[str | Path]) -> list[tuple[str, np.ndarray]]
                 kept.append((path.stem if path.stem[0].isalpha() else path.parents[2].name, picture))
                 thumbs.append(thumb)
     if len(kept) < 2:
-        raise ValueError(f"{len(kept)} photographs found: name folders with some, or install packages that have them")
+        raise ValueError(
+            f"{len(kept)} photographs of {shorter} pixels or more on each side found: name folders with some, or "
+            "install packages that have them"
+        )
     return kept
 
 
@@ -99,14 +116,14 @@ def _pictures_in(folder: Path) -> list[Path]:
     return [path for path in folder.rglob("*") if path.suffix.lower() in ENDINGS and path.is_file()]
 
 
-def _read(path: Path) -> np.ndarray | None:
+def _read(path: Path, shorter: int) -> np.ndarray | None:
     """Return a picture scaled to the shorter side, None where it is too small or cannot be read."""
     try:
         with Image.open(path) as image:
-            if min(image.size) < SHORTER:
+            if min(image.size) < shorter:
                 return None
-            scale = SHORTER / min(image.size)
-            image.draft("RGB", (2 * SHORTER, 2 * SHORTER))
+            scale = shorter / min(image.size)
+            image.draft("RGB", (2 * shorter, 2 * shorter))
             size = (round(image.width * scale), round(image.height * scale))
             return np.array(image.convert("RGB").resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0))
     except (OSError, UnidentifiedImageError, Image.DecompressionBombError):

@@ -9,13 +9,13 @@ from glob import glob
 from itertools import product
 from pathlib import Path
 
-from . import folder, splits, table
+from . import folder, idx, splits, table
 from .base import Source, TokenSource
 
 FORMS = (
     "a folder of images, tar files or parquet files, a .tar, .parquet, .csv, .tsv, .jsonl, .txt or .lst file, a "
-    "pattern such as shards-{000..009}.tar, what save_to_disk wrote, a token store, or the name of a data set on the "
-    "Hugging Face hub"
+    "pattern such as shards-{000..009}.tar, IDX files, what save_to_disk wrote, a token store, or the name of a data "
+    "set on the Hugging Face hub"
 )
 METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")  # of an `imagefolder` of Hugging Face
 TAR, PARQUET, ARRAY = ".tar", ".parquet", ".npy"
@@ -35,6 +35,7 @@ def open_source(
       of a data set on the Hugging Face hub, the one form that asks the network;
     - tar files: WebDataset shards (`shards-{000..009}.tar`, `shards-*.tar`, a folder of them), ImageNet's class tars or
       the tar of these;
+    - a folder of IDX files (MNIST, Fashion-MNIST, KMNIST, EMNIST), compressed or not, or one file of images;
     - a token store, the trees and tars of `<class>/<i>.npy` that RandAR publishes, or RAR's jsonl of tokens.
     split: the part to open, required where there are several. "val" and "validation" are the same.
     labels: a file of labels, see `labelling.labelled`. ImageNet's flat validation images find those of the development
@@ -63,7 +64,8 @@ def _open(name: str, split: str | None) -> Source | TokenSource:
         return _open_file(path, split)
     if re.search(r"[*?{\[]", name):
         return _open_pattern(name, split)
-    if path.suffix.lower() not in FILES and re.fullmatch(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", name):
+    no_file = path.suffix.lower() not in FILES and not idx.is_idx(path.name)
+    if no_file and re.fullmatch(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", name):
         from .huggingface import open_hub
 
         return open_hub(name, split)
@@ -71,6 +73,8 @@ def _open(name: str, split: str | None) -> Source | TokenSource:
 
 
 def _open_file(path: Path, split: str | None) -> Source | TokenSource:
+    if idx.is_idx(path.name):
+        return idx.open_file(path, split)
     suffix = path.suffix.lower()
     if suffix == TAR:
         return _open_tars(str(path), path.parent, [path.name], split)
@@ -143,12 +147,10 @@ def _open_folder(root: Path, split: str | None) -> Source | TokenSource:
         suffix = os.path.splitext(file)[1].lower()  # noqa: PTH122  fast
         found[suffix if suffix in found else ""].append(file)
     images, tars, arrays = found[""], found[TAR], found[ARRAY]
+    idx_parts = idx.find_parts(root)
     parquets = [file for file in found[PARQUET] if _holds_images(root / file)]
-    several = [
-        f"{len(files):,} {kind}"
-        for kind, files in (("images", images), ("tar files", tars), ("parquet files of images", parquets))
-        if files
-    ]
+    kinds = (("images", images), ("tar files", tars), ("parquet files of images", parquets), ("IDX files", idx_parts))
+    several = [f"{len(files):,} {kind}" for kind, files in kinds if files]
     if len(several) > 1:
         raise ValueError(f"{root} holds {' and '.join(several)}: name the folder or the files of one kind")
     if images:
@@ -157,6 +159,8 @@ def _open_folder(root: Path, split: str | None) -> Source | TokenSource:
         return _open_tars(str(root), root, tars, split)
     if parquets:
         return _open_parquets(str(root), root, parquets, split)
+    if idx_parts:
+        return idx.open_folder(str(root), idx_parts, split)
     if arrays:
         from .tokens import TokenFiles
 
