@@ -1,18 +1,23 @@
-"""Decoding: the picture in an image file, whole, upright and of 8 bits."""
+"""Decoding: the picture in an image file, whole, upright and of 8 bits, or the values that the file holds."""
 
 from __future__ import annotations
 
 import errno
 import io
+import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO, TypeAlias
 
 import numpy as np
-from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageFile, ImageSequence, UnidentifiedImageError
 
+from . import tiff
+from .errors import UnreadableImage
+
+File: TypeAlias = "str | Path | BinaryIO"
 MODES = {1: "L", 3: "RGB"}  # of Pillow, by number of channels
 
 TURNS = {  # the transposition that undoes each EXIF orientation
@@ -25,6 +30,10 @@ TURNS = {  # the transposition that undoes each EXIF orientation
     8: Image.Transpose.ROTATE_90,
 }
 
+NPY = b"\x93NUMPY"
+PICTURES = (1, 3, 4)  # channels of an array that can be a picture; the fourth is opacity
+RANGES = {"uint8": (0.0, 255.0), "uint16": (0.0, 65535.0)}
+
 # first bytes of formats, to name the format of a file that Pillow cannot open
 BEGINNINGS = {
     b"\xff\xd8\xff": "a JPEG",
@@ -36,35 +45,66 @@ BEGINNINGS = {
 }
 
 
-class UnreadableImage(ValueError):
-    """A file that holds no picture, or not all of one. Its text is the reason, in a few words."""
+# pictures ------------------------------------------------------------------------------------------------------------
 
 
-def open_picture(source: str | Path | BinaryIO) -> Image.Image:
+def open_picture(source: File) -> Image.Image:
     """Return the picture in a file, upright and of 8 bits: mode "L" or "RGB".
 
     It is turned by its EXIF orientation. Transparent pixels lie on white, 16 bits are scaled to 8, other numbers as in
-    `_to_bytes`; of an animation it is the first frame. Colour profiles are ignored. Raises an UnreadableImage for a
-    file without a picture, a truncated one, and one of more pixels than Pillow's limit, twice `Image.MAX_IMAGE_PIXELS`.
+    `_to_bytes`; of an animation it is the first frame. Colour profiles are ignored. An array (.npy) is a picture if it
+    has 1, 3 or 4 channels of uint8 or uint16. Raises an UnreadableImage for a file without a picture, a truncated one,
+    and one of more pixels than Pillow's limit, twice `Image.MAX_IMAGE_PIXELS`.
     """
+    return _opened(source, _picture)
+
+
+def _picture(content: bytes) -> Image.Image:
+    if content.startswith(NPY):
+        return as_seen(_picture_of(_array(content)))
+    with _pillow(content) as picture:
+        return as_seen(picture)
+
+
+@contextmanager
+def _pillow(content: bytes) -> Iterator[Image.Image]:
+    """Give the image that Pillow reads in the bytes of a file, loaded, after checks that Pillow leaves out."""
+    with _strictly(), Image.open(io.BytesIO(content)) as picture:
+        if picture.format == "EPS":  # Pillow would have Ghostscript run it
+            raise UnreadableImage("PostScript, which is a program")
+        if picture.format == "PNG":  # checks the checksums, which decoding ignores
+            Image.open(io.BytesIO(content)).verify()
+        scan = picture.fp.tell() if picture.fp else 0  # where a JPEG's pixels begin
+        if picture.format == "JPEG" and b"\xff\xd9" not in content[scan:]:
+            raise UnreadableImage("truncated")  # Pillow would decode zeros for the rest
+        picture.load()
+        yield picture
+
+
+def _opened(source: File, read: Callable[[bytes], Any]) -> Any:
+    """Return what `read` makes of the bytes of a file; an UnreadableImage for any failure."""
     content = _content(source)
     if not content:
         raise UnreadableImage("an empty file")
     try:
-        with _strictly(), Image.open(io.BytesIO(content)) as picture:
-            if picture.format == "EPS":  # Pillow would have Ghostscript run it
-                raise UnreadableImage("PostScript, which is a program")
-            if picture.format == "PNG":  # checks the checksums, which decoding ignores
-                Image.open(io.BytesIO(content)).verify()
-            scan = picture.fp.tell() if picture.fp else 0  # where a JPEG's pixels begin
-            if picture.format == "JPEG" and b"\xff\xd9" not in content[scan:]:
-                raise UnreadableImage("truncated")  # Pillow would decode zeros for the rest
-            picture.load()
-            return as_seen(picture)
+        return read(content)
     except (UnreadableImage, MemoryError):
         raise
     except Exception as error:  # decoders raise exceptions of any type
         raise UnreadableImage(_reason(error, content)) from error
+
+
+def _picture_of(values: np.ndarray) -> Image.Image:
+    """Return an array (H, W, C) as a picture of Pillow's; an UnreadableImage where it is none without a range."""
+    channels = values.shape[2]
+    if channels not in PICTURES or natural_range(values.dtype) is None:
+        raise UnreadableImage(
+            f"an array of {channels} channels of {values.dtype}, which is no picture: it needs a model made with "
+            "--range LOW HIGH"
+        )
+    if values.dtype == np.uint16:
+        values = _to_bytes(values, "I;16")
+    return Image.fromarray(values[..., 0] if channels == 1 else values)
 
 
 def as_seen(picture: Image.Image) -> Image.Image:
@@ -110,6 +150,103 @@ def _to_bytes(values: np.ndarray, mode: str) -> np.ndarray:
     return ((values.astype(np.float64) - bottom) * (255 / max(top - bottom, 1e-300))).round().astype(np.uint8)
 
 
+# values --------------------------------------------------------------------------------------------------------------
+
+
+def open_values(source: File) -> np.ndarray:
+    """Return the values of an image file as they are written, (H, W, C), upright; boolean ones as uint8.
+
+    - TIFF, by tifffile: pages and planes are channels, in their order; the samples of a page are the last axis.
+    - .npy: an array (H, W, C), or (H, W) of one channel.
+    - others, by Pillow: grey, RGB, and opacity as a channel behind these; palettes as their colours; 16 bits as uint16.
+
+    Raises an UnreadableImage as `open_picture` does, and for values that are not finite and files whose axes are not
+    those of one image.
+    """
+    values = np.asarray(_opened(source, _values))
+    if not values.size:
+        raise UnreadableImage("no pixels")
+    if values.dtype.kind not in "buif":
+        raise UnreadableImage(f"values of the type {values.dtype}, expected whole numbers or floats")
+    if values.dtype.kind == "f" and not np.isfinite(values).all():
+        raise UnreadableImage("values that are not finite")
+    values = values.astype(np.uint8) if values.dtype == bool else values.astype(values.dtype.newbyteorder("="))
+    return np.ascontiguousarray(values)
+
+
+def natural_range(dtype: np.dtype | type) -> tuple[float, float] | None:
+    """Return the lowest and highest value of images of a type, where all use the same: uint8 and uint16; else None."""
+    return RANGES.get(np.dtype(dtype).name)
+
+
+def picture_values(picture: Image.Image) -> np.ndarray:
+    """Return the values of a Pillow image, (H, W, C), as `open_values` returns those of a file of it."""
+    orientation, mode = _orientation(picture), picture.mode
+    if mode in ("P", "PA"):
+        picture = picture.convert("RGBA" if picture.has_transparency_data else "RGB")
+    elif mode in ("La", "RGBa"):  # multiplied by their opacity
+        picture = picture.convert(mode.upper())
+    values = np.asarray(picture)
+    return _turned(values.reshape(*values.shape[:2], -1), orientation)
+
+
+def _values(content: bytes) -> np.ndarray:
+    if content.startswith(NPY):
+        return _array(content)
+    if content.startswith(tiff.MAGIC):
+        values, orientation = tiff.read(content, _frames, _limit())
+        return _turned(values, orientation)
+    with _pillow(content) as picture:
+        if picture.format == "PNG" and content[24] == 16:  # of colours Pillow would keep 8 bits
+            return _turned(_deep_png(content), _orientation(picture))
+        return picture_values(picture)
+
+
+def _turned(values: np.ndarray, orientation: int) -> np.ndarray:
+    """Return an array (H, W, C) upright, by the EXIF orientation of its file."""
+    if orientation >= 5:
+        values = values.swapaxes(0, 1)
+    down, across = orientation in (3, 4, 7, 8), orientation in (2, 3, 6, 7)
+    return values[:: -1 if down else 1, :: -1 if across else 1]
+
+
+def _deep_png(content: bytes) -> np.ndarray:
+    """Return a PNG of 16 bits as uint16 (H, W, C)."""
+    import torch
+    from torchvision.io import decode_png
+
+    return decode_png(torch.frombuffer(bytearray(content), dtype=torch.uint8)).movedim(0, -1).numpy()
+
+
+def _array(content: bytes) -> np.ndarray:
+    """Return the array in a .npy file, (H, W, C)."""
+    file = io.BytesIO(content)
+    shape, _, dtype = _npy_header(file)
+    if len(shape) not in (2, 3):
+        raise UnreadableImage(f"an array of shape {shape}, expected (H, W, C) or (H, W)")
+    if dtype.hasobject:
+        raise UnreadableImage("an array of Python objects, which may hold programs: expected numbers")
+    if math.prod(shape) * dtype.itemsize > len(content) - file.tell():
+        raise UnreadableImage("truncated")
+    if shape[0] * shape[1] > _limit():
+        raise UnreadableImage(f"more than {_limit():,} pixels")
+    values = np.load(io.BytesIO(content), allow_pickle=False)
+    return values.reshape(*shape[:2], -1)
+
+
+def _npy_header(file: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """Return shape, order and type of the array in a .npy file; a ValueError for another file."""
+    version = np.lib.format.read_magic(file)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    return read(file)
+
+
+def _frames(content: bytes) -> list[np.ndarray]:
+    """Return the values of each page or frame that Pillow reads in the bytes of a file."""
+    with _pillow(content) as picture:
+        return [picture_values(page) for page in ImageSequence.Iterator(picture)]
+
+
 @contextmanager
 def _strictly() -> Iterator[None]:
     """Keep Pillow from warnings and from filling up truncated files in this block, whatever its global settings."""
@@ -123,7 +260,7 @@ def _strictly() -> Iterator[None]:
             ImageFile.LOAD_TRUNCATED_IMAGES = lenient
 
 
-def _content(source: str | Path | BinaryIO) -> bytes:
+def _content(source: File) -> bytes:
     """Return the bytes of a file."""
     if not isinstance(source, (str, Path)):
         return source.read()
@@ -135,16 +272,22 @@ def _content(source: str | Path | BinaryIO) -> bytes:
         raise UnreadableImage((error.strerror or str(error)).lower()) from None
 
 
+def _limit() -> float:
+    """Return the largest number of pixels of an image that is read: from here on Pillow raises an error."""
+    return math.inf if Image.MAX_IMAGE_PIXELS is None else 2 * Image.MAX_IMAGE_PIXELS
+
+
 def _reason(error: Exception, content: bytes) -> str:
     """Return why Pillow could not read a file, in a few words."""
     if isinstance(error, Image.DecompressionBombError):
-        return f"more than {2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels"
+        return f"more than {_limit():,} pixels"
     if isinstance(error, UnidentifiedImageError):
         return _what_it_is(content)
     if content[8:12] == b"WEBP" and int.from_bytes(content[4:8], "little") + 8 > len(content):
         return "truncated"
     text = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return "truncated" if "truncated" in text.lower() else f"damaged ({text})"
+    cut = ("truncated", "failed to read", "not enough")
+    return "truncated" if any(words in text.lower() for words in cut) else f"damaged ({text})"
 
 
 def _what_it_is(content: bytes) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sized
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -15,7 +16,10 @@ from torch import Tensor
 
 from ..utils import progress
 from ..utils.checks import check_whole_number
-from .decode import MODES, UnreadableImage, as_seen, open_picture
+from . import values
+from .decode import MODES, UnreadableImage, as_seen, open_picture, picture_values
+from .errors import UnfitImage
+from .sources import Source
 
 Array: TypeAlias = "Tensor | np.ndarray"
 Picture: TypeAlias = "Image.Image | str | Path"
@@ -28,37 +32,82 @@ STRIP = 8  # targets; of a longer picture only the middle so many are scaled
 
 @dataclass(frozen=True)
 class CentreCrop:
-    """Centre crop of ADM (Dhariwal and Nichol, 2021), by which all pictures get one size.
+    """Centre crop of ADM (Dhariwal and Nichol, 2021), by which all images get one size.
 
-    A picture is halved with a box filter while at least twice as large as the target, scaled with bicubic interpolation
-    until it covers the target, and cropped at the centre.
-    size: height and width. channels: 1 (grey) or 3 (RGB). Called with a picture it returns uint8 (h, w, channels).
+    An image is halved with a box filter while at least twice as large as the target, scaled with bicubic interpolation
+    until it covers the target, and cropped at the centre; one of the target's size is left as it is.
+    size: height and width. channels: of the result. value_range: None for pictures, which become 1 (grey) or 3 (RGB)
+    channels; or the (low, high) of arrays, of exactly so many channels.
     """
 
     size: tuple[int, int]
     channels: int
+    value_range: tuple[float, float] | None = None
 
     def __str__(self) -> str:
         h, w = self.size
-        return (
-            f"{MODES[self.channels]} {h} x {w}: box-halved while at least twice as large, "
-            "bicubic until it covers, centre crop"
-        )
+        kind = MODES[self.channels] if self.value_range is None else values.described(self.channels, self.value_range)
+        return f"{kind} {h} x {w}: box-halved while at least twice as large, bicubic until it covers, centre crop"
 
-    def __call__(self, picture: Image.Image) -> np.ndarray:
-        (h, w), picture = self.size, as_seen(picture).convert(MODES[self.channels])
-        if 0 in picture.size:
-            raise UnreadableImage("no pixels")
-        # a picture one pixel wide and thousands high would fill the memory if all of it were scaled
-        picture = _middle(
-            picture, round(STRIP * picture.height * w / h) or 1, round(STRIP * picture.width * h / w) or 1
-        )
-        while picture.width >= 2 * w and picture.height >= 2 * h:
-            picture = picture.resize((picture.width // 2, picture.height // 2), Image.Resampling.BOX)
-        scale = max(w / picture.width, h / picture.height)
-        covering = max(w, round(picture.width * scale)), max(h, round(picture.height * scale))
-        cropped = _middle(picture.resize(covering, Image.Resampling.BICUBIC), w, h)
-        return np.array(cropped, dtype=np.uint8).reshape(h, w, self.channels)
+    def __call__(self, image: Image.Image | np.ndarray) -> np.ndarray:
+        """Return a picture as uint8 (h, w, channels); with a value range, an array (H, W, C) as float32 in [0, 1].
+
+        Raises an UnreadableImage for an image without pixels, and an UnfitImage for other channels or values.
+        """
+        made = [np.asarray(fitted(layer, self.size)) for layer in layers(image, self.channels, self.value_range)]
+        if self.value_range is None:
+            return np.array(made[0], dtype=np.uint8).reshape(*self.size, self.channels)
+        return np.stack(made, axis=-1).clip(0, 1)  # bicubic interpolation overshoots
+
+    def of(self, source: Source, i: int) -> np.ndarray:
+        """Return the crop of row i of a source, read as its picture or, with a value range, as its values.
+
+        Raises as `__call__`; an UnfitImage names the file.
+        """
+        with naming(source.paths[i]):
+            return self(row_of(source, i, self.value_range))
+
+
+def row_of(source: Source, i: int, value_range: tuple[float, float] | None) -> Image.Image | np.ndarray:
+    """Return row i of a source as a crop takes it: its picture, or with a value range its values (H, W, C)."""
+    return source.read(i) if value_range is None else source.values(i)
+
+
+def layers(
+    image: Image.Image | np.ndarray, channels: int, value_range: tuple[float, float] | None
+) -> list[Image.Image]:
+    """Return what is scaled in one: a picture of so many channels; or each channel of an array, floats in [0, 1]."""
+    if value_range is not None:
+        array = picture_values(image) if isinstance(image, Image.Image) else image
+        unit = values.to_unit(array, channels, value_range)
+        return [Image.fromarray(np.ascontiguousarray(unit[..., channel])) for channel in range(channels)]
+    if not isinstance(image, Image.Image):
+        raise ValueError(f"an array {image.shape} is no picture: state the range of its values (value_range)")
+    picture = as_seen(image).convert(MODES[channels])
+    if 0 in picture.size:
+        raise UnreadableImage("no pixels")
+    return [picture]
+
+
+def fitted(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """Return a picture of any mode brought to a height and width by the rule of `CentreCrop`."""
+    h, w = size
+    # a picture one pixel wide and thousands high would fill the memory if all of it were scaled
+    picture = _middle(picture, round(STRIP * picture.height * w / h) or 1, round(STRIP * picture.width * h / w) or 1)
+    while picture.width >= 2 * w and picture.height >= 2 * h:
+        picture = picture.resize((picture.width // 2, picture.height // 2), Image.Resampling.BOX)
+    scale = max(w / picture.width, h / picture.height)
+    covering = max(w, round(picture.width * scale)), max(h, round(picture.height * scale))
+    return _middle(picture.resize(covering, Image.Resampling.BICUBIC), w, h)
+
+
+@contextmanager
+def naming(path: str) -> Iterator[None]:
+    """Put the name of a file before the text of an UnfitImage that is raised in this block."""
+    try:
+        yield
+    except UnfitImage as error:
+        raise UnfitImage(f"{path} {error}") from None
 
 
 def batches(

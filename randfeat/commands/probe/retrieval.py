@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from randfeat.data.images import open_picture
+from randfeat.data.decode import open_picture, picture_values
 from randfeat.data.sources import Source
 from randfeat.data.sources.base import size_of
 from randfeat.data.sources.folder import FileSource, walk
@@ -161,6 +161,9 @@ class QuerySource(Source):
 
     def read(self, i: int) -> Image.Image:
         return self.queries[i].crop(open_picture(self._file(i)))
+
+    def values(self, i: int) -> np.ndarray:
+        return picture_values(self.read(i))
 
     def sizes(self) -> Iterable[int]:
         return (size_of(self._file(i)) for i in range(len(self)))

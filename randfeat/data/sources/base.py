@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from ..decode import File, open_picture, open_values
+
 Labels = list[int | None] | None
 
 
@@ -57,6 +59,24 @@ class Source(Rows):
     @abstractmethod
     def read(self, i: int) -> Image.Image:
         """Return the picture of row i as `decode.open_picture` does; an UnreadableImage says why there is none."""
+
+    @abstractmethod
+    def values(self, i: int) -> np.ndarray:
+        """Return the values of row i, (H, W, C), as `decode.open_values` does and raises."""
+
+
+class EncodedSource(Source):
+    """Rows that are image files, wherever these lie: on a disk, within others, in a table."""
+
+    @abstractmethod
+    def file(self, i: int) -> File:
+        """Return the path of the file of row i, or a stream of its bytes; an UnreadableImage where there is none."""
+
+    def read(self, i: int) -> Image.Image:
+        return open_picture(self.file(i))
+
+    def values(self, i: int) -> np.ndarray:
+        return open_values(self.file(i))
 
 
 class TokenSource(Rows):

@@ -7,11 +7,8 @@ import warnings
 from collections.abc import Iterable, Iterator, Sequence, Set
 from pathlib import Path
 
-from PIL import Image
-
-from ..decode import open_picture
 from . import splits
-from .base import Labels, Source, check_unique, numbered, printable, size_of
+from .base import EncodedSource, Labels, check_unique, numbered, printable, size_of
 
 COMMON = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 # not every Pillow reads the last four; their files are listed all the same, and reported when they are read
@@ -19,7 +16,7 @@ RARER = (".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".avif", ".heic", ".heif")
 SUFFIXES = frozenset((*COMMON, *RARER))
 
 
-class FileSource(Source):
+class FileSource(EncodedSource):
     """Image files below a folder, one row each."""
 
     def __init__(
@@ -30,8 +27,8 @@ class FileSource(Source):
         check_unique(name, self.paths)
         self.root, self.files = str(root), files
 
-    def read(self, i: int) -> Image.Image:
-        return open_picture(os.path.join(self.root, self.files[i]))  # noqa: PTH118  absolute ones stay
+    def file(self, i: int) -> str:
+        return os.path.join(self.root, self.files[i])  # noqa: PTH118  absolute ones stay
 
     def sizes(self) -> Iterable[int]:
         return (size_of(os.path.join(self.root, file)) for file in self.files)  # noqa: PTH118

@@ -8,15 +8,15 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from PIL import Image
 
+from ..decode import File
 from . import splits
-from .base import Labels, Source, numbered, size_of
-from .parquet import IMAGES, label_column, open_cell
+from .base import EncodedSource, Labels, numbered, size_of
+from .parquet import IMAGES, file_of_cell, label_column
 from .table import column
 
 
-class HuggingFaceSource(Source):
+class HuggingFaceSource(EncodedSource):
     """Split of a data set with a column of images. They are decoded here, so a damaged one affects its row only."""
 
     def __init__(self, name: str, dataset: Any, split: str | None) -> None:
@@ -33,8 +33,8 @@ class HuggingFaceSource(Source):
         super().__init__(name, [f"{prefix}{row}" for row in range(len(dataset))], labels, classes)
         self.images = dataset.select_columns([found]).cast_column(found, datasets.Image(decode=False))
 
-    def read(self, i: int) -> Image.Image:
-        return open_cell(self.images[i][self.column], Path())
+    def file(self, i: int) -> File:
+        return file_of_cell(self.images[i][self.column], Path())
 
     def sizes(self) -> Iterable[int]:
         for table in self.images.with_format("arrow").iter(1000):

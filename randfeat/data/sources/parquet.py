@@ -10,16 +10,15 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from PIL import Image
 
-from ..decode import UnreadableImage, open_picture
-from .base import Labels, Source, numbered
+from ..decode import File, UnreadableImage
+from .base import EncodedSource, Labels, numbered
 from .table import LABELS, column
 
 IMAGES = ("image", "img", "picture", "bytes", "jpg", "png")  # columns, the first preferred
 
 
-class ParquetSource(Source):
+class ParquetSource(EncodedSource):
     """Images in a column of parquet files. One row group, most often of about a hundred rows, is in memory."""
 
     def __init__(
@@ -41,7 +40,7 @@ class ParquetSource(Source):
         self.ends = self.rows.cumsum()
         self._held: tuple[int, pa.ChunkedArray] | None = None
 
-    def read(self, i: int) -> Image.Image:
+    def file(self, i: int) -> File:
         place = int(np.searchsorted(self.ends, i, side="right"))
         number, group = self.places[place]
         path = Path(self.root, self.files[number])
@@ -52,7 +51,7 @@ class ParquetSource(Source):
             except (pa.ArrowException, OSError) as error:
                 raise UnreadableImage(f"a damaged parquet file ({str(error).splitlines()[0]})") from error
         first = int(self.ends[place] - self.rows[place])
-        return open_cell(self._held[1][i - first].as_py(), path.parent)
+        return file_of_cell(self._held[1][i - first].as_py(), path.parent)
 
     def sizes(self) -> Iterable[int]:
         """Return of each row the bytes of its row group, which the footer of the file holds: nothing else is read."""
@@ -104,14 +103,14 @@ def image_column(schema: pa.Schema) -> str | None:
     return column([*nested, *plain], IMAGES) or next(iter(nested), None)
 
 
-def open_cell(cell: Any, folder: Path) -> Image.Image:
-    """Return the picture in a cell: encoded bytes, or a mapping of `bytes` or else a `path`, relative to `folder`."""
+def file_of_cell(cell: Any, folder: Path) -> File:
+    """Return the file in a cell: encoded bytes, or a mapping of `bytes` or else a `path`, relative to `folder`."""
     content = cell.get("bytes") if isinstance(cell, dict) else cell
     if content is not None:
-        return open_picture(io.BytesIO(content))
+        return io.BytesIO(content)
     if not isinstance(cell, dict) or not cell.get("path"):
         raise UnreadableImage("an empty cell")
-    return open_picture(folder / cell["path"])
+    return folder / cell["path"]
 
 
 def _bytes_of(group: pq.RowGroupMetaData, column: str) -> int:

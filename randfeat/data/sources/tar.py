@@ -12,10 +12,9 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 import numpy as np
-from PIL import Image
 
-from ..decode import UnreadableImage, open_picture
-from .base import Labels, Source, check_unique, numbered, printable
+from ..decode import UnreadableImage
+from .base import EncodedSource, Labels, check_unique, numbered, printable
 from .folder import is_image
 
 BLOCK = 512  # bytes of a block, the unit of tar files
@@ -76,15 +75,15 @@ class TarRows:
         return self.places[:, 2].tolist()
 
 
-class TarSource(Source):
+class TarSource(EncodedSource):
     """Images in tar files."""
 
     def __init__(self, name: str, rows: TarRows, labels: Labels = None, classes: list[str] | None = None) -> None:
         super().__init__(name, rows.paths, labels, classes)
         self.rows = rows
 
-    def read(self, i: int) -> Image.Image:
-        return open_picture(io.BytesIO(self.rows.read(i)))
+    def file(self, i: int) -> io.BytesIO:
+        return io.BytesIO(self.rows.read(i))
 
     def sizes(self) -> Iterable[int]:
         return self.rows.sizes()
