@@ -128,26 +128,33 @@ def run(args: argparse.Namespace) -> int:
 
 def tokenizer_of(source: Source, args: argparse.Namespace, device: torch.device) -> tuple[Tokenizer, tuple[int, int]]:
     """Return the tokenizer, and height and width of the crops."""
-    from .. import weights
     from ..pretrain import fit_patches
     from ..weights.loading import load_tokenizer
 
     if args.tokenizer is None:
         raise ValueError(f"--tokenizer is missing: give a short name, a file, a model's directory, or {FITTED}")
     if args.tokenizer == FITTED:
-        size = _size(args, (FITTED_SIZE, FITTED_SIZE))
+        size = chosen_size(args, (FITTED_SIZE, FITTED_SIZE))
         return fit_patches(source, size, args.patch or PATCH, args.vocab or CODES, args.seed).to(device), size
     if args.patch or args.vocab:
         raise ValueError(f"--patch and --vocab are for --tokenizer {FITTED}: leave them out")
     tokenizer = load_tokenizer(args.tokenizer, device)
-    usual, directory = (SIZE, SIZE), Path(args.tokenizer)
+    return tokenizer, chosen_size(args, usual_size(args.tokenizer, tokenizer))
+
+
+def usual_size(name: str, tokenizer: Tokenizer) -> tuple[int, int]:
+    """Return height and width of a tokenizer's images where none are given: those of the model that it is part of."""
+    from .. import weights
+
+    directory = Path(name)
     if (directory / weights.TOKENIZER).is_dir() and weights.is_model(directory):
         h, w = weights.read_config(directory)["generator"]["grid"]
-        usual = h * tokenizer.stride, w * tokenizer.stride
-    return tokenizer, _size(args, usual)
+        return h * tokenizer.stride, w * tokenizer.stride
+    return SIZE, SIZE
 
 
-def _size(args: argparse.Namespace, usual: tuple[int, int]) -> tuple[int, int]:
+def chosen_size(args: argparse.Namespace, usual: tuple[int, int]) -> tuple[int, int]:
+    """Return height and width of --size, else the usual ones."""
     if args.size is None:
         return usual
     if len(args.size) > 2 or min(args.size) < 1:
