@@ -221,7 +221,7 @@ def _deep_png(content: bytes) -> np.ndarray:
 def _array(content: bytes) -> np.ndarray:
     """Return the array in a .npy file, (H, W, C)."""
     file = io.BytesIO(content)
-    shape, _, dtype = _npy_header(file)
+    shape, dtype = _array_header(file)
     if len(shape) not in (2, 3):
         raise UnreadableImage(f"an array of shape {shape}, expected (H, W, C) or (H, W)")
     if dtype.hasobject:
@@ -234,11 +234,26 @@ def _array(content: bytes) -> np.ndarray:
     return values.reshape(*shape[:2], -1)
 
 
-def _npy_header(file: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype]:
-    """Return shape, order and type of the array in a .npy file; a ValueError for another file."""
+def _array_header(file: BinaryIO) -> tuple[tuple[int, ...], np.dtype]:
+    """Return shape and type of the array in a .npy file; a ValueError for another file."""
     version = np.lib.format.read_magic(file)
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    return read(file)
+    shape, _, dtype = read(file)
+    return shape, dtype
+
+
+def is_image_array(file: BinaryIO) -> bool | None:
+    """Return whether a .npy file holds an image rather than tokens; None for a file without a header.
+
+    Integers (N,), (crops, N) and (1, crops, N) are tokens, other arrays of 2 and 3 axes are images.
+    """
+    try:
+        shape, dtype = _array_header(file)
+    except (ValueError, EOFError):
+        return None
+    if dtype.kind in "iu":
+        return len(shape) == 3 and shape[0] > 1
+    return len(shape) in (2, 3)
 
 
 def _frames(content: bytes) -> list[np.ndarray]:

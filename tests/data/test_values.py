@@ -4,6 +4,7 @@ import contextlib
 import io
 import re
 import struct
+import tarfile
 import zlib
 
 import bands
@@ -13,6 +14,7 @@ import pytest
 import tifffile
 import torch
 from damaged import noise
+from folders import write_table
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
@@ -260,3 +262,90 @@ def test_crops_of_rows(tmp_path):
     found = CentreCrop((12, 12), 4, DEEP).of(source, 1)
     assert found.shape == (12, 12, 4)
     np.testing.assert_array_equal((found * 65535).round().astype(np.uint16), expected)
+
+
+# sources of arrays ---------------------------------------------------------------------------------------------------
+
+
+def in_a_tar(tmp_path, folder):
+    """Return a tar of samples `<class>/<number>.npy`."""
+    with tarfile.open(tmp_path / "shard.tar", "w") as archive:
+        archive.add(folder, arcname=".")
+    return tmp_path / "shard.tar"
+
+
+def in_a_list(tmp_path, folder):
+    """Return a list of paths and labels."""
+    lines = [f"{path} {path.parent.name}" for path in sorted(folder.rglob("*.npy"))]
+    (tmp_path / "list.txt").write_text("\n".join(lines))
+    return tmp_path / "list.txt"
+
+
+def in_a_table(tmp_path, folder):
+    """Return a table with a path and a label in each row."""
+    paths = sorted(folder.rglob("*.npy"))
+    columns = {"path": [str(path) for path in paths], "label": [path.parent.name for path in paths]}
+    return write_table(tmp_path / "table.csv", columns)
+
+
+def in_parquet(tmp_path, folder):
+    """Return a parquet file with the bytes of each."""
+    paths = sorted(folder.rglob("*.npy"))
+    columns = {"image": [path.read_bytes() for path in paths], "label": [path.parent.name for path in paths]}
+    return write_table(tmp_path / "images.parquet", columns)
+
+
+@pytest.mark.parametrize("form", [lambda _, folder: folder, in_a_tar, in_a_list, in_a_table, in_parquet])
+def test_arrays_are_images_in_every_form(form, tmp_path):
+    folder = bands.write_bands(tmp_path / "arrays", 4, 6, 5, np.float32, suffix=".npy")
+    source = open_source(form(tmp_path, folder))
+    assert (source.classes, source.labels) == (["a", "b"], [0, 0, 1, 1])
+    for row, number in enumerate((0, 2, 1, 3)):
+        np.testing.assert_array_equal(source.values(row), bands.bands(6, 5, np.float32, number))
+    with pytest.raises(UnreadableImage, match=r"5 channels of float32, which is no picture: .*--range LOW HIGH"):
+        source.read(0)
+
+
+def test_folders_of_arrays_have_splits_and_classes(tmp_path):
+    for split in ("train", "val"):
+        bands.write_bands(tmp_path / split, 2, 6, suffix=".npy")
+    assert open_source(tmp_path, "val").paths == ["val/a/0000.npy", "val/b/0001.npy"]
+    with pytest.raises(ValueError, match="has the splits train, val"):
+        open_source(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("array", "is_image"),
+    [
+        (np.zeros((1, 3, 16), np.int64), False),
+        (np.zeros((3, 16), np.uint16), False),
+        (np.zeros(16, np.int32), False),
+        (np.zeros((4, 4, 3), np.uint8), True),
+        (np.zeros((4, 4, 1), np.int16), True),
+        (np.zeros((4, 4)), True),
+    ],
+)
+def test_arrays_are_tokens_or_images_by_their_header(array, is_image, tmp_path):
+    (tmp_path / "0.npy").write_bytes(b"")  # says nothing
+    np.save(tmp_path / "1.npy", array)
+    if is_image:
+        assert open_source(tmp_path).values(1).shape[:2] == (4, 4)
+        (tmp_path / "0.npy").unlink()
+    else:
+        (tmp_path / "0.npy").unlink()
+        assert open_source(tmp_path).grid == (4, 4)
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_arrays_of_pictures_are_seen_as_pictures(channels, tmp_path):
+    np.save(tmp_path / "0.npy", noise(5, 6, channels).reshape(5, 6, channels))
+    picture = open_source(tmp_path).read(0)
+    assert picture.mode == ("L" if channels == 1 else "RGB")
+    expected = open_picture(io.BytesIO(saved(Image.fromarray(noise(5, 6, channels)), "PNG")))
+    np.testing.assert_array_equal(np.asarray(picture), np.asarray(expected))
+
+
+def test_arrays_of_16_bits_are_seen_with_8(tmp_path):
+    np.save(tmp_path / "0.npy", DEEP_NOISE[..., :3])
+    seen = np.asarray(open_source(tmp_path).read(0))
+    np.testing.assert_allclose(seen, DEEP_NOISE[..., :3] / 257, atol=0.51)

@@ -14,6 +14,7 @@ COMMON = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".t
 # not every Pillow reads the last four; their files are listed all the same, and reported when they are read
 RARER = (".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".avif", ".heic", ".heif")
 SUFFIXES = frozenset((*COMMON, *RARER))
+ARRAY = ".npy"  # an image in some data sets, tokens in others
 
 
 class FileSource(EncodedSource):
@@ -70,9 +71,9 @@ def open_folder(root: Path, files: Sequence[str], part: str = "") -> FileSource:
     return FileSource(str(root), root, files, labels, [printable(name) for name in classes])
 
 
-def is_image(name: str) -> bool:
+def is_image(name: str, suffixes: Set[str] = SUFFIXES) -> bool:
     """Return whether a file is an image by its suffix, and not hidden."""
-    return not name.startswith(".") and os.path.splitext(name)[1].lower() in SUFFIXES  # noqa: PTH122  fast
+    return not name.startswith(".") and os.path.splitext(name)[1].lower() in suffixes  # noqa: PTH122  fast
 
 
 def find_images(given: Iterable[Path]) -> list[Path]:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from glob import glob
-from itertools import product
+from itertools import islice, product
 from pathlib import Path
+from typing import BinaryIO
 
+from ..decode import is_image_array
 from . import folder, idx, splits, table
 from .base import Source, TokenSource
 
@@ -18,7 +21,9 @@ FORMS = (
     "set on the Hugging Face hub"
 )
 METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")  # of an `imagefolder` of Hugging Face
-TAR, PARQUET, ARRAY = ".tar", ".parquet", ".npy"
+TAR, PARQUET, ARRAY = ".tar", ".parquet", folder.ARRAY
+HEADER = 1 << 16  # bytes of an array's file that hold its shape and type, at most
+TRIED = 100  # arrays whose header is looked for, where the first ones are damaged
 FILES = {TAR, PARQUET, ARRAY, *table.LISTS, *table.TABLES, *folder.SUFFIXES}  # no name on the hub ends in these
 BRACES, RANGE = re.compile(r"\{([^{}]*)\}"), re.compile(r"(\d+)\.\.(\d+)")
 
@@ -29,7 +34,8 @@ def open_source(
     """Open a data set in any form.
 
     data: one of
-    - a folder of images: flat, nested, or with a folder for each class, with splits above those or without;
+    - a folder of images: flat, nested, or with a folder for each class, with splits above those or without. Arrays
+      (.npy) of 3 axes, or of floats and 2 axes, are images too, where there are no others;
     - a list (.txt, .lst) or a table (.csv, .tsv, .jsonl, .parquet) of paths, relative to it, and of labels;
     - parquet files with images, a folder that `save_to_disk` wrote, an `imagefolder` with a metadata file, or the name
       of a data set on the Hugging Face hub, the one form that asks the network;
@@ -164,6 +170,8 @@ def _open_folder(root: Path, split: str | None) -> Source | TokenSource:
     if arrays:
         from .tokens import TokenFiles
 
+        if _are_images((root / file).open("rb") for file in arrays):
+            return _open_images(root, arrays, split)
         return _unsplit(TokenFiles(root, arrays), split)
     raise ValueError(f"{root} holds no images: expected {FORMS}")
 
@@ -182,17 +190,30 @@ def _metadata(root: Path) -> Path | None:
 
 
 def _open_tars(name: str, root: Path, files: Sequence[str], split: str | None) -> Source | TokenSource:
-    from .tar import index, open_tars
+    from .tar import head, index, open_tars
 
     tars = {file: root / file for file in _of_split(name, files, split)}
     members = [index(tar) for tar in tars.values()]
     if any(folder.is_image(member.file) for inside in members for member in inside):
         return open_tars(name, tars, members)
-    if any(member.name.endswith(ARRAY) for inside in members for member in inside):
+    arrays = [(tar, member) for tar, inside in zip(tars.values(), members, strict=True) for member in inside]
+    arrays = [(tar, member) for tar, member in arrays if member.name.endswith(ARRAY)]
+    if arrays:
         from .tokens import TokenTars
 
+        if _are_images(io.BytesIO(head(tar, member, HEADER)) for tar, member in arrays):
+            return open_tars(name, tars, members, {ARRAY})
         return TokenTars(name, tars, members)
-    raise ValueError(f"the tar files of {name} hold neither images nor .npy files of tokens")
+    raise ValueError(f"the tar files of {name} hold neither images nor .npy files of tokens or images")
+
+
+def _are_images(arrays: Iterable[BinaryIO]) -> bool:
+    """Return whether .npy files are images rather than tokens, by the first that has a header."""
+    for file in islice(arrays, TRIED):
+        with file:
+            if (found := is_image_array(file)) is not None:
+                return found
+    return False
 
 
 def _open_parquets(name: str, root: Path, files: Sequence[str], split: str | None) -> Source:

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from . import splits
 from .base import numbered
-from .folder import SUFFIXES, FileSource
+from .folder import ARRAY, SUFFIXES, FileSource
 
 LISTS = (".txt", ".lst")
 TABLES = (".csv", ".tsv", ".jsonl", ".parquet")
@@ -20,7 +20,7 @@ PATHS = ("path", "file", "filename", "file_name", "image_path", "filepath", "fil
 LABELS = ("label", "labels", "class", "target")
 SPLIT = ("split",)
 LABELLED_BY = f"expected one called {', '.join(LABELS[:-1])} or {LABELS[-1]}, or --label-column with its name"
-_SUFFIX = "|".join(suffix[1:] for suffix in sorted(SUFFIXES))
+_SUFFIX = "|".join(suffix[1:] for suffix in sorted({*SUFFIXES, ARRAY}))
 _LABELLED = re.compile(rf"(.*\.(?:{_SUFFIX}))\s+(?!\S*\.(?:{_SUFFIX})$)(\S+)", re.IGNORECASE)
 
 

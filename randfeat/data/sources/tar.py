@@ -6,7 +6,7 @@ import io
 import json
 import re
 import tarfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
@@ -15,7 +15,7 @@ import numpy as np
 
 from ..decode import UnreadableImage
 from .base import EncodedSource, Labels, check_unique, numbered, printable
-from .folder import is_image
+from .folder import SUFFIXES, is_image
 
 BLOCK = 512  # bytes of a block, the unit of tar files
 COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")  # gzip, bzip2, xz, zstd
@@ -89,19 +89,21 @@ class TarSource(EncodedSource):
         return self.rows.sizes()
 
 
-def open_tars(name: str, tars: Mapping[str, Path], members: Sequence[Sequence[Member]]) -> TarSource:
+def open_tars(
+    name: str, tars: Mapping[str, Path], members: Sequence[Sequence[Member]], suffixes: Set[str] = SUFFIXES
+) -> TarSource:
     """Return the images among the members of tar files, in their order.
 
-    tars: path of each tar file by its name in the data set. A label is the content of a sample's `.cls`, else the value
-    in its `.json` under one of LABEL_KEYS, else the name of its folder, or of its tar where each tar is a class of
-    ImageNet; text labels become classes in sorted order.
+    tars: path of each tar file by its name in the data set. suffixes: of images. A label is the content of a sample's
+    `.cls`, else the value in its `.json` under one of LABEL_KEYS, else the name of its folder, or of its tar where each
+    tar is a class of ImageNet; text labels become classes in sorted order.
     """
     images: list[list[Member]] = []
     written: list[str | int | None] = []
     folders: list[str] = []
     class_tars = all(re.fullmatch(r"n\d{8}", tar.stem) for tar in tars.values())
     for tar, inside in zip(tars.values(), members, strict=True):
-        images.append([member for member in inside if is_image(member.file)])
+        images.append([member for member in inside if is_image(member.file, suffixes)])
         label_of = _written_labels(tar, inside)
         written += [label_of.get(member.key) for member in images[-1]]
         folders += [tar.stem if class_tars else _folder_of(member) for member in images[-1]]
@@ -129,6 +131,13 @@ def index(tar: Path) -> list[Member]:
     """
     with tar.open("rb") as file:
         return list(_index(file, str(tar), 0, tar.stat().st_size, ""))
+
+
+def head(tar: Path, member: Member, size: int) -> bytes:
+    """Return the first bytes of a member, at most `size`."""
+    with tar.open("rb") as file:
+        file.seek(member.offset)
+        return file.read(min(size, member.size))
 
 
 def _index(file: BinaryIO, name: str, start: int, size: int, prefix: str) -> Iterator[Member]:
