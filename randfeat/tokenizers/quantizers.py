@@ -45,7 +45,7 @@ class Quantizer(nn.Module, ABC):
 
     def indices(self, latents: Tensor) -> Tensor:
         """Return the tokens of latents: (..., E) -> int64 (...)."""
-        return self._nearest(self._prepared(latents))
+        return self._nearest(self.prepared(latents))
 
     @abstractmethod
     def codes(self, indices: Tensor) -> Tensor:
@@ -55,13 +55,13 @@ class Quantizer(nn.Module, ABC):
         """Return codes, tokens and losses of latents (B, E, h, w), in float32 under autocast too."""
         with torch.autocast(latents.device.type, enabled=False):  # half precision would change the nearest codes
             latents = latents.to(torch.promote_types(latents.dtype, torch.float32))
-            prepared = self._prepared(latents.permute(0, 2, 3, 1))
+            prepared = self.prepared(latents.permute(0, 2, 3, 1))
             tokens = self._nearest(prepared.detach())
             codes = self.codes(tokens)
             straight = prepared + (codes - prepared).detach()
             return Quantized(straight.permute(0, 3, 1, 2), tokens, self._losses(prepared, codes))
 
-    def _prepared(self, latents: Tensor) -> Tensor:
+    def prepared(self, latents: Tensor) -> Tensor:
         """Return latents (..., E) as they are compared with codes."""
         return latents
 
@@ -77,23 +77,29 @@ class Quantizer(nn.Module, ABC):
 class Codebook(Quantizer):
     """Learned codes (V, E), in a parameter with the name of official checkpoints, `embedding.weight`.
 
-    normalised: latents and codes are divided by their lengths, so that codes are compared by angle.
+    normalised: latents and codes are divided by their lengths, so that codes are compared by angle. Fresh codes are
+    LlamaGen's: of unit length where they are normalised, else uniform in [-1 / V, 1 / V].
     """
 
     def __init__(self, vocab_size: int, code_dim: int, normalised: bool = False) -> None:
         super().__init__()
         self.vocab_size, self.code_dim, self.normalised = vocab_size, code_dim, normalised
         self.embedding = nn.Embedding(vocab_size, code_dim)
+        with torch.no_grad():
+            if normalised:
+                self.embedding.weight.copy_(F.normalize(self.embedding.weight, dim=1))
+            else:
+                self.embedding.weight.uniform_(-1 / vocab_size, 1 / vocab_size)
 
     def codes(self, indices: Tensor) -> Tensor:
-        return self._prepared(self.embedding(indices))
+        return self.prepared(self.embedding(indices))
 
-    def _prepared(self, latents: Tensor) -> Tensor:
+    def prepared(self, latents: Tensor) -> Tensor:
         return F.normalize(latents, dim=-1) if self.normalised else latents
 
     @torch.no_grad()
     def _nearest(self, prepared: Tensor) -> Tensor:
-        return nearest(prepared.flatten(0, -2), self._prepared(self.embedding.weight)).view(prepared.shape[:-1])
+        return nearest(prepared.flatten(0, -2), self.prepared(self.embedding.weight)).view(prepared.shape[:-1])
 
     def _losses(self, prepared: Tensor, codes: Tensor) -> dict[str, Tensor]:
         return {
@@ -124,7 +130,7 @@ class FiniteScalar(Quantizer):
         half = levels // 2
         return (digits - half).float() / half
 
-    def _prepared(self, latents: Tensor) -> Tensor:
+    def prepared(self, latents: Tensor) -> Tensor:
         levels = latents.new_tensor(self.levels)
         reach = (levels - 1) * (1 + MARGIN) / 2
         offset = (1 - levels % 2) / 2  # an even number of levels lies half a level off 0

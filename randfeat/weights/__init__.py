@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from .format import CONFIG, FILES, TOKENIZER, WEIGHTS, fingerprint, is_model, read, read_config, read_safetensors, write
+from .format import CONFIG, FILES, TOKENIZER, TRAINING, WEIGHTS, fingerprint, is_model, read, read_config, read_safetensors, write
 from .official import first_few, from_official, load_strict, to_official
 
 __all__ = [
     "CONFIG",
     "FILES",
     "TOKENIZER",
+    "TRAINING",
     "WEIGHTS",
     "fingerprint",
     "first_few",

@@ -15,6 +15,7 @@ from torch import Tensor
 
 FILES = CONFIG, WEIGHTS = "config.json", "model.safetensors"
 TOKENIZER = "tokenizer"  # folder of a model directory with its tokenizer, in the same format
+TRAINING = "training.json"  # of a tokenizer that was trained here: recipe, data and losses
 
 
 def fingerprint(*modules: torch.nn.Module) -> str:

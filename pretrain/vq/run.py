@@ -1,0 +1,225 @@
+"""A tokenizer's training run on disk: a recipe and images become a tokenizer, resumed where a run was stopped."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from randfeat import weights
+from randfeat.data import loader
+from randfeat.data.decode import natural_range
+from randfeat.data.errors import UnreadableImage
+from randfeat.data.images import CentreCrop
+from randfeat.data.sources import Source
+from randfeat.data.store import SKIPPED
+from randfeat.tokenizers import LlamaGenVQ, Tokenizer, adapted, name_of
+from randfeat.utils import atomic, devices, distributed
+from randfeat.weights import TOKENIZER
+
+from ..data import shuffle
+from ..trainer import History, Step, train_task
+from .config import TokenizerConfig
+from .data import Canvases, CanvasReader, Unread
+from .losses import Perceptual
+from .task import Reconstruction, TokenizerTask
+
+HELD_OUT = 0.05
+MOST_HELD_OUT = 2048  # images: more make validation slower, and no surer
+FORMAT = "training of a tokenizer of randfeat, version 1"
+LOOKED_AT = 200  # images of which channels and range are found
+
+
+def train_tokenizer(
+    recipe: TokenizerConfig,
+    source: Source,
+    directory: str | Path,
+    *,
+    validation: Source | None = None,
+    held_out: float = HELD_OUT,
+    init: Tokenizer | None = None,
+    device: str | torch.device = "auto",
+    workers: int | None = None,
+    on_step: Callable[[Step], None] | None = None,
+    on_validation: Callable[[Reconstruction], None] | None = None,
+) -> Path:
+    """Train a tokenizer on images and return its directory, DIRECTORY/tokenizer, with the best weights.
+
+    `load_tokenizer(DIRECTORY)` opens it. The same call resumes where an earlier one was stopped, see `train_task`, and
+    returns at once where the training is over. Under torchrun call it inside `group()`. Images that cannot be read are
+    listed in DIRECTORY/skipped.csv.
+
+    validation: held-out images. held_out: instead, the share of images to hold out, drawn by the recipe's seed. Of
+        either at most `MOST_HELD_OUT` are taken; with neither the last weights are kept.
+    init: a LlamaGenVQ to start from, whose channels are adapted (see `tokenizers.adapted`).
+    workers: decoding processes, as in `extract`.
+
+    Raises a ValueError that names what does not fit together.
+    """
+    directory = Path(directory)
+    device, workers = devices.pick(device), loader.default_workers() if workers is None else workers
+    perceptual = _perceptual(recipe)
+    recipe = _with_pixels(recipe, source)
+    settings = {
+        "recipe": {key: value for key, value in asdict(recipe).items() if key != "running"},
+        "images": source.fingerprint(),
+        "validation": validation.fingerprint() if validation else held_out or None,
+        "init": init and weights.fingerprint(init),
+    }
+    if _is_complete(directory, settings):
+        return directory / TOKENIZER
+    tokenizer = _tokenizer(recipe, init)
+    canvases = Canvases(_reader(recipe, source), np.arange(len(source)), workers)
+    unread: Unread = []
+    if canvases.fit_in_memory():
+        canvases, unread = canvases.in_memory("reading images")
+    kept, held = _divide(recipe, canvases, validation, held_out, workers)
+    _check_contents(kept)
+    task = TokenizerTask(recipe, tokenizer.to(device), kept, held, perceptual and perceptual.to(device), init is None)
+    history = train_task(
+        task,
+        recipe.running.runtime(),
+        directory=directory,
+        settings=settings,
+        on_step=on_step,
+        on_validation=on_validation,
+    )
+    if distributed.rank() == 0:
+        _save(task.model.tokenizer.cpu(), directory / TOKENIZER, _record(settings, history))
+        if unread:
+            _list(unread, source, directory / SKIPPED)
+    distributed.barrier()
+    return directory / TOKENIZER
+
+
+def _with_pixels(recipe: TokenizerConfig, source: Source) -> TokenizerConfig:
+    """Return the recipe with the channels and, of images that are no pictures, the range of the source's images.
+
+    Images are pictures unless the recipe has a value range, or a number of channels that pictures do not have.
+    """
+    images = recipe.images
+    pictures = images.value_range is None and images.channels in (None, 1, 3)
+    if pictures and images.channels is not None:
+        return recipe
+    rows = shuffle(recipe.training.seed, -2, len(source))[:LOOKED_AT].tolist()
+    modes, arrays, reasons = set(), [], []
+    for row in rows:
+        try:
+            if pictures:
+                modes.add(source.read(row).mode)
+            else:
+                arrays.append(source.values(row))
+        except UnreadableImage as error:
+            reasons.append(f"{source.paths[row]}: {error}")
+    if not modes and not arrays:
+        raise ValueError(f"none of {len(rows)} images of {source.name} could be read, such as {reasons[0]}")
+    if pictures:
+        return replace(recipe, images=replace(images, channels=1 if modes == {"L"} else 3))
+    counts, types = {array.shape[2] for array in arrays}, {array.dtype for array in arrays}
+    if images.channels is None and len(counts) > 1:
+        raise ValueError(
+            f"images of {source.name} have {' and '.join(map(str, sorted(counts)))} channels: give images of one kind, "
+            "or --channels for those that are meant"
+        )
+    found = images.value_range or (natural_range(types.pop()) if len(types) == 1 else None)
+    if found is None:
+        raise ValueError(
+            f"the range of the values of {source.name} is not known by their type: state it (--range LOW HIGH)"
+        )
+    return replace(recipe, images=replace(images, channels=images.channels or counts.pop(), value_range=found))
+
+
+def _tokenizer(recipe: TokenizerConfig, init: Tokenizer | None) -> LlamaGenVQ:
+    """Return a fresh tokenizer, or `init` with the channels of the images."""
+    channels, value_range = recipe.images.channels, recipe.images.value_range
+    assert channels is not None
+    made = recipe.build(channels, value_range)
+    if init is None:
+        return made
+    if not isinstance(init, LlamaGenVQ):
+        raise ValueError(
+            f"a {name_of(init)} cannot be trained further: give a tokenizer of LlamaGen's network (--init)"
+        )
+    return adapted(init, channels=channels, value_range=value_range, vocab_size=made.vocab_size)
+
+
+def _reader(recipe: TokenizerConfig, source: Source) -> CanvasReader:
+    assert recipe.images.channels is not None
+    return CanvasReader(
+        source, CentreCrop(recipe.images.canvas_size, recipe.images.channels, recipe.images.value_range)
+    )
+
+
+def _perceptual(recipe: TokenizerConfig) -> Perceptual | None:
+    wanted = recipe.loss.perceptual
+    if wanted.network is None:
+        return None
+    made = Perceptual(wanted.network, lpips=wanted.lpips)
+    made.check(recipe.images.size)
+    return made
+
+
+def _divide(
+    recipe: TokenizerConfig, canvases: Canvases, validation: Source | None, held_out: float, workers: int
+) -> tuple[Canvases, Canvases | None]:
+    """Return the canvases to train on and the held-out ones, in memory."""
+    if validation is None and not held_out:
+        return canvases, None
+    if not 0 <= held_out < 1:
+        raise ValueError(f"held_out must be a share below 1, got {held_out}")
+    if validation is not None:
+        whole = Canvases(_reader(recipe, validation), np.arange(len(validation)), workers)
+        chosen = shuffle(recipe.training.seed, -1, len(whole))[:MOST_HELD_OUT].numpy()
+        return canvases, whole.only(np.sort(chosen)).in_memory("reading held-out images")[0]
+    mixed = shuffle(recipe.training.seed, -1, len(canvases)).numpy()
+    count = min(MOST_HELD_OUT, round(held_out * len(canvases)))
+    if not 0 < count < len(canvases):
+        raise ValueError(
+            f"{held_out} of {len(canvases)} images leaves none to train on, or none held out: choose another share "
+            "(--held-out), or give more images"
+        )
+    kept, held = canvases.only(np.sort(mixed[count:])), canvases.only(np.sort(mixed[:count]))
+    return kept, held.in_memory("reading held-out images")[0]
+
+
+def _check_contents(canvases: Canvases) -> None:
+    """Raise a ValueError where images in memory are all of one flat value."""
+    held = canvases.held
+    if held is not None and all(image.min() == image.max() for image in held):
+        raise ValueError(
+            f"all of {len(held)} images of {canvases.reader.source.name} are flat, of one value each: there is nothing "
+            "to learn; check the images, or the range of their values (--range)"
+        )
+
+
+def _is_complete(directory: Path, settings: dict[str, Any]) -> bool:
+    """Return whether a directory holds the tokenizer of a training of these settings that is over."""
+    record = atomic.read_json(directory / TOKENIZER / weights.TRAINING, FORMAT)
+    now = json.loads(json.dumps(settings))
+    return record is not None and {key: record[key] for key in now} == now
+
+
+def _record(settings: dict[str, Any], history: History) -> dict[str, Any]:
+    """Return the record of the training that stays beside the tokenizer."""
+    return {"format": FORMAT, **settings, "history": asdict(history)}
+
+
+def _save(tokenizer: Tokenizer, directory: Path, record: dict[str, Any]) -> None:
+    with atomic.replace_directory(directory, lambda _: True) as made:
+        weights.write(made, {"name": name_of(tokenizer), **tokenizer.config}, tokenizer.state_dict())
+        atomic.write_json(made / weights.TRAINING, record)
+
+
+def _list(unread: Unread, source: Source, path: Path) -> None:
+    """Write the table of images that could not be read."""
+    text = io.StringIO()
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerows([("path", "reason"), *((source.paths[row], reason) for row, reason in unread)])
+    atomic.write_bytes(path, text.getvalue().encode())
