@@ -2,6 +2,7 @@
 
     git clone https://github.com/ziqipang/RandAR   (at d374a721)
     git clone https://github.com/hp-l33/ARPG       (at 1a1758c3)
+    git clone https://github.com/FoundationVision/LlamaGen   (at ce98ec4)
     pip install einops transformers omegaconf
 
 They are built with the sizes of our model, given its weights, and run unchanged.
@@ -121,23 +122,27 @@ def sampler(official: nn.Module, label: Tensor, order: Tensor, sampling: Samplin
 
 
 def build_tokenizer(tokenizer: LlamaGenVQ, checkouts: Path) -> nn.Module:
-    """Return the official VQ tokenizer with the same weights."""
-    sys.path.insert(0, str(checkouts / "RandAR"))
-    from RandAR.model.tokenizer import VQModel
-
-    config = tokenizer.config
-    official = VQModel(
-        codebook_size=config["vocab_size"],
-        codebook_embed_dim=config["code_dim"],
-        codebook_l2_norm=True,
-        codebook_show_usage=True,
-        commit_loss_beta=0.25,
-        entropy_loss_ratio=0.0,
-        encoder_ch_mult=config["multipliers"],
-        decoder_ch_mult=config["multipliers"],
-        z_channels=config["latent_dim"],
-        dropout_p=0.0,
+    """Return LlamaGen's official VQ tokenizer with the same weights."""
+    path = checkouts / "LlamaGen" / "tokenizer" / "tokenizer_image" / "vq_model.py"
+    code, config = _module(path, checkouts / "LlamaGen"), tokenizer.config
+    levels, latent_dim = config["multipliers"], config["latent_dim"]
+    official = code.VQModel(
+        code.ModelArgs(
+            codebook_size=config["vocab_size"],
+            codebook_embed_dim=config["code_dim"],
+            encoder_ch_mult=levels,
+            decoder_ch_mult=levels,
+            z_channels=latent_dim,
+        )
     )
+    # the config has no width
+    official.encoder = code.Encoder(ch=config["width"], ch_mult=levels, z_channels=latent_dim)
+    official.decoder = code.Decoder(latent_dim, config["width"], levels)
+    # the code makes this buffer a parameter, which torch no longer lets it write to in place
+    quantizer: Any = official.quantize
+    used = quantizer.codebook_used.detach()
+    del quantizer.codebook_used
+    quantizer.register_buffer("codebook_used", used)
     missing, unexpected = official.load_state_dict(tokenizer.state_dict(), strict=False)
     if unexpected or set(missing) - set(tokenizer.unused):
         raise ValueError(f"the official tokenizer has other weights: {missing} missing, {unexpected} unexpected")
