@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from .adapt import adapted
 from .base import Tokenizer
 from .llamagen_vq import VQ8, VQ16, LlamaGenVQ
 from .maskgit_vq import MaskGITVQ
@@ -15,7 +16,18 @@ TOKENIZERS: dict[str, type[Tokenizer]] = {
     "patch": PatchTokenizer,
 }
 
-__all__ = ["TOKENIZERS", "VQ8", "VQ16", "LlamaGenVQ", "MaskGITVQ", "PatchTokenizer", "Tokenizer", "create", "name_of"]
+__all__ = [
+    "TOKENIZERS",
+    "VQ8",
+    "VQ16",
+    "LlamaGenVQ",
+    "MaskGITVQ",
+    "PatchTokenizer",
+    "Tokenizer",
+    "adapted",
+    "create",
+    "name_of",
+]
 
 
 def create(name: str, **config: Any) -> Tokenizer:

@@ -99,7 +99,8 @@ class Codebook(Quantizer):
 
     @torch.no_grad()
     def _nearest(self, prepared: Tensor) -> Tensor:
-        return nearest(prepared.flatten(0, -2), self.prepared(self.embedding.weight)).view(prepared.shape[:-1])
+        vectors = prepared.reshape(-1, self.code_dim)
+        return nearest(vectors, self.prepared(self.embedding.weight)).view(prepared.shape[:-1])
 
     def _losses(self, prepared: Tensor, codes: Tensor) -> dict[str, Tensor]:
         return {
@@ -197,8 +198,8 @@ def sign_entropy(latents: Tensor, temperature: float) -> Tensor:
 def _joint(likely: Tensor) -> Tensor:
     """Return the probabilities of all signs of independent channels: (n, E) of +1 -> (n, 2^E)."""
     joint = likely.new_ones(len(likely), 1)
-    for channel in likely.split(1, dim=1):
-        joint = torch.cat([joint * (1 - channel), joint * channel], 1)
+    for channel in likely.unbind(1):
+        joint = torch.cat([joint * (1 - channel[:, None]), joint * channel[:, None]], 1)
     return joint
 
 

@@ -13,14 +13,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save
 from torch import Tensor
 
+from ..tokenizers import LlamaGenVQ, Tokenizer
+from ..utils import atomic
 from .format import read_safetensors
-from .official import first_few
+from .official import first_few, to_official
 
 PICKLES = (".pt", ".pth", ".bin")
 SUFFIXES = (".safetensors", *PICKLES)
 CONTAINERS = ("model", "module", "state_dict", "ema")  # entries that may hold the weights; the first found is used
+
+RECORD = 65536  # latest tokens that LlamaGen's quantiser keeps, for a statistic of its training
 
 
 @dataclass(frozen=True)
@@ -61,6 +66,27 @@ def read(path: Path) -> Checkpoint:
         f"{path} holds no weights: expected named tensors, alone or under one of {', '.join(CONTAINERS)}, "
         f"found {first_few([str(entry) for entry in found])}"
     )
+
+
+def write_official(path: Path, tokenizer: Tokenizer) -> None:
+    """Write LlamaGen's VQ as a file that the official code reads, .pt with the weights under `model`, or .safetensors.
+
+    Official files do not say how wide the network is, nor whether codes are compared by angle (`codebook_l2_norm`).
+    Raises a ValueError for a path of another suffix, and for tokenizers that the official code does not know.
+    """
+    if path.suffix not in SUFFIXES:
+        raise ValueError(f"{path} is no checkpoint: expected a file that ends in {', '.join(SUFFIXES)}")
+    other = sorted({"norm_groups", "quantizer"} & tokenizer.config.keys())
+    if not isinstance(tokenizer, LlamaGenVQ) or other:
+        what = f"one with another {other[0]}" if other else f"a {type(tokenizer).__name__}"
+        raise ValueError(f"LlamaGen's code knows its own VQ tokenizer, not {what}: save it as a directory")
+    state = {name: value.detach().cpu().contiguous() for name, value in to_official(tokenizer).items()}
+    state |= {name: torch.zeros(RECORD) for name in tokenizer.unused}
+    with atomic.open_write(path) as file:
+        if path.suffix in PICKLES:
+            torch.save({"model": state}, file)
+        else:
+            file.write(save(state))
 
 
 def _unwrapped(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

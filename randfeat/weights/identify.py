@@ -13,6 +13,7 @@ from ..models import MODELS, size_of
 from .official import first_few
 
 Shapes = Mapping[str, tuple[int, ...]]
+SHORT = 0.5  # length of a code that was hardly ever normalised
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,19 @@ def identify(state: Mapping[str, Tensor]) -> Identity:
     raise ValueError(f"this looks like no model that randfeat knows: it begins with {first_few(list(shapes))}")
 
 
+def compared_by_angle(state: Mapping[str, Tensor]) -> bool | None:
+    """Return whether LlamaGen's VQ of a state compares its codes by angle, None where their lengths fit both.
+
+    LlamaGen starts codes at unit length if they are compared by angle, and training then makes none shorter, for the
+    gradient is orthogonal to the code. Otherwise it starts them in [-1 / V, 1 / V], where unused ones remain.
+    """
+    codes = state["quantize.embedding.weight"].float()
+    reach = min(1 / len(codes), SHORT * codes.shape[1] ** -0.5)  # fewer codes than channels could reach unit length
+    if (codes.abs().amax(1) <= reach).any():
+        return False
+    return None if (codes.norm(dim=1) < SHORT).any() else True
+
+
 def _count(shapes: Shapes, numbered: str) -> int:
     """Return the number of modules of a pattern such as `layers.*`, from the highest index."""
     pattern = re.compile(re.escape(numbered).replace(r"\*", r"(\d{1,9})") + r"\.")
@@ -106,7 +120,12 @@ def _arpg(shapes: Shapes) -> dict[str, Any]:
 
 def _llamagen_vq(shapes: Shapes) -> dict[str, Any]:
     config = _vq(shapes, "encoder.conv_blocks.*", "encoder.conv_blocks.{}.res.*")
-    return config | dict(latent_dim=shapes["encoder.conv_out.weight"][0])
+    channels = shapes["encoder.conv_in.weight"][1]
+    return (
+        config
+        | dict(latent_dim=shapes["encoder.conv_out.weight"][0])
+        | ({} if channels == 3 else {"channels": channels})
+    )
 
 
 def _maskgit_vq(shapes: Shapes) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from ..utils import atomic, devices
 from ..utils.checks import check_whole_number
 from . import checkpoints, hub, published
 from .hub import Repository
-from .identify import Identity, identify
+from .identify import Identity, compared_by_angle, identify
 from .published import PublishedModel, PublishedTokenizer
 
 GRID = (16, 16)  # of tokens, where nothing says otherwise
@@ -89,15 +89,20 @@ def load_parts(
     return ModelParts(tokenizer, generator, names, sampling=row.sampling if row else None)
 
 
-def load_tokenizer(source: str | Path, device: str | torch.device = "cpu") -> Tokenizer:
+def load_tokenizer(source: str | Path, device: str | torch.device = "cpu", *, l2_norm: bool | None = None) -> Tokenizer:
     """Open a tokenizer, in float32.
 
     source: a name of `weights.published.TOKENIZERS`, such as "llamagen-vq16"; the path of an official file; a model
-    directory or its `tokenizer` folder; or the id of a repository on the hub, as in `load`. Raises as `load` does.
+    directory or its `tokenizer` folder; or the id of a repository on the hub, as in `load`. l2_norm: of an official
+    file of LlamaGen's VQ, whether it was trained with `codebook_l2_norm`, which the file does not say; by default found
+    from the lengths of its codes (see `identify.compared_by_angle`). Raises as `load` does, and a ValueError where the
+    lengths do not tell.
     """
     device, found = devices.pick(device), locate(source, published.TOKENIZERS)
     if isinstance(found, Repository):
         found = hub.fetch_model(found)
+    if l2_norm is not None and not (isinstance(found, Path) and found.is_file()):
+        raise ValueError(f"{source} says itself whether its codes are normalised: leave l2_norm out")
     if isinstance(found, Path) and found.is_dir():
         inner = found / weights.TOKENIZER
         return _open_tokenizer_directory(inner if inner.is_dir() else found, device)
@@ -108,10 +113,26 @@ def load_tokenizer(source: str | Path, device: str | torch.device = "cpu") -> To
         raise ValueError(f"{path} looks like {identity}, which is no tokenizer: open it with randfeat.load")
     if isinstance(found, PublishedTokenizer) and not found.config.items() <= identity.config.items():
         raise ValueError(f"{path} should be {found.name}, but looks like {identity}: download it again")
+    config = identity.config | (_l2_norm(identity, checkpoint, l2_norm) if isinstance(found, Path) else {})
     with devices.meta():
-        tokenizer = tokenizers.create(identity.model, **identity.config)
+        tokenizer = tokenizers.create(identity.model, **config)
     _fill_officially(tokenizer, checkpoint, identity, device, torch.float32)
     return tokenizer.eval()
+
+
+def _l2_norm(identity: Identity, checkpoint: checkpoints.Checkpoint, given: bool | None) -> dict[str, bool]:
+    """Return the keyword of a tokenizer that says whether its codes are compared by angle, where it has one."""
+    if identity.model != "llamagen_vq":
+        if given is not None:
+            raise ValueError(f"{checkpoint.path} looks like {identity}, which never normalises: leave l2_norm out")
+        return {}
+    found = compared_by_angle(checkpoint.state) if given is None else given
+    if found is None:
+        raise ValueError(
+            f"{checkpoint.path} does not say whether its codes are normalised, and their lengths fit both: open it "
+            "with randfeat.load_tokenizer(..., l2_norm=True), or False if it was trained with codebook_l2_norm: false"
+        )
+    return {"l2_norm": found}
 
 
 def locate(source: str | Path, rows: Mapping[str, Row]) -> Path | Row | Repository:
