@@ -66,7 +66,7 @@ def train_tokenizer(
     directory = Path(directory)
     device, workers = devices.pick(device), loader.default_workers() if workers is None else workers
     perceptual = _perceptual(recipe)
-    recipe = _with_pixels(recipe, source)
+    recipe = with_pixels(recipe, source)
     settings = {
         "recipe": {key: value for key, value in asdict(recipe).items() if key != "running"},
         "images": source.fingerprint(),
@@ -75,7 +75,7 @@ def train_tokenizer(
     }
     if _is_complete(directory, settings):
         return directory / TOKENIZER
-    tokenizer = _tokenizer(recipe, init)
+    tokenizer = tokenizer_of(recipe, init)
     canvases = Canvases(_reader(recipe, source), np.arange(len(source)), workers)
     unread: Unread = []
     if canvases.fit_in_memory():
@@ -99,14 +99,14 @@ def train_tokenizer(
     return directory / TOKENIZER
 
 
-def _with_pixels(recipe: TokenizerConfig, source: Source) -> TokenizerConfig:
+def with_pixels(recipe: TokenizerConfig, source: Source) -> TokenizerConfig:
     """Return the recipe with the channels and, of images that are no pictures, the range of the source's images.
 
     Images are pictures unless the recipe has a value range, or a number of channels that pictures do not have.
     """
     images = recipe.images
     pictures = images.value_range is None and images.channels in (None, 1, 3)
-    if pictures and images.channels is not None:
+    if images.channels is not None and (pictures or images.value_range is not None):
         return recipe
     rows = shuffle(recipe.training.seed, -2, len(source))[:LOOKED_AT].tolist()
     modes, arrays, reasons = set(), [], []
@@ -136,7 +136,7 @@ def _with_pixels(recipe: TokenizerConfig, source: Source) -> TokenizerConfig:
     return replace(recipe, images=replace(images, channels=images.channels or counts.pop(), value_range=found))
 
 
-def _tokenizer(recipe: TokenizerConfig, init: Tokenizer | None) -> LlamaGenVQ:
+def tokenizer_of(recipe: TokenizerConfig, init: Tokenizer | None) -> LlamaGenVQ:
     """Return a fresh tokenizer, or `init` with the channels of the images."""
     channels, value_range = recipe.images.channels, recipe.images.value_range
     assert channels is not None

@@ -108,6 +108,29 @@ def add_format(parser: Flags, choices: Sequence[str] = ("table", "json")) -> Non
     parser.add_argument("--format", choices=choices, default=choices[0], help=f"form of the output ({choices[0]})")
 
 
+# how something is trained --------------------------------------------------------------------------------------------
+
+
+def add_recipe(parser: Flags) -> None:
+    """Add --config and, with changes of its fields, --set."""
+    parser.add_argument("--config", required=True, metavar="RECIPE", help="name of a recipe, or a YAML file")
+    parser.add_argument(
+        "--set", nargs="+", action="extend", default=[], metavar="FIELD=VALUE", help="change fields of the recipe"
+    )
+
+
+def add_held_out(parser: Flags, default: float) -> None:
+    """Add --held-out, None where it is not given. default: the share that stands for."""
+    parser.add_argument(
+        "--held-out", type=float, metavar="X", help=f"else this share of DATA ({default}; 0 keeps the last weights)"
+    )
+
+
+def add_every(parser: Flags) -> None:
+    """Add --every."""
+    parser.add_argument("--every", type=int, default=10, metavar="N", help="steps between lines of train.csv (10)")
+
+
 # what is computed ----------------------------------------------------------------------------------------------------
 
 

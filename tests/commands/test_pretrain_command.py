@@ -180,7 +180,10 @@ def test_bad_input_is_one_sentence(folder, tmp_path, capsys, data, more, message
 PUBLISHED = {"randar_l": 343, "randar_xl": 775, "arpg_l": 320, "arpg_xl": 719, "arpg_xxl": 1300}
 
 
-@pytest.mark.parametrize("name", sorted(path.stem for path in (ROOT / "configs").glob("*.yaml")))
+RECIPES = sorted(path.stem for path in (ROOT / "configs").glob("*.yaml") if not path.stem.startswith("tokenizer_"))
+
+
+@pytest.mark.parametrize("name", RECIPES)
 def test_every_recipe_can_be_read_and_says_what_it_is(name):
     recipe = read_recipe(name)
     header = (ROOT / "configs" / f"{name}.yaml").read_text().split("\nmodel:")[0]

@@ -56,12 +56,9 @@ HELD_OUT = 0.05
 def add_arguments(parser: argparse.ArgumentParser, command: str) -> None:
     """Add the arguments of `randfeat pretrain`."""
     parser.usage = f"randfeat {command} --config RECIPE --data DATA -o RUN [options]"
-    parser.add_argument("--config", required=True, metavar="RECIPE", help="name of a recipe, or a YAML file")
+    options.add_recipe(parser)
     parser.add_argument("--data", required=True, metavar="DATA", help="a token cache, or images")
     options.add_out(parser, metavar="RUN")
-    parser.add_argument(
-        "--set", nargs="+", action="extend", default=[], metavar="FIELD=VALUE", help="change fields of the recipe"
-    )
     parser.add_argument("--init", metavar="MODEL", help="start from these weights, randfeat's or official ones")
     control = parser.add_argument_group("control by an image, best with --init (see docs/guides/control.md)")
     control.add_argument(
@@ -74,9 +71,7 @@ def add_arguments(parser: argparse.ArgumentParser, command: str) -> None:
     )
     held_out = parser.add_argument_group("held-out images, on which the best weights are chosen")
     held_out.add_argument("--validation", metavar="CACHE", help="token cache of held-out images")
-    held_out.add_argument(
-        "--held-out", type=float, metavar="X", help=f"else this share of DATA ({HELD_OUT}; 0 keeps the last weights)"
-    )
+    options.add_held_out(held_out, HELD_OUT)
     images = parser.add_argument_group("DATA of images that are no tokens yet, see `randfeat tokenize --help`")
     tokenize.add_tokenizer(images)
     tokenize.add_crops(images)
@@ -85,7 +80,7 @@ def add_arguments(parser: argparse.ArgumentParser, command: str) -> None:
     parser.set_defaults(**tokenize.CROP_DEFAULTS)
     shown = parser.add_argument_group("monitoring")
     shown.add_argument("--samples", type=int, default=16, metavar="N", help="samples at each validation (16; 0: none)")
-    shown.add_argument("--every", type=int, default=10, metavar="N", help="steps between lines of train.csv (10)")
+    options.add_every(shown)
     shown.add_argument("--no-knn", action="store_true", help="no k-NN accuracy at validations")
     machine = options.machine(parser)
     options.add_workers(machine)
@@ -158,7 +153,7 @@ def _tokens(args: argparse.Namespace, device: torch.device) -> tuple[TokenStore,
         raise ValueError(f"{data} holds tokens: make a cache of them with `randfeat tokenize --import`")
     out = args.out / "tokens"
     tokenizer, size = tokenize.tokenizer_of(source, args, device)
-    crops = tokenize.crops_of(args, size, tokenizer.channels)
+    crops = tokenize.crops_of(args, size, tokenizer)
     return tokenize_images(tokenizer, source, out, crops, workers=args.workers), tokenizer
 
 

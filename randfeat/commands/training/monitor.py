@@ -19,6 +19,7 @@ from PIL import Image
 from randfeat.utils import atomic, distributed, drawing, progress
 
 TRAIN, VALIDATION = "train.csv", "validation.csv"
+NOT_OPENED = object()
 
 
 class TrainingStep(Protocol):
@@ -55,7 +56,7 @@ class StepMonitor(AbstractContextManager[Any], ABC, Generic[StepT]):
         self.first = distributed.rank() == 0
         self.window: list[StepT] = []
         self.files: dict[str, Table] = {}
-        self.board = _board(directory) if self.first else None
+        self._board: Any = NOT_OPENED
         self.bar: Any = None
 
     def __exit__(
@@ -63,8 +64,17 @@ class StepMonitor(AbstractContextManager[Any], ABC, Generic[StepT]):
     ) -> None:
         if self.bar is not None:
             self.bar.close()
-        if self.board is not None:
-            self.board.close()
+        if self._board not in (None, NOT_OPENED):
+            self._board.close()
+
+    @property
+    def board(self) -> Any:
+        """TensorBoard's writer, None where it is not installed; opened when it is first used, within a run that is on
+        the disk by then.
+        """
+        if self._board is NOT_OPENED:
+            self._board = _board(self.directory)
+        return self._board
 
     @abstractmethod
     def row(self, window: Sequence[StepT], speed: float) -> dict[str, float]:
@@ -95,7 +105,7 @@ class StepMonitor(AbstractContextManager[Any], ABC, Generic[StepT]):
         if name not in self.files:
             self.files[name] = Table(self.directory / name, step)
         self.files[name].add(step, row)
-        if self.board is not None and board:
+        if board and self.board is not None:
             for key, value in row.items():
                 self.board.add_scalar(f"{name.removesuffix('.csv')}/{key}", value, step)
 

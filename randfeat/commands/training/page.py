@@ -24,11 +24,11 @@ Figures = dict[str, tuple[Figure, str]]  # by title: the figure and its caption
 SHOWN = 6  # pictures of a run, at most
 
 
-def write(directory: Path, lead: str, figures: Figures, pictures: str, recipe: Any) -> Path:
+def write(directory: Path, lead: str, figures: Figures, pictures: str, recipe: Any, about: str = "") -> Path:
     """Write report.html of a run and return its path.
 
-    lead: the line below the title. pictures: folder of the run that holds one for each of some steps. recipe: a
-    dataclass.
+    lead: the line below the title. pictures: folder of the run that holds one for each of some steps. about: a sentence
+    about these. recipe: a dataclass.
     """
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader(__package__, ""), autoescape=True, undefined=jinja2.StrictUndefined
@@ -38,6 +38,7 @@ def write(directory: Path, lead: str, figures: Figures, pictures: str, recipe: A
         lead=lead,
         figures={title: (_uri(png(figure)), caption) for title, (figure, caption) in figures.items()},
         heading=pictures.capitalize(),
+        about=about,
         pictures={
             int(path.stem[5:]): _uri(path.read_bytes())
             for path in _few(sorted((directory / pictures).glob("step-*.png")))
