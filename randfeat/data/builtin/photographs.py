@@ -18,7 +18,7 @@ SIDE, SMALLEST = 32, 8  # pixels of a crop's side
 TRAIN, TEST = 100, 40  # crops of a picture
 STRIPS = 4  # groups in a training half, side by side, so that parts of it can be held out
 SMALL, LIKENESS = 16, 0.95  # correlation from which two pictures are one, computed on so many pixels a side
-DETAIL = 0.02  # mean difference of neighbouring pixels, in 0..1, below which a picture is a mere gradient
+DETAIL = 0.02  # mean difference of neighbours, in 0..1, below which a picture of 256 pixels is a mere gradient
 
 
 def make_photographs(
@@ -67,7 +67,9 @@ def shorter_side(size: int) -> int:
     """Return the pixels of the shorter side of pictures that crops of this size are cut from: 128 + 4 * size.
 
     256 for crops of 32 and 384 for 64: a larger crop also shows more of its picture. Smaller pictures are left out;
-    scikit-learn's have 427 pixels, so they take part in crops of up to 74.
+    scikit-learn's have 427 pixels, so they take part in crops of up to 74. At 32 alone a JPEG that its decoder halves
+    while it reads, once or more often, comes out as many times smaller, at 128 or 64 pixels: results are published of
+    these crops, so they stay as they are.
     """
     return 128 + 4 * size
 
@@ -87,7 +89,7 @@ def read_pictures(folders: Iterable[str | Path], shorter: int = shorter_side(SID
         for path in paths:
             picture = _read(path, shorter)
             bar.update()
-            if picture is None or _detail(picture) < DETAIL:
+            if picture is None or _detail(picture) < DETAIL * shorter_side(SIDE) / shorter:
                 continue
             thumb = _thumb(picture)
             if not any(float(thumb @ other) >= LIKENESS for other in thumbs):
@@ -122,9 +124,10 @@ def _read(path: Path, shorter: int) -> np.ndarray | None:
         with Image.open(path) as image:
             if min(image.size) < shorter:
                 return None
-            scale = shorter / min(image.size)
+            scale, whole = shorter / min(image.size), image.size
             image.draft("RGB", (2 * shorter, 2 * shorter))
-            size = (round(image.width * scale), round(image.height * scale))
+            width, height = image.size if shorter == shorter_side(SIDE) else whole  # see `shorter_side`
+            size = (round(width * scale), round(height * scale))
             return np.array(image.convert("RGB").resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0))
     except (OSError, UnidentifiedImageError, Image.DecompressionBombError):
         return None
