@@ -1,31 +1,29 @@
-"""Crops of a picture that become tokens.
+"""Crops of an image that become tokens.
 
-Each rule makes the same number of crops of every picture, the first of them central, as a function of the picture and
-its number only.
+Each rule makes the same number of crops of every image, the first of them central, as a function of the image and its
+number only. Images are pictures, or arrays of values where a rule has their range.
 """
 
 from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from PIL import Image
 
-from randfeat.data.decode import as_seen
-from randfeat.data.images import CentreCrop
+from randfeat.data.images import AnyImage, CentreCrop, joined, layers
 from randfeat.utils import rng
-
-MODES = {1: "L", 3: "RGB"}
 
 
 @dataclass(frozen=True)
 class Crops(ABC):
-    """Crop rule. size: height and width of a crop. channels: 1 (grey) or 3 (RGB)."""
+    """Crop rule. size: height and width of a crop. channels, value_range: as of a `CentreCrop`."""
 
     size: tuple[int, int]
     channels: int
+    value_range: tuple[float, float] | None = field(default=None, kw_only=True)
 
     @property
     @abstractmethod
@@ -33,8 +31,16 @@ class Crops(ABC):
         """Number of crops per picture."""
 
     @abstractmethod
-    def __call__(self, picture: Image.Image, number: int) -> np.ndarray:
-        """Return the crops of a picture, uint8 (count, h, w, channels). number: its row in the source."""
+    def __call__(self, image: AnyImage, number: int) -> np.ndarray:
+        """Return the crops of an image, (count, h, w, channels): uint8, or with a range float32 in [0, 1].
+
+        image: a picture, with a range an array (H, W, C). number: its row in the source. Raises as `CentreCrop`.
+        """
+
+    def centre(self, times: float = 1) -> CentreCrop:
+        """Return the centre crop of so many times the size."""
+        h, w = self.size
+        return CentreCrop((int(h * times), int(w * times)), self.channels, self.value_range)
 
     @abstractmethod
     def __str__(self) -> str:
@@ -51,12 +57,12 @@ class CentreCrops(Crops):
     def count(self) -> int:
         return 2 if self.flip else 1
 
-    def __call__(self, picture: Image.Image, number: int) -> np.ndarray:
-        middle = CentreCrop(self.size, self.channels)(picture)
+    def __call__(self, image: AnyImage, number: int) -> np.ndarray:
+        middle = self.centre()(image)
         return np.stack([middle, middle[:, ::-1]][: self.count])
 
     def __str__(self) -> str:
-        return f"{CentreCrop(self.size, self.channels)}{'; and mirrored' if self.flip else ''}"
+        return f"{self.centre()}{'; and mirrored' if self.flip else ''}"
 
 
 @dataclass(frozen=True)
@@ -76,11 +82,11 @@ class TenCrops(Crops):
     def count(self) -> int:
         return 10 * len(self.ranges)
 
-    def __call__(self, picture: Image.Image, number: int) -> np.ndarray:
+    def __call__(self, image: AnyImage, number: int) -> np.ndarray:
         h, w = self.size
         crops = []
         for r in self.ranges:
-            large = CentreCrop((int(h * r), int(w * r)), self.channels)(picture)
+            large = self.centre(r)(image)
             down, across = large.shape[0] - h, large.shape[1] - w
             corners = ((down // 2, across // 2), (0, 0), (0, across), (down, 0), (down, across))
             five = [large[top : top + h, left : left + w] for top, left in corners]
@@ -89,7 +95,7 @@ class TenCrops(Crops):
 
     def __str__(self) -> str:
         larger = " and ".join(f"{r:g}" for r in self.ranges)
-        return f"ten-crop of {larger} times {CentreCrop(self.size, self.channels)}"
+        return f"ten-crop of {larger} times {self.centre()}"
 
 
 @dataclass(frozen=True)
@@ -118,13 +124,16 @@ class RandomCrops(Crops):
     def count(self) -> int:
         return 1 + self.others
 
-    def __call__(self, picture: Image.Image, number: int) -> np.ndarray:
-        seen = as_seen(picture).convert(MODES[self.channels])
+    def __call__(self, image: AnyImage, number: int) -> np.ndarray:
+        seen = layers(image, self.channels, self.value_range)
         drawn = rng.uniform(rng.derive(self.seed, number, 0), 5 * self.others).view(-1, 5).tolist()
         others = [self._crop(seen, *numbers) for numbers in drawn]
-        return np.stack([CentreCrop(self.size, self.channels)(picture), *others])
+        return np.stack([self.centre()(image), *others])
 
-    def _crop(self, picture: Image.Image, area: float, shape: float, x: float, y: float, mirrored: float) -> np.ndarray:
+    def _crop(
+        self, seen: list[Image.Image], area: float, shape: float, x: float, y: float, mirrored: float
+    ) -> np.ndarray:
+        picture = seen[0]
         (low, high), (narrow, wide) = self.scale, self.ratio
         size = (low + (high - low) * area) * picture.width * picture.height
         proportion = math.exp(math.log(narrow) + math.log(wide / narrow) * shape) * self.size[1] / self.size[0]
@@ -133,11 +142,11 @@ class RandomCrops(Crops):
         width, height = min(width * shrink, picture.width), min(height * shrink, picture.height)  # but for rounding
         left, top = x * (picture.width - width), y * (picture.height - height)
         box = left, top, min(left + width, picture.width), min(top + height, picture.height)
-        made = picture.resize(self.size[::-1], Image.Resampling.BICUBIC, box)
-        crop = np.array(made, dtype=np.uint8).reshape(*self.size, self.channels)
+        made = [layer.resize(self.size[::-1], Image.Resampling.BICUBIC, box) for layer in seen]
+        crop = joined(made, self.channels)
         return crop[:, ::-1] if mirrored < 0.5 else crop
 
     def __str__(self) -> str:
         scale, ratio = (f"{low:g}-{high:g}" for low, high in (self.scale, self.ratio))
         own = f"{self.others} random crops, scale {scale}, ratio {ratio}, seed {self.seed}"
-        return f"{CentreCrop(self.size, self.channels)}; and {own}"
+        return f"{self.centre()}; and {own}"

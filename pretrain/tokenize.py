@@ -14,17 +14,20 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from randfeat import weights
 from randfeat.data import loader
-from randfeat.data.decode import UnreadableImage
+from randfeat.data.errors import UnreadableImage
+from randfeat.data.images import AnyImage, CentreCrop, are_pictures, kind_of, naming, row_of
 from randfeat.data.sources import Source, TokenSource
 from randfeat.data.token_store import UNKNOWN, TokenStore, TokenWriter
+from randfeat.data.values import as_tensor
 from randfeat.tokenizers import PatchTokenizer, Tokenizer, name_of
 from randfeat.utils import atomic, distributed, progress
 
-from .crops import CentreCrops, Crops
+from .crops import Crops
 
 SHARD = 512  # consecutive images of one process
 FITTED = 2000  # largest number of images that a patch tokenizer is fitted to
@@ -58,15 +61,20 @@ def tokenize_images(
             f"crops of {height} x {width} pixels and {crops.channels} channels do not fit a tokenizer of "
             f"{tokenizer.channels} channels and {stride} pixels a token: choose others"
         )
+    if crops.value_range != tokenizer.value_range:
+        raise ValueError(
+            f"crops of images {_ranged(crops.value_range)} do not fit a tokenizer of images "
+            f"{_ranged(tokenizer.value_range)}: give them its value_range"
+        )
     device = next(iter(tokenizer.state_dict().values())).device
 
     @torch.no_grad()
     def encode(pixels: Tensor, sizes: Tensor) -> tuple[np.ndarray, np.ndarray]:
-        flat = pixels.flatten(0, 1).movedim(-1, 1)
+        flat = pixels.flatten(0, 1)
         tokens = []
         for part in flat.split(batch_size):
             with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-                tokens.append(tokenizer.encode(part.to(device).float() / 255).flatten(1).cpu())
+                tokens.append(tokenizer.encode(as_tensor(part.to(device))).flatten(1).cpu())
         return torch.cat(tokens).unflatten(0, pixels.shape[:2]).numpy(), sizes.numpy()
 
     more = {"crops": str(crops), "dtype": str(dtype).removeprefix("torch.")}
@@ -107,38 +115,55 @@ def import_tokens(
 
 
 def fit_patches(
-    source: Source, size: tuple[int, int], patch: int = 4, vocab_size: int = 1024, seed: int = 0
+    source: Source,
+    size: tuple[int, int],
+    patch: int = 4,
+    vocab_size: int = 1024,
+    seed: int = 0,
+    channels: int | None = None,
+    value_range: tuple[float, float] | None = None,
 ) -> PatchTokenizer:
-    """Return a patch tokenizer fitted to at most `FITTED` images of a source; grey where all of these are.
+    """Return a patch tokenizer fitted to at most `FITTED` images of a source.
 
-    size: height and width in pixels. patch: pixels per token along one side. Raises a ValueError where no image can be
-    read.
+    size: height and width in pixels. patch: pixels per token along one side. channels, value_range: of images that are
+    no pictures of 8 bits, see `images.kind_of`. Raises a ValueError where no image can be read, or one does not fit.
     """
     rows = np.random.default_rng(seed).permutation(len(source))[:FITTED]
-    pictures = []
+    read = source.read if are_pictures(channels, value_range) else source.values
+    images: dict[int, AnyImage] = {}
     for row in rows.tolist():
         try:
-            pictures.append(source.read(row))
+            images[row] = read(row)
         except UnreadableImage:
             continue
-    if not pictures:
+    if not images:
         raise ValueError(f"none of {len(rows)} images of {source.name} could be read: are they damaged?")
-    channels = 1 if all(picture.mode == "L" for picture in pictures) else 3
-    crop = CentreCrops(size, channels, flip=False)
-    pixels = np.concatenate([crop(picture, 0) for picture in pictures])
-    return PatchTokenizer.fit(torch.from_numpy(pixels).movedim(-1, 1).float() / 255, vocab_size, patch, seed)
+    crop = CentreCrop(size, *kind_of(images.values(), source.name, channels, value_range))
+    crops = []
+    for row, image in images.items():
+        with naming(source.paths[row]):
+            crops.append(crop(image))
+    unit = as_tensor(torch.from_numpy(np.stack(crops)))
+    return PatchTokenizer.fit(unit, vocab_size, patch, seed, value_range=crop.value_range)
+
+
+def _ranged(value_range: tuple[float, float] | None) -> str:
+    """Return what images of a value range are, in words."""
+    return "of 8 bits" if value_range is None else f"of values from {value_range[0]:g} to {value_range[1]:g}"
 
 
 @dataclass(frozen=True)
 class CropReader:
-    """Reader of an image by its row: its crops, uint8 (crops, h, w, channels), and its width and height."""
+    """Reader of an image by its row: its crops, (crops, h, w, channels), and its width and height."""
 
     source: Source
     crops: Crops
 
     def __call__(self, number: int) -> tuple[np.ndarray, ...]:
-        picture = self.source.read(number)
-        return self.crops(picture, number), np.array(picture.size)
+        image = row_of(self.source, number, self.crops.value_range)
+        size = image.size if isinstance(image, Image.Image) else image.shape[1::-1]
+        with naming(self.source.paths[number]):
+            return self.crops(image, number), np.array(size)
 
 
 @dataclass(frozen=True)

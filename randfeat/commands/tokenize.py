@@ -20,8 +20,13 @@ crops, the first from the centre:
   ten        centre and corners of a larger centre crop, and their mirror images, for each of --crop-ranges (as ARPG)
   random     the centre crop and --random-crops random ones
 
+Images are read as pictures of 8 bits, grey or RGB. A tokenizer with a range of values reads the values of the files
+instead: of TIFFs, whose pages or samples are channels, arrays (.npy, H x W x C) and others. A fitted one is made so by
+--range, or by --channels other than 1 and 3: their range is then that of 8 or 16 bits.
+
 examples:
   randfeat tokenize photos -o cache --tokenizer patch
+  randfeat tokenize satellite -o cache --tokenizer patch --channels 4 --range 0 10000
   randfeat tokenize imagenet --split train -o cache --tokenizer llamagen-vq16 --crops ten --device cuda
   torchrun --nproc-per-node 8 -m randfeat tokenize imagenet --split train -o cache --tokenizer llamagen-vq16
   randfeat tokenize --import imagenet_tokens.tar -o cache --vocab 16384
@@ -80,7 +85,7 @@ def add_arguments(parser: argparse.ArgumentParser, command: str) -> None:
 
 
 def add_tokenizer(parser: options.Flags) -> None:
-    """Add --tokenizer, and --patch and --vocab of one that is fitted to the images."""
+    """Add --tokenizer, and --patch, --vocab, --channels and --range of one that is fitted to the images."""
     parser.add_argument(
         "--tokenizer",
         metavar="T",
@@ -88,6 +93,21 @@ def add_tokenizer(parser: options.Flags) -> None:
     )
     parser.add_argument("--patch", type=int, metavar="P", help=f"side of a fitted patch in pixels ({PATCH})")
     parser.add_argument("--vocab", type=int, metavar="V", help=f"codes of a fitted or imported tokenizer ({CODES})")
+    add_values(parser, "a fitted tokenizer")
+
+
+def add_values(parser: options.Flags, what: str) -> None:
+    """Add --channels and --range, of images that `what` is made for."""
+    parser.add_argument(
+        "--channels", type=int, metavar="C", help=f"channels of the images of {what} (as found: 1 or 3 of pictures)"
+    )
+    parser.add_argument(
+        "--range",
+        type=float,
+        nargs=2,
+        metavar=("LOW", "HIGH"),
+        help="read the values of the files, which from LOW to HIGH become 0 to 1 (pictures of 8 bits)",
+    )
 
 
 def add_crops(parser: options.Flags) -> None:
@@ -115,7 +135,7 @@ def run(args: argparse.Namespace) -> int:
             raise ValueError(f"{args.data} holds tokens already: give --import to read them into a cache")
         else:
             tokenizer, size = tokenizer_of(source, args, device)
-            crops, dtype = crops_of(args, size, tokenizer.channels), options.dtype_of(args)
+            crops, dtype = crops_of(args, size, tokenizer), options.dtype_of(args)
             store = tokenize_images(tokenizer, source, args.out, crops, args.batch_size, args.workers, dtype)
         skipped = store.skipped
         if distributed.rank() == 0:
@@ -129,15 +149,17 @@ def run(args: argparse.Namespace) -> int:
 def tokenizer_of(source: Source, args: argparse.Namespace, device: torch.device) -> tuple[Tokenizer, tuple[int, int]]:
     """Return the tokenizer, and height and width of the crops."""
     from ..pretrain import fit_patches
+    from ..tokenizers.base import checked_range
     from ..weights.loading import load_tokenizer
 
     if args.tokenizer is None:
         raise ValueError(f"--tokenizer is missing: give a short name, a file, a model's directory, or {FITTED}")
     if args.tokenizer == FITTED:
-        size = chosen_size(args, (FITTED_SIZE, FITTED_SIZE))
-        return fit_patches(source, size, args.patch or PATCH, args.vocab or CODES, args.seed).to(device), size
-    if args.patch or args.vocab:
-        raise ValueError(f"--patch and --vocab are for --tokenizer {FITTED}: leave them out")
+        size, value_range = chosen_size(args, (FITTED_SIZE, FITTED_SIZE)), checked_range(args.range)
+        how = args.patch or PATCH, args.vocab or CODES, args.seed, args.channels, value_range
+        return fit_patches(source, size, *how).to(device), size
+    if args.patch or args.vocab or args.channels or args.range:
+        raise ValueError(f"--patch, --vocab, --channels and --range are for --tokenizer {FITTED}: leave them out")
     tokenizer = load_tokenizer(args.tokenizer, device)
     return tokenizer, chosen_size(args, usual_size(args.tokenizer, tokenizer))
 
@@ -162,15 +184,17 @@ def chosen_size(args: argparse.Namespace, usual: tuple[int, int]) -> tuple[int, 
     return args.size[0], args.size[-1]
 
 
-def crops_of(args: argparse.Namespace, size: tuple[int, int], channels: int) -> Crops:
-    """Return the crops of --crops. size: height and width."""
+def crops_of(args: argparse.Namespace, size: tuple[int, int], tokenizer: Tokenizer) -> Crops:
+    """Return the crops of --crops, as the tokenizer reads images. size: height and width."""
     from ..pretrain import CentreCrops, RandomCrops, TenCrops
 
+    channels, value_range = tokenizer.channels, tokenizer.value_range
     if args.crops == "ten":
-        return TenCrops(size, channels, tuple(args.crop_ranges))
+        return TenCrops(size, channels, tuple(args.crop_ranges), value_range=value_range)
     if args.crops == "random":
-        return RandomCrops(size, channels, args.random_crops, tuple(args.scale), seed=args.seed)
-    return CentreCrops(size, channels, args.crops == "flip")
+        how = args.random_crops, tuple(args.scale)
+        return RandomCrops(size, channels, *how, seed=args.seed, value_range=value_range)
+    return CentreCrops(size, channels, args.crops == "flip", value_range=value_range)
 
 
 def _import(source: Source | TokenSource, args: argparse.Namespace, device: torch.device) -> TokenStore:

@@ -17,13 +17,14 @@ from torch import Tensor
 from ..utils import progress
 from ..utils.checks import check_whole_number
 from . import values
-from .decode import MODES, UnreadableImage, as_seen, open_picture, picture_values
+from .decode import MODES, UnreadableImage, as_seen, natural_range, open_picture, open_values, picture_values
 from .errors import UnfitImage
 from .sources import Source
 
 Array: TypeAlias = "Tensor | np.ndarray"
 Picture: TypeAlias = "Image.Image | str | Path"
 Images: TypeAlias = "Array | Picture | Iterable[Array | Picture]"
+AnyImage: TypeAlias = "Image.Image | np.ndarray"  # a picture, or values (H, W, C)
 CHANNELS = (1, 3, 4)  # of an array that can be a picture; the fourth is opacity
 STRIP = 8  # targets; of a longer picture only the middle so many are scaled
 
@@ -49,15 +50,13 @@ class CentreCrop:
         kind = MODES[self.channels] if self.value_range is None else values.described(self.channels, self.value_range)
         return f"{kind} {h} x {w}: box-halved while at least twice as large, bicubic until it covers, centre crop"
 
-    def __call__(self, image: Image.Image | np.ndarray) -> np.ndarray:
+    def __call__(self, image: AnyImage) -> np.ndarray:
         """Return a picture as uint8 (h, w, channels); with a value range, an array (H, W, C) as float32 in [0, 1].
 
         Raises an UnreadableImage for an image without pixels, and an UnfitImage for other channels or values.
         """
-        made = [np.asarray(fitted(layer, self.size)) for layer in layers(image, self.channels, self.value_range)]
-        if self.value_range is None:
-            return np.array(made[0], dtype=np.uint8).reshape(*self.size, self.channels)
-        return np.stack(made, axis=-1).clip(0, 1)  # bicubic interpolation overshoots
+        fitting = [fitted(layer, self.size) for layer in layers(image, self.channels, self.value_range)]
+        return joined(fitting, self.channels)
 
     def of(self, source: Source, i: int) -> np.ndarray:
         """Return the crop of row i of a source, read as its picture or, with a value range, as its values.
@@ -68,14 +67,42 @@ class CentreCrop:
             return self(row_of(source, i, self.value_range))
 
 
-def row_of(source: Source, i: int, value_range: tuple[float, float] | None) -> Image.Image | np.ndarray:
+def row_of(source: Source, i: int, value_range: tuple[float, float] | None) -> AnyImage:
     """Return row i of a source as a crop takes it: its picture, or with a value range its values (H, W, C)."""
     return source.read(i) if value_range is None else source.values(i)
 
 
-def layers(
-    image: Image.Image | np.ndarray, channels: int, value_range: tuple[float, float] | None
-) -> list[Image.Image]:
+def are_pictures(channels: int | None, value_range: tuple[float, float] | None) -> bool:
+    """Return whether images of so many channels, None for any, and of this range are read as pictures of 8 bits."""
+    return value_range is None and (channels is None or channels in MODES)
+
+
+def kind_of(
+    images: Iterable[AnyImage], name: str, channels: int | None = None, value_range: tuple[float, float] | None = None
+) -> tuple[int, tuple[float, float] | None]:
+    """Return the channels and the value range of images, those given or else found.
+
+    Pictures have 1 channel where all are grey, else 3, and no range. Arrays have their channels, and the natural range
+    of their type. name: of the data. Raises a ValueError where arrays have several numbers of channels, or no such
+    range.
+    """
+    read = list(images)
+    if are_pictures(channels, value_range):
+        return channels or (1 if all(isinstance(one, Image.Image) and one.mode == "L" for one in read) else 3), None
+    arrays = [one for one in read if isinstance(one, np.ndarray)]
+    several, types = sorted({array.shape[2] for array in arrays}), {array.dtype for array in arrays}
+    if channels is None and len(several) > 1:
+        raise ValueError(
+            f"images of {name} have {' and '.join(map(str, several))} channels: give images of one kind, or --channels "
+            "for those that are meant"
+        )
+    found = value_range or (natural_range(types.pop()) if len(types) == 1 else None)
+    if found is None:
+        raise ValueError(f"the range of the values of {name} is not known by their type: state it (--range LOW HIGH)")
+    return channels or several[0], found
+
+
+def layers(image: AnyImage, channels: int, value_range: tuple[float, float] | None) -> list[Image.Image]:
     """Return what is scaled in one: a picture of so many channels; or each channel of an array, floats in [0, 1]."""
     if value_range is not None:
         array = picture_values(image) if isinstance(image, Image.Image) else image
@@ -83,10 +110,20 @@ def layers(
         return [Image.fromarray(np.ascontiguousarray(unit[..., channel])) for channel in range(channels)]
     if not isinstance(image, Image.Image):
         raise ValueError(f"an array {image.shape} is no picture: state the range of its values (value_range)")
+    if channels not in MODES:
+        raise ValueError(f"pictures have 1 or 3 channels, not {channels}: state the range of the values (value_range)")
     picture = as_seen(image).convert(MODES[channels])
     if 0 in picture.size:
         raise UnreadableImage("no pixels")
     return [picture]
+
+
+def joined(layers: list[Image.Image], channels: int) -> np.ndarray:
+    """Return the `layers` of an image as (h, w, channels): uint8 of a picture, else float32 in [0, 1]."""
+    if layers[0].mode == "F":
+        return np.stack([np.asarray(layer) for layer in layers], axis=-1).clip(0, 1)  # bicubic interpolation overshoots
+    width, height = layers[0].size
+    return np.array(layers[0], dtype=np.uint8).reshape(height, width, channels)
 
 
 def fitted(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
@@ -153,9 +190,18 @@ def _slices(images: Tensor | np.ndarray | Iterable[Picture], size: int) -> Itera
 
 
 def to_pil(image: Tensor) -> Image.Image:
-    """Return a tensor (channels, H, W) in [0, 1] as a PIL image, rounded to 8 bits."""
+    """Return a tensor (1 or 3, H, W) in [0, 1] as a PIL image, rounded to 8 bits; `preview` shows other channels."""
+    if len(image) not in MODES:
+        raise ValueError(f"a picture has 1 or 3 channels, not {len(image)}: `preview` shows some of them")
     array = (image.clamp(0, 1) * 255).round().to(torch.uint8).cpu().movedim(0, -1).numpy()
     return Image.fromarray(array[..., 0] if array.shape[-1] == 1 else array)
+
+
+def preview(image: Tensor) -> Image.Image:
+    """Return a tensor (channels, H, W) in [0, 1] as a picture of 8 bits: its first three channels, or the first alone
+    of one or two, as grey.
+    """
+    return to_pil(image[:3] if len(image) >= 3 else image[:1])
 
 
 def _middle(picture: Image.Image, width: int, height: int) -> Image.Image:
@@ -182,15 +228,23 @@ def pictures(images: Images) -> list[Image.Image]:
     return seen
 
 
-def as_images(images: Images, channels: int, size: tuple[int, int]) -> Tensor:
+def as_images(
+    images: Images, channels: int, size: tuple[int, int], value_range: tuple[float, float] | None = None
+) -> Tensor:
     """Return images as float32 (B, channels, H, W) in [0, 1], where `size` is (H, W).
 
     images: one picture or several, PIL images or paths, which `CentreCrop` brings to the size; or an array or tensor,
     (B, H, W), (B, channels, H, W) or for arrays (B, H, W, channels), or a list of such without the B. Floats lie in
     [0, 1] and have the size. uint8 of another size, or with 1, 3 or 4 channels where the model has others, are
     pictures too. Raises a ValueError for anything else, an UnreadableImage for a path without a picture.
+
+    value_range: (low, high) of images that are values and no pictures, integers or floats from low to high, of so many
+    channels and of any size, which `CentreCrop` converts: arrays as above, and files as `open_values` reads them. What
+    is in [0, 1] already, such as samples, is not meant.
     """
     several = _listed(images)
+    if value_range is not None:
+        return _values_as_images(several, CentreCrop(size, channels, value_range))
     if isinstance(several, (Tensor, np.ndarray)):
         coloured = isinstance(several, np.ndarray) and several.ndim == 3 and several.shape[2] in (3, 4)
         if coloured and tuple(several.shape[1:]) != tuple(size):
@@ -203,6 +257,45 @@ def as_images(images: Images, channels: int, size: tuple[int, int]) -> Tensor:
     if not batches:
         raise ValueError("there are no images: give at least one")
     return torch.cat(batches)
+
+
+def _values_as_images(several: Any, crop: CentreCrop) -> Tensor:
+    """Return images that are values as `as_images` does."""
+    if isinstance(several, (Tensor, np.ndarray)) and several.ndim == 3 and crop.channels > 1:
+        raise ValueError(
+            f"an array {tuple(several.shape)} looks like one image, and several would be (B, {crop.channels}, H, W): "
+            "give one image in a list, [image]"
+        )
+    crops = []
+    for number, image in enumerate(several):
+        named = isinstance(image, (str, Path))
+        with naming(str(image) if named else f"image {number}"):
+            crops.append(crop(_image_values(image, crop.channels)))
+    if not crops and not isinstance(several, (Tensor, np.ndarray)):
+        raise ValueError("there are no images: give at least one")
+    stacked = np.stack(crops) if crops else np.empty((0, *crop.size, crop.channels), np.float32)
+    return values.as_tensor(torch.from_numpy(stacked))
+
+
+def _image_values(image: Array | Picture, channels: int) -> np.ndarray:
+    """Return the values of one image, (H, W, C)."""
+    if isinstance(image, (str, Path)):
+        try:
+            return open_values(image)
+        except UnreadableImage as error:
+            raise UnreadableImage(f"{image} cannot be read as an image: {error}") from None
+    if isinstance(image, Image.Image):
+        return picture_values(image)
+    if not isinstance(image, (Tensor, np.ndarray)) or image.ndim not in (2, 3):
+        shown = tuple(image.shape) if hasattr(image, "shape") else type(image).__name__
+        raise ValueError(f"an image is a path, a PIL image, (H, W) or ({channels}, H, W), got {shown}")
+    of_numpy = isinstance(image, np.ndarray)
+    array = image if of_numpy else (image.float() if image.is_floating_point() else image).detach().cpu().numpy()
+    if array.dtype.kind not in "buif":
+        raise ValueError(f"image values must be real numbers, got {array.dtype}")
+    if array.ndim == 2:
+        return array[..., None]
+    return array if of_numpy and array.shape[0] != channels else np.moveaxis(array, 0, -1)
 
 
 def _as_one(image: Array | Picture, channels: int, size: tuple[int, int]) -> Tensor:

@@ -12,12 +12,12 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ..utils.parallel import end_with_parent
-from .decode import UnreadableImage
+from .errors import UnfitImage, UnreadableImage
+from .images import AnyImage, naming, row_of
 from .sources import Source, TokenSource
 
 MAX_WORKERS = 16
@@ -48,17 +48,20 @@ class Reader(Protocol):
 
 @dataclass(frozen=True)
 class Prepared:
-    """Reader of the array that an encoder's `prepare` makes of an image."""
+    """Reader of the array that an encoder's `prepare` makes of an image. Fields are those of the encoder."""
 
     source: Source
-    prepare: Callable[[Image.Image], np.ndarray]
+    prepare: Callable[[AnyImage], np.ndarray]
+    example: AnyImage
+    value_range: tuple[float, float] | None = None
 
     def __call__(self, number: int) -> tuple[np.ndarray, ...]:
-        return (self.prepare(self.source.read(number)),)
+        with naming(self.source.paths[number]):
+            return (self.prepare(row_of(self.source, number, self.value_range)),)
 
     def blank(self) -> np.ndarray:
-        """Return the array of some picture; all have its shape and type."""
-        return self.prepare(Image.new("RGB", (64, 64)))
+        """Return the array of the example; all have its shape and type."""
+        return self.prepare(self.example)
 
 
 @dataclass(frozen=True)
@@ -83,8 +86,8 @@ def batches(reader: Reader, parts: Sequence[Sequence[int]], workers: int) -> Gen
     """Yield one batch for each part, a sequence of numbers of images, in this order.
 
     workers: processes that decode; 0 decodes in this one. Closing the generator ends them. An image that cannot be read
-    is no error, it is in its batch's `unread`. Raises a RuntimeError that names the image for any other failure, and
-    one where a worker has ended.
+    is no error, it is in its batch's `unread`. Raises an UnfitImage as the reader does, a RuntimeError that names the
+    image for any other failure, and one where a worker has ended.
     """
     if not parts:
         return
@@ -102,7 +105,7 @@ def batches(reader: Reader, parts: Sequence[Sequence[int]], workers: int) -> Gen
             except RuntimeError as error:  # the failure of an image comes as a value
                 reason = str(error).splitlines()[0]
                 raise RuntimeError(f"a process that decodes images has ended ({reason}): try fewer workers") from error
-            if isinstance(batch, RuntimeError):
+            if isinstance(batch, Exception):
                 raise batch
             yield batch
     finally:
@@ -126,6 +129,8 @@ class _Attempts(Dataset):
             return number, self.reader(number)
         except UnreadableImage as error:
             return number, UnreadableImage(str(error))
+        except UnfitImage as error:
+            return number, error
         except Exception as error:
             path = self.reader.source.paths[number]
             return number, RuntimeError(f"{path} could not be read: {type(error).__name__}: {error}")
@@ -135,7 +140,7 @@ def _collate(attempts: Sequence[tuple[int, tuple[np.ndarray, ...] | Exception]])
     read = [(number, arrays) for number, arrays in attempts if isinstance(arrays, tuple)]
     unread = [(number, str(error)) for number, error in attempts if isinstance(error, UnreadableImage)]
     for _, error in attempts:
-        if isinstance(error, RuntimeError):
+        if isinstance(error, (RuntimeError, UnfitImage)):
             return error
     columns = zip(*(arrays for _, arrays in read), strict=True)
     stacked = tuple(torch.from_numpy(np.stack(column)) for column in columns) if read else None

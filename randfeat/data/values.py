@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from .decode import natural_range
@@ -34,6 +35,12 @@ def to_unit(array: np.ndarray, channels: int, value_range: Range) -> np.ndarray:
             "holds the values of all images (--range LOW HIGH)"
         )
     return ((array.astype(np.float64) - low) / (high - low)).astype(np.float32)
+
+
+def as_tensor(crops: Tensor) -> Tensor:
+    """Return crops (..., h, w, C), uint8 or floats in [0, 1], as floats (..., C, h, w) in [0, 1]."""
+    images = crops.movedim(-1, -3)
+    return images.float() / 255 if images.dtype == torch.uint8 else images.float()
 
 
 def from_unit(images: Tensor, value_range: Range) -> np.ndarray:

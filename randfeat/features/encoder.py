@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ..data.images import Array, Images, Picture, as_picture, batches
+from ..data.images import AnyImage, Array, Images, Picture, as_picture, batches
 
 TIMM = "timm:"  # begins the names of timm's models
 
@@ -26,12 +26,18 @@ class Encoder(ABC):
 
     name: as the user gave it. specs: one for each array that `encode` returns, with layers as numbers. prepare: turns
     an upright picture of any size and mode into an array; all arrays have one shape and type. It can be pickled, and
-    holds no weights.
+    holds no weights. value_range: None, or of an encoder that reads values the (low, high) of these: `prepare` then
+    takes arrays (H, W, C).
     """
 
     name: str
     specs: tuple[str, ...]
-    prepare: Callable[[Image.Image], np.ndarray]
+    prepare: Callable[[AnyImage], np.ndarray]
+    value_range: tuple[float, float] | None = None
+
+    def example(self) -> AnyImage:
+        """Return some image that `prepare` takes."""
+        return Image.new("RGB", (64, 64))
 
     @abstractmethod
     def encode(self, batch: Tensor) -> list[np.ndarray]:

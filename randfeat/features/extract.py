@@ -107,7 +107,8 @@ def reader_and_encode(encoder: Encoder, source: Source | TokenSource) -> tuple[R
     Raises a ValueError for tokens that the encoder cannot read.
     """
     if isinstance(source, Source):
-        return loader.Prepared(source, encoder.prepare), encoder.encode
+        reader = loader.Prepared(source, encoder.prepare, encoder.example(), encoder.value_range)
+        return reader, encoder.encode
     if not isinstance(encoder, GeneratorEncoder):
         raise ValueError(f"{source.name} holds tokens, which {encoder.name} cannot read: give it the images")
     encoder.check_tokens()

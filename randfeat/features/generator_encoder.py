@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,11 +11,23 @@ import torch
 from torch import Tensor
 
 from .. import models
-from ..data.images import CentreCrop, Images, as_images
+from ..data.images import AnyImage, CentreCrop, Images
 from ..inference import readout
 from ..inference.readout import FeatureSpec
 from ..pipeline.pipeline import Pipeline
 from .encoder import Encoder
+
+
+@dataclass(frozen=True)
+class Cropped:
+    """Crop of an image as `GeneratorEncoder.encode` takes it."""
+
+    crop: CentreCrop
+
+    def __call__(self, image: AnyImage) -> np.ndarray:
+        """Return a picture as uint8 (h, w, channels), values as float32 (channels, h, w) in [0, 1]."""
+        made = self.crop(image)
+        return made if self.crop.value_range is None else np.moveaxis(made, -1, 0)
 
 
 class GeneratorEncoder(Encoder):
@@ -23,12 +36,19 @@ class GeneratorEncoder(Encoder):
     specs: what `FeatureSpec` parses; without any, the model's own. Raises a ValueError for what the model cannot do.
     """
 
+    prepare: Cropped
+
     def __init__(self, pipeline: Pipeline, specs: Sequence[str | FeatureSpec] = (), name: str = "") -> None:
         self.pipeline, self.name = pipeline, name or models.name_of(pipeline.generator)
         self._specs = [pipeline.resolve_spec(spec) for spec in specs or (None,)]
         self.specs = tuple(str(spec) for spec in self._specs)
-        self._crop = CentreCrop(pipeline.image_size, pipeline.tokenizer.channels)
-        self.prepare = self._crop
+        self.value_range = pipeline.tokenizer.value_range
+        self.prepare = Cropped(CentreCrop(pipeline.image_size, pipeline.tokenizer.channels, self.value_range))
+
+    def example(self) -> AnyImage:
+        if self.value_range is None:
+            return super().example()
+        return np.full((*self.pipeline.image_size, self.pipeline.tokenizer.channels), self.value_range[0])
 
     @torch.no_grad()
     def encode(self, batch: Tensor) -> list[np.ndarray]:
@@ -39,7 +59,7 @@ class GeneratorEncoder(Encoder):
 
     def as_batch(self, images: Images) -> Tensor:
         """Return images as floats (B, channels, h, w) in [0, 1], those given as floats without rounding to 8 bits."""
-        return as_images(images, self.pipeline.tokenizer.channels, self.pipeline.image_size)
+        return self.pipeline.as_images(images)
 
     def encode_tokens(self, tokens: Tensor) -> list[np.ndarray]:
         """Return the features of images given as tokens (B, N) in raster space. Raises as `check_tokens`."""
@@ -61,4 +81,4 @@ class GeneratorEncoder(Encoder):
         self.pipeline.compile()
 
     def record(self) -> dict[str, Any]:
-        return {**self.pipeline.record(), "preprocessing": str(self._crop), "specs": [*self.specs]}
+        return {**self.pipeline.record(), "preprocessing": str(self.prepare.crop), "specs": [*self.specs]}

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
@@ -41,7 +40,7 @@ class FeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
     def fit(self, X: Any = None, y: Any = None) -> FeatureExtractor:
         """Open the model. X and y are ignored."""
         encoder = open_encoder(self.model, [] if self.spec is None else [self.spec], self.device)
-        shape = encoder.features([Image.new("RGB", (1, 1))])[0].shape
+        shape = encoder.features([encoder.example()])[0].shape
         if len(shape) != 2:
             raise ValueError(
                 f"spec {encoder.specs[0]} makes maps, and scikit-learn takes vectors: choose another pool than none"

@@ -15,8 +15,10 @@ from torch import Tensor, nn
 
 from .. import models, tokenizers, weights
 from ..data import conditions
+from ..data.decode import RANGES
 from ..data.images import Images, Picture, as_images, batches
 from ..data.labels import Classes, Label
+from ..data.values import described, from_unit
 from ..inference import readout
 from ..inference.readout import FeatureSpec, sub_patch_shifts
 from ..inference.sampling import Sampling
@@ -56,7 +58,7 @@ class InferenceCopies:
 class BasePipeline(nn.Module):
     """A tokenizer with the generator of its tokens.
 
-    Images are all that `images.as_images` takes. class_names: one name for each class, else the indices as text, or
+    Images are all that `as_images` takes. class_names: one name for each class, else the indices as text, or
     "imagenet-1k" (see `labels.Classes`). training: how the generator was trained, kept for the record. sampling: how to
     sample where a call does not say.
     """
@@ -115,6 +117,33 @@ class BasePipeline(nn.Module):
         """Names of the classes, one for each."""
         return self.classes.names
 
+    # images ----------------------------------------------------------------------------------------------------
+
+    def as_images(self, images: Images) -> Tensor:
+        """Return images as the tokenizer takes them: floats (B, channels, H, W) in [0, 1] of `image_size`.
+
+        Where the tokenizer has a `value_range`, images are files, arrays and tensors of values in that range, integers
+        or floats, and not in [0, 1]; see `images.as_images`.
+        """
+        return as_images(images, self.tokenizer.channels, self.image_size, self.tokenizer.value_range)
+
+    def in_range(self, images: Tensor) -> np.ndarray:
+        """Return images (B, channels, H, W) in [0, 1], such as samples, as values (B, H, W, channels) as in files.
+
+        They have the tokenizer's `value_range`, 0 to 255 by default, and the type for which it is natural: uint8 for 0
+        to 255, uint16 for 0 to 65535, else float32.
+        """
+        return from_unit(images, self.tokenizer.value_range or RANGES["uint8"])
+
+    def check_reads_pictures(self, what: str) -> None:
+        """Raise a ValueError where the model reads values of another range or other channels than pictures have.
+
+        what: subject of the sentence.
+        """
+        if self.tokenizer.value_range is not None:
+            kind = described(self.tokenizer.channels, self.tokenizer.value_range)
+            raise ValueError(f"{what} takes pictures of 8 bits, and this model reads {kind}: give another model")
+
     # tokens ----------------------------------------------------------------------------------------------------
 
     @torch.no_grad()
@@ -122,7 +151,7 @@ class BasePipeline(nn.Module):
         """Return the tokens of one batch of images, on the model's device: int64 (B, N) in raster space, or with more
         shifts (B, shifts², N), see `readout.sub_patch_shifts`.
         """
-        pixels = as_images(images, self.tokenizer.channels, self.image_size)
+        pixels = self.as_images(images)
         if tuple(pixels.shape[2:]) != self.image_size:
             h, w = self.image_size
             raise ValueError(f"images must be {h} x {w} pixels, got {pixels.shape[2]} x {pixels.shape[3]}")
@@ -188,7 +217,7 @@ class BasePipeline(nn.Module):
         """
         resolved, found = self.resolve_spec(spec), []
         for batch in batches(images, batch_size, "features" if progress else None):
-            pixels = as_images(batch, self.tokenizer.channels, self.image_size)
+            pixels = self.as_images(batch)
             found += self.features_of_pixels(pixels.to(self.generator.device), [resolved])
         return np.concatenate(found)
 
@@ -240,6 +269,8 @@ class BasePipeline(nn.Module):
         are conditions themselves.
         """
         kind = self.condition_kind(kind)
+        if kind != conditions.GIVEN:
+            return conditions.make(self.as_images(images), kind)
         return conditions.make(as_images(images, self.channels_for(kind), self.image_size), kind)
 
     def condition_kind(self, kind: str | None = None) -> str:

@@ -205,6 +205,7 @@ def tasks_of(model: BasePipeline, request: EditRequest) -> list[EditTask | None]
 
 
 def _task(model: BasePipeline, picture: MaskedPicture, framing: Framing) -> EditTask | None:
+    model.check_reads_pictures("painting")
     return picture.task(model.generator.grid, model.tokenizer.stride, framing)
 
 

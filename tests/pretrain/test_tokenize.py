@@ -5,8 +5,10 @@ from __future__ import annotations
 import itertools
 import json
 import tarfile
+from dataclasses import replace
 from pathlib import PurePath
 
+import bands
 import numpy as np
 import pytest
 import torch
@@ -18,6 +20,7 @@ from randfeat.pretrain import CentreCrops, RandomCrops, TenCrops, fit_patches, i
 from readers import Squares
 
 from randfeat import load_tokenizer, weights
+from randfeat.data.errors import UnfitImage
 from randfeat.data.images import CentreCrop
 from randfeat.data.sources import open_source
 from randfeat.data.token_store import TokenStore, TokenWriter
@@ -201,6 +204,86 @@ def test_patches_are_fitted_to_the_images():
     assert torch.equal(grey.codebook, fit_patches(Grey(5, [0]), SIZE, 2, 30).codebook)
     with pytest.raises(ValueError, match="none of 3 images of squares could be read"):
         fit_patches(Noises(3, [0, 1, 2]), SIZE)
+
+
+# values --------------------------------------------------------------------------------------------------------------
+
+DEEP = (0.0, 65535.0)
+VALUE_RULES = [
+    CentreCrops(SIZE, 4, value_range=DEEP),
+    TenCrops(SIZE, 4, (1.5, 1.25), value_range=DEEP),
+    RandomCrops(SIZE, 4, 3, seed=5, value_range=DEEP),
+]
+
+
+@pytest.mark.parametrize("rule", VALUE_RULES, ids=["centre", "ten", "random"])
+def test_rules_crop_values_as_they_crop_pictures(rule):
+    grey = bands.bands(31, 1, np.uint8, 7)
+    crops = rule(np.tile(grey, 4).astype(np.uint16) * 257, 3)
+    assert crops.shape == (rule.count, *SIZE, 4)
+    assert crops.dtype == np.float32
+    as_pictures = replace(rule, channels=1, value_range=None)(Image.fromarray(grey[..., 0]), 3)
+    np.testing.assert_allclose(crops, np.tile(as_pictures / 255, 4), atol=4 / 255)  # of which each step is rounded
+
+
+@pytest.mark.parametrize("rule", VALUE_RULES, ids=["centre", "ten", "random"])
+def test_values_become_tokens(tmp_path, rule):
+    source = open_source(bands.write_bands(tmp_path / "bands", 6, 12))
+    (tmp_path / "bands" / "a" / "0000.tiff").write_bytes(b"II*\0")
+    tokenizer = fit_patches(source, SIZE, 2, 30, channels=4)
+    assert (tokenizer.channels, tokenizer.value_range) == (4, DEEP)
+    store = tokenize_images(tokenizer, source, tmp_path / "out", rule, workers=0)
+    assert [path for path, _ in store.skipped] == ["a/0000.tiff"]
+    for row, path in enumerate(store.paths):
+        number = source.paths.index(path)
+        unit = torch.from_numpy(rule(source.values(number), number)).movedim(-1, 1)
+        assert (store.tokens[row] == tokenizer.encode(unit).flatten(1).numpy()).all()
+        assert (store.table["width"][row].as_py(), store.table["height"][row].as_py()) == (12, 12)
+    assert store.meta["tokenizer_config"]["value_range"] == [*DEEP]
+    assert "4 channels of 0 to 65535" in store.meta["more"]["crops"]
+    assert load_tokenizer(store.directory / "tokenizer").value_range == DEEP
+
+
+def test_crops_of_another_kind_than_the_tokenizer_reads_are_refused(tmp_path):
+    source = open_source(bands.write_bands(tmp_path / "bands", 2, 12, 1))
+    tokenizer = fit_patches(source, SIZE, 2, 30, value_range=DEEP)
+    with pytest.raises(
+        ValueError, match="crops of images of 8 bits do not fit a tokenizer of images of values from 0 to"
+    ):
+        tokenize_images(tokenizer, source, tmp_path / "out", CentreCrops(SIZE, 1))
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (np.zeros((12, 12, 3), np.uint16), r"^b/0001\.npy has 3 channels, expected 4: give --channels 3"),
+        (
+            np.full((12, 12, 4), 70_000),
+            r"^b/0001\.npy has values from 70000 to 70000, outside the range from 0 to 65535",
+        ),
+    ],
+)
+def test_an_image_that_does_not_fit_ends_it_in_one_sentence(tmp_path, values, message, workers):
+    source = open_source(bands.write_bands(tmp_path / "bands", 4, 12, suffix=".npy"))
+    tokenizer = fit_patches(source, SIZE, 2, 30, channels=4)
+    bands.write_values(tmp_path / "bands" / "b" / "0001.npy", values)
+    rule = CentreCrops(SIZE, 4, value_range=DEEP)
+    with pytest.raises(UnfitImage, match=message):
+        tokenize_images(tokenizer, source, tmp_path / "out", rule, workers=workers)
+
+
+def test_the_kind_of_values_is_found_or_asked_for(tmp_path):
+    source = open_source(bands.write_bands(tmp_path / "bytes", 2, 12, 2, np.uint8))
+    assert fit_patches(source, SIZE, 2, 30, channels=2).value_range == (0, 255)
+    source = open_source(bands.write_bands(tmp_path / "floats", 2, 12, 5, np.float32))
+    assert fit_patches(source, SIZE, 2, 30, value_range=(0.0, 1.0)).channels == 5
+    with pytest.raises(ValueError, match=r"the range of the values of .*floats is not known by their type: .*--range"):
+        fit_patches(source, SIZE, 2, 30, channels=5)
+    bands.write_values(tmp_path / "floats" / "a" / "0000.tiff", np.zeros((12, 12, 3), np.float32))
+    with pytest.raises(ValueError, match="have 3 and 5 channels: give images of one kind, or --channels"):
+        fit_patches(source, SIZE, 2, 30, value_range=(0.0, 1.0))
 
 
 # tokens of others -----------------------------------------------------------------------------------------------------
