@@ -6,6 +6,8 @@ writer, all letters of one typeface design, and one half of a photograph lie on 
 split of its authors.
 """
 
+from collections.abc import Callable
+
 from .base import BuiltinDataset, is_made, write_folder
 from .cluttered import make_cluttered
 from .digits import make_digits
@@ -13,7 +15,7 @@ from .fashion import make_fashion, write_fashion
 from .letters import make_letters
 from .photographs import make_photographs
 
-DATASETS = {
+DATASETS: dict[str, Callable[..., BuiltinDataset]] = {
     "digits": make_digits,
     "cluttered": make_cluttered,
     "letters": make_letters,

@@ -90,7 +90,7 @@ class IDXSource(Source):
 
     def fingerprint(self) -> str:
         """Return a SHA-256 over the rows and over the pixels, since all files of a shape have the same sizes."""
-        pixels = hashlib.sha256(np.ascontiguousarray(self.images)).hexdigest()
+        pixels = hashlib.sha256(np.ascontiguousarray(self.images).data).hexdigest()
         return hashlib.sha256(f"{super().fingerprint()} {pixels}".encode()).hexdigest()
 
     def __getstate__(self) -> dict[str, Any]:
