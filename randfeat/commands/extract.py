@@ -4,8 +4,8 @@ MODEL is what randfeat.load takes, the directory of a model for instance, or tim
 published weights (timm:NAME@FILE with others), with the preprocessing that its authors use.
 
 DATA is a folder of images (a folder in it is a class), a .txt, .csv or .parquet list of paths (and labels), a dataset
-of the Hugging Face hub or one that was saved to disk, the pattern of WebDataset archives, ImageNet as it comes, or a
-token cache of the model's tokenizer.
+of the Hugging Face hub or one that was saved to disk, the pattern of WebDataset archives, ImageNet as it comes, IDX
+files as MNIST's, or a token cache of the model's tokenizer.
 
 DIR then holds
 

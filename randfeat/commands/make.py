@@ -10,7 +10,7 @@ Debian's package dataset-fashion-mnist, or from elsewhere (--from).
 
 The first four are PNG files and a table metadata.csv with the columns path, label, split and a group (writer, design or
 part) that lies on one side of the split: give it to `randfeat probe` as --group. Letters and photographs take about a
-minute. fashion is four IDX files, which every command reads as fast; it has no groups, and its test images are its own.
+minute. fashion is four IDX files, which every command reads; it has no groups, and the split of its authors.
 The folder appears when it is complete; a folder of something else is left alone.
 
 examples:
