@@ -3,7 +3,9 @@
 import io
 import warnings
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 
+import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -22,6 +24,27 @@ def png(figure: Figure) -> bytes:
         warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)
         FigureCanvasAgg(figure).print_figure(buffer, format="png", dpi=DPI, bbox_inches="tight", facecolor="white")
     return buffer.getvalue()
+
+
+def svg(figure: Figure) -> str:
+    """Return a figure as an SVG element for a page of light and dark: its ink takes the page's colour of text, and soft
+    parts and lines take the page's `--soft` and `--line`.
+
+    Draw it in `ink()`, so that all of its text is of that ink.
+    """
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", bbox_inches="tight", transparent=True, metadata={"Date": None})
+    drawn = buffer.getvalue()
+    drawn = drawn[drawn.index("<svg") :]
+    for colour, own in ((INK, "currentColor"), (SOFT, "var(--soft)"), (LINE, "var(--line)")):
+        drawn = drawn.replace(colour, own)
+    return drawn
+
+
+def ink() -> AbstractContextManager[None]:
+    """Return a context in which text is drawn in the ink of this module, where nothing says otherwise."""
+    names = ("text.color", "axes.labelcolor", "axes.titlecolor")
+    return matplotlib.rc_context({**dict.fromkeys(names, INK), "svg.hashsalt": "randfeat"})
 
 
 def colours(count: int) -> list[str]:
