@@ -99,10 +99,13 @@ def full_tensor(tensor: Tensor) -> Tensor:
 
 
 def distribute_like(value: Tensor, like: Tensor) -> Tensor:
-    """Return a copy of a tensor on the device of another, sharded as that is: the inverse of `full_tensor`."""
+    """Return a copy of a tensor on the device of another, sharded as that is: the inverse of `full_tensor`.
+
+    It has the strides of the other, too, which the fused optimizer takes for granted.
+    """
     value = value.to(like.device)
     if not is_distributed(like):
-        return value.clone()
+        return torch.empty_like(like, dtype=value.dtype).copy_(value)
     from torch.distributed.tensor import distribute_tensor
 
     return distribute_tensor(value, like.device_mesh, like.placements)  # type: ignore[attr-defined]

@@ -137,9 +137,16 @@ def central(pixels: np.ndarray | Tensor, size: tuple[int, int]) -> Tensor:
 class ImageBatches(Epochs):
     """Batches of images of any step."""
 
-    def __init__(self, canvases: Canvases, config: TokenizerConfig, share: Share | None = None) -> None:
+    def __init__(
+        self,
+        canvases: Canvases,
+        config: TokenizerConfig,
+        share: Share | None = None,
+        unread: dict[int, str] | None = None,
+    ) -> None:
+        """unread: gets the rows that cannot be read when they are to be shown, and the reasons."""
         super().__init__(len(canvases), config.training, share)
-        self.canvases, self.shown, self.unread = canvases, config.images, dict[int, str]()
+        self.canvases, self.shown, self.unread = canvases, config.images, {} if unread is None else unread
         self.moved_share, self.reach = config.loss.equivariance, config.network.stride // 2
 
     def at(self, step: int) -> list[ImageBatch]:
@@ -170,7 +177,7 @@ class ImageBatches(Epochs):
 
         Raises an UnreadableImage where the step has no readable image.
         """
-        self.unread |= dict(batch.unread)
+        self.unread.update(batch.unread)
         if batch.arrays is None:
             raise UnreadableImage(
                 f"none of the {len(batch.unread)} images of a step could be read: {batch.unread[0][1]}"

@@ -91,10 +91,12 @@ def train_tokenizer(
         on_step=on_step,
         on_validation=on_validation,
     )
+    for share in distributed.all_gather_object(task.unread):
+        unread += share.items()
     if distributed.rank() == 0:
         _save(task.model.tokenizer.cpu(), directory / TOKENIZER, _record(settings, history))
         if unread:
-            _list(unread, source, directory / SKIPPED)
+            _list(sorted(set(unread)), source, directory / SKIPPED)
     distributed.barrier()
     return directory / TOKENIZER
 
@@ -145,7 +147,7 @@ def tokenizer_of(recipe: TokenizerConfig, init: Tokenizer | None) -> LlamaGenVQ:
         return made
     if not isinstance(init, LlamaGenVQ):
         raise ValueError(
-            f"a {name_of(init)} cannot be trained further: give a tokenizer of LlamaGen's network (--init)"
+            f"a {name_of(init)} tokenizer cannot be trained further: give one of LlamaGen's network (--init)"
         )
     return adapted(init, channels=channels, value_range=value_range, vocab_size=made.vocab_size)
 

@@ -61,6 +61,7 @@ class TokenizerTask(Task):
         self.model = Trainee(tokenizer, recipe)
         self.canvases, self.held_out, self.fresh = canvases, held_out, fresh
         self.perceptual = perceptual
+        self.unread: dict[int, str] = {}  # rows that could not be read when they were to be shown, and the reasons
 
     @property
     def validates(self) -> bool:
@@ -73,7 +74,7 @@ class TokenizerTask(Task):
         return TokenizerObjective(self.model, self.recipe, self.perceptual, in_bfloat16)
 
     def steps(self, share: Share) -> ImageBatches:
-        return ImageBatches(self.canvases, self.recipe, share)
+        return ImageBatches(self.canvases, self.recipe, share, self.unread)
 
     def optimizer(self) -> torch.optim.Optimizer:
         groups = parameter_groups(self.model.tokenizer, self.config)
