@@ -34,7 +34,8 @@ from .parallel import all_reduce, distribute_like, full_tensor
 RUN, STATE, LOCK = "run.json", "state.json", "lock"
 FORMAT, STATE_FORMAT = "run of randfeat, version 1", "step of a run of randfeat, version 1"
 TOKENS = "tokens"  # a token store made for the run
-_LEFTOVERS = {LOCK, f".{RUN}.part", TOKENS}  # of a run that was killed while it began, or whose tokens are ready
+# of a run that was killed while it began, or whose tokenizer or tokens are ready
+_LEFTOVERS = {LOCK, f".{RUN}.part", TOKENS, weights.TOKENIZER}
 Parts = dict[str, dict[str, Tensor]]
 
 
@@ -55,8 +56,7 @@ class Checkpoints:
         before = atomic.read_json(directory / RUN, FORMAT)
         if before is not None:
             check_same_settings(directory, before, now, "a run")
-        elif directory.exists() and not (directory.is_dir() and {p.name for p in directory.iterdir()} <= _LEFTOVERS):
-            raise FileExistsError(f"{directory} holds something else: choose another directory (--out)")
+        check_free(directory)
         distributed.barrier()
         if distributed.rank() == 0:
             directory.mkdir(parents=True, exist_ok=True)
@@ -153,6 +153,14 @@ class Checkpoints:
         for other in saved[: -self.keep + 1 or None]:
             if other != best:
                 shutil.rmtree(self.path(other), ignore_errors=True)
+
+
+def check_free(directory: Path) -> None:
+    """Raise a FileExistsError where a directory, if there is one, holds anything but a run."""
+    if not directory.exists() or (directory / RUN).exists():
+        return
+    if not directory.is_dir() or not {path.name for path in directory.iterdir()} <= _LEFTOVERS:
+        raise FileExistsError(f"{directory} holds something else: choose another directory (--out)")
 
 
 def snapshot(model: nn.Module, optimizer: torch.optim.Optimizer, ema: EMA | None) -> Parts:

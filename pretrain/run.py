@@ -13,16 +13,23 @@ import torch
 from torch import Tensor, nn
 
 from randfeat import models, weights
-from randfeat.data import conditions
 from randfeat.data.token_store import TokenStore
 from randfeat.models import Generator
 from randfeat.pipeline.pipeline import Pipeline
 from randfeat.tokenizers import Tokenizer
 from randfeat.utils import devices, distributed
-from randfeat.utils.resume import difference
 
+from .checks import (
+    check_control,
+    check_init,
+    check_same_tokenizer,
+    check_stores,
+    class_labels,
+    fresh_generator,
+    held_out_count,
+)
 from .config import PretrainConfig
-from .data import RowSubset, Tokens, as_labels, shuffle
+from .data import RowSubset, Tokens, shuffle
 from .generator import Validation, train
 from .objective import ControlObjective, Objective
 from .parallel import full_tensor
@@ -61,16 +68,17 @@ def run_pretraining(
     Raises a ValueError that names what does not fit together.
     """
     directory = Path(directory)
-    _check_stores(store, tokenizer, validation, held_out, paired)
-    _check_control(recipe, init, paired)
+    check_same_tokenizer(tokenizer, store, validation, paired)
+    check_stores(store, validation, held_out, paired)
+    check_control(recipe, init, paired)
     device = devices.pick(device)
     generator = _generator(recipe, store, tokenizer, init).to(device)
-    labels = _labels(recipe, store, generator)
+    labels = class_labels(recipe, store, generator)
     trained_on: Labelled = store.tokens, labels
     validated_on: Labelled | None = None
     pairs: tuple[Tokens, Tokens | None] | None = None if paired is None else (paired.tokens, None)
     if validation:
-        validated_on = validation.tokens[:, 0], _labels(recipe, validation, generator)
+        validated_on = validation.tokens[:, 0], class_labels(recipe, validation, generator)
     elif held_out:
         trained_on, validated_on = _split(store.tokens, labels, held_out, recipe.training.seed)
         if paired is not None:
@@ -136,67 +144,10 @@ def _settings(
 def _split(tokens: np.ndarray, labels: Tensor | None, share: float, seed: int) -> tuple[Labelled, Labelled]:
     """Return the rows to train on, with all their crops, and the first crops of the held-out ones."""
     mixed = shuffle(seed, -1, len(tokens)).numpy()
-    count = round(share * len(tokens))
-    if not 0 < count < len(tokens):
-        raise ValueError(f"{share} of {len(tokens)} images leaves none to train on, or none held out: choose another")
+    count = held_out_count(len(tokens), share)
     held, kept = np.sort(mixed[:count]), np.sort(mixed[count:])
     own = (None, None) if labels is None else (labels[torch.from_numpy(kept)], labels[torch.from_numpy(held)])
     return (RowSubset(tokens, kept), own[0]), (tokens[held, 0], own[1])
-
-
-def _check_stores(
-    store: TokenStore,
-    tokenizer: Tokenizer,
-    validation: TokenStore | None,
-    held_out: float,
-    paired: TokenStore | None,
-) -> None:
-    """Raise a ValueError unless all tokens are by the tokenizer and the held-out images can be had."""
-    made_by = weights.fingerprint(tokenizer)
-    for each in (one for one in (store, validation, paired) if one is not None):
-        if each.tokenizer != made_by:
-            raise ValueError(f"the tokens in {each.directory} were made by another tokenizer: give that one")
-    if validation and validation.grid != store.grid:
-        raise ValueError(
-            f"held-out tokens have a grid of {validation.grid}, those to train on {store.grid}: tokenize both alike"
-        )
-    if not 0 <= held_out < 1 or (held_out and validation):
-        raise ValueError(f"held_out must be a share below 1, without validation, got {held_out}: give one of both")
-    if paired is not None:
-        _check_paired(store, paired, validation)
-
-
-def _check_control(recipe: PretrainConfig, init: Generator | None, paired: TokenStore | None) -> None:
-    """Raise a ValueError where the condition of the recipe is not available."""
-    if recipe.control.kind is None:
-        if paired is not None:
-            raise ValueError(
-                "paired pictures are for control, which this recipe has not: give the kind of control (--control)"
-            )
-        return
-    if paired is None and conditions.kind_of(recipe.control.kind).given:
-        raise ValueError(
-            f"a condition of kind {recipe.control.kind} is not made of images: give paired pictures (--control-data)"
-        )
-    if recipe.control.alone and init is None:
-        raise ValueError("control.alone trains the adapter of a trained generator: give one to start from (--init)")
-
-
-def _check_paired(store: TokenStore, paired: TokenStore, validation: TokenStore | None) -> None:
-    """Raise a ValueError unless row and crop of both stores belong together."""
-    if validation is not None:
-        raise ValueError(
-            "paired pictures belong to the images trained on: hold out a share of these (--held-out), no other tokens"
-        )
-    names = [[Path(path).stem for path in one.paths] for one in (store, paired)]
-    if names[0] != names[1]:
-        different = next((a for a, b in zip(*names, strict=False) if a != b), "the number of pictures")
-        raise ValueError(f"{paired.directory} and {store.directory} do not hold pairs of one name: {different} differs")
-    if (paired.crops, paired.grid) != (store.crops, store.grid):
-        raise ValueError(
-            f"{paired.directory} has {paired.crops} crops on a grid of {paired.grid}, the images have {store.crops} on "
-            f"{store.grid}: tokenize both alike"
-        )
 
 
 def _pixels(store: TokenStore, tokenizer: Tokenizer) -> Callable[[Tensor], Tensor]:
@@ -210,34 +161,15 @@ def _pixels(store: TokenStore, tokenizer: Tokenizer) -> Callable[[Tensor], Tenso
 
 def _generator(recipe: PretrainConfig, store: TokenStore, tokenizer: Tokenizer, init: Generator | None) -> Generator:
     """Return a fresh generator, or `init` if it fits; the recipe's control is added to one without control."""
-    made = recipe.build(store.grid, store.vocab_size, _num_classes(store), tokenizer.stride, tokenizer.channels)
+    made = fresh_generator(recipe, store, tokenizer)
     if init is None:
         return made
-    theirs, wanted = ({"model": models.name_of(one), **one.config, "dropout": None} for one in (init, made))
+    check_init(made, init)
     state = init.state_dict()
     if init.control is None and made.control is not None:
-        theirs["control"] = made.control.config
         state |= {f"control.{name}": value for name, value in made.control.state_dict().items()}
-    if other := difference(theirs, wanted):
-        raise ValueError(
-            f"the model to start from has {other}, as recipe and tokens require: choose another or change the recipe"
-        )
     made.load_state_dict(state)
     return made
-
-
-def _num_classes(store: TokenStore) -> int:
-    if store.classes is not None:
-        return len(store.classes)
-    return max((label for label in store.labels or () if label is not None), default=-1) + 1
-
-
-def _labels(recipe: PretrainConfig, store: TokenStore, generator: Generator) -> Tensor | None:
-    if not recipe.labels:
-        return None
-    if store.labels is None:
-        raise ValueError(f"the recipe trains with labels and {store.directory} has none: set labels to false")
-    return as_labels(store.labels, generator.num_classes)
 
 
 def _record(settings: dict[str, Any], history: History) -> dict[str, Any]:

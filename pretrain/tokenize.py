@@ -27,6 +27,7 @@ from randfeat.data.values import as_tensor
 from randfeat.tokenizers import PatchTokenizer, Tokenizer, name_of
 from randfeat.utils import atomic, distributed, progress
 
+from .checks import check_crops
 from .crops import Crops
 
 SHARD = 512  # consecutive images of one process
@@ -55,17 +56,7 @@ def tokenize_images(
     Raises a ValueError for settings that are impossible or differ from those of the directory, and a FileExistsError
     where the directory holds something else.
     """
-    stride, (height, width) = tokenizer.stride, crops.size
-    if height % stride or width % stride or crops.channels != tokenizer.channels:
-        raise ValueError(
-            f"crops of {height} x {width} pixels and {crops.channels} channels do not fit a tokenizer of "
-            f"{tokenizer.channels} channels and {stride} pixels a token: choose others"
-        )
-    if crops.value_range != tokenizer.value_range:
-        raise ValueError(
-            f"crops of images {_ranged(crops.value_range)} do not fit a tokenizer of images "
-            f"{_ranged(tokenizer.value_range)}: give them its value_range"
-        )
+    check_crops(tokenizer, crops)
     device = next(iter(tokenizer.state_dict().values())).device
 
     @torch.no_grad()
@@ -78,7 +69,7 @@ def tokenize_images(
         return torch.cat(tokens).unflatten(0, pixels.shape[:2]).numpy(), sizes.numpy()
 
     more = {"crops": str(crops), "dtype": str(dtype).removeprefix("torch.")}
-    grid = height // stride, width // stride
+    grid = crops.size[0] // tokenizer.stride, crops.size[1] // tokenizer.stride
     about = dict(tokenizer=weights.fingerprint(tokenizer), grid=grid, vocab_size=tokenizer.vocab_size)
     about["config"] = {"name": name_of(tokenizer), **tokenizer.config}
     at_once = max(1, batch_size // crops.count)
@@ -145,11 +136,6 @@ def fit_patches(
             crops.append(crop(image))
     unit = as_tensor(torch.from_numpy(np.stack(crops)))
     return PatchTokenizer.fit(unit, vocab_size, patch, seed, value_range=crop.value_range)
-
-
-def _ranged(value_range: tuple[float, float] | None) -> str:
-    """Return what images of a value range are, in words."""
-    return "of 8 bits" if value_range is None else f"of values from {value_range[0]:g} to {value_range[1]:g}"
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,9 @@
 """Train a generator on image tokens; a stopped run is resumed.
 
-DATA is a cache that `randfeat tokenize` wrote; or images, with --tokenizer, which are encoded to RUN/tokens first. The
-recipe says model, size and training; fields are changed by name, as in --set training.steps=2000
-running.precision=bfloat16. RUN then holds
+DATA is a cache that `randfeat tokenize` wrote; or images, with --tokenizer, which are encoded to RUN/tokens first. With
+--tokenizer learned a tokenizer is trained on them before that, in RUN/tokenizer, by a recipe of its own (see `randfeat
+tokenizer train --help`); the images that are held out are the same ones for both. The recipe says model, size and
+training; fields are changed by name, as in --set training.steps=2000 running.precision=bfloat16. RUN then holds
 
   model/              the model, with the weights that were best on held-out images; randfeat.load opens it
   step-00003000/ ...  checkpoints, from which the same command goes on, bit for bit on a CPU
@@ -23,6 +24,7 @@ examples:
   randfeat pretrain --config digits_randar_free --data demo/digits --split train -o run --tokenizer patch \\
       --patch 2 --size 8 --vocab 128
   randfeat pretrain --config randar_s_free --data photos -o run --tokenizer llamagen-vq16 --device cuda
+  randfeat pretrain --config randar_s_free --data photos -o run --tokenizer learned --tokenizer-config tokenizer_tiny
   randfeat pretrain --config arpg_l --data cache -o run --validation cache_val
   randfeat pretrain --config digits_arpg_edges --data cache --init MODEL -o run
   randfeat pretrain --config arpg_l_edges --data cache --init arpg-l -o run --control-type image --control-data depths
@@ -36,17 +38,20 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .. import options, tokenize
+from . import learned
 
 if TYPE_CHECKING:
     import torch
 
     from ...data.token_store import TokenStore
     from ...models import Generator
+    from ...pretrain import PretrainConfig
     from ...tokenizers import Tokenizer
 
 HOW_TO_RESUME = "Run the same command again: it goes on from the last checkpoint."
@@ -75,6 +80,7 @@ def add_arguments(parser: argparse.ArgumentParser, command: str) -> None:
     images = parser.add_argument_group("DATA of images that are no tokens yet, see `randfeat tokenize --help`")
     tokenize.add_tokenizer(images)
     tokenize.add_crops(images)
+    learned.add_arguments(images)
     options.add_split(images)
     options.add_labels(images, column=False)
     parser.set_defaults(**tokenize.CROP_DEFAULTS)
@@ -100,50 +106,57 @@ def run(args: argparse.Namespace) -> int:
         recipe = replace(recipe, control=replace(recipe.control, kind=args.control_type))
     if args.held_out is not None and args.validation:
         raise ValueError("--validation and --held-out both say which images are held out: give one of them")
+    learned.check_arguments(args)
     with group():
         device = options.pick_device(args, "training")
-        store, tokenizer = _tokens(args, device)
         validation = None if args.validation is None else TokenStore.open(args.validation)
-        held_out = 0.0 if validation else HELD_OUT if args.held_out is None else args.held_out
-        init = _init(args.init, device)
-        paired = None if args.control_data is None else TokenStore.open(args.control_data)
-        with Monitor(args, recipe, store, tokenizer, paired, device) as monitor:
-            try:
+        more: dict[str, Any] = {
+            "validation": validation,
+            "held_out": 0.0 if validation else HELD_OUT if args.held_out is None else args.held_out,
+            "init": _init(args.init, device),
+            "paired": None if args.control_data is None else TokenStore.open(args.control_data),
+        }
+        try:
+            store, tokenizer = _tokens(args, recipe, device, more)
+            with Monitor(args, recipe, store, tokenizer, more["paired"], device) as monitor:
                 model = run_pretraining(
                     recipe,
                     store,
                     tokenizer,
                     args.out,
-                    validation=validation,
-                    held_out=held_out,
-                    init=init,
-                    paired=paired,
                     device=device,
                     on_step=monitor.on_step,
                     on_validation=monitor.on_validation,
+                    **more,
                 )
-            except Stopped as stopped:
-                if distributed.rank() == 0:
-                    print(f"\nrandfeat pretrain: {stopped}", file=sys.stderr)
-                return stopped.code
+        except Stopped as stopped:
+            if distributed.rank() == 0:
+                print(f"\nrandfeat pretrain: {stopped}", file=sys.stderr)
+            return stopped.code
         if distributed.rank() == 0:
             print(f"trained: {model}; the page: {write_page(args.out, recipe)}")
     return 0
 
 
-def _tokens(args: argparse.Namespace, device: torch.device) -> tuple[TokenStore, Tokenizer]:
-    """Return the tokens to train on, encoded first if DATA is images, and their tokenizer."""
+def _tokens(
+    args: argparse.Namespace, recipe: PretrainConfig, device: torch.device, more: Mapping[str, Any]
+) -> tuple[TokenStore, Tokenizer]:
+    """Return the tokens to train on, encoded first if DATA is images, and their tokenizer.
+
+    more: keywords of `run_pretraining`, with which the recipe is checked before anything is encoded.
+    """
     from ... import weights
     from ...data.sources import Source
     from ...data.store import META
     from ...data.token_store import TokenStore
     from ...pretrain import tokenize_images
+    from ...pretrain.checks import PlannedTokens, check_pretraining
     from ...weights.loading import load_tokenizer
 
     data = Path(args.data)
     if (data / META).is_file():
         store, own = TokenStore.open(data), data / weights.TOKENIZER
-        if args.tokenizer == tokenize.FITTED:
+        if args.tokenizer in (tokenize.FITTED, learned.LEARNED):
             raise ValueError(f"{data} holds tokens already: leave --tokenizer out")
         if args.tokenizer is None and not own.is_dir():
             raise ValueError(f"{data} does not hold its tokenizer: give --tokenizer")
@@ -151,10 +164,13 @@ def _tokens(args: argparse.Namespace, device: torch.device) -> tuple[TokenStore,
     source = options.open_data(args)
     if not isinstance(source, Source):
         raise ValueError(f"{data} holds tokens: make a cache of them with `randfeat tokenize --import`")
-    out = args.out / "tokens"
-    tokenizer, size = tokenize.tokenizer_of(source, args, device)
-    crops = tokenize.crops_of(args, size, tokenizer)
-    return tokenize_images(tokenizer, source, out, crops, workers=args.workers), tokenizer
+    if args.tokenizer == learned.LEARNED:
+        tokenizer, crops = learned.trained(args, recipe, source, device, more)
+    else:
+        tokenizer, size = tokenize.tokenizer_of(source, args, device)
+        crops = tokenize.crops_of(args, size, tokenizer)
+        check_pretraining(recipe, PlannedTokens(source, tokenizer, crops), args.out, **more)
+    return tokenize_images(tokenizer, source, args.out / "tokens", crops, workers=args.workers), tokenizer
 
 
 def _init(model: str | None, device: torch.device) -> Generator | None:

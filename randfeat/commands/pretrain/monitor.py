@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 
-from randfeat.data import conditions, images
+from randfeat.data import conditions
 from randfeat.data.token_store import TokenStore
 from randfeat.inference import readout
 from randfeat.models import Generator
@@ -23,6 +23,7 @@ from randfeat.tokenizers import Tokenizer
 from randfeat.utils import devices, distributed, drawing
 
 from ..training.monitor import VALIDATION, StepMonitor, memory
+from ..training.pictures import as_pictures
 
 PLACES, SAMPLES = "by_place.csv", "samples"
 BANK, QUERIES = 2000, 500  # images of the k-NN probe, at most
@@ -87,7 +88,7 @@ class Monitor(StepMonitor[Step]):
     def _grid(self, model: Pipeline) -> Image.Image:
         classes = model.generator.num_classes
         labels = [number % classes if classes else None for number in range(self.samples)]
-        return drawing.grid([images.to_pil(image) for image in model.sample(labels, seed=0)])
+        return drawing.grid(as_pictures(model.sample(labels, seed=0)))
 
     def _controlled(self, model: Pipeline) -> Image.Image:
         """Return samples with the labels and the conditions of the first images of DATA."""
@@ -97,7 +98,7 @@ class Monitor(StepMonitor[Step]):
         known = self.store.labels if model.generator.num_classes else None
         labels = [None] * len(control) if known is None else known[: len(control)]
         made = model.sample(labels, seed=0, control=control, control_type=conditions.GIVEN)
-        return control_sheet(model, control, [images.to_pil(image) for image in made])
+        return control_sheet(model, control, as_pictures(made))
 
     def _probe(self, model: Generator) -> float:
         """Return the accuracy, in 0..1, of k-NN on features of the default spec: some images of DATA against others."""

@@ -54,7 +54,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .. import options
+from .. import options, tokenize
 
 if TYPE_CHECKING:
     import torch
@@ -79,10 +79,7 @@ def add_arguments(parser: argparse.ArgumentParser, action: str) -> None:
     images.add_argument(
         "--size", type=int, nargs="+", metavar="N", help="pixels of a side, or height and width (recipe)"
     )
-    images.add_argument("--channels", type=int, metavar="C", help="channels of the images (as found: 1 or 3)")
-    images.add_argument(
-        "--range", type=float, nargs=2, metavar=("LOW", "HIGH"), help="values of the files that become 0 and 1"
-    )
+    tokenize.add_values(images, "the tokenizer")
     options.add_split(images)
     held_out = parser.add_argument_group("held-out images, on which the best weights are chosen")
     held_out.add_argument("--validation", metavar="DATA", help="held-out images")
@@ -100,7 +97,7 @@ def run(args: argparse.Namespace) -> int:
     from ...utils import distributed
     from ...weights.loading import load_tokenizer
 
-    recipe = read_tokenizer_recipe(args.config, changes(args))
+    recipe = read_tokenizer_recipe(args.config, [*image_changes(args), *args.set])
     if args.held_out is not None and args.validation:
         raise ValueError("--validation and --held-out both say which images are held out: give one of them")
     with distributed.ended_by_sigterm(), group():
@@ -125,13 +122,12 @@ def run(args: argparse.Namespace) -> int:
         return options.exit_code(_report(args.out))
 
 
-def changes(args: argparse.Namespace) -> list[str]:
-    """Return the changes of the recipe: those of --set, then those of --size, --channels and --range."""
-    made = list(args.set)
+def image_changes(args: argparse.Namespace) -> list[str]:
+    """Return the changes of a tokenizer's recipe that --size, --channels and --range stand for."""
+    made = []
     if args.size is not None:
-        if len(args.size) > 2 or min(args.size) < 1:
-            raise ValueError("--size is one number of pixels from 1, or height and width")
-        made.append(f"images.size=[{args.size[0]},{args.size[-1]}]")
+        height, width = tokenize.chosen_size(args, (0, 0))
+        made.append(f"images.size=[{height},{width}]")
     if args.channels is not None:
         made.append(f"images.channels={args.channels}")
     if args.range is not None:
