@@ -11,6 +11,10 @@ published. DIR then holds
   settings.json           everything that decided how they look
   control.png             with --control: conditions, samples, and the conditions of the samples
 
+Of a model that reads values, of any number of channels, images/000000.tiff ... hold its samples in the range of these,
+uint16 for 0 to 65535, uint8 for 0 to 255 and else float32, one page for each channel; grid.png shows the first three
+channels, or of one and two the first as grey, and there is no samples.npz.
+
 Image i has the seed S + i, which alone fixes its order and its noise, whatever the batch and the number of processes.
 The same command makes what is missing, with a larger --count what is new; other settings need another DIR.
 

@@ -61,13 +61,24 @@ def read(content: bytes, frames: Callable[[bytes], list[np.ndarray]], limit: flo
         return values, tag.value if tag is not None else 1
 
 
+def encode(values: np.ndarray) -> bytes:
+    """Return an image (H, W, C) as a TIFF whose pages are its channels, as `read` and other programs take them."""
+    import tifffile
+
+    pages = np.moveaxis(values, -1, 0)
+    buffer = io.BytesIO()
+    axes = {"axes": "CYX"} if len(pages) > 1 else None  # says that pages are channels
+    tifffile.imwrite(buffer, pages if axes else pages[0], photometric="minisblack", metadata=axes)
+    return buffer.getvalue()
+
+
 def _check_axes(axes: str, shape: tuple[int, ...]) -> None:
     """Raise an UnreadableImage for axes that are not those of one image, or may be meant in another order."""
     if not {"Y", "X"} <= set(axes) or len(axes) > 3:
         raise UnreadableImage(
             f"a TIFF of axes {axes} and shape {shape}, expected one image: pages or samples as channels, not both"
         )
-    if len(axes) == 3 and "S" not in axes and shape[2] < min(NARROW, *shape[:2]):
+    if len(axes) == 3 and not {"S", "C"} & set(axes) and shape[2] < min(NARROW, *shape[:2]):
         raise UnreadableImage(
             f"a TIFF of {shape[0]} pages of {shape[1]} x {shape[2]} pixels, which looks like an image of {shape[2]} "
             "channels written as pages by mistake: write these with planarconfig='contig', or (C, H, W)"

@@ -16,7 +16,7 @@ def to_unit(array: np.ndarray, channels: int, value_range: Range) -> np.ndarray:
     """Return an array (H, W, C) as float32 in [0, 1]: the range's lowest value becomes 0, its highest 1.
 
     Raises an UnreadableImage for an array without pixels or with values that are not finite, and an UnfitImage for one
-    of other channels, or with values outside the range.
+    of other channels, or with values outside the range; floats may lie beyond it by rounding.
     """
     if array.ndim != 3 or not array.size:
         raise UnreadableImage("no pixels" if array.ndim == 3 else f"an array {array.shape}, expected (H, W, C)")
@@ -27,14 +27,15 @@ def to_unit(array: np.ndarray, channels: int, value_range: Range) -> np.ndarray:
         )
     low, high = value_range
     lowest, highest = float(array.min()), float(array.max())
-    if not lowest >= low or not highest <= high:
+    rounding = 1e-6 * (high - low) if array.dtype.kind == "f" else 0
+    if not lowest >= low - rounding or not highest <= high + rounding:
         if not (np.isfinite(lowest) and np.isfinite(highest)):
             raise UnreadableImage("values that are not finite")
         raise UnfitImage(
             f"has values from {lowest:g} to {highest:g}, outside the range from {low:g} to {high:g}: give a range that "
             "holds the values of all images (--range LOW HIGH)"
         )
-    return ((array.astype(np.float64) - low) / (high - low)).astype(np.float32)
+    return ((array.astype(np.float64) - low) / (high - low)).clip(0, 1).astype(np.float32)
 
 
 def as_tensor(crops: Tensor) -> Tensor:

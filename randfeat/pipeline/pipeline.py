@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from .. import models
-from ..data.images import Array, Images, Picture, batches, to_pil
+from ..data.images import Array, Images, Picture, batches, preview
 from ..data.labels import Label
 from ..inference import editing, likelihood, successive_halving
 from ..inference.editing import Framing, as_framing, pictures
@@ -136,7 +136,7 @@ class Pipeline(BasePipeline):
             raise ValueError(f"sample_schedule must be one of {', '.join(schedules)}, got {sample_schedule!r}")
         guidance = Guidance(cfg_scale, cfg_schedule, counted="after")
         how = Sampling(num_steps, schedules[sample_schedule], guidance, temperature, top_k)
-        picture = drawing.grid([to_pil(image) for image in self.sample(class_labels, how, seed)], samples_per_row)
+        picture = drawing.grid([preview(image) for image in self.sample(class_labels, how, seed)], samples_per_row)
         if output_dir is not None:
             Path(output_dir).mkdir(parents=True, exist_ok=True)
             atomic.write_bytes(Path(output_dir) / "sampled_image.png", drawing.png(picture))

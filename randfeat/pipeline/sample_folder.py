@@ -1,5 +1,7 @@
 """A folder of samples: PNG files, a grid of the first, one `.npz` for evaluators, and the settings of it all.
 
+Samples of a model that reads values, of any number of channels, are TIFF files of these, without the `.npz`.
+
 Image i is a function of its number and the settings alone. So a folder can be resumed after a kill, by another number
 of processes, or to a larger count, and ends as if it had been made at once (up to float rounding between batches).
 """
@@ -20,8 +22,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ..data import conditions
-from ..data.images import Images, to_pil
+from ..data import conditions, tiff, values
+from ..data.decode import open_values
+from ..data.errors import UnfitImage, UnreadableImage
+from ..data.images import Images, preview, to_pil
 from ..data.labels import Label
 from ..inference.extrapolation import Extrapolation
 from ..inference.sampling import Sampling
@@ -71,12 +75,15 @@ def write_samples(
     """Fill `directory` with samples and return it; images that are there already, with the same settings, are kept.
 
     It holds images/000000.png ..., grid.png, samples.npz (see `arrays.write_images`), labels.csv and settings.json.
-    Pixels are rounded to 8 bits. count: by default one for each class named, or of all if balanced, else 16. classes:
-    image i is of classes[i % len(classes)]; with none named, `balanced` takes all classes in turn, and otherwise each
-    image's seed draws its class. seed: image i has the seed `seed + i`. order: one permutation for all images.
-    model_name: kept in the settings for the record. control: images whose conditions the samples take in turn, as many
-    samples by default; then control.png shows the first conditions, the samples, and the conditions of the samples. The
-    rest is as in `Pipeline.sample`.
+    Pixels are rounded to 8 bits. Of a model with a range of values images/000000.tiff ... hold these, as
+    `Pipeline.in_range` returns them, grid.png shows some of their channels, and there is no samples.npz.
+
+    count: by default one for each class named, or of all if balanced, else 16. classes: image i is of
+    classes[i % len(classes)]; with none named, `balanced` takes all classes in turn, and otherwise each image's seed
+    draws its class. seed: image i has the seed `seed + i`. order: one permutation for all images. model_name: kept in
+    the settings for the record. control: images whose conditions the samples take in turn, as many samples by default;
+    then control.png shows the first conditions, the samples, and the conditions of the samples. The rest is as in
+    `Pipeline.sample`.
 
     Inside `distributed.group` every process makes its share, and the first one the rest. Raises before anything is
     written: a ValueError for settings that cannot be or differ from those of the folder, a FileExistsError for a
@@ -113,9 +120,10 @@ def write_samples(
     return directory
 
 
-def image_path(directory: Path, number: int) -> Path:
-    """Return the path of image `number` of a folder."""
-    return directory / IMAGES / f"{number:06}.png"
+def image_path(model: Pipeline, directory: Path, number: int) -> Path:
+    """Return the path of image `number` of a folder of a model's samples."""
+    suffix = ".png" if model.tokenizer.value_range is None else ".tiff"
+    return directory / IMAGES / f"{number:06}{suffix}"
 
 
 def class_indices(seeds: Tensor, in_turn: Sequence[int], classes: int) -> Tensor:
@@ -148,7 +156,7 @@ def _check_count(run: FolderRun) -> None:
     """Raise a ValueError where the folder, of the same settings, holds an image beyond its count."""
     if run.previous() is None:
         return
-    numbers = (re.fullmatch(r"(\d{6,})\.png", file.name) for file in (run.directory / IMAGES).glob("*.png"))
+    numbers = (re.fullmatch(r"(\d{6,})\.(png|tiff)", file.name) for file in (run.directory / IMAGES).glob("*"))
     last = max((int(number[1]) for number in numbers if number), default=-1)
     if last >= (count := run.settings["count"]):
         raise ValueError(
@@ -160,12 +168,14 @@ def _check_count(run: FolderRun) -> None:
 def _draw(model: Pipeline, run: FolderRun, plan: Plan, batch_size: int) -> None:
     """Make the images of this process's share that are not there."""
     count, directory = len(plan.labels), run.directory
-    missing = run.missing([image_path(directory, number) for number in range(count)])
+    missing = run.missing([image_path(model, directory, number) for number in range(count)])
     done = len(share(count)) - len(missing)
     title = f"images ({done} were there)" if done else "images"
 
     def save(number: int, image: Tensor) -> None:
-        atomic.write_bytes(image_path(directory, number), drawing.png(to_pil(image)))
+        pictures = model.tokenizer.value_range is None
+        content = drawing.png(to_pil(image)) if pictures else tiff.encode(model.in_range(image[None])[0])
+        atomic.write_bytes(image_path(model, directory, number), content)
 
     with (
         progress.bar(len(share(count)), title, "image", done=done, shown=distributed.rank() == 0) as bar,
@@ -186,12 +196,12 @@ def _draw(model: Pipeline, run: FolderRun, plan: Plan, batch_size: int) -> None:
 def _finish(model: Pipeline, directory: Path, plan: Plan) -> None:
     """Write the files that are made of all images: the grid, the list of labels, the archive, the sheet of control."""
     count = len(plan.labels)
-    paths = [image_path(directory, number) for number in range(count)]
+    paths = [image_path(model, directory, number) for number in range(count)]
     names = [model.classes.short(label) for label in plan.labels.tolist()]
     columns = plan.cycle if 2 <= plan.cycle <= 10 else None  # a column for each class
     shown = count if count <= IN_GRID else IN_GRID - IN_GRID % (columns or 1)
     captions = names[:shown] if model.classes.count else None
-    picture = drawing.grid([_open(path) for path in paths[:shown]], columns, captions)
+    picture = drawing.grid([_open(model, path) for path in paths[:shown]], columns, captions)
     atomic.write_bytes(directory / GRID, drawing.png(picture))
 
     table = io.StringIO()
@@ -201,33 +211,38 @@ def _finish(model: Pipeline, directory: Path, plan: Plan) -> None:
         rows.writerow((f"{IMAGES}/{path.name}", label, name, seed))
     atomic.write_bytes(directory / LABELS, table.getvalue().encode())
 
-    if arrays.count_images(directory / NPZ) != count:
+    if model.tokenizer.value_range is None and arrays.count_images(directory / NPZ) != count:
         arrays.write_images(directory / NPZ, paths, plan.labels.tolist() if model.classes.count else None)
     if plan.control is not None:
-        sheet = control_sheet(model, plan.control, [_open(path) for path in paths[:IN_SHEET]])
+        sheet = control_sheet(model, plan.control, [_open(model, path) for path in paths[:IN_SHEET]])
         atomic.write_bytes(directory / CONTROL, drawing.png(sheet))
 
 
 def control_sheet(model: Pipeline, control: Tensor, samples: Sequence[Image.Image]) -> Image.Image:
     """Return a sheet of samples: of each the condition, the sample and, where it can be computed, its own condition.
 
-    control: condition images (n, c, H, W), in turn.
+    control: condition images (n, c, H, W), in turn. samples: pictures, which for a model of values are previews, whose
+    condition says nothing.
     """
-    kind, shown = model.generator.config["control"]["kind"], []
-    captions = ["condition", "sample", *([] if kind == conditions.GIVEN else ["its condition"])]
+    shown: list[Image.Image] = []
+    computed = model.generator.config["control"]["kind"] != conditions.GIVEN and model.tokenizer.value_range is None
+    captions = ["condition", "sample", *(["its condition"] if computed else [])]
     for number, sample in enumerate(samples):
-        shown += [to_pil(control[number % len(control)]), sample]
-        if kind != conditions.GIVEN:
+        shown += [preview(control[number % len(control)]), sample]
+        if computed:
             shown.append(to_pil(model.conditions(sample)[0]))
     columns = len(captions) * min(2, len(samples))
     return drawing.grid([one.convert("RGB") for one in shown], columns, captions * len(samples))
 
 
-def _open(path: Path) -> Image.Image:
-    """Return an image of the folder. Raises an OSError that says what to do with a damaged one."""
+def _open(model: Pipeline, path: Path) -> Image.Image:
+    """Return a picture of an image of the folder. Raises an OSError that says what to do with a damaged one."""
     try:
+        if model.tokenizer.value_range is not None:
+            unit = values.to_unit(open_values(path), model.tokenizer.channels, model.tokenizer.value_range)
+            return preview(torch.from_numpy(unit).movedim(-1, 0))
         with Image.open(path) as picture:
             picture.load()
             return picture
-    except (OSError, SyntaxError) as error:
+    except (OSError, SyntaxError, UnreadableImage, UnfitImage) as error:
         raise OSError(f"{path} is no picture any more ({error}): delete it and run the same again") from None
