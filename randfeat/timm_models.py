@@ -43,8 +43,9 @@ class Backbone(nn.Module):
     """Tokenizer, generator and classifier with the interface of timm's models.
 
     Images are (B, channels, h, w) in [0, 1], as timm's transforms make them with the mean 0 and the std 1 of
-    `pretrained_cfg`. Both modules given become its own: the tokenizer is frozen, for tokens have no gradient, and the
-    generator is cut behind the layer of the feature. In training gradients and dropout are those of the generator.
+    `pretrained_cfg`; values of a tokenizer with a range are scaled to [0, 1] by the user. Both modules given become its
+    own: the tokenizer is frozen, for tokens have no gradient, and the generator is cut behind the layer of the feature.
+    In training gradients and dropout are those of the generator.
 
     orders, context, stream, layer, merge: of the feature, as in `FeatureSpec`; `merge` is of the passes. num_classes: 0
     is no classifier, which otherwise is a LayerNorm and a linear layer. global_pool: "avg", "max" or "" (none).

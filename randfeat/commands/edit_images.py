@@ -214,6 +214,7 @@ def run(args: argparse.Namespace) -> None:
     seeds = rng.of_images(args.seed, args.samples).tolist()
     (picture,) = as_arrays(args.image)
     model = options.load_model(args)
+    model.check_reads_pictures("painting")
     job = {"outpaint": _outpaint, "vary": _vary}.get(args.command, _inpaint)(args, model, picture)
     model.check_sampling(job.request.sampling)
     settings = edit_folder.settings_of(

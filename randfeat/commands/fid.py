@@ -133,6 +133,7 @@ def search(
     from ..pipeline.sample_folder import IMAGES, write_samples
 
     model = load(args.samples, device=device, dtype=options.dtype_of(args))
+    model.check_reads_pictures("FID")
     steps = {} if args.steps is None else {"steps": args.steps}
     count = args.count or 50_000
 

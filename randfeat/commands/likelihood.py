@@ -159,12 +159,9 @@ def surprise(args: argparse.Namespace, model: Pipeline, paths: Sequence[Path]) -
 
 def _as_seen(model: Pipeline, path: Path) -> Image.Image:
     """Return the part of an image that the model reads, at the model's size."""
-    import torch
+    from ..data.images import preview
 
-    from ..data import images
-
-    crop = images.CentreCrop(model.image_size, model.tokenizer.channels)
-    return images.to_pil(torch.from_numpy(crop(images.as_picture(path))).movedim(2, 0) / 255)
+    return preview(model.as_images(path)[0])
 
 
 def _sheet(

@@ -72,6 +72,15 @@ def row_of(source: Source, i: int, value_range: tuple[float, float] | None) -> A
     return source.read(i) if value_range is None else source.values(i)
 
 
+def images_of(
+    source: Source, rows: Iterable[int], value_range: tuple[float, float] | None = None
+) -> Iterator[Image.Image | Tensor]:
+    """Yield rows of a source as `as_images` takes them: pictures, or with a range values as tensors (C, H, W)."""
+    for row in rows:
+        image = row_of(source, row, value_range)
+        yield image if isinstance(image, Image.Image) else torch.from_numpy(image).movedim(-1, 0)
+
+
 def are_pictures(channels: int | None, value_range: tuple[float, float] | None) -> bool:
     """Return whether images of so many channels, None for any, and of this range are read as pictures of 8 bits."""
     return value_range is None and (channels is None or channels in MODES)

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .decode import natural_range
+from .decode import RANGES, natural_range
 from .errors import UnfitImage, UnreadableImage
 
 Range = tuple[float, float]
@@ -15,8 +15,9 @@ Range = tuple[float, float]
 def to_unit(array: np.ndarray, channels: int, value_range: Range) -> np.ndarray:
     """Return an array (H, W, C) as float32 in [0, 1]: the range's lowest value becomes 0, its highest 1.
 
-    Raises an UnreadableImage for an array without pixels or with values that are not finite, and an UnfitImage for one
-    of other channels, or with values outside the range; floats may lie beyond it by rounding.
+    Raises an UnreadableImage for an array without pixels or with values that are not finite. Raises an UnfitImage for
+    one of other channels, for values outside the range, beyond which floats may lie by rounding, and for bytes where
+    the range goes further than these.
     """
     if array.ndim != 3 or not array.size:
         raise UnreadableImage("no pixels" if array.ndim == 3 else f"an array {array.shape}, expected (H, W, C)")
@@ -26,6 +27,8 @@ def to_unit(array: np.ndarray, channels: int, value_range: Range) -> np.ndarray:
             "so many, or images of one kind"
         )
     low, high = value_range
+    if array.dtype == np.uint8 and high > RANGES["uint8"][1]:
+        raise UnfitImage(f"is of 8 bits, where the range is from {low:g} to {high:g}: give files of one type")
     lowest, highest = float(array.min()), float(array.max())
     rounding = 1e-6 * (high - low) if array.dtype.kind == "f" else 0
     if not lowest >= low - rounding or not highest <= high + rounding:

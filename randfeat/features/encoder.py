@@ -35,6 +35,14 @@ class Encoder(ABC):
     prepare: Callable[[AnyImage], np.ndarray]
     value_range: tuple[float, float] | None = None
 
+    def check_reads_pictures(self, what: str) -> None:
+        """Raise a ValueError where the encoder reads values and no pictures. what: subject of the sentence."""
+        if self.value_range is not None:
+            low, high = self.value_range
+            raise ValueError(
+                f"{what} takes pictures of 8 bits, and {self.name} reads values from {low:g} to {high:g}: leave it out"
+            )
+
     def example(self) -> AnyImage:
         """Return some image that `prepare` takes."""
         return Image.new("RGB", (64, 64))

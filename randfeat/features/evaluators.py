@@ -86,9 +86,10 @@ class Inception(Evaluator):
 
 
 class EncoderEvaluator(Evaluator):
-    """Features of any encoder, of randfeat's models or of timm's."""
+    """Features of any encoder of pictures, of randfeat's models or of timm's."""
 
     def __init__(self, encoder: Encoder) -> None:
+        encoder.check_reads_pictures("an evaluator of samples")
         self._encoder, self.name = encoder, f"{encoder.name} {encoder.specs[0]}"
 
     def __call__(self, images: Sequence[Image.Image]) -> EvaluatorOutput:
@@ -106,6 +107,7 @@ class LikelihoodEvaluator(Evaluator):
     def __init__(self, model: Pipeline, orders: int = 4, name: str = "") -> None:
         if not model.classes.count:
             raise ValueError(f"{name or 'the model'} was trained without labels: it has no likelihood of classes")
+        model.check_reads_pictures("an evaluator of samples")
         self._model, self._orders = model, orders
         self.name = f"class likelihoods of {name}, {orders} orders"
 

@@ -11,6 +11,7 @@ from typing import Any
 from safetensors import safe_open
 
 from .. import tokenizers
+from ..data.values import described
 from ..utils import devices
 from . import format
 
@@ -54,7 +55,7 @@ def describe(directory: Path) -> dict[str, Any]:
         "parameters": f"{_parameters(directory / format.WEIGHTS):,}",
         "height": height,
         "width": width,
-        "channels": "grey" if tokenizer.channels == 1 else "RGB",
+        "channels": _kind(tokenizer),
         "stride": tokenizer.stride,
         "tokenizer": tokenizer_config["name"],
         "classes": f"{classes:,}" if classes else "none, trained without labels",
@@ -64,6 +65,13 @@ def describe(directory: Path) -> dict[str, Any]:
         **{name: generator[name] for name in ("grid", "vocab_size", "embed_dim", "depth", "num_heads")},
         **_training(config["training"]),
     }
+
+
+def _kind(tokenizer: tokenizers.Tokenizer) -> str:
+    """Return what images a tokenizer takes, in words."""
+    if tokenizer.value_range is not None:
+        return described(tokenizer.channels, tokenizer.value_range)
+    return "grey" if tokenizer.channels == 1 else "RGB"
 
 
 def _parameters(weights: Path) -> int:

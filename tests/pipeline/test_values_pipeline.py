@@ -13,7 +13,7 @@ from PIL import Image
 from pipelines import HOW, NAMES, SIZE
 from randfeat.pretrain import fit_patches
 
-from randfeat import FeatureExtractor, Pipeline, load
+from randfeat import FeatureExtractor, Pipeline, cli, load
 from randfeat.data import loader
 from randfeat.data.decode import open_values
 from randfeat.data.errors import UnfitImage
@@ -202,3 +202,48 @@ def test_previews_show_some_channels(channels, mode):
 def model_grid(channels):
     """Return the grid that ARPG's published call returns."""
     return of_range(DEEP, channels)([0, 1], num_steps=2)
+
+
+def test_bytes_are_no_values_of_a_larger_range(model, tmp_path):
+    for images in (np.zeros((1, 4, 6, 4), np.uint8), [Image.new("RGBA", (6, 4))]):
+        with pytest.raises(
+            UnfitImage, match="image 0 is of 8 bits, where the range is from 0 to 65535: give files of one"
+        ):
+            model.features(images)
+    assert of_range((0.0, 255.0), 4).features([Image.new("RGBA", (6, 4))]).shape[0] == 1
+
+
+def test_commands_for_pictures_refuse_a_model_of_values(model, folder, tmp_path, capsys):
+    model.save(tmp_path / "model")
+    Image.new("RGB", (12, 8)).save(tmp_path / "picture.png")
+    ours, out = tmp_path / "model", tmp_path / "out"
+    refused = {
+        "inpaint": ["inpaint", ours, tmp_path / "picture.png", "--box", 0, 0, 4, 4, "-o", out],
+        "app": ["app", "--model", ours, "--no-browser"],
+        "probe": ["probe", "knn", ours, folder, "--baselines", "-o", out],
+        "fid": ["fid", ours, folder, "--evaluator", ours, "--guidance", 1, "-o", out],
+    }
+    for name, words in refused.items():
+        assert cli.main([str(word) for word in words]) == 1, name
+        (said,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("randfeat")]
+        assert "pictures of 8 bits" in said, name
+    assert not (tmp_path / "out" / "images").exists()
+
+
+def test_commands_read_values(model, folder, tmp_path, capsys):
+    model.save(tmp_path / "model")
+    words = ["extract", tmp_path / "model", folder, "-o", tmp_path / "features"]
+    assert cli.main([str(word) for word in words]) == 0
+    words = ["surprise", tmp_path / "model", *sorted(folder.rglob("*.tiff")), "-o", tmp_path / "surprise"]
+    assert cli.main([str(word) for word in words]) == 0
+    with Image.open(tmp_path / "surprise" / "sheet.png") as sheet:
+        assert sheet.mode == "RGB"
+    assert cli.main(["sample", str(tmp_path / "model"), "--out", str(tmp_path / "samples"), "--count", "2"]) == 0
+    made = open_values(tmp_path / "samples" / "images" / "000001.tiff")
+    assert (made.shape, made.dtype) == ((*SIZE, 4), np.uint16)
+    bands.write_bands(tmp_path / "wrong", 2, 12, 3)
+    capsys.readouterr()
+    words = ["extract", tmp_path / "model", tmp_path / "wrong", "-o", tmp_path / "none"]
+    assert cli.main([str(word) for word in words]) == 1
+    (said,) = [line for line in capsys.readouterr().err.splitlines() if "channels" in line]
+    assert said.startswith("randfeat extract: a/0000.tiff has 3 channels, expected 4: give --channels 3")

@@ -26,6 +26,11 @@ class AppState:
     index: Index | None = None
     reader: Encoder | None = None
 
+    def __post_init__(self) -> None:
+        for one in (self.encoder, self.reader):
+            if one is not None:
+                one.check_reads_pictures("the page")
+
     @property
     def model(self) -> Pipeline | None:
         """Generator with its tokenizer, None where the model is of timm or there is none."""

@@ -34,7 +34,7 @@ from randfeat.probes import (
 )
 
 from .inputs import RANDOM, Part, ProbedModel, Sources, check_complete, open_probed, random_name
-from .pictures import PictureReader, Place, codebook, covering, pipelines, placement, readers_of
+from .pictures import PictureReader, Place, check_baselines, codebook, covering, pipelines, placement, readers_of
 
 SIDE = 32  # pixels of the pictures that baselines on vectors see, at most
 GREY_CHECKED = 16  # pictures that are opened to find out whether all are grey
@@ -79,6 +79,8 @@ def vector_baselines(sources: Sources, train: Part, test: Part, models: Iterable
 
     They see pictures of at most `SIDE` pixels a side, as large as the first of test.
     """
+    models = list(models)
+    check_baselines(models)
     parts, readers = (train, test), readers_of(sources, train, test)
     crop = _crop(readers[1])
     ends = readers[0].pictures(crop), readers[1].pictures(crop)
@@ -172,6 +174,7 @@ def dense_baselines(
     All but tokens are on the grid of the first model, of the crop `place` (its own by default); tokens are on the grids
     of their models. All but the place come as they are, and with the place of each cell beside them.
     """
+    check_baselines(models)
     first = models[0]
     grid = _grid(first, first.specs[0])
     if place is None:

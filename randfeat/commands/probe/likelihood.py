@@ -5,13 +5,12 @@ from __future__ import annotations
 import argparse
 import os
 import time
-from collections.abc import Iterator
 
 import numpy as np
 import torch
-from PIL import Image
 
 from randfeat import weights
+from randfeat.data.images import images_of
 from randfeat.data.sources import Source
 from randfeat.inference import likelihood, successive_halving
 from randfeat.inference.successive_halving import SuccessiveHalving
@@ -66,8 +65,8 @@ def predict(
     """Return by number of orders the likeliest class of each image, by its name in the data: (runs, n)."""
     names_of_data = class_names(model, test.labels)
     row_of = {path: row for row, path in enumerate(source.paths)}
-    pictures: Iterator[Image.Image] = (source.read(row_of[path]) for path in test.paths.tolist())
-    tokens = torch.from_numpy(model.tokens(pictures, args.batch_size).astype(np.int64))
+    images = images_of(source, (row_of[path] for path in test.paths.tolist()), model.tokenizer.value_range)
+    tokens = torch.from_numpy(model.tokens(images, args.batch_size).astype(np.int64))
     found: dict[int, list[np.ndarray]] = {count: [] for count in counts}
     with progress.bar(len(tokens), "classifying", "image") as bar:
         for batch in tokens.split(args.batch_size):

@@ -64,6 +64,7 @@ def encode_floats(encoder: Encoder) -> Callable[[Tensor], dict[str, Tensor]]:
 
 def input_side(encoder: Encoder) -> int:
     """Return the side in pixels of an encoder's input; a ValueError unless it is a square of three channels."""
+    encoder.check_reads_pictures("--online")
     if isinstance(encoder, GeneratorEncoder):
         shape = (encoder.pipeline.tokenizer.channels, *encoder.pipeline.image_size)
     else:

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from randfeat import weights
-from randfeat.data.images import CentreCrop
+from randfeat.data.images import CentreCrop, images_of
 from randfeat.data.sources import Source
 from randfeat.features.encoder import TIMM, Encoder
 from randfeat.features.generator_encoder import GeneratorEncoder
@@ -63,7 +63,8 @@ class PictureReader:
 
     def tokens(self, pipeline: Pipeline) -> np.ndarray:
         """Return the tokens of all pictures: int64 (n, N)."""
-        images = self.rows and pipeline.tokens(self)
+        given = images_of(self.source, self.rows, pipeline.tokenizer.value_range)
+        images = self.rows and pipeline.tokens(given)
         return np.asarray(images, dtype=np.int64).reshape(len(self), pipeline.generator.num_tokens)
 
 
@@ -76,6 +77,13 @@ def readers_of(sources: Sources, *parts: Part) -> list[PictureReader]:
     return [
         PictureReader(source, part.paths.tolist()) for source, part in zip((found[0], found[-1]), parts, strict=True)
     ]
+
+
+def check_baselines(models: Iterable[ProbedModel]) -> None:
+    """Raise a ValueError where a model reads values: baselines see pictures, so they would see less than it."""
+    for model in models:
+        if model.encoder is not None:
+            model.encoder.check_reads_pictures("--baselines")
 
 
 def pipelines(models: Iterable[ProbedModel]) -> list[tuple[str, Pipeline]]:
@@ -163,7 +171,7 @@ def feature_charts(
     shown = [pictures(path) for path in test.paths[rows].tolist()]
     charts = []
     for model, name in zip(models, names, strict=True):
-        if model.encoder is None:
+        if model.encoder is None or model.encoder.value_range is not None:  # pictures show none of its values
             continue
         dense = _dense(model.encoder)
         (maps,) = dense.features(shown)
