@@ -39,7 +39,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from . import options
 
@@ -112,7 +112,7 @@ def add_values(parser: options.Flags, what: str) -> None:
 
 def add_crops(parser: options.Flags) -> None:
     """Add --size and --crops."""
-    size = f"pixels of a side, or height and width ({SIZE}; of a model's directory its own; fitted {FITTED_SIZE})"
+    size = f"pixels of a side, or height and width (a model's or a trained tokenizer's; fitted {FITTED_SIZE}; {SIZE})"
     parser.add_argument("--size", type=int, nargs="+", metavar="N", help=size)
     crops = ("centre", "flip", "ten", "random")
     parser.add_argument("--crops", choices=crops, default="flip", help="see `randfeat tokenize --help` (flip)")
@@ -165,14 +165,30 @@ def tokenizer_of(source: Source, args: argparse.Namespace, device: torch.device)
 
 
 def usual_size(name: str, tokenizer: Tokenizer) -> tuple[int, int]:
-    """Return height and width of a tokenizer's images where none are given: those of the model that it is part of."""
+    """Return height and width of a tokenizer's images where none are given: those of the model that it is part of, or
+    those that it was trained on.
+    """
     from .. import weights
 
     directory = Path(name)
     if (directory / weights.TOKENIZER).is_dir() and weights.is_model(directory):
         h, w = weights.read_config(directory)["generator"]["grid"]
         return h * tokenizer.stride, w * tokenizer.stride
+    if (record := training_of(name)) is not None:
+        height, width = record["recipe"]["images"]["size"]
+        return height, width
     return SIZE, SIZE
+
+
+def training_of(name: str) -> dict[str, Any] | None:
+    """Return the record of a tokenizer's training, None for one that `randfeat tokenizer train` has not written."""
+    from .. import weights
+    from ..pretrain.vq.run import FORMAT
+    from ..utils import atomic
+
+    directory = Path(name)
+    inner = directory / weights.TOKENIZER
+    return atomic.read_json((inner if inner.is_dir() else directory) / weights.TRAINING, FORMAT)
 
 
 def chosen_size(args: argparse.Namespace, usual: tuple[int, int]) -> tuple[int, int]:

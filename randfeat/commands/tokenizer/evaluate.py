@@ -89,9 +89,11 @@ def run(args: argparse.Namespace) -> int:
 
     if args.rfid is None and (args.weights or args.spec):
         raise ValueError("--weights and --spec are for --rfid: give it, or leave them out")
+    if PATCH not in args.beside and (args.fit or args.fit_split):
+        raise ValueError(f"--fit and --fit-split are for --beside {PATCH}: give it, or leave them out")
     device = options.pick_device(args, "reconstructing")
     source = images_of(args.data, args.split)
-    first, size = open_tokenizer(args, device)
+    first, size = open_tokenizer(args, source, device)
     images = Images(source, chosen_rows(len(source), args.count, args.seed), size)
     check_alike([first], size)
     judge = evaluator(args, first.tokenizer.channels, device)
@@ -127,14 +129,16 @@ def images_of(data: str, split: str | None) -> Source:
     return source
 
 
-def open_tokenizer(args: argparse.Namespace, device: torch.device) -> tuple[Named, tuple[int, int]]:
-    """Return TOK, and height and width of the images."""
+def open_tokenizer(args: argparse.Namespace, source: Source, device: torch.device) -> tuple[Named, tuple[int, int]]:
+    """Return TOK, with a note if it was trained on these images, and height and width of the images."""
     from ...weights.loading import load_tokenizer
-    from ..tokenize import chosen_size, usual_size
+    from ..tokenize import chosen_size, training_of, usual_size
     from .reconstruction import Named
 
-    tokenizer = load_tokenizer(args.tokenizer, device)
-    return Named(args.tokenizer, tokenizer), chosen_size(args, usual_size(args.tokenizer, tokenizer))
+    tokenizer, record = load_tokenizer(args.tokenizer, device), training_of(args.tokenizer)
+    seen = record is not None and record["images"] == source.fingerprint()
+    note = "trained on these very images, so that others come back worse" if seen else ""
+    return Named(args.tokenizer, tokenizer, note), chosen_size(args, usual_size(args.tokenizer, tokenizer))
 
 
 def chosen_rows(total: int, count: int | None, seed: int) -> list[int]:

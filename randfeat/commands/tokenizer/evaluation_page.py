@@ -24,7 +24,7 @@ from .reconstruction import shown
 PAGE = "report.html"
 WORST, TYPICAL = 8, 8  # images that are shown
 BINS = 40
-SHADES = (COLOURS[0], COLOURS[1], "#2f9e5b", "#c2553b", "#8b6fd4")  # that can be told from white and from black
+SHADES = ("#3b82cc", COLOURS[1], "#2f9e5b", "#c2553b", "#8b6fd4")  # that can be told from white and from black
 
 
 @dataclass(frozen=True)
