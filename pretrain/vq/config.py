@@ -109,6 +109,8 @@ class ImagesConfig:
             raise ValueError(f"images.size must be height and width in pixels, got {list(self.size)}")
         if self.value_range is not None and not self.value_range[0] < self.value_range[1]:
             raise ValueError(f"images.value_range must be two numbers, the smaller first, got {list(self.value_range)}")
+        if self.channels is not None:
+            check_range(self, "channels", 1, math.inf)
         check_range(self, "canvas", 1, 4)
         check_range(self, "shift", 0, min(self.size))
 

@@ -201,6 +201,20 @@ def _check_contents(canvases: Canvases) -> None:
         )
 
 
+def trained_size(directory: str | Path) -> tuple[int, int] | None:
+    """Return height and width of the images that a tokenizer was trained on, None for any other directory.
+
+    directory: that of a run, or the tokenizer's within it.
+    """
+    for folder in (Path(directory) / TOKENIZER, Path(directory)):
+        if (folder / weights.TRAINING).is_file():
+            record = atomic.read_json(folder / weights.TRAINING, FORMAT)
+            assert record is not None
+            height, width = record["recipe"]["images"]["size"]
+            return height, width
+    return None
+
+
 def _is_complete(directory: Path, settings: dict[str, Any]) -> bool:
     """Return whether a directory holds the tokenizer of a training of these settings that is over."""
     record = atomic.read_json(directory / TOKENIZER / weights.TRAINING, FORMAT)

@@ -69,5 +69,6 @@ class TokenizerMonitor(StepMonitor[Step]):
 def duration(seconds: float) -> str:
     """Return a duration in words: "40 seconds", "25 minutes", "3.5 hours"."""
     if seconds < 90:
-        return f"{max(1, round(seconds))} seconds"
+        whole = max(1, round(seconds))
+        return f"{whole} second{'s' * (whole > 1)}"
     return f"{round(seconds / 60)} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"
