@@ -126,6 +126,7 @@ def test_libraries_that_are_imported_are_declared():
     declared = {name.lower().replace("_", "-") for name in re.findall(r'"([\w-]+)(?:\[[\w,]+\])?[><=]', pyproject)}
     given = {"fastapi", "uvicorn"}  # gradio's own, to which its page is mounted
     names = {"PIL": "pillow", "sklearn": "scikit-learn", "faiss": "faiss-cpu", "torch_fidelity": "torch-fidelity"}
+    names["skimage"] = "scikit-image"
     imported = set()
     for path in sources().values():
         for node in ast.walk(tree(path)):

@@ -10,10 +10,11 @@ import pytest
 from randfeat import cli
 from randfeat.commands.index import ACTIONS
 from randfeat.commands.probe import PROBES
+from randfeat.commands.tokenizer import ACTIONS as TOKENIZER_ACTIONS
 
 HEAVY = (
     *("torch", "numpy", "faiss", "sklearn", "matplotlib", "datasets", "jinja2", "gradio", "timm", "pandas", "scipy"),
-    *("pyarrow", "PIL", "safetensors", "huggingface_hub"),
+    *("pyarrow", "PIL", "safetensors", "huggingface_hub", "skimage"),
 )
 
 HELPS = [
@@ -21,6 +22,7 @@ HELPS = [
     *([name, "--help"] for name in cli.COMMANDS),
     *(["probe", name, "--help"] for name in PROBES),
     *(["index", name, "--help"] for name in ACTIONS),
+    *(["tokenizer", name, "--help"] for name in TOKENIZER_ACTIONS),
 ]
 
 

@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser, command: str) -> None:
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     for name, summary in ACTIONS.items():
         module = import_module(f".{name}", __package__)
-        module.add_arguments(options.add_action(actions, name, summary, module.__doc__), name)
+        module.add_arguments(options.add_action(actions, name, summary, module.__doc__ or summary), name)
 
 
 def run(args: argparse.Namespace) -> int | None:

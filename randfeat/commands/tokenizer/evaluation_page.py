@@ -117,7 +117,7 @@ def histogram(found: Evaluation) -> Figure:
     there = np.concatenate([one[one > 0] for one in errors.values()])
     if len(there):
         low, high = np.log10(there.min()) - 0.05, np.log10(there.max()) + 0.05
-        bins = np.logspace(low, high, BINS)
+        bins = np.logspace(low, high, BINS).tolist()
         for (name, one), colour in zip(errors.items(), SHADES, strict=False):
             ax.hist(one[one > 0], bins, histtype="stepfilled", color=colour, alpha=0.3)
             ax.hist(one[one > 0], bins, histtype="step", color=colour, lw=1.4, label=text(name, 24))

@@ -119,7 +119,7 @@ def measure(
 
 @dataclass
 class _Tally:
-    """What is kept of a tokenizer's reconstructions."""
+    """Numbers of a tokenizer's reconstructions, batch by batch."""
 
     named: Named
     counts: Tensor = field(init=False)
