@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from PIL import Image
 
-from randfeat.data.images import AnyImage, CentreCrop, joined, layers
+from randfeat.data.crop import AnyImage, CentreCrop, joined, layers
 from randfeat.utils import rng
 
 

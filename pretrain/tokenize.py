@@ -19,8 +19,8 @@ from torch import Tensor
 
 from randfeat import weights
 from randfeat.data import loader
+from randfeat.data.crop import AnyImage, CentreCrop, are_pictures, kind_of, naming, row_of
 from randfeat.data.errors import UnreadableImage
-from randfeat.data.images import AnyImage, CentreCrop, are_pictures, kind_of, naming, row_of
 from randfeat.data.sources import Source, TokenSource
 from randfeat.data.token_store import UNKNOWN, TokenStore, TokenWriter
 from randfeat.data.values import as_tensor

@@ -16,8 +16,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ..utils.parallel import end_with_parent
+from .crop import AnyImage, naming, row_of
 from .errors import UnfitImage, UnreadableImage
-from .images import AnyImage, naming, row_of
 from .sources import Source, TokenSource
 
 MAX_WORKERS = 16
@@ -51,7 +51,7 @@ class Prepared:
     """Reader of the array that an encoder's `prepare` makes of an image. Fields are those of the encoder."""
 
     source: Source
-    prepare: Callable[[AnyImage], np.ndarray]
+    prepare: Callable[[Any], np.ndarray]
     example: AnyImage
     value_range: tuple[float, float] | None = None
 

@@ -107,7 +107,6 @@ def _by_frames(
     """Return the values of a file that tifffile cannot decompress, if `frames` keeps their type."""
     found = frames(content)
     if len(found) != count or any(one.dtype != page.dtype for one in found):
-        raise UnreadableImage(
-            f"a TIFF of {page.dtype} compressed by {page.compression.name}: `pip install imagecodecs` to read it"
-        )
+        how = getattr(page.compression, "name", page.compression)
+        raise UnreadableImage(f"a TIFF of {page.dtype} compressed by {how}: `pip install imagecodecs` to read it")
     return np.concatenate(found, axis=2)

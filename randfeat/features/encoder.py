@@ -16,7 +16,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ..data.images import AnyImage, Array, Images, Picture, as_picture, batches
+from ..data.crop import AnyImage
+from ..data.images import Array, Images, Picture, as_picture, batches
 
 TIMM = "timm:"  # begins the names of timm's models
 
@@ -32,7 +33,7 @@ class Encoder(ABC):
 
     name: str
     specs: tuple[str, ...]
-    prepare: Callable[[AnyImage], np.ndarray]
+    prepare: Callable[[Any], np.ndarray]
     value_range: tuple[float, float] | None = None
 
     def check_reads_pictures(self, what: str) -> None:

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from .. import models
-from ..data.images import AnyImage, CentreCrop, Images
+from ..data.crop import AnyImage, CentreCrop
+from ..data.images import Images
 from ..inference import readout
 from ..inference.readout import FeatureSpec
 from ..pipeline.pipeline import Pipeline

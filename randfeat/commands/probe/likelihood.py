@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from randfeat import weights
-from randfeat.data.images import images_of
+from randfeat.data.crop import images_of
 from randfeat.data.sources import Source
 from randfeat.inference import likelihood, successive_halving
 from randfeat.inference.successive_halving import SuccessiveHalving

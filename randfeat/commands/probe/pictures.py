@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from randfeat import weights
-from randfeat.data.images import CentreCrop, images_of
+from randfeat.data.crop import CentreCrop, images_of
 from randfeat.data.sources import Source
 from randfeat.features.encoder import TIMM, Encoder
 from randfeat.features.generator_encoder import GeneratorEncoder
