@@ -13,6 +13,7 @@ import damaged
 import numpy as np
 import official
 import pytest
+import tifffile
 import torch
 from PIL import Image
 
@@ -118,6 +119,13 @@ def check_what_is_left(page, names, place):
             assert (place / file).is_file()
     elif page == "tokenizers":
         assert len(names["cache"]) == 6
+        assert names["errors"].psnr.shape == (1797,)
+        assert (place / "measured" / "report.html").is_file()
+    elif page == "values":
+        assert names["sampled"].shape == (2, 32, 32, 4)
+        assert names["sampled"].dtype == np.uint16
+        assert tifffile.imread(place / "band_samples" / "images" / "000003.tiff").shape == (4, 32, 32)
+        assert (place / "band_features" / "features.npy").is_file()
     elif page == "extend":
         assert names["features"].shape == (100, 128)
         assert type(names["again"].generator) is names["MeanOfSeen"]
