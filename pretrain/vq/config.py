@@ -9,11 +9,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from torch import nn
 
 from randfeat.tokenizers import VQ8, VQ16, LlamaGenVQ
+from randfeat.tokenizers.llamagen_vq import AttentionBlock, ResidualBlock
 
 from ..config import OptimConfig, RuntimeConfig, check_range, read_config
 
+LAST_LAYER: dict[type[nn.Module], str] = {ResidualBlock: "conv2", AttentionBlock: "proj_out"}  # of residual branches
 MULTIPLIERS: dict[int, tuple[int, ...]] = {4: (1, 2, 4), 8: VQ8, 16: VQ16}  # of the width, by stride
 
 
@@ -228,7 +231,7 @@ class TokenizerConfig:
             own["levels"] = quantizer.levels
         with torch.random.fork_rng():
             torch.manual_seed(self.training.seed)
-            return LlamaGenVQ(
+            made = LlamaGenVQ(
                 vocab_size=quantizer.vocab_size,
                 width=network.width,
                 multipliers=network.levels,
@@ -239,6 +242,13 @@ class TokenizerConfig:
                 value_range=value_range,
                 **own,
             )
+        # residual branches that add nothing yet leave convolutions in a row, which learn within fewer steps
+        for block in made.modules():
+            last = LAST_LAYER.get(type(block))
+            if last is not None:
+                for parameter in block.get_submodule(last).parameters():
+                    nn.init.zeros_(parameter)
+        return made
 
 
 def read_tokenizer_recipe(name: str | Path, changes: Sequence[str] = ()) -> TokenizerConfig:

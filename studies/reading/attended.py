@@ -36,9 +36,16 @@ Setting = tuple[float, int]  # learning rate and epochs
 
 
 def measure(
-    maps: Mapping[str, Maps], compete: Mapping[str, Sequence[str]], material: Material
+    maps: Mapping[str, Maps],
+    compete: Mapping[str, Sequence[str]],
+    material: Material,
+    tried: Sequence[Setting] | None = None,
 ) -> tuple[dict[str, dict[str, str]], dict[str, np.ndarray]]:
-    """Return spec and setting chosen for each kind of feature spec, and whether each test image is classified right."""
+    """Return spec and setting chosen for each kind of feature spec, and whether each test image is classified right.
+
+    tried: settings to choose from, `SETTINGS` by default; the first ranks feature specs.
+    """
+    tried = SETTINGS if tried is None else tried
     probed, tested = material.probed, material.tested
     y, truth = material.labels[probed], material.labels[tested]
     held = Task(y, material.groups[probed], truth).fold == 0
@@ -48,9 +55,9 @@ def measure(
         x = states[name]
         return float((_fitted(setting, x[~held], y[~held]).predict(x[held]) == y[held]).mean())
 
-    ranked = {name: held_out(name, SETTINGS[0]) for name in maps}
+    ranked = {name: held_out(name, tried[0]) for name in maps}
     chosen = {kind: max(names, key=ranked.__getitem__) for kind, names in compete.items()}
-    settings = {name: max(SETTINGS, key=partial(held_out, name)) for name in {*chosen.values()}}
+    settings = {name: max(tried, key=partial(held_out, name)) for name in {*chosen.values()}}
     test = {
         name: _fitted(setting, states[name], y).predict(maps[name](tested)) == truth
         for name, setting in settings.items()
