@@ -14,10 +14,10 @@ import torch
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from ...data.images import to_pil
 from ...probes.report.style import COLOURS, SOFT, axes, ink, legend, svg, text
 from ...utils import atomic
 from ...utils.drawing import png
+from ..training.pictures import about_channels, as_pictures
 from .evaluation import COMPARED, FORMS, Evaluation
 from .reconstruction import shown
 
@@ -95,18 +95,14 @@ def cards(found: Evaluation, places: list[int]) -> list[dict[str, Any]]:
 
 
 def uri(image: np.ndarray) -> str:
-    """Return an image (channels, H, W) in [0, 1] as a data URI: grey, or red, green and blue of its first channels."""
-    kept = image[:3] if len(image) >= 3 else image[:1]
-    content = png(to_pil(torch.from_numpy(np.ascontiguousarray(kept))))
-    return f"data:image/png;base64,{base64.b64encode(content).decode()}"
+    """Return an image (channels, H, W) in [0, 1] as a data URI of a picture, see `as_pictures`."""
+    (picture,) = as_pictures(torch.from_numpy(np.ascontiguousarray(image))[None])
+    return f"data:image/png;base64,{base64.b64encode(png(picture)).decode()}"
 
 
 def about_pictures(channels: int) -> str:
     """Return what pictures of so many channels show."""
-    if channels in (1, 3):
-        return ""
-    kept = "the first three channels, as red, green and blue" if channels > 3 else "the first channel"
-    return f"Of {channels} channels pictures show {kept}; errors are over all."
+    return f"{about} Errors are over all." if (about := about_channels(channels)) else ""
 
 
 def histogram(found: Evaluation) -> Figure:

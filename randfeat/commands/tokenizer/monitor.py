@@ -26,6 +26,8 @@ TIMED = 10  # steps after which the time of the others is told
 class TokenizerMonitor(StepMonitor[Step]):
     """Monitor of steps and validations. The first process writes."""
 
+    title = "training the tokenizer"
+
     def __init__(self, directory: Path, recipe: TokenizerConfig, every: int, device: torch.device) -> None:
         super().__init__(directory, recipe.training.steps, every, device)
         self.ended: list[float] = []  # when each of the first steps ended

@@ -55,6 +55,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .. import options, tokenize
+from .evaluate import images_of
 
 if TYPE_CHECKING:
     import torch
@@ -133,16 +134,6 @@ def image_changes(args: argparse.Namespace) -> list[str]:
     if args.range is not None:
         made.append(f"images.value_range=[{args.range[0]!r},{args.range[1]!r}]")
     return made
-
-
-def images_of(data: str, split: str | None) -> Source:
-    """Return a source of images. Raises a ValueError where it holds tokens."""
-    from ...data.sources import Source, open_source
-
-    source = open_source(data, split)
-    if not isinstance(source, Source):
-        raise ValueError(f"{data} holds tokens, not images: give the images")
-    return source
 
 
 def train_monitored(

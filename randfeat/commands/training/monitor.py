@@ -48,7 +48,12 @@ StepT = TypeVar("StepT", bound=TrainingStep)
 
 
 class StepMonitor(AbstractContextManager[Any], ABC, Generic[StepT]):
-    """Monitor of steps. The first process writes."""
+    """Monitor of steps. The first process writes.
+
+    title: of the progress bar.
+    """
+
+    title = "training"
 
     def __init__(self, directory: Path, steps: int, every: int, device: torch.device) -> None:
         """directory: of the run. steps: of the whole training. every: steps between lines of train.csv."""
@@ -89,7 +94,7 @@ class StepMonitor(AbstractContextManager[Any], ABC, Generic[StepT]):
         if not self.first:
             return
         if self.bar is None:
-            self.bar = progress.bar(self.steps, "training", "step", done=step.step - 1)
+            self.bar = progress.bar(self.steps, self.title, "step", done=step.step - 1)
         self.bar.update()
         self.window.append(step)
         if step.step % self.every and step.step < self.steps:
