@@ -43,8 +43,8 @@ def svg(figure: Figure) -> str:
 
 def ink() -> AbstractContextManager[None]:
     """Return a context in which text is drawn in the ink of this module, where nothing says otherwise."""
-    names = ("text.color", "axes.labelcolor", "axes.titlecolor")
-    return matplotlib.rc_context({**dict.fromkeys(names, INK), "svg.hashsalt": "randfeat"})
+    inks = {"text.color": INK, "axes.labelcolor": INK, "axes.titlecolor": INK}
+    return matplotlib.rc_context({**inks, "svg.hashsalt": "randfeat"})  # the salt: equal figures have equal SVG
 
 
 def colours(count: int) -> list[str]:
