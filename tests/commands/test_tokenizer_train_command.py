@@ -158,7 +158,7 @@ def test_four_channels_of_sixteen_bits(folder, tmp_path):
     made = load_tokenizer(tmp_path / "tok")
     assert (made.channels, made.value_range) == (4, (0.0, 65535.0))
     page = (tmp_path / "tok" / "report.html").read_text()
-    assert "Of the 4 channels pictures show the first three, as red, green and blue." in page
+    assert "Of 4 channels pictures show the first three, as red, green and blue." in page
 
 
 def test_images_that_cannot_be_read_are_listed_and_end_in_code_3(folder, tmp_path, capsys):

@@ -12,6 +12,7 @@ from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 
 from randfeat.data import conditions
+from randfeat.data.images import preview
 from randfeat.data.token_store import TokenStore
 from randfeat.inference import readout
 from randfeat.models import Generator
@@ -23,7 +24,6 @@ from randfeat.tokenizers import Tokenizer
 from randfeat.utils import devices, distributed, drawing
 
 from ..training.monitor import VALIDATION, StepMonitor, memory
-from ..training.pictures import as_pictures
 
 PLACES, SAMPLES = "by_place.csv", "samples"
 BANK, QUERIES = 2000, 500  # images of the k-NN probe, at most
@@ -88,7 +88,7 @@ class Monitor(StepMonitor[Step]):
     def _grid(self, model: Pipeline) -> Image.Image:
         classes = model.generator.num_classes
         labels = [number % classes if classes else None for number in range(self.samples)]
-        return drawing.grid(as_pictures(model.sample(labels, seed=0)))
+        return drawing.grid([preview(image) for image in model.sample(labels, seed=0)])
 
     def _controlled(self, model: Pipeline) -> Image.Image:
         """Return samples with the labels and the conditions of the first images of DATA."""
@@ -98,7 +98,7 @@ class Monitor(StepMonitor[Step]):
         known = self.store.labels if model.generator.num_classes else None
         labels = [None] * len(control) if known is None else known[: len(control)]
         made = model.sample(labels, seed=0, control=control, control_type=conditions.GIVEN)
-        return control_sheet(model, control, as_pictures(made))
+        return control_sheet(model, control, [preview(image) for image in made])
 
     def _probe(self, model: Generator) -> float:
         """Return the accuracy, in 0..1, of k-NN on features of the default spec: some images of DATA against others."""

@@ -14,10 +14,11 @@ import torch
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
+from ...data.images import preview
 from ...probes.report.style import COLOURS, SOFT, axes, ink, legend, svg, text
 from ...utils import atomic
 from ...utils.drawing import png
-from ..training.pictures import about_channels, as_pictures
+from ..training.channels import about_channels
 from .evaluation import COMPARED, FORMS, Evaluation
 from .reconstruction import shown
 
@@ -95,9 +96,9 @@ def cards(found: Evaluation, places: list[int]) -> list[dict[str, Any]]:
 
 
 def uri(image: np.ndarray) -> str:
-    """Return an image (channels, H, W) in [0, 1] as a data URI of a picture, see `as_pictures`."""
-    (picture,) = as_pictures(torch.from_numpy(np.ascontiguousarray(image))[None])
-    return f"data:image/png;base64,{base64.b64encode(png(picture)).decode()}"
+    """Return an image (channels, H, W) in [0, 1] as a data URI of a picture, see `preview`."""
+    content = png(preview(torch.from_numpy(np.ascontiguousarray(image))))
+    return f"data:image/png;base64,{base64.b64encode(content).decode()}"
 
 
 def about_pictures(channels: int) -> str:

@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from randfeat.data.images import preview
 from randfeat.pretrain import Step
 from randfeat.pretrain.vq import Reconstruction, TokenizerConfig
 from randfeat.utils import drawing
 
 from ..training.monitor import VALIDATION, StepMonitor, memory
-from ..training.pictures import as_pictures
 
 RECONSTRUCTIONS = "reconstructions"
 COLUMNS = 8  # images in a row of a sheet
@@ -60,7 +60,7 @@ class TokenizerMonitor(StepMonitor[Step]):
         if not self.first:
             return
         self.write(VALIDATION, found.step, {"loss": found.loss, **found.terms})
-        originals, made = as_pictures(found.images), as_pictures(found.reconstructed)
+        originals, made = ([preview(image) for image in one] for one in (found.images, found.reconstructed))
         rows = []
         for start in range(0, len(originals), COLUMNS):
             rows += [*originals[start : start + COLUMNS], *made[start : start + COLUMNS]]

@@ -9,8 +9,8 @@ import numpy as np
 from randfeat.pretrain.vq import TokenizerConfig
 
 from ..training import page
+from ..training.channels import about_channels
 from ..training.monitor import TRAIN, VALIDATION
-from ..training.pictures import about_channels
 from .monitor import RECONSTRUCTIONS
 
 NO_TERMS = ("step", "loss", "learning_rate", "gradient_norm", "images_per_second", "memory_gib")
