@@ -5,7 +5,9 @@ published weights (timm:NAME@FILE with others), with the preprocessing that its 
 
 DATA is a folder of images (a folder in it is a class), a .txt, .csv or .parquet list of paths (and labels), a dataset
 of the Hugging Face hub or one that was saved to disk, the pattern of WebDataset archives, ImageNet as it comes, IDX
-files as MNIST's, or a token cache of the model's tokenizer.
+files as MNIST's, or a token cache of the model's tokenizer. Images are read as pictures of 8 bits, grey or RGB; a
+model whose tokenizer has a range of values reads those of TIFFs, arrays (.npy, H x W x C) and other files, and of so
+many channels as it has (docs/guides/values.md).
 
 DIR then holds
 

@@ -230,6 +230,24 @@ def test_commands_for_pictures_refuse_a_model_of_values(model, folder, tmp_path,
     assert not (tmp_path / "out" / "images").exists()
 
 
+def test_probes_and_searches_of_arrays(tmp_path):
+    """Reports show arrays that are no pictures by some of their channels."""
+    for seed, split in enumerate(("train", "test")):
+        bands.write_bands(tmp_path / "data" / split, 8, 12, 5, np.float32, seed, ".npy")
+    source = open_source(tmp_path / "data", "train")
+    network = tiny.model("randar", (2, 3))
+    ours = tmp_path / "model"
+    Pipeline(fit_patches(source, SIZE, 2, 7, value_range=(0.0, 1.0)), network, NAMES).save(ours)
+    for words in (
+        ["probe", "knn", ours, tmp_path / "data", "-o", tmp_path / "measured"],
+        ["index", "build", tmp_path / "index", tmp_path / "data" / "train", "--model", ours],
+        ["search", tmp_path / "index", tmp_path / "data" / "test", "-o", tmp_path / "found.txt"],
+    ):
+        assert cli.main([str(word) for word in words]) == 0
+    assert (tmp_path / "measured" / "report.html").is_file()
+    assert (tmp_path / "found.txt").read_text().count("/test/") == 8
+
+
 def test_commands_read_values(model, folder, tmp_path, capsys):
     model.save(tmp_path / "model")
     words = ["extract", tmp_path / "model", folder, "-o", tmp_path / "features"]

@@ -11,6 +11,8 @@ from PIL import Image
 
 from randfeat import weights
 from randfeat.data.crop import CentreCrop, images_of
+from randfeat.data.errors import UnreadableImage
+from randfeat.data.images import preview
 from randfeat.data.sources import Source
 from randfeat.features.encoder import TIMM, Encoder
 from randfeat.features.generator_encoder import GeneratorEncoder
@@ -154,10 +156,19 @@ def picture_lookup(sources: Sources) -> Pictures | None:
     }
 
     def picture(path: str) -> Image.Image:
-        source, row = rows[path]
-        return source.read(row)
+        return _shown(*rows[path])
 
     return picture if rows else None
+
+
+def _shown(source: Source, row: int) -> Image.Image:
+    """Return the picture of a row; of values that are none, some channels from their lowest to their highest value."""
+    try:
+        return source.read(row)
+    except UnreadableImage:
+        values = source.values(row).astype(np.float64)
+        unit = (values - values.min()) / max(float(np.ptp(values)), 1e-300)
+        return preview(torch.from_numpy(unit).movedim(-1, 0).float())
 
 
 def feature_charts(

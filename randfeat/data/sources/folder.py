@@ -77,7 +77,7 @@ def is_image(name: str, suffixes: Set[str] = SUFFIXES) -> bool:
 
 
 def find_images(given: Iterable[Path]) -> list[Path]:
-    """Return the files given, and the images below each folder given, sorted.
+    """Return the files given, and the images below each folder given, sorted; arrays of a folder without others.
 
     Raises a FileNotFoundError for a path without a file or folder, and a ValueError for a folder without images.
     """
@@ -85,7 +85,10 @@ def find_images(given: Iterable[Path]) -> list[Path]:
     for path in given:
         if not path.exists():
             raise FileNotFoundError(f"there is no {path}: give image files, or folders of them")
-        below = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES) if path.is_dir() else [path]
+        below = [path]
+        if path.is_dir():
+            files = sorted(path.rglob("*"))
+            below = [p for p in files if p.suffix.lower() in SUFFIXES] or [p for p in files if p.suffix == ARRAY]
         if not below:
             raise ValueError(f"{path} holds no image: give image files, or folders of them")
         found += below
