@@ -43,8 +43,9 @@ def svg(figure: Figure) -> str:
 
 def ink() -> AbstractContextManager[None]:
     """Return a context in which text is drawn in the ink of this module, where nothing says otherwise."""
-    inks = {"text.color": INK, "axes.labelcolor": INK, "axes.titlecolor": INK}
-    return matplotlib.rc_context({**inks, "svg.hashsalt": "randfeat"})  # the salt: equal figures have equal SVG
+    return matplotlib.rc_context(
+        {"text.color": INK, "axes.labelcolor": INK, "axes.titlecolor": INK, "svg.hashsalt": "randfeat"}
+    )
 
 
 def colours(count: int) -> list[str]:

@@ -187,7 +187,7 @@ def test_images_that_come_back_exactly(tmp_path, capsys):
     assert evaluate(tok, tmp_path, "--size", 8, "--beside", twin, "-o", tmp_path / "out") == 0
     shown = capsys.readouterr().out
     assert "| PSNR, dB | 100.00 [100.00, 100.00] |" in shown
-    assert "| border ratio | none | none |" in shown
+    assert "| border ratio | none | none |\n| border ratio, originals | none | none |" in shown
     assert f"{tok} beside {twin} | none | none | 0.00" in shown
     assert "came back exactly: 6 of" in (tmp_path / "out" / "report.html").read_text()
 

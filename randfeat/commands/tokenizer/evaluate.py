@@ -9,8 +9,8 @@ decoded; means have 95 % bootstrap intervals over the images.
                       of 7 x 7 and a data range of 2, so that its numbers are others
   codes used          share of the codes that occur; perplexity: as many codes, were all equally frequent
   bits a pixel        of the tokens; entropy-coded: if each code took as many bits as its frequency makes best
-  border ratio        difference of neighbouring pixels across borders of tokens, divided by that inside tokens; in
-                      brackets that of the real images: more is blocky
+  border ratio        difference of neighbouring pixels across borders of tokens, divided by that inside tokens; more
+                      than that of the originals is blocky
   FID, with --rfid    Fréchet distance of originals and reconstructions (rFID); of another network than Inception under
                       that network's name
 

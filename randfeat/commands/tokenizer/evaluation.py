@@ -76,18 +76,12 @@ class Evaluation:
             ["tokens an image", *(f"{one['tokens_an_image']:,}" for one in found)],
             ["bits a pixel", *(f"{one['bits_a_pixel']:.4g}" for one in found)],
             ["bits a pixel, entropy-coded", *(f"{one['entropy_a_pixel']:.4g}" for one in found)],
-            ["border ratio", *(self._borders(one) for one in found)],
+            ["border ratio", *(interval(one["border_ratio"], "ratio") for one in found)],
+            ["border ratio, originals", *(interval(one["real_border_ratio"], "ratio") for one in found)],
         ]
         if self.evaluator is not None:
             rows.append([self.distance, *(f"{one['frechet']:.3f}" for one in found)])
         return rows
-
-    @staticmethod
-    def _borders(one: Mapping[str, Any]) -> str:
-        made, real = one["border_ratio"], one["real_border_ratio"]
-        if made is None:
-            return "none"
-        return interval(made, "ratio") + (f" (real {real['value']:.3f})" if real else "")
 
     def compared(self) -> list[list[str]]:
         """Return the rows of the table of comparisons: names, then ratios of mean errors and differences."""
