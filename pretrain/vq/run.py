@@ -21,7 +21,10 @@ from randfeat.data.images import CentreCrop
 from randfeat.data.sources import Source
 from randfeat.data.store import SKIPPED
 from randfeat.tokenizers import LlamaGenVQ, Tokenizer, adapted, name_of
+from randfeat.tokenizers.llamagen_vq import PUBLISHED
+from randfeat.tokenizers.quantizers import Codebook
 from randfeat.utils import atomic, devices, distributed
+from randfeat.utils.resume import difference
 from randfeat.weights import TOKENIZER
 
 from ..data import shuffle
@@ -34,6 +37,8 @@ from .task import Reconstruction, TokenizerTask
 HELD_OUT = 0.05
 MOST_HELD_OUT = 2048  # images: more make validation slower, and no surer
 FORMAT = "training of a tokenizer of randfeat, version 1"
+NETWORK = ("width", "multipliers", "num_res_blocks", "latent_dim", "norm_groups")  # keywords of a tokenizer
+QUANTIZER = ("quantizer", "vocab_size", "code_dim", "l2_norm", "levels")
 LOOKED_AT = 200  # images of which channels and range are found
 
 
@@ -76,13 +81,14 @@ def train_tokenizer(
     if _is_complete(directory, settings):
         return directory / TOKENIZER
     tokenizer = tokenizer_of(recipe, init)
+    fresh = _starts_anew(init, tokenizer)
     canvases = Canvases(_reader(recipe, source), np.arange(len(source)), workers)
     unread: Unread = []
     if canvases.fit_in_memory():
         canvases, unread = canvases.in_memory("reading images")
     kept, held = _divide(recipe, canvases, validation, held_out, workers)
     _check_contents(kept)
-    task = TokenizerTask(recipe, tokenizer.to(device), kept, held, perceptual and perceptual.to(device), init is None)
+    task = TokenizerTask(recipe, tokenizer.to(device), kept, held, perceptual and perceptual.to(device), fresh)
     history = train_task(
         task,
         recipe.running.runtime(),
@@ -139,7 +145,10 @@ def with_pixels(recipe: TokenizerConfig, source: Source) -> TokenizerConfig:
 
 
 def tokenizer_of(recipe: TokenizerConfig, init: Tokenizer | None) -> LlamaGenVQ:
-    """Return a fresh tokenizer, or `init` with the channels of the images."""
+    """Return a fresh tokenizer, or `init` with the channels of the images and the recipe's quantiser.
+
+    Raises a ValueError where its network is not the recipe's.
+    """
     channels, value_range = recipe.images.channels, recipe.images.value_range
     assert channels is not None
     made = recipe.build(channels, value_range)
@@ -149,7 +158,20 @@ def tokenizer_of(recipe: TokenizerConfig, init: Tokenizer | None) -> LlamaGenVQ:
         raise ValueError(
             f"a {name_of(init)} tokenizer cannot be trained further: give one of LlamaGen's network (--init)"
         )
-    return adapted(init, channels=channels, value_range=value_range, vocab_size=made.vocab_size)
+    theirs, wanted = ({**PUBLISHED, **one.config} for one in (init, made))
+    if other := difference(*({name: config[name] for name in NETWORK} for config in (theirs, wanted))):
+        raise ValueError(
+            f"the tokenizer to start from has {other}, as the recipe says: change the recipe's network, or start anew"
+        )
+    quantizer = {name: wanted[name] for name in QUANTIZER}
+    return adapted(init, channels=channels, value_range=value_range, **quantizer)
+
+
+def _starts_anew(init: Tokenizer | None, tokenizer: LlamaGenVQ) -> bool:
+    """Return whether the codes of a tokenizer are not those of `init`."""
+    if not isinstance(init, LlamaGenVQ) or not isinstance(init.quantize, Codebook):
+        return True
+    return init.quantize.code_dim != tokenizer.quantize.code_dim
 
 
 def _reader(recipe: TokenizerConfig, source: Source) -> CanvasReader:

@@ -152,6 +152,24 @@ def test_it_starts_from_another_tokenizer_with_new_channels(folder, undisturbed,
     assert all(torch.equal(mine[name], value) for name, value in theirs.items() if name.startswith("encoder.mid"))
 
 
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (["quantizer.kind=fsq", "quantizer.levels=[4,4]"], {"quantizer": "fsq", "levels": [4, 4]}),
+        (["quantizer.kind=lfq"], {"quantizer": "lfq"}),
+        (["quantizer.l2_norm=false"], {"l2_norm": False}),
+        (["quantizer.code_dim=3"], {"code_dim": 3}),
+        (["quantizer.vocab_size=24"], {"vocab_size": 24}),
+    ],
+)
+def test_the_quantiser_of_another_tokenizer_is_replaced(folder, undisturbed, tmp_path, change, expected):
+    more = "--init", undisturbed, "--set", "training.steps=1", "training.learning_rate=0.0", "training.ema=0.0", *change
+    assert train(folder, tmp_path / "tok", *more, "--held-out", 0) == 0
+    assert expected.items() <= load_tokenizer(tmp_path / "tok").config.items()
+    mine, theirs = weights_of(tmp_path / "tok"), weights_of(undisturbed)
+    assert all(torch.equal(mine[name], value) for name, value in theirs.items() if name.startswith("decoder.mid"))
+
+
 def test_four_channels_of_sixteen_bits(folder, tmp_path):
     write_bands(tmp_path / "bands", 12, 8)
     assert train(folder, tmp_path / "tok", "--range", 0, 65535, data=tmp_path / "bands") == 0
@@ -244,6 +262,13 @@ def test_a_directory_of_something_else_is_left_alone(folder, tmp_path, capsys):
     assert train(folder, tmp_path / "tok") == 1
     assert "holds something else" in capsys.readouterr().err
     assert [path.name for path in (tmp_path / "tok").iterdir()] == ["mine.txt"]
+
+
+def test_another_network_than_that_of_the_weights_is_refused(folder, undisturbed, tmp_path, capsys):
+    for change, message in (("network.width=16", "width 8, not 16"), ("network.norm_groups=4", "norm_groups 2, not 4")):
+        assert train(folder, tmp_path / "tok", "--init", undisturbed, "--set", change) == 1
+        assert message in capsys.readouterr().err
+    assert not (tmp_path / "tok").exists()
 
 
 def test_another_recipe_in_the_same_place_is_refused(folder, undisturbed, capsys):
