@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, ClassVar
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -17,6 +18,9 @@ from .base import check_channels, checked_range
 from .vq import VQTokenizer, group_norm, swish
 
 Norm = Callable[[int], nn.Module]  # of a width
+WIDE = 64  # channels from which the interpolation and convolution of `Upsample` are faster as one on a CPU
+# rows of a kernel that fall on each of two rows of pixels, for the upper row that comes of one and for the lower
+SUMS = (((1, 0, 0), (0, 1, 1)), ((1, 1, 0), (0, 0, 1)))
 
 PUBLISHED = dict(channels=3, norm_groups=32, quantizer="vq", l2_norm=True, levels=None, value_range=None)
 VQ16, VQ8 = (1, 1, 2, 2, 4), (1, 2, 2, 4)  # multipliers of the published tokenizers of 16 and of 8 pixels a token
@@ -211,4 +215,21 @@ class Upsample(nn.Module):
         self.conv = nn.Conv2d(width, width, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
+        if x.device.type == "cpu" and x.shape[1] >= WIDE:
+            return convolve_doubled(x, self.conv)
         return self.conv(F.interpolate(x, scale_factor=2))
+
+
+def convolve_doubled(x: Tensor, conv: nn.Conv2d) -> Tensor:
+    """Return a 3x3 convolution of the nearest-neighbour interpolation of x to twice its resolution, in 4/9 of the work.
+
+    Each of the four pixels that come of one sees 2x2 pixels of x, some twice: a 2x2 convolution with summed weights.
+    """
+    batch, _, height, width = x.shape
+    sums = torch.tensor(SUMS, dtype=conv.weight.dtype)
+    kernels = torch.einsum("apk,bql,oikl->abopqi", sums, sums, conv.weight).permute(0, 1, 2, 5, 3, 4)
+    rows = []
+    for a in (0, 1):
+        pixels = [F.conv2d(F.pad(x, (1 - b, b, 1 - a, a)), kernels[a, b], conv.bias) for b in (0, 1)]
+        rows.append(torch.stack([each.permute(0, 2, 3, 1) for each in pixels], 3))
+    return torch.stack(rows, 2).view(batch, 2 * height, 2 * width, -1).permute(0, 3, 1, 2)

@@ -3,12 +3,14 @@ import json
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
 from randfeat import weights
 from randfeat.tokenizers import TOKENIZERS, VQ8, VQ16, LlamaGenVQ, PatchTokenizer, create, name_of
 from randfeat.tokenizers.base import nearest
+from randfeat.tokenizers.llamagen_vq import convolve_doubled
 from randfeat.tokenizers.vq import AT_ONCE
 
 
@@ -227,3 +229,16 @@ def test_published_multipliers():
         assert [LlamaGenVQ(multipliers=m).stride for m in (VQ16, VQ8)] == [16, 8]
         with pytest.raises(ValueError, match="divisible by num_groups"):
             LlamaGenVQ(width=48)
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (3, 5), (8, 2)])
+def test_a_convolution_of_doubled_pixels_is_that_of_the_interpolation(height, width):
+    torch.manual_seed(0)
+    x = torch.randn(2, 6, height, width, dtype=torch.float64, requires_grad=True)
+    conv = torch.nn.Conv2d(6, 4, 3, padding=1).double()
+    found, expected = convolve_doubled(x, conv), conv(F.interpolate(x, scale_factor=2))
+    torch.testing.assert_close(found, expected)
+    weight = torch.randn(expected.shape)
+    given = [x, *conv.parameters()]
+    for a, b in zip(*(torch.autograd.grad((y * weight).sum(), given) for y in (found, expected)), strict=True):
+        torch.testing.assert_close(a, b)
