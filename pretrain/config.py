@@ -250,7 +250,7 @@ def _check_field(kind: type[Any], change: str) -> None:
     raise ValueError(f"a recipe is changed by FIELD=VALUE, and {change!r} is none: {hint}")
 
 
-def _fields_of(kind: type[Any]) -> list[str]:
+def _fields_of(kind: Any) -> list[str]:
     """Return the names of the fields of a dataclass, those of dataclasses in it as PART.NAME."""
     known: list[str] = []
     for name, hint in get_type_hints(kind).items():

@@ -123,7 +123,8 @@ class GeneratorTask(Task):
     ) -> None:
         self.model, self.tokens, self.labels, self.validation = model, tokens, labels, validation
         self.config, self.make_objective = config, objective
-        self.paired, self.validation_paired = paired or (None, None)
+        self.paired = paired and paired[0]
+        self.validation_paired = paired and paired[1]
         self.units = model.num_tokens
 
     @property

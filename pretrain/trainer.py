@@ -250,9 +250,9 @@ class _Loop:
         sent = [float(total), *(caught == number for number in CODES)]
         found = all_reduce(torch.cat([torch.tensor(sent, dtype=torch.float64), terms]))
         rate, self.step = learning_rate(self.step, self.config), self.step + 1
-        loss = float(found[0]) / units
+        mean = float(found[0]) / units
         if math.isfinite(norm):
-            self.history.train.append((self.step, loss))
+            self.history.train.append((self.step, mean))
             if self.ema:
                 self.ema.update()
             self.task.finish_step(self.step, self.optimizer, self.ema)
@@ -261,7 +261,7 @@ class _Loop:
         if not self.task.validates:
             self.history.kept_step = self.step
         parts = dict(zip(self.task.terms, (found[1 + len(CODES) :] / images).tolist(), strict=True))
-        told = Step(self.step, loss, rate, norm, images, time.perf_counter() - began, parts)
+        told = Step(self.step, mean, rate, norm, images, time.perf_counter() - began, parts)
         return told, next((int(number) for number, count in zip(CODES, found[1:], strict=False) if count), 0)
 
     def _loss(self, batch: Piece) -> tuple[Tensor, Tensor]:

@@ -30,7 +30,8 @@ class CodebookCare(nn.Module):
         self.after, self.seed = revive_after, seed
         self._codebook = (codebook,)  # in a tuple, so that its parameters are not this module's, too
         self.register_buffer("idle", torch.zeros(codebook.vocab_size, dtype=torch.int64))
-        self.counts, self.pool = torch.zeros_like(self.idle), None
+        self.counts = torch.zeros_like(self.idle)
+        self.pool: Tensor | None = None  # latents of the step, of its first part
 
     def see(self, tokens: Tensor, latents: Tensor) -> None:
         """Take part of a step: tokens (B, h, w) and latents (B, E, h, w), of which the first part is remembered."""
@@ -40,11 +41,18 @@ class CodebookCare(nn.Module):
             self.pool = latents.detach().movedim(1, -1).flatten(0, 2)
 
     @torch.no_grad()
-    def fill(self, latents: Tensor) -> None:
-        """Give fresh codes the values of latents (n, E), drawn at random."""
+    def fill(self, latents: Tensor, step: int = 0, ema: EMA | None = None) -> None:
+        """Give codes the values of latents (n, E), drawn at random after a step; so does the average `ema`."""
         (codebook,) = self._codebook
-        chosen = self._draw(0, len(latents), codebook.vocab_size)
-        codebook.embedding.weight[: len(chosen)] = codebook.prepared(latents[chosen])
+        chosen = self._draw(step, len(latents), codebook.vocab_size)
+        weight = codebook.embedding.weight
+        weight[: len(chosen)] = codebook.prepared(latents[chosen])
+        if distributed.world_size() > 1:
+            same = weight.cpu()
+            dist.broadcast(same, 0)  # sums may be rounded otherwise in each process
+            weight.copy_(same)
+        if ema and ema.values:
+            self._averaged(ema).copy_(weight)
 
     @torch.no_grad()
     def finish_step(self, step: int, optimizer: torch.optim.Optimizer, ema: EMA | None) -> None:
@@ -71,8 +79,12 @@ class CodebookCare(nn.Module):
         for tensor, value in zip(moved, (fresh.to(weight), *[0.0] * (len(moved) - 1)), strict=True):
             tensor[dead] = value
         if ema and ema.values:
-            average = next(v for p, v in zip(ema.parameters, ema.values, strict=True) if p is weight)
-            average[dead] = fresh.to(weight)
+            self._averaged(ema)[dead] = fresh.to(weight)
+
+    def _averaged(self, ema: EMA) -> Tensor:
+        """Return the average of the codes."""
+        weight = self._codebook[0].embedding.weight
+        return next(value for parameter, value in zip(ema.parameters, ema.values, strict=True) if parameter is weight)
 
     def _draw(self, step: int, latents: int, count: int) -> Tensor:
         """Return the numbers of up to `count` latents, drawn without repetition."""

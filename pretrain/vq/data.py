@@ -51,8 +51,8 @@ class ImageBatch:
 
     def to(self, device: torch.device) -> ImageBatch:
         """Return the batch on a device."""
-        moved = (x.to(device, non_blocking=True) for x in (self.images, self.moves))
-        return replace(self, **dict(zip(("images", "moves"), moved, strict=True)))
+        images, moves = (x.to(device, non_blocking=True) for x in (self.images, self.moves))
+        return replace(self, images=images, moves=moves)
 
     def pinned(self) -> ImageBatch:
         """Return the batch in pinned memory, from which a GPU copies asynchronously."""

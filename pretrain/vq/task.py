@@ -80,7 +80,7 @@ class TokenizerTask(Task):
         groups = parameter_groups(self.model.tokenizer, self.config)
         if self.model.discriminator is not None:
             gan = self.recipe.loss.gan
-            own = {"first_step": gan.start}
+            own: dict[str, float] = {"first_step": gan.start}
             if gan.learning_rate is not None:
                 own["rate_factor"] = gan.learning_rate / self.config.learning_rate
             groups += parameter_groups(self.model.discriminator, self.config, **own)
@@ -90,23 +90,31 @@ class TokenizerTask(Task):
     def clipped(self) -> list[nn.Module]:
         return [one for one in (self.model.tokenizer, self.model.discriminator) if one is not None]
 
-    @torch.no_grad()
     def begin(self) -> None:
+        if self.fresh:
+            self._fill_codes(0)
+
+    @torch.no_grad()
+    def _fill_codes(self, step: int, ema: EMA | None = None) -> None:
+        """Give the codes of vq the values of latents of the images from a step on."""
         care, tokenizer = self.model.care, self.model.tokenizer
-        if care is None or not self.fresh:
+        if care is None:
             return
         device = next(tokenizer.parameters()).device
         latents, wanted = [], FILLING * tokenizer.vocab_size
-        for batch in self.steps(Share(VALIDATION_BATCH)).ahead(0):  # all processes draw from the same images
+        for batch in self.steps(Share(VALIDATION_BATCH)).ahead(step):  # all processes draw from the same images
             for piece in batch:
                 latents.append(tokenizer.latents(piece.images.to(device)).movedim(1, -1).flatten(0, 2))
                 wanted -= len(latents[-1])
             if wanted <= 0:
                 break
-        care.fill(torch.cat(latents))
+        care.fill(torch.cat(latents), step, ema)
 
     def finish_step(self, step: int, optimizer: torch.optim.Optimizer, ema: EMA | None) -> None:
-        if self.model.care is not None:
+        start = self.recipe.quantizer.start
+        if step == start < self.config.steps:
+            self._fill_codes(step, ema)
+        elif self.model.care is not None and step > start:
             self.model.care.finish_step(step, optimizer, ema)
 
     def measure(self, objective: nn.Module, share: Share, step: int) -> tuple[float, Reconstruction]:
