@@ -27,6 +27,7 @@ from randfeat.utils import atomic, devices, distributed
 from randfeat.utils.resume import difference
 from randfeat.weights import TOKENIZER
 
+from ..checkpoints import check_free
 from ..data import shuffle
 from ..trainer import History, Step, train_task
 from .config import TokenizerConfig
@@ -69,6 +70,7 @@ def train_tokenizer(
     Raises a ValueError that names what does not fit together.
     """
     directory = Path(directory)
+    check_free(directory)
     device, workers = devices.pick(device), loader.default_workers() if workers is None else workers
     perceptual = _perceptual(recipe)
     recipe = with_pixels(recipe, source)

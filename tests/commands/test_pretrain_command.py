@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -129,6 +130,31 @@ def test_a_run_that_a_signal_stopped_goes_on_to_the_same_weights(folder, undistu
     before = {path: path.read_bytes() for path in (tmp_path / "run" / "model").rglob("*") if path.is_file()}
     assert pretrain(folder, tmp_path / "run", *more) == 0  # nothing is left to do
     assert {path: path.read_bytes() for path in (tmp_path / "run" / "model").rglob("*") if path.is_file()} == before
+
+
+class Writer:
+    """Writer of TensorBoard's, which makes its folder when it is opened."""
+
+    def __init__(self, folder):
+        self.folder, self.scalars = Path(folder), []
+        self.folder.mkdir(parents=True)
+
+    def add_scalar(self, name, value, step):
+        self.scalars.append((name, step))
+
+    def add_image(self, name, picture, step, dataformats):
+        assert picture.ndim == len(dataformats)
+        self.scalars.append((name, step))
+
+    def close(self):
+        (self.folder / "events").write_text("\n".join(f"{name} {step}" for name, step in self.scalars))
+
+
+def test_where_tensorboard_is_installed_it_gets_the_numbers(folder, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", SimpleNamespace(SummaryWriter=Writer))
+    assert pretrain(folder, tmp_path / "run", "--every", 6, "--samples", 4) == 0
+    told = (tmp_path / "run" / "tensorboard" / "events").read_text().splitlines()
+    assert {"train/loss 6", "train/loss 12", "validation/random 4", "samples 12"} <= set(told)
 
 
 @pytest.mark.slow
