@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from randfeat.utils import distributed, rng
+from randfeat.utils.allocation import reused_memory
 
 from .checkpoints import Checkpoints, Parts, fill, restore, snapshot
 from .config import OptimConfig, RuntimeConfig
@@ -175,6 +176,7 @@ def train_task(
             stack.enter_context(checkpoints.locked())
         signals = stack.enter_context(Signals(checkpoints is not None))
         stack.enter_context(task.context(runtime))
+        stack.enter_context(reused_memory(next(task.model.parameters()).device))
         return _Loop(task, runtime, checkpoints).run(signals, on_step, on_validation)
 
 
