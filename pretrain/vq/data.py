@@ -17,9 +17,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from randfeat.data import loader
+from randfeat.data.crop import CentreCrop
 from randfeat.data.errors import UnreadableImage
-from randfeat.data.images import CentreCrop
 from randfeat.data.sources import Source
+from randfeat.data.values import as_tensor
 from randfeat.utils import progress, rng
 
 from ..data import Epochs, Share
@@ -122,16 +123,10 @@ class Canvases:
         return len(self) * self.reader.bytes_each <= IN_MEMORY
 
 
-def as_unit(pixels: np.ndarray | Tensor) -> Tensor:
-    """Return canvases (B, H, W, channels), uint8 or floats in [0, 1], as floats (B, channels, H, W) in [0, 1]."""
-    images = torch.as_tensor(pixels).movedim(-1, 1)
-    return images.float() / 255 if images.dtype == torch.uint8 else images.float()
-
-
 def central(pixels: np.ndarray | Tensor, size: tuple[int, int]) -> Tensor:
     """Return the middle of canvases (B, H, W, channels), as floats (B, channels, *size) in [0, 1]."""
     top, left = (pixels.shape[1] - size[0]) // 2, (pixels.shape[2] - size[1]) // 2
-    return as_unit(pixels[:, top : top + size[0], left : left + size[1]])
+    return as_tensor(torch.as_tensor(pixels[:, top : top + size[0], left : left + size[1]]))
 
 
 class ImageBatches(Epochs):
@@ -197,7 +192,7 @@ class ImageBatches(Epochs):
         (height, width), beyond = shown.size, shown.shift
         room = torch.tensor([canvases.shape[1] - height, canvases.shape[2] - width]) + 2 * beyond
         corners = (drawn[:, :2] * (room + 1)).long().tolist()
-        images = as_unit(canvases)
+        images = as_tensor(torch.as_tensor(canvases))
         if beyond:
             images = F.pad(images, (beyond,) * 4, mode="replicate")
         parts = [

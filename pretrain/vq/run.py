@@ -15,9 +15,8 @@ import torch
 
 from randfeat import weights
 from randfeat.data import loader
-from randfeat.data.decode import natural_range
+from randfeat.data.crop import CentreCrop, are_pictures, kind_of
 from randfeat.data.errors import UnreadableImage
-from randfeat.data.images import CentreCrop
 from randfeat.data.sources import Source
 from randfeat.data.store import SKIPPED
 from randfeat.tokenizers import LlamaGenVQ, Tokenizer, adapted, name_of
@@ -115,35 +114,19 @@ def with_pixels(recipe: TokenizerConfig, source: Source) -> TokenizerConfig:
     Images are pictures unless the recipe has a value range, or a number of channels that pictures do not have.
     """
     images = recipe.images
-    pictures = images.value_range is None and images.channels in (None, 1, 3)
-    if images.channels is not None and (pictures or images.value_range is not None):
+    if images.channels is not None and (are_pictures(images.channels, None) or images.value_range is not None):
         return recipe
     rows = shuffle(recipe.training.seed, -2, len(source))[:LOOKED_AT].tolist()
-    modes, arrays, reasons = set(), [], []
+    read, reasons = [], []
     for row in rows:
         try:
-            if pictures:
-                modes.add(source.read(row).mode)
-            else:
-                arrays.append(source.values(row))
+            read.append(source.read(row) if are_pictures(images.channels, images.value_range) else source.values(row))
         except UnreadableImage as error:
             reasons.append(f"{source.paths[row]}: {error}")
-    if not modes and not arrays:
+    if not read:
         raise ValueError(f"none of {len(rows)} images of {source.name} could be read, such as {reasons[0]}")
-    if pictures:
-        return replace(recipe, images=replace(images, channels=1 if modes == {"L"} else 3))
-    counts, types = {array.shape[2] for array in arrays}, {array.dtype for array in arrays}
-    if images.channels is None and len(counts) > 1:
-        raise ValueError(
-            f"images of {source.name} have {' and '.join(map(str, sorted(counts)))} channels: give images of one kind, "
-            "or --channels for those that are meant"
-        )
-    found = images.value_range or (natural_range(types.pop()) if len(types) == 1 else None)
-    if found is None:
-        raise ValueError(
-            f"the range of the values of {source.name} is not known by their type: state it (--range LOW HIGH)"
-        )
-    return replace(recipe, images=replace(images, channels=images.channels or counts.pop(), value_range=found))
+    channels, value_range = kind_of(read, source.name, images.channels, images.value_range)
+    return replace(recipe, images=replace(images, channels=channels, value_range=value_range))
 
 
 def tokenizer_of(recipe: TokenizerConfig, init: Tokenizer | None) -> LlamaGenVQ:
