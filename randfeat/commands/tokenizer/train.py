@@ -30,7 +30,7 @@ often changed:
   quantizer.vocab_size   codes, to 65,536; few images use few
   network.width       time and memory grow with its square
   training.batch_size, running.micro_batch   images a step, and of these how many at once: lower the latter where memory
-                      runs out. 64 images of 64 x 64 take 1 GB with tokenizer_tiny
+                      runs out. 32 images of 64 x 64 take 1.5 GB with tokenizer_tiny
   running.precision   bfloat16 is twice as fast on a GPU
   loss.perceptual.network, loss.gan.weight   sharper, and slower: a network of timm whose weights lie here, and 0.5
 
