@@ -59,6 +59,8 @@ class QuantizerConfig:
     code_dim: channels of a code of vq. l2_norm: compare its codes by angle, as LlamaGen does, or by distance.
     levels: values of each channel of fsq.
     codebook_weight, commitment_weight, entropy_weight: of the quantiser's own losses, where it has them.
+    start: step from which latents are replaced by codes, those of vq being drawn from the latents of that step; before
+        it encoder and decoder learn by themselves, which makes them good within fewer steps.
     revive_after: steps without use after which a code of vq is moved to a latent of the current batch; 0 for never.
     """
 
@@ -70,6 +72,7 @@ class QuantizerConfig:
     codebook_weight: float = 1.0
     commitment_weight: float = 0.25
     entropy_weight: float = 0.1
+    start: int = 0
     revive_after: int = 200
 
     def __post_init__(self) -> None:
@@ -83,7 +86,7 @@ class QuantizerConfig:
                 f"{self.vocab_size}: change one of them"
             )
         check_range(self, "vocab_size", 2, 1 << 16)
-        for name in ("codebook_weight", "commitment_weight", "entropy_weight", "revive_after"):
+        for name in ("codebook_weight", "commitment_weight", "entropy_weight", "start", "revive_after"):
             check_range(self, name, 0, math.inf)
 
 

@@ -10,29 +10,32 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from randfeat.tokenizers import LlamaGenVQ
-from randfeat.tokenizers.quantizers import Codebook, Quantized
+from randfeat.tokenizers.quantizers import Codebook
 
 from .codebook import CodebookCare
 from .config import TokenizerConfig
 from .losses import PatchDiscriminator, Perceptual, adaptive_weight, discriminator_loss, generator_loss
 
 
-class Trainee(nn.Module):
-    """All that a tokenizer's training changes: the tokenizer, its discriminator, and the use of its codes.
+def layout_on(device: torch.device) -> torch.memory_format:
+    """Return the memory format in which convolutions are trained fastest: on a CPU oneDNN chooses its own."""
+    return torch.contiguous_format if device.type == "cpu" else torch.channels_last
 
-    Convolutions have their channels last in memory, which is faster.
-    """
+
+class Trainee(nn.Module):
+    """All that a tokenizer's training changes: the tokenizer, its discriminator, and the use of its codes."""
 
     def __init__(self, tokenizer: LlamaGenVQ, recipe: TokenizerConfig) -> None:
         super().__init__()
-        self.tokenizer = tokenizer.to(memory_format=torch.channels_last)
+        layout = layout_on(next(tokenizer.parameters()).device)
+        self.tokenizer = tokenizer.to(memory_format=layout)
         self.discriminator: PatchDiscriminator | None = None
         if recipe.loss.gan.weight:
             with torch.random.fork_rng():
                 torch.manual_seed(recipe.training.seed)
                 made = PatchDiscriminator(tokenizer.channels, recipe.loss.gan.width, recipe.loss.gan.layers)
             made.check(recipe.images.size)
-            self.discriminator = made.to(memory_format=torch.channels_last)
+            self.discriminator = made.to(next(tokenizer.parameters()).device, memory_format=layout)
         self.care: CodebookCare | None = None
         if isinstance(tokenizer.quantize, Codebook):
             self.care = CodebookCare(tokenizer.quantize, recipe.quantizer.revive_after, recipe.training.seed)
@@ -72,13 +75,13 @@ class TokenizerObjective(nn.Module):
 
         images: (B, channels, H, W) in [0, 1]. moves: (B, 2), see `data.ImageBatch`. step: 0, 1, ...
         """
-        found, target, made = self._reconstruct(images, moves)
-        quantizer = self.recipe.quantizer
-        weights = {name: getattr(quantizer, f"{name}_weight") for name in found.losses}
+        own, target, made = self._reconstruct(images, moves, step)
         loss, values = self.reconstruction(target, made)
-        values |= found.losses
+        values |= own
         adversary, gan = self.trainee.discriminator, self.recipe.loss.gan
-        total = loss + sum(weights[name] * value for name, value in found.losses.items())
+        total = loss + sum(getattr(self.recipe.quantizer, f"{name}_weight") * value for name, value in own.items())
+        if step < self.recipe.quantizer.start:
+            total = total + 0.0 * sum(p.sum() for p in self.trainee.tokenizer.quantize.parameters())  # as below
         if adversary is not None and step >= gan.start:
             with self._precision(images.device):
                 values["adversarial"] = generator_loss(adversary, made)
@@ -91,10 +94,10 @@ class TokenizerObjective(nn.Module):
         told = torch.stack([values.get(name, zero).detach().float() for name in self.terms])
         return len(images) * total, len(images) * told
 
-    def _reconstruct(self, images: Tensor, moves: Tensor) -> tuple[Quantized, Tensor, Tensor]:
-        """Return what the quantiser made, the images that are to be made of it, and those that are."""
+    def _reconstruct(self, images: Tensor, moves: Tensor, step: int) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+        """Return the quantiser's losses, the images that are to be made of its codes, and those that are."""
         tokenizer, care = self.trainee.tokenizer, self.trainee.care
-        images = images.contiguous(memory_format=torch.channels_last)
+        images = images.contiguous(memory_format=layout_on(images.device))
         with self._precision(images.device):
             latents = tokenizer.latents(images)
         latents = latents.float()
@@ -102,12 +105,16 @@ class TokenizerObjective(nn.Module):
         if self.recipe.loss.equivariance:
             latents = moved(latents, moves / tokenizer.stride)
             target = moved(images, moves.float())
-        found = tokenizer.quantize(latents)
-        if care is not None and self.training:
-            care.see(found.tokens, latents)
+        if step < self.recipe.quantizer.start:
+            codes, losses = tokenizer.quantize.prepared(latents.movedim(1, -1)).movedim(-1, 1), dict[str, Tensor]()
+        else:
+            found = tokenizer.quantize(latents)
+            codes, losses = found.codes, found.losses
+            if care is not None and self.training:
+                care.see(found.tokens, latents)
         with self._precision(images.device):
-            made = tokenizer.pixels(found.codes)
-        return found, target, made.float()
+            made = tokenizer.pixels(codes)
+        return losses, target, made.float()
 
     def reconstruction(self, images: Tensor, made: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the weighted loss of reconstruction, which is also what validation compares, and its parts.

@@ -42,13 +42,15 @@ ARMS = {
 }
 SMALL = (
     "network.width=8",
-    "network.multipliers=[1,4,8]",
+    "network.multipliers=[1,2,4]",
     "quantizer.l2_norm=false",
-    "training.steps=600",
+    "quantizer.start=80",
+    "training.steps=400",
     "training.batch_size=64",
     "training.learning_rate=0.003",
     "training.warmup=30",
-    "training.eval_every=300",
+    "training.ema=0.98",
+    "training.eval_every=200",
     "running.save_every=100",
 )
 TRAINED = {"cluttered": SMALL, "letters": SMALL, "fashion": SMALL, "photographs": ()}  # changes of the recipe, by set

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from randfeat.commands.tokenizer.evaluation import RECORD, Evaluation
 from randfeat.commands.tokenizer.reconstruction import Images, Named, measure, shown
 from randfeat.data.images import to_pil
-from randfeat.data.values import as_tensor
 from randfeat.utils import atomic, drawing
 
 from . import sets
@@ -66,5 +66,5 @@ def sheet(named: Sequence[Named], images: Images) -> bytes:
     """Return a PNG of test images, their reconstructions by the learned tokenizer below them, and those by patches."""
     rows = np.linspace(0, len(images.rows) - 1, COLUMNS).round().astype(int).tolist()
     originals, made = shown(named, images, rows)
-    pictures = [to_pil(one) for part in (originals, *made) for one in as_tensor(part)]
+    pictures = [to_pil(torch.from_numpy(one)) for part in (originals, *made) for one in part]
     return drawing.png(drawing.grid(pictures, columns=COLUMNS))

@@ -35,9 +35,9 @@ class Setting:
 
 
 SETTINGS = {
-    "cluttered": Setting(4, 512, steps=800),
-    "letters": Setting(4, 512, steps=800),
     "fashion": Setting(4, 512, steps=800),
+    "letters": Setting(4, 512, steps=800),
+    "cluttered": Setting(4, 512, steps=2400),
     "photographs": Setting(8, 1024),  # of 64 x 64 pixels, in colour; reconstructed only
 }
 HELD_OUT = 300  # largest number of validation images

@@ -72,6 +72,7 @@ def rows_of(path):
         return [*csv.reader(file)]
 
 
+@pytest.mark.slow
 def test_units_are_read_once_and_tabled(study, tmp_path, monkeypatch):
     work, found = tmp_path / "work", tmp_path / "found"
     how = work, "--found", found, "--sets", "cluttered", "--seeds"
@@ -105,6 +106,7 @@ def test_units_are_read_once_and_tabled(study, tmp_path, monkeypatch):
     assert float(cell.split()[0]) == pytest.approx(ours - theirs, abs=0.051)
 
 
+@pytest.mark.slow
 def test_reconstructions_of_test_images(study, tmp_path):
     work, found = tmp_path / "work", tmp_path / "found"
     study("__main__", "reconstruction", work, "--found", found, "--sets", "fashion")

@@ -83,14 +83,15 @@ def test_a_run_that_is_over_returns_at_once(tmp_path, undisturbed, recipe):
 
 
 def test_what_was_trained_opens_and_reconstructs_better_than_untrained(tmp_path):
-    recipe = replace(RECIPE, training=replace(RECIPE.training, steps=150, eval_every=50))
+    training = replace(RECIPE.training, steps=300, eval_every=50)
+    recipe = replace(RECIPE, training=training, quantizer=replace(RECIPE.quantizer, start=30))
     told, steps = [], []
     trained(tmp_path / "run", recipe, on_validation=told.append, on_step=steps.append)
     made = load_tokenizer(tmp_path / "run")
     assert (made.channels, made.stride, made.vocab_size) == (1, 4, 16)
     record = json.loads((tmp_path / "run" / "tokenizer" / "training.json").read_text())
     assert record["recipe"]["images"]["size"] == [8, 8]
-    assert record["history"]["kept_step"] in (50, 100, 150)
+    assert record["history"]["kept_step"] in range(50, 301, 50)
     assert min(one.loss for one in told) < 0.6 * steps[0].loss
     assert max(one.terms["psnr"] for one in told) > 14
     assert 0.5 < told[-1].terms["usage"] <= 1
@@ -109,13 +110,14 @@ def test_what_was_trained_opens_and_reconstructs_better_than_untrained(tmp_path)
     ids=["vq without norm", "fsq", "lfq"],
 )
 def test_every_quantiser_trains_and_resumes(tmp_path, quantizer):
-    recipe = replace(RECIPE, quantizer=quantizer)
-    losses = []
-    whole = trained(tmp_path / "whole", recipe, on_step=lambda step: losses.append(step.loss))
+    training = replace(RECIPE.training, steps=60, eval_every=20)
+    recipe = replace(RECIPE, quantizer=replace(quantizer, start=10), training=training)
+    errors = []
+    whole = trained(tmp_path / "whole", recipe, on_step=lambda step: errors.append(step.terms["mse"]))
     with pytest.raises(Gone):
         trained(tmp_path / "run", recipe, on_step=stop_at(7))
     assert same(trained(tmp_path / "run", recipe), whole)
-    assert losses[-1] < losses[0]
+    assert np.mean(errors[-8:]) < 0.8 * np.mean(errors[:8])
     made = load_tokenizer(tmp_path / "run")
     assert made.vocab_size == quantizer.vocab_size
     tokens = torch.arange(made.vocab_size).view(1, 1, -1)
