@@ -31,7 +31,7 @@ class Reconstruction:
 
     loss: of reconstruction, weighted as in training. terms: l1 and psnr (dB, of values in [0, 1], the mean over
     images), usage (share of the codes that the held-out images take) and perplexity (exp of the entropy of their
-    frequencies). images, reconstructed: the first held-out images, (n, C, H, W) in [0, 1].
+    frequencies). images, reconstructed: some held-out images, evenly spread, (n, C, H, W) in [0, 1].
     """
 
     step: int
@@ -136,7 +136,8 @@ class TokenizerTask(Task):
                 found = torch.stack([loss, values["l1"], psnr.mean()]).double().cpu()
                 sums += len(images) * found
                 counts += torch.bincount(tokens.flatten(), minlength=len(counts)).double().cpu()
-            shown = central(held.held[:SHOWN], self.recipe.images.size)
+            spread = torch.linspace(0, len(held) - 1, min(SHOWN, len(held))).round().long().numpy()
+            shown = central(held.held[spread], self.recipe.images.size)
             made = reconstruct(tokenizer, shown.to(device))[1].cpu()
         loss_sum, l1, psnr = (all_reduce(sums) / len(held)).tolist()
         shares = all_reduce(counts) / counts.sum()
