@@ -18,10 +18,32 @@ from . import sets
 from .arms import ARMS, SECONDS, recipe, tokenizer
 
 SETS = ("fashion", "letters", "photographs")
-LONG = {  # changes of the recipe for the sizes of these trainings
-    "fashion": (),
-    "letters": (),
-    "photographs": (),
+LONG = {  # changes of the recipe, for trainings that are several times as long as those that are read
+    "fashion": (
+        "network.width=16",
+        "training.steps=2500",
+        "training.batch_size=32",
+        "training.learning_rate=0.002",
+        "training.ema=0.99",
+        "training.eval_every=500",
+        "quantizer.start=300",
+    ),
+    "letters": (
+        "training.steps=1500",
+        "training.ema=0.99",
+        "training.eval_every=500",
+        "quantizer.start=200",
+    ),
+    "photographs": (
+        "network.width=8",
+        "network.multipliers=[1,2,4,8]",
+        "quantizer.l2_norm=false",
+        "training.steps=1800",
+        "training.batch_size=16",
+        "training.learning_rate=0.002",
+        "training.eval_every=300",
+        "quantizer.start=200",
+    ),
 }
 SHEET, COLUMNS = "sheet.png", 12  # images of a row
 NAMES = "learned", "patches"
