@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,20 +43,35 @@ SMALL = (
     "network.width=8",
     "network.multipliers=[1,2,4]",
     "quantizer.l2_norm=false",
-    "quantizer.start=80",
-    "training.steps=400",
+    "quantizer.start=200",
+    "training.steps=1500",
     "training.batch_size=64",
     "training.learning_rate=0.003",
     "training.warmup=30",
-    "training.ema=0.98",
-    "training.eval_every=200",
+    "training.ema=0.99",
+    "training.eval_every=500",
     "running.save_every=100",
 )
-TRAINED = {"cluttered": SMALL, "letters": SMALL, "fashion": SMALL, "photographs": ()}  # changes of the recipe, by set
+LARGE = (
+    "network.width=8",
+    "network.multipliers=[1,2,4,8]",
+    "quantizer.l2_norm=false",
+    "quantizer.start=200",
+    "training.steps=1800",
+    "training.batch_size=16",
+    "training.learning_rate=0.002",
+    "training.eval_every=300",
+)
+TRAINED = {
+    "cluttered": SMALL,
+    "letters": SMALL,
+    "fashion": SMALL,
+    "photographs": LARGE,
+}  # changes of the recipe, by set
 
 
-def recipe(pictures: Pictures, arm: Arm, seed: int, changes: Sequence[str] = ()) -> TokenizerConfig:
-    """Return the recipe of a learned tokenizer. changes: further ones, made last."""
+def recipe(pictures: Pictures, arm: Arm, seed: int) -> TokenizerConfig:
+    """Return the recipe of a learned tokenizer."""
     height, width = pictures.images.shape[1:3]
     setting = pictures.setting
     sized = (
@@ -68,15 +82,15 @@ def recipe(pictures: Pictures, arm: Arm, seed: int, changes: Sequence[str] = ())
         "images.canvas=1.0",
         "images.flip=false",  # letters and digits are no longer the same, mirrored
     )
-    return read_tokenizer_recipe(RECIPE, [*sized, *TRAINED[pictures.name], *arm.changes, *changes])
+    return read_tokenizer_recipe(RECIPE, [*sized, *TRAINED[pictures.name], *arm.changes])
 
 
-def tokenizer(name: str, pictures: Pictures, seed: int, folder: Path, changes: Sequence[str] = ()) -> Tokenizer:
+def tokenizer(name: str, pictures: Pictures, seed: int, folder: Path) -> Tokenizer:
     """Return a tokenizer, from the folder where it is already; a training goes on from its last checkpoint."""
     arm, began = ARMS[name], time.process_time()
     if not (folder / SECONDS).exists():
         if arm.learned:
-            own = recipe(pictures, arm, seed, changes)
+            own = recipe(pictures, arm, seed)
             held_out = pictures.source(pictures.held_out)
             train_tokenizer(own, pictures.source(pictures.fit), folder, validation=held_out, device="cpu", workers=0)
         else:

@@ -15,59 +15,32 @@ from randfeat.data.images import to_pil
 from randfeat.utils import atomic, drawing
 
 from . import sets
-from .arms import ARMS, SECONDS, recipe, tokenizer
+from .arms import ARMS, SECONDS, TRAINED, recipe, tokenizer
+from .units import TOKENIZER
 
 SETS = ("fashion", "letters", "photographs")
-LONG = {  # changes of the recipe, for trainings that are several times as long as those that are read
-    "fashion": (
-        "network.width=16",
-        "training.steps=2500",
-        "training.batch_size=32",
-        "training.learning_rate=0.002",
-        "training.ema=0.99",
-        "training.eval_every=500",
-        "quantizer.start=300",
-    ),
-    "letters": (
-        "training.steps=1500",
-        "training.ema=0.99",
-        "training.eval_every=500",
-        "quantizer.start=200",
-    ),
-    "photographs": (
-        "network.width=8",
-        "network.multipliers=[1,2,4,8]",
-        "quantizer.l2_norm=false",
-        "training.steps=1800",
-        "training.batch_size=16",
-        "training.learning_rate=0.002",
-        "training.eval_every=300",
-        "quantizer.start=200",
-    ),
-}
 SHEET, COLUMNS = "sheet.png", 12  # images of a row
 NAMES = "learned", "patches"
 
 
-def run(name: str, work: Path, found: Path, changes: Sequence[str] = ()) -> Path:
+def run(name: str, work: Path, found: Path) -> Path:
     """Make the comparison of a set where it is not there, and return the path of its record.
 
-    changes: of the recipe, further ones.
+    The tokenizers are those of seed 0 that are read, which are trained if need be.
     """
     folder = found / "reconstruction" / name
     if (done := folder / RECORD).exists():
         return done
     pictures = sets.make(name, work / name)
-    places = {arm: work / "reconstruction" / name / arm for arm in NAMES}
-    longer = (*LONG[name], *changes)
-    made = {arm: tokenizer(arm, pictures, 0, place, longer) for arm, place in places.items()}
+    places = {arm: work / name / arm / "0" / TOKENIZER for arm in NAMES}
+    made = {arm: tokenizer(arm, pictures, 0, place) for arm, place in places.items()}
     named = [Named(ARMS[arm].title, one) for arm, one in made.items()]
     source = pictures.source(pictures.tested)
     images = Images(source, range(len(source)), pictures.images.shape[1:3])
     outcome = measure(named, images, workers=0)
     seconds = {arm: json.loads((place / SECONDS).read_text("utf-8"))["seconds"] for arm, place in places.items()}
     parameters = sum(one.numel() for one in made["learned"].parameters())
-    how = recipe(pictures, ARMS["learned"], 0, longer)
+    how = recipe(pictures, ARMS["learned"], 0)
     settings = {
         "set": name,
         "seconds": seconds,
@@ -75,7 +48,7 @@ def run(name: str, work: Path, found: Path, changes: Sequence[str] = ()) -> Path
         "steps": how.training.steps,
         "batch_size": how.training.batch_size,
         "fit": len(pictures.fit),
-        "changes": list(longer),
+        "changes": list(TRAINED[name]),
     }
     folder.mkdir(parents=True, exist_ok=True)
     atomic.write_bytes(folder / SHEET, sheet(named, images))

@@ -31,7 +31,7 @@ from studies.reading.units import extract, keep, measure
 from .arms import SECONDS, encoded, tokenizer
 from .sets import Pictures
 
-RECORD, SCORES = "record.json", "scores.npz"
+RECORD, SCORES, TOKENIZER = "record.json", "scores.npz", "tokenizer"
 RATE = 2e-3  # of the generator
 SIZE = ModelSize(width=64, depth=4, batch=32)  # ARPG has half of the blocks in each part
 READINGS = tuple(f"raster/full/query/L-1/{pool}/mean" for pool in ("mean", "grid2", "grid4"))
@@ -52,7 +52,6 @@ class Unit:
     found: Path
     steps: int
     size: ModelSize = field(default_factory=lambda: SIZE)
-    tokenizer_changes: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -137,7 +136,7 @@ def run(unit: Unit) -> Path:
     if (done := unit.found / RECORD).exists():
         return done
     unit.folder.mkdir(parents=True, exist_ok=True)
-    made = tokenizer(unit.arm, unit.pictures, unit.seed, unit.folder / "tokenizer", unit.tokenizer_changes)
+    made = tokenizer(unit.arm, unit.pictures, unit.seed, unit.folder / TOKENIZER)
     whole = coded(unit.pictures, made)
     trained, record = generator(unit, whole.material)
     reader = packed.inference_copy(trained) if packed.can_prepack(trained) else trained
@@ -149,7 +148,7 @@ def run(unit: Unit) -> Path:
     chosen = {key: value for found, _ in parts for key, value in found.items()}
     scores = {key: value for _, found in parts for key, value in found.items()}
     counts = np.bincount(whole.material.tokens[unit.pictures.tested].ravel(), minlength=made.vocab_size)
-    seconds = json.loads((unit.folder / "tokenizer" / SECONDS).read_text("utf-8"))["seconds"]
+    seconds = json.loads((unit.folder / TOKENIZER / SECONDS).read_text("utf-8"))["seconds"]
     keep(unit.found / SCORES, scores)
     told = {
         "unit": unit.name,

@@ -49,7 +49,6 @@ def study(monkeypatch, tmp_path, capsys):
         monkeypatch.setitem(sets.MAKERS, name, enlarged)
         monkeypatch.setitem(sets.SETTINGS, name, sets.Setting(4, 16, **SEEN, steps=3))
         monkeypatch.setitem(arms.TRAINED, name, SMALL)
-    monkeypatch.setitem(module("reconstruction").LONG, "fashion", ())
     monkeypatch.setattr(units, "SIZE", replace(units.SIZE, width=16, batch=16))
     monkeypatch.setattr(units, "READINGS", units.READINGS[:2])
     monkeypatch.setattr(units, "ATTENTIVE", ((3e-3, 2),))
@@ -114,7 +113,7 @@ def test_reconstructions_of_test_images(study, tmp_path):
     pictures = module("sets").make("fashion", work / "fashion")
     pixels = torch.from_numpy(pictures.images[pictures.tested]).float()[:, None] / 255
     for arm, title in (("patches", "k-means patches"), ("learned", "learned")):
-        made = load_tokenizer(work / "reconstruction" / "fashion" / arm)
+        made = load_tokenizer(work / "fashion" / arm / "0" / "tokenizer")
         with torch.no_grad():
             error = (made.decode(made.encode(pixels)) - pixels).square().mean().item()
         assert record["tokenizers"][title]["mse"]["value"] == pytest.approx(error, rel=1e-4)
