@@ -27,7 +27,8 @@ class Trainee(nn.Module):
 
     def __init__(self, tokenizer: LlamaGenVQ, recipe: TokenizerConfig) -> None:
         super().__init__()
-        layout = layout_on(next(tokenizer.parameters()).device)
+        device = next(tokenizer.parameters()).device
+        layout = layout_on(device)
         self.tokenizer = tokenizer.to(memory_format=layout)
         self.discriminator: PatchDiscriminator | None = None
         if recipe.loss.gan.weight:
@@ -35,7 +36,7 @@ class Trainee(nn.Module):
                 torch.manual_seed(recipe.training.seed)
                 made = PatchDiscriminator(tokenizer.channels, recipe.loss.gan.width, recipe.loss.gan.layers)
             made.check(recipe.images.size)
-            self.discriminator = made.to(next(tokenizer.parameters()).device, memory_format=layout)
+            self.discriminator = made.to(device).to(memory_format=layout)
         self.care: CodebookCare | None = None
         if isinstance(tokenizer.quantize, Codebook):
             self.care = CodebookCare(tokenizer.quantize, recipe.quantizer.revive_after, recipe.training.seed)

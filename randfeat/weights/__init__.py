@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
-from .format import CONFIG, FILES, TOKENIZER, TRAINING, WEIGHTS, fingerprint, is_model, read, read_config, read_safetensors, write
+from .format import (
+    CONFIG,
+    FILES,
+    TOKENIZER,
+    TRAINING,
+    WEIGHTS,
+    fingerprint,
+    is_model,
+    read,
+    read_config,
+    read_safetensors,
+    write,
+)
 from .official import first_few, from_official, load_strict, to_official
 
 __all__ = [

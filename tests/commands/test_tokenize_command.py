@@ -109,7 +109,10 @@ def test_tokens_of_others(tmp_path, capsys):
         ),
         (["--tokenizer", "nothing"], "'nothing' is no path here"),
         (["--tokenizer", "patch", "--crops", "ten", "--crop-ranges", "0.5"], "ranges of ten-crops"),
-        (["--tokenizer", "{model}", "--patch", "2"], "--patch, --vocab, --channels and --range are for --tokenizer patch"),
+        (
+            ["--tokenizer", "{model}", "--patch", "2"],
+            "--patch, --vocab, --channels and --range are for --tokenizer patch",
+        ),
         (["--tokenizer", "patch", "--import"], "holds images: leave --import out"),
     ],
 )
