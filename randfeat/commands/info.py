@@ -1,7 +1,8 @@
 """Describe a model, a tokenizer or a file of weights, without loading or downloading the weights.
 
-SOURCE is whatever randfeat.load and randfeat.load_tokenizer take: a model directory, an official .safetensors, .pt or
-.bin file, a short name such as arpg-l or llamagen-vq16, or the id owner/name of a model of randfeat on the hub.
+SOURCE is whatever randfeat.load and randfeat.load_tokenizer take: a model directory, that of a training, an official
+.safetensors, .pt or .bin file, a short name such as arpg-l or llamagen-vq16, or the id owner/name of a model of randfeat
+on the hub.
 
 examples:
   randfeat info arpg-l
@@ -134,6 +135,9 @@ def _identity(identity: Identity, file: str) -> Iterator[Line]:
 def _directory(directory: Path) -> Iterator[Line]:
     from .. import weights
 
+    if not (directory / weights.CONFIG).is_file():  # a training: its model, or its tokenizer
+        inside = (directory / name for name in ("model", weights.TOKENIZER))
+        directory = next((one for one in inside if (one / weights.CONFIG).is_file()), directory)
     config, state = weights.read(directory)
     yield "directory", str(directory)
     yield from _config(config)

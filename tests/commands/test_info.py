@@ -111,6 +111,10 @@ def test_our_own_directory_and_its_repository(info, tmp_path, hub):
     assert said["tokenizer"] == ["name patch, vocab_size 7, patch 2, channels 1"]
     assert len(said["parameters"]) == 2
     assert info(tmp_path / "model" / "tokenizer")["tokenizer"] == said["tokenizer"]
+    assert info(tmp_path) == said  # a training, with its model
+    (tmp_path / "model").rename(tmp_path / "other")
+    (tmp_path / "other" / "tokenizer").rename(tmp_path / "tokenizer")
+    assert info(tmp_path)["tokenizer"] == said["tokenizer"]  # the training of a tokenizer
 
     before = info("me/randar")
     assert before["in the cache"] == ["no, it would be downloaded"] * 4
