@@ -1,8 +1,8 @@
 """Describe a model, a tokenizer or a file of weights, without loading or downloading the weights.
 
-SOURCE is whatever randfeat.load and randfeat.load_tokenizer take: a model directory, that of a training, an official
-.safetensors, .pt or .bin file, a short name such as arpg-l or llamagen-vq16, or the id owner/name of a model of randfeat
-on the hub.
+SOURCE is whatever randfeat.load and randfeat.load_tokenizer take: a model directory, an official .safetensors, .pt or
+.bin file, a short name such as arpg-l or llamagen-vq16, or the id owner/name of a model of randfeat on the hub; or the
+directory of a training.
 
 examples:
   randfeat info arpg-l
