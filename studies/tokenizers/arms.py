@@ -55,12 +55,15 @@ SMALL = (
 LARGE = (
     "network.width=8",
     "network.multipliers=[1,2,4,8]",
+    "network.norm_groups=4",
     "quantizer.l2_norm=false",
-    "quantizer.start=200",
-    "training.steps=1800",
-    "training.batch_size=16",
-    "training.learning_rate=0.002",
-    "training.eval_every=300",
+    "quantizer.start=250",
+    "training.steps=5000",
+    "training.batch_size=32",
+    "training.learning_rate=0.0015",
+    "training.ema=0.995",
+    "training.eval_every=500",
+    "images.shift=2",
 )
 TRAINED = {
     "cluttered": SMALL,
