@@ -28,7 +28,7 @@ from studies.reading.material import Material, as_pixels
 from studies.reading.models import MODELS, ModelSize, build
 from studies.reading.units import extract, keep, measure
 
-from .arms import SECONDS, encoded, tokenizer
+from .arms import BATCH, SECONDS, encoded, tokenizer
 from .sets import Pictures
 
 RECORD, SCORES, TOKENIZER = "record.json", "scores.npz", "tokenizer"
@@ -155,6 +155,7 @@ def run(unit: Unit) -> Path:
         "tokens": int(np.prod(unit.pictures.grid)),
         "codes": made.vocab_size,
         "codes_used_on_test": int((counts > 0).sum()),
+        "mse_on_test": error(unit.pictures, whole),
         "tokenizer_parameters": sum(one.numel() for one in made.parameters()),
         "tokenizer_seconds": seconds,
         "generator": record,
@@ -165,6 +166,14 @@ def run(unit: Unit) -> Path:
     }
     atomic.write_json(done, told)
     return done
+
+
+@torch.no_grad()
+def error(pictures: Pictures, whole: Coded) -> float:
+    """Return the mean squared error of the test images' reconstructions, of values in [0, 1]."""
+    tokens = torch.from_numpy(whole.material.tokens[pictures.tested]).unflatten(1, pictures.grid)
+    made = torch.cat([whole.tokenizer.decode(part) for part in tokens.split(BATCH)])
+    return float((made - as_pixels(pictures.images[pictures.tested])).square().mean())
 
 
 def part(
