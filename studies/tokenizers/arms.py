@@ -42,6 +42,7 @@ ARMS = {
 SMALL = (
     "network.width=8",
     "network.multipliers=[1,2,4]",
+    "network.norm_groups=8",
     "quantizer.l2_norm=false",
     "quantizer.start=200",
     "training.steps=1500",

@@ -19,7 +19,7 @@ quantizer.vocab_size=512. TOK then holds
 
 recipes (configs/tokenizer_*.yaml; the header of each gives hardware, time and what to expect):
   tokenizer_digits    8 x 8 pixels, 4 a token; a minute on a CPU, to try the commands
-  tokenizer_tiny      64 x 64 pixels, 8 a token, 1.1 million parameters; an hour on two CPU cores
+  tokenizer_tiny      64 x 64 pixels, 8 a token, 0.8 million parameters; 40 minutes on one CPU core
   tokenizer_small     256 x 256 pixels, 16 a token, 19 million; one GPU
   tokenizer_vq16      LlamaGen's VQ-16, 72 million, as published; several GPUs, weights of VGG-16 and LPIPS
 
@@ -30,7 +30,7 @@ often changed:
   quantizer.vocab_size   codes, to 65,536; few images use few
   network.width       time and memory grow with its square
   training.batch_size, running.micro_batch   images a step, and of these how many at once: lower the latter where memory
-                      runs out. 32 images of 64 x 64 take 1.5 GB with tokenizer_tiny
+                      runs out. 32 images of 64 x 64 take 1.2 GB with tokenizer_tiny
   running.precision   bfloat16 is twice as fast on a GPU
   loss.perceptual.network, loss.gan.weight   sharper, and slower: a network of timm whose weights lie here, and 0.5
 
