@@ -86,9 +86,9 @@ class Codebook(Quantizer):
         self.vocab_size, self.code_dim, self.normalised = vocab_size, code_dim, normalised
         self.embedding = nn.Embedding(vocab_size, code_dim)
         with torch.no_grad():
-            if normalised:
+            if normalised and not self.embedding.weight.is_meta:  # there a norm makes PyTorch import its compiler
                 self.embedding.weight.copy_(F.normalize(self.embedding.weight, dim=1))
-            else:
+            elif not normalised:
                 self.embedding.weight.uniform_(-1 / vocab_size, 1 / vocab_size)
 
     def codes(self, indices: Tensor) -> Tensor:
