@@ -125,8 +125,24 @@ def with_pixels(recipe: TokenizerConfig, source: Source) -> TokenizerConfig:
             reasons.append(f"{source.paths[row]}: {error}")
     if not read:
         raise ValueError(f"none of {len(rows)} images of {source.name} could be read, such as {reasons[0]}")
+    if are_pictures(images.channels, images.value_range):
+        _check_all_is_seen(source, rows[0])
     channels, value_range = kind_of(read, source.name, images.channels, images.value_range)
     return replace(recipe, images=replace(images, channels=channels, value_range=value_range))
+
+
+def _check_all_is_seen(source: Source, row: int) -> None:
+    """Raise a ValueError where an image has more channels than its picture shows, as a TIFF of several pages has."""
+    try:
+        picture, values = source.read(row), source.values(row)
+    except UnreadableImage:
+        return
+    shown, there = len(picture.getbands()), values.shape[2]
+    if there > shown + 1:  # one more may be opacity
+        raise ValueError(
+            f"images of {source.name} have {there} channels, of which a picture shows {shown}: give --channels {there} "
+            f"for all of them, or --channels {shown}"
+        )
 
 
 def tokenizer_of(recipe: TokenizerConfig, init: Tokenizer | None) -> LlamaGenVQ:

@@ -208,6 +208,13 @@ def test_images_that_cannot_be_read_are_replaced_where_they_are_read_at_each_ste
     assert (tmp_path / "run" / "skipped.csv").read_text() == "path,reason\n2.png,truncated\n5.png,truncated\n"
 
 
+def test_channels_that_a_picture_does_not_show_are_not_dropped_in_silence(tmp_path):
+    source = open_source(write_bands(tmp_path / "bands", 6, 8))
+    with pytest.raises(ValueError, match="have 4 channels, of which a picture shows 1: give --channels 4"):
+        trained(tmp_path / "run", source=source)
+    assert not (tmp_path / "run").exists()
+
+
 def flat(folder):
     for i in range(6):
         np.save(folder / f"{i}.npy", np.full((8, 8, 2), 7, np.uint16))
