@@ -1,6 +1,7 @@
 """Measurement of samples and inpaintings of photographs, on crops and models made here."""
 
 import csv
+import importlib
 import json
 
 import numpy as np
@@ -11,7 +12,6 @@ from PIL import Image
 from randfeat import Pipeline
 from randfeat.models import create
 from randfeat.tokenizers import PatchTokenizer
-from studies.tokenizers import photographs
 
 
 @pytest.fixture
@@ -29,6 +29,7 @@ def made(tmp_path):
 
 
 def test_crops_are_divided_and_models_are_measured(made, tmp_path, monkeypatch):
+    photographs = importlib.import_module("studies.tokenizers.photographs")
     monkeypatch.setattr(photographs, "TRAINED", 10)
     monkeypatch.setattr(photographs, "COUNT", 4)
     monkeypatch.setattr(photographs, "SHOWN", 2)
