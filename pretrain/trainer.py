@@ -146,7 +146,10 @@ class Task(ABC):
         """Prepare fresh weights before the first step; not called where a run goes on."""
 
     def finish_step(self, step: int, optimizer: torch.optim.Optimizer, ema: EMA | None) -> None:  # noqa: B027
-        """Change what gradients do not, after step 1, 2, ...; not called after a skipped one."""
+        """Change what gradients do not, after step 1, 2, ..."""
+
+    def skip_step(self) -> None:  # noqa: B027
+        """Forget what was seen in a step whose gradients were not finite, in place of `finish_step`."""
 
 
 def train_task(
@@ -259,6 +262,7 @@ class _Loop:
                 self.ema.update()
             self.task.finish_step(self.step, self.optimizer, self.ema)
         else:
+            self.task.skip_step()
             self._skip()
         if not self.task.validates:
             self.history.kept_step = self.step

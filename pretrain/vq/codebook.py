@@ -40,6 +40,10 @@ class CodebookCare(nn.Module):
         if self.pool is None:
             self.pool = latents.detach().movedim(1, -1).flatten(0, 2)
 
+    def forget(self) -> None:
+        """Forget what was seen of a step."""
+        self.counts, self.pool = torch.zeros_like(self.idle), None
+
     @torch.no_grad()
     def fill(self, latents: Tensor, step: int = 0, ema: EMA | None = None) -> None:
         """Give codes the values of latents (n, E), drawn at random after a step; so does the average `ema`."""
@@ -59,7 +63,7 @@ class CodebookCare(nn.Module):
         """Count idle steps after step 1, 2, ..., and move the codes that have been idle for too long."""
         (codebook,), pool = self._codebook, self.pool
         counts = all_reduce(self.counts.cpu()).to(self.idle.device)
-        self.counts, self.pool = torch.zeros_like(self.idle), None
+        self.forget()
         self.idle += 1
         self.idle[counts > 0] = 0
         if not self.after:

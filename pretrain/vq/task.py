@@ -117,6 +117,10 @@ class TokenizerTask(Task):
         elif self.model.care is not None and step > start:
             self.model.care.finish_step(step, optimizer, ema)
 
+    def skip_step(self) -> None:
+        if self.model.care is not None:
+            self.model.care.forget()
+
     def measure(self, objective: nn.Module, share: Share, step: int) -> tuple[float, Reconstruction]:
         held, tokenizer = self.held_out, self.model.tokenizer
         assert held is not None

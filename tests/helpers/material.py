@@ -12,6 +12,18 @@ from randfeat.pretrain.parallel import full_tensor
 from randfeat.models import create
 
 
+class Gone(Exception):
+    """End of a run in the middle, which is not told to it."""
+
+
+def stop_at(step):
+    def look(done):
+        if done.step == step:
+            raise Gone
+
+    return look
+
+
 def data(count=20, vocab=7, length=6):
     """(n, N) tokens that are their row in base V; labels 0, 1, 2, 0, 1, 2, ..."""
     rows = torch.arange(count)

@@ -11,7 +11,7 @@ from dataclasses import replace
 import pytest
 import torch
 from filelock import FileLock
-from material import LONG, a_model, run, run_in_process, same
+from material import LONG, Gone, a_model, run, run_in_process, same, stop_at
 from randfeat.pretrain import RuntimeConfig, Stopped, checkpoints
 from randfeat.pretrain.checkpoints import Checkpoints
 
@@ -21,18 +21,6 @@ def undisturbed(tmp_path_factory):
     """History and weights of a run that nothing stopped."""
     torch.set_num_threads(1)
     return run(tmp_path_factory.mktemp("undisturbed") / "run")
-
-
-class Gone(Exception):
-    """Ends a run in the middle, without a word to it."""
-
-
-def stop_at(step):
-    def look(done):
-        if done.step == step:
-            raise Gone
-
-    return look
 
 
 def stopped(directory, step, **how):

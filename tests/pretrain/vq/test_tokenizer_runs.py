@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from bands import write_bands
-from material import same
+from material import Gone, same, stop_at
 from randfeat.pretrain import Stopped
 from randfeat.pretrain.config import OptimConfig
 from randfeat.pretrain.vq import data as vq_data
@@ -24,18 +24,6 @@ from randfeat.data.errors import UnfitImage
 from randfeat.data.sources import open_source
 from randfeat.tokenizers import LlamaGenVQ
 from randfeat.weights.loading import load_tokenizer
-
-
-class Gone(Exception):
-    """End of a run in the middle, which is not told to it."""
-
-
-def stop_at(step):
-    def look(done):
-        if done.step == step:
-            raise Gone
-
-    return look
 
 
 @pytest.fixture(scope="module", params=["plain", "gan"])
@@ -156,6 +144,31 @@ def test_a_signal_to_one_of_two_processes_ends_both_and_they_go_on(tmp_path):
     assert (tmp_path / "run" / "step-00000007").is_dir()
     assert torchrun(2, tmp_path / "run", GAN) == [0, 0]
     assert load_tokenizer(tmp_path / "run").vocab_size == 16
+
+
+def test_latents_of_a_skipped_step_become_no_codes(tmp_path, monkeypatch):
+    from randfeat.pretrain.vq.codebook import CodebookCare
+
+    see, seen = CodebookCare.see, []
+
+    def broken(care, tokens, latents):
+        seen.append(care.pool)
+        see(care, tokens, latents * float("nan") if 6 < len(seen) <= 9 else latents)  # a step has three pieces
+
+    monkeypatch.setattr(CodebookCare, "see", broken)
+    explode = [False]
+    told = []
+
+    def look(step):
+        told.append(step.gradient_norm)
+        explode[0] = step.step == 2
+
+    make = LlamaGenVQ.pixels
+    monkeypatch.setattr(LlamaGenVQ, "pixels", lambda self, codes: make(self, codes) * (np.nan if explode[0] else 1.0))
+    made = trained(tmp_path / "run", on_step=look, held_out=0)
+    assert [step for step, norm in enumerate(told, 1) if not np.isfinite(norm)] == [3]
+    assert seen[9] is None  # the step after it begins anew
+    assert all(value.isfinite().all() for value in made.values())
 
 
 @pytest.mark.slow
