@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from randfeat.probes import Difference, Interval, bootstrap, paired
+from randfeat.probes import Interval, bootstrap, paired
 
 from studies.reading import attended
+from studies.reading.results import Compared
 from studies.reading.warped import some
 
 from .arms import ARMS
@@ -31,14 +31,6 @@ COLUMNS = {  # of tables: names of scores, by title
     "PCK@0.1, 2 x 2": f"PCK|{VIEWS[1]}",
 }
 Runs = dict[int, np.ndarray]  # score of each test image (n,), by seed
-
-
-@dataclass(frozen=True)
-class Compared:
-    """A difference, and the number of seeds that it is over."""
-
-    difference: Difference
-    seeds: int
 
 
 class Results:
