@@ -6,12 +6,13 @@
     skipped.csv     path and reason of each image that could not be read
     meta.json       model, encoder, specs, source, counts, and shape and SHA-256 of the files
 
-There are no dates in it, so the same images and settings make the same bytes.
+There are no dates in it, so the same images in the same folder and the same settings make the same bytes.
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
@@ -28,11 +29,14 @@ from ..utils.resume import difference
 if TYPE_CHECKING:
     import datasets
     import pandas as pd
+    from PIL import Image
 
     from ..inference.readout import FeatureSpec
 
 # may differ between stores that are merged
-OWN = ("model", "source.name", "source.images", "source.fingerprint", "count", "skipped", "files")
+OWN = ("model", "count", "skipped", "files") + tuple(
+    f"source.{name}" for name in ("name", "images", "fingerprint", "root", "parts")
+)
 
 
 class FeatureStore(Store):
@@ -64,6 +68,43 @@ class FeatureStore(Store):
         column = self.table["label"]
         return None if column.null_count == len(self) else column.fill_null(-1).to_numpy()
 
+    @property
+    def class_names(self) -> list[str | None]:
+        """Name of each row's class, its number as text where classes have no names, None for a row without one."""
+        labels, classes = self.table["label"].to_pylist(), self.classes
+        return [None if i is None else str(i) if classes is None else classes[i] for i in labels]
+
+    def absolute_paths(self, root: str | Path | None = None) -> list[str]:
+        """Return the absolute path of each row's image file, in the folder that was read.
+
+        root: that folder, where it lies now if it moved. Raises a ValueError for rows that are no files of a folder or
+        a list, but lie in archives, tables or a data set.
+        """
+        roots = [(root, len(self))] if root is not None else self._roots()
+        if any(folder is None for folder, _ in roots):
+            raise ValueError(
+                f"{self.directory} is of {self.meta['source']['name']}, no folder or list of image files that is "
+                "known: name the folder, or open its images with randfeat.data.sources.open_source"
+            )
+        folders = chain.from_iterable([folder] * count for folder, count in roots)
+        return [os.path.abspath(os.path.join(folder, path)) for folder, path in zip(folders, self.paths, strict=True)]  # type: ignore[arg-type]  # noqa: PTH100, PTH118
+
+    def images(self, root: str | Path | None = None) -> Iterator[Image.Image]:
+        """Iterate over the pictures of the rows, in their order, each opened when it is asked for: see `open_picture`.
+
+        root: see `absolute_paths`. Raises an UnreadableImage for a file that is gone or holds no picture by now.
+        """
+        from ..data.decode import open_picture
+
+        return map(open_picture, self.absolute_paths(root))
+
+    def _roots(self) -> list[tuple[str | Path | None, int]]:
+        """Return the folders that rows were read from, each with the number of its rows, in their order."""
+        source = self.meta["source"]
+        if "parts" in source:
+            return [(part["root"], part["count"]) for part in source["parts"]]
+        return [(source["root"] if "root" in source else _folder_of(source["name"]), len(self))]
+
     def as_numpy(self, spec: str | FeatureSpec | None = None) -> np.ndarray:
         """Return features, float32 (n, F) or (n, D, h, w), mapped from the disk and read-only.
 
@@ -92,10 +133,14 @@ class FeatureStore(Store):
         return datasets.Dataset(table, info, fingerprint=self.fingerprint(spec)[:16])
 
     def as_dataframe(self, spec: str | FeatureSpec | None = None) -> pd.DataFrame:
-        """Return a data frame of pandas: `path`, `label` (nullable) and `feature`, arrays that stay on the disk."""
+        """Return a data frame of pandas: `path`, `label` (nullable), `class_name` (nullable; only where the classes
+        have names) and `feature`, arrays that stay on the disk. See also `absolute_paths`.
+        """
         import pandas as pd
 
         frame = pd.DataFrame({"path": self.paths, "label": pd.array(self.table["label"].to_pylist(), dtype="Int64")})
+        if self.classes is not None:
+            frame["class_name"] = pd.Series(self.class_names, dtype="object")
         frame["feature"] = pd.Series(list(self.as_numpy(spec)), dtype=object)
         return frame
 
@@ -138,11 +183,12 @@ class FeatureStore(Store):
             raise ValueError(f"the image {twice} is in two of the stores: leave one of them out")
         record = {name: first.meta[name] for name in ("model", "encoder", "specs")}
         sources = [store.meta["source"] for store in opened]
-        record["source"] = sources[0] | {
+        alike = {key: value for key, value in sources[0].items() if key not in ("root", "parts")}
+        record["source"] = alike | {
             "name": " + ".join(source["name"] for source in sources),
             "images": sum(source["images"] for source in sources),
             "fingerprint": hashlib.sha256("".join(source["fingerprint"] for source in sources).encode()).hexdigest(),
-        }
+        } | _joined_roots([part for store in opened for part in store._roots()])
         features = [_joined([store.as_numpy(spec) for store in opened]) for spec in first.specs]
         shapes = [first.as_numpy(spec).shape[1:] for spec in first.specs]
         with atomic.replace_directory(directory, lambda there: False) as made:
@@ -207,6 +253,20 @@ def is_store(directory: str | Path) -> bool:
 def array_names(specs: int) -> list[str]:
     """Return the file names of the arrays of this number of specs."""
     return ["features.npy"] if specs == 1 else [f"features-{number}.npy" for number in range(specs)]
+
+
+def _folder_of(name: str) -> Path | None:
+    """Return the folder of a source by its name alone, which is what stores kept before they kept the folder."""
+    path = Path(name)
+    return path if path.is_dir() else path.parent if path.is_file() else None
+
+
+def _joined_roots(parts: Sequence[tuple[str | Path | None, int]]) -> dict[str, Any]:
+    """Return `root` of rows from one folder, `parts` of those from several."""
+    roots = [None if root is None else str(root) for root, _ in parts]
+    if len({*roots}) == 1:
+        return {"root": roots[0]}
+    return {"parts": [{"root": root, "count": count} for root, (_, count) in zip(roots, parts, strict=True)]}
 
 
 def _joined(parts: Sequence[np.ndarray]) -> Iterator[np.ndarray]:

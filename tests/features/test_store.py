@@ -11,7 +11,9 @@ import pytest
 from folders import contents
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
+from randfeat.data.errors import UnreadableImage
 from randfeat.features import store
 from randfeat.features.store import FeatureStore
 from randfeat.utils import arrays as npy
@@ -20,12 +22,13 @@ from randfeat.utils import atomic
 SPECS = ["raster/causal/token/L2/mean/mean", "raster/causal/token/L1/none/mean"]
 
 
-def record(specs=SPECS, classes=("cat", "dog"), name="photos", **encoder):
+def record(specs=SPECS, classes=("cat", "dog"), name="photos", root="", **encoder):
+    kept = {} if root == "" else {"root": root}
     return {
         "model": "tiny",
         "specs": list(specs),
         "encoder": {"weights": "abc", "generator": {"depth": 4}} | encoder,
-        "source": {"name": name, "images": 5, "classes": classes and list(classes), "fingerprint": name},
+        "source": {"name": name, "images": 5, "classes": classes and list(classes), "fingerprint": name} | kept,
     }
 
 
@@ -113,11 +116,46 @@ def test_as_a_dataset(tmp_path):
 
 def test_as_a_data_frame(tmp_path):
     frame = make(tmp_path / "out", labels=[1, None, 0, 1]).as_dataframe(SPECS[0])
-    assert list(frame.columns) == ["path", "label", "feature"]
+    assert list(frame.columns) == ["path", "label", "class_name", "feature"]
+    assert frame["class_name"].tolist() == ["dog", None, "cat", "dog"]
     assert frame["label"].isna().tolist() == [False, True, False, False]
     assert frame["label"].sum() == 2
     assert (np.stack(frame["feature"]) == arrays(4, SPECS)[0]).all()
     assert isinstance(frame["feature"][0].base, np.memmap)
+    plain = make(tmp_path / "plain", classes=None)
+    assert list(plain.as_dataframe(SPECS[0]).columns) == ["path", "label", "feature"]
+    assert plain.class_names == ["0", "1", "0", "1"]
+
+
+def test_where_its_pictures_lie(tmp_path, monkeypatch):
+    (tmp_path / "photos").mkdir()
+    for row in range(4):
+        Image.new("L", (3 + row, 2), 40 * row).save(tmp_path / "photos" / f"{row}.png")
+    made = make(tmp_path / "out", root=str(tmp_path / "photos"))
+    assert made.absolute_paths() == [str(tmp_path / "photos" / f"{row}.png") for row in range(4)]
+    assert [(picture.size, picture.getpixel((0, 0))) for picture in made.images()] == [
+        ((3 + row, 2), 40 * row) for row in range(4)
+    ]
+    (tmp_path / "photos").rename(tmp_path / "moved")
+    with pytest.raises(UnreadableImage):
+        next(made.images())
+    assert len(list(made.images(tmp_path / "moved"))) == 4
+    monkeypatch.chdir(tmp_path)
+    before = make(tmp_path / "before", name="moved")  # without a folder, as stores were written before
+    assert before.absolute_paths()[3] == str(tmp_path / "moved" / "3.png")
+    archived = make(tmp_path / "archived", name="shards.tar", root=None)
+    with pytest.raises(ValueError, match=r"archived is of shards.tar, no folder or list of image files that is known"):
+        archived.absolute_paths()
+
+
+def test_pictures_of_stores_that_were_merged(tmp_path):
+    a, b = (make(tmp_path / name, 2, prefix=name, root=f"/{name}") for name in ("a", "b"))
+    merged = FeatureStore.merge([a, b], tmp_path / "all")
+    assert merged.absolute_paths() == ["/a/a0.png", "/a/a1.png", "/b/b0.png", "/b/b1.png"]
+    c = make(tmp_path / "c", 1, prefix="c", root="/a")
+    assert FeatureStore.merge([a, c], tmp_path / "alike").meta["source"]["root"] == "/a"
+    more = FeatureStore.merge([merged, c], tmp_path / "more")
+    assert more.absolute_paths() == [*merged.absolute_paths(), "/a/c0.png"]
 
 
 # what is not whole ------------------------------------------------------------------------------------------
