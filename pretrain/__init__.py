@@ -1,7 +1,7 @@
 """Pretraining of generators: tokenization, recipes, the training loop and runs on disk."""
 
 from .config import ControlConfig, ModelConfig, PretrainConfig, RuntimeConfig, TrainingConfig, read_recipe
-from .crops import CentreCrops, Crops, RandomCrops, TenCrops
+from .crops import CentreCrops, Crops, MovedCrops, RandomCrops, TenCrops
 from .data import Batches, as_labels
 from .generator import Validation, train, validate
 from .objective import ControlObjective, Objective, cross_entropy
@@ -19,6 +19,7 @@ __all__ = [
     "Crops",
     "History",
     "ModelConfig",
+    "MovedCrops",
     "Objective",
     "PretrainConfig",
     "RandomCrops",

@@ -150,3 +150,41 @@ class RandomCrops(Crops):
         scale, ratio = (f"{low:g}-{high:g}" for low, high in (self.scale, self.ratio))
         own = f"{self.others} random crops, scale {scale}, ratio {ratio}, seed {self.seed}"
         return f"{self.centre()}; and {own}"
+
+
+@dataclass(frozen=True)
+class MovedCrops(Crops):
+    """Centre crop, and `others` of it moved by up to `reach` pixels down and across, half of them mirrored.
+
+    Moves are drawn uniformly among whole pixels; the edge fills the gap. A tokenizer cuts each where it stands, so
+    that one picture is shown in other tokens, at its full size.
+    """
+
+    others: int = 4
+    reach: int = 2
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.others < 1:
+            raise ValueError(f"others must be 1 or more moved crops beside the centre crop, got {self.others}")
+        if not 1 <= self.reach < min(self.size):
+            raise ValueError(
+                f"reach must be from 1 to less than the {min(self.size)} pixels of a side, got {self.reach}"
+            )
+
+    @property
+    def count(self) -> int:
+        return 1 + self.others
+
+    def __call__(self, image: AnyImage, number: int) -> np.ndarray:
+        middle = self.centre()(image)
+        padded = np.pad(middle, ((self.reach, self.reach), (self.reach, self.reach), (0, 0)), mode="edge")
+        drawn = rng.uniform(rng.derive(self.seed, number, 0), 3 * self.others).view(-1, 3).numpy()
+        corners = (drawn[:, :2] * (2 * self.reach + 1)).astype(int)
+        height, width = self.size
+        others = [padded[top : top + height, left : left + width] for top, left in corners]
+        mirrored = drawn[:, 2] < 0.5
+        return np.stack([middle, *(one[:, ::-1] if m else one for one, m in zip(others, mirrored, strict=True))])
+
+    def __str__(self) -> str:
+        return f"{self.centre()}; and {self.others} moved by up to {self.reach} pixels, seed {self.seed}"

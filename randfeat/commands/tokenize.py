@@ -19,6 +19,7 @@ crops, the first from the centre:
   flip       the centre crop and its mirror image (the default, as in RandAR's code)
   ten        centre and corners of a larger centre crop, and their mirror images, for each of --crop-ranges (as ARPG)
   random     the centre crop and --random-crops random ones
+  moved      the centre crop, and --random-crops times moved by up to --reach pixels, half of them mirrored
 
 Images are read as pictures of 8 bits, grey or RGB. A tokenizer with a range of values reads the values of the files
 instead: of TIFFs, whose pages or samples are channels, arrays (.npy, H x W x C) and others. A fitted one is made so by
@@ -55,7 +56,7 @@ HOW_TO_RESUME = "Run the same command again: what is done is kept."
 FITTED = "patch"
 SIZE, FITTED_SIZE = 256, 64
 CODES, PATCH = 1024, 4
-CROP_DEFAULTS = {"crop_ranges": [1.1, 1.05], "random_crops": 4, "scale": [0.35, 1.0], "seed": 0}
+CROP_DEFAULTS = {"crop_ranges": [1.1, 1.05], "random_crops": 4, "scale": [0.35, 1.0], "reach": 2, "seed": 0}
 
 
 def add_arguments(parser: argparse.ArgumentParser, command: str) -> None:
@@ -70,8 +71,9 @@ def add_arguments(parser: argparse.ArgumentParser, command: str) -> None:
     crops.add_argument(
         "--crop-ranges", type=float, nargs="+", metavar="R", help="sizes of ten's larger crop (1.1 1.05)"
     )
-    crops.add_argument("--random-crops", type=int, metavar="N", help="random crops of an image (4)")
+    crops.add_argument("--random-crops", type=int, metavar="N", help="random or moved crops of an image (4)")
     crops.add_argument("--scale", type=float, nargs=2, metavar="X", help="range of a random crop's area (0.35 1)")
+    crops.add_argument("--reach", type=int, metavar="P", help="largest move of a moved crop in pixels (2)")
     options.add_seed(crops, "random crops and of a fitted tokenizer")
     parser.set_defaults(**CROP_DEFAULTS)
     data = parser.add_argument_group("data")
@@ -114,15 +116,15 @@ def add_crops(parser: options.Flags) -> None:
     """Add --size and --crops."""
     size = f"pixels of a side, or height and width (a model's or a trained tokenizer's; fitted {FITTED_SIZE}; {SIZE})"
     parser.add_argument("--size", type=int, nargs="+", metavar="N", help=size)
-    crops = ("centre", "flip", "ten", "random")
+    crops = ("centre", "flip", "ten", "random", "moved")
     parser.add_argument("--crops", choices=crops, default="flip", help="see `randfeat tokenize --help` (flip)")
 
 
 def run(args: argparse.Namespace) -> int:
     """Encode or import, alone or as one of torchrun's processes."""
+    from ..data.errors import reasons
     from ..data.sources import Source
     from ..data.store import SKIPPED
-    from ..features.extract import reasons
     from ..pretrain import tokenize_images
     from ..utils import distributed
 
@@ -202,7 +204,7 @@ def chosen_size(args: argparse.Namespace, usual: tuple[int, int]) -> tuple[int, 
 
 def crops_of(args: argparse.Namespace, size: tuple[int, int], tokenizer: Tokenizer) -> Crops:
     """Return the crops of --crops, as the tokenizer reads images. size: height and width."""
-    from ..pretrain import CentreCrops, RandomCrops, TenCrops
+    from ..pretrain import CentreCrops, MovedCrops, RandomCrops, TenCrops
 
     channels, value_range = tokenizer.channels, tokenizer.value_range
     if args.crops == "ten":
@@ -210,6 +212,8 @@ def crops_of(args: argparse.Namespace, size: tuple[int, int], tokenizer: Tokeniz
     if args.crops == "random":
         how = args.random_crops, tuple(args.scale)
         return RandomCrops(size, channels, *how, seed=args.seed, value_range=value_range)
+    if args.crops == "moved":
+        return MovedCrops(size, channels, args.random_crops, args.reach, seed=args.seed, value_range=value_range)
     return CentreCrops(size, channels, args.crops == "flip", value_range=value_range)
 
 

@@ -16,7 +16,7 @@ from folders import contents
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from randfeat.pretrain import CentreCrops, RandomCrops, TenCrops, fit_patches, import_tokens, tokenize_images
+from randfeat.pretrain import CentreCrops, MovedCrops, RandomCrops, TenCrops, fit_patches, import_tokens, tokenize_images
 from readers import Squares
 
 from randfeat import load_tokenizer, weights
@@ -50,6 +50,7 @@ RULES = [
     CentreCrops(SIZE, 3),
     TenCrops(SIZE, 3, (1.5, 1.25)),
     RandomCrops(SIZE, 3, 3, seed=5),
+    MovedCrops(SIZE, 3, 3, seed=5),
 ]
 
 
@@ -71,7 +72,7 @@ def test_every_rule_makes_its_crops_of_any_picture_the_first_from_the_middle(wid
         assert crops.dtype == np.uint8
         assert (rule(picture, number) == crops).all()
     middle = CentreCrop(SIZE, 3)(picture)
-    for rule in (RULES[0], RULES[1], RULES[3]):
+    for rule in (RULES[0], RULES[1], RULES[3], RULES[4]):
         assert (rule(picture, number)[0] == middle).all()
     assert (RULES[1](picture, number)[1] == middle[:, ::-1]).all()
     grey = CentreCrops(SIZE, 1)(picture, number)
@@ -100,9 +101,26 @@ def test_random_crops_have_the_area_and_shape_that_was_asked_for():
     assert not (rule(gradient(200, 200), 4)[1:] == crops).all()
 
 
+def test_moved_crops_are_the_centre_crop_moved_and_mirrored():
+    picture = gradient(8, 8)
+    rule = MovedCrops((8, 8), 3, 200, reach=2)
+    middle = np.asarray(picture)
+    expected = set()
+    for down in range(-2, 3):
+        for right in range(-2, 3):
+            rows, columns = (np.clip(np.arange(8) + move, 0, 7) for move in (down, right))
+            moved = middle[rows][:, columns]
+            expected |= {moved.tobytes(), moved[:, ::-1].tobytes()}
+    found = {crop.tobytes() for crop in rule(picture, 3)}
+    assert found <= expected
+    assert len(found) > 0.9 * len(expected)
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
+        (lambda: MovedCrops(SIZE, 3, 0), "others must be 1 or more moved crops"),
+        (lambda: MovedCrops((4, 8), 3, reach=4), "reach must be from 1 to less than the 4 pixels of a side"),
         (lambda: TenCrops(SIZE, 3, ()), "ranges of ten-crops must be one or more numbers from 1 to 4"),
         (lambda: TenCrops(SIZE, 3, (0.9,)), "ranges of ten-crops"),
         (lambda: RandomCrops(SIZE, 3, 0), "others must be 1 or more random crops"),
@@ -118,7 +136,7 @@ def test_wrong_rules_are_refused(make, message):
 # tokens ---------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("rule", RULES, ids=["centre", "flip", "ten", "random"])
+@pytest.mark.parametrize("rule", RULES, ids=["centre", "flip", "ten", "random", "moved"])
 @pytest.mark.parametrize("how", [dict(workers=0), dict(batch_size=3, workers=2)], ids=["one", "workers"])
 def test_every_crop_of_every_image_is_there_once(tmp_path, tokenizer, rule, how):
     source = Noises(7, damaged=[2])
@@ -213,10 +231,11 @@ VALUE_RULES = [
     CentreCrops(SIZE, 4, value_range=DEEP),
     TenCrops(SIZE, 4, (1.5, 1.25), value_range=DEEP),
     RandomCrops(SIZE, 4, 3, seed=5, value_range=DEEP),
+    MovedCrops(SIZE, 4, 3, seed=5, value_range=DEEP),
 ]
 
 
-@pytest.mark.parametrize("rule", VALUE_RULES, ids=["centre", "ten", "random"])
+@pytest.mark.parametrize("rule", VALUE_RULES, ids=["centre", "ten", "random", "moved"])
 def test_rules_crop_values_as_they_crop_pictures(rule):
     grey = bands.bands(31, 1, np.uint8, 7)
     crops = rule(np.tile(grey, 4).astype(np.uint16) * 257, 3)
@@ -226,7 +245,7 @@ def test_rules_crop_values_as_they_crop_pictures(rule):
     np.testing.assert_allclose(crops, np.tile(as_pictures / 255, 4), atol=4 / 255)  # of which each step is rounded
 
 
-@pytest.mark.parametrize("rule", VALUE_RULES, ids=["centre", "ten", "random"])
+@pytest.mark.parametrize("rule", VALUE_RULES, ids=["centre", "ten", "random", "moved"])
 def test_values_become_tokens(tmp_path, rule):
     source = open_source(bands.write_bands(tmp_path / "bands", 6, 12))
     (tmp_path / "bands" / "a" / "0000.tiff").write_bytes(b"II*\0")
