@@ -16,7 +16,15 @@ from folders import contents
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from randfeat.pretrain import CentreCrops, MovedCrops, RandomCrops, TenCrops, fit_patches, import_tokens, tokenize_images
+from randfeat.pretrain import (
+    CentreCrops,
+    MovedCrops,
+    RandomCrops,
+    TenCrops,
+    fit_patches,
+    import_tokens,
+    tokenize_images,
+)
 from readers import Squares
 
 from randfeat import load_tokenizer, weights
