@@ -1,6 +1,15 @@
 """Pretraining of generators: tokenization, recipes, the training loop and runs on disk."""
 
-from .config import ControlConfig, ModelConfig, PretrainConfig, RuntimeConfig, TrainingConfig, read_recipe
+from .agreement import AgreementObjective
+from .config import (
+    AgreementConfig,
+    ControlConfig,
+    ModelConfig,
+    PretrainConfig,
+    RuntimeConfig,
+    TrainingConfig,
+    read_recipe,
+)
 from .crops import CentreCrops, Crops, MovedCrops, RandomCrops, TenCrops
 from .data import Batches, as_labels
 from .generator import Validation, train, validate
@@ -12,6 +21,8 @@ from .tokenize import fit_patches, import_tokens, tokenize_images
 from .trainer import History, Step
 
 __all__ = [
+    "AgreementConfig",
+    "AgreementObjective",
     "Batches",
     "CentreCrops",
     "ControlConfig",

@@ -90,6 +90,7 @@ def check_pretraining(
     check_control(recipe, init, paired)
     with devices.meta():
         made = fresh_generator(recipe, tokens, tokens.tokenizer)
+    check_agreement(recipe, tokens, made)
     if init is not None:
         check_init(made, init)
     class_labels(recipe, tokens, made)
@@ -163,6 +164,22 @@ def check_control(recipe: PretrainConfig, init: Generator | None, paired: TokenS
         raise ValueError("control.alone trains the adapter of a trained generator: give one to start from (--init)")
 
 
+def check_agreement(recipe: PretrainConfig, store: Tokens, made: Generator) -> None:
+    """Raise a ValueError where crops cannot agree: the generator has no such states, or images have one crop."""
+    if not recipe.agreement.weight:
+        return
+    made.check_spec([made.depth], recipe.agreement.context, "query")
+    if _crops(store) < 2:
+        raise ValueError(
+            "agreement is between crops of an image, and there is one of each: tokenize with more (--crops moved)"
+        )
+
+
+def _crops(store: Tokens) -> int:
+    """Return the number of crops per image."""
+    return store.crops.count if isinstance(store, PlannedTokens) else store.crops
+
+
 def _check_paired(store: Tokens, paired: TokenStore, validation: TokenStore | None) -> None:
     """Raise a ValueError unless row and crop of both stores belong together."""
     if validation is not None:
@@ -173,7 +190,7 @@ def _check_paired(store: Tokens, paired: TokenStore, validation: TokenStore | No
     if names[0] != names[1]:
         different = next((a for a, b in zip(*names, strict=False) if a != b), "the number of pictures")
         raise ValueError(f"{paired.directory} and {_name(store)} do not hold pairs of one name: {different} differs")
-    crops = store.crops.count if isinstance(store, PlannedTokens) else store.crops
+    crops = _crops(store)
     if (paired.crops, paired.grid) != (crops, store.grid):
         raise ValueError(
             f"{paired.directory} has {paired.crops} crops on a grid of {paired.grid}, the images have {crops} on "

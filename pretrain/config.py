@@ -164,11 +164,38 @@ class ControlConfig:
 
 
 @dataclass(frozen=True)
+class AgreementConfig:
+    """Agreement of two crops of an image in their pooled states, beside the loss of the tokens, for features.
+
+    The loss is NT-Xent (SimCLR, Chen et al., arXiv 2002.05709) over the images that go through the network at once, on
+    a projection of the mean state after the last block, without label. The projector is dropped after training.
+
+    weight: of the loss, an image's weighing as much as its tokens'; 0 for none. temperature: of the similarities.
+    width, dim: of the projector's hidden layer and output.
+    context: of the states, which needs a query stream; see `Generator.hidden`.
+    """
+
+    weight: float = 0.0
+    temperature: float = 0.2
+    width: int = 256
+    dim: int = 128
+    context: str = "after"
+
+    def __post_init__(self) -> None:
+        check_range(self, "weight", 0, math.inf)
+        for name in ("width", "dim"):
+            check_range(self, name, 1, math.inf)
+        if not self.temperature > 0:
+            raise ValueError(f"agreement.temperature must be above 0, got {self.temperature}")
+
+
+@dataclass(frozen=True)
 class PretrainConfig:
     """Recipe of a pretraining run.
 
     model: a registered name. labels: train with class labels. size: of the generator. training: its hyperparameters.
-    running: use of the machine. control: the condition that the generator follows, if any.
+    running: use of the machine. control: the condition that the generator follows, if any. agreement: of two crops of
+    an image, if any.
     """
 
     model: str
@@ -177,6 +204,13 @@ class PretrainConfig:
     training: TrainingConfig
     running: RuntimeConfig = field(default_factory=RuntimeConfig)
     control: ControlConfig = field(default_factory=ControlConfig)
+    agreement: AgreementConfig = field(default_factory=AgreementConfig)
+
+    def __post_init__(self) -> None:
+        if self.agreement.weight and self.control.kind is not None:
+            raise ValueError(
+                "agreement of crops and control by a condition are trained one after the other: leave one out"
+            )
 
     def build(
         self, grid: tuple[int, int], vocab_size: int, num_classes: int, patch: int = 1, channels: int = 1

@@ -139,12 +139,17 @@ class Batches(Epochs):
         config: TrainingConfig,
         share: Share | None = None,
         paired: Tokens | None = None,
+        another_crop: bool = False,
     ) -> None:
         """labels: (n,) class indices, or None for none. paired: further tokens, of which row i (and crop j) belongs to
-        row i (and crop j) of `tokens`.
+        row i (and crop j) of `tokens`. another_crop: pair each image with another of its own crops instead, any of them
+        equally often. Raises a ValueError where images have one crop.
         """
         super().__init__(len(tokens), config, share)
         self.tokens, self.labels, self.config, self.paired = tokens, labels, config, paired
+        self.another_crop = another_crop
+        if another_crop and (tokens.ndim == 2 or tokens.shape[1] < 2):
+            raise ValueError("agreement is between crops of an image, and there is one of each: give more")
         self.grid, self.num_classes = model.grid, model.num_classes
         self.order = model.check_order_mode(config.order)
 
@@ -172,6 +177,8 @@ class Batches(Epochs):
             label = torch.where(kept, self.labels[rows], label)
         crop = self._crop(epoch, rows)
         paired = None if self.paired is None else take(self.paired, rows, crop)
+        if self.another_crop and crop is not None:
+            paired = take(self.tokens, rows, self._other_crop(epoch, rows, crop))
         return Batch(take(self.tokens, rows, crop), label, order, piece, weight, paired)
 
     def _crop(self, epoch: int, rows: Tensor) -> Tensor | None:
@@ -183,6 +190,12 @@ class Batches(Epochs):
             return (which * count).long()
         left = 1 - epoch * len(self.tokens) / (config.steps * config.batch_size)
         return (other < config.other_crops * left) * (1 + (which * (count - 1)).long()) % count
+
+    def _other_crop(self, epoch: int, rows: Tensor, crop: Tensor) -> Tensor:
+        """Return a crop of each image that is not the one given, int64 (B,)."""
+        count = self.tokens.shape[1]
+        steps = 1 + (rng.uniform(rng.derive(self.config.seed, epoch, 7, rows), 1)[:, 0] * (count - 1)).long()
+        return (crop + steps) % count
 
 
 def shuffle(seed: int, epoch: int, count: int) -> Tensor:

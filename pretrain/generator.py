@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ from torch import Tensor, nn
 
 from randfeat.models import Generator
 
-from .config import RuntimeConfig, TrainingConfig
+from .agreement import AgreementObjective, projecting
+from .config import AgreementConfig, RuntimeConfig, TrainingConfig
 from .data import Batches, Share, Tokens
 from .objective import Objective
 from .parallel import all_reduce, configured_blocks
@@ -82,6 +84,7 @@ def train(
     directory: Path | None = None,
     settings: dict[str, Any] | None = None,
     paired: tuple[Tokens, Tokens | None] | None = None,
+    agreement: AgreementConfig | None = None,
     on_step: Callable[[Step], None] | None = None,
     on_validation: Callable[[Validation], None] | None = None,
 ) -> History:
@@ -92,6 +95,7 @@ def train(
     objective: makes the module whose forward is minimized (see `Objective`), of the model and of whether matrix
         products are in bfloat16. paired: further tokens for its forward, of training and of held-out images, see
         `Batches`.
+    agreement: of two crops of an image, which have to be (n, crops, N) then; it replaces `objective` and `paired`.
     directory: of the checkpoints. Training goes on from the newest of them if it has the same `config` and `settings`
         (JSON, the origin of model and data); all processes must see the same files. TERM, INT and USR1 are then handled
         between two steps: the run is saved and `Stopped` raised.
@@ -99,7 +103,7 @@ def train(
 
     Raises an OSError where the disk is full; checkpoints saved before are intact.
     """
-    task = GeneratorTask(model, tokens, labels, validation, config, objective, paired)
+    task = GeneratorTask(model, tokens, labels, validation, config, objective, paired, agreement)
     return train_task(
         task, runtime, directory=directory, settings=settings, on_step=on_step, on_validation=on_validation
     )
@@ -120,28 +124,40 @@ class GeneratorTask(Task):
         config: TrainingConfig,
         objective: Callable[[Generator, bool], nn.Module] = Objective,
         paired: tuple[Tokens, Tokens | None] | None = None,
+        agreement: AgreementConfig | None = None,
     ) -> None:
         self.model, self.tokens, self.labels, self.validation = model, tokens, labels, validation
         self.config, self.make_objective = config, objective
         self.paired = paired and paired[0]
         self.validation_paired = paired and paired[1]
         self.units = model.num_tokens
+        self.agreement = agreement if agreement is not None and agreement.weight else None
+        if self.agreement is not None:
+            self.make_objective = partial(AgreementObjective, config=self.agreement)
 
     @property
     def validates(self) -> bool:
         return self.validation is not None
 
     def settings(self) -> dict[str, Any]:
-        return {"model": self.model.config, "training": vars(self.config)}
+        own = {} if self.agreement is None else {"agreement": vars(self.agreement)}
+        return {"model": self.model.config, "training": vars(self.config), **own}
 
-    def context(self, runtime: RuntimeConfig) -> AbstractContextManager[Any]:
-        return configured_blocks(self.model, runtime)
+    @contextmanager
+    def context(self, runtime: RuntimeConfig) -> Iterator[None]:
+        with ExitStack() as stack:
+            if self.agreement is not None:
+                stack.enter_context(projecting(self.model, self.agreement, self.config.seed))
+            stack.enter_context(configured_blocks(self.model, runtime))
+            yield
 
     def objective(self, in_bfloat16: bool) -> nn.Module:
         return self.make_objective(self.model, in_bfloat16)
 
     def steps(self, share: Share) -> Batches:
-        return Batches(self.tokens, self.labels, self.model, self.config, share, self.paired)
+        return Batches(
+            self.tokens, self.labels, self.model, self.config, share, self.paired, self.agreement is not None
+        )
 
     def measure(self, objective: nn.Module, share: Share, step: int) -> tuple[float, Validation]:
         share = replace(share, size=share.size or VALIDATION_BATCH)

@@ -20,6 +20,7 @@ from randfeat.tokenizers import Tokenizer
 from randfeat.utils import devices, distributed
 
 from .checks import (
+    check_agreement,
     check_control,
     check_init,
     check_same_tokenizer,
@@ -102,6 +103,7 @@ def run_pretraining(
         directory=directory,
         settings=settings,
         paired=pairs,
+        agreement=recipe.agreement,
         on_step=on_step,
         on_validation=on_validation,
     )
@@ -131,7 +133,9 @@ def _settings(
     init: Generator | None,
 ) -> dict[str, Any]:
     """Return the settings that decide the weights, and by which a run is recognized when it is resumed."""
-    ignored = {"running"} if recipe.control.kind else {"running", "control"}  # runs older than control can be resumed
+    # runs older than control and agreement can be resumed
+    used = {"control": recipe.control.kind, "agreement": recipe.agreement.weight}
+    ignored = {"running", *(name for name, on in used.items() if not on)}
     return {
         "recipe": {key: value for key, value in asdict(recipe).items() if key not in ignored},
         "tokens": store.meta["files"],
@@ -162,6 +166,7 @@ def _pixels(store: TokenStore, tokenizer: Tokenizer) -> Callable[[Tensor], Tenso
 def _generator(recipe: PretrainConfig, store: TokenStore, tokenizer: Tokenizer, init: Generator | None) -> Generator:
     """Return a fresh generator, or `init` if it fits; the recipe's control is added to one without control."""
     made = fresh_generator(recipe, store, tokenizer)
+    check_agreement(recipe, store, made)
     if init is None:
         return made
     check_init(made, init)

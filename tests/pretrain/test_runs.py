@@ -4,7 +4,16 @@ import numpy as np
 import pytest
 import torch
 from material import data
-from randfeat.pretrain import ModelConfig, PretrainConfig, RuntimeConfig, TrainingConfig, read_recipe, run_pretraining
+from randfeat.pretrain import (
+    AgreementConfig,
+    ControlConfig,
+    ModelConfig,
+    PretrainConfig,
+    RuntimeConfig,
+    TrainingConfig,
+    read_recipe,
+    run_pretraining,
+)
 
 from randfeat import load, weights
 from randfeat.data.token_store import TokenWriter
@@ -65,6 +74,21 @@ def test_without_labels(tmp_path, store, tokenizer):
     assert pipeline.generator.num_classes == 0
     with pytest.raises(ValueError, match=r"trains with labels and .* has none: set labels to false"):
         run_pretraining(RECIPE, store("other", labelled=False), tokenizer, tmp_path / "two", device="cpu")
+
+
+def test_crops_agree_where_there_are_two(tmp_path, store, tokenizer):
+    recipe = replace(RECIPE, agreement=AgreementConfig(weight=0.5, width=8, dim=4))
+    tokens = store()
+    pipeline = load(run_pretraining(recipe, tokens, tokenizer, tmp_path / "run", validation=tokens, device="cpu"))
+    assert pipeline.training_record["recipe"]["agreement"]["weight"] == 0.5
+    plain = load(run_pretraining(RECIPE, tokens, tokenizer, tmp_path / "plain", validation=tokens, device="cpu"))
+    assert set(plain.generator.state_dict()) == set(pipeline.generator.state_dict())
+    assert weights.fingerprint(plain.generator) != weights.fingerprint(pipeline.generator)
+    raster = replace(recipe, model="llamagen")
+    with pytest.raises(ValueError, match="context 'after' is none of LlamaGen's"):
+        run_pretraining(raster, tokens, tokenizer, tmp_path / "raster", device="cpu")
+    with pytest.raises(ValueError, match="control are trained one after the other"):
+        replace(recipe, control=ControlConfig("edges"))
 
 
 def test_it_starts_from_given_weights(tmp_path, store, tokenizer):
