@@ -208,9 +208,7 @@ class PretrainConfig:
 
     def __post_init__(self) -> None:
         if self.agreement.weight and self.control.kind is not None:
-            raise ValueError(
-                "agreement of crops and control by a condition are trained one after the other: leave one out"
-            )
+            raise ValueError("agreement of crops and control are trained one after the other: leave one of them out")
 
     def build(
         self, grid: tuple[int, int], vocab_size: int, num_classes: int, patch: int = 1, channels: int = 1
