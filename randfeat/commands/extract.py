@@ -119,8 +119,8 @@ def _full_disk(directory: Path) -> Iterator[None]:
 
 def summary(store: FeatureStore) -> str:
     """Return a line for the store, one for each spec, and one for skipped images."""
+    from ..data.errors import reasons
     from ..data.store import SKIPPED
-    from ..features.extract import reasons
 
     lines = [f"{len(store):,} images -> {store.directory}"]
     lines += [f"  {spec}: features {store.as_numpy(spec).shape}" for spec in store.specs]

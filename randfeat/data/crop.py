@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from . import values
 from .decode import MODES, as_seen, natural_range, picture_values
-from .errors import UnfitImage, UnreadableImage
+from .errors import SkippedImage, UnfitImage, UnreadableImage
 from .sources import Source
 
 AnyImage: TypeAlias = "Image.Image | np.ndarray"  # a picture, or values (H, W, C)
@@ -63,11 +63,25 @@ def row_of(source: Source, i: int, value_range: tuple[float, float] | None) -> A
 
 
 def images_of(
-    source: Source, rows: Iterable[int], value_range: tuple[float, float] | None = None
+    source: Source,
+    rows: Iterable[int],
+    value_range: tuple[float, float] | None = None,
+    on_skip: Callable[[SkippedImage], object] | None = None,
 ) -> Iterator[Image.Image | Tensor]:
-    """Yield rows of a source as `as_images` takes them: pictures, or with a range values as tensors (C, H, W)."""
+    """Yield rows of a source as `as_images` takes them: pictures, or with a range values as tensors (C, H, W).
+
+    on_skip: called with each image that cannot be read, which is left out; without it an UnreadableImage names it.
+    """
     for row in rows:
-        image = row_of(source, row, value_range)
+        try:
+            image = row_of(source, row, value_range)
+        except UnreadableImage as error:
+            path = source.paths[row]
+            if on_skip is None:
+                text = f"{path} of {source.name} cannot be read ({error.reason}): take it out"
+                raise UnreadableImage(text, error.reason) from None
+            on_skip(SkippedImage(path, error.reason))
+            continue
         yield image if isinstance(image, Image.Image) else torch.from_numpy(image).movedim(-1, 0)
 
 

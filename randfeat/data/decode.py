@@ -6,7 +6,7 @@ import errno
 import io
 import math
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias
@@ -260,6 +260,16 @@ def _frames(content: bytes) -> list[np.ndarray]:
     """Return the values of each page or frame that Pillow reads in the bytes of a file."""
     with _pillow(content) as picture:
         return [picture_values(page) for page in ImageSequence.Iterator(picture)]
+
+
+def file_of_cell(cell: Any, folder: Path) -> File:
+    """Return the file in a cell: encoded bytes, or a mapping of `bytes` or else a `path`, relative to `folder`."""
+    content = cell.get("bytes") if isinstance(cell, Mapping) else cell
+    if content is not None:
+        return io.BytesIO(content)
+    if not isinstance(cell, Mapping) or not cell.get("path"):
+        raise UnreadableImage("an empty cell")
+    return folder / cell["path"]
 
 
 @contextmanager

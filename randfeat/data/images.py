@@ -16,12 +16,13 @@ from ..utils import progress
 from ..utils.checks import check_whole_number
 from . import values
 from .crop import CentreCrop, naming
-from .decode import MODES, as_seen, open_picture, open_values, picture_values
+from .decode import MODES, File, as_seen, file_of_cell, open_picture, open_values, picture_values
 from .errors import UnreadableImage
 
 Array: TypeAlias = "Tensor | np.ndarray"
 Picture: TypeAlias = "Image.Image | str | Path"
 Images: TypeAlias = "Array | Picture | Iterable[Array | Picture]"
+FILES = (str, Path, bytes, Mapping)  # types of an image that is a file
 CHANNELS = (1, 3, 4)  # of an array that can be a picture; the fourth is opacity
 
 # pictures ------------------------------------------------------------------------------------------------------------
@@ -152,11 +153,11 @@ def _values_as_images(several: Any, crop: CentreCrop) -> Tensor:
 
 def _image_values(image: Array | Picture, channels: int) -> np.ndarray:
     """Return the values of one image, (H, W, C)."""
-    if isinstance(image, (str, Path)):
+    if isinstance(image, FILES):
         try:
-            return open_values(image)
+            return open_values(_file(image))
         except UnreadableImage as error:
-            raise UnreadableImage(f"{image} cannot be read as an image: {error}") from None
+            raise UnreadableImage(f"{_named(image)} cannot be read as an image: {error}", error.reason) from None
     if isinstance(image, Image.Image):
         return picture_values(image)
     if not isinstance(image, (Tensor, np.ndarray)) or image.ndim not in (2, 3):
@@ -188,13 +189,14 @@ def _as_one(image: Array | Picture, channels: int, size: tuple[int, int]) -> Ten
 def as_picture(image: Array | Picture) -> Image.Image:
     """Return an image as a PIL image: itself, the picture in the file of a path, or an array as a picture of 8 bits.
 
-    An array is (H, W) or (H, W, channels), a tensor (H, W) or (channels, H, W), of uint8 or of floats in [0, 1].
+    An array is (H, W) or (H, W, channels), a tensor (H, W) or (channels, H, W), of uint8 or of floats in [0, 1]. A file
+    may also be its bytes, or a mapping of `bytes` or a `path`, as undecoded cells of Hugging Face's datasets are.
     """
-    if isinstance(image, (str, Path)):
+    if isinstance(image, FILES):
         try:
-            return open_picture(image)
+            return open_picture(_file(image))
         except UnreadableImage as error:
-            raise UnreadableImage(f"{image} cannot be read as a picture: {error}") from None
+            raise UnreadableImage(f"{_named(image)} cannot be read as a picture: {error}", error.reason) from None
     if isinstance(image, (Tensor, np.ndarray)):
         batch = _channels_first(image[None], CHANNELS) if image.ndim in (2, 3) else None
         if batch is None:
@@ -203,6 +205,17 @@ def as_picture(image: Array | Picture) -> Image.Image:
     if not isinstance(image, Image.Image):
         raise ValueError(f"an image is a PIL image, a path, an array or a tensor, got {type(image).__name__}")
     return image
+
+
+def _file(image: Any) -> File:
+    """Return the file of an image that is one of FILES."""
+    return image if isinstance(image, (str, Path)) else file_of_cell(image, Path())
+
+
+def _named(image: Any) -> str:
+    """Return how an error names a file."""
+    name = image.get("path") if isinstance(image, Mapping) else image
+    return str(name) if isinstance(name, (str, Path)) else "an image"
 
 
 def _as_batch(images: Array, channels: int, size: tuple[int, int]) -> Tensor:

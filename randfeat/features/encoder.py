@@ -17,7 +17,9 @@ from PIL import Image
 from torch import Tensor
 
 from ..data.crop import AnyImage
-from ..data.images import Array, Images, Picture, as_picture, batches
+from ..data.errors import OnError
+from ..data.images import Array, Images, Picture, as_picture
+from ..data.reading import ReadBatches
 
 TIMM = "timm:"  # begins the names of timm's models
 
@@ -55,14 +57,18 @@ class Encoder(ABC):
         batch: what `prepare` made of each, stacked. Other images in the batch change features by rounding alone.
         """
 
-    def features(self, images: Images | Iterable[Picture], batch_size: int = 64) -> list[np.ndarray]:
+    def features(
+        self, images: Images | Iterable[Picture], batch_size: int = 64, on_error: OnError = "raise"
+    ) -> list[np.ndarray]:
         """Return the features of images for each spec, as `encode`.
 
         images: any number of PIL images, paths or arrays, or one array of them, as `Pipeline.features` takes them;
-        `batch_size` of them are held at a time.
+        `batch_size` of them are held at a time. on_error: "skip" gives an image that cannot be read NaN, and a warning
+        with path and reason; a function is called with these, see `data.errors.OnError`.
         """
-        parts = [self.encode(self.as_batch(batch)) for batch in batches(images, batch_size)]
-        return [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
+        reading = ReadBatches(images, batch_size, self.as_batch, on_error)
+        parts = [self.encode(batch) for batch in reading]
+        return [reading.aligned(np.concatenate(arrays)) for arrays in zip(*parts, strict=True)]
 
     def as_batch(self, images: Array | Sequence[Array | Picture]) -> Tensor:
         """Return several images as `encode` takes them."""

@@ -8,6 +8,7 @@ joined. So the store is the same, byte for byte, however often the extraction wa
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -26,7 +27,9 @@ from torch import Tensor
 
 from .. import weights
 from ..data import loader
+from ..data.errors import reasons
 from ..data.sources import Source, TokenSource
+from ..data.sources.folder import FileSource
 from ..data.store import META
 from ..utils import atomic, distributed, progress
 from ..utils.checks import check_whole_number, finite_rows
@@ -41,9 +44,8 @@ Reader: TypeAlias = loader.Prepared | loader.FirstCrop
 
 SHARD = 512  # images, fewer where their features take more than SHARD_BYTES
 SHARD_BYTES = 1 << 26
-REASONS = 5  # listed in a summary
 # may differ between the run that began a store and one that resumes it
-FREE = ("model", "source.name", "shard_size")
+FREE = ("model", "source.name", "source.root", "shard_size")
 RESULTS = ("count", "skipped", "files")
 
 
@@ -82,6 +84,7 @@ def extract(
             "images": len(source),
             "classes": source.classes,
             "fingerprint": source.fingerprint(),
+            "root": os.path.abspath(source.root) if isinstance(source, FileSource) else None,  # noqa: PTH100
         },
     }
     run = FolderRun(directory, record, "features", FREE, META, RESULTS)
@@ -91,14 +94,6 @@ def extract(
         run.finish()
     distributed.barrier()
     return FeatureStore.open(directory)
-
-
-def reasons(skipped: Sequence[tuple[str, str]]) -> str:
-    """Return the reasons why images were skipped, the commonest first: "31 truncated, 2 an empty file"."""
-    counts = Counter(reason for _, reason in skipped).most_common()
-    said = [f"{count:,} {reason}" for reason, count in counts[:REASONS]]
-    rest = sum(count for _, count in counts[REASONS:])
-    return ", ".join([*said, f"{rest:,} for other reasons"] if rest else said)
 
 
 def reader_and_encode(encoder: Encoder, source: Source | TokenSource) -> tuple[Reader, Encode]:

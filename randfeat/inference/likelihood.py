@@ -64,7 +64,8 @@ class Classification:
     log_prob: mean over the orders of log p(image | class) in nats, float32 (B, C); -inf for a class that successive
     halving dropped before it was read in a whole order. order: columns of log_prob, the best first, int64 (B, C);
     classes that successive halving kept for longer stand first, whatever their log_prob. indices, names: of the
-    columns. passes: passes taken for each image, float32 (B,).
+    columns. passes: passes taken for each image, float32 (B,). skipped: rows of the images that could not be read,
+    which have no class: log_prob is NaN, passes 0.
     """
 
     log_prob: Tensor
@@ -72,11 +73,14 @@ class Classification:
     indices: list[int]
     names: list[str]
     passes: Tensor
+    skipped: Sequence[int] = ()
 
     @property
     def best(self) -> Tensor:
-        """Index in the model of each image's best class: int64 (B,)."""
-        return torch.tensor(self.indices)[self.order[:, 0]]
+        """Index in the model of each image's best class, -1 of a skipped image: int64 (B,)."""
+        best = torch.tensor(self.indices)[self.order[:, 0]]
+        best[list(self.skipped)] = -1
+        return best
 
     @property
     def probabilities(self) -> Tensor:
@@ -84,11 +88,16 @@ class Classification:
         return self.log_prob.softmax(1)
 
     def top(self, k: int = 5) -> list[list[RankedClass]]:
-        """Return the k best classes of each image, the best first."""
+        """Return the k best classes of each image, the best first; none of a skipped image."""
         if k < 1:
             raise ValueError(f"top needs a number of classes from 1, got {k}")
-        shares, found = self.probabilities, []
+        shares = self.probabilities
+        found: list[list[RankedClass]] = []
+        skipped = set(self.skipped)
         for row, columns in enumerate(self.order[:, :k].tolist()):
+            if row in skipped:
+                found.append([])
+                continue
             found.append(
                 [
                     RankedClass(self.indices[c], self.names[c], float(shares[row, c]), float(self.log_prob[row, c]))
@@ -106,6 +115,19 @@ class Classification:
         """Return the classification of several batches of images as one."""
         columns = [torch.cat([getattr(part, name) for part in parts]) for name in ("log_prob", "order", "passes")]
         return cls(columns[0], columns[1], parts[0].indices, parts[0].names, columns[2])
+
+    def with_skipped(self, skipped: Sequence[int]) -> Classification:
+        """Return the classification with rows for images that could not be read, at these places of the result."""
+        if not skipped:
+            return self
+        count = len(self.order) + len(skipped)
+        read = torch.ones(count, dtype=torch.bool)
+        read[list(skipped)] = False
+        scores = torch.full((count, len(self.indices)), torch.nan)
+        order = torch.arange(len(self.indices)).repeat(count, 1)
+        passes = torch.zeros(count)
+        scores[read], order[read], passes[read] = self.log_prob, self.order, self.passes
+        return Classification(scores, order, self.indices, self.names, passes, tuple(skipped))
 
 
 # passes --------------------------------------------------------------------------------------------------------------

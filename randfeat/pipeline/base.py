@@ -7,6 +7,7 @@ from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
+from warnings import warn
 
 import numpy as np
 import torch
@@ -16,8 +17,10 @@ from torch import Tensor, nn
 from .. import models, tokenizers, weights
 from ..data import conditions
 from ..data.decode import RANGES
+from ..data.errors import NoneReadable, OnError, SkippedImages
 from ..data.images import Images, Picture, as_images, batches
 from ..data.labels import Classes, Label
+from ..data.reading import ReadBatches
 from ..data.values import described, from_unit
 from ..inference import readout
 from ..inference.readout import FeatureSpec, sub_patch_shifts
@@ -27,32 +30,10 @@ from ..tokenizers import Tokenizer
 from ..utils import atomic
 from ..weights import hub
 from ..weights.loading import load_parts
+from .copies import InferenceCopies
 
 BATCH = 64  # images at a time
 Opened = TypeVar("Opened", bound="BasePipeline")
-
-
-class InferenceCopies:
-    """Copies of a generator for use without gradients; see `randfeat.models.packed`.
-
-    They share its parameters and are no part of the module that holds them, nor of what is pickled.
-    """
-
-    def __init__(self) -> None:
-        self.compiled: Generator | None = None
-        self._prepacked: tuple[list, Generator] | None = None
-
-    def prepacked(self, generator: Generator) -> Generator:
-        """Return the inference copy, on a CPU with prepacked weights, which is renewed after the generator changed."""
-        if not packed.can_prepack(generator):
-            return packed.inference_copy(generator)
-        signature = packed.signature(generator)
-        if self._prepacked is None or self._prepacked[0] != signature:
-            self._prepacked = signature, packed.inference_copy(generator)
-        return self._prepacked[1]
-
-    def __getstate__(self) -> dict[str, None]:
-        return {"compiled": None, "_prepacked": None}  # both stay in their process
 
 
 class BasePipeline(nn.Module):
@@ -151,11 +132,7 @@ class BasePipeline(nn.Module):
         """Return the tokens of one batch of images, on the model's device: int64 (B, N) in raster space, or with more
         shifts (B, shifts², N), see `readout.sub_patch_shifts`.
         """
-        pixels = self.as_images(images)
-        if tuple(pixels.shape[2:]) != self.image_size:
-            h, w = self.image_size
-            raise ValueError(f"images must be {h} x {w} pixels, got {pixels.shape[2]} x {pixels.shape[3]}")
-        return self.encode_pixels(pixels.to(self.generator.device), shifts)
+        return self.encode_pixels(self.as_images(images).to(self.generator.device), shifts)
 
     def encode_pixels(self, pixels: Tensor, shifts: int = 1) -> Tensor:
         """Return the tokens of pixels (B, channels, H, W) in [0, 1] of `image_size`, on the model's device."""
@@ -173,19 +150,20 @@ class BasePipeline(nn.Module):
         return np.concatenate([self.encode(batch).cpu().numpy().astype(kind) for batch in parts])
 
     def labelled_tokens(
-        self, images: Images | Iterable[Picture], labels: Sequence[Label] | None, batch_size: int
+        self, reading: ReadBatches, labels: Sequence[Label] | None
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield tokens and class indices of images, batch after batch."""
-        label, done = None if labels is None else self.label_indices(labels), 0
-        for batch in batches(images, batch_size):
-            tokens = self.encode(batch).cpu()
-            own = self.label_indices([None] * len(tokens)) if label is None else label[done : done + len(tokens)]
-            done += len(tokens)
-            if len(own) < len(tokens):
+        """Yield tokens and class indices of images, batch after batch.
+
+        labels: one for each image, those that cannot be read too; None for the null class.
+        """
+        label = None if labels is None else self.label_indices(labels)
+        for pixels in reading:
+            if label is not None and reading.total > len(label):
                 break
-            yield tokens, own
-        if label is not None and len(label) != done:
-            raise ValueError(f"{len(label)} labels for {done} images or more: give one for each")
+            tokens = self.encode_pixels(pixels.to(self.generator.device)).cpu()
+            yield tokens, self.label_indices([None] * len(tokens)) if label is None else label[reading.here]
+        if label is not None and len(label) != reading.total:
+            raise ValueError(f"{len(label)} labels for {reading.total} images or more: give one for each")
 
     @torch.no_grad()
     def decode(self, tokens: Tensor, grid: orders.Grid | None = None) -> Tensor:
@@ -209,17 +187,18 @@ class BasePipeline(nn.Module):
         spec: str | FeatureSpec | None = None,
         batch_size: int = BATCH,
         progress: bool = False,
+        on_error: OnError = "raise",
     ) -> np.ndarray:
         """Return the features of images, float32 (B, F), or (B, F, h, w) of pool `none`.
 
         spec: a feature spec, by default the model's own. Any number of images, of an iterator too: `batch_size` of them
-        are held at a time. progress: show a bar.
+        are held at a time. progress: show a bar. on_error: "skip" gives an image that cannot be read NaN, and a warning
+        with path and reason; a function is called with these, see `data.errors.OnError`.
         """
-        resolved, found = self.resolve_spec(spec), []
-        for batch in batches(images, batch_size, "features" if progress else None):
-            pixels = self.as_images(batch)
-            found += self.features_of_pixels(pixels.to(self.generator.device), [resolved])
-        return np.concatenate(found)
+        resolved = self.resolve_spec(spec)
+        reading = ReadBatches(images, batch_size, self.as_images, on_error, "features" if progress else None)
+        found = [self.features_of_pixels(pixels.to(self.generator.device), [resolved])[0] for pixels in reading]
+        return reading.aligned(np.concatenate(found))
 
     @torch.no_grad()
     def features_of_pixels(self, pixels: Tensor, specs: Sequence[FeatureSpec]) -> list[np.ndarray]:
@@ -250,6 +229,7 @@ class BasePipeline(nn.Module):
         spec: str | FeatureSpec | None = None,
         image: str = "image",
         output: str = "features",
+        on_error: OnError = "raise",
     ) -> Callable[[Mapping[str, Any]], dict[str, np.ndarray]]:
         """Return a function for `map` of Hugging Face's datasets: `dataset.map(model.as_map_fn(), batched=True)`.
 
@@ -257,8 +237,11 @@ class BasePipeline(nn.Module):
         `batch_size`. datasets finds its cache by a hash over the function, so over the weights, which takes seconds for
         a gigabyte; `map(..., new_fingerprint=...)` spares that. Leave `num_proc` out: one process keeps all cores busy,
         and forks of a process that has computed may deadlock.
+
+        on_error: as in `features`. datasets itself fails at a damaged image before this function sees it, unless the
+        column holds paths or is left undecoded: `dataset.cast_column("image", datasets.Image(decode=False))`.
         """
-        return partial(_map, self, self.resolve_spec(spec), image, output)
+        return partial(_map, self, self.resolve_spec(spec), image, output, on_error)
 
     # labels and conditions -------------------------------------------------------------------------------------
 
@@ -317,9 +300,10 @@ class BasePipeline(nn.Module):
     ) -> Opened:
         """Open a model, strictly, and run nothing in its files as code. `randfeat.load` is this method.
 
-        source: a directory that `save` wrote; the path of an official .safetensors, .pt or .bin file; a short name of
-            `weights.published.MODELS`, such as "randar-l-llamagen"; or the id owner/name of a repository on the Hugging
-            Face hub that `push_to_hub` wrote. A path that exists goes before a name.
+        source: a directory that `save` wrote; the path of an official .safetensors, .pt or .bin file; a model of the
+            package, such as "fashion-arpg-free" (`weights.zoo.NAMES`); a short name of `weights.published.MODELS`, such
+            as "randar-l-llamagen"; or the id owner/name of a repository on the Hugging Face hub that `push_to_hub`
+            wrote. A path that exists goes before a name.
         num_heads: attention heads, which official files do not tell. Needed where the size is not a published one.
         grid: rows and columns of tokens, which they do not tell either; by default those of the published model of this
             size and file name, else 16 x 16.
@@ -348,8 +332,14 @@ class BasePipeline(nn.Module):
         versions = {name: version(name) for name in ("randfeat", "torch")}
         return versions | {"device": str(self.generator.device)}
 
-    def save(self, directory: str | Path) -> None:
-        """Write a model directory; one of the same name is replaced as a whole."""
+    def save(self, directory: str | Path, dtype: torch.dtype | None = None) -> None:
+        """Write a model directory; one of the same name is replaced as a whole.
+
+        dtype: of the generator's weights on disk, by default the one they have; float16 halves the file, and opening it
+        makes float32 of it again. The tokenizer keeps its own: rounded codes would choose other tokens. Raises a
+        ValueError where a weight does not fit into the type.
+        """
+        state = weights.converted(self.generator.state_dict(), dtype)
         config = {
             "randfeat": version("randfeat"),
             "generator": {"name": models.name_of(self.generator), **self.generator.config},
@@ -360,12 +350,12 @@ class BasePipeline(nn.Module):
         tokenizer = {"name": tokenizers.name_of(self.tokenizer), **self.tokenizer.config}
         with atomic.replace_directory(Path(directory), weights.is_model) as made:
             (made / weights.TOKENIZER).mkdir()
-            weights.write(made, config, self.generator.state_dict())
+            weights.write(made, config, state)
             weights.write(made / weights.TOKENIZER, tokenizer, self.tokenizer.state_dict())
 
-    def save_pretrained(self, directory: str | Path) -> None:
+    def save_pretrained(self, directory: str | Path, dtype: torch.dtype | None = None) -> None:
         """`save`, under the name that the Hugging Face hub's tools expect."""
-        self.save(directory)
+        self.save(directory, dtype)
 
     def push_to_hub(self, repository: str, private: bool | None = None, token: str | None = None) -> str:
         """Upload what `save` writes to owner/name on the Hugging Face hub, from where `randfeat.load` opens it.
@@ -376,11 +366,19 @@ class BasePipeline(nn.Module):
 
 
 def _map(
-    model: BasePipeline, spec: FeatureSpec, image: str, output: str, rows: Mapping[str, Any]
+    model: BasePipeline, spec: FeatureSpec, image: str, output: str, on_error: OnError, rows: Mapping[str, Any]
 ) -> dict[str, np.ndarray]:
     """Return the features of a batch of rows, for `as_map_fn`."""
     if image not in rows:
         raise ValueError(f"there is no column {image!r}: name one of {', '.join(rows)}")
-    if isinstance(rows[image], (Image.Image, str)):
+    if isinstance(rows[image], (Image.Image, str, bytes, Mapping)):
         raise ValueError("this function reads batches of rows: give map(..., batched=True)")
-    return {output: model.features(rows[image], spec, batch_size=len(rows[image]))}
+    count = len(rows[image])
+    try:
+        return {output: model.features(rows[image], spec, batch_size=count, on_error=on_error)}
+    except NoneReadable as error:  # of this batch; there are others
+        if on_error == "skip":
+            warn(SkippedImages(error.skipped, count), stacklevel=2)
+        blank = torch.zeros(1, model.tokenizer.channels, *model.image_size, device=model.generator.device)
+        shape = model.features_of_pixels(blank, [spec])[0].shape[1:]
+        return {output: np.full((count, *shape), np.nan, np.float32)}

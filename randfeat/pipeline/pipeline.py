@@ -12,27 +12,26 @@ from PIL import Image
 from torch import Tensor
 
 from .. import models
-from ..data.images import Array, Images, Picture, batches, preview
+from ..data.images import Array, Images, Picture, preview
 from ..data.labels import Label
-from ..inference import editing, likelihood, successive_halving
+from ..inference import editing
 from ..inference.editing import Framing, as_framing, pictures
 from ..inference.extrapolation import Extrapolation, enlarge
 from ..inference.extrapolation import sample as sample_larger
-from ..inference.likelihood import Classification, LogProb
 from ..inference.sampling import Sampling
 from ..inference.sampling import decode as decode_tokens
 from ..inference.sampling import sample as sample_tokens
 from ..inference.schedules import Guidance, Schedule
-from ..inference.successive_halving import SuccessiveHalving
 from ..models import orders
 from ..utils import atomic, drawing, rng
 from ..utils.checks import check_whole_number
 from . import painting
-from .base import BATCH, BasePipeline
+from .base import BATCH
+from .likelihoods import LikelihoodPipeline
 from .painting import EditRequest
 
 
-class Pipeline(BasePipeline):
+class Pipeline(LikelihoodPipeline):
     """A tokenizer with the generator of its tokens: features, samples, edits and likelihoods of images."""
 
     # sampling --------------------------------------------------------------------------------------------------
@@ -288,87 +287,6 @@ class Pipeline(BasePipeline):
         return editing.complete(
             self.inference_generator(), tokens.to(device), known.to(device), label, seeds, how, condition
         )
-
-    # likelihood ------------------------------------------------------------------------------------------------
-
-    def log_prob(
-        self,
-        images: Images | Iterable[Picture],
-        labels: Sequence[Label] | None = None,
-        orders: int = 16,
-        seed: int = 0,
-        batch_size: int = BATCH,
-    ) -> LogProb:
-        """Return log p(image | label) in nats in each of `orders` orders, the same for all images, with mean and std.
-
-        labels: one for each image, by default the null class. Any number of images, as for `features`.
-        """
-        parts = [
-            likelihood.log_prob(self.inference_generator(), tokens, label, orders, seed=seed)
-            for tokens, label in self.labelled_tokens(images, labels, batch_size)
-        ]
-        return LogProb(torch.cat(parts))
-
-    def classify(
-        self,
-        images: Images | Iterable[Picture],
-        classes: Sequence[Label] | None = None,
-        orders: int = 16,
-        seed: int = 0,
-        halving: SuccessiveHalving | None = None,
-        batch_size: int = BATCH,
-        progress: bool = False,
-    ) -> Classification:
-        """Return classes by likelihood: the mean of log p(image | class) over `orders` orders, the same for all images
-        and classes.
-
-        classes: classes to choose from, all by default. halving: reads only the leading classes in all orders, for many
-        classes (see `successive_halving`). Any number of images, as for `features`. progress: show a bar.
-        """
-        columns = self._classes(classes)
-        names, parts = [self.classes.short(index) for index in columns], []
-        for batch in batches(images, batch_size, "classifying" if progress else None):
-            tokens = self.encode(batch).cpu()
-            if halving is not None:
-                how = self.inference_generator(), tokens, columns, orders, halving
-                scores, order, passes = successive_halving.rank_classes(*how, seed=seed)
-            else:
-                each = likelihood.class_log_prob(self.inference_generator(), tokens, columns, orders, seed=seed)
-                scores, distinct = each.mean(2), 1 if self.generator.raster_only else orders
-                order = scores.argsort(dim=1, descending=True, stable=True)
-                passes = torch.full((len(tokens),), float(len(columns) * distinct))
-            parts.append(Classification(scores, order, columns, names, passes))
-        return Classification.concatenated(parts)
-
-    def surprisal(
-        self,
-        images: Images | Iterable[Picture],
-        labels: Sequence[Label] | None = None,
-        orders: int = 16,
-        exact: bool = False,
-        seed: int = 0,
-        batch_size: int = BATCH,
-    ) -> Tensor:
-        """Return the surprisal of each token of images: the mean over `orders` orders of -log p(token | tokens before
-        it), in nats, float32 (B, h, w).
-
-        exact: given all other tokens, which takes h * w times as long. labels: one for each image, by default the null
-        class. `drawing.heat` shows a map.
-        """
-        parts = [
-            likelihood.surprisal(self.inference_generator(), tokens, label, orders, exact, seed=seed)
-            for tokens, label in self.labelled_tokens(images, labels, batch_size)
-        ]
-        return torch.cat(parts).unflatten(1, self.generator.grid)
-
-    def _classes(self, classes: Sequence[Label] | None) -> list[int]:
-        """Return the indices of classes to choose from, all by default."""
-        if classes is None:
-            return list(range(self.generator.num_classes))
-        indices = self.classes.indices(classes)
-        if self.generator.num_classes in indices or len(set(indices)) < len(indices):
-            raise ValueError(f"classes to choose from are different ones and no None, got {list(classes)}")
-        return indices
 
 
 load = Pipeline.from_pretrained

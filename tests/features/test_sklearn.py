@@ -216,7 +216,8 @@ def test_checks_of_scikit_learn(check, saved):
 def test_a_clone_is_unfitted_and_keeps_its_words(saved):
     made = FeatureExtractor(saved, LAYER_1, 7).fit()
     again = clone(made)
-    assert again.get_params() == made.get_params() == dict(model=saved, spec=LAYER_1, batch_size=7, device="cpu")
+    given = dict(model=saved, spec=LAYER_1, batch_size=7, device="cpu", on_error="raise")
+    assert again.get_params() == made.get_params() == given
     with pytest.raises(NotFittedError):
         again.transform([])
 

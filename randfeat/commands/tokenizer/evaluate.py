@@ -82,7 +82,7 @@ def add_arguments(parser: argparse.ArgumentParser, action: str) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Measure, print, and write the record and the page."""
-    from ...features.extract import reasons
+    from ...data.errors import reasons
     from .evaluation import Evaluation
     from .evaluation_page import write_page
     from .reconstruction import Images, check_alike, measure

@@ -201,8 +201,8 @@ def _report(directory: Path) -> list[tuple[str, str]]:
     """Return path and reason of the images that could not be read, and tell how many there are."""
     import csv
 
+    from ...data.errors import reasons
     from ...data.store import SKIPPED
-    from ...features.extract import reasons
     from ...utils import distributed
 
     if not (directory / SKIPPED).is_file():

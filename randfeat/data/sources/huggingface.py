@@ -9,10 +9,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ..decode import File
+from ..decode import File, file_of_cell
 from . import splits
 from .base import EncodedSource, Labels, numbered, size_of
-from .parquet import IMAGES, file_of_cell, label_column
+from .parquet import IMAGES, label_column
 from .table import column
 
 

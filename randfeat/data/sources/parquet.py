@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..decode import File, UnreadableImage
+from ..decode import File, file_of_cell
+from ..errors import UnreadableImage
 from .base import EncodedSource, Labels, numbered
 from .table import LABELS, column
 
@@ -101,16 +101,6 @@ def image_column(schema: pa.Schema) -> str | None:
     nested = [one.name for one in schema if pa.types.is_struct(one.type) and one.type.get_field_index("bytes") >= 0]
     plain = [one.name for one in schema if pa.types.is_binary(one.type) or pa.types.is_large_binary(one.type)]
     return column([*nested, *plain], IMAGES) or next(iter(nested), None)
-
-
-def file_of_cell(cell: Any, folder: Path) -> File:
-    """Return the file in a cell: encoded bytes, or a mapping of `bytes` or else a `path`, relative to `folder`."""
-    content = cell.get("bytes") if isinstance(cell, dict) else cell
-    if content is not None:
-        return io.BytesIO(content)
-    if not isinstance(cell, dict) or not cell.get("path"):
-        raise UnreadableImage("an empty cell")
-    return folder / cell["path"]
 
 
 def _bytes_of(group: pq.RowGroupMetaData, column: str) -> int:
