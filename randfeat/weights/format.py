@@ -42,6 +42,22 @@ def write(directory: Path, config: Mapping[str, Any], tensors: Mapping[str, Tens
         raise OSError(f"{directory / WEIGHTS} could not be written ({error}): check the space on the disk") from None
 
 
+def converted(tensors: Mapping[str, Tensor], dtype: torch.dtype | None) -> dict[str, Tensor]:
+    """Return tensors in a floating-point type, None for the one each has.
+
+    Raises a ValueError where `dtype` is no such type or where a finite value would overflow in it.
+    """
+    if dtype is None:
+        return {**tensors}
+    if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
+        raise ValueError(f"weights cannot be written as {dtype!r}: give a floating-point torch.dtype")
+    rounded = {name: tensor.detach().to(dtype) for name, tensor in tensors.items()}
+    for name, tensor in rounded.items():
+        if not tensor.isfinite().all() and tensors[name].isfinite().all():
+            raise ValueError(f"{name} has values beyond {dtype}: write the weights in bfloat16 or float32")
+    return rounded
+
+
 def read(directory: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Return config and tensors of a directory. Raises a FileNotFoundError or a ValueError of one sentence."""
     for name in FILES:

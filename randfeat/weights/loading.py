@@ -21,7 +21,7 @@ from ..models import Generator
 from ..tokenizers import Tokenizer
 from ..utils import atomic, devices
 from ..utils.checks import check_whole_number
-from . import checkpoints, hub, published
+from . import checkpoints, hub, published, zoo
 from .hub import Repository
 from .identify import Identity, compared_by_angle, identify
 from .published import PublishedModel, PublishedTokenizer
@@ -93,7 +93,8 @@ def load_tokenizer(source: str | Path, device: str | torch.device = "cpu", *, l2
     """Open a tokenizer, in float32.
 
     source: a name of `weights.published.TOKENIZERS`, such as "llamagen-vq16"; the path of an official file; a model
-    directory or its `tokenizer` folder; or the id of a repository on the hub, as in `load`. l2_norm: of an official
+    directory or its `tokenizer` folder; a name of `weights.zoo.NAMES`; or the id of a repository on the hub, as in
+    `load`. l2_norm: of an official
     file of LlamaGen's VQ, whether it was trained with `codebook_l2_norm`, which the file does not say; by default found
     from the lengths of its codes (see `identify.compared_by_angle`). Raises as `load` does, and a ValueError where the
     lengths do not tell.
@@ -136,7 +137,8 @@ def _l2_norm(identity: Identity, checkpoint: checkpoints.Checkpoint, given: bool
 
 
 def locate(source: str | Path, rows: Mapping[str, Row]) -> Path | Row | Repository:
-    """Return the meaning of a source: an existing path, a row of `rows` by its name, or an id on the hub.
+    """Return the meaning of a source: an existing path, a row of `rows` by its name, or an id on the hub; for a name of
+    the zoo the path of its model directory, whose tokenizer is one, too.
 
     Raises a FileNotFoundError or a ValueError where it is none of them.
     """
@@ -148,6 +150,8 @@ def locate(source: str | Path, rows: Mapping[str, Row]) -> Path | Row | Reposito
         raise missing
     if source in rows:
         return rows[source]
+    if source in zoo.NAMES:
+        return zoo.directory(source)
     if hub.is_id(source):
         official = published.from_repository(source)
         if official:
@@ -158,9 +162,10 @@ def locate(source: str | Path, rows: Mapping[str, Row]) -> Path | Row | Reposito
     if source in {**published.MODELS, **published.TOKENIZERS}:
         other, opener = ("model", "load") if source in published.MODELS else ("tokenizer", "load_tokenizer")
         raise ValueError(f"{source} is a {other}: open it with randfeat.{opener}")
-    near = difflib.get_close_matches(source.lower().replace("_", "-"), rows, 1)
+    names = [*zoo.NAMES, *rows]
+    near = difflib.get_close_matches(source.lower().replace("_", "-"), names, 1)
     raise ValueError(
-        f"{source!r} is no path here and no owner/name on the hub, and the short names are {', '.join(rows)}"
+        f"{source!r} is no path here and no owner/name on the hub, and the short names are {', '.join(names)}"
         + (f": did you mean {near[0]}?" if near else "")
     )
 

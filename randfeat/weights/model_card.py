@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -25,18 +26,61 @@ _FAMILIES = {
 }
 
 
-def write(directory: Path, repository: str) -> None:
-    """Write the card of a model directory into it. repository: owner/name on the hub."""
+@dataclass(frozen=True)
+class Measured:
+    """A number on a card: what it is, text with its unit, its interval as text, and the number of images."""
+
+    what: str
+    value: str
+    interval: str
+    images: int
+
+
+@dataclass(frozen=True)
+class About:
+    """Facts of a card that a model directory does not hold.
+
+    data: what the model learnt from, in sentences, and `datasets`, its ids on the hub. training: more lines, name and
+    text. measured: numbers, with `measured_by`, sentences that say on what and by which command. licence: identifier of
+    SPDX, and `licence_text`, sentences. limits: more of them, a sentence each.
+    """
+
+    data: str
+    datasets: Sequence[str]
+    training: Sequence[tuple[str, str]]
+    measured: Sequence[Measured]
+    measured_by: str
+    licence: str
+    licence_text: str
+    limits: Sequence[str]
+
+
+def write(directory: Path, repository: str, about: About | None = None) -> None:
+    """Write the card of a model directory into it. repository: owner/name on the hub, or a name of the zoo."""
     import huggingface_hub
 
     data = huggingface_hub.ModelCardData(
-        library_name="randfeat", pipeline_tag="image-feature-extraction", tags=["autoregressive", "image-generation"]
+        library_name="randfeat",
+        pipeline_tag="image-feature-extraction",
+        tags=["autoregressive", "image-generation"],
+        license=None if about is None else about.licence,
+        datasets=None if about is None else [*about.datasets],
     )
     template = resources.files(__package__).joinpath(TEMPLATE).read_text("utf-8")
+    fields = describe(directory)
+    if about is not None:
+        fields["training"] += about.training
     card = huggingface_hub.ModelCard.from_template(
-        data, template_str=template, repository=repository, **describe(directory)
+        data, template_str=template, repository=repository, about=about, **fields
     )
     card.save(directory / CARD)
+
+
+def read(directory: Path) -> str:
+    """Return the card of a model directory without its YAML header, or raise a FileNotFoundError."""
+    import huggingface_hub
+
+    return huggingface_hub.ModelCard((directory / CARD).read_text(encoding="utf-8")).text.strip()
 
 
 def describe(directory: Path) -> dict[str, Any]:
@@ -62,7 +106,7 @@ def describe(directory: Path) -> dict[str, Any]:
         "labels": "[0]" if classes else "[None]",
         "control": control["kind"] if control else "none",
         "version": config["randfeat"],
-        **{name: generator[name] for name in ("grid", "vocab_size", "embed_dim", "depth", "num_heads")},
+        **{name: generator[name] for name in ("grid", "vocab_size", "num_classes", "embed_dim", "depth", "num_heads")},
         **_training(config["training"]),
     }
 
@@ -87,6 +131,8 @@ def _training(record: Mapping[str, Any]) -> dict[str, Any]:
         for name in ("steps", "batch_size", "learning_rate", "weight_decay", "schedule", "label_dropout", "ema", "seed")
         if name in how
     ]
+    if history.get("seconds"):
+        lines.append(("time", f"{history['seconds'] / 3600:.2g} hours"))
     if "kept_step" in history:
         lines.append(("step of the kept weights", history["kept_step"]))
     curve = history.get("validation", [])
