@@ -11,7 +11,7 @@ from collections.abc import Callable
 from .base import BuiltinDataset, is_made, write_folder
 from .cluttered import make_cluttered
 from .digits import make_digits
-from .fashion import make_fashion, write_fashion
+from .fashion import load_fashion_part, make_fashion, write_fashion
 from .letters import make_letters
 from .photographs import make_photographs
 
@@ -27,6 +27,7 @@ __all__ = [
     "DATASETS",
     "BuiltinDataset",
     "is_made",
+    "load_fashion_part",
     "make_cluttered",
     "make_digits",
     "make_fashion",

@@ -17,6 +17,7 @@ from ..sources import idx
 from .base import FORMAT, SETTINGS, BuiltinDataset, is_made
 
 PACKAGE = "/usr/share/datasets/fashion-mnist"  # of Debian's dataset-fashion-mnist
+PART = Path(__file__).parent / "fashion_part"  # the images that the package holds
 HUB, HUB_NAME = "hub", "zalando-datasets/fashion_mnist"
 IMAGES = {  # SHA-256 of its files of images, decompressed
     "train": "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
@@ -28,7 +29,7 @@ ABOUT = """# Fashion-MNIST
 60,000 + 10,000 grey images of 28 x 28 pixels, of ten classes, by Zalando Research:
 https://github.com/zalandoresearch/fashion-mnist (Xiao, Rasul and Vollgraf, 2017, arXiv 1708.07747).
 
-The four IDX files are those that it publishes, decompressed. The licence of the images is MIT:
+{files} The licence of the images is MIT:
 
 Copyright (c) 2017 Zalando SE, https://tech.zalando.com
 
@@ -61,24 +62,30 @@ def make_fashion(folder: str | Path | None = None, seed: int = 0, split_seed: No
     if split_seed is not None:
         raise ValueError("Fashion-MNIST has test images of its own, so it is not split again: leave split_seed out")
     read = _from_hub if folder == HUB else _from_files
-    splits = [read(split, PACKAGE if folder is None else str(folder)) for split in FILES]
-    for split, (images, labels) in zip(FILES, splits, strict=True):
+    splits = {split: read(split, PACKAGE if folder is None else str(folder)) for split in FILES}
+    for split, (images, labels) in splits.items():
         for digest, values, what in ((IMAGES, images, "images"), (idx.FASHION_LABELS, labels, "labels")):
             if idx.digest(values) != digest[split]:
                 raise ValueError(
                     f"the {split} {what} of {folder or PACKAGE} are not Fashion-MNIST's: expected what Zalando "
                     "published, name a folder that holds it (--from)"
                 )
-    counts = [len(labels) for _, labels in splits]
-    return BuiltinDataset(
-        np.concatenate([images for images, _ in splits]),
-        np.concatenate([labels for _, labels in splits]).astype(np.int64),
-        np.arange(sum(counts)),
-        np.repeat([False, True], counts),
-        idx.FASHION,
-        "image",
-        tuple(f"{split}/{row:05}" for split, count in zip(FILES, counts, strict=True) for row in range(count)),
-    )
+    return _dataset(splits)
+
+
+def load_fashion_part() -> BuiltinDataset:
+    """Return the part of Fashion-MNIST that the package holds: the first 3,000 training images, then the first 2,000
+    test images, in the order of Zalando's files.
+
+    They are in the folder PART, four IDX files that every command reads, with their licence. Raises a FileNotFoundError
+    where this installation of randfeat lacks them.
+    """
+    try:
+        return _dataset({split: _from_files(split, str(PART)) for split in FILES})
+    except FileNotFoundError:
+        raise FileNotFoundError(
+            f"this installation of randfeat is without the images of {PART}: install it again from a wheel"
+        ) from None
 
 
 def write_fashion(made: BuiltinDataset, folder: str | Path, settings: Mapping[str, Any]) -> None:
@@ -94,7 +101,8 @@ def write_fashion(made: BuiltinDataset, folder: str | Path, settings: Mapping[st
             rows = made.test == (split == "test")
             idx.write_idx(whole / f"{begin}-images-idx3-ubyte", made.images[rows])
             idx.write_idx(whole / f"{begin}-labels-idx1-ubyte", made.labels[rows].astype(np.uint8))
-        (whole / "README.md").write_text(ABOUT, encoding="utf-8")
+        about = ABOUT.format(files="The four IDX files are those that it publishes, decompressed.")
+        (whole / "README.md").write_text(about, encoding="utf-8")
         atomic.write_json(whole / SETTINGS, {"format": FORMAT, **settings})
 
 
@@ -126,3 +134,17 @@ def _from_hub(split: str, _: str) -> tuple[np.ndarray, np.ndarray]:
     if len({image.shape for image in images}) > 1 or source.labels is None or None in source.labels:
         raise ValueError(f"{HUB_NAME} is not Fashion-MNIST: expected images of one size, each with a label")
     return np.stack(images), np.array(source.labels, np.uint8)
+
+
+def _dataset(splits: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> BuiltinDataset:
+    """Return the set of the images and labels of each split."""
+    counts = [len(labels) for _, labels in splits.values()]
+    return BuiltinDataset(
+        np.concatenate([images for images, _ in splits.values()]),
+        np.concatenate([labels for _, labels in splits.values()]).astype(np.int64),
+        np.arange(sum(counts)),
+        np.repeat([False, True], counts),
+        idx.FASHION,
+        "image",
+        tuple(f"{split}/{row:05}" for split, count in zip(splits, counts, strict=True) for row in range(count)),
+    )

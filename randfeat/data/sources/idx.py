@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import lzma
 import math
 import re
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,9 +28,10 @@ from .base import Labels, Source
 
 TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 BELOW = ("", "raw", "gzip")  # folders that hold the files: the one named, torchvision's, and that of EMNIST's archive
-NAME = re.compile(r"(?P<stem>[\w.-]*?)[-._]?(?P<kind>images|labels)[-.]idx\d[-.](ubyte|int)(\.gz)?")
+NAME = re.compile(r"(?P<stem>[\w.-]*?)[-._]?(?P<kind>images|labels)[-.]idx\d[-.](ubyte|int)(\.gz|\.xz)?")
 EMNIST = "emnist-"  # names of its files begin so; its images are stored transposed
 CLASSES = "classes.txt"  # beside the files: names of the classes, one a line
+PACKED: dict[bytes, Callable[[Path], Any]] = {b"\x1f\x8b": gzip.open, b"\xfd7zXZ\0": lzma.open}  # by first bytes
 TEST = re.compile(r"(^|[-._])t10k$")
 
 FASHION = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
@@ -160,9 +162,13 @@ def read_idx(path: Path, kind: str) -> np.ndarray:
 
 
 def write_idx(path: Path, values: np.ndarray) -> None:
-    """Write an array of one of the six types of IDX, gzip-compressed where the name ends in .gz."""
+    """Write an array of one of the six types of IDX, compressed where the name ends in .gz or .xz, the smaller one."""
     content = _content(values)
-    atomic.write_bytes(path, gzip.compress(content, mtime=0) if path.name.endswith(".gz") else content)
+    if path.suffix == ".gz":
+        content = gzip.compress(content, mtime=0)
+    elif path.suffix == ".xz":
+        content = lzma.compress(content, preset=9 | lzma.PRESET_EXTREME)
+    atomic.write_bytes(path, content)
 
 
 def digest(values: np.ndarray) -> str:
@@ -182,15 +188,17 @@ def _content(values: np.ndarray) -> bytes:
 def _read(path: Path) -> np.ndarray:
     """Return the array in an IDX file, mapped or decompressed."""
     with path.open("rb") as file:
-        if file.read(2) != b"\x1f\x8b":
+        begin = file.read(max(map(len, PACKED)))
+        opener = next((opener for mark, opener in PACKED.items() if begin.startswith(mark)), None)
+        if opener is None:
             size = path.stat().st_size
             file.seek(0)
             dtype, shape, start = _header(path, file.read(4 + 4 * 255), size)
             return np.memmap(path, dtype, "r", start, shape) if math.prod(shape) else np.empty(shape, dtype)
     try:
-        with gzip.open(path) as packed:
+        with opener(path) as packed:
             content = packed.read()
-    except (EOFError, OSError, zlib.error) as error:
+    except (EOFError, OSError, lzma.LZMAError, zlib.error) as error:
         raise ValueError(f"{path} is truncated or damaged ({str(error).rstrip('.')}): get it again") from None
     dtype, shape, start = _header(path, content, len(content))
     return np.frombuffer(content, dtype, offset=start).reshape(shape)
@@ -216,7 +224,7 @@ def _header(path: Path, head: bytes, size: int) -> tuple[np.dtype, tuple[int, ..
 def _parts(folder: Path, names: Sequence[str]) -> dict[str, Part]:
     """Return the splits of the files in a folder with these names, sorted by their own."""
     files: dict[tuple[str, str], Path] = {}
-    for name in sorted(names, key=lambda name: (name.lower().endswith(".gz"), name)):  # plain files come first
+    for name in sorted(names, key=lambda name: (name.lower().endswith((".gz", ".xz")), name)):  # plain files come first
         found = NAME.fullmatch(name.lower())
         assert found is not None
         key = found["kind"], _stem(found["stem"])
