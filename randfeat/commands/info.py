@@ -1,10 +1,15 @@
 """Describe a model, a tokenizer or a file of weights, without loading or downloading the weights.
 
 SOURCE is whatever randfeat.load and randfeat.load_tokenizer take: a model directory, an official .safetensors, .pt or
-.bin file, a short name such as arpg-l or llamagen-vq16, or the id owner/name of a model of randfeat on the hub; or the
-directory of a training.
+.bin file, a model of the package such as fashion-arpg-free, a short name of a published one such as arpg-l or
+llamagen-vq16, or the id owner/name of a model of randfeat on the hub; or the directory of a training. The model card
+follows where the directory has one.
+
+Without SOURCE all names are listed.
 
 examples:
+  randfeat info
+  randfeat info fashion-arpg-free
   randfeat info arpg-l
   randfeat info demo/models/randar
 """
@@ -23,6 +28,7 @@ if TYPE_CHECKING:
     from ..inference.sampling import Sampling
     from ..inference.schedules import Guidance
     from ..weights.checkpoints import Checkpoint
+    from ..weights.hub import Repository
     from ..weights.identify import Identity
     from ..weights.published import PublishedModel, PublishedTokenizer
 
@@ -33,24 +39,63 @@ Line = tuple[str, str]
 
 def add_arguments(parser: argparse.ArgumentParser, command: str) -> None:
     """Add the arguments of `randfeat info`."""
-    parser.add_argument("source", metavar="SOURCE", help="directory, file, short name, or owner/name on the hub")
+    text = "directory, file, name, or owner/name on the hub; without it all names are listed"
+    parser.add_argument("source", nargs="?", metavar="SOURCE", help=text)
 
 
 def run(args: argparse.Namespace) -> None:
-    """Print a line for each fact."""
-    lines = list(describe(args.source))
+    """Print a line for each fact and the model card, or the list of names."""
+    if args.source is None:
+        print("\n".join(listing()))
+        return
+    from ..weights import model_card
+
+    found = _locate(args.source)
+    lines = list(describe(found))
     width = max(len(name) for name, _ in lines)
     for name, value in lines:
         print(f"{name:{width}}  {value}")
+    if isinstance(found, Path) and (found / model_card.CARD).is_file():
+        print(f"\n{model_card.read(found)}")
 
 
-def describe(source: str) -> Iterator[Line]:
-    """Yield the facts that are known of a source: name and text."""
-    from ..weights import checkpoints, hub, published
+def listing() -> Iterator[str]:
+    """Yield the lines of a table of the package's models, and the names of those that are downloaded."""
+    from ..weights import model_card, published, zoo
+
+    rows = [("model of the package", "parameters", "on disk", "images", "classes", "does")]
+    for name in zoo.installed():
+        folder = zoo.directory(name)
+        facts = model_card.describe(folder)
+        size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+        labelled = bool(facts["num_classes"])
+        does = "features, samples by class, likelihood of classes" if labelled else "features, learnt without labels"
+        images = f"{facts['height']} x {facts['width']} {facts['channels']}"
+        classes = str(facts["num_classes"]) if labelled else "none"
+        rows.append((name, facts["parameters"], f"{size / 1e6:.1f} MB", images, classes, does))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        yield "  ".join(f"{text:{width}}" for text, width in zip(row, widths, strict=True)).rstrip()
+    if missing := [name for name in zoo.NAMES if name not in zoo.installed()]:
+        yield f"missing from this installation: {', '.join(missing)}"
+    yield ""
+    yield f"models downloaded at first use: {', '.join(published.MODELS)}"
+    yield f"tokenizers downloaded at first use: {', '.join(published.TOKENIZERS)}"
+    yield "more about one: randfeat info NAME"
+
+
+def _locate(source: str) -> Path | PublishedModel | PublishedTokenizer | Repository:
+    from ..weights import published
     from ..weights.loading import locate
 
     rows: dict[str, PublishedModel | PublishedTokenizer] = {**published.MODELS, **published.TOKENIZERS}
-    found = locate(source, rows)
+    return locate(source, rows)
+
+
+def describe(found: Path | PublishedModel | PublishedTokenizer | Repository) -> Iterator[Line]:
+    """Yield the facts that are known of a located source: name and text."""
+    from ..weights import checkpoints, hub
+
     if isinstance(found, hub.Repository):
         yield from _repository(found)
     elif not isinstance(found, Path):
