@@ -1,0 +1,249 @@
+"""Models and images that the package holds, made of finished runs and of Zalando's files:
+
+    python -m studies.fashion.zoo models RUNS    # RUNS/fashion_arpg_free/model and so on, into randfeat/weights/zoo
+    python -m studies.fashion.zoo images         # the first images, into randfeat/data/builtin/fashion_part
+
+A run of another recipe than the one in `configs/` is refused. Weights are written in half precision, with a card that
+takes its numbers from docs/results/fashion.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from randfeat.pretrain import read_recipe
+from randfeat.pretrain.config import ModelConfig, PretrainConfig, TrainingConfig
+
+import randfeat
+from randfeat import Pipeline, cli, weights
+from randfeat.data.builtin import fashion, load_fashion_part, make_fashion
+from randfeat.data.builtin.base import BuiltinDataset
+from randfeat.data.sources import idx
+from randfeat.utils import atomic
+from randfeat.weights import model_card, zoo
+from randfeat.weights.model_card import About, Measured
+
+ROOT = Path(__file__).parents[2]
+RESULTS = ROOT / "docs" / "results" / "fashion.json"
+LIMIT = 8_000_000  # bytes of models and images together
+TRAIN, TEST = 3000, 2000  # images in the package
+CHECKED = 200  # images on which a model is compared with its run
+IGNORED = ("running", "control")  # parts of a recipe that do not change these weights
+
+DATA = (
+    "The first 55,000 training images of Fashion-MNIST (28 x 28 pixels, grey, ten classes of clothing; Zalando "
+    "Research, arXiv 1708.07747), {labels}. The last 5,000 training images were held out. The tokenizer is k-means "
+    "over patches of the same images."
+)
+MEASURED_BY = (
+    "On the 10,000 test images of Fashion-MNIST, scored once, by `python -m studies.fashion WORK`; baselines, controls "
+    "and settings are in docs/results/fashion.md."
+)
+LICENCE = (
+    "MIT, as randfeat. The training images are under MIT licence, too: copyright (c) 2017 Zalando SE, "
+    "https://github.com/zalandoresearch/fashion-mnist."
+)
+LIMITS = (
+    "It knows small grey pictures of clothing, centred on black: photographs, other objects and other sizes are "
+    "outside of what it learnt.",
+    "It is small, made to show the library and to compare methods, not to sort garments in earnest.",
+)
+FREE_LIMIT = "It was trained without labels: it samples and completes images, but of no class that one names."
+Score = tuple[str, str, bool]  # title, path in the results, whether it is a share
+READ: list[Score] = [
+    (f"{measure}, top-1", f"{key}.{{model}}.top1", True)
+    for measure, key in (("linear probe", "linear"), ("k-NN", "knn"), ("5 images a class", "fewshot5"))
+]
+MADE: list[Score] = [
+    ("class by likelihood, 1 order, top-1", "likelihood.{family}.k1.top1", True),
+    ("class by likelihood, 16 orders, top-1", "likelihood.{family}.k16.top1", True),
+    ("samples that a CNN recognises", "samples.{family}.agreement", True),
+    ("test images that samples cover", "samples.{family}.recall", True),
+    ("distance to the nearest training image, samples / test images", "samples.{family}.nearest_train_ratio", False),
+]
+
+
+def main() -> None:
+    """Fill the package's folder of models or of images."""
+    args = parser().parse_args()
+    if args.part == "images":
+        write_images(make_fashion(args.images_from), fashion.PART)
+        print(f"{fashion.PART}: {size_of(fashion.PART):,} bytes")
+        return
+    for name in args.names or zoo.NAMES:
+        print(ship(name, args.runs, args.out), flush=True)
+    check_size(args.out)
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parts = made.add_subparsers(dest="part", required=True)
+    models = parts.add_parser("models", help="models of finished runs")
+    models.add_argument("runs", type=Path, metavar="RUNS", help="folder of the runs, each named as its recipe")
+    models.add_argument("--names", nargs="+", choices=zoo.NAMES, metavar="NAME", help=f"all of {', '.join(zoo.NAMES)}")
+    models.add_argument("--out", type=Path, default=Path(zoo.__file__).parent, metavar="DIR", help="folder of the zoo")
+    images = parts.add_parser("images", help="the first images of Fashion-MNIST")
+    images.add_argument("--from", dest="images_from", metavar="DIR", help="folder of Zalando's four files")
+    return made
+
+
+# models --------------------------------------------------------------------------------------------------------------
+
+
+def ship(name: str, runs: Path, out: Path) -> str:
+    """Write the model of a run into the zoo, and return a line about it.
+
+    name: of the zoo; the run has the name of its recipe, with underscores. Raises a FileNotFoundError without a
+    finished run, and a ValueError for one of another recipe.
+    """
+    recipe = name.replace("-", "_")
+    model = randfeat.load(runs / recipe / "model")
+    check_recipe(model, recipe)
+    exact = {key: value.clone() for key, value in model.generator.state_dict().items()}
+    model.training_record = kept_record(model.training_record)
+    target = out / name
+    with tempfile.TemporaryDirectory() as scratch:
+        made = Path(scratch) / name
+        model.save_pretrained(made, torch.float16)
+        model_card.write(made, name, about(model, recipe))
+        with atomic.replace_directory(target, lambda there: (there / weights.CONFIG).is_file()) as whole:
+            shutil.copytree(made, whole, dirs_exist_ok=True, copy_function=shutil.copyfile)
+    shipped = randfeat.load(target)
+    rounded = max(float((exact[key] - value).abs().max()) for key, value in shipped.generator.state_dict().items())
+    return (
+        f"{name}: {size_of(target):,} bytes, weights rounded by at most {rounded:.1e}, "
+        f"log p of {CHECKED} images by {drift(model, shipped):.1e} nats a token on average"
+    )
+
+
+def check_recipe(model: Pipeline, name: str) -> None:
+    """Raise a ValueError where a model was not trained by the packaged recipe of this name."""
+    wanted = json.loads(json.dumps(asdict(read_recipe(name))))  # tuples as lists
+    trained = model.training_record.get("recipe")
+    if not isinstance(trained, Mapping):
+        raise ValueError(f"the run {name} has no record of its recipe: give a run of randfeat pretrain")
+    size = ModelConfig(embed_dim=0, depth=0, num_heads=0)
+    before = asdict(PretrainConfig(wanted["model"], wanted["labels"], size, TrainingConfig()))  # of fields added later
+    ours, theirs, default = (dict(_flat(one)) for one in (wanted, trained, json.loads(json.dumps(before))))
+    differences = [
+        f"{field} {theirs.get(field, default.get(field))}, not {ours.get(field, default.get(field))}"
+        for field in sorted({*ours, *theirs})
+        if theirs.get(field, default.get(field)) != ours.get(field, default.get(field))
+    ]
+    if differences:
+        raise ValueError(f"the run {name} is not of the recipe configs/{name}.yaml: it has {'; '.join(differences)}")
+
+
+def _flat(values: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the fields of a recipe, those of its parts as PART.NAME."""
+    for name, value in values.items():
+        if not before and name in IGNORED:
+            continue
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{before}{name}.")
+        else:
+            yield f"{before}{name}", value
+
+
+def kept_record(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a shipped model keeps of the record of its training: recipe, held-out losses and time."""
+    recipe = {name: value for name, value in record["recipe"].items() if name not in IGNORED}
+    history = {name: record["history"][name] for name in ("validation", "kept_step", "seconds")}
+    return {"data": "Fashion-MNIST, the first 55,000 training images", "recipe": recipe, "history": history}
+
+
+def drift(model: Pipeline, shipped: Pipeline) -> float:
+    """Return the mean difference between two models' log p of images, in nats a token; their tokens are the same."""
+    part = load_fashion_part()
+    images = torch.from_numpy(part.images[:CHECKED]).unsqueeze(1) / 255
+    tokens = model.encode(images)
+    if not torch.equal(tokens, shipped.encode(images)):
+        raise ValueError("the shipped tokenizer chooses other tokens than the one of the run: its codes were changed")
+    first, second = (one.log_prob(images, orders=1).mean for one in (model, shipped))
+    return float((first - second).abs().mean()) / tokens[0].numel()
+
+
+def about(model: Pipeline, recipe: str) -> About:
+    """Return what the card says beyond the model directory."""
+    free = not model.generator.num_classes
+    found = json.loads(RESULTS.read_text("utf-8")) if RESULTS.exists() else {}
+    labels = "without their labels" if free else "with their labels"
+    return About(
+        data=DATA.format(labels=labels),
+        datasets=[fashion.HUB_NAME],
+        training=[("recipe", f"`configs/{recipe}.yaml`"), *header(recipe)],
+        measured=list(measured(found, recipe, free)),
+        measured_by=MEASURED_BY,
+        licence="mit",
+        licence_text=LICENCE,
+        limits=[*LIMITS, FREE_LIMIT] if free else LIMITS,
+    )
+
+
+def header(recipe: str) -> list[tuple[str, str]]:
+    """Return hardware and time of a recipe, from the comments at its beginning."""
+    lines = (ROOT / "configs" / f"{recipe}.yaml").read_text("utf-8").splitlines()
+    said = [line.removeprefix("#").strip().partition(":") for line in lines if line.startswith("#")]
+    return [(name.lower(), text.strip()) for name, _, text in said if name in ("Hardware", "Time")]
+
+
+def measured(found: Mapping[str, Any], recipe: str, free: bool) -> Iterator[Measured]:
+    """Yield the numbers of a model that the results hold."""
+    model, family = recipe.removeprefix("fashion_"), recipe.split("_")[1]
+    for title, path, share in READ if free else READ + MADE:
+        at: Any = found
+        for key in path.format(model=model, family=family).split("."):
+            at = at.get(key, {}) if isinstance(at, Mapping) else {}
+        if {"value", "low", "high", "n"} <= at.keys():
+            value, low, high = (100 * at[key] if share else at[key] for key in ("value", "low", "high"))
+            unit, digits = ("%", 1) if share else ("", 2)
+            yield Measured(title, f"{value:.{digits}f}{unit}", f"{low:.{digits}f} to {high:.{digits}f}", at["n"])
+
+
+# images --------------------------------------------------------------------------------------------------------------
+
+
+def write_images(made: BuiltinDataset, folder: Path) -> None:
+    """Write the first images of each split as IDX files, with the names of the classes and the licence.
+
+    xz is the smallest lossless form of those that need no further library: 1.87 MB, where PNG (one sheet, optimised)
+    takes 1.97, WebP 1.93, bzip2 2.00, gzip 2.18 and JPEG 2000 2.54.
+    """
+    counts: Sequence[tuple[str, int]] = (("train", TRAIN), ("test", TEST))
+    with atomic.replace_directory(folder, lambda there: (there / idx.CLASSES).is_file()) as whole:
+        for split, count in counts:
+            rows = np.flatnonzero(made.test == (split == "test"))[:count]
+            begin = fashion.FILES[split]
+            idx.write_idx(whole / f"{begin}-images-idx3-ubyte.xz", made.images[rows])
+            idx.write_idx(whole / f"{begin}-labels-idx1-ubyte.xz", made.labels[rows].astype(np.uint8))
+        (whole / idx.CLASSES).write_text("\n".join(made.classes) + "\n", encoding="utf-8")
+        files = f"The four IDX files hold the first {TRAIN:,} and {TEST:,} of them, xz-compressed."
+        (whole / "README.md").write_text(fashion.ABOUT.format(files=files), encoding="utf-8")
+
+
+def size_of(folder: Path) -> int:
+    """Return the bytes of all files in a folder."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def check_size(models: Path) -> None:
+    """Print the size of models and images together, and raise a ValueError where it is beyond LIMIT."""
+    total = sum(size_of(models / name) for name in zoo.NAMES) + size_of(fashion.PART)
+    if total > LIMIT:
+        raise ValueError(f"models and images take {total:,} bytes, expected at most {LIMIT:,}: make the models smaller")
+    print(f"models and images: {total:,} bytes")
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run_program("studies.fashion.zoo", main, "The same command writes each model anew."))
