@@ -37,6 +37,7 @@ COMMANDS = {
     "info": Command("info", "describe a model, a tokenizer or a file of weights, without loading the weights"),
     "inpaint": Command("edit_images", "regenerate the masked part of an image, given the rest of it"),
     "make": Command("make", "make a small data set of real images: digits, digits in clutter, letters, photographs"),
+    "map": Command("map", "draw images on a map of what a model finds alike, as a picture or a page; or export them"),
     "outpaint": Command("edit_images", "extend an image beyond its borders, to any size"),
     "pretrain": Command("pretrain", "train a generator on image tokens; resumes where it was stopped"),
     "probe": Command(

@@ -34,9 +34,8 @@ if TYPE_CHECKING:
     from ..inference.readout import FeatureSpec
 
 # may differ between stores that are merged
-OWN = ("model", "count", "skipped", "files") + tuple(
-    f"source.{name}" for name in ("name", "images", "fingerprint", "root", "parts")
-)
+OF_SOURCE = ("name", "images", "fingerprint", "root", "parts")
+OWN = ("model", "count", "skipped", "files", *(f"source.{name}" for name in OF_SOURCE))
 
 
 class FeatureStore(Store):
@@ -184,11 +183,17 @@ class FeatureStore(Store):
         record = {name: first.meta[name] for name in ("model", "encoder", "specs")}
         sources = [store.meta["source"] for store in opened]
         alike = {key: value for key, value in sources[0].items() if key not in ("root", "parts")}
-        record["source"] = alike | {
-            "name": " + ".join(source["name"] for source in sources),
-            "images": sum(source["images"] for source in sources),
-            "fingerprint": hashlib.sha256("".join(source["fingerprint"] for source in sources).encode()).hexdigest(),
-        } | _joined_roots([part for store in opened for part in store._roots()])
+        record["source"] = (
+            alike
+            | {
+                "name": " + ".join(source["name"] for source in sources),
+                "images": sum(source["images"] for source in sources),
+                "fingerprint": hashlib.sha256(
+                    "".join(source["fingerprint"] for source in sources).encode()
+                ).hexdigest(),
+            }
+            | _joined_roots([part for store in opened for part in store._roots()])
+        )
         features = [_joined([store.as_numpy(spec) for store in opened]) for spec in first.specs]
         shapes = [first.as_numpy(spec).shape[1:] for spec in first.specs]
         with atomic.replace_directory(directory, lambda there: False) as made:

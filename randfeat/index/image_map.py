@@ -34,7 +34,7 @@ def image_map(
     if len(bad):
         raise ValueError(f"the feature of image {bad[0]} (of {len(bad)}) is not finite: leave it out of the map")
     shown = np.linspace(0, len(images) - 1, min(len(images), MOST)).round().astype(int)
-    cells = _cells(_places(features[shown], seed))
+    cells = _cells(places(features[shown], seed))
     side = math.isqrt(round(ROOM * len(shown))) + 1
     width = size // side
     canvas = Image.new("RGB", (size, size), drawing.PAPER)
@@ -44,8 +44,10 @@ def image_map(
     return canvas
 
 
-def _places(features: np.ndarray, seed: int) -> np.ndarray:
-    """Return points (n, 2) in the unit square for features (n, F)."""
+def places(features: np.ndarray, seed: int) -> np.ndarray:
+    """Return points (n, 2) in the unit square for features (n, F): t-SNE (van der Maaten and Hinton, 2008) of their
+    cosine distances, from 50 principal components. 10,000 take about a minute.
+    """
     from sklearn.decomposition import PCA
     from sklearn.manifold import TSNE
     from sklearn.preprocessing import normalize
