@@ -9,6 +9,8 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
+from randfeat.weights import zoo
+
 ROOT = Path(__file__).parents[1]
 FOLDERS = {
     "randfeat": "randfeat",
@@ -23,7 +25,8 @@ def python(code: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def wheel_names(tmp_path_factory):
+def wheel(tmp_path_factory):
+    """Names of the files that belong into the wheel, and the wheel."""
     out = tmp_path_factory.mktemp("wheel")
     source = out / "source"  # a copy, so that nothing is built into the checkout
     tracked = subprocess.run(
@@ -40,22 +43,51 @@ def wheel_names(tmp_path_factory):
             target.write_bytes((ROOT / name).read_bytes())
     command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(out), str(source)]
     subprocess.run(command, capture_output=True, check=True)
-    (wheel,) = out.glob("*.whl")
+    (made,) = out.glob("*.whl")
     shipped = {
         f"{FOLDERS[folder]}/{inner}"
         for name in tracked
         for folder, _, inner in [name.partition("/")]
         if folder in FOLDERS and (ROOT / name).is_file()
     }
-    return shipped, set(zipfile.ZipFile(wheel).namelist())
+    return shipped, made
 
 
-def test_the_wheel_owns_one_name_and_holds_every_file(wheel_names):
-    shipped, names = wheel_names
+def test_the_wheel_owns_one_name_and_holds_every_file(wheel):
+    shipped, made = wheel
+    names = set(zipfile.ZipFile(made).namelist())
     outside = {PurePosixPath(name).parts[0] for name in names if ".dist-info/" not in name}
     assert outside == {"randfeat"}
     assert {name for name in names if ".dist-info/" not in name} == shipped
     assert "randfeat/py.typed" in names
+
+
+def test_the_wheel_holds_the_zoo_and_its_images_and_is_small(wheel):
+    _, made = wheel
+    sizes = {one.filename: one.file_size for one in zipfile.ZipFile(made).infolist()}
+    zoo_folder, part = "randfeat/weights/zoo", "randfeat/data/builtin/fashion_part"
+    files = [f"{folder}{file}" for folder in ("", "tokenizer/") for file in ("config.json", "model.safetensors")]
+    wanted = {f"{zoo_folder}/{name}/{file}" for name in zoo.NAMES for file in ("README.md", *files)}
+    wanted |= {
+        f"{part}/{begin}-{kind}-ubyte.xz" for begin in ("train", "t10k") for kind in ("images-idx3", "labels-idx1")
+    }
+    assert wanted | {f"{part}/README.md", f"{part}/classes.txt"} <= sizes.keys()
+    assert sum(size for name, size in sizes.items() if name.startswith((f"{zoo_folder}/", f"{part}/"))) <= 8_000_000
+    assert made.stat().st_size <= 10_000_000
+
+
+@pytest.mark.slow
+def test_an_unpacked_wheel_opens_its_models_from_anywhere(wheel, tmp_path):
+    zipfile.ZipFile(wheel[1]).extractall(tmp_path / "installed")
+    code = (
+        "import randfeat; from randfeat.data.builtin import load_fashion_part; from randfeat.weights import zoo; "
+        "models = [randfeat.load(name) for name in zoo.NAMES]; "
+        "print(randfeat.__file__, [m.features(load_fashion_part().images[:2]).shape[0] for m in models])"
+    )
+    command = [sys.executable, "-c", code]
+    found = subprocess.run(command, cwd=tmp_path / "installed", capture_output=True, text=True, check=True).stdout
+    assert found.split()[0] == str(tmp_path / "installed" / "randfeat" / "__init__.py")
+    assert found.split(maxsplit=1)[1].strip() == str([2] * len(zoo.NAMES))
 
 
 def test_import_is_light():

@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from randfeat import weights
+from randfeat import Pipeline, load, weights
+from randfeat.tokenizers import PatchTokenizer
 
 
 def test_official_names_and_back(build):
@@ -83,3 +84,29 @@ def test_only_what_save_writes_is_taken_for_a_model(tmp_path):
     (tmp_path / "README.md").unlink()
     weights.write(tmp_path, {"model_type": "bert"}, {"a": torch.rand(3)})
     assert not weights.is_model(tmp_path)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_weights_in_half_precision_are_opened_as_float32(dtype, build, tmp_path):
+    made = Pipeline(PatchTokenizer(7, 2, 1), build())
+    made.tokenizer.codebook.copy_(torch.rand(7, 4))
+    made.save_pretrained(tmp_path / "half", dtype)
+    on_disk = weights.read_safetensors(tmp_path / "half" / weights.WEIGHTS)
+    assert {value.dtype for value in on_disk.values()} == {dtype}
+    opened = load(tmp_path / "half")
+    for name, value in made.generator.state_dict().items():
+        assert torch.equal(opened.generator.state_dict()[name], value.to(dtype).float())
+    assert torch.equal(opened.tokenizer.codebook, made.tokenizer.codebook)  # rounded codes choose other tokens
+    assert made.generator.dtype == torch.float32
+
+
+def test_weights_that_a_type_cannot_hold_are_not_written(build, tmp_path):
+    made = Pipeline(PatchTokenizer(7, 2, 1), build())
+    for dtype in ("float16", torch.int8):
+        with pytest.raises(ValueError, match=r"weights cannot be written as .*: give a floating-point torch.dtype"):
+            made.save(tmp_path / "made", dtype)
+    with torch.no_grad():
+        next(made.generator.parameters()).view(-1)[0] = 1e5
+    with pytest.raises(ValueError, match=r"has values beyond torch.float16: write the weights in bfloat16 or float32"):
+        made.save(tmp_path / "made", torch.float16)
+    assert not (tmp_path / "made").exists()
