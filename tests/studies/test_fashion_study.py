@@ -1,0 +1,326 @@
+"""The study of Fashion-MNIST on a few enlarged digits: its parts, its controls, and all of it by its commands."""
+
+from __future__ import annotations
+
+import csv
+import importlib
+import json
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from randfeat import Pipeline
+from randfeat.data.builtin import make_digits
+from randfeat.inference import likelihood as likelihoods
+from randfeat.models import create
+from randfeat.tokenizers import PatchTokenizer
+
+TRAIN, VALIDATION, SEARCHED, TEST = 300, 60, 160, 80
+
+
+def module(name):
+    return importlib.import_module(f"studies.fashion.{name}")
+
+
+@pytest.fixture(scope="module")
+def pictures():
+    """Digits on 28 x 28 pixels, mixed: uint8 (n, 28, 28), and their labels."""
+    made = make_digits()
+    rows = np.random.default_rng(0).permutation(len(made))[: TRAIN + TEST]
+    images = np.kron(made.images[rows], np.ones((3, 3), np.uint8))
+    return np.pad(images, ((0, 0), (2, 2), (2, 2))), made.labels[rows]
+
+
+@pytest.fixture
+def data(pictures):
+    return divided(pictures)
+
+
+def divided(pictures, rehearse=False):
+    names = tuple(map(str, range(10)))
+    return module("images").divide(*pictures, names, TRAIN, VALIDATION, SEARCHED, rehearse)
+
+
+@pytest.fixture(scope="module")
+def tokenizer(pictures):
+    return PatchTokenizer.fit(torch.from_numpy(pictures[0][:100]).unsqueeze(1).float() / 255, 16, 4)
+
+
+def pipeline(tokenizer, name, classes, seed=0):
+    """A network with weights that tell classes and images apart: fresh ones' heads are zero."""
+    torch.manual_seed(seed)
+    depth = 2 if name == "arpg" else 4
+    shape = dict(grid=(7, 7), vocab_size=16, num_classes=classes, embed_dim=16, depth=depth, num_heads=2)
+    made = create(name, **shape)
+    for parameter in made.parameters():
+        if parameter.ndim > 1:
+            parameter.data.normal_(0, 0.2)
+    return Pipeline(tokenizer, made.eval())
+
+
+# parts ----------------------------------------------------------------------------------------------------------------
+
+
+def test_rows_do_not_mix(pictures, data):
+    assert not set(data.fit) & set(data.chosen)
+    assert set(data.searched) < set(data.fit)
+    assert {*data.fit, *data.chosen} == {*data.train} == {*range(TRAIN)}
+    assert [*data.test] == [*range(TRAIN, TRAIN + TEST)]
+    rehearsed = divided(pictures, rehearse=True)
+    assert [*rehearsed.test] == [*data.chosen]
+    assert len(rehearsed.images) == TRAIN  # no test image can be read
+    assert not {*rehearsed.test} & {*rehearsed.train}
+
+
+def test_features_are_made_once_for_each_key(data, tmp_path):
+    read = []
+
+    class Reader(module("features").Reader):
+        variants = ("sum", "first")
+
+        def read(self, images, variants):
+            read.append((len(images), *variants))
+            made = {"sum": images.sum((1, 2), keepdims=True)[:, 0] / 1000, "first": images[:, 14, 10:14]}
+            return {name: made[name].astype(np.float32) for name in variants}
+
+    own = Reader()
+    features = module("features").Features("own", own, data.images, tmp_path)
+    rows = data.test[::-1]
+    found = features.of(["sum", "first"], rows, "test")
+    assert found["first"].dtype == np.float16
+    np.testing.assert_array_equal(found["first"], data.images[rows, 14, 10:14])
+    assert features.of(["sum"], rows, "test")["sum"].shape == (TEST, 1)
+    assert read == [(TEST, "sum", "first")]
+    own.key = "2"
+    module("features").Features("own", own, data.images, tmp_path).of(["sum"], rows, "test")
+    assert len(read) == 2
+
+
+@pytest.mark.parametrize("name", ["linear", "knn", "fewshot5", "retrieval"])
+def test_the_variant_that_tells_classes_apart_is_chosen(name):
+    probing = module("probing")
+    rng, y = np.random.default_rng(0), np.arange(120) % 10
+    noise, telling = rng.normal(size=(120, 12)), np.eye(12)[y] + 0.05 * rng.normal(size=(120, 12))
+    variants = {
+        "noise": lambda: (noise[:80].astype(np.float16), noise[80:].astype(np.float16)),
+        "telling": lambda: (telling[:80].astype(np.float16), telling[80:].astype(np.float16)),
+    }
+    (measure,) = (one for one in probing.MEASURES if one.name == name)
+    choice = measure.search(variants, y[:80], y[80:])
+    assert choice.variant == "telling"
+    assert choice.tried["noise"] < 0.5 < choice.accuracy
+    right = measure.score(choice.setting, telling[:80], y[:80], telling[80:], y[80:])
+    assert right.shape[-1] == 40
+    assert right.mean() > 0.9
+
+
+def test_triangles_are_how_much_nearer_than_the_mean_a_centre_is():
+    coates = module("coates")
+    patches = torch.randn(2, 16, 5)  # 4 x 4 places
+    layer = coates.Layer(torch.randn(3, 5), torch.randn(5), torch.randn(5, 5))
+    x = (patches - layer.mean) @ layer.matrix
+    away = (x[:, :, None] - layer.centres).norm(dim=3)
+    maps = (away.mean(2, keepdim=True) - away).clamp(min=0).view(2, 4, 4, 3)
+    corner = maps[:, :2, 2:].mean((1, 2))
+    found = coates._pooled(patches, layer, 2).view(2, 3, 2, 2)
+    torch.testing.assert_close(found[:, :, 0, 1], corner, atol=1e-4, rtol=1e-4)
+
+
+def test_patches_are_learned_from_the_images_given(data):
+    made = module("coates").KMeansPatches(data.images[data.fit], sizes=((8, 2), (6, 3)))
+    found = made.read(data.images[:7], made.variants)
+    assert [x.shape for x in found.values()] == [(7, 32), (7, 54)]
+    again = (
+        module("coates").KMeansPatches(data.images[data.fit], sizes=((8, 2),)).read(data.images[3:4], made.variants[:1])
+    )
+    np.testing.assert_allclose(again[made.variants[0]], found[made.variants[0]][3:4], atol=1e-4)
+
+
+def test_the_judge_learns_and_reads_mirror_images_alike(data, tmp_path, monkeypatch):
+    judge = module("judge")
+    monkeypatch.setattr(judge, "BATCH", 32)
+    made = judge.opened(tmp_path / "judge.safetensors", data.images[data.fit], data.labels[data.fit], epochs=6)
+    images = torch.from_numpy(data.images[data.test]).unsqueeze(1).float() / 255
+    classes, features = made.read(images)
+    assert (classes == data.labels[data.test]).mean() > 0.6
+    assert features.shape == (TEST, judge.FEATURES)
+    np.testing.assert_allclose(made.read(images.flip(3))[1], features, atol=1e-4)
+    monkeypatch.setattr(judge, "train", None)  # it is not trained again
+    again = judge.opened(tmp_path / "judge.safetensors", data.images[data.fit], data.labels[data.fit])
+    np.testing.assert_array_equal(again.classes(images), classes)
+
+
+def test_moved_images_are_crops_or_mirrored_crops():
+    judge = module("judge")
+    image = torch.rand(1, 1, 9, 9)
+    padded = torch.nn.functional.pad(image, (judge.SHIFT,) * 4)[0, 0]
+    places = range(2 * judge.SHIFT + 1)
+    crops = [padded[y : y + 9, x : x + 9] for y in places for x in places]
+    possible = [*crops, *(crop.flip(1) for crop in crops)]
+    found = judge.moved(image.expand(60, -1, -1, -1), torch.Generator().manual_seed(0))
+    which = [next(i for i, one in enumerate(possible) if torch.equal(one, made[0])) for made in found]
+    assert len(set(which)) > 20
+    assert min(which) < len(crops) <= max(which)
+
+
+def test_likelihood_agrees_with_reading_everything(data, tokenizer, monkeypatch):
+    likelihood = module("likelihood")
+    model = pipeline(tokenizer, "arpg", 10)
+    images = data.images[data.test[:12]]
+    rung = module("likelihood").Rung
+    monkeypatch.setattr(likelihood, "RUNGS", (rung(1), rung(4, 1.0), rung(np.inf, 1.0)))
+    monkeypatch.setattr(likelihood, "SuccessiveHalving", lambda rungs: HALVING(rungs, margin=np.inf))
+    found = likelihood.classify(model, images)
+    pixels = torch.from_numpy(images).unsqueeze(1).float() / 255
+    tokens = tokenizer.encode(pixels).flatten(1)
+    each = likelihoods.class_log_prob(model.generator, tokens, None, 16)
+    for count in (1, 4, 16):
+        np.testing.assert_array_equal(found[f"k{count}"], each[..., :count].mean(2).argmax(1))
+    assert (found["passes"] == 160).all()
+    copies = likelihood.of_copies(pixels, 4)
+    assert copies.shape == (12, 8, 1, 28, 28)
+    torch.testing.assert_close(copies[:, 7], copies[:, 0].flip(3))
+    coded = tokenizer.encode(copies.flatten(0, 1)).flatten(1).unflatten(0, (12, 8))
+    classes = torch.arange(10).expand(12, -1)
+    by_copy = likelihood.copy_log_prob(model.generator, coded, classes, 16)
+    fifth = likelihoods.class_log_prob(model.generator, coded[:, 5], None, 16)
+    torch.testing.assert_close(by_copy[..., 5], fifth[..., 5])
+    torch.testing.assert_close(by_copy[..., 13], fifth[..., 13])
+    np.testing.assert_array_equal(found["k16_copies"], by_copy.mean(2).argmax(1))
+
+
+def HALVING(rungs, margin):
+    from randfeat.inference.successive_halving import SuccessiveHalving
+
+    return SuccessiveHalving(rungs, margin)
+
+
+# commands -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def study(monkeypatch, tmp_path, pictures, tokenizer, capsys):
+    """Runs a module of the study with its arguments, small: what it prints."""
+    monkeypatch.setattr(module("images"), "read", lambda rehearse=False: divided(pictures, rehearse))
+    probing, samples = module("probing"), module("samples")
+    for name, value in dict(
+        CS=(0.01, 0.1), DRAWS=3, SEARCHED_DRAWS=2, SHOT_CS=(30.0,), EPOCHS=1, RATES=(3e-3,)
+    ).items():
+        monkeypatch.setattr(probing, name, value)
+    monkeypatch.setattr(probing.GaussianSVM, "cs", (10.0,))
+    for name, value in dict(
+        EACH=6, EACH_TRIED=3, SHOWN=2, GUIDANCES=(1.0, 2.0), SWEEPS=(0,), TEMPERATURES=(0.8,)
+    ).items():
+        monkeypatch.setattr(samples, name, value)
+    monkeypatch.setattr(module("inpainting"), "MOST", 10)
+    monkeypatch.setattr(module("judge"), "opened", few_epochs(module("judge").opened))
+    monkeypatch.setattr(module("results"), "DRAWS", 200)
+    readers = module("readers")
+    monkeypatch.setattr(readers, "SPECS", {name: specs[1:4] for name, specs in readers.SPECS.items()})
+    monkeypatch.setattr(readers, "KMeansPatches", lambda images: module("coates").KMeansPatches(images, ((8, 2),)))
+    monkeypatch.setattr(module("controls"), "CROPS", 2)
+    recipe = module("controls").read_recipe("digits_arpg")
+    size = replace(recipe.size, embed_dim=16, depth=1, num_heads=2, ffn_dim=24)
+    monkeypatch.setattr(module("controls"), "read_recipe", lambda name: replace(recipe, size=size))
+    for number, (name, classes) in enumerate([("arpg", 0), ("randar", 0), ("arpg", 10), ("randar", 10)]):
+        folder = tmp_path / "runs" / f"fashion_{name}{'' if classes else '_free'}"
+        pipeline(tokenizer, name, classes, number).save(folder / "model")
+
+    def run(name, *arguments):
+        monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
+        module(name).main()
+        return capsys.readouterr().out
+
+    return run
+
+
+def few_epochs(opened):
+    return lambda path, images, labels: opened(path, images, labels, epochs=1)
+
+
+def rows_of(path):
+    with path.open(newline="", encoding="utf-8") as file:
+        return [*csv.reader(file)]
+
+
+def test_everything_is_measured_once_and_tabled(study, tmp_path):
+    work, found = tmp_path / "work", tmp_path / "found"
+    where = work, "--runs", tmp_path / "runs", "--found", found
+    study("__main__", "controls", *where, "--steps", 3)
+    told = study("__main__", *where)
+    assert "left out: there is no" in told  # the raster control was not trained
+    assert "fashion_raster_free" in told
+    before = {path: path.stat().st_mtime_ns for path in found.rglob("*.json")}
+    readers = {"pixels", "pca", "hog", "patch_counts", "coates_ng", "arpg", "randar", "random_weights"}
+    readers |= {"masked", "pixel_autoencoder"}
+    assert {path.parent.name for path in before} == readers | {"svm", "judge", "likelihood", "samples", "inpainting"}
+    study("__main__", *where)
+    assert {path: path.stat().st_mtime_ns for path in found.rglob("*.json")} == before
+    record = json.loads((found / "arpg" / "linear.json").read_text())
+    assert record["variant"] in module("readers").SPECS["arpg"]
+    assert record["train"], record["test"] == (TRAIN, TEST)
+    study("tables", tmp_path / "docs", "--found", found)
+    numbers = json.loads((tmp_path / "docs" / "results" / "fashion.json").read_text())
+    for measure in ("linear", "knn", "fewshot5"):
+        for name in ("best", "hog", "pixels", "pca", "random_weights", "masked"):
+            one = numbers[measure][name]["top1"]
+            assert one["low"] <= one["value"] <= one["high"]
+            assert one["n"] == TEST
+    assert numbers["linear"]["hog"]["top1"]["value"] == pytest.approx(
+        json.loads((found / "hog" / "linear.json").read_text())["mean"]
+    )
+    assert set(numbers["likelihood"]["randar"]) == {"k1", "k4", "k16", "k4_copies", "k16_copies"}
+    assert numbers["samples"]["agreement"]["n"] == 60
+    assert {"recall", "nearest_train_ratio"} < set(numbers["samples"])
+    assert numbers["seconds"]["hog/linear"] > 0
+    features = rows_of(tmp_path / "docs" / "results" / "fashion_features.csv")
+    assert {row[0] for row in features[1:]} == {module("results").TITLES[name] for name in readers | {"svm"}}
+    assert len(rows_of(tmp_path / "docs" / "results" / "fashion_bars.csv")) > 10
+    assert (tmp_path / "docs" / "images" / "fashion_samples_arpg.png").exists()
+
+
+def test_other_weights_are_scored_anew(study, tmp_path, tokenizer):
+    where = tmp_path / "work", "--runs", tmp_path / "runs", "--found", tmp_path / "found"
+    how = "--parts", "readers", "--readers", "arpg", "--measures", "knn"
+    study("__main__", *where, *how)
+    path = tmp_path / "found" / "arpg" / "knn.json"
+    before = json.loads(path.read_text())
+    pipeline(tokenizer, "arpg", 0, seed=9).save(tmp_path / "runs" / "fashion_arpg_free" / "model")
+    study("__main__", *where, *how)
+    after = json.loads(path.read_text())
+    assert after["key"] != before["key"]
+    assert after["tried"] != before["tried"]
+
+
+def test_a_rehearsal_keeps_away_from_the_results(study, tmp_path, monkeypatch):
+    monkeypatch.setattr(module("tables"), "FOUND", tmp_path / "never")
+    how = "--parts", "readers", "--readers", "hog", "--measures", "linear", "--rehearse"
+    study("__main__", tmp_path / "work", *how)
+    assert not (tmp_path / "never").exists()
+    record = json.loads((tmp_path / "work" / "rehearsal" / "found" / "hog" / "linear.json").read_text())
+    assert record["test"] == VALIDATION
+
+
+def test_controls_cost_as_much_as_arpg(study, tmp_path, tokenizer):
+    controls = module("controls")
+    study("__main__", "controls", tmp_path / "work", "--runs", tmp_path / "runs", "--steps", 40)
+    size = controls.read_recipe("").size
+    ours = controls.flops("arpg", tokenizer, (7, 7), size)
+    for name in ("masked", "pixel_autoencoder"):
+        told = json.loads((tmp_path / "work" / "controls" / name / "training.json").read_text())
+        cost = told["flops_of_a_step"]
+        assert cost["arpg"] == ours * told["training"]["batch_size"]
+        assert told["training"]["steps"] * cost[name] == pytest.approx(40 * cost["arpg"], rel=0.1)
+        network = controls.opened(name, tokenizer, tmp_path / "work" / "controls")
+        fresh = controls.build(name, tokenizer, (7, 7), size)
+        assert not torch.equal(next(network.parameters()), next(fresh.parameters()))
+
+
+def test_a_patch_is_a_token(data):
+    controls = module("controls")
+    images = torch.from_numpy(data.images[:3]).unsqueeze(1).float() / 255
+    cut = controls.patches(images).view(3, 7, 7, 4, 4)
+    np.testing.assert_array_equal(cut[1, 2, 5], data.images[1, 8:12, 20:24])
