@@ -1,7 +1,8 @@
 """Extract the features of all images of DATA with MODEL, into a store on disk; a stopped run is resumed.
 
 MODEL is what randfeat.load takes, the directory of a model for instance, or timm:NAME, any network of timm with its
-published weights (timm:NAME@FILE with others), with the preprocessing that its authors use.
+published weights (timm:NAME@FILE with others), with the preprocessing that its authors use; random:MODEL and
+random:timm:NAME have random weights, to compare with.
 
 DATA is a folder of images (a folder in it is a class), a .txt, .csv or .parquet list of paths (and labels), a dataset
 of the Hugging Face hub or one that was saved to disk, the pattern of WebDataset archives, ImageNet as it comes, IDX

@@ -18,7 +18,9 @@ examples:
   randfeat fid demo/models/arpg demo/digits --split test --evaluator likelihood:demo/models/randar -o quality \\
       --guidance 1 1.5 2 --search-count 640 --count 640
 
-DIR then holds quality.json, and table.md.
+DIR then holds quality.json, table.md and, where images could not be read, skipped.csv with their paths and the reasons.
+
+exit code: 0 if all images were read, 3 if some were skipped, 1 after an error, 130 after Ctrl-C.
 """
 
 from __future__ import annotations
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     import torch
     from PIL import Image
 
+    from ..data.errors import SkippedImage
     from ..features.evaluators import Evaluator, EvaluatorOutput
     from ..probes.tasks.generation import Quality
 
@@ -68,8 +71,8 @@ def add_arguments(parser: argparse.ArgumentParser, command: str) -> None:
     options.add_dtype(machine, "the sampled model")
 
 
-def run(args: argparse.Namespace) -> None:
-    """Judge, print a table and write it."""
+def run(args: argparse.Namespace) -> int:
+    """Judge, print a table and write it; return the exit code."""
     from ..features.evaluators import evaluate, load_images
     from ..probes.tasks.generation import table
     from ..utils import atomic
@@ -77,8 +80,9 @@ def run(args: argparse.Namespace) -> None:
     if args.guidance and args.out is None:
         raise ValueError("a search over guidance keeps its samples: give a folder for them, with -o DIR")
     device = options.pick_device(args)
-    count, pictures = load_images(args.reference, args.split)
-    given = None if args.guidance else load_images(args.samples)
+    skipped: list[SkippedImage] = []
+    count, pictures = load_images(args.reference, args.split, skipped.append)
+    given = None if args.guidance else load_images(args.samples, on_skip=skipped.append)
     judge = open_evaluator(args.evaluator, args.weights, args.spec, args.orders, device)
     reference = evaluate(judge, pictures, count, args.batch_size)
     found: dict[str, Quality] = {}
@@ -94,6 +98,7 @@ def run(args: argparse.Namespace) -> None:
         content = {name: one.as_dict() for name, one in found.items()}
         atomic.write_bytes(args.out / "quality.json", (json.dumps(content, indent=2) + "\n").encode())
         atomic.write_bytes(args.out / "table.md", (shown + "\n").encode())
+    return options.list_skipped(skipped, args.out)
 
 
 def open_evaluator(name: str, weights: Path | None, spec: str | None, orders: int, device: torch.device) -> Evaluator:

@@ -20,10 +20,14 @@ if TYPE_CHECKING:
 
 Flags = argparse._ActionsContainer  # a parser, or a group of one
 
+LISTED, LISTED_BESIDE_FILE = 100, 10  # skipped images that are named on standard error
 SOME_SKIPPED = 3  # exit code of a command that read all images but some, which it lists
 DTYPES = ("float32", "bfloat16")
 DEBUG_HELP = "show the traceback of an error"
-MODEL_HELP = "directory of a model, short name such as arpg-l, official file of weights, or owner/name on the hub"
+MODEL_HELP = (
+    "directory of a model, short name such as arpg-l, official file of weights, or owner/name on the hub; "
+    "random:MODEL is the same network with random weights"
+)
 
 
 # the parser of one action of a command -------------------------------------------------------------------------------
@@ -75,7 +79,11 @@ def add_moved_model(parser: Flags) -> None:
 
 def add_split(parser: Flags, data: str = "DATA") -> None:
     """Add --split."""
-    parser.add_argument("--split", metavar="NAME", help=f"part of {data} to read, where it has splits: train, val, ...")
+    parser.add_argument(
+        "--split",
+        metavar="NAME",
+        help=f"part of {data} to read, where it has splits: train, val, ...; several as train,val; or all",
+    )
 
 
 def add_labels(parser: Flags, column: bool = True) -> None:
@@ -231,6 +239,35 @@ def too_large_a_batch(args: argparse.Namespace, device: torch.device) -> Iterato
     except torch.OutOfMemoryError:
         reason = f"no room for {args.batch_size} images at a time on {device}: choose a smaller --batch-size"
         raise RuntimeError(reason) from None
+
+
+def list_skipped(skipped: Sequence[tuple[str, str]], out: Path | None = None) -> int:
+    """Tell on standard error which images could not be read, and why; return the exit code.
+
+    skipped: path and reason of each. out: folder that gets all of them as skipped.csv; without one a hundred are told.
+    A list of an earlier run in that folder goes where there is nothing to list.
+    """
+    import sys
+
+    from ..data.errors import reasons
+    from ..data.store import SKIPPED, as_csv
+    from ..utils import atomic
+
+    if out is not None and not skipped:
+        (out / SKIPPED).unlink(missing_ok=True)
+    if not skipped:
+        return 0
+    where = "" if out is None else f", listed in {out / SKIPPED}"
+    print(f"{len(skipped):,} skipped, since they cannot be read{where}: {reasons(skipped)}", file=sys.stderr)
+    shown = LISTED if out is None else LISTED_BESIDE_FILE
+    for path, reason in skipped[:shown]:
+        print(f"  {path}: {reason}", file=sys.stderr)
+    if len(skipped) > shown:
+        print(f"  and {len(skipped) - shown:,} more", file=sys.stderr)
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        atomic.write_bytes(out / SKIPPED, as_csv([("path", "reason"), *skipped]))
+    return exit_code(skipped)
 
 
 def exit_code(skipped: Sequence[object]) -> int:

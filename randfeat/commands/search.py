@@ -12,6 +12,8 @@ examples:
   randfeat search photos.index photos/cat.jpg
   randfeat search photos.index new/*.jpg -k 5 --path 'holidays/*' --format json
   randfeat search photos.index photos/cat.jpg -k 50 --label cat --format html -o cats.html
+
+exit code: 0 if all queries were read, 3 if some were skipped, 1 after an error, 130 after Ctrl-C.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from typing import TYPE_CHECKING
 from . import options
 
 if TYPE_CHECKING:
+    from ..data.errors import SkippedImage
     from ..index import Index, Match
 
 HOW_TO_RESUME = "Nothing was changed."
@@ -52,9 +55,10 @@ def add_arguments(parser: argparse.ArgumentParser, command: str) -> None:
     options.add_device(machine)
 
 
-def run(args: argparse.Namespace) -> None:
-    """Search, and print or write what was found."""
-    from ..data.images import batches
+def run(args: argparse.Namespace) -> int:
+    """Search, print or write what was found, and return the exit code."""
+    import numpy as np
+
     from ..data.sources.folder import find_images
     from ..index import Filter, Index
     from ..utils import atomic
@@ -62,15 +66,18 @@ def run(args: argparse.Namespace) -> None:
     index, paths = Index.open(args.index), find_images(args.queries)
     _check(args, [*index.labels()])  # before the model is read
     encoder, where = index.encoder(str(options.pick_device(args)), args.model), Filter(args.label, args.path)
-    found: list[list[Match]] = []
-    for some in batches(paths, args.batch_size):
-        found += index.search(index.read(some, encoder), args.k, where)
+    skipped: list[SkippedImage] = []
+    queries = index.read(paths, encoder, args.batch_size, skipped.append)
+    read = ~np.isnan(queries).any(axis=1)
+    paths = [path for path, there in zip(paths, read, strict=True) if there]
+    found = index.search(queries[read], args.k, where)
     written = {"table": table, "json": as_json, "html": page}[args.format](index, paths, found)
     if args.out is None:
         print(written)
     else:
         args.out.parent.mkdir(parents=True, exist_ok=True)
         atomic.write_bytes(args.out, f"{written}\n".encode())
+    return options.list_skipped(skipped)
 
 
 def _check(args: argparse.Namespace, labels: Sequence[str]) -> None:

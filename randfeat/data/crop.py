@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Literal, TypeAlias, overload
 
 import numpy as np
 import torch
@@ -62,25 +62,35 @@ def row_of(source: Source, i: int, value_range: tuple[float, float] | None) -> A
     return source.read(i) if value_range is None else source.values(i)
 
 
+@overload
 def images_of(
-    source: Source,
-    rows: Iterable[int],
-    value_range: tuple[float, float] | None = None,
-    on_skip: Callable[[SkippedImage], object] | None = None,
-) -> Iterator[Image.Image | Tensor]:
+    source: Source, rows: Iterable[int], value_range: tuple[float, float] | None = None
+) -> Iterator[Image.Image | Tensor]: ...
+
+
+@overload
+def images_of(
+    source: Source, rows: Iterable[int], value_range: tuple[float, float] | None = None, *, skipping: Literal[True]
+) -> Iterator[Image.Image | Tensor | SkippedImage]: ...
+
+
+def images_of(
+    source: Source, rows: Iterable[int], value_range: tuple[float, float] | None = None, *, skipping: bool = False
+) -> Iterator[Image.Image | Tensor | SkippedImage]:
     """Yield rows of a source as `as_images` takes them: pictures, or with a range values as tensors (C, H, W).
 
-    on_skip: called with each image that cannot be read, which is left out; without it an UnreadableImage names it.
+    skipping: a `SkippedImage` comes in place of an image that cannot be read, which `reading.ReadBatches` takes; else
+    an UnreadableImage names it.
     """
     for row in rows:
         try:
             image = row_of(source, row, value_range)
         except UnreadableImage as error:
             path = source.paths[row]
-            if on_skip is None:
+            if not skipping:
                 text = f"{path} of {source.name} cannot be read ({error.reason}): take it out"
                 raise UnreadableImage(text, error.reason) from None
-            on_skip(SkippedImage(path, error.reason))
+            yield SkippedImage(path, error.reason)
             continue
         yield image if isinstance(image, Image.Image) else torch.from_numpy(image).movedim(-1, 0)
 

@@ -49,12 +49,8 @@ class SkippedImages(UserWarning):
 
     def __init__(self, skipped: Sequence[SkippedImage], total: int) -> None:
         self.skipped = list(skipped)
-        named = ", ".join(one.path for one in self.skipped[:NAMED])
-        more = "" if len(self.skipped) <= NAMED else ", ..."
-        super().__init__(
-            f"{len(self.skipped):,} of {total:,} images skipped, since they cannot be read "
-            f"({reasons(self.skipped)}): {named}{more}"
-        )
+        count = f"{len(self.skipped):,} of {total:,} images"
+        super().__init__(f"{count} skipped, since they cannot be read ({reasons(skipped)}): {_named(skipped)}")
 
 
 class NoneReadable(ValueError):
@@ -62,7 +58,8 @@ class NoneReadable(ValueError):
 
     def __init__(self, skipped: Sequence[SkippedImage]) -> None:
         self.skipped = list(skipped)
-        super().__init__(f"none of the {len(self.skipped):,} images could be read: {reasons(self.skipped)}")
+        count = f"none of the {len(self.skipped):,} images"
+        super().__init__(f"{count} could be read ({reasons(skipped)}): {_named(skipped)}")
 
 
 def check_on_error(on_error: OnError) -> None:
@@ -77,3 +74,8 @@ def reasons(skipped: Sequence[tuple[str, str]]) -> str:
     said = [f"{count:,} {reason}" for reason, count in counts[:REASONS]]
     rest = sum(count for _, count in counts[REASONS:])
     return ", ".join([*said, f"{rest:,} for other reasons"] if rest else said)
+
+
+def _named(skipped: Sequence[SkippedImage]) -> str:
+    """Return the paths of the first skipped images."""
+    return ", ".join([*(one.path for one in skipped[:NAMED]), *(["..."] if len(skipped) > NAMED else [])])

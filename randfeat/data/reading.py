@@ -20,7 +20,8 @@ Rows = TypeVar("Rows", Tensor, np.ndarray)
 class ReadBatches:
     """Batches of prepared images, to be iterated over once: tensors whose first axis is the images.
 
-    images: any number of them, as `images.batches` takes them. prepare: makes a tensor of one batch, each image by
+    images: any number of them, as `images.batches` takes them; a `SkippedImage` among them is one that could not be
+    read, see `crop.images_of`. prepare: makes a tensor of one batch, each image by
     itself. on_error: see `errors.OnError`. what: title of a progress bar, None for no bar. kept: numbers of the images
     that were read so far. here: those of the batch at hand. total: number of images so far.
 
@@ -79,17 +80,22 @@ class ReadBatches:
         """Return the images of a batch that can be read, prepared, and their places in it."""
         parts, read = [], []
         for place, image in enumerate(batch):
+            if isinstance(image, SkippedImage):
+                self._skip(image)
+                continue
             try:
                 if image is None:
                     raise UnreadableImage("an empty cell")
                 parts.append(self._prepare([image]))
                 read.append(place)
             except UnreadableImage as error:
-                skipped = SkippedImage(_name(image, self.total + place), error.reason)
-                self._skipped.append(skipped)
-                if callable(self._on_error):
-                    self._on_error(skipped)
+                self._skip(SkippedImage(_name(image, self.total + place), error.reason))
         return torch.cat(parts) if parts else torch.empty(0), read
+
+    def _skip(self, image: SkippedImage) -> None:
+        self._skipped.append(image)
+        if callable(self._on_error):
+            self._on_error(image)
 
 
 def _name(image: Any, number: int) -> str:

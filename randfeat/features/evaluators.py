@@ -6,7 +6,7 @@ A number on samples means nothing without its evaluator, so each has a name, whi
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain, islice
 from pathlib import Path
 from typing import NamedTuple
@@ -16,7 +16,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ..data.decode import UnreadableImage
+from ..data.crop import images_of
+from ..data.errors import SkippedImage
 from ..data.sources import Source, open_source
 from ..inference.likelihood import class_log_prob
 from ..pipeline.pipeline import Pipeline
@@ -131,11 +132,14 @@ def evaluate(evaluator: Evaluator, images: Iterable[Image.Image], count: int, ba
     return EvaluatorOutput(torch.cat([part.features for part in parts]), torch.cat(logits) if logits else None)
 
 
-def load_images(data: str | Path, split: str | None = None) -> tuple[int, Iterator[Image.Image]]:
+def load_images(
+    data: str | Path, split: str | None = None, on_skip: Callable[[SkippedImage], object] | None = None
+) -> tuple[int, Iterator[Image.Image]]:
     """Return the number of images and the images themselves, one at a time.
 
-    data: an `.npz` as ADM's (`arr_0`, uint8 (N, H, W, 3)), or whatever `open_source` opens. Raises as that does, and an
-    UnreadableImage for a damaged picture.
+    data: an `.npz` as ADM's (`arr_0`, uint8 (N, H, W, 3)), or whatever `open_source` opens. on_skip: called with path
+    and reason of each image that cannot be read, which is left out (the number counts it); without it, an
+    UnreadableImage ends the reading. Raises as `open_source` does.
     """
     if str(data).endswith(".npz"):
         images = arrays.read_images(Path(data))
@@ -144,12 +148,13 @@ def load_images(data: str | Path, split: str | None = None) -> tuple[int, Iterat
     source = open_source(data, split)
     if not isinstance(source, Source):
         raise ValueError(f"{data} holds tokens, not pictures: give the pictures")
-    return len(source), _read(source)
+    return len(source), _read(source, on_skip)
 
 
-def _read(source: Source) -> Iterator[Image.Image]:
-    for row, path in enumerate(source.paths):
-        try:
-            yield source.read(row)
-        except UnreadableImage as error:
-            raise UnreadableImage(f"{path} of {source.name} cannot be read ({error}): take it out") from None
+def _read(source: Source, on_skip: Callable[[SkippedImage], object] | None) -> Iterator[Image.Image]:
+    rows = range(len(source))
+    for image in images_of(source, rows) if on_skip is None else images_of(source, rows, skipping=True):
+        if isinstance(image, Image.Image):
+            yield image
+        elif isinstance(image, SkippedImage) and on_skip is not None:
+            on_skip(image)

@@ -9,6 +9,7 @@ import torch
 
 from ..inference.readout import FeatureSpec
 from ..pipeline.pipeline import Pipeline, load
+from ..weights.fresh import RANDOM, random_weights
 from .encoder import TIMM, Encoder
 from .generator_encoder import GeneratorEncoder
 
@@ -18,12 +19,14 @@ def open_encoder(
     specs: Sequence[str | FeatureSpec] = (),
     device: str | torch.device = "cpu",
     dtype: torch.dtype = torch.float32,
+    seed: int = 0,
     **options: Any,
 ) -> Encoder:
     """Return an encoder of one of randfeat's models or of timm's.
 
     model: a pipeline, which keeps its device and dtype; what `load` takes; or `timm:NAME` or `timm:NAME@CHECKPOINT`,
-        a model of timm with its published weights or those of a file.
+        a model of timm with its published weights or those of a file; `random:` before any of these gives it random
+        weights, those of `seed`.
     specs: what `FeatureSpec` parses, or for timm's models `timm_encoder.TimmSpec`; without any, the model's own.
     device: "auto" takes CUDA, else Apple's MPS, else the CPU. dtype: of the weights. options: more keywords of `load`.
 
@@ -31,10 +34,14 @@ def open_encoder(
     """
     if isinstance(model, Pipeline):
         return GeneratorEncoder(model, specs)
-    if str(model).startswith(TIMM):
+    plain = str(model).removeprefix(RANDOM)
+    if plain.startswith(TIMM):
         from .timm_encoder import open_timm  # timm takes seconds to import
 
         if options:
             raise ValueError(f"{model} is a model of timm, which takes no {', '.join(options)}: leave it out")
-        return open_timm(str(model).removeprefix(TIMM), [str(spec) for spec in specs], device, dtype)
-    return GeneratorEncoder(load(model, device=device, dtype=dtype, **options), specs, str(model))
+        with random_weights(seed):
+            encoder = open_timm(plain.removeprefix(TIMM), [str(spec) for spec in specs], device, dtype, plain != model)
+        encoder.name = str(model)
+        return encoder
+    return GeneratorEncoder(load(model, device=device, dtype=dtype, seed=seed, **options), specs, str(model))

@@ -24,6 +24,7 @@ from .segment import Segment
 from .vectors import LiveRows, Part, Vectors, Whitening, checked
 
 if TYPE_CHECKING:
+    from ..data.errors import OnError
     from ..features.encoder import Encoder
 
 BLOCK = 1024  # rows whose duplicates are searched for together
@@ -340,8 +341,8 @@ class Snapshot:
         self._checked = weakref.ref(opened)
         return opened
 
-    def read(self, images: Any, encoder: Encoder) -> np.ndarray:
-        """Return queries (m, F) of PIL images, paths or arrays, as `Encoder.features` takes them.
+    def read(self, images: Any, encoder: Encoder, batch_size: int = 64, on_error: OnError = "raise") -> np.ndarray:
+        """Return queries (m, F) of PIL images, paths or arrays, as `Encoder.features` takes them, with these arguments.
 
         Raises a ValueError that names both for another encoder than that of the index. An encoder is checked once,
         because the check reads all its weights.
@@ -351,7 +352,7 @@ class Snapshot:
         if self._checked is None or self._checked() is not encoder:
             check(self.encoder_record, encoder)
             self._checked = weakref.ref(encoder)
-        return encoder.features(images)[0]
+        return encoder.features(images, batch_size, on_error)[0]
 
     def places(self, ids: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
         """Return the number of the segment, and of the row in it, of each id. Raises a ValueError for one not there."""

@@ -29,7 +29,7 @@ from ..models import Generator, orders, packed
 from ..tokenizers import Tokenizer
 from ..utils import atomic
 from ..weights import hub
-from ..weights.loading import load_parts
+from ..weights.fresh import open_parts
 from .copies import InferenceCopies
 
 BATCH = 64  # images at a time
@@ -149,9 +149,7 @@ class BasePipeline(nn.Module):
         parts = batches(images, batch_size, "encoding" if progress else None)
         return np.concatenate([self.encode(batch).cpu().numpy().astype(kind) for batch in parts])
 
-    def labelled_tokens(
-        self, reading: ReadBatches, labels: Sequence[Label] | None
-    ) -> Iterator[tuple[Tensor, Tensor]]:
+    def labelled_tokens(self, reading: ReadBatches, labels: Sequence[Label] | None) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield tokens and class indices of images, batch after batch.
 
         labels: one for each image, those that cannot be read too; None for the null class.
@@ -297,6 +295,7 @@ class BasePipeline(nn.Module):
         tokenizer: str | Path | Tokenizer | None = None,
         device: str | torch.device = "cpu",
         dtype: torch.dtype = torch.float32,
+        seed: int = 0,
     ) -> Opened:
         """Open a model, strictly, and run nothing in its files as code. `randfeat.load` is this method.
 
@@ -315,7 +314,8 @@ class BasePipeline(nn.Module):
 
         Raises a FileNotFoundError, ConnectionError or ValueError of one sentence.
         """
-        parts = load_parts(source, num_heads=num_heads, grid=grid, tokenizer=tokenizer, device=device, dtype=dtype)
+        how: dict[str, Any] = dict(num_heads=num_heads, grid=grid, tokenizer=tokenizer, device=device, dtype=dtype)
+        parts = open_parts(source, seed, **how)
         return cls(parts.tokenizer, parts.generator, parts.class_names, parts.training, parts.sampling)
 
     def record(self) -> dict[str, Any]:

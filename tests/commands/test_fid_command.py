@@ -75,3 +75,17 @@ def test_bad_input_is_one_sentence(photos, tmp_path, capsys, words, message):
     said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("randfeat")]
     assert len(said) == 1
     assert message in said[0]
+
+
+def test_files_that_cannot_be_read_are_skipped_and_listed(photos, tmp_path, capsys):
+    make_sampler().save(tmp_path / "model")
+    judge = ["--evaluator", tmp_path / "model", "--spec", "raster/causal/token/L1/mean/mean"]
+    assert fid(photos, photos, *judge, "-o", tmp_path / "whole") == 0
+    (photos / "03a.png").write_text("a note that somebody renamed")
+    assert fid(photos, photos, *judge, "-o", tmp_path / "out") == 3
+    found, whole = (json.loads((tmp_path / name / "quality.json").read_text()) for name in ("out", "whole"))
+    assert found == whole
+    assert (tmp_path / "out" / "skipped.csv").read_text() == (
+        'path,reason\n03a.png,"text, no picture"\n03a.png,"text, no picture"\n'
+    )
+    assert "2 skipped, since they cannot be read, listed in" in capsys.readouterr().err

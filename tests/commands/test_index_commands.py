@@ -199,7 +199,7 @@ def test_a_store_a_network_of_timm_and_damaged_images(capsys, model, photos):
         ("search i photos/cat/00.png -k 0", "k must be a whole number from 1, got 0"),
         ("search i photos/cat/00.png -o i/meta.json", "i/meta.json lies in the index: choose another file"),
         ("search i photos/cat/00.png -o photos", "photos is a folder: name a file in it"),
-        ("search i bad.png", "bad.png cannot be read as a picture: text, no picture"),
+        ("search i bad.png", "none of the 1 images could be read (1 text, no picture): bad.png"),
         ("search i photos/cat/00.png --model {other}", "another: it was weights"),
         ("index bench -o out", "bench measures on one set of rows: give either INDEX or --synthetic"),
         ("index bench i --synthetic -o out", "bench measures on one set of rows: give either INDEX or --synthetic"),
@@ -323,3 +323,15 @@ def test_the_truth_of_the_bench_is_exact(tmp_path):
     np.testing.assert_allclose(benchmark.exact(tmp_path / "rows.npy", queries, 10, "l2"), distance, atol=1e-3)
     again = benchmark.synthetic(tmp_path / "again.npy", 500, 8, 5, 20)
     assert (again == queries).all()
+
+
+def test_queries_that_cannot_be_read_are_skipped_and_listed(capsys, built, photos):
+    (photos / "bad.png").write_text("a note that somebody renamed")
+    try:
+        assert cli.main(["search", "i", "photos/bad.png", "photos/cat/00.png", "--format", "json"]) == 3
+    finally:
+        (photos / "bad.png").unlink()
+    said = capsys.readouterr()
+    (matches,) = json.loads(said.out)
+    assert matches[0]["path"].endswith("photos/cat/00.png")
+    assert "1 skipped, since they cannot be read: 1 text, no picture\n  photos/bad.png: text, no picture\n" in said.err

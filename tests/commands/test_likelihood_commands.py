@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 
 import numpy as np
@@ -94,3 +95,79 @@ def test_wrong_classes_are_refused(model, photos, capsys):
     assert "different ones" in capsys.readouterr().err
     assert cli.main(["classify", str(model), str(photos), "--top", "0", *FAST]) == 1
     assert "top needs" in capsys.readouterr().err
+
+
+# labelled folders, and files that cannot be read ---------------------------------------------------------------------
+
+
+@pytest.fixture
+def labelled(tmp_path):
+    """Pictures of two classes of the model and one that it does not know, in splits; one file is none."""
+    for number, name in enumerate(("train/cat/a.png", "train/dog/b.png", "test/Cat/c.png", "test/ape/d.png")):
+        path = tmp_path / "data" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pixels = np.random.default_rng(number).integers(0, 255, (9, 14, 3)).astype(np.uint8)
+        Image.fromarray(pixels).save(path)
+    (tmp_path / "data" / "train" / "cat" / "note.png").write_text("a note that somebody renamed")
+    return tmp_path / "data"
+
+
+def test_a_labelled_folder_gives_an_accuracy_and_a_table(model, labelled, tmp_path, capsys):
+    out = tmp_path / "new" / "answers.csv"
+    assert cli.main(["classify", str(model), str(labelled), *FAST, "-o", str(out)]) == 3
+    shown = capsys.readouterr()
+    with out.open(newline="") as file:
+        rows = {row["path"]: row for row in csv.DictReader(file)}
+    assert set(rows) == {str(path) for path in labelled.rglob("*.png")}
+    pipeline = load(model)
+    right = 0
+    for path, row in rows.items():
+        assert row["label"] == path.split("/")[-2]
+        if path.endswith("note.png"):
+            assert (row["class"], row["right"], row["reason"]) == ("", "", "text, no picture")
+            continue
+        ((expected,),) = pipeline.classify([path], orders=2).top(1)
+        assert row["class"] == expected.name
+        assert float(row["probability"]) == pytest.approx(expected.probability, rel=1e-3)
+        known = row["label"] != "ape"
+        assert row["right"] == (str(int(row["label"].lower() == expected.name)) if known else "")
+        right += row["right"] == "1"
+    assert shown.out.splitlines()[-1] == (
+        f"accuracy {100 * right / 3:.1f} % ({right} of 3 images; 1 more without a label among the classes)"
+    )
+    assert "1 skipped, since they cannot be read: 1 text, no picture\n" in shown.err
+    assert "train/cat/note.png: text, no picture" in shown.err
+
+
+def test_a_split_as_json(model, labelled, capsys):
+    command = ["classify", str(model), str(labelled), *FAST, "--format", "json"]
+    assert cli.main([*command, "--split", "test"]) == 0
+    shown = capsys.readouterr()
+    assert [row["label"] for row in json.loads(shown.out)] == ["Cat", "ape"]
+    assert "accuracy" in shown.err
+    assert cli.main([*command, "--split", "dev2"]) == 1
+    assert "has the splits test, train, not 'dev2'" in capsys.readouterr().err
+    assert cli.main([*command, "--classes", "cow"]) == 3
+    assert "no accuracy: no image has a label that is one of the classes cow" in capsys.readouterr().err
+    assert cli.main([*command, "-o", str(labelled)]) == 1
+    assert "is a folder: name a file in it" in capsys.readouterr().err
+    files = [str(path) for path in sorted(labelled.rglob("?.png"))]
+    assert cli.main(["classify", str(model), *files, *FAST, "--split", "test"]) == 1
+    assert "are for one data set" in capsys.readouterr().err
+    assert cli.main(["classify", str(model), *files, *FAST]) == 0
+    assert "accuracy" not in capsys.readouterr().out
+
+
+def test_surprise_skips_what_cannot_be_read(model, photos, tmp_path, capsys):
+    out = tmp_path / "out"
+    (photos / "b" / "note.png").write_text("a note that somebody renamed")
+    assert cli.main(["surprise", str(model), str(photos), "-o", str(out), *FAST, "--class", "1"]) == 3
+    with np.load(out / "surprise.npz") as saved:
+        assert saved["paths"].tolist() == [str(photos / "a.png"), str(photos / "b" / "two.png")]
+        assert np.isfinite(saved["maps"]).all()
+    listed = (out / "skipped.csv").read_text().splitlines()
+    assert listed == ["path,reason", f'{photos / "b" / "note.png"},"text, no picture"']
+    assert f"listed in {out / 'skipped.csv'}: 1 text, no picture" in capsys.readouterr().err
+    (photos / "b" / "note.png").unlink()
+    assert cli.main(["surprise", str(model), str(photos), "-o", str(out), *FAST]) == 0
+    assert not (out / "skipped.csv").exists()

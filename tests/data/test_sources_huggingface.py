@@ -93,7 +93,7 @@ def test_splits_are_chosen(form, path, saved):
     source = open_source(saved / form, "val")
     assert source.paths[0].startswith(path)
     assert levels(source) == [50, 51]
-    with pytest.raises(ValueError, match=r"has the splits train, val(idation)?: say which one \(split\)"):
+    with pytest.raises(ValueError, match=r"has the splits train, val(idation)?: say which one.* \(--split NAME\)"):
         open_source(saved / form)
     with pytest.raises(ValueError, match=r"has the splits train, val(idation)?, not 'test'"):
         open_source(saved / form, "test")

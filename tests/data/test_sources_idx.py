@@ -49,7 +49,7 @@ def test_a_folder_has_two_splits(tmp_path, below, after):
         assert np.array_equal(source.read(row), image)
         assert np.array_equal(source.values(row), image[..., None])
     assert np.array_equal(np.stack([open_source(tmp_path, "training").read(row) for row in range(4)]), train)
-    with pytest.raises(ValueError, match=r"has the splits test, train: say which one \(split\)$"):
+    with pytest.raises(ValueError, match=r"has the splits test, train: say which one.* \(--split NAME\)$"):
         open_source(tmp_path)
     with pytest.raises(ValueError, match="has the splits test, train, not 'val': choose another"):
         open_source(tmp_path, "val")

@@ -30,8 +30,11 @@ examples:
   randfeat pretrain --config arpg_l_edges --data cache --init arpg-l -o run --control-type image --control-data depths
   torchrun --nproc-per-node 8 -m randfeat pretrain --config randar_l --data cache -o run
 
-exit code: 0 when trained, 1 after an error, 130 or 143 after Ctrl-C or TERM, 75 after USR1, with which schedulers ask
-for room: then the run is saved, and the same command goes on.
+Images that cannot be read are skipped, counted and listed in RUN/tokens/skipped.csv.
+
+exit code: 0 when trained, 3 when trained without images that could not be read (0 under torchrun), 1 after an error,
+130 or 143 after Ctrl-C or TERM, 75 after USR1, with which schedulers ask for room: then the run is saved, and the same
+command goes on.
 """
 
 from __future__ import annotations
@@ -135,7 +138,20 @@ def run(args: argparse.Namespace) -> int:
             return stopped.code
         if distributed.rank() == 0:
             print(f"trained: {model}; the page: {write_page(args.out, recipe)}")
+            if store.directory == args.out / "tokens":  # of a cache `randfeat tokenize` has told
+                return _report_skipped(store)
     return 0
+
+
+def _report_skipped(store: TokenStore) -> int:
+    """Tell how many images could not be read, and return the exit code."""
+    from ...data.errors import reasons
+    from ...data.store import SKIPPED
+
+    if skipped := store.skipped:
+        where = store.directory / SKIPPED
+        print(f"{len(skipped):,} images skipped, listed in {where}: {reasons(skipped)}", file=sys.stderr)
+    return options.exit_code(skipped)
 
 
 def _tokens(

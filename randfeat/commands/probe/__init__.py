@@ -34,6 +34,11 @@ see docs/guides/measure.md
                             -o mae
 
 `randfeat probe PROBE --help` has the options of each.
+
+Images that cannot be read are skipped, counted and listed in DIR/skipped.csv. The published benchmarks (SPair-71k, VOC,
+CUB, Oxford, ...) need all of theirs, and stop with the path of one that cannot be read.
+
+exit code: 0 if all images were read, 3 if some were skipped, 1 after an error, 130 after Ctrl-C.
 """
 
 from __future__ import annotations

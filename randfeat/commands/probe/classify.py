@@ -10,8 +10,8 @@ from .options import VECTOR_TASKS
 from .tables import measure
 
 
-def run(args: argparse.Namespace) -> None:
-    """Measure what the arguments name, by one probe or by all that take vectors."""
+def run(args: argparse.Namespace) -> int:
+    """Measure what the arguments name, by one probe or by all that take vectors; return the exit code."""
     if args.probe == "compare":
         if args.online:
             raise ValueError("--online is for `randfeat probe linear`: compare extracts features once")
@@ -25,7 +25,8 @@ def run(args: argparse.Namespace) -> None:
     if args.online:
         if len(args.what) != 2:
             raise ValueError("--online needs a MODEL and DATA")
-        return measure_online(args.what[0], args.what[1], args)
+        measure_online(args.what[0], args.what[1], args)
+        return 0
     given = args.what or [",".join(stores)]
     tasks = VECTOR_TASKS if args.probe == "all" else (args.probe,)
     return measure(given[:1], given[1] if len(given) == 2 else None, tasks, args)

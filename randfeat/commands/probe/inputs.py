@@ -6,28 +6,25 @@ import argparse
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 import torch
 
-from randfeat import models
 from randfeat.data.sources import Source, TokenSource, open_source, table
 from randfeat.data.store import META
 from randfeat.features.encoder import TIMM, Encoder
 from randfeat.features.extract import extract
-from randfeat.features.generator_encoder import GeneratorEncoder
 from randfeat.features.opening import open_encoder
 from randfeat.features.store import FeatureStore
-from randfeat.pipeline.pipeline import Pipeline, load
 from randfeat.probes import FeatureSet, Labelled, hold_out
 from randfeat.utils.resume import is_unfinished
+from randfeat.weights.fresh import RANDOM
 
 from ..options import dtype_of, pick_device
 
-RANDOM = "random:"
 TEST_SHARE = 0.3
 Sources = Sequence["Source | TokenSource"]
 
@@ -66,16 +63,23 @@ class Part:
     def __len__(self) -> int:
         return len(self.paths)
 
+    def without(self, paths: Collection[str]) -> Part:
+        """Return the images but those of these paths."""
+        return self[~np.isin(self.paths, list(paths))] if paths else self
+
 
 # images -------------------------------------------------------------------------------------------------------------
 
 
 def open_data(data: str, split: Sequence[str] | None, labels: Path | None, label_column: str | None = None) -> Sources:
-    """Return the sources of train and of test; one, where DATA has no such parts."""
+    """Return the sources of train and of test; one, where DATA has no such parts, or `split` names the same one twice.
+
+    split: the parts of train and of test, each a name, several with commas, or "all".
+    """
     found = {} if split is not None else _parts(data)
     if found and labels is None and label_column is None:
         return list(found.values())
-    return [open_source(data, part, labels, label_column) for part in split or found]
+    return [open_source(data, part, labels, label_column) for part in dict.fromkeys(split or found)]
 
 
 def _parts(data: str) -> dict[str | None, Source | TokenSource]:
@@ -212,26 +216,8 @@ def open_model(
     specs: those of the other kind of model (of timm, or of randfeat) are ignored. seed: of random weights.
     """
     own = [spec for spec in specs if is_of_timm(spec) == text.removeprefix(RANDOM).startswith(TIMM)]
-    encoder = _open(text, own, device, dtype, seed)
+    encoder = open_encoder(text, own, device, dtype, seed)
     return encoder.dense() if dense and not own else encoder
-
-
-def _open(text: str, own: Sequence[str], device: torch.device, dtype: torch.dtype, seed: int) -> Encoder:
-    plain = text.removeprefix(RANDOM)
-    if plain == text:
-        return open_encoder(text, own, device, dtype)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        if plain.startswith(TIMM):
-            from randfeat.features.timm_encoder import open_timm
-
-            encoder = open_timm(plain.removeprefix(TIMM), own, device, dtype, fresh=True)
-            encoder.name = text
-            return encoder
-        trained = load(plain, device=device, dtype=dtype)
-        config = trained.generator.config
-        fresh = models.create(models.name_of(trained.generator), **config).to(device, dtype)
-        return GeneratorEncoder(Pipeline(trained.tokenizer, fresh), own, text)
 
 
 def is_of_timm(spec: str) -> bool:
@@ -271,6 +257,14 @@ def features_of(store: FeatureStore, specs: Sequence[str], part: Part) -> dict[s
     rows = np.array([row_of[path] for path in part.paths.tolist()], dtype=np.intp)
     complete = len(rows) == len(store) and bool((rows == np.arange(len(rows))).all())
     return {spec: store.as_numpy(spec) if complete else store.as_numpy(spec)[rows] for spec in specs}
+
+
+def skipped_of(models: Sequence[ProbedModel]) -> list[tuple[str, str]]:
+    """Return path and reason of each image that could not be read when the models read DATA; stores as given have
+    told them before.
+    """
+    stores = [store for model in models if model.encoder is not None for store in model.stores]
+    return list(dict.fromkeys(one for store in stores for one in store.skipped))
 
 
 def check_complete(model: ProbedModel) -> None:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import argparse
 import os
 import time
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 
 from randfeat import weights
 from randfeat.data.crop import images_of
+from randfeat.data.errors import SkippedImage
+from randfeat.data.reading import ReadBatches
 from randfeat.data.sources import Source
 from randfeat.inference import likelihood, successive_halving
 from randfeat.inference.successive_halving import SuccessiveHalving
@@ -18,24 +21,32 @@ from randfeat.pipeline.pipeline import Pipeline
 from randfeat.probes import FeatureSet, Labelled, Record, evaluate_likelihood
 from randfeat.utils import progress
 
-from ..options import load_model
-from .inputs import Part, ProbedModel, open_data
+from ..options import list_skipped, load_model
+from .inputs import ProbedModel, open_data, part_of
 from .options import protocol
 from .tables import measure, split, write
 
 
-def run(args: argparse.Namespace) -> None:
-    """Classify the test images of DATA by likelihood, beside the probes of `--tasks`."""
+def run(args: argparse.Namespace) -> int:
+    """Classify the test images of DATA by likelihood, beside the probes of `--tasks`; return the exit code.
+
+    Images that cannot be read are skipped, counted and listed, before others are split into train and test.
+    """
     _check(args)
     how = protocol(args, "classifying")
     model = load_model(args)
     sources = open_data(args.data, args.split, args.labels, args.label_column)
-    train, test = split(sources, args.data, args.tasks, args)
+    _, test = split(sources, args.data, args.tasks, args)
+    class_names(model, test.labels)  # raises what is wrong before images are read
     source = sources[-1]
     if not isinstance(source, Source):
         raise ValueError(f"{source.name} holds tokens, and a likelihood is measured on images: give those")
     start = time.perf_counter()
-    predicted = predict(model, source, test, sorted(set(args.orders)), args)
+    skipped: list[SkippedImage] = []
+    tokens_of = read_tokens(model, source, part_of(source, args.group, args.data).paths.tolist(), skipped, args)
+    train, test = split(sources, args.data, args.tasks, args, {one.path for one in skipped})
+    tokens = torch.stack([tokens_of[path] for path in test.paths.tolist()])
+    predicted = predict(model, tokens, class_names(model, test.labels), sorted(set(args.orders)), args)
     ends = [Labelled({}, part.labels, part.paths, part.groups) for part in (train, test)]
     prints = {"data": " ".join(one.fingerprint() for one in sources), "weights": weights.fingerprint(model.generator)}
     one = FeatureSet(ProbedModel(args.model, (), ()).short_name, *ends, fingerprints=prints)
@@ -43,9 +54,9 @@ def run(args: argparse.Namespace) -> None:
     record: Record = evaluate_likelihood(one, predicted, how, settings, time.perf_counter() - start)
     record.save(args.out)
     if args.tasks:
-        measure([args.model], args.data, args.tasks, args, [record])
-    else:
-        write([record], args.out, args.data)
+        return measure([args.model], args.data, args.tasks, args, [record], skipped)
+    write([record], args.out, args.data)
+    return list_skipped(skipped, args.out)
 
 
 def _check(args: argparse.Namespace) -> None:
@@ -59,14 +70,31 @@ def _check(args: argparse.Namespace) -> None:
         raise ValueError("likelihoods are measured in one process: leave torchrun out")
 
 
-def predict(
-    model: Pipeline, source: Source, test: Part, counts: list[int], args: argparse.Namespace
-) -> dict[int, np.ndarray]:
-    """Return by number of orders the likeliest class of each image, by its name in the data: (runs, n)."""
-    names_of_data = class_names(model, test.labels)
+def read_tokens(
+    model: Pipeline,
+    source: Source,
+    paths: Sequence[str],
+    skipped: list[SkippedImage],
+    args: argparse.Namespace,
+) -> dict[str, torch.Tensor]:
+    """Return the tokens (N,) of images by their paths; those that cannot be read are added to `skipped`."""
     row_of = {path: row for row, path in enumerate(source.paths)}
-    images = images_of(source, (row_of[path] for path in test.paths.tolist()), model.tokenizer.value_range)
-    tokens = torch.from_numpy(model.tokens(images, args.batch_size).astype(np.int64))
+    images = images_of(source, (row_of[path] for path in paths), model.tokenizer.value_range, skipping=True)
+    reading = ReadBatches(images, args.batch_size, model.as_images, skipped.append)
+    found: dict[str, torch.Tensor] = {}
+    for pixels in reading:
+        tokens = model.encode_pixels(pixels.to(model.generator.device)).cpu()
+        found |= zip((paths[number] for number in reading.here), tokens, strict=True)
+    return found
+
+
+def predict(
+    model: Pipeline, tokens: torch.Tensor, names_of_data: np.ndarray, counts: list[int], args: argparse.Namespace
+) -> dict[int, np.ndarray]:
+    """Return by number of orders the likeliest class of each image, by its name in the data: (runs, n).
+
+    tokens: of the images, (n, N). names_of_data: of the classes of the model.
+    """
     found: dict[int, list[np.ndarray]] = {count: [] for count in counts}
     with progress.bar(len(tokens), "classifying", "image") as bar:
         for batch in tokens.split(args.batch_size):

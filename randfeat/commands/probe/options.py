@@ -49,7 +49,8 @@ def add_images(parser: argparse.ArgumentParser) -> None:
         "--split",
         nargs=2,
         metavar=("TRAIN", "TEST"),
-        help="parts of DATA (train, and test or else val, where it has such parts)",
+        help="parts of DATA (train, and test or else val, where it has such parts); each may be several, as in "
+        "train,val, or all; the same for both: one part, of which a share is test",
     )
     images.add_argument(
         "--test-share",

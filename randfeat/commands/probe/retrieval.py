@@ -57,7 +57,7 @@ PICTURES = "jpg"  # folder of revisited Oxford and Paris, beside the ground trut
 UNUSED = ("train", "test", "split", "test_share", "labels", "label_column", "group", "recipe", "online")
 
 
-def run(args: argparse.Namespace) -> None:
+def run(args: argparse.Namespace) -> int:
     """Score retrieval among labelled images, or by a published protocol."""
     if args.protocol is None:
         if args.distractors is not None:
@@ -65,8 +65,10 @@ def run(args: argparse.Namespace) -> None:
         return classify.run(args)
     _check(args)
     if args.protocol in GROUND_TRUTH:
-        return _run_revisited(args.what[:-1], Path(args.what[-1]), args)
-    return _run_metric_learning(args.what[:-1], Path(args.what[-1]), args)
+        _run_revisited(args.what[:-1], Path(args.what[-1]), args)
+    else:
+        _run_metric_learning(args.what[:-1], Path(args.what[-1]), args)
+    return 0
 
 
 def _check(args: argparse.Namespace) -> None:

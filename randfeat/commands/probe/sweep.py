@@ -29,7 +29,7 @@ from randfeat.probes import (
 from randfeat.probes import png as figure_png
 from randfeat.utils import atomic, distributed, progress
 
-from ..options import dtype_of, pick_device
+from ..options import dtype_of, list_skipped, pick_device
 from .baselines import vector_baselines
 from .inputs import (
     RANDOM,
@@ -44,6 +44,7 @@ from .inputs import (
     open_model,
     open_probed,
     random_name,
+    skipped_of,
 )
 from .options import AXES, protocol
 from .pictures import picture_lookup
@@ -66,8 +67,11 @@ class RankedModel:
     intervals: dict[str, Interval]
 
 
-def run(args: argparse.Namespace) -> None:
-    """Rank all feature specs on train, score the best on test, and write records and tables into `args.out`."""
+def run(args: argparse.Namespace) -> int:
+    """Rank all feature specs on train, score the best on test, and write records and tables into `args.out`.
+
+    Returns the exit code: images that cannot be read are skipped, counted and listed.
+    """
     if len(args.what) > 2:
         raise ValueError("a sweep is over the feature specs of one model: give one MODEL and DATA, or one STORE")
     if args.online or args.recipe:
@@ -83,7 +87,7 @@ def run(args: argparse.Namespace) -> None:
         texts = dict.fromkeys((text, random_name(text)) if args.baselines else (text,))
         models = [_open(one, sources, args) for one in texts]
         if distributed.rank() > 0:  # only extraction is shared among processes
-            return
+            return 0
     train, test = split_of_models(models, data, args.tasks, args)
     ranked = _rank(models, train, args, how)
     _report(ranked, args)
@@ -97,6 +101,7 @@ def run(args: argparse.Namespace) -> None:
         record.save(args.out)
     charts = [chart for one in ranked for chart in _charts(one)]
     write(records, args.out, data_name(data, models), picture_lookup(sources), charts)
+    return list_skipped(skipped_of(models), args.out)
 
 
 def _open(text: str, sources: Sources, args: argparse.Namespace) -> ProbedModel:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import warnings
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,6 +28,7 @@ from randfeat.probes import (
 from randfeat.probes.report.sheets import Pictures
 from randfeat.utils import atomic, distributed, progress
 
+from ..options import list_skipped
 from .baselines import PIXELS, attentive_baselines, random_weights, vector_baselines
 from .inputs import (
     TEST_SHARE,
@@ -39,6 +40,7 @@ from .inputs import (
     open_probed,
     open_stored,
     part_of,
+    skipped_of,
     train_and_test,
 )
 from .options import protocol
@@ -54,10 +56,13 @@ def measure(
     tasks: Sequence[str],
     args: argparse.Namespace,
     records: Sequence[Record] = (),
-) -> None:
+    skipped: Sequence[tuple[str, str]] = (),
+) -> int:
     """Measure every model and store in every task, and write records, table and page into `args.out`.
 
     given: models and stores as text. data: the images that models read. records: further ones for the same table.
+    skipped: path and reason of images that could not be read for these. Returns the exit code: images that cannot be
+    read are skipped, counted and listed.
     """
     _check(given, data, tasks, args)
     how = protocol(args, "measuring")
@@ -70,7 +75,7 @@ def measure(
         models = [open_probed(text, sources, specs, args, dense) for text in given]
         fresh = random_weights(models, sources, specs, args, dense) if args.baselines else []
         if distributed.rank() > 0:  # only extraction is shared among processes
-            return
+            return 0
     train, test = split_of_models(models, data, tasks, args)
     everyone = [*models, *fresh]
     names = display_names(everyone)
@@ -89,6 +94,7 @@ def measure(
     pictures = picture_lookup(sources)
     charts = feature_charts(models, names[: len(models)], test, pictures)
     write(found, args.out, data_name(data, models), pictures, charts)
+    return list_skipped(list(dict.fromkeys([*skipped, *skipped_of(models)])), args.out)
 
 
 def _check(given: Sequence[str], data: str | None, tasks: Sequence[str], args: argparse.Namespace) -> None:
@@ -116,8 +122,9 @@ def split(
     data: str | None,
     tasks: Sequence[str],
     args: argparse.Namespace,
+    without: Collection[str] = (),
 ) -> tuple[Part, Part]:
-    """Return train and test of one store or source, or of two."""
+    """Return train and test of one store or source, or of two. without: paths of images to leave out."""
     fitted = [task for task in tasks if task not in UNFITTED]
     share = args.test_share
     if share is not None and len(rows) == 2:
@@ -126,7 +133,7 @@ def split(
         raise ValueError(f"--test-share 0 leaves no train images, which {fitted[0]} needs: give more than 0, or none")
     if share is None:
         share = TEST_SHARE if fitted else 0
-    return train_and_test([part_of(one, args.group, data) for one in rows], share, args.seed)
+    return train_and_test([part_of(one, args.group, data).without(without) for one in rows], share, args.seed)
 
 
 # records ------------------------------------------------------------------------------------------------------------

@@ -75,7 +75,7 @@ def open_hub(name: str, split: str | None = None) -> HuggingFaceSource:
             "check the name, or log in with `hf auth login`"
         ) from error
     except Exception as error:
-        if type(error) is ValueError and str(error).startswith(f"{name} has "):
+        if type(error) in (ValueError, splits.SeveralSplits) and str(error).startswith(f"{name} has "):
             raise
         raise ConnectionError(
             f"there is no {name} here, and the data set {name} of the hub could not be loaded "

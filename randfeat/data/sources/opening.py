@@ -14,6 +14,7 @@ from typing import BinaryIO
 from ..decode import is_image_array
 from . import folder, idx, splits, table
 from .base import Source, TokenSource
+from .joined import join
 
 FORMS = (
     "a folder of images, tar files or parquet files, a .tar, .parquet, .csv, .tsv, .jsonl, .txt or .lst file, a "
@@ -29,7 +30,10 @@ BRACES, RANGE = re.compile(r"\{([^{}]*)\}"), re.compile(r"(\d+)\.\.(\d+)")
 
 
 def open_source(
-    data: str | Path, split: str | None = None, labels: str | Path | None = None, label_column: str | None = None
+    data: str | Path,
+    split: str | Sequence[str] | None = None,
+    labels: str | Path | None = None,
+    label_column: str | None = None,
 ) -> Source | TokenSource:
     """Open a data set in any form.
 
@@ -43,7 +47,8 @@ def open_source(
       the tar of these;
     - a folder of IDX files (MNIST, Fashion-MNIST, KMNIST, EMNIST), compressed or not, or one file of images;
     - a token store, the trees and tars of `<class>/<i>.npy` that RandAR publishes, or RAR's jsonl of tokens.
-    split: the part to open, required where there are several. "val" and "validation" are the same.
+    split: the part to open, several (a list, or a text with commas), or "all"; required where there are several. "val"
+    and "validation" are the same.
     labels: a file of labels, see `labelling.labelled`. ImageNet's flat validation images find those of the development
     kit if it lies beside their folder. label_column: the column of labels in that table, or in the one that names the
     images, where it has a name of its own.
@@ -52,12 +57,25 @@ def open_source(
     """
     from . import labelling
 
-    source = _open(str(data), split)
+    source = _open_splits(str(data), split)
     if label_column is not None:
         return labelling.by_column(source, label_column, None if labels is None else Path(labels))
     if labels is not None:
         return labelling.labelled(source, Path(labels))
     return labelling.with_kit_nearby(source, Path(data)) if isinstance(source, Source) else source
+
+
+def _open_splits(name: str, split: str | Sequence[str] | None) -> Source | TokenSource:
+    """Open one split, or several as one source."""
+    wanted = [] if split is None else splits.named(split)
+    if wanted == [splits.ALL]:
+        try:
+            return _open(name, None)
+        except splits.SeveralSplits as error:
+            wanted = [splits.ALL] if splits.ALL in error.splits else error.splits
+    if len(wanted) < 2:
+        return _open(name, wanted[0] if wanted else None)
+    return join(name, {part: _open(name, part) for part in wanted})
 
 
 def _open(name: str, split: str | None) -> Source | TokenSource:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 SPLITS = {
     "train": ("train", "training"),
@@ -11,6 +11,25 @@ SPLITS = {
     "test": ("test", "testing"),
 }
 _WORD = re.compile(r"(?<![a-z])(" + "|".join(sorted(sum(SPLITS.values(), ()), key=len, reverse=True)) + r")(?![a-z])")
+
+
+ALL = "all"  # stands for every split
+
+
+class SeveralSplits(ValueError):
+    """The error where a data set has several splits and none was named. splits: their names."""
+
+    def __init__(self, name: str, splits: list[str]) -> None:
+        self.splits = splits
+        super().__init__(
+            f"{name} has the splits {', '.join(splits)}: say which one, several with commas, or all (--split NAME)"
+        )
+
+
+def named(split: str | Sequence[str]) -> list[str]:
+    """Return the splits that a text with commas, or a list, names, each once."""
+    given = split.split(",") if isinstance(split, str) else split
+    return list(dict.fromkeys(one.strip() for one in given))
 
 
 def canonical(name: str) -> str:
@@ -38,10 +57,10 @@ def choose(name: str, there: Iterable[str], split: str | None) -> str:
     if split is None:
         if len(names) == 1:
             return names[0]
-        raise ValueError(f"{name} has the splits {', '.join(names)}: say which one (split)")
+        raise SeveralSplits(name, names)
     for found in names:
         if found == split or canonical(found) == canonical(split):
             return found
     if not names:
-        raise ValueError(f"{name} has no splits, so there is no {split!r}: leave the split out")
-    raise ValueError(f"{name} has the splits {', '.join(names)}, not {split!r}: choose another, or leave the split out")
+        raise ValueError(f"{name} has no splits, so there is no {split!r}: leave --split out")
+    raise ValueError(f"{name} has the splits {', '.join(names)}, not {split!r}: choose another, or leave --split out")
