@@ -1,10 +1,10 @@
 """Small ViT of timm, trained with labels on the training digits, for comparison with the demo's models:
 
-    randfeat demo
-    python benchmarks/digits_vit.py demo/digits digits_vit.safetensors
-    randfeat probe compare demo/models/randar_free demo/models/raster_free \\
+    randfeat demo --train
+    python benchmarks/digits_vit.py digits_demo/digits digits_vit.safetensors
+    randfeat probe compare digits_demo/models/randar_free digits_demo/models/raster_free \\
         timm:test_vit@digits_vit.safetensors random:timm:test_vit \\
-        --data demo/digits --group writer --baselines -o compared \\
+        --data digits_demo/digits --group writer --baselines -o compared \\
         --spec raster/causal/token/L3/grid4/mean raster/causal/token/L5/grid4/mean pooled L2/mean
 
 test_vit has 0.31 million parameters, about as many as the demo's RandAR. Five minutes on one core.

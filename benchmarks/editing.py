@@ -1,13 +1,14 @@
 """Completion of digits with one half hidden and the label unknown: is the result still the digit?
 
-    OMP_NUM_THREADS=1 python benchmarks/editing.py demo/models/randar demo/models/arpg demo/models/raster_free
+    OMP_NUM_THREADS=1 python benchmarks/editing.py digits_demo/models/randar digits_demo/models/arpg \\
+        digits_demo/models/raster_free
 
-The models are those of `randfeat demo --full`. The 640 digits are by five writers that neither the models nor the judge
-have seen. The judge is a perceptron on pixels. Baselines are the mean training digit and the training digit nearest in
-the visible half. A model completes in the null class; in the class that it guesses from the visible half, without and
-with guidance; and, for comparison, in the true class. It draws `--samples` completions of each digit and each half;
-recognition is the share of single samples that the judge classifies right. Squared error is over the hidden pixels, in
-grey levels from 0 to 16. Intervals are over writers, then digits.
+The models are those of `randfeat demo --train --full`. The 640 digits are by five writers that neither the models nor
+the judge have seen. The judge is a perceptron on pixels. Baselines are the mean training digit and the training digit
+nearest in the visible half. A model completes in the null class; in the class that it guesses from the visible half,
+without and with guidance; and, for comparison, in the true class. It draws `--samples` completions of each digit and
+each half; recognition is the share of single samples that the judge classifies right. Squared error is over the hidden
+pixels, in grey levels from 0 to 16. Intervals are over writers, then digits.
 """
 
 from __future__ import annotations

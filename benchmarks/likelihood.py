@@ -1,13 +1,13 @@
 """Classification by likelihood, successive halving and surprisal, on writers that no model and no choice has seen.
 
-    python benchmarks/likelihood_models.py demo/models/randar --out likelihood/models
-    python benchmarks/likelihood.py orders demo/models likelihood     accuracy against K, and the raster control
-    python benchmarks/likelihood.py halving demo/models likelihood    accuracy against the cost of successive halving
-    python benchmarks/likelihood.py surprisal demo/models likelihood  AUC of pasted patches
-    python benchmarks/likelihood.py sharing demo/models likelihood    classes in one batch, and what they could share
+    python benchmarks/likelihood_models.py digits_demo/models/randar --out likelihood/models
+    python benchmarks/likelihood.py orders digits_demo/models likelihood     accuracy against K; raster control
+    python benchmarks/likelihood.py halving digits_demo/models likelihood    cost of successive halving
+    python benchmarks/likelihood.py surprisal digits_demo/models likelihood  AUC of pasted patches
+    python benchmarks/likelihood.py sharing digits_demo/models likelihood    what classes could share
 
-The first folder holds the models of `randfeat demo --full` (randar, arpg and randar_free), the second one is this
-benchmark's own, for tables of log p and curves.
+The first folder holds the models of `randfeat demo --train --full` (randar, arpg and randar_free), the second one is
+this benchmark's own, for tables of log p and curves.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Models of `benchmarks/likelihood.py` beside the demo's: a raster-order control, and numbers 00 to 99.
 
-    OMP_NUM_THREADS=1 python benchmarks/likelihood_models.py demo/models/randar --out DIR
+    OMP_NUM_THREADS=1 python benchmarks/likelihood_models.py digits_demo/models/randar --out DIR
 
 DIR/raster     LlamaGen's network of the demo's size, with labels, in raster order. Its number of steps is chosen by
                its classification of held-out training writers, since RandAR's number would overfit it.

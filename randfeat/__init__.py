@@ -1,7 +1,7 @@
 """Features, samples and likelihoods from random-order autoregressive image generators.
 
     import randfeat
-    model = randfeat.load("demo/models/randar")
+    model = randfeat.load("digits_demo/models/randar")
     model.features(images, "random*4/causal/token/L3/grid4/mean")
 
 Importing this package imports nothing heavy: names are looked up when they are first used.

@@ -29,7 +29,7 @@ class Command(NamedTuple):
 COMMANDS = {
     "app": Command("app", "browser page on this machine: search, edit, sample, read features and classify"),
     "classify": Command("likelihood", "zero-shot classification: the class that makes an image likeliest"),
-    "demo": Command("demo", "train on handwritten digits, then probe, search, sample and edit; one page of results"),
+    "demo": Command("demo", "sample, edit, probe, classify and search with the package's models; one page in a minute"),
     "edit": Command("edit_images", "regenerate the masked part of an image as something of a class"),
     "extract": Command("extract", "write the features of all images of a data set to disk"),
     "fid": Command("fid", "judge samples: FID, precision, recall and Inception Score; search for a guidance scale"),

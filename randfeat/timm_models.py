@@ -2,7 +2,7 @@
 
     import timm, randfeat.timm_models
     model = timm.create_model("randar_l.llamagen_in1k", pretrained=True, num_classes=10, layer=0.5)
-    model = timm.create_model("randfeat", source="demo/models/randar", num_classes=10)
+    model = timm.create_model("randfeat", source="digits_demo/models/randar", num_classes=10)
 
 A name is a published size and a tag: the tokenizer where a size has several, the data, the pixels where not 256.
 """

@@ -60,21 +60,23 @@ def hub(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="session")
 def demo(tmp_path_factory):
-    """The folder that a very short demo leaves, as the README's `demo`: made once, whichever process needs it first."""
-    from randfeat.commands.demo import report, study
+    """The folder that a very short `demo --train` leaves, as the pages' `digits_demo`: made once, whichever process
+    needs it first.
+    """
+    from randfeat.commands.demo import trained, trained_page
     from randfeat.commands.demo.features import Plan
 
     base = tmp_path_factory.getbasetemp()
     shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
-    out = shared / "shared" / "demo"
+    out = shared / "shared" / "digits_demo"
     with FileLock(shared / "demo.lock"):
         if not out.exists():
             plan = Plan(("raster", "random*2"), (6,), ("query",), ("causal", "after"), ("mean", "grid4"), ("mean",))
-            tiny_preset = study.Preset(0.01, plan, samples_each=8, guidance_each=2, test_every=40, counts=(1, 16))
-            making = shared / "making" / "demo"
+            tiny_preset = trained.Preset(0.01, plan, samples_each=8, guidance_each=2, test_every=40, counts=(1, 16))
+            making = shared / "making" / "digits_demo"
             with pytest.MonkeyPatch.context() as patch:
                 shorten_demo(patch)
-                report.write(study.run("tiny", tiny_preset, making), making)
+                trained_page.write(trained.run("tiny", tiny_preset, making), making)
             making.parent.rename(out.parent)
     return out
 
@@ -83,7 +85,7 @@ def shorten_demo(patch):
     """Let the demo's searches try few candidates. For that its measurements run in this process, pickled as for another
     one.
     """
-    from randfeat.commands.demo import features, study
+    from randfeat.commands.demo import features, trained
 
     def run_all(jobs):
         return {name: pickle.loads(pickle.dumps(job))(0) for name, job in jobs.items()}
@@ -97,4 +99,4 @@ def shorten_demo(patch):
         for measure, space in spaces.items():
             patch.setitem(spaces, measure, few(space))
     patch.setattr(features, "DRAWS", 4)
-    patch.setattr(study, "run_all", run_all)
+    patch.setattr(trained, "run_all", run_all)

@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 
 from randfeat import models, pretrain, tokenizers
-from randfeat.commands.demo import study
+from randfeat.commands.demo import trained
 from randfeat.utils import arrays
 
 ROOT = Path(__file__).parents[1]
@@ -42,20 +42,20 @@ def place(demo, tmp_path, monkeypatch, hub):
     official.shrink(monkeypatch, "arpg_l")
     official.publish(hub, "arpg-l")
     there = tmp_path / "place"
-    (there / "demo" / "digits" / "images").mkdir(parents=True)
+    (there / "digits_demo" / "digits" / "images").mkdir(parents=True)
     (there / "photos").mkdir()
-    (there / "demo" / "models").symlink_to(demo / "models", target_is_directory=True)
+    (there / "digits_demo" / "models").symlink_to(demo / "models", target_is_directory=True)
     with (demo / "digits" / "metadata.csv").open(newline="") as file:
         header, *rows = csv.reader(file)
     rows = [row for i, row in enumerate(rows) if i % 5 == 0 or Path(row[0]).stem in KEPT]
     for path, *_ in rows:
-        shutil.copyfile(demo / "digits" / path, there / "demo" / "digits" / path)
-    with (there / "demo" / "digits" / "metadata.csv").open("w", newline="") as file:
+        shutil.copyfile(demo / "digits" / path, there / "digits_demo" / "digits" / path)
+    with (there / "digits_demo" / "digits" / "metadata.csv").open("w", newline="") as file:
         csv.writer(file).writerows([header, *rows])
     for number in range(6):
         Image.fromarray(damaged.noise(50, 40, seed=number)).save(there / "photos" / f"{number}.jpg")
     whole = pretrain.read_recipe
-    monkeypatch.setattr(pretrain, "read_recipe", lambda name, changes=(): study.shortened(whole(name, changes), 0.01))
+    monkeypatch.setattr(pretrain, "read_recipe", lambda name, changes=(): trained.shortened(whole(name, changes), 0.01))
     monkeypatch.chdir(there)
     return there
 

@@ -36,7 +36,7 @@ The default is the model's own, for RandAR and ARPG raster/full/query/L-1/mean/m
 pooled, the input of their classifier; others are pooled/shifts2, L6/mean, L-1/cls or L6,L12/grid2/concat/shifts2.
 
 examples:
-  randfeat extract demo/models/randar photos -o features
+  randfeat extract digits_demo/models/randar photos -o features
   randfeat extract arpg-l photos -o features --spec raster/full/query/L-1/grid2/mean/shifts2
   randfeat extract timm:vit_base_patch14_dinov2 imagenet --split val -o dinov2
   torchrun --nproc-per-node 8 -m randfeat extract arpg-l imagenet --split train -o features --dtype bfloat16

@@ -15,8 +15,8 @@ examples:
   randfeat fid samples/samples.npz VIRTUAL_imagenet256_labeled.npz
   randfeat fid samples/images photos --evaluator timm:vit_base_patch14_dinov2
   randfeat fid arpg-l imagenet/val -o search --guidance 2 3 4 5 --search-count 10000 --count 50000
-  randfeat fid demo/models/arpg demo/digits --split test --evaluator likelihood:demo/models/randar -o quality \\
-      --guidance 1 1.5 2 --search-count 640 --count 640
+  randfeat fid digits_demo/models/arpg digits_demo/digits --split test -o quality \\
+      --evaluator likelihood:digits_demo/models/randar --guidance 1 1.5 2 --search-count 640 --count 640
 
 DIR then holds quality.json, table.md and, where images could not be read, skipped.csv with their paths and the reasons.
 

@@ -11,7 +11,7 @@ examples:
   randfeat info
   randfeat info fashion-arpg-free
   randfeat info arpg-l
-  randfeat info demo/models/randar
+  randfeat info digits_demo/models/randar
 """
 
 from __future__ import annotations

@@ -44,8 +44,8 @@ keeps a row for each image: path, label, likeliest class, whether that is right,
 reason why the image could not be read. Such images are skipped, counted and listed.
 
 examples:
-  randfeat classify demo/models/randar demo/digits/images/0000.png demo/digits/images/0001.png
-  randfeat classify demo/models/randar demo/digits --split test -o answers.csv
+  randfeat classify digits_demo/models/randar digits_demo/digits/images/0000.png digits_demo/digits/images/0001.png
+  randfeat classify digits_demo/models/randar digits_demo/digits --split test -o answers.csv
   randfeat classify MODEL photos --classes "golden retriever" otter n02128385 --orders 20
   randfeat classify MODEL photos --halving --format json > answers.json
 
@@ -65,7 +65,7 @@ random orders. The model may have been trained with labels or without; by defaul
 single odd tokens better, larger areas hardly (docs/guides/likelihood.md).
 
 examples:
-  randfeat surprise demo/models/randar_free demo/digits/images/0000.png -o surprising
+  randfeat surprise digits_demo/models/randar_free digits_demo/digits/images/0000.png -o surprising
   randfeat surprise MODEL photos --orders 32 --class "golden retriever" -o surprising
 
 exit code: 0 if all images were read, 3 if some were skipped, 1 after an error, 130 after Ctrl-C.

@@ -19,7 +19,7 @@ Image i has the seed S + i, which alone fixes its order and its noise, whatever 
 The same command makes what is missing, with a larger --count what is new; other settings need another DIR.
 
 examples:
-  randfeat sample demo/models/randar --classes 3 8 --count 20
+  randfeat sample digits_demo/models/randar --classes 3 8 --count 20
   randfeat sample MODEL --classes "golden retriever" otter n02128385 --guidance 4 --steps 64
   randfeat sample MODEL --count 50000 --balanced --dtype bfloat16 --out for-fid
   randfeat sample MODEL --control photo.jpg --classes otter --count 8 --control-scale 2

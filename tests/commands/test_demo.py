@@ -8,7 +8,7 @@ import re
 import pytest
 
 import randfeat
-from randfeat.commands.demo import study
+from randfeat.commands.demo import trained
 from randfeat.data.builtin import digits
 from randfeat.data.sources import open_source
 
@@ -55,17 +55,17 @@ class TestDemo:
 
     def test_the_models_open_and_work(self, demo):
         images = digits.load_digits().images[:4]
-        for name in study.MODELS:
+        for name in trained.MODELS:
             model = randfeat.load(demo / "models" / name)
             assert model.features(images, "bidirectional/causal/token/L3/mean/concat").shape == (4, 128)
             assert model.generator.num_classes == (0 if name.endswith("_free") else 10)
 
     def test_a_second_run_keeps_the_trained_models(self, demo):
-        weights = [demo / "models" / name / "model.safetensors" for name in study.MODELS]
+        weights = [demo / "models" / name / "model.safetensors" for name in trained.MODELS]
         before = [path.stat().st_mtime_ns for path in weights]
-        recipes = {name: study.shortened(study.read_recipe(f"digits_{name}"), 0.01) for name in study.MODELS}
+        recipes = {name: trained.shortened(trained.read_recipe(f"digits_{name}"), 0.01) for name in trained.MODELS}
         model = randfeat.load(demo / "models" / "randar")
-        study.train_all(recipes, digits.load_digits(), model.tokenizer, demo / "models")
+        trained.train_all(recipes, digits.load_digits(), model.tokenizer, demo / "models")
         assert [path.stat().st_mtime_ns for path in weights] == before
 
 

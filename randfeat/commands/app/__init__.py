@@ -14,7 +14,7 @@ The page is on 127.0.0.1: nobody else reaches it, and it asks nothing of the net
 
 examples:
   randfeat app --index photos.index
-  randfeat app --model demo/models/randar
+  randfeat app --model digits_demo/models/randar
   randfeat app --index photos.index --model arpg-l --device cuda --dtype bfloat16
 
 exit code: 0 when Ctrl-C ends it, 1 after an error, one sentence.

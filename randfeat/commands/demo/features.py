@@ -190,6 +190,24 @@ def correctness(
     return np.asarray(each, dtype=np.float64)
 
 
+def probe_sources(
+    sources: Features,
+    task: Task,
+    spaces: Mapping[str, Mapping[str, BaseEstimator]],
+    tick: Callable[[], None] = lambda: None,
+) -> dict[str, Score]:
+    """Return by measure the score of the source that ranks first on held-out images, with the search of its space.
+
+    tick is called after each measure.
+    """
+    made = {}
+    for measure, space in spaces.items():
+        best = best_of(measure, sources, task)
+        made[measure] = score(measure, {best: sources[best]}, task, space)
+        tick()
+    return made
+
+
 def probe_baseline(sources: Features, task: Task) -> SourceScores:
     """Return the scores of a baseline in several variants (numbers of PCA components, say), with the full search."""
     return SourceScores({measure: score(measure, sources, task, FULL_SEARCH[measure]) for measure in MEASURES})
@@ -233,6 +251,8 @@ TICKS = 1 + len(MEASURES)
 
 def best_of(measure: str, sources: Features, task: Task) -> str:
     """Return the source that ranks first on held-out images, each with one quick estimator."""
+    if len(sources) == 1:
+        return next(iter(sources))
     return max(sources, key=lambda name: quick_score(measure, sources[name][: task.split], task))
 
 
@@ -268,10 +288,10 @@ def quick_accuracy(sources: Features, task: Task) -> dict[str, float]:
 # baselines ------------------------------------------------------------------------------------------------------
 
 
-def pca(pixels: np.ndarray, task: Task) -> dict[str, np.ndarray]:
-    """Return 12, 24 and 48 principal components of pixels, fitted on train without labels."""
-    fitted = PCA(48, svd_solver="full").fit(pixels[: task.split]).transform(pixels)
-    return {f"pca{count}": fitted[:, :count] for count in (12, 24, 48)}
+def pca(pixels: np.ndarray, task: Task, counts: tuple[int, ...] = (12, 24, 48)) -> dict[str, np.ndarray]:
+    """Return principal components of pixels, some `counts` of them, fitted on train without labels."""
+    fitted = PCA(max(counts), svd_solver="full").fit(pixels[: task.split]).transform(pixels)
+    return {f"pca{count}": fitted[:, :count] for count in counts}
 
 
 def patch_counts(tokens: torch.Tensor, vocab_size: int) -> dict[str, np.ndarray]:

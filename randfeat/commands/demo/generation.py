@@ -1,13 +1,13 @@
-"""Evaluation of generators with labels: samples judged by a classifier of real digits, and likelihood."""
+"""Evaluation of generators with labels: samples judged by a classifier of real images, and likelihood."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
-from sklearn.base import BaseEstimator
 from sklearn.neighbors import NearestNeighbors
 from torch import Tensor
 
@@ -17,6 +17,13 @@ from randfeat.models import Generator
 
 GUIDANCES, SWEEPS = (1.0, 1.5, 2.0, 3.0), (0, 1, 3)
 COVERAGE_NEIGHBOURS = 5  # k of Naeem et al. 2020
+
+
+class Judge(Protocol):
+    """Classifier of pixels in [0, 1]."""
+
+    def predict(self, pixels: np.ndarray, /) -> np.ndarray:
+        """Return the labels of pixels (n, H * W)."""
 
 
 @dataclass(frozen=True)
@@ -34,17 +41,17 @@ class SampleScores:
 
 
 def draw_by_class(pipeline: Pipeline, each: int, how: Sampling, seed: int) -> tuple[Tensor, np.ndarray]:
-    """Return `each` images of every class, (C * each, 1, 8, 8), and their labels."""
+    """Return `each` images of every class, (C * each, 1, H, W), and their labels."""
     labels = [label for label in range(pipeline.generator.num_classes) for _ in range(each)]
     return pipeline.sample(labels, how, seed), np.array(labels)
 
 
 def score_samples(
-    samples: Tensor, labels: np.ndarray, judge: BaseEstimator, train: np.ndarray, real: np.ndarray
+    samples: Tensor, labels: np.ndarray, judge: Judge, train: np.ndarray, real: np.ndarray
 ) -> SampleScores:
-    """Return the scores of samples (m, 1, 8, 8) with the labels asked for.
+    """Return the scores of samples (m, 1, H, W) with the labels asked for.
 
-    judge: a classifier of pixels. train, real: pixels (n, 64).
+    judge: a classifier of pixels. train, real: pixels (n, H * W) in [0, 1].
     """
     pixels = samples.flatten(1).numpy()
     return SampleScores(
@@ -68,7 +75,7 @@ def _nearest(queries: np.ndarray, bank: np.ndarray) -> np.ndarray:
 
 
 def choose_sampling(
-    pipeline: Pipeline, judge: BaseEstimator, fit: np.ndarray, held_out: np.ndarray, each: int
+    pipeline: Pipeline, judge: Judge, fit: np.ndarray, held_out: np.ndarray, each: int
 ) -> tuple[Sampling, dict[str, float]]:
     """Return the best sampling settings, and the score of all that were tried.
 
@@ -96,11 +103,16 @@ def likelihood_curve(
     tick is called with the number of passes after each batch; there are images * classes * max(counts).
     """
     scores = likelihood.class_log_prob(model, tokens, None, max(counts), tick=tick)
-    return {k: (scores[..., :k].mean(-1).argmax(1).numpy() == labels) for k in counts}
+    return right_by_count(scores.numpy(), labels, counts)
+
+
+def right_by_count(scores: np.ndarray, labels: np.ndarray, counts: tuple[int, ...]) -> dict[int, np.ndarray]:
+    """Return as `likelihood_curve` from the log p of every image, class and order, (n, C, K)."""
+    return {k: (scores[..., :k].mean(-1).argmax(1) == labels) for k in counts}
 
 
 def watch(pipeline: Pipeline, labels: list[int], how: Sampling, seed: int) -> list[Tensor]:
-    """Return the canvases of a decode, (C, 1, 8, 8) each, step by step; what is not decoded yet is mid-grey."""
+    """Return the canvases of a decode, (C, 1, H, W) each, step by step; what is not decoded yet is mid-grey."""
     generator, stride = pipeline.generator, pipeline.tokenizer.stride
     seeds = torch.arange(seed, seed + len(labels))
     canvases = []

@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from randfeat.data.images import to_pil
+from randfeat.utils import drawing
 
 ZOOM = 5  # screen pixels per image pixel
 GAP = 1  # image pixels between two images
 PAPER = 1.0
+TEXT, LINE, SPACE = (
+    13,
+    20,
+    5,
+)  # screen pixels: of letters, of a line of text, and between two images of a labelled sheet
+WRONG, INK = (176, 58, 31), (28, 35, 48)
 
 
 def sheet(rows: Sequence[Tensor]) -> Image.Image:
@@ -29,6 +37,74 @@ def sheet(rows: Sequence[Tensor]) -> Image.Image:
             canvas[:, top : top + height, left : left + width] = image
     picture = to_pil(canvas)
     return picture.resize((picture.width * ZOOM, picture.height * ZOOM), Image.Resampling.NEAREST)
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of a labelled sheet. images: (n, H, W) uint8, or (n, H, W, 3). captions: below its images, with `wrong` of
+    them in another colour."""
+
+    label: str
+    images: np.ndarray
+    captions: Sequence[str] = ()
+    wrong: Sequence[bool] = ()
+
+
+def labelled_sheet(rows: Sequence[Row], heads: Sequence[str] = (), zoom: int = 3, label_width: int = 96) -> Image.Image:
+    """Return rows of small images, enlarged smoothly, with a label at the left of each; heads stand over the columns.
+
+    Rows without any image leave a gap.
+    """
+    side = max(row.images.shape[2] for row in rows if len(row.images)) * zoom
+    columns = max(len(row.images) for row in rows)
+    font = ImageFont.load_default(TEXT)
+    heights = [(row.images.shape[1] * zoom if len(row.images) else 0) + (LINE if row.captions else 0) for row in rows]
+    top = LINE if heads else 0
+    size = label_width + columns * (side + SPACE), top + sum(heights) + SPACE * len(rows)
+    canvas = Image.new("RGB", size, drawing.PAPER)
+    pen = ImageDraw.Draw(canvas)
+    for c, head in enumerate(heads):
+        pen.text((label_width + c * (side + SPACE) + side / 2, top / 2), head, drawing.INK, font, anchor="mm")
+    for row, height in zip(rows, heights, strict=True):
+        tall = height - (LINE if row.captions else 0)
+        pen.multiline_text((0, top + tall / 2), row.label, drawing.INK, font, anchor="lm", spacing=3)
+        for c, image in enumerate(row.images):
+            left = label_width + c * (side + SPACE)
+            canvas.paste(enlarged(image, zoom), (left, top))
+            if row.captions:
+                ink = WRONG if row.wrong and row.wrong[c] else drawing.INK
+                pen.text((left + side / 2, top + tall + LINE / 2), row.captions[c], ink, font, anchor="mm")
+        top += height + SPACE
+    return canvas
+
+
+def composed(panels: Sequence[tuple[str, Image.Image]], margin: int = 18) -> Image.Image:
+    """Return titled pictures, two in a row, as one picture."""
+    font, title = ImageFont.load_default(TEXT + 3), TEXT + 14
+    width = max(picture.width for _, picture in panels)
+    pairs = [panels[i : i + 2] for i in range(0, len(panels), 2)]
+    heights = [title + max(picture.height for _, picture in pair) for pair in pairs]
+    canvas = Image.new("RGB", (2 * width + 3 * margin, sum(heights) + margin * (len(pairs) + 1)), drawing.PAPER)
+    pen, top = ImageDraw.Draw(canvas), margin
+    for pair, height in zip(pairs, heights, strict=True):
+        for c, (text, picture) in enumerate(pair):
+            left = margin + c * (width + margin)
+            pen.text((left, top), text, INK, font)
+            canvas.paste(picture, (left, top + title))
+        top += height + margin
+    return canvas
+
+
+def enlarged(image: np.ndarray, zoom: int) -> Image.Image:
+    """Return an image, uint8 (H, W) or (H, W, 3), enlarged smoothly."""
+    picture = Image.fromarray(image)
+    return picture.resize((picture.width * zoom, picture.height * zoom), Image.Resampling.LANCZOS)
+
+
+def heat_of(images: np.ndarray, maps: np.ndarray, low: float, high: float) -> np.ndarray:
+    """Return images (n, H, W) under heat maps (n, h, w) on one colour scale from low to high: uint8 (n, H, W, 3)."""
+    pairs = zip(images, maps, strict=True)
+    return np.stack([np.asarray(drawing.heat(Image.fromarray(image), one, low, high)) for image, one in pairs])
 
 
 def plot(figure: Figure) -> bytes:

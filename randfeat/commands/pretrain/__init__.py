@@ -21,7 +21,7 @@ recipes (configs/*.yaml; the header of each gives hardware, time and what to exp
   digits_arpg_edges, arpg_l_edges: control by edges for a model that is trained already
 
 examples:
-  randfeat pretrain --config digits_randar_free --data demo/digits --split train -o run --tokenizer patch \\
+  randfeat pretrain --config digits_randar_free --data digits_demo/digits --split train -o run --tokenizer patch \\
       --patch 2 --size 8 --vocab 128
   randfeat pretrain --config randar_s_free --data photos -o run --tokenizer llamagen-vq16 --device cuda
   randfeat pretrain --config randar_s_free --data photos -o run --tokenizer learned --tokenizer-config tokenizer_tiny

@@ -17,9 +17,9 @@ DIR then holds, for each evaluation, a record (.json) with the scores of every i
   report.html     the same as a page with plots and pictures, which lie in plots/ as well
 
 examples:
-  randfeat probe all demo/models/randar_free demo/digits --group writer --baselines -o measured
+  randfeat probe all digits_demo/models/randar_free digits_demo/digits --group writer --baselines -o measured
   randfeat probe compare arpg-l timm:vit_base_patch16_224.mae random:arpg-l --data photos -o compared
-  randfeat probe likelihood demo/models/randar demo/digits --group writer --orders 1 4 16 -o likelihood
+  randfeat probe likelihood digits_demo/models/randar digits_demo/digits --group writer --orders 1 4 16 -o likelihood
   randfeat probe retrieval arpg-l CUB_200_2011 --protocol cub -o birds
   randfeat probe correspondence arpg-l SPair-71k -o matched
   randfeat probe segmentation arpg-l VOC2012 --spec raster/full/query/L-1/none/mean/shifts2 --baselines -o segmented

@@ -1,22 +1,19 @@
-"""Report of the demo: report.json, and report.html with every picture in it."""
+"""Page of the demo that trains: its pictures, its claims and their record."""
 
 from __future__ import annotations
 
-import base64
-import json
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import torch
 from markupsafe import Markup
 
 from randfeat.probes import Interval
-from randfeat.utils import atomic
 from randfeat.utils.drawing import gif, png
 
-from . import pictures, study
-from .study import Results
+from . import page, pictures, trained
+from .page import data_uri, png_uri
+from .trained import Results
 
 GENERATORS = {"randar": "RandAR", "arpg": "ARPG"}
 HEAT_MAPS = {
@@ -28,37 +25,18 @@ HEAT_MAPS = {
 
 def write(results: Results, out: Path) -> Path:
     """Write report.json, report.html and overview.png, and return the path of the page."""
-    record = plain(results.numbers) | {"claims": claims(results), "settings": study.settings(results)}
-    atomic.write_bytes(out / "report.json", (json.dumps(record, indent=1, allow_nan=False) + "\n").encode())
-    atomic.write_bytes(out / "overview.png", make_overview(results))
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("randfeat.commands.demo", ""), autoescape=True, undefined=jinja2.StrictUndefined
-    )
-    environment.filters["interval"] = show_interval
-    page = environment.get_template("report.html.j2").render(
-        numbers=results.numbers,
-        claims=record["claims"],
-        settings=record["settings"],
-        sources=study.SOURCES,
-        generators=GENERATORS,
-        pictures=make_pictures(results),
-        counts=sorted(results.curves["randar"]),
-    )
-    atomic.write_bytes(out / "report.html", page.encode())
-    return out / "report.html"
-
-
-def plain(value: Any) -> Any:
-    """Return nested dictionaries with every interval as {"value", "low", "high", "n"}."""
-    if isinstance(value, Interval):
-        return value.as_dict()
-    if isinstance(value, dict):
-        return {str(key): plain(inner) for key, inner in value.items()}
-    return value
-
-
-def show_interval(interval: Interval, scale: float = 100.0) -> str:
-    return f"{scale * interval.value:.1f} [{scale * interval.low:.1f}, {scale * interval.high:.1f}]"
+    settings = trained.settings(results)
+    record = results.numbers | {"claims": claims(results), "settings": settings}
+    shown = {
+        "numbers": results.numbers,
+        "claims": record["claims"],
+        "settings": settings,
+        "sources": trained.SOURCES,
+        "generators": GENERATORS,
+        "pictures": make_pictures(results),
+        "counts": sorted(results.curves["randar"]),
+    }
+    return page.write(out, "trained.html.j2", record, make_overview(results), shown)
 
 
 def claims(results: Results) -> list[dict[str, Any]]:
@@ -154,11 +132,3 @@ def heat_maps(results: Results) -> bytes:
             rows = maps.setdefault(f"{title}\n{stream} stream", {})
             rows.setdefault(order, {})[int(layer[1:])] = results.sources[source].tried[text]
     return pictures.heat_maps(maps, len(HEAT_MAPS))
-
-
-def png_uri(content: bytes) -> Markup:
-    return data_uri(content, "png")
-
-
-def data_uri(content: bytes, kind: str) -> Markup:
-    return Markup(f"data:image/{kind};base64,{base64.b64encode(content).decode()}")

@@ -1,12 +1,10 @@
-"""Stages of the demo: training, features and probes, likelihood, samples, search."""
+"""Stages of the demo that trains on digits: training, features and probes, likelihood, samples, search."""
 
 from __future__ import annotations
 
 import dataclasses
 import platform
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from importlib.metadata import version
@@ -29,6 +27,7 @@ from randfeat.utils import progress, rng
 from ...utils.parallel import run_all, use_threads
 from . import features, generation
 from .features import MEASURES, Plan, SourceScores, Task
+from .results import Results as StagedResults
 from .training import train_all
 
 MODELS = ("randar_free", "raster_free", "randar", "arpg")
@@ -76,25 +75,14 @@ PRESETS = {
 
 
 @dataclass
-class Results:
-    """Everything that the report shows. numbers: the content of report.json."""
+class Results(StagedResults):
+    """Results of the demo that trains, and the models that it trained."""
 
-    preset: str
-    digits: Digits
+    stages = 5
+    preset: str = ""
     models: dict[str, Pipeline] = field(default_factory=dict)
     sources: dict[str, SourceScores] = field(default_factory=dict)
-    numbers: dict[str, Any] = field(default_factory=dict)
     curves: dict[str, dict[int, Interval]] = field(default_factory=dict)
-    pictures: dict[str, Any] = field(default_factory=dict)
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    @contextmanager
-    def stage(self, number: int, what: str) -> Iterator[None]:
-        """Print the title of a stage, and record how long the block takes."""
-        print(f"[{number}/5] {what}", flush=True)
-        began = time.perf_counter()
-        yield
-        self.seconds[what] = round(time.perf_counter() - began, 1)
 
 
 def run(preset_name: str, preset: Preset, out: Path) -> Results:
@@ -102,7 +90,7 @@ def run(preset_name: str, preset: Preset, out: Path) -> Results:
     use_threads(1)  # several threads wait for each other wherever another process computes
     digits = load_digits()
     write_folder(make_digits(), out / "digits", {"set": "digits", "seed": 0, "split_seed": None})
-    results = Results(preset_name, digits)
+    results = Results(preset=preset_name)
     train, test = digits.written_by(FIT, VALIDATION), digits.written_by(TEST)
     task = Task(train.labels.numpy(), torch.isin(train.writers, torch.tensor(VALIDATION)).numpy(), test.labels.numpy())
     with results.stage(1, "fitting the tokenizer and training four generators"):
