@@ -41,13 +41,15 @@ CHECKED = 200  # images on which a model is compared with its run
 IGNORED = ("running", "control")  # parts of a recipe that do not change these weights
 
 DATA = (
-    "The first 55,000 training images of Fashion-MNIST (28 x 28 pixels, grey, ten classes of clothing; Zalando "
-    "Research, arXiv 1708.07747), {labels}. The last 5,000 training images were held out. The tokenizer is k-means "
-    "over patches of the same images."
+    "Training images of Fashion-MNIST (28 x 28 pixels, grey, ten classes of clothing; Zalando Research, arXiv "
+    "1708.07747), {labels}: {rows}. The tokenizer is k-means over patches of training images."
 )
+LAST = "the first 55,000, while the last 5,000 said which step to keep"
+SHARE = "of the 60,000 a share of {share:.1%}, drawn at random, said which step to keep, and the others were learnt"
 MEASURED_BY = (
-    "On the 10,000 test images of Fashion-MNIST, scored once, by `python -m studies.fashion WORK`; baselines, controls "
-    "and settings are in docs/results/fashion.md."
+    "On test images of Fashion-MNIST, scored once, by `python -m studies.fashion WORK`; baselines, controls and "
+    "settings are in docs/results/fashion.md. These are numbers of the weights before they were rounded to half "
+    "precision, which moves log p by {drift:.1e} nats a token."
 )
 LICENCE = (
     "MIT, as randfeat. The training images are under MIT licence, too: copyright (c) 2017 Zalando SE, "
@@ -59,18 +61,24 @@ LIMITS = (
     "It is small, made to show the library and to compare methods, not to sort garments in earnest.",
 )
 FREE_LIMIT = "It was trained without labels: it samples and completes images, but of no class that one names."
-Score = tuple[str, str, bool]  # title, path in the results, whether it is a share
-READ: list[Score] = [
-    (f"{measure}, top-1", f"{key}.{{model}}.top1", True)
-    for measure, key in (("linear probe", "linear"), ("k-NN", "knn"), ("5 images a class", "fewshot5"))
-]
-MADE: list[Score] = [
+READ = (  # title, path in the results, whether it is a share
+    ("linear probe, top-1", "linear.{family}.top1", True),
+    ("k-NN, top-1", "knn.{family}.top1", True),
+    ("5 images a class, top-1", "fewshot5.{family}.top1", True),
+    ("attentive probe, top-1", "attentive.{family}.top1", True),
+    ("retrieval, MAP@R", "retrieval.{family}.map_at_r", True),
+    ("class recognised with the lower half painted", "inpainting.{family}_free.inpainted", True),
+)
+MADE = (
     ("class by likelihood, 1 order, top-1", "likelihood.{family}.k1.top1", True),
+    ("class by likelihood, 4 orders, top-1", "likelihood.{family}.k4.top1", True),
     ("class by likelihood, 16 orders, top-1", "likelihood.{family}.k16.top1", True),
+    ("the same over shifted and mirrored copies", "likelihood.{family}.k16_copies.top1", True),
     ("samples that a CNN recognises", "samples.{family}.agreement", True),
-    ("test images that samples cover", "samples.{family}.recall", True),
+    ("test images near some sample (recall)", "samples.{family}.recall", True),
     ("distance to the nearest training image, samples / test images", "samples.{family}.nearest_train_ratio", False),
-]
+    ("class recognised with the lower half painted", "inpainting.{family}.inpainted", True),
+)
 
 
 def main() -> None:
@@ -111,19 +119,19 @@ def ship(name: str, runs: Path, out: Path) -> str:
     model = randfeat.load(runs / recipe / "model")
     check_recipe(model, recipe)
     exact = {key: value.clone() for key, value in model.generator.state_dict().items()}
-    model.training_record = kept_record(model.training_record)
-    target = out / name
+    model.training_record, target = kept_record(model.training_record), out / name
     with tempfile.TemporaryDirectory() as scratch:
         made = Path(scratch) / name
         model.save_pretrained(made, torch.float16)
-        model_card.write(made, name, about(model, recipe))
+        shipped = randfeat.load(made)
+        moved = drift(model, shipped)
+        model_card.write(made, name, about(model, recipe, moved))
         with atomic.replace_directory(target, lambda there: (there / weights.CONFIG).is_file()) as whole:
             shutil.copytree(made, whole, dirs_exist_ok=True, copy_function=shutil.copyfile)
-    shipped = randfeat.load(target)
     rounded = max(float((exact[key] - value).abs().max()) for key, value in shipped.generator.state_dict().items())
     return (
         f"{name}: {size_of(target):,} bytes, weights rounded by at most {rounded:.1e}, "
-        f"log p of {CHECKED} images by {drift(model, shipped):.1e} nats a token on average"
+        f"log p of {CHECKED} images by {moved:.1e} nats a token on average"
     )
 
 
@@ -160,7 +168,9 @@ def kept_record(record: Mapping[str, Any]) -> dict[str, Any]:
     """Return what a shipped model keeps of the record of its training: recipe, held-out losses and time."""
     recipe = {name: value for name, value in record["recipe"].items() if name not in IGNORED}
     history = {name: record["history"][name] for name in ("validation", "kept_step", "seconds")}
-    return {"data": "Fashion-MNIST, the first 55,000 training images", "recipe": recipe, "history": history}
+    share = record["validation"]
+    rows = SHARE.format(share=share) if isinstance(share, float) else LAST
+    return {"data": f"Fashion-MNIST, {rows}", "recipe": recipe, "history": history}
 
 
 def drift(model: Pipeline, shipped: Pipeline) -> float:
@@ -174,38 +184,38 @@ def drift(model: Pipeline, shipped: Pipeline) -> float:
     return float((first - second).abs().mean()) / tokens[0].numel()
 
 
-def about(model: Pipeline, recipe: str) -> About:
-    """Return what the card says beyond the model directory."""
+def about(model: Pipeline, recipe: str, moved: float) -> About:
+    """Return what the card says beyond the model directory. moved: see `drift`."""
     free = not model.generator.num_classes
     found = json.loads(RESULTS.read_text("utf-8")) if RESULTS.exists() else {}
     labels = "without their labels" if free else "with their labels"
     return About(
-        data=DATA.format(labels=labels),
+        data=DATA.format(labels=labels, rows=model.training_record["data"].removeprefix("Fashion-MNIST, ")),
         datasets=[fashion.HUB_NAME],
-        training=[("recipe", f"`configs/{recipe}.yaml`"), *header(recipe)],
+        training=[("recipe", f"`configs/{recipe}.yaml`"), *hardware(recipe)],
         measured=list(measured(found, recipe, free)),
-        measured_by=MEASURED_BY,
+        measured_by=MEASURED_BY.format(drift=moved),
         licence="mit",
         licence_text=LICENCE,
         limits=[*LIMITS, FREE_LIMIT] if free else LIMITS,
     )
 
 
-def header(recipe: str) -> list[tuple[str, str]]:
-    """Return hardware and time of a recipe, from the comments at its beginning."""
+def hardware(recipe: str) -> list[tuple[str, str]]:
+    """Return the line about hardware of a recipe's header, if there is one."""
     lines = (ROOT / "configs" / f"{recipe}.yaml").read_text("utf-8").splitlines()
-    said = [line.removeprefix("#").strip().partition(":") for line in lines if line.startswith("#")]
-    return [(name.lower(), text.strip()) for name, _, text in said if name in ("Hardware", "Time")]
+    begin = "# Hardware:"
+    return [("hardware", line.removeprefix(begin).strip()) for line in lines if line.startswith(begin)]
 
 
 def measured(found: Mapping[str, Any], recipe: str, free: bool) -> Iterator[Measured]:
     """Yield the numbers of a model that the results hold."""
-    model, family = recipe.removeprefix("fashion_"), recipe.split("_")[1]
-    for title, path, share in READ if free else READ + MADE:
+    family = recipe.split("_")[1]
+    for title, path, share in READ if free else MADE:
         at: Any = found
-        for key in path.format(model=model, family=family).split("."):
-            at = at.get(key, {}) if isinstance(at, Mapping) else {}
-        if {"value", "low", "high", "n"} <= at.keys():
+        for key in path.format(family=family).split("."):
+            at = at.get(key) if isinstance(at, Mapping) else None
+        if isinstance(at, Mapping) and {"value", "low", "high", "n"} <= at.keys():
             value, low, high = (100 * at[key] if share else at[key] for key in ("value", "low", "high"))
             unit, digits = ("%", 1) if share else ("", 2)
             yield Measured(title, f"{value:.{digits}f}{unit}", f"{low:.{digits}f} to {high:.{digits}f}", at["n"])
