@@ -104,13 +104,15 @@ class RandomCrops(Crops):
 
     scale: range of the crop's share of the picture's area, drawn uniformly. ratio: range of width by height relative to
     `size`, drawn uniformly in its logarithm. The place is uniform, and half of the crops are mirrored. A crop longer
-    than the picture is shrunk to fit.
+    than the picture is shrunk to fit. contrast: values are multiplied by a factor drawn uniformly from 1 - contrast to
+    1 + contrast, and cut at the largest, so that crops that are to agree do not do so by their brightness.
     """
 
     others: int = 4
     scale: tuple[float, float] = (0.35, 1.0)
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
     seed: int = 0
+    contrast: float = 0.0
 
     def __post_init__(self) -> None:
         if self.others < 1:
@@ -119,6 +121,8 @@ class RandomCrops(Crops):
             raise ValueError(f"scale must be two shares of the area from above 0 to 1, smaller first, got {self.scale}")
         if not 0 < self.ratio[0] <= self.ratio[1]:
             raise ValueError(f"ratio must be two numbers above 0, smaller first, got {self.ratio}")
+        if not 0 <= self.contrast < 1:
+            raise ValueError(f"contrast must be from 0 to less than 1, got {self.contrast}")
 
     @property
     def count(self) -> int:
@@ -128,7 +132,15 @@ class RandomCrops(Crops):
         seen = layers(image, self.channels, self.value_range)
         drawn = rng.uniform(rng.derive(self.seed, number, 0), 5 * self.others).view(-1, 5).tolist()
         others = [self._crop(seen, *numbers) for numbers in drawn]
+        if self.contrast:
+            factors = 1 + self.contrast * (2 * rng.uniform(rng.derive(self.seed, number, 1), self.others) - 1)
+            others = [self._multiplied(crop, factor) for crop, factor in zip(others, factors.tolist(), strict=True)]
         return np.stack([self.centre()(image), *others])
+
+    def _multiplied(self, crop: np.ndarray, factor: float) -> np.ndarray:
+        largest = 1.0 if self.value_range else 255
+        changed = np.minimum(crop * factor, largest)
+        return (changed if self.value_range else changed.round()).astype(crop.dtype)
 
     def _crop(
         self, seen: list[Image.Image], area: float, shape: float, x: float, y: float, mirrored: float
@@ -149,6 +161,7 @@ class RandomCrops(Crops):
     def __str__(self) -> str:
         scale, ratio = (f"{low:g}-{high:g}" for low, high in (self.scale, self.ratio))
         own = f"{self.others} random crops, scale {scale}, ratio {ratio}, seed {self.seed}"
+        own += f", contrast {self.contrast:g}" if self.contrast else ""
         return f"{self.centre()}; and {own}"
 
 

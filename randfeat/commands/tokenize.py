@@ -56,7 +56,14 @@ HOW_TO_RESUME = "Run the same command again: what is done is kept."
 FITTED = "patch"
 SIZE, FITTED_SIZE = 256, 64
 CODES, PATCH = 1024, 4
-CROP_DEFAULTS = {"crop_ranges": [1.1, 1.05], "random_crops": 4, "scale": [0.35, 1.0], "reach": 2, "seed": 0}
+CROP_DEFAULTS = {
+    "crop_ranges": [1.1, 1.05],
+    "random_crops": 4,
+    "scale": [0.35, 1.0],
+    "contrast": 0.0,
+    "reach": 2,
+    "seed": 0,
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser, command: str) -> None:
@@ -73,6 +80,7 @@ def add_arguments(parser: argparse.ArgumentParser, command: str) -> None:
     )
     crops.add_argument("--random-crops", type=int, metavar="N", help="random or moved crops of an image (4)")
     crops.add_argument("--scale", type=float, nargs=2, metavar="X", help="range of a random crop's area (0.35 1)")
+    crops.add_argument("--contrast", type=float, metavar="C", help="change of a random crop's brightness, below 1 (0)")
     crops.add_argument("--reach", type=int, metavar="P", help="largest move of a moved crop in pixels (2)")
     options.add_seed(crops, "random crops and of a fitted tokenizer")
     parser.set_defaults(**CROP_DEFAULTS)
@@ -211,7 +219,8 @@ def crops_of(args: argparse.Namespace, size: tuple[int, int], tokenizer: Tokeniz
         return TenCrops(size, channels, tuple(args.crop_ranges), value_range=value_range)
     if args.crops == "random":
         how = args.random_crops, tuple(args.scale)
-        return RandomCrops(size, channels, *how, seed=args.seed, value_range=value_range)
+        seed, contrast = args.seed, args.contrast
+        return RandomCrops(size, channels, *how, seed=seed, contrast=contrast, value_range=value_range)
     if args.crops == "moved":
         return MovedCrops(size, channels, args.random_crops, args.reach, seed=args.seed, value_range=value_range)
     return CentreCrops(size, channels, args.crops == "flip", value_range=value_range)

@@ -109,6 +109,21 @@ def test_random_crops_have_the_area_and_shape_that_was_asked_for():
     assert not (rule(gradient(200, 200), 4)[1:] == crops).all()
 
 
+def test_the_contrast_of_random_crops_changes_their_values_alone():
+    picture = gradient(20, 20)
+    plain, changed = (RandomCrops((8, 8), 3, 300, contrast=contrast)(picture, 3) for contrast in (0, 0.5))
+    assert (plain[0] == changed[0]).all()
+    bright = plain[1:].max((1, 2, 3)).astype(float)
+    factors = changed[1:].max((1, 2, 3)) / bright
+    assert 0.48 < factors.min() < 0.55
+    assert 1.45 < factors.max() < 1.55
+    for crop, other, factor in zip(plain[1:], changed[1:], factors, strict=True):
+        assert np.abs(np.minimum(crop * factor, 255) - other).max() < 3
+    values = RandomCrops((8, 8), 1, 5, contrast=0.5, value_range=(0.0, 255.0))(np.asarray(picture)[:, :, :1], 3)
+    assert values.dtype == np.float32
+    assert values.max() <= 1
+
+
 def test_moved_crops_are_the_centre_crop_moved_and_mirrored():
     picture = gradient(8, 8)
     rule = MovedCrops((8, 8), 3, 200, reach=2)
@@ -127,6 +142,7 @@ def test_moved_crops_are_the_centre_crop_moved_and_mirrored():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
+        (lambda: RandomCrops(SIZE, 3, contrast=1.0), "contrast must be from 0 to less than 1"),
         (lambda: MovedCrops(SIZE, 3, 0), "others must be 1 or more moved crops"),
         (lambda: MovedCrops((4, 8), 3, reach=4), "reach must be from 1 to less than the 4 pixels of a side"),
         (lambda: TenCrops(SIZE, 3, ()), "ranges of ten-crops must be one or more numbers from 1 to 4"),
