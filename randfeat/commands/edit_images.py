@@ -16,7 +16,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..utils.resume import SETTINGS
 from . import options
+from .edit_inputs import EditInput, edit_inputs, readable
 from .sample import add_control, add_order, add_sampling, control_sampling_of, sampling_of, set_fields
 
 if TYPE_CHECKING:
@@ -45,6 +47,10 @@ IMAGE and MASK have one size, any size; what is white or transparent in MASK is 
   settings.json           everything that decided how they look
   watch.gif, order.png    with --gif: the first result as it is decoded, and the step that decoded each token
 
+Several IMAGEs, or a folder of them, get a folder like this each, below DIR and called like the picture, with the same
+seeds; DIR/sheet.png then shows the first result of each. MASK is then one for all, or a folder with a mask called like
+each picture. Pictures that cannot be read, or have no mask there, are skipped, counted and listed in DIR/skipped.csv.
+
 The same command makes what is missing, with more --samples what is new; other settings need another DIR.
 
 fits, which part of the image the model sees:
@@ -56,9 +62,12 @@ examples:
   randfeat inpaint MODEL photo.jpg --mask mask.png --samples 8 --guess 4
   randfeat inpaint MODEL photo.jpg --box 100 40 180 200 --class otter --feather 4
   randfeat inpaint MODEL photo.jpg --mask mask.png --fit tile --gif
+  randfeat inpaint MODEL photos --mask masks
   randfeat inpaint MODEL photo.jpg --mask mask.png --class otter --control photo.jpg   (the masked part keeps its edges)
 
 `randfeat sample --help` explains the schedules.
+
+exit code: 0 if all images were read, 3 if some were skipped, 1 after an error, 130 after Ctrl-C.
 """,
     "edit": """Regenerate the masked part of an image as something of a class: `inpaint` with guidance towards it.
 
@@ -89,6 +98,7 @@ DIR is filled as by `randfeat inpaint --help`.
 examples:
   randfeat vary MODEL photo.jpg --samples 8
   randfeat vary MODEL photo.jpg --keep 0.2 --class otter --guidance 3
+  randfeat vary MODEL photos --samples 4
 """,
 }
 USAGE = {
@@ -114,9 +124,9 @@ class Job:
 def add_arguments(parser: argparse.ArgumentParser, command: str) -> None:
     """Add the arguments of one of the four commands."""
     parser.description = HELP[command]
-    parser.usage = f"randfeat {command} MODEL IMAGE {USAGE[command]}[options]"
+    parser.usage = f"randfeat {command} MODEL IMAGE ... {USAGE[command]}[options]"
     options.add_model(parser)
-    parser.add_argument("image", type=Path, metavar="IMAGE", help="image file of any size")
+    options.add_images(parser)
     result = parser.add_argument_group("result")
     options.add_out(result, default=command)
     result.add_argument("--samples", type=int, default=4, metavar="N", help="number of results (4)")
@@ -146,7 +156,11 @@ def add_arguments(parser: argparse.ArgumentParser, command: str) -> None:
 
 def _add_mask(parser: options.Flags) -> None:
     where = parser.add_mutually_exclusive_group(required=True)
-    where.add_argument("--mask", type=Path, help="image of IMAGE's size, white or transparent where to regenerate it")
+    where.add_argument(
+        "--mask",
+        type=Path,
+        help="image of IMAGE's size, white or transparent where to regenerate it; or a folder of these, of equal names",
+    )
     where.add_argument(
         "--box", nargs=4, type=int, metavar=("L", "T", "R", "B"), help="left, top, right, bottom of the mask, in pixels"
     )
@@ -204,17 +218,52 @@ def framing_of(args: argparse.Namespace) -> Framing:
 # the run around a job ------------------------------------------------------------------------------------------------
 
 
-def run(args: argparse.Namespace) -> None:
-    """Load model and image, do the command's job, and write the folder."""
+def run(args: argparse.Namespace) -> int:
+    """Load the model, do the command's job on each picture, write the folders, and return the exit code."""
+    from ..pipeline import edit_folder, painting
+
+    painting.check_counts(samples=args.samples, batch_size=args.batch_size)
+    inputs, without = edit_inputs(args)
+    several = bool(inputs[0].name)
+    if several and (args.out / SETTINGS).exists():
+        raise FileExistsError(f"{args.out} holds edits of one picture: choose another directory (--out)")
+    inputs, unread = readable(inputs, partial(_check, args))
+    model = options.load_model(args)
+    model.check_reads_pictures("painting")
+    options.pick_device(args, "editing")
+    shown = []
+    for one in inputs:
+        original = _edit(one.args(args), model)
+        if several and len(shown) < edit_folder.IN_SHEET:
+            shown.append((one.name, original, args.out / one.name))
+    if several:
+        edit_folder.write_overview(args.out, shown)
+    print(f"wrote {args.out}: look at {args.out / edit_folder.SHEET} first")
+    return options.list_skipped([*without, *unread], args.out) if several else 0
+
+
+def _check(args: argparse.Namespace, one: EditInput, picture: np.ndarray) -> None:
+    """Raise what is wrong with the mask, the control or the size of a picture, before any is edited."""
+    from ..inference.editing import as_mask
+    from ..inference.editing.pictures import as_arrays, sides_of
+
+    own = one.args(args)
+    if args.command in ("inpaint", "edit"):
+        as_mask(own.mask if own.box is None else own.box, picture.shape[:2])
+    elif args.command == "outpaint":
+        sides_of(picture, own.size, own.sides or (0, 0, 0, 0))
+    if one.control is not None:
+        as_arrays(one.control)
+
+
+def _edit(args: argparse.Namespace, model: Pipeline) -> Image.Image:
+    """Do the command's job on one picture and write its folder; return the picture as the sheet shows it."""
     from ..inference.editing.pictures import as_arrays
     from ..pipeline import edit_folder, painting
     from ..utils import rng
 
-    painting.check_counts(samples=args.samples, batch_size=args.batch_size)
     seeds = rng.of_images(args.seed, args.samples).tolist()
     (picture,) = as_arrays(args.image)
-    model = options.load_model(args)
-    model.check_reads_pictures("painting")
     job = {"outpaint": _outpaint, "vary": _vary}.get(args.command, _inpaint)(args, model, picture)
     model.check_sampling(job.request.sampling)
     settings = edit_folder.settings_of(
@@ -234,10 +283,9 @@ def run(args: argparse.Namespace) -> None:
 
     watched = getattr(args, "gif", False)
     watch = partial(painting.watch, model, replace(job.request, seed=args.seed)) if watched else None
-    device = options.pick_device(args, "editing")
-    with options.too_large_a_batch(args, device):
+    with options.too_large_a_batch(args, options.pick_device(args)):
         edit_folder.write(args.out, settings, paint, job.before, seeds, args.batch_size, watch)
-    print(f"wrote {args.out}: look at {args.out / edit_folder.SHEET} first")
+    return job.before["original"]
 
 
 def _digest(picture: np.ndarray) -> str:

@@ -67,6 +67,19 @@ def write(
         atomic.write_bytes(directory / ORDER, drawing.png(drawing.order_sheet(frames[-1].made_at)))
 
 
+def write_overview(directory: Path, edits: Sequence[tuple[str, Image.Image, Path]]) -> None:
+    """Write the sheet of several pictures: each beside its first result.
+
+    edits: name of each picture, the picture, and the folder that `write` filled.
+    """
+    shown, captions = [], []
+    for name, picture, folder in edits:
+        with Image.open(folder / IMAGES / f"{0:06}.png") as first:
+            shown += [small(picture), small(first)]
+        captions += [name, "first result"]
+    atomic.write_bytes(directory / SHEET, drawing.png(drawing.grid(shown, min(8, len(shown)), captions)))
+
+
 def settings_of(model: BasePipeline, model_name: str, job: str, **more: Any) -> dict[str, Any]:
     """Return the settings that decide the results, as JSON. more: those of the job; dataclasses become dictionaries."""
     return {

@@ -52,7 +52,7 @@ def test_the_flags_are_the_fields():
     assert set(edit_images.FRAMING.values()) == {field.name for field in dataclasses.fields(Framing)}
     assert edit_images.framing_of(args) == Framing()
     assert edit_images.sampling_of(args, Sampling(88)) == Sampling(88)
-    own = {"model", "image", "out", "samples", "seed", "mask", "box", "cls", "guess", "gif"}
+    own = {"model", "images", "out", "samples", "seed", "mask", "box", "cls", "guess", "gif"}
     how = {*sample.SAMPLING, *sample.guidance_flags("guidance"), *edit_images.FRAMING}
     control = {"control", "control_type", *sample.guidance_flags("control_scale")}
     assert set(vars(args)) == own | how | control | {"batch_size", "device", "dtype"}
@@ -132,7 +132,7 @@ def test_a_large_picture_has_a_small_sheet(place, tmp_path):
 @pytest.mark.parametrize(
     ("command", "arguments", "message"),
     [
-        ("inpaint", "--mask {0}/model", "cannot be read as a picture"),
+        ("inpaint", "--mask {0}/model", "photo.png has no file of its name in"),
         ("inpaint", "--mask {0}/text.png", "cannot be read as a picture: text, no picture"),
         ("inpaint", "--box 0 0 14 3", "the box 0 0 14 3 does not lie in a picture 13 pixels wide and 11 high"),
         ("inpaint", "--box 0 0 3 3 --class fox", "unknown class 'fox', expected one of cat, dog, cow"),
@@ -163,7 +163,7 @@ def test_pictures_and_folders_that_do_not_fit_are_refused(place, tmp_path, capsy
     for arguments, out, image, message in (
         (["--mask", str(tmp_path / "other.png")], "out", "photo.png", "the mask is 6 pixels wide and 4 high"),
         (BOX, "out", "text.png", "text.png cannot be read as a picture: text, no picture"),
-        (BOX, "out", "missing.png", "missing.png cannot be read as a picture: no such file"),
+        (BOX, "out", "missing.png", "missing.png: give image files, or folders of them"),
         (BOX, "taken", "photo.png", "taken exists and holds something else: choose another directory (--out)"),
     ):
         assert run(place, "inpaint", *arguments, out=tmp_path / out, image=image) == 1
@@ -205,3 +205,73 @@ def test_ctrl_c_and_a_full_machine_are_one_sentence(place, tmp_path, capsys, mon
             assert run(place, "inpaint", *BOX, out=tmp_path / "out") == code
         assert message in capsys.readouterr().err
     assert run(place, "inpaint", *BOX, out=tmp_path / "out") == 0
+
+
+# many pictures -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def photos(place, tmp_path):
+    """Three pictures of one size and two files that are none, with masks of all but one in another folder."""
+    for number, name in enumerate(("a.png", "b/c.png", "b/d.png")):
+        for folder, picture in (("photos", noise_picture(11, 13, 3, number)), ("masks", Image.fromarray(HIDDEN))):
+            path = tmp_path / folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            picture.save(path)
+    (tmp_path / "masks" / "b" / "d.png").unlink()
+    for name in ("photos/note.png", "photos/b/note.png"):
+        (tmp_path / name).write_text("a note that somebody renamed")
+    Image.fromarray(HIDDEN).save(tmp_path / "masks" / "note.png")
+    return tmp_path / "photos"
+
+
+def many(place, command, photos, *arguments, out):
+    words = [command, str(place / "model"), *map(str, photos), *map(str, arguments)]
+    return cli.main([*words, "--samples", "2", "--out", str(out), "--device", "cpu"])
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_each_picture_of_a_folder_gets_what_it_would_get_alone(place, photos, tmp_path, capsys, command):
+    out = tmp_path / "out"
+    assert many(place, command, [photos], *COMMANDS[command], out=out) == 3
+    assert "2 skipped, since they cannot be read, listed in" in capsys.readouterr().err
+    assert len((out / "skipped.csv").read_text().splitlines()) == 3
+    assert {path.parent for path in out.rglob("settings.json")} == {out / name for name in ("a", "b/c", "b/d")}
+    with Image.open(out / "sheet.png") as sheet:
+        assert sheet.width > sheet.height
+    assert many(place, command, [photos / "b" / "c.png"], *COMMANDS[command], out=tmp_path / "alone") == 0
+    for made, expected in zip(results(out / "b" / "c"), results(tmp_path / "alone"), strict=True):
+        assert (made == expected).all()
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("0*.png")}
+    assert many(place, command, [photos], *COMMANDS[command], out=out) == 3  # nothing is made again
+    assert before == {path: path.stat().st_mtime_ns for path in out.rglob("0*.png")}
+
+
+def test_a_folder_of_masks(place, photos, tmp_path, capsys):
+    out, masks = tmp_path / "out", tmp_path / "masks"
+    assert many(place, "inpaint", [photos], "--mask", masks, out=out) == 3
+    assert capsys.readouterr().err.count("no file of its name in") == 2
+    listed = dict(line.split(",", 1) for line in (out / "skipped.csv").read_text().splitlines())
+    assert listed[str(photos / "b" / "d.png")] == f"no file of its name in {masks}"
+    assert listed[str(photos / "note.png")] == '"text, no picture"'
+    kept = np.asarray(open_picture(photos / "b" / "c.png"))
+    for made in results(out / "b" / "c"):
+        assert (made[~HIDDEN] == kept[~HIDDEN]).all()
+    (masks / "a.png").write_text("a note")
+    assert many(place, "inpaint", [photos], "--mask", masks, out=tmp_path / "two") == 3
+    assert "a.png: its mask or control: text, no picture" in capsys.readouterr().err
+
+
+def test_many_pictures_that_cannot_be_edited_together(place, photos, tmp_path, capsys):
+    noise_picture(4, 6, 3).save(photos / "small.png")
+    assert many(place, "inpaint", [photos], "--mask", tmp_path / "masks" / "a.png", out=tmp_path / "out") == 1
+    assert f"{photos / 'small.png'}: the mask is 13 pixels wide" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+    assert many(place, "vary", [photos / "note.png", photos / "b" / "note.png"], out=tmp_path / "out") == 1
+    assert "two pictures are called note.png" in capsys.readouterr().err
+    (photos / "b" / "e.png").write_text("a note")
+    assert many(place, "vary", [photos / "note.png", photos / "b" / "e.png"], out=tmp_path / "out") == 1
+    assert "none of the 2 images could be read" in capsys.readouterr().err
+    assert many(place, "vary", [photos / "a.png"], out=tmp_path / "out") == 0
+    assert many(place, "vary", [photos], out=tmp_path / "out") == 1
+    assert "holds edits of one picture: choose another directory" in capsys.readouterr().err

@@ -1,0 +1,129 @@
+"""Pictures of `inpaint`, `edit`, `outpaint` and `vary`: one, or many with the mask and the control of each."""
+
+from __future__ import annotations
+
+import argparse
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from ..data.errors import SkippedImage
+
+
+@dataclass(frozen=True)
+class EditInput:
+    """A picture to edit. name: of its folder below DIR, "" for DIR itself. mask, control: files, or None."""
+
+    path: Path
+    name: str
+    mask: Path | None = None
+    control: Path | None = None
+
+    def args(self, args: argparse.Namespace) -> argparse.Namespace:
+        """Return the arguments of the command for this picture alone."""
+        own = {"image": self.path, "out": args.out / self.name}
+        own |= {name: getattr(self, name) for name in ("mask", "control") if hasattr(args, name)}
+        return argparse.Namespace(**(vars(args) | own))
+
+
+def edit_inputs(args: argparse.Namespace) -> tuple[list[EditInput], list[SkippedImage]]:
+    """Return the pictures that the arguments name, and those without a mask or a control in the folder given for these.
+
+    A mask or a control that is a file is for all pictures; in a folder each picture has one of its own name.
+    """
+    from ..data.errors import SkippedImage
+    from ..data.sources.folder import find_images
+
+    paths = find_images(args.images)
+    if len(paths) == 1 and not args.images[0].is_dir():
+        return [EditInput(paths[0], "", *(_for_all(args, name) for name in ("mask", "control")))], []
+    found, skipped = [], []
+    finders = {name: _finder(getattr(args, name, None)) for name in ("mask", "control")}
+    for path, name in zip(paths, folder_names(args.images, paths), strict=True):
+        try:
+            found.append(EditInput(path, name, finders["mask"](name), finders["control"](name)))
+        except FileNotFoundError as error:
+            skipped.append(SkippedImage(str(path), str(error)))
+    if not found:
+        raise ValueError(f"there is no picture to edit: {skipped[0].path} has {skipped[0].reason}")
+    return found, skipped
+
+
+def folder_names(given: Sequence[Path], paths: Sequence[Path]) -> list[str]:
+    """Return a name for the folder of each picture: its path below the folder given, without suffix where one will do.
+
+    Raises a ValueError for two pictures of one name.
+    """
+    folders = [folder for folder in given if folder.is_dir()]
+    within = [
+        next((path.relative_to(one) for one in folders if one in path.parents), Path(path.name)) for path in paths
+    ]
+    plain = [path.with_suffix("").as_posix() for path in within]
+    counts = Counter(plain)
+    names = [one if counts[one] == 1 else path.as_posix() for one, path in zip(plain, within, strict=True)]
+    if twice := next((name for name, count in Counter(names).items() if count > 1), None):
+        raise ValueError(f"two pictures are called {twice}: give the folder that both are in, or edit them apart")
+    return names
+
+
+def readable(
+    inputs: Sequence[EditInput], check: Callable[[EditInput, np.ndarray], object]
+) -> tuple[list[EditInput], list[SkippedImage]]:
+    """Return the pictures that can be read, with their masks and controls, and the others with the reasons.
+
+    check: called with each picture and its pixels; a ValueError gets the path of the picture before it. A single
+    picture is read as it is edited: then this raises an UnreadableImage.
+    """
+    from ..data.errors import NoneReadable, SkippedImage, UnreadableImage
+    from ..inference.editing.pictures import as_arrays
+
+    found, skipped = [], []
+    for one in inputs:
+        try:
+            (picture,) = as_arrays(one.path)
+            check(one, picture)
+            found.append(one)
+        except UnreadableImage as error:
+            if not one.name:
+                raise
+            whose = "" if str(one.path) in str(error) else "its mask or control: "
+            skipped.append(SkippedImage(str(one.path), f"{whose}{error.reason}"))
+        except ValueError as error:
+            raise ValueError(f"{one.path}: {error}" if one.name else str(error)) from None
+    if not found:
+        raise NoneReadable(skipped)
+    return found, skipped
+
+
+def _for_all(args: argparse.Namespace, name: str) -> Path | None:
+    """Return --mask or --control of a single picture."""
+    path: Path | None = getattr(args, name, None)
+    if path is not None and path.is_dir():
+        try:
+            return _finder(path)(args.images[0].stem)
+        except FileNotFoundError as error:
+            raise FileNotFoundError(f"{args.images[0]} has {error}: name a file") from None
+    return path
+
+
+def _finder(given: Path | None) -> Callable[[str], Path | None]:
+    """Return the function from the name of a picture to its mask or control."""
+    if given is None or not given.is_dir():
+        return lambda name: given
+    from ..data.sources.folder import walk
+
+    files = {Path(file).with_suffix("").as_posix(): given / file for file in walk(given)}
+
+    def find(name: str) -> Path:
+        plain = Path(name).with_suffix("").as_posix()
+        for key in (name, plain, Path(plain).name):
+            if key in files:
+                return files[key]
+        raise FileNotFoundError(f"no file of its name in {given}")
+
+    return find
