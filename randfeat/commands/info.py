@@ -219,7 +219,10 @@ def _config(config: Mapping[str, Any]) -> Iterator[Line]:
         yield "training", _keywords(_training(config["training"]))
     except (AttributeError, KeyError, TypeError) as error:
         raise ValueError(f"the config does not describe a model of randfeat: {error}") from None
-    yield "class names", names if isinstance(names, str) else ", ".join(names[:10]) + ", ..." * (len(names) > 10)
+    yield (
+        "class names",
+        names if isinstance(names, str) else ", ".join(names[:10]) + ", ..." * (len(names) > 10) or "none",
+    )
     yield "sampling", _sampling(sampling)
 
 

@@ -5,11 +5,11 @@ import pytest
 import tiny
 import torch
 
-from randfeat import Pipeline, Sampling, cli
+from randfeat import Pipeline, Sampling, cli, load
 from randfeat.inference.schedules import Guidance
 from randfeat.models import SIZES
 from randfeat.tokenizers import PatchTokenizer
-from randfeat.weights import published
+from randfeat.weights import published, zoo
 
 GRID = (2, 3)
 
@@ -123,6 +123,42 @@ def test_our_own_directory_and_its_repository(info, tmp_path, hub):
     after = info("me/randar")
     assert after["in the cache"][0] != "no, it would be downloaded"
     assert after["generator"] == said["generator"]
+
+
+def test_all_names_are_listed(capsys, hub):
+    assert cli.main(["info"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split("  ")[0] == "model of the package"
+    rows = {line.split()[0]: line for line in lines[1 : 1 + len(zoo.NAMES)]}
+    assert list(rows) == [*zoo.NAMES]
+    for name, row in rows.items():
+        model = load(name)
+        assert f" {sum(p.numel() for p in model.generator.parameters()):,} " in row
+        assert "28 x 28 grey" in row
+        assert row.endswith(
+            "likelihood of classes" if model.class_names else "none     features, learnt without labels"
+        )
+    text = "\n".join(lines[len(rows) + 1 :])
+    assert all(name in text for name in (*published.MODELS, *published.TOKENIZERS))
+    assert "missing" not in text
+
+
+def test_models_that_are_missing_are_listed(capsys, monkeypatch, tmp_path, hub):
+    monkeypatch.setattr(zoo.resources, "files", lambda package: tmp_path)
+    assert cli.main(["info"]) == 0
+    assert f"missing from this installation: {', '.join(zoo.NAMES)}\n" in capsys.readouterr().out
+
+
+def test_a_model_of_the_package_and_its_card(info, capsys):
+    said = info("fashion-arpg-free")
+    assert said["generator"][0].startswith("name arpg, grid [7, 7], vocab_size 512, num_classes 0")
+    assert said["dtype"] == ["float16"]
+    assert said["class names"] == ["none"]
+    assert cli.main(["info", "fashion-arpg-free"]) == 0
+    card = capsys.readouterr().out.partition("\n\n")[2]
+    assert card.startswith("# fashion-arpg-free\n")
+    assert "## Licence\n" in card
+    assert "library_name" not in card  # the header is for the hub
 
 
 def test_what_is_wrong_is_one_sentence(tmp_path, capsys):
