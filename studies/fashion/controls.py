@@ -94,7 +94,7 @@ def inputs(name: str, tokenizer: Tokenizer, data: Fashion, folder: Path) -> Inpu
     """Return the inputs of a control, from its file in the folder where there is one."""
     path, encode = folder / f"{name}.npy", encoder(name, tokenizer)
     if not path.exists():
-        crop = MovedCrops(data.images.shape[1:3], others=CROPS, reach=REACH)
+        crop = MovedCrops(data.images.shape[1:3], 1, others=CROPS, reach=REACH)
         folder.mkdir(parents=True, exist_ok=True)
         unfinished, whole = path.with_suffix(".unfinished"), None
         with progress.bar(len(data.fit), f"crops for {name}", "image") as bar:

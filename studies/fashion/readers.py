@@ -27,14 +27,14 @@ from .features import Reader
 GRID = (7, 7)
 ARPG = (
     "raster/full/query/L-1/mean/mean",
-    "raster/full/query/L-1/grid2/mean",
     "raster/full/query/L-1/grid4/mean",
-    "raster/full/query/L-2,L-1/grid4/concat",
+    "raster/after/query/L-1/mean/mean",
+    "raster/after/query/L-1/grid2/mean",
     "raster/after/query/L-1/grid4/mean",
+    "raster/after/query/L-2,L-1/grid4/concat",
     "raster/full/token/L0.5/grid4/mean",
-    "raster/full/query/L-1/mean/mean/shifts2",
-    "raster/full/query/L-1/grid4/mean/shifts2",
-    "raster/full/query/L-2,L-1/grid4/concat/shifts2",
+    "raster/after/query/L-1/mean/mean/shifts2",
+    "raster/after/query/L-1/grid2/mean/shifts2",
     "raster/after/query/L-1/grid4/mean/shifts2",
     "raster/after/query/L-2,L-1/grid4/concat/shifts2",
 )
@@ -103,7 +103,7 @@ class NetworkReader(Reader):
             else:
                 places = sub_patch_shifts(pictures, self.stride, shifts)
                 tokens = self.encode(places.flatten(0, 1)).unflatten(0, (len(images), -1))
-            made = readout.read(self.network, tokens, [FeatureSpec.parse(name) for name in names])
+            made = readout.read(self.network, tokens.long(), [FeatureSpec.parse(name) for name in names])
             found |= {name: one.numpy() for name, one in zip(names, made, strict=True)}
         return found
 
