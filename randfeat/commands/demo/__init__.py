@@ -36,7 +36,7 @@ from pathlib import Path
 
 from .. import options
 
-HOW_TO_RESUME = "Run the same command again: models that are trained already are kept."
+HOW_TO_RESUME = "Run the same command again: images that are written and models that are trained are kept."
 SHIPPED, TRAINED = "demo", "digits_demo"  # default folders
 IMAGES = {"fashion": "randfeat demo", "digits": "randfeat demo --train"}  # folder of images that each demo leaves first
 

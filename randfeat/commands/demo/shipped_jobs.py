@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from randfeat import Pipeline, load, models
+from randfeat import Pipeline, load
 from randfeat.data.builtin import load_fashion_part
 from randfeat.inference import likelihood
 from randfeat.probes import cross, hog, hold_out, knn_space, linear_space, refit, select, svm_space
@@ -23,6 +23,7 @@ from .generation import SampleScores
 
 SIDE = 28  # pixels
 FREE = {"arpg": "fashion-arpg-free", "randar": "fashion-randar-free"}
+RANDOM = f"random:{FREE['arpg']}"  # the same network with random weights
 LABELLED = {"arpg": "fashion-arpg", "randar": "fashion-randar"}
 SPECS = tuple(f"raster/full/query/L-1/{pool}/mean" for pool in ("mean", "grid2", "grid4"))  # chosen from on train
 # the search of every source of features
@@ -138,16 +139,12 @@ def timed(job: Callable[[int], Any], line: int) -> tuple[Any, float]:
 # jobs ---------------------------------------------------------------------------------------------------------------
 
 
-def read_and_probe(name: str, effort: Effort, line: int, fresh: bool = False) -> Read:
-    """Read the features of all images in every spec, and probe them. fresh: with random weights."""
+def read_and_probe(name: str, effort: Effort, line: int) -> Read:
+    """Read the features of all images by a model in every spec, and probe them."""
     part, pipeline = load_part(effort), load(name)
-    if fresh:
-        torch.manual_seed(0)
-        kind, config = models.name_of(pipeline.generator), pipeline.generator.config
-        pipeline = Pipeline(pipeline.tokenizer, models.create(kind, **config).eval())
     specs = [pipeline.resolve_spec(spec) for spec in effort.specs]
     found = []
-    with progress.bar(len(part.images), f"reading {'random weights' if fresh else name}", "image", line) as bar:
+    with progress.bar(len(part.images), f"reading {name}", "image", line) as bar:
         for images in torch.from_numpy(part.images).unsqueeze(1).split(BATCH):
             found.append(pipeline.features_of_pixels(images.float() / 255, specs))
             bar.update(len(images))

@@ -18,6 +18,7 @@ from .shipped import Results
 
 GENERATORS = {"arpg": "ARPG", "randar": "RandAR"}
 MEASURES = {"linear": "linear probe", "knn": "k-NN", "fewshot5": "5 labels a class"}
+COMMAND = "python -m studies.fashion WORK"  # measures on all 10,000 test images
 RANKS = ("nearest", "2nd", "3rd", *(f"{i}th" for i in range(4, shipped.FOUND + 1)))
 
 
@@ -30,6 +31,7 @@ def write(results: Results, out: Path, seconds: float) -> Path:
         "settings": settings,
         "seconds": seconds,
         "full": results.full,
+        "command": COMMAND,
         "table": feature_table(results),
         "likelihood": likelihood_table(results),
         "measures": MEASURES,
@@ -60,10 +62,17 @@ def feature_table(results: Results) -> list[dict[str, Any]]:
     rows = []
     for name, title in shipped.SOURCES.items():
         cells = [
-            (results.numbers[measure][name]["top1"], on_all(results.full, measure, name, "top1"))
+            (results.numbers[measure].get(name, {}).get("top1"), on_all(results.full, measure, name, "top1"))
             for measure in MEASURES
         ]
-        rows.append({"title": title, "best": name == "best", "cells": cells})
+        if any(number for cell in cells for number in cell):
+            rows.append({"title": title, "best": name == "best", "cells": cells})
+    for other in shipped.BEATEN:
+        cells = [
+            (results.numbers[measure]["best_minus"][other], on_all(results.full, measure, "best_minus", other))
+            for measure in MEASURES
+        ]
+        rows.append({"title": f"label-free − {shipped.SOURCES[other]}, paired", "best": False, "cells": cells})
     return rows
 
 
