@@ -72,6 +72,15 @@ def add_index(parser: Flags) -> None:
     )
 
 
+def add_filters(parser: argparse.ArgumentParser) -> None:
+    """Add --label and --path, of the rows of an index."""
+    filters = parser.add_argument_group("filters")
+    filters.add_argument("--label", nargs="+", action="extend", default=[], metavar="L", help="of one of these labels")
+    filters.add_argument(
+        "--path", nargs="+", action="extend", default=[], metavar="GLOB", help="with a path like these"
+    )
+
+
 def add_moved_model(parser: Flags) -> None:
     """Add --model, of the model that read an index."""
     parser.add_argument("--model", metavar="MODEL", help="the model that read the index, where it lies now if it moved")
@@ -226,6 +235,14 @@ def open_data(args: argparse.Namespace) -> Source | TokenSource:
     return open_source(args.data, args.split, args.labels, getattr(args, "label_column", None))
 
 
+def check_out_file(args: argparse.Namespace) -> None:
+    """Raise an OSError or a ValueError for an --out, if there is one, that is a folder or lies in INDEX."""
+    if args.out and args.out.is_dir():
+        raise IsADirectoryError(f"{args.out} is a folder: name a file in it")
+    if args.out and args.index.resolve() in args.out.resolve().parents:
+        raise ValueError(f"{args.out} lies in the index: choose another file")
+
+
 # what is reported ----------------------------------------------------------------------------------------------------
 
 
@@ -275,3 +292,19 @@ def exit_code(skipped: Sequence[object]) -> int:
     from ..utils import distributed
 
     return SOME_SKIPPED if skipped and distributed.world_size() == 1 else 0
+
+
+def write_or_print(args: argparse.Namespace, text: str) -> None:
+    """Write a text to --out, or print it where that is not given."""
+    from ..utils import atomic
+
+    if args.out is None:
+        print(text)
+    else:
+        args.out.parent.mkdir(parents=True, exist_ok=True)
+        atomic.write_bytes(args.out, f"{text}\n".encode("utf-8", "backslashreplace"))
+
+
+def in_line(name: str) -> str:
+    """Return a name with line breaks and other unprintable characters escaped."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in name)

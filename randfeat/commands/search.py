@@ -4,9 +4,9 @@ The queries are read by the model that read the index, in the same way; if that 
 refused. A score is the cosine similarity, 1 for the same image (with other metrics of `randfeat index build` the inner
 product, or the distance).
 
---label and --path restrict the search. In a pattern `*` stands for any characters, `?` for one; one that is not
-absolute describes the end of a path. --format json prints a list for each query, of objects with path, label, score and
-id; html is one page with all pictures in it.
+--label, in any case of its letters, and --path restrict the search. In a pattern `*` stands for any characters, `?` for
+one; one that is not absolute describes the end of a path. --format json prints a list for each query, of objects with
+path, label, score and id; html is one page with all pictures in it.
 
 examples:
   randfeat search photos.index photos/cat.jpg
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
 HOW_TO_RESUME = "Nothing was changed."
 SIDE = 192  # pixels of a picture on the page
-SOME = 5  # labels that an error names
 
 
 def add_arguments(parser: argparse.ArgumentParser, command: str) -> None:
@@ -41,11 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser, command: str) -> None:
     options.add_index(parser)
     options.add_images(parser, "queries")
     parser.add_argument("-k", type=int, default=10, metavar="K", help="images to find for each query (10)")
-    filters = parser.add_argument_group("filters")
-    filters.add_argument("--label", nargs="+", action="extend", default=[], metavar="L", help="of one of these labels")
-    filters.add_argument(
-        "--path", nargs="+", action="extend", default=[], metavar="GLOB", help="with a path like these"
-    )
+    options.add_filters(parser)
     output = parser.add_argument_group("output")
     options.add_format(output, ("table", "json", "html"))
     options.add_out(output, metavar="FILE", required=False)
@@ -61,52 +56,34 @@ def run(args: argparse.Namespace) -> int:
 
     from ..data.sources.folder import find_images
     from ..index import Filter, Index
-    from ..utils import atomic
+    from ..index.query import labels_like
+    from ..utils.checks import check_whole_number
 
     index, paths = Index.open(args.index), find_images(args.queries)
-    _check(args, [*index.labels()])  # before the model is read
-    encoder, where = index.encoder(str(options.pick_device(args)), args.model), Filter(args.label, args.path)
+    check_whole_number("k", args.k, 1)
+    where = Filter(labels_like(args.label, [*index.labels()], str(args.index)), args.path)
+    options.check_out_file(args)  # before the model is read
+    encoder = index.encoder(str(options.pick_device(args)), args.model)
     skipped: list[SkippedImage] = []
     queries = index.read(paths, encoder, args.batch_size, skipped.append)
     read = ~np.isnan(queries).any(axis=1)
     paths = [path for path, there in zip(paths, read, strict=True) if there]
     found = index.search(queries[read], args.k, where)
     written = {"table": table, "json": as_json, "html": page}[args.format](index, paths, found)
-    if args.out is None:
-        print(written)
-    else:
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        atomic.write_bytes(args.out, f"{written}\n".encode())
+    options.write_or_print(args, written)
     return options.list_skipped(skipped)
-
-
-def _check(args: argparse.Namespace, labels: Sequence[str]) -> None:
-    """Raise a ValueError or an OSError for arguments that cannot be searched with. labels: those of the index."""
-    from ..utils.checks import check_whole_number
-
-    check_whole_number("k", args.k, 1)
-    if unknown := next((label for label in args.label if label not in labels), None):
-        few = ", ".join([*labels[:SOME], *(["..."] if len(labels) > SOME else [])])
-        raise ValueError(f"{args.index} has no row of the label {unknown}: it has {few or 'none'}")
-    if args.out and args.out.is_dir():
-        raise IsADirectoryError(f"{args.out} is a folder: name a file in it")
-    if args.out and args.index.resolve() in args.out.resolve().parents:
-        raise ValueError(f"{args.out} lies in the index: choose another file")
 
 
 def table(index: Index, paths: Sequence[Path], found: Sequence[Sequence[Match]]) -> str:
     """Return a block for each query: its path, then a line for each image with score, label and path."""
-    width = max((len(_in_line(match.label or "")) for matches in found for match in matches), default=0)
+    width = max((len(options.in_line(match.label or "")) for matches in found for match in matches), default=0)
     blocks = []
     for path, matches in zip(paths, found, strict=True):
-        lines = [f"  {m.score:7.4f}  {_in_line(m.label or ''):{width}}  {_in_line(m.path)}" for m in matches]
-        blocks.append("\n".join([_in_line(str(path)), *(lines or ["  nothing"])]))
+        lines = [
+            f"  {m.score:7.4f}  {options.in_line(m.label or ''):{width}}  {options.in_line(m.path)}" for m in matches
+        ]
+        blocks.append("\n".join([options.in_line(str(path)), *(lines or ["  nothing"])]))
     return "\n\n".join(blocks)
-
-
-def _in_line(name: str) -> str:
-    """Return a name with line breaks and other unprintable characters escaped."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in name)
 
 
 def as_json(index: Index, paths: Sequence[Path], found: Sequence[Sequence[Match]]) -> str:

@@ -2,7 +2,7 @@
 
     meta.json          what the index is, and the names and SHA-256 of the files that are it
     000001.faiss       vectors of a segment; faiss.read_index opens it
-    000001.parquet     id, path, label, size and mtime_ns of each of them
+    000001.parquet     id, path, label, size, mtime_ns and sha256 of each of them
     000002.npz         mean and directions of a whitening
     000004.npy         numbers of the rows of a segment that were removed since, int64, sorted
     000004.csv         images that could not be read: path, reason, size, mtime_ns

@@ -12,11 +12,12 @@ import pyarrow as pa
 from ..data.sources import Source, TokenSource
 from ..data.store import META
 from ..features import extract
+from .digests import digests_of
 from .directory import Skipped
 from .index import Index
 from .reader import check, record_of
 from .rows import SCHEMA
-from .staging import ImageReader, Plan, label_of, listed, plan, state_of, table_of
+from .staging import ImageReader, Plan, label_of, listed, plan, state_of, table_of, with_digests
 from .vectors import Part
 
 if TYPE_CHECKING:
@@ -28,11 +29,17 @@ __all__ = ["Changes", "Plan", "build", "build_from_store", "listed", "plan", "sy
 
 @dataclass(frozen=True)
 class Changes:
-    """Changes made to an index, in numbers of images. skipped: path and reason of those that could not be read now."""
+    """Changes made to an index, in numbers of images.
+
+    moved: renamed or moved files, known by their bytes and not read again; they keep their ids. copied: further files
+    with the bytes of one that was there, not read either. skipped: path and reason of those that could not be read now.
+    """
 
     added: int
     changed: int
     relabelled: int
+    moved: int
+    copied: int
     removed: int
     unchanged: int
     skipped: list[tuple[str, str]]
@@ -104,17 +111,19 @@ def build_from_store(
             return path, None, None
         return (name, size, mtime_ns) if mtime_ns <= known else (name, None, None)  # changed since it was read
 
-    rows = []
-    for one, label in zip(store.paths, store.table["label"].to_pylist(), strict=True):
-        path, size, mtime_ns = found(one)
-        rows.append((path, label_of(label, classes), size, mtime_ns))
+    states = [found(one) for one in store.paths]
+    rows = [
+        (path, label_of(label, classes), size, mtime_ns)
+        for (path, size, mtime_ns), label in zip(states, store.table["label"].to_pylist(), strict=True)
+    ]
+    table = with_digests(table_of(rows), digests_of(states, shown))
     skipped: list[Skipped] = []
     for one, reason in store.skipped:
         path, size, mtime_ns = found(one)
         skipped.append((path, reason, size, mtime_ns))
     index = Index.begin(directory, index_type, metric, features.shape[1], record, whiten)
     with index._creating():
-        index._fill([features], table_of(rows), memory, shown, skipped)
+        index._fill([features], table, memory, shown, skipped)
     return index
 
 
@@ -128,8 +137,9 @@ def sync(
     workers: int | None = None,
     shown: bool = False,
 ) -> Changes:
-    """Bring an index up to date with the images of `source`: read those that are new or have another size or time of
-    change, take over labels, and, with `drop`, remove those that are gone from the folder.
+    """Bring an index up to date with the images of `source`: read those that are new or have other bytes, take over
+    labels and, with `drop`, remove those that are gone from the folder. Images are looked at that are new, or have
+    another size or time of change; those with the bytes of a row (renamed, moved, copied, touched) are not read again.
 
     encoder: the index's own; not needed where nothing is to be read.
     """
@@ -147,17 +157,18 @@ def sync(
             check(index.encoder_record, encoder)
             read = ImageReader(index, encoder, source, batch_size, workers)
             parts, rows, skipped = read(todo.table, todo.to_read, shown)
-        if todo.relabelled:
-            again = todo.table.take(todo.relabelled)
-            for part, which in index.parts([id_ for id_ in index.find(again["path"].to_pylist()) if id_ is not None]):
+        if todo.known:
+            again = todo.table.take([*todo.known])
+            for part, which in index.parts([*todo.known.values()]):
                 parts, rows = [*parts, part], pa.concat_tables([rows, again.take(which)])
+        moved = {todo.table["path"][number].as_py(): todo.known[number] for number in todo.moved}
         lost = {path for path, *_ in skipped}  # changed into what cannot be read: its row goes
         lost_ids = [id_ for id_ in index.find(sorted(lost)) if id_ is not None]
         gone = [id_ for id_, _ in todo.gone] + lost_ids
         if todo or skipped:
             read_now = {*rows["path"].to_pylist()}
             old = [one for one in index.skipped if one[0] not in todo.forgotten | lost | read_now]
-            index._change(parts, rows, gone, [*old, *skipped])
+            index._change(parts, rows, gone, [*old, *skipped], moved)
         if todo.to_read:
             read.clear()
     of_new = {todo.table["path"][number].as_py() for number in todo.new}
@@ -165,6 +176,8 @@ def sync(
         len(of_new - lost),
         len(todo.changed) - len(lost - of_new),
         len(todo.relabelled),
+        len(todo.moved),
+        len(todo.copied),
         len(gone),
         todo.unchanged,
         [(path, reason) for path, reason, *_ in skipped],

@@ -248,14 +248,16 @@ class Index(Snapshot):
         table: pa.Table,
         gone: Sequence[int] = (),
         skipped: Sequence[Skipped] | None = None,
+        moved: Mapping[str, int] | None = None,
     ) -> list[int]:
         """Add rows, those whose path is there already in place of that row; remove the ids `gone`; replace the list of
-        images that could not be read by `skipped`.
+        images that could not be read by `skipped`. moved: paths of rows that take the place of an id of another path.
 
         The rows become a segment of their own, merged with flat ones before it that are not much larger: so there are
         never many segments, and no row is written often.
         """
-        there = self.find(table["path"].to_pylist())
+        paths, moved = table["path"].to_pylist(), moved or {}
+        there = [moved.get(path, id_) for path, id_ in zip(paths, self.find(paths), strict=True)]
         new = iter(range(self.meta["next_id"], self.meta["next_id"] + len(there)))
         ids = [next(new) if id_ is None else id_ for id_ in there]
         segments = self._without([*(id_ for id_ in there if id_ is not None), *gone])
@@ -336,6 +338,6 @@ def table_of(names: Sequence[str | Path], labels: Sequence[str | int | None] | N
         raise ValueError(f"{count} features for {len(labels)} labels: expected as many")
     if len(set(paths)) < count:
         raise ValueError(f"the name {first_twice(paths)} is there twice: expected a name for each row")
-    none, times = pa.nulls(count, pa.string()), pa.nulls(count, pa.int64())
+    none, numbers = pa.nulls(count, pa.string()), pa.nulls(count, pa.int64())
     texts = none if labels is None else [None if label is None else str(label) for label in labels]
-    return pa.table([np.zeros(count, np.int64), paths, texts, times, times], schema=SCHEMA)
+    return pa.table([np.zeros(count, np.int64), paths, texts, numbers, numbers, none], schema=SCHEMA)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
+
+SOME = 5  # labels that an error names
 
 
 class Match(NamedTuple):
@@ -22,6 +25,25 @@ class Match(NamedTuple):
     path: str
     label: str | None
     score: float
+
+
+def labels_like(asked: Sequence[str], known: Sequence[str], name: str) -> list[str]:
+    """Return the labels that are meant by `asked`: those written so, else those that differ in upper and lower case.
+
+    known: labels that there are. name: of the index. Raises a ValueError that suggests one for a label that is not
+    there.
+    """
+    found: list[str] = []
+    for label in asked:
+        alike = [label] if label in known else [one for one in known if one.casefold() == label.casefold()]
+        if not alike:
+            folded = {one.casefold(): one for one in known}
+            near = [folded[one] for one in get_close_matches(label.casefold(), folded, SOME)]
+            few = ", ".join([*known[:SOME], *(["..."] if len(known) > SOME else [])]) or "none"
+            hint = f"did you mean {' or '.join(near)}?" if near else f"it has {few}"
+            raise ValueError(f"{name} has no row of the label {label}: {hint}")
+        found += alike
+    return list(dict.fromkeys(found))
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,19 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-# id: never used twice. size and mtime_ns: of the image file when it was read, null for other rows
+# id: never used twice. size, mtime_ns, sha256: of the image file when it was read, null for other rows
 SCHEMA = pa.schema(
-    [("id", pa.int64()), ("path", pa.string()), ("label", pa.string()), ("size", pa.int64()), ("mtime_ns", pa.int64())]
+    [
+        ("id", pa.int64()),
+        ("path", pa.string()),
+        ("label", pa.string()),
+        ("size", pa.int64()),
+        ("mtime_ns", pa.int64()),
+        ("sha256", pa.string()),
+    ]
 )
+DIGEST = "sha256"
+BEFORE = SCHEMA.remove(SCHEMA.get_field_index(DIGEST))  # files that were written before it was kept
 
 
 class Rows:
@@ -26,8 +35,9 @@ class Rows:
         self._source: Any = pq.ParquetFile(source, memory_map=True) if isinstance(source, Path) else source
         self._path = source if isinstance(source, Path) else None
         schema = self._source.schema if isinstance(source, pa.Table) else self._source.schema_arrow
-        if not schema.equals(SCHEMA):
+        if not schema.equals(SCHEMA) and not schema.equals(BEFORE):
             raise ValueError(f"it has columns {', '.join(schema.names)}, not {', '.join(SCHEMA.names)}")
+        self._has_digests = DIGEST in schema.names
         self._columns: dict[str, pa.ChunkedArray] = {}
         self._blank: dict[str, bool] = {}
 
@@ -35,6 +45,8 @@ class Rows:
         return self._source.num_rows if isinstance(self._source, pa.Table) else self._source.metadata.num_rows
 
     def column(self, name: str) -> pa.ChunkedArray:
+        if name == DIGEST and not self._has_digests:
+            return pa.chunked_array([pa.nulls(len(self), pa.string())])
         if name not in self._columns:
             try:
                 table = self._source if isinstance(self._source, pa.Table) else self._source.read([name])

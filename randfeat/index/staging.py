@@ -2,18 +2,18 @@
 
 Reading images takes long, so what has been read is kept in INDEX/unfinished: parts of some hundred images, each two
 files, features and a table of their images. After a kill the same call resumes: an image is known by its path, size and
-time of change.
+time of change; in an index also by the SHA-256 of its file, wherever that lies by now.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -27,10 +27,11 @@ from ..data.sources.folder import FileSource
 from ..features import extract
 from ..utils import arrays, atomic, progress
 from ..utils.resume import difference
+from .digests import digests_of
 from .directory import UNFINISHED, Skipped
 from .index import Index
 from .reader import record_of
-from .rows import SCHEMA
+from .rows import DIGEST, SCHEMA
 from .vectors import Part
 
 if TYPE_CHECKING:
@@ -39,17 +40,24 @@ if TYPE_CHECKING:
 SETTINGS, FORMAT = "settings.json", "images being read for an index of randfeat, version 1"
 KEY = ("path", "size", "mtime_ns")  # identify an image
 Key = tuple[str, "int | None", "int | None"]
-UNREAD = pa.schema([*(SCHEMA.field(name) for name in KEY), ("reason", pa.string())])
+UNREAD = pa.schema([*(SCHEMA.field(name) for name in KEY), ("reason", pa.string()), SCHEMA.field(DIGEST)])
 
 
 @dataclass
 class Plan:
-    """Changes that bring an index up to date with some images. Numbers are of rows of `table`."""
+    """Changes that bring an index up to date with some images. Numbers are of rows of `table`.
+
+    known: numbers of images whose features the index has under the id given: those with another label, those that were
+    touched, and those with the bytes of another row, which may have `moved` from the path given or be a `copied` one.
+    """
 
     table: pa.Table
-    new: list[int] = field(default_factory=list)
-    changed: list[int] = field(default_factory=list)
+    new: list[int] = field(default_factory=list)  # to be read
+    changed: list[int] = field(default_factory=list)  # to be read again
     relabelled: list[int] = field(default_factory=list)
+    moved: dict[int, str] = field(default_factory=dict)
+    copied: list[int] = field(default_factory=list)
+    known: dict[int, int] = field(default_factory=dict)
     unreadable: list[int] = field(default_factory=list)  # before, and not changed since
     gone: list[tuple[int, str]] = field(default_factory=list)  # ids and paths of rows
     forgotten: set[str] = field(default_factory=set)  # images that could not be read, and are gone
@@ -60,11 +68,11 @@ class Plan:
 
     @property
     def unchanged(self) -> int:
-        others = (self.new, self.changed, self.relabelled, self.unreadable)
+        others = (self.new, self.changed, self.relabelled, self.moved, self.copied, self.unreadable)
         return len(self.table) - sum(map(len, others))
 
     def __bool__(self) -> bool:
-        return bool(self.new or self.changed or self.relabelled or self.gone or self.forgotten)
+        return bool(self.new or self.changed or self.known or self.gone or self.forgotten)
 
 
 def plan(index: Index, source: Source | TokenSource, drop: bool = True) -> Plan:
@@ -79,28 +87,82 @@ def plan(index: Index, source: Source | TokenSource, drop: bool = True) -> Plan:
             raise ValueError(f"{source.name} is no folder or list of image files: add it instead")
         root = os.path.join(os.path.abspath(source.root), "")  # noqa: PTH100, PTH118
     made = Plan(table)
-    known: dict[str, tuple[int, int | None, int | None, str | None]] = {}
-    for segment in index.segments:
-        rows = segment.live_rows()
-        columns = (segment.rows.take(name, rows) for name in ("path", "id", "size", "mtime_ns", "label"))
-        known.update((path, more) for path, *more in zip(*columns, strict=True))  # type: ignore[misc]
+    before_all = _rows_of(index)
+    known = dict(before_all)
+    digests: dict[int, str | None] = {}
     unreadable = {path: (size, mtime_ns) for path, _, size, mtime_ns in index.skipped}
     for number, (row, label) in enumerate(zip(keys(table), table["label"].to_pylist(), strict=True)):
         path, *now = row
         if path in known:
-            _, *before, label_before = known.pop(path)
-            if before != now or not isinstance(before[0], int):
+            before = known.pop(path)
+            if [before.size, before.mtime_ns] != now or before.size is None:
                 made.changed.append(number)
-            elif label != label_before:
+            elif label != before.label:
                 made.relabelled.append(number)
+                made.known[number], digests[number] = before.id, before.digest
         elif path in unreadable and unreadable.pop(path) == tuple(now) and now[0] is not None:
             made.unreadable.append(number)
         else:
             made.new.append(number)
     if drop:
-        made.gone = [(of[0], path) for path, of in known.items() if path.startswith(root)]
+        made.gone = [(of.id, path) for path, of in known.items() if path.startswith(root)]
         made.forgotten = {path for path in unreadable if path.startswith(root)}
+    _recognize(made, before_all, digests)
+    made.table = with_digests(table, [digests.get(number) for number in range(len(table))])
     return made
+
+
+class _Row(NamedTuple):
+    """Row of an index before a change."""
+
+    id: int
+    size: int | None
+    mtime_ns: int | None
+    label: str | None
+    digest: str | None
+
+
+def _rows_of(index: Index) -> dict[str, _Row]:
+    """Return the rows of an index by their paths."""
+    found: dict[str, _Row] = {}
+    for segment in index.segments:
+        rows = segment.live_rows()
+        columns = (segment.rows.take(name, rows) for name in ("path", "id", "size", "mtime_ns", "label", DIGEST))
+        found.update((path, _Row(*more)) for path, *more in zip(*columns, strict=True))
+    return found
+
+
+def _recognize(made: Plan, before: Mapping[str, _Row], digests: dict[int, str | None]) -> None:
+    """Take images that were to be read, and have the bytes of a row, off those: only files of a row's size are opened.
+
+    A new image takes over the id of a row that is gone; digests: of these images, which are added.
+    """
+    row_of: dict[str, list[int]] = {}
+    for row in before.values():
+        if row.digest is not None:
+            row_of.setdefault(row.digest, []).append(row.id)
+    sizes = {row.size for row in before.values() if row.digest is not None}
+    states = [*keys(made.table)]
+    candidates = [number for number in made.to_read if states[number][1] in sizes]
+    found = dict(zip(candidates, digests_of([states[number] for number in candidates]), strict=True))
+    gone = {id_: path for id_, path in made.gone}
+    for number, digest in found.items():
+        if digest is None or digest not in row_of:
+            continue
+        path, ids, digests[number] = states[number][0], row_of[digest], digest
+        own = before.get(path)
+        lost = [id_ for id_ in ids if id_ in gone]
+        if own is not None and own.digest == digest:  # touched
+            made.known[number] = own.id
+        elif own is None and lost:
+            made.known[number], made.moved[number] = lost[0], gone.pop(lost[0])
+        else:
+            made.known[number] = ids[0]
+            made.copied.append(number)
+    made.gone = [(id_, path) for id_, path in made.gone if id_ in gone]
+    made.new, made.changed = (
+        [number for number in some if number not in made.known] for some in (made.new, made.changed)
+    )
 
 
 def listed(source: Source | TokenSource) -> pa.Table:
@@ -133,7 +195,13 @@ def label_of(label: int | None, classes: Sequence[str] | None) -> str | None:
 def table_of(rows: Sequence[tuple[str, str | None, int | None, int | None]]) -> pa.Table:
     """Return a table of (path, label, size, mtime_ns), without ids yet."""
     columns = [*zip(*rows, strict=True)] or [(), (), (), ()]
-    return pa.table([[0] * len(rows), *map(list, columns)], schema=SCHEMA)
+    return pa.table([[0] * len(rows), *map(list, columns), [None] * len(rows)], schema=SCHEMA)
+
+
+def with_digests(table: pa.Table, digests: Sequence[str | None]) -> pa.Table:
+    """Return a table of rows with the SHA-256 of their files."""
+    place = SCHEMA.get_field_index(DIGEST)
+    return table.set_column(place, SCHEMA.field(DIGEST), pa.array(digests, pa.string()))
 
 
 def keys(table: pa.Table) -> Iterator[Key]:
@@ -206,19 +274,20 @@ class ImageReader:
     ) -> None:
         """Add the wanted images of a part to the results."""
         there = pq.read_table(path, schema=UNREAD)
-        reasons, rows, numbers = there["reason"].to_pylist(), [], []
+        reasons, rows, numbers, digests = there["reason"].to_pylist(), [], [], []
         read = 0
-        for key, reason in zip(keys(there), reasons, strict=True):
+        for key, reason, digest in zip(keys(there), reasons, there[DIGEST].to_pylist(), strict=True):
             number = wanted.pop(key, None)
             if number is not None and reason is None:
                 rows.append(read)
                 numbers.append(number)
+                digests.append(digest)
             elif number is not None:
                 skipped.append((key[0], reason, *key[1:]))
             read += reason is None
         if rows:
             parts.append(_Part(path.with_suffix(".npy"), np.array(rows)))
-            tables.append(table.take(pa.array(numbers)))
+            tables.append(with_digests(table.take(pa.array(numbers)), digests))
 
     def _read(
         self, numbers: Sequence[Sequence[int]], batches: Iterator[loader.Batch], done: Callable[[int], Any]
@@ -242,10 +311,12 @@ class ImageReader:
         """Write a part; return the path of its table, which is written last."""
         rows = table.take(pa.array(read + [one for one, _ in unread], pa.int64())).select(KEY)
         reasons = pa.array([None] * len(read) + [reason for _, reason in unread], pa.string())
+        digests = pa.array([*digests_of([*keys(rows.slice(0, len(read)))]), *[None] * len(unread)], pa.string())
         path = self.folder / f"{number:06}.parquet"
         arrays.write(path.with_suffix(".npy"), features.shape, "<f4", [features])
         with atomic.open_write(path) as file:
-            pq.write_table(rows.append_column(UNREAD.field("reason"), reasons), file)
+            columns = rows.append_column(UNREAD.field("reason"), reasons).append_column(UNREAD.field(DIGEST), digests)
+            pq.write_table(columns, file)
         return path
 
 

@@ -134,12 +134,23 @@ def test_sync_add_and_remove(capsys, built, photos):
     assert run(capsys, "index", "sync", "i", "photos", "--dry-run") == "nothing to do\n"
     shutil.copytree(photos / "dog", photos.parent / "more")
     (photos.parent / "more" / "bad.png").unlink()
-    assert run(capsys, "index", "add", "i", "more", *READING) == "20 added; 60 images in i\n"
+    assert run(capsys, "index", "add", "i", "more", *READING) == "20 copies of known ones; 60 images in i\n"
     assert run(capsys, "index", "remove", "i", "more/01.png", "photos/cat") == "21 removed; 39 images in i\n"
     assert run(capsys, "index", "remove", "i", "dog/1?.png") == "5 removed; 34 images in i\n"
     refused = run(capsys, "index", "remove", "i", "more/03.png", "nothing", code=1)
     assert refused == "randfeat index: i holds nothing called nothing: give an image, a folder or a pattern\n"
     assert len(Index.open(built)) == 34
+
+
+def test_what_was_moved_is_not_read_again(capsys, built, photos):
+    (photos / "cat/04.png").rename(photos / "dog/moved.png")
+    shutil.copy(photos / "cat/06.png", photos / "cat/copy.png")
+    dry = run(capsys, "index", "sync", "i", "photos", "--dry-run").splitlines()
+    assert dry == [f"> {photos}/cat/04.png -> {photos}/dog/moved.png", f"* {photos}/cat/copy.png"]
+    said = run(capsys, "index", "sync", "i", "photos", "--model", "nowhere")  # which is not needed
+    assert said == "1 renamed or moved, 1 copies of known ones, 39 unchanged; 41 images in i\n"
+    found = json.loads(run(capsys, "search", "i", "photos/dog/moved.png", "-k", 1, "--format", "json"))
+    assert found[0][0] == {"path": f"{photos}/dog/moved.png", "label": "dog", "score": pytest.approx(1), "id": 2}
 
 
 def test_compact_stats_and_verify(capsys, built, photos, monkeypatch):

@@ -20,7 +20,8 @@ from randfeat.data.sources import open_source
 from randfeat.features import extract
 from randfeat.features.opening import open_encoder
 from randfeat.features.store import FeatureStore
-from randfeat.index import Filter, images
+from randfeat.index import Filter, digests, images
+from randfeat.utils import atomic
 
 SPEC = "raster/causal/token/L2/mean/mean"
 
@@ -214,11 +215,14 @@ def test_sync_reads_only_what_changed(tmp_path, photos, counted):
     (photos / "dog" / "07.png").write_bytes(b"nonsense")
     os.utime(photos / "cat" / "02.png", ns=(1, 1))
     todo = images.plan(index, open_source(photos))
-    assert (len(todo.new), len(todo.changed), len(todo.gone), todo.unchanged) == (3, 3, 2, 22)
+    assert (len(todo.new), len(todo.changed), len(todo.gone), todo.unchanged) == (2, 2, 1, 23)
+    assert [*todo.moved.values()] == [str(photos / "dog" / "05.png")]
     assert (tmp_path / "index" / "meta.json").read_bytes() == manifest
     changes = synced(index, photos, counted)
-    assert counted.read == 5  # and one was tried in vain
-    assert (changes.added, changes.changed, changes.removed, changes.unchanged) == (3, 2, 3, 22)
+    assert counted.read == 3  # and one was tried in vain; one was renamed, one only touched
+    assert (changes.added, changes.changed, changes.removed, changes.unchanged) == (2, 1, 2, 23)
+    assert (changes.moved, changes.copied) == (1, 0)
+    assert index.find([photos / "cat" / "05.png"]) == [before[str(photos / "dog" / "05.png")]]
     assert changes.skipped == [(str(photos / "dog" / "07.png"), "text, no picture")]
     assert len(index) == 27 + 3 - 3
     index.verify()
@@ -236,13 +240,54 @@ def test_sync_reads_only_what_changed(tmp_path, photos, counted):
 def test_what_lies_elsewhere_stays(tmp_path, photos, counted):
     index = built(tmp_path, photos, counted)
     shutil.copytree(photos / "cat", tmp_path / "photos2" / "cat")
-    assert synced(index, tmp_path / "photos2", counted).added == 15
+    assert synced(index, tmp_path / "photos2", counted).copied == 15
+    assert counted.read == 0
     assert len(index) == 42
     shutil.rmtree(photos / "cat")
     assert synced(index, photos, counted, drop=False).removed == 0
     assert synced(index, photos, counted).removed == 15
     assert index.ids(Filter(paths="cat/*")) == index.ids(Filter(paths=f"{tmp_path}/photos2/*"))
     assert len(index) == 27
+
+
+def test_a_file_is_known_by_its_bytes(tmp_path, photos, counted):
+    index = built(tmp_path, photos, counted)
+    cat = photos / "cat"
+    before = dict(
+        zip(["00", "02", "04"], index.find([cat / f"{name}.png" for name in ("00", "02", "04")]), strict=True)
+    )
+    vectors = index.vectors(index.ids())
+    (cat / "00.png").rename(tmp_path / "aside")  # two change places
+    (cat / "02.png").rename(cat / "00.png")
+    (tmp_path / "aside").rename(cat / "02.png")
+    shutil.copy(cat / "04.png", photos / "dog" / "copy.png")
+    (cat / "04.png").rename(photos / "dog" / "renamed.png")
+    (photos / "dog").rename(photos / "wolf")
+    changes = synced(index, photos, counted)
+    assert counted.read == 0
+    assert (changes.added, changes.changed, changes.removed) == (0, 0, 0)
+    assert (changes.moved, changes.copied, changes.unchanged) == (13, 3, 12)  # all wolves, and one that changed folders
+    assert index.find([photos / "wolf" / "copy.png"])[0] == before["04"]  # the first of the two by name
+    for name, id_ in (("00", before["02"]), ("02", before["00"])):  # an id stays with its path
+        np.testing.assert_array_equal(index.vectors(index.find([cat / f"{name}.png"])), vectors[[id_]])
+    assert index.labels() == {"cat": 14, "wolf": 14}
+    for path in sorted(photos.rglob("*.png")):
+        if path.stat().st_size > 60:
+            assert index.search(index.read([path], counted.encoder), 1)[0][0].score == pytest.approx(1, abs=1e-5)
+    assert not images.plan(index, open_source(photos))
+    index.verify()
+    index.compact()
+    (photos / "wolf" / "copy.png").rename(photos / "wolf" / "again.png")  # bytes are known after all this
+    assert synced(index, photos, counted).moved == 1
+
+
+def test_what_changes_while_it_is_read_has_no_bytes_to_be_known_by(tmp_path, photos, counted):
+    file = photos / "cat" / "00.png"
+    state = str(file), file.stat().st_size, file.stat().st_mtime_ns
+    assert digests.digest_of(state) == atomic.sha256(file)
+    assert digests.digest_of((state[0], state[1], state[2] - 1)) is None
+    assert digests.digest_of((str(photos / "nowhere"), 3, 4)) is None
+    assert digests.digest_of(("shard.tar/0.png", 3, None)) is None
 
 
 def test_labels_are_taken_over_without_reading(tmp_path, photos, counted):

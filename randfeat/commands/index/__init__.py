@@ -5,6 +5,8 @@
   randfeat index add INDEX DATA                     the same without dropping, for DATA of any form
   randfeat index remove INDEX PATH ...              drop images, folders or patterns of them
   randfeat index compact INDEX                      rebuild as one quick part, without the removed images
+  randfeat index duplicates INDEX                   find images that are all but the same
+  randfeat index select INDEX --count N             choose images that differ most from each other
   randfeat index stats | verify | bench INDEX       describe it, check its files, measure speed and recall
 
 INDEX is a directory of faiss, parquet and JSON files. A change is made completely or not at all, whenever the process
@@ -42,6 +44,8 @@ ACTIONS = {
     "sync": Action("change", "bring an index up to date with a folder: add, read again, drop"),
     "remove": Action("change", "drop images, folders or patterns of them from an index"),
     "compact": Action("change", "rebuild an index as one part, without the removed images"),
+    "duplicates": Action("clean", "find images that are all but the same, with a threshold from the scores"),
+    "select": Action("clean", "choose images that differ most from each other"),
     "stats": Action("inspect", "describe an index and its parts"),
     "verify": Action("inspect", "read all files of an index, and compare them with their checksums"),
     "bench": Action("inspect", "measure recall, build time, memory and queries a second of each type of index"),

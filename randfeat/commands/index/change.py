@@ -38,8 +38,8 @@ component, less: `randfeat probe retrieval` has it among its choices and tells w
 After a kill the same command goes on. Images that cannot be read are skipped, counted and listed.
 
 examples:
-  randfeat index build digits.index demo/digits --split train --model demo/models/randar_free
-  randfeat index build digits.index demo/digits --model demo/models/arpg --whiten 64
+  randfeat index build digits.index digits_demo/digits --split train --model digits_demo/models/randar_free
+  randfeat index build digits.index digits_demo/digits --model digits_demo/models/arpg --whiten 64
   randfeat index build photos.index photos --model timm:vit_base_patch14_dinov2 --type hnsw
   randfeat index build photos.index features --memory 4
 
@@ -53,15 +53,16 @@ command goes on.
 
 examples:
   randfeat index add photos.index more_photos
-  randfeat index add digits.index demo/digits --split test
+  randfeat index add digits.index digits_demo/digits --split test
 
 exit code: 0 if all images were read, 3 if some were skipped, 1 after an error, 130 after Ctrl-C.
 """,
     "sync": """Bring an index up to date with DATA, a folder or a list of image files, as rsync does with a folder.
 
-Images that are new in DATA are read into the index; those with another size or time of change are read again and keep
-their id; those that the index holds from below this folder, and DATA does not name any more, are dropped (with --split
-also those of other splits). A new label is taken over without reading. Images that the index holds from elsewhere stay.
+Images that are new in DATA are read into the index; those that have changed are read again and keep their id; those
+that the index holds from below this folder, and DATA does not name any more, are dropped (with --split also those of
+other splits). A file that was renamed or moved is known by its bytes: it keeps its id and is not read again, and nor
+are copies. A new label is taken over without reading. Images that the index holds from elsewhere stay.
 It all happens at once: until then, a search sees the index as it was. After a kill the same command goes on.
 
 examples:
@@ -113,7 +114,7 @@ def add_arguments(parser: argparse.ArgumentParser, action: str) -> None:
             "--whiten", type=int, metavar="K", help="compare K whitened principal components: see above"
         )
     if action == "sync":
-        help = "print what would happen: + added, ~ read again, = with another label, - dropped"
+        help = "print what would happen: + read, ~ read again, = new label, > moved, * copy of a known one, - dropped"
         parser.add_argument("--dry-run", action="store_true", help=help)
     if action in ("build", "compact"):
         help = "memory for the vectors; more of them are compressed and cut into parts (half of the machine's)"
@@ -181,6 +182,9 @@ def sync(args: argparse.Namespace) -> int:
     lines = []
     for sign, rows in (("+", plan.new), ("~", plan.changed), ("=", plan.relabelled)):
         lines += [f"{sign} {path}" for path in plan.table["path"].take(rows).to_pylist()] if rows else []
+    paths = plan.table["path"]
+    lines += [f"> {old} -> {paths[number].as_py()}" for number, old in plan.moved.items()]
+    lines += [f"* {paths[number].as_py()}" for number in plan.copied]
     lines += [f"- {path}" for _, path in plan.gone]
     print("\n".join(lines) or "nothing to do")
     return 0
@@ -222,6 +226,8 @@ def summary(changes: Changes) -> str:
         "added": changes.added,
         "read again": changes.changed,
         "with another label": changes.relabelled,
+        "renamed or moved": changes.moved,
+        "copies of known ones": changes.copied,
         "removed": changes.removed,
         "unchanged": changes.unchanged,
     }
