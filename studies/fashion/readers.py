@@ -129,7 +129,8 @@ class PrincipalComponents(Reader):
     @cached_property
     def fitted(self) -> PCA:
         """Components of the images, as many as are asked for at most."""
-        return PCA(max(self.counts.values()), svd_solver="covariance_eigh").fit(pixels(self.images))
+        x = pixels(self.images)
+        return PCA(min(max(self.counts.values()), *x.shape), svd_solver="covariance_eigh").fit(x)
 
     def read(self, images: np.ndarray, variants: Sequence[str]) -> dict[str, np.ndarray]:
         made = self.fitted.transform(pixels(images))
