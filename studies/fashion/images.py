@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from randfeat.pretrain.checks import held_out_count
+from randfeat.pretrain.data import shuffle
 
 from randfeat.data.builtin import make_fashion
 
-VALIDATION = 5000  # last training images: generators and the tokenizer do not see them, and settings are chosen on them
+HELD_OUT = 0.0833  # share of the training images that `randfeat pretrain` holds out, of which settings are chosen
 SEARCHED = 15_000  # training images that probes are fitted to while settings are chosen
 TRAIN = 60_000
 
@@ -33,13 +35,17 @@ class Fashion:
 
 
 def read(rehearse: bool = False, seed: int = 0) -> Fashion:
-    """Return the 60,000 + 10,000 images.
+    """Return the 60,000 + 10,000 images, of the training images last those that generators did not see.
+
+    They are the ones that `randfeat pretrain --held-out 0.0833` holds out by the recipes' seed, 0.
 
     rehearse: the validation part stands in for the test images, and the last images before it for the validation part;
     test images are left out. seed: of the rows that are searched on.
     """
     made = make_fashion()
-    return divide(made.images, made.labels, made.classes, TRAIN, VALIDATION, SEARCHED, rehearse, seed)
+    mixed, held = shuffle(0, -1, TRAIN).numpy(), held_out_count(TRAIN, HELD_OUT)
+    rows = np.concatenate((np.sort(mixed[held:]), np.sort(mixed[:held]), np.arange(TRAIN, len(made))))
+    return divide(made.images[rows], made.labels[rows], made.classes, TRAIN, held, SEARCHED, rehearse, seed)
 
 
 def divide(
