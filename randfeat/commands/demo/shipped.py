@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 
 from randfeat import Index, load
-from randfeat.data.builtin import load_fashion_part, write_folder
 from randfeat.features.opening import open_encoder
 from randfeat.index.reader import record_of
 from randfeat.probes import bootstrap, paired
@@ -76,14 +75,13 @@ def run(effort: Effort, out: Path) -> Results:
     """Run all stages. The images are left in out/fashion, the index in out/index."""
     use_threads(1)  # the jobs keep all cores busy
     made = Results(full=measured_on_all())
-    with made.stage(1, "writing 5,000 images, and opening four models"):
-        write_folder(load_fashion_part(), out / "fashion", {"set": "fashion part", "seed": 0, "split_seed": None})
+    with made.stage(1, "opening four models and 5,000 images"):
         part, parameters = shipped_jobs.load_part(effort), {}
         for name in (*FREE.values(), *LABELLED.values()):
             parameters[name] = sum(weight.numel() for weight in load(name).generator.parameters())
         made.classes = part.classes
     with made.stage(2, "reading, probing, classifying, sampling and painting"):
-        timings = run_all(jobs(effort))
+        timings = run_all(jobs(effort, out))
         done = {name: result for name, (result, _) in timings.items()}
     read = {name: done[f"read {name}"] for name in FREE}
     compare_sources(made, read, done["read random_weights"], done["baselines"], part.task.test_y)
@@ -97,9 +95,10 @@ def run(effort: Effort, out: Path) -> Results:
     return made
 
 
-def jobs(effort: Effort) -> dict[str, Any]:
-    """Return the jobs by name, the longest first."""
+def jobs(effort: Effort, out: Path) -> dict[str, Any]:
+    """Return the jobs by name, the longest first but for the images, which every other command can read then."""
     work: dict[str, Any] = {
+        "images": partial(shipped_jobs.write_images, out / "fashion"),
         "read arpg": partial(shipped_jobs.read_and_probe, FREE["arpg"], effort),
         "read randar": partial(shipped_jobs.read_and_probe, FREE["randar"], effort),
         "read random_weights": partial(shipped_jobs.read_and_probe, shipped_jobs.RANDOM, effort),

@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +14,7 @@ import torch
 from torch import Tensor
 
 from randfeat import Pipeline, load
-from randfeat.data.builtin import load_fashion_part
+from randfeat.data.builtin import load_fashion_part, write_folder
 from randfeat.inference import likelihood
 from randfeat.probes import cross, hog, hold_out, knn_space, linear_space, refit, select, svm_space
 from randfeat.utils import progress, rng
@@ -29,10 +31,10 @@ SPECS = tuple(f"raster/full/query/L-1/{pool}/mean" for pool in ("mean", "grid2",
 # the search of every source of features
 SPACES = {
     "linear": linear_space(("none",), (0.1, 1)) | linear_space(("standard",), (0.001, 0.01)),
-    "knn": knn_space((1, 5, 10), scalings=("none", "standard")),
+    "knn": knn_space((5, 10), scalings=("none", "standard")),
     "fewshot5": FULL_SEARCH["fewshot5"],
 }
-SVMS = svm_space(("none",), (1, 10), (0.25, 1))
+SVMS = svm_space(("none",), (10,), (0.25, 1))
 HIDDEN_BELOW = 12  # of an inpainting: the first hidden row of pixels
 KEPT_COLUMNS = (8, 20)  # of an outpainting: the pixels that the model is given
 SHOWN = 4  # samples of a class and model in pictures
@@ -50,7 +52,7 @@ class Effort:
 
     train: int = 3000
     test: int = 2000
-    likelihood: int = 100
+    likelihood: int = 80
     counts: tuple[int, ...] = (1, 4, 16)
     samples_each: int = 30
     specs: tuple[str, ...] = SPECS
@@ -118,7 +120,7 @@ def flat(images: np.ndarray) -> np.ndarray:
     return values / 255 if images.dtype == np.uint8 else values
 
 
-DESCRIPTIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {"pixels": flat, "hog": hog}
+DESCRIPTIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {"pixels": flat, "hog": partial(hog, cell=7)}
 
 
 def load_part(effort: Effort) -> Part:
@@ -137,6 +139,11 @@ def timed(job: Callable[[int], Any], line: int) -> tuple[Any, float]:
 
 
 # jobs ---------------------------------------------------------------------------------------------------------------
+
+
+def write_images(folder: Path, line: int) -> None:
+    """Leave the images of the package as PNG files with their labels; those that lie there are kept."""
+    write_folder(load_fashion_part(), folder, {"set": "fashion part", "seed": 0, "split_seed": None})
 
 
 def read_and_probe(name: str, effort: Effort, line: int) -> Read:
@@ -167,7 +174,7 @@ def probe_baselines(effort: Effort, line: int) -> dict[str, dict[str, Score]]:
     variants = {
         "pixels": lambda: {"pixels": pixels},
         "pca": lambda: features.pca(pixels, part.task, counts),
-        "hog": lambda: {f"hog of {cell} pixels": hog(part.images, cell) for cell in (3, 4, 7)},
+        "hog": lambda: {f"hog of {cell} pixels": hog(part.images, cell) for cell in (4, 7)},
     }
     made = {}
     with progress.bar(len(variants) * len(SPACES), "pixels, PCA and HOG", "probe", line) as bar:
