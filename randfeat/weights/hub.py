@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from ..utils import network
 from . import format, model_card
 
 FILES = tuple(f"{folder}{name}" for folder in ("", f"{format.TOKENIZER}/") for name in format.FILES)
@@ -81,14 +82,17 @@ def push(save: Callable[[Path], None], repository: str, private: bool | None, to
 
 @contextmanager
 def explained(repository: str, what: str) -> Iterator[None]:
-    """Turn any error of a call of huggingface_hub into one sentence. what: the file that is transferred.
+    """Turn any error of a call of huggingface_hub into one sentence, within seconds where the hub cannot be reached.
+
+    what: the file that is transferred.
 
     The library raises its own errors and those of the HTTP library of its version, which have no common base class.
     """
     from huggingface_hub import errors
 
     try:
-        yield
+        with network.hub_or_cache():
+            yield
     except errors.GatedRepoError as error:
         raise PermissionError(
             f"{repository} asks for consent: accept its terms at https://huggingface.co/{repository} "

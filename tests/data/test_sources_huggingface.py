@@ -287,6 +287,7 @@ def hub(monkeypatch):
             raise datasets.exceptions.DatasetNotFoundError(f"Dataset '{name}' doesn't exist on the Hub.")
         return list(splits)
 
+    monkeypatch.setattr("randfeat.utils.network.reachable", lambda address: True)
     monkeypatch.setattr(datasets, "get_dataset_split_names", names)
     monkeypatch.setattr(datasets, "load_dataset", lambda name, split: asked.append((name, split)) or splits[split])
     return asked

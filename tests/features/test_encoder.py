@@ -270,6 +270,7 @@ def test_a_timm_record_knows_no_path(saved, tmp_path):
 
 def test_published_weights_come_through_timm(saved, monkeypatch):
     model, source = saved("test_vit")
+    monkeypatch.setattr("randfeat.utils.network.reachable", lambda address: True)
     monkeypatch.setattr(timm, "create_model", partial(_pretrained, timm.create_model, model))
     expected = open_encoder(source).features(PICTURES)[0]
     np.testing.assert_array_equal(open_encoder("timm:test_vit").features(PICTURES)[0], expected)
@@ -288,6 +289,7 @@ def test_without_a_network_one_sentence_says_so(monkeypatch):
     def offline(*_, **__):
         raise errors.LocalEntryNotFoundError("Cannot find the requested files")
 
+    monkeypatch.setattr("randfeat.utils.network.reachable", lambda address: True)
     monkeypatch.setattr(timm, "create_model", offline)
     with pytest.raises(ConnectionError, match=r"weight file of timm/test_vit.* the hub could not be reached") as error:
         open_encoder("timm:test_vit")

@@ -120,6 +120,7 @@ class Hub:
         for name in ("hf_hub_download", "snapshot_download", "try_to_load_from_cache"):
             monkeypatch.setattr(huggingface_hub, name, getattr(self, name))
         monkeypatch.setattr(huggingface_hub, "HfApi", self)
+        monkeypatch.setattr("randfeat.utils.network.reachable", lambda address: True)
         return self
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ...utils.network import hub_or_cache
 from ..decode import File, file_of_cell
 from . import splits
 from .base import EncodedSource, Labels, numbered, size_of
@@ -66,9 +67,10 @@ def open_hub(name: str, split: str | None = None) -> HuggingFaceSource:
 
     huggingface_hub.logging.set_verbosity_error()  # a failure is one error below, not a message for each attempt
     try:
-        there = datasets.get_dataset_split_names(name)
-        chosen = splits.choose(name, there, split)
-        dataset = datasets.load_dataset(name, split=chosen)
+        with hub_or_cache():
+            there = datasets.get_dataset_split_names(name)
+            chosen = splits.choose(name, there, split)
+            dataset = datasets.load_dataset(name, split=chosen)
     except DatasetNotFoundError as error:
         raise FileNotFoundError(
             f"there is neither a file or folder {name} here nor a data set of this name on the hub that you may read: "

@@ -1,0 +1,111 @@
+"""Whether a server can be reached, and downloads where it cannot: one sentence, at once."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+from huggingface_hub import constants
+
+from randfeat.utils import network
+
+
+@pytest.fixture(autouse=True)
+def without_proxies(monkeypatch):
+    monkeypatch.setattr(network, "getproxies", dict)
+    monkeypatch.setattr(network, "_answers", {})
+
+
+@pytest.fixture
+def server():
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+
+
+def closed_port():
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        return listening.getsockname()[1]
+
+
+def test_a_server_that_listens_and_one_that_does_not(server):
+    assert network.reachable(server)
+    assert not network.reachable(f"https://127.0.0.1:{closed_port()}")
+    assert not network.reachable("https://no.such.place.invalid")
+    assert not network.reachable("https://a..b")
+
+
+def test_an_answer_holds_for_a_while(monkeypatch, server):
+    now = 1000.0
+    monkeypatch.setattr(network.time, "monotonic", lambda: now)
+    assert network.reachable(server)
+    monkeypatch.setattr(network, "_connects", lambda place: False)
+    assert network.reachable(server)
+    now += network.KNOWN_FOR + 1
+    assert not network.reachable(server)
+
+
+def test_a_proxy_is_asked_in_place_of_the_server(monkeypatch, server):
+    monkeypatch.setattr(network, "proxy_bypass", lambda host: False)
+    for proxy, answer in ((server, True), (f"127.0.0.1:{closed_port()}", False), ("socks5://127.0.0.1:9", True)):
+        monkeypatch.setattr(network, "getproxies", lambda proxy=proxy: {"https": proxy})
+        assert network.reachable("https://no.such.place.invalid") == answer
+    monkeypatch.setattr(network, "proxy_bypass", lambda host: True)
+    assert not network.reachable("https://no.such.place.invalid")
+
+
+def test_a_name_that_is_looked_up_for_ever(monkeypatch):
+    monkeypatch.setattr(network, "PATIENCE", 0.1)
+
+    def look_up(*place):
+        time.sleep(2)
+        raise OSError
+
+    monkeypatch.setattr(network.socket, "create_connection", look_up)
+    start = time.monotonic()
+    assert not network.reachable("https://huggingface.co")
+    assert time.monotonic() - start < 1.5
+
+
+@pytest.mark.parametrize(("there", "wanted"), [(True, False), (False, True)])
+def test_the_hub_library_is_offline_only_in_the_block(monkeypatch, there, wanted):
+    monkeypatch.setattr(network, "reachable", lambda address: there)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    with network.hub_or_cache():
+        during = constants.HF_HUB_OFFLINE
+    assert (during, constants.HF_HUB_OFFLINE) == (wanted, False)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)  # as HF_HUB_OFFLINE=1 makes it
+    with network.hub_or_cache():
+        assert constants.HF_HUB_OFFLINE
+
+
+@pytest.mark.slow
+def test_the_real_libraries_say_one_sentence_at_once(tmp_path):
+    """Models of the hub, of timm, and a data set, with a hub that refuses connections."""
+    code = """
+import time, randfeat, datasets, randfeat.features.timm_encoder, randfeat.pipeline.pipeline
+from randfeat.data.sources import open_source
+for call in (
+    lambda: randfeat.load("arpg-l"),
+    lambda: randfeat.open_encoder("timm:resnet18"),
+    lambda: open_source("nobody/nothing", "train"),
+):
+    start = time.monotonic()
+    try: call()
+    except ConnectionError as error: print(time.monotonic() - start, str(error).replace(chr(10), "|"))
+"""
+    hub = {"HF_ENDPOINT": f"http://127.0.0.1:{closed_port()}", "HF_HOME": str(tmp_path), "NO_PROXY": "*"}
+    alone = {name: value for name, value in os.environ.items() if name != "HF_HUB_OFFLINE"} | hub
+    done = subprocess.run([sys.executable, "-c", code], env=alone, capture_output=True, text=True, check=True)
+    lines = done.stdout.splitlines()
+    assert len(lines) == 3
+    assert "Retry" not in done.stderr
+    assert "thrown while requesting" not in done.stderr
+    for line in lines:
+        seconds, said = line.split(" ", 1)
+        assert "could not be" in said
+        assert "|" not in said
+        assert float(seconds) < 15  # a second at most where nothing else computes; the retries sleep for 23
