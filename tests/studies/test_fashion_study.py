@@ -241,6 +241,7 @@ def rows_of(path):
         return [*csv.reader(file)]
 
 
+@pytest.mark.slow
 def test_everything_is_measured_once_and_tabled(study, tmp_path):
     work, found = tmp_path / "work", tmp_path / "found"
     where = work, "--runs", tmp_path / "runs", "--found", found
