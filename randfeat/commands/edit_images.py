@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..utils.resume import SETTINGS
 from . import options
-from .edit_inputs import EditInput, edit_inputs, readable
+from .edit_inputs import edit_inputs, readable
 from .sample import add_control, add_order, add_sampling, control_sampling_of, sampling_of, set_fields
 
 if TYPE_CHECKING:
@@ -147,7 +147,7 @@ def add_arguments(parser: argparse.ArgumentParser, command: str) -> None:
     add_sampling(sampling)
     if command != "vary":
         sampling.add_argument("--gif", action="store_true", help="show how the first result is decoded, and its order")
-        add_control(parser, "image as large as the result, whose edges, say, the result has")
+    add_control(parser, "image as large as the result, whose edges, say, the result has; or a folder, as of masks")
     machine = options.machine(parser)
     options.add_batch_size(machine)
     options.add_device(machine)
@@ -227,7 +227,7 @@ def run(args: argparse.Namespace) -> int:
     several = bool(inputs[0].name)
     if several and (args.out / SETTINGS).exists():
         raise FileExistsError(f"{args.out} holds edits of one picture: choose another directory (--out)")
-    inputs, unread = readable(inputs, partial(_check, args))
+    inputs, unread = readable(args, inputs)
     model = options.load_model(args)
     model.check_reads_pictures("painting")
     options.pick_device(args, "editing")
@@ -240,20 +240,6 @@ def run(args: argparse.Namespace) -> int:
         edit_folder.write_overview(args.out, shown)
     print(f"wrote {args.out}: look at {args.out / edit_folder.SHEET} first")
     return options.list_skipped([*without, *unread], args.out) if several else 0
-
-
-def _check(args: argparse.Namespace, one: EditInput, picture: np.ndarray) -> None:
-    """Raise what is wrong with the mask, the control or the size of a picture, before any is edited."""
-    from ..inference.editing import as_mask
-    from ..inference.editing.pictures import as_arrays, sides_of
-
-    own = one.args(args)
-    if args.command in ("inpaint", "edit"):
-        as_mask(own.mask if own.box is None else own.box, picture.shape[:2])
-    elif args.command == "outpaint":
-        sides_of(picture, own.size, own.sides or (0, 0, 0, 0))
-    if one.control is not None:
-        as_arrays(one.control)
 
 
 def _edit(args: argparse.Namespace, model: Pipeline) -> Image.Image:
@@ -346,7 +332,7 @@ def _job(
         "framing": framing,
         "control": kept,
     }
-    return Job(request, settings, before | ({"control": control["control"]} if control else {}))
+    return Job(request, settings, before | _shown(control))
 
 
 def _vary(args: argparse.Namespace, model: Pipeline, picture: np.ndarray) -> Job:
@@ -358,10 +344,12 @@ def _vary(args: argparse.Namespace, model: Pipeline, picture: np.ndarray) -> Job
     from ..pipeline.painting import EditRequest, check_keep
 
     check_keep(args.keep)
-    sampling, image = sampling_of(args, model.sampling), Image.fromarray(picture)
-    request = EditRequest(entirely_masked(image), sampling, Framing("whole"), args.cls, batch_size=args.batch_size)
+    sampling, image = control_sampling_of(args, sampling_of(args, model.sampling)), Image.fromarray(picture)
+    control, kept = _control(args, model, picture)
+    framing = Framing("whole")
+    request = EditRequest(entirely_masked(image), sampling, framing, args.cls, batch_size=args.batch_size, **control)
     settings = {"keep": args.keep, "label": model.classes.index(args.cls), "sampling": sampling}
-    return Job(request, settings, {"original": image})
+    return Job(request, settings | ({"control": kept} if kept else {}), {"original": image} | _shown(control))
 
 
 def _control(
@@ -382,6 +370,11 @@ def _control(
     kind = check_control(model, [result], [picture], args.control_type)
     fields = {"control": Image.fromarray(picture), "control_type": kind}
     return fields, {"picture": _digest(picture), "kind": kind}
+
+
+def _shown(control: dict[str, Any]) -> dict[str, Image.Image]:
+    """Return the control picture of `_control`, for the sheet."""
+    return {"control": control["control"]} if control else {}
 
 
 def _label(args: argparse.Namespace, model: Pipeline, masked: MaskedPicture, framing: Framing) -> Label:

@@ -43,7 +43,7 @@ def edit_inputs(args: argparse.Namespace) -> tuple[list[EditInput], list[Skipped
     if len(paths) == 1 and not args.images[0].is_dir():
         return [EditInput(paths[0], "", *(_for_all(args, name) for name in ("mask", "control")))], []
     found, skipped = [], []
-    finders = {name: _finder(getattr(args, name, None)) for name in ("mask", "control")}
+    finders = {name: _finder(_path(args, name)) for name in ("mask", "control")}
     for path, name in zip(paths, folder_names(args.images, paths), strict=True):
         try:
             found.append(EditInput(path, name, finders["mask"](name), finders["control"](name)))
@@ -71,13 +71,11 @@ def folder_names(given: Sequence[Path], paths: Sequence[Path]) -> list[str]:
     return names
 
 
-def readable(
-    inputs: Sequence[EditInput], check: Callable[[EditInput, np.ndarray], object]
-) -> tuple[list[EditInput], list[SkippedImage]]:
+def readable(args: argparse.Namespace, inputs: Sequence[EditInput]) -> tuple[list[EditInput], list[SkippedImage]]:
     """Return the pictures that can be read, with their masks and controls, and the others with the reasons.
 
-    check: called with each picture and its pixels; a ValueError gets the path of the picture before it. A single
-    picture is read as it is edited: then this raises an UnreadableImage.
+    Raises a ValueError that names a picture which a mask or a size does not fit, and an UnreadableImage where the only
+    picture is none.
     """
     from ..data.errors import NoneReadable, SkippedImage, UnreadableImage
     from ..inference.editing.pictures import as_arrays
@@ -86,7 +84,7 @@ def readable(
     for one in inputs:
         try:
             (picture,) = as_arrays(one.path)
-            check(one, picture)
+            _check(args, one, picture)
             found.append(one)
         except UnreadableImage as error:
             if not one.name:
@@ -100,15 +98,34 @@ def readable(
     return found, skipped
 
 
+def _check(args: argparse.Namespace, one: EditInput, picture: np.ndarray) -> None:
+    """Raise what is wrong with the mask, the control or the size of a picture, before any is edited."""
+    from ..inference.editing import as_mask
+    from ..inference.editing.pictures import as_arrays, sides_of
+
+    own = one.args(args)
+    if args.command in ("inpaint", "edit"):
+        as_mask(own.mask if own.box is None else own.box, picture.shape[:2])
+    elif args.command == "outpaint":
+        sides_of(picture, own.size, own.sides or (0, 0, 0, 0))
+    if one.control is not None:
+        as_arrays(one.control)
+
+
 def _for_all(args: argparse.Namespace, name: str) -> Path | None:
     """Return --mask or --control of a single picture."""
-    path: Path | None = getattr(args, name, None)
+    path = _path(args, name)
     if path is not None and path.is_dir():
         try:
             return _finder(path)(args.images[0].stem)
         except FileNotFoundError as error:
             raise FileNotFoundError(f"{args.images[0]} has {error}: name a file") from None
     return path
+
+
+def _path(args: argparse.Namespace, name: str) -> Path | None:
+    given = getattr(args, name, None)
+    return None if given is None else Path(given)
 
 
 def _finder(given: Path | None) -> Callable[[str], Path | None]:

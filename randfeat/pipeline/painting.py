@@ -95,7 +95,7 @@ def vary(model: BasePipeline, request: EditRequest, keep: float) -> list[Image.I
     """
     check_keep(keep)
     generator, grid = model.generator, model.generator.grid
-    tasks = [_task(model, one, request.framing) for one in request.pictures]
+    tasks = tasks_of(model, request)
     seen = [replace(task, anew=np.ones(grid, dtype=bool), hide=False) for task in tasks if task is not None]
     labels, seeds = _labels(model, request), rng.of_images(request.seed, len(seen) * request.samples)
     stay, finished = round(keep * generator.num_tokens), []
@@ -104,7 +104,9 @@ def vary(model: BasePipeline, request: EditRequest, keep: float) -> list[Image.I
         places = orders.random(grid, rng.derive(seeds[part], 6))[:, :stay]
         known = torch.zeros(len(part), generator.num_tokens, dtype=torch.bool).scatter(1, places, True)
         tokens = _encode(model, chosen).flatten(1)
-        how = known.to(tokens.device), labels[part], seeds[part], request.sampling
+        images = [task.condition for task in chosen if task.condition is not None]
+        condition = model.condition_tokens(torch.cat(images)) if images else None
+        how = known.to(tokens.device), labels[part], seeds[part], request.sampling, condition
         made = canvas.complete(model.inference_generator(), tokens, *how)
         finished += [task.finished(image) for task, image in zip(chosen, model.decode(made), strict=True)]
     return finished

@@ -228,12 +228,14 @@ class Pipeline(LikelihoodPipeline):
         seed: int | Iterable[int] = 0,
         sampling: Sampling | None = None,
         batch_size: int = BATCH,
+        control: Images | None = None,
+        control_type: str | None = None,
     ) -> list[Image.Image]:
         """Return variations of pictures: the share `keep` of their tokens stays, at places that each result's seed
         draws, and the others are drawn anew. Each picture is seen entirely, at the model's size, and none of its pixels
         is pasted back. The rest is as in `inpaint`.
         """
-        how = sampling or self.sampling, Framing("whole"), label, samples, seed, 0, batch_size
+        how = sampling or self.sampling, Framing("whole"), label, samples, seed, 0, batch_size, control, control_type
         return painting.vary(self, EditRequest(pictures.entirely_masked(images), *how), keep)
 
     def watch(

@@ -241,3 +241,39 @@ def test_a_model_learns_control_and_is_steered(tmp_path, capsys):
     assert "unknown kind of condition 'canny'" in capsys.readouterr().err
     assert pretrain("other", "--control-type", "image") == 1
     assert "is not made of images: give paired pictures (--control-data)" in capsys.readouterr().err
+
+
+def test_variations_follow_a_picture(folder, tmp_path):
+    model, picture, other = load(folder / "model"), Image.open(folder / "0.png"), Image.open(folder / "1.png")
+    how = Sampling(3, control_guidance=Guidance(3.0))
+    plain = model.variations(picture, 0.2, "cat", 2, sampling=how)
+    steered = model.variations(picture, 0.2, "cat", 2, sampling=how, control=other)
+    assert not all(np.array_equal(one, two) for one, two in zip(plain, steered, strict=True))
+    command = ["vary", folder / "model", folder / "0.png", "--keep", "0.2", "--class", "cat", "--samples", "2"]
+    command += ["--steps", "3", "--control", folder / "1.png", "--control-scale", "3", "--device", "cpu"]
+    assert cli.main([*map(str, command), "--out", str(tmp_path / "out")]) == 0
+    for made, expected in zip(pictures_of(tmp_path / "out"), steered, strict=True):
+        assert np.array_equal(made, np.asarray(expected))
+    assert json.loads((tmp_path / "out" / "settings.json").read_text())["control"]["kind"] == "edges"
+    given = dict(control=str(folder / "edges-1.png"), control_type="image")
+    edges = model.variations(picture, 0.2, "cat", 2, sampling=how, **given)
+    assert all(np.array_equal(one, two) for one, two in zip(edges, steered, strict=True))
+    with pytest.raises(ValueError, match="give one as large as each result"):
+        model.variations(picture, control=Image.new("L", (9, 9)))
+
+
+def test_many_pictures_with_a_control_of_each(folder, tmp_path):
+    controls = tmp_path / "controls"
+    controls.mkdir()
+    for number in (0, 1):
+        (controls / f"{number}.png").write_bytes((folder / f"edges-{number}.png").read_bytes())
+    common = ["--control", controls, "--control-type", "image", "--samples", "2", "--steps", "3", "--device", "cpu"]
+    files = [folder / "0.png", folder / "1.png"]
+    for command, more in (("vary", ["--keep", "0.5"]), ("inpaint", ["--box", "0", "0", "3", "4"])):
+        words = [command, folder / "model", *files, *more, *common, "--out", tmp_path / command]
+        assert cli.main([*map(str, words)]) == 0
+        words = [command, folder / "model", files[1], *more, *common, "--out", tmp_path / f"{command} alone"]
+        assert cli.main([*map(str, words)]) == 0
+        expected = pictures_of(tmp_path / f"{command} alone")
+        for made, one in zip(pictures_of(tmp_path / command / "1"), expected, strict=True):
+            assert np.array_equal(made, one)
