@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from markupsafe import Markup
+from PIL import Image
 
 from randfeat.utils import drawing
 from randfeat.utils.drawing import gif, png
@@ -130,7 +131,7 @@ def search_rows(results: Results, count: int) -> list[Row]:
     ]
 
 
-def make_overview(results: Results) -> Any:
+def make_overview(results: Results) -> Image.Image:
     """Return samples, a decode, completed halves and a search as one picture."""
     raw, names = results.pictures, results.classes
     first, last = raw["samples_arpg"][:2]
@@ -160,5 +161,5 @@ def make_overview(results: Results) -> Any:
 NAMED = ("Pullover", "Sneaker", "Bag", "Dress")  # classes of the queries of the overview
 
 
-def as_uri(picture: Any) -> Markup:
+def as_uri(picture: Image.Image) -> Markup:
     return png_uri(drawing.png(picture))
