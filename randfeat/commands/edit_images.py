@@ -231,7 +231,7 @@ def run(args: argparse.Namespace) -> int:
     model = options.load_model(args)
     model.check_reads_pictures("painting")
     options.pick_device(args, "editing")
-    shown = []
+    shown: list[tuple[str, Image.Image, Path]] = []
     for one in inputs:
         original = _edit(one.args(args), model)
         if several and len(shown) < edit_folder.IN_SHEET:

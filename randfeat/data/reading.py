@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from .errors import NoneReadable, OnError, SkippedImage, SkippedImages, UnreadableImage, check_on_error
-from .images import Images, Picture, batches
+from .images import Images, batches
 
 Rows = TypeVar("Rows", Tensor, np.ndarray)
 
@@ -30,7 +30,7 @@ class ReadBatches:
 
     def __init__(
         self,
-        images: Images | Iterable[Picture],
+        images: Images | Iterable[Any],
         size: int,
         prepare: Callable[[Any], Tensor],
         on_error: OnError = "raise",
@@ -46,7 +46,7 @@ class ReadBatches:
     def __iter__(self) -> Iterator[Tensor]:
         for batch in self._batches:
             if self._on_error == "raise" or isinstance(batch, (Tensor, np.ndarray)):
-                prepared, read = self._prepare(batch), range(len(batch))
+                prepared, read = self._prepare(batch), [*range(len(batch))]
             else:
                 prepared, read = self._of_each(batch)
             self.here = [self.total + place for place in read]

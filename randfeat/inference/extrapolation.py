@@ -72,6 +72,15 @@ class Extrapolation:
         order = orders.make(mode, self.grid(trained), rng.derive(seeds, 0))
         return orders.known_first(order, self.lattice(trained))
 
+    def condition(self, trained: orders.Grid, condition: Tensor) -> Tensor:
+        """Return a condition of the trained grid, (B, N, D), for the large one, (B, M, D).
+
+        Each of its vectors stands for the positions that the stretched rotary embedding spreads its own over.
+        """
+        rows, columns = self.factors
+        large = condition.unflatten(1, trained).repeat_interleave(rows, 1).repeat_interleave(columns, 2)
+        return large.flatten(1, 2)
+
     def small_order(self, trained: orders.Grid, order: Tensor) -> Tensor:
         """Return the order of the small image within one of the large grid: (B, M) -> (B, N) raster positions in it."""
         orders.validate(order, self.grid(trained))
@@ -94,12 +103,14 @@ def enlarge(
     how: Extrapolation,
     order: Tensor | None = None,
     blind: Tensor | None = None,
+    condition: Tensor | None = None,
 ) -> Iterator[Step]:
     """Decode the tokens between those of a finished image; yield after each step, as `sampling.decode` does.
 
     tokens: (B, N) of the trained grid, in raster space. label, seeds: (B,). order: (B, M), the small image first, else
     drawn from the seeds. blind: (B, k) positions in it that the spatial branch does not see, else drawn. Schedule and
-    guidance are those of `sampling` over the large image, of which the small one is decoded already.
+    guidance are those of `sampling` over the large image, of which the small one is decoded already. condition: of the
+    trained grid, (B, N, D), as in `sampling.decode`; guidance towards it adds a branch.
     """
     _check(model)
     device, grid = model.device, model.grid
@@ -116,33 +127,52 @@ def enlarge(
         branches = [label, null, null]
         if blind is None:
             blind = orders.random(grid, rng.derive(seeds, 3))[:, : math.floor(known * how.blind)]
+    conditions = [] if condition is None else [how.condition(grid, condition.to(device))] * len(branches)
+    control, blinded_rows = sampling.control_guidance, slice(2 * batch, 3 * batch)
+    controlled = condition is not None and not control.off
+    if controlled:  # the last branch: the class without the condition
+        branches.append(label)
+        conditions.append(torch.zeros_like(conditions[0]))
     copies = len(branches)
     table = stretched_rope_table(
         grid, how.factors, how.boundary, model.embed_dim // model.num_heads, model.rope_base, device
     )
     model = packed.inference_copy(model)
     prefix = order[:, :known].repeat(copies, 1)
-    state = model.start(torch.cat(branches), small.repeat(copies, 1), prefix, sampling.within_step, table)
+    given = torch.cat(conditions) if conditions else None
+    state = model.start(torch.cat(branches), small.repeat(copies, 1), prefix, sampling.within_step, table, given)
     if blind is not None and not how.spatial.off:
         hidden = torch.zeros(batch, known, dtype=torch.bool, device=device).scatter(1, blind.to(device), True)
         # positions stay known: by RandAR's position instructions, and by the rotary embedding of the keys
-        state.waiting[-batch:, model.known_inputs].masked_fill_(hidden.unsqueeze(-1), 0)
+        state.waiting[blinded_rows, model.known_inputs].masked_fill_(hidden.unsqueeze(-1), 0)
 
     def guide(raw: Tensor, done: int, size: int) -> Tensor:
+        if controlled:
+            raw, without = raw[:-batch], raw[-batch:]
+            return by_class(raw, done, size) + (control.at(done, size, count) - 1) * (raw[:batch] - without)
+        return by_class(raw, done, size)
+
+    def by_class(raw: Tensor, done: int, size: int) -> Tensor:
         scale = guidance.at(done, size, count)
-        if copies < 3:
+        if how.spatial.off:
             return raw if guidance.off else guided(raw, scale)
         conditional, unconditional, blinded = raw.chunk(3)
         towards_small = how.spatial.at(done, size, count) * (unconditional - blinded)
         return blinded + scale * (conditional - unconditional) + towards_small
 
     sizes = tokens_per_step(sampling.schedule, count, sampling.steps, done=known)
-    given = torch.full_like(order, UNKNOWN).scatter(1, order[:, :known], small)
-    yield from Loop(model, state, sampling, seeds, order, given, known, sizes, guide).steps()
+    tokens = torch.full_like(order, UNKNOWN).scatter(1, order[:, :known], small)
+    yield from Loop(model, state, sampling, seeds, order, tokens, known, sizes, guide).steps()
 
 
 def sample(
-    model: Generator, label: Tensor, seeds: Tensor, sampling: Sampling, how: Extrapolation, order: Tensor | None = None
+    model: Generator,
+    label: Tensor,
+    seeds: Tensor,
+    sampling: Sampling,
+    how: Extrapolation,
+    order: Tensor | None = None,
+    condition: Tensor | None = None,
 ) -> Tensor:
     """Sample a small image and enlarge it; return tokens (B, M) in the raster space of the large grid.
 
@@ -153,8 +183,8 @@ def sample(
     model = packed.inference_copy(model)  # once for both grids
     if order is None:
         order = how.order(model.grid, model.check_order_mode(sampling.order), seeds.to(model.device))
-    small = sample_trained(model, label, seeds, sampling, how.small_order(model.grid, order))
-    for step in enlarge(model, small, label, seeds, sampling, how, order):
+    small = sample_trained(model, label, seeds, sampling, how.small_order(model.grid, order), condition=condition)
+    for step in enlarge(model, small, label, seeds, sampling, how, order, condition=condition):
         tokens = step.tokens
     return tokens
 

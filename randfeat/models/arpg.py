@@ -116,8 +116,8 @@ class ARPG(Generator):
         condition: Tensor | None = None,
     ) -> State:
         within_step = self.check_within_step(within_step)
-        condition = self.check_condition(condition, len(label))
         table = self.rope(label.device) if table is None else table
+        condition = self.check_condition(condition, len(label), len(table) - 1)
         if tokens is None or positions is None:
             tokens = positions = label.new_empty(len(label), 0)
         x, places = self._content(self.labels(label, len(label)), tokens, positions)

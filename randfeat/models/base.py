@@ -298,15 +298,18 @@ class Generator(nn.Module, ABC):
         self.control = adapter.to(self.device, self.dtype)
         self.config["control"] = adapter.config
 
-    def check_condition(self, condition: Tensor | None, batch: int) -> Tensor | None:
-        """Return a condition that `control` made; a ValueError where there is no control, or for another shape."""
+    def check_condition(self, condition: Tensor | None, batch: int, positions: int | None = None) -> Tensor | None:
+        """Return a condition that `control` made; a ValueError where there is no control, or for another shape.
+
+        positions: of the grid that is sampled, by default the trained one.
+        """
         if condition is None:
             return None
         if self.control is None:
             raise ValueError(
                 f"this {type(self).__name__} has no control that makes conditions: leave it out, or train one"
             )
-        expected = (batch, self.num_tokens, self.embed_dim)
+        expected = (batch, positions or self.num_tokens, self.embed_dim)
         if tuple(condition.shape) != expected:
             raise ValueError(f"a condition has the shape {expected}, got {tuple(condition.shape)}: control(images)")
         return condition

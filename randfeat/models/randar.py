@@ -112,8 +112,8 @@ class RandAR(Generator):
         condition: Tensor | None = None,
     ) -> RandARState:
         within_step = self.check_within_step(within_step)
-        condition = self.check_condition(condition, len(label))
         table = self.rope(label.device) if table is None else table
+        condition = self.check_condition(condition, len(label), len(table) - 1)
         if tokens is None or positions is None:
             tokens = positions = label.new_empty(len(label), 0)
         instructions = self._instructions(table)

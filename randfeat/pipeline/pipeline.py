@@ -62,7 +62,6 @@ class Pipeline(LikelihoodPipeline):
         how = sampling or self.sampling
         if control_scale is not None:
             how = replace(how, control_guidance=Guidance(control_scale))
-        _check_control(control, extrapolation)
         label = self.label_indices(labels)
         if not len(label):
             raise ValueError("there is nothing to sample: give a label, or None, for each image")
@@ -76,11 +75,11 @@ class Pipeline(LikelihoodPipeline):
         for part in torch.arange(len(label)).split(min(batch_size, len(label))):
             common = generator, label[part], seeds[part], how
             places = None if given is None else given[part]
+            condition = None if wanted is None else self.condition_tokens(wanted[part])
             if extrapolation is None:
-                condition = None if wanted is None else self.condition_tokens(wanted[part])
                 tokens = sample_tokens(*common, places, condition=condition)
             else:
-                tokens = sample_larger(*common, extrapolation, places)
+                tokens = sample_larger(*common, extrapolation, places, condition)
             images.append(self.decode(tokens, grid))
         return torch.cat(images)
 
@@ -96,12 +95,11 @@ class Pipeline(LikelihoodPipeline):
         model, grid = self.inference_generator(), self.generator.grid
         large = grid if extrapolation is None else extrapolation.grid(grid)
         given = None if order is None else torch.atleast_2d(orders.explicit(order, large))[:1]
-        _check_control(control, extrapolation)
         condition = None if control is None else self.condition_tokens(self.conditions(control, control_type)[:1])
         label, seeds = self.label_indices([None]), torch.zeros(1, dtype=torch.int64)
         if extrapolation is not None:
             small = torch.zeros(1, model.num_tokens, dtype=torch.int64)
-            next(enlarge(model, small, label, seeds, sampling, extrapolation, given))
+            next(enlarge(model, small, label, seeds, sampling, extrapolation, given, condition=condition))
             given = None if given is None else extrapolation.small_order(grid, given)
         next(decode_tokens(model, label, seeds, sampling, given, condition=condition))
 
@@ -292,11 +290,6 @@ class Pipeline(LikelihoodPipeline):
 
 
 load = Pipeline.from_pretrained
-
-
-def _check_control(control: Images | None, extrapolation: Extrapolation | None) -> None:
-    if control is not None and extrapolation is not None:
-        raise ValueError("a larger image than the trained one takes no control: leave it or extrapolation out")
 
 
 def _for_each(condition_images: Tensor, images: int) -> Tensor:

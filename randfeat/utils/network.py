@@ -1,4 +1,4 @@
-"""Whether a server can be reached, asked before a library waits for it in vain."""
+"""Test of a server by a connection, before a library waits for it in vain."""
 
 from __future__ import annotations
 

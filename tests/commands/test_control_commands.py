@@ -13,6 +13,7 @@ from pipelines import SIZE, make_pipeline
 from randfeat import Guidance, Sampling, cli, load
 from randfeat.data import conditions
 from randfeat.data.images import to_pil
+from randfeat.inference.extrapolation import Extrapolation
 from randfeat.pipeline.sample_folder import write_samples
 
 
@@ -88,7 +89,6 @@ def test_without_control_a_folder_is_as_it_was(tmp_path):
         ("plain", "--control {folder}/0.png", "this model has no control: train one"),
         ("model", "--control {folder}/0.png --control-type mask", "this model is controlled by edges, not by mask"),
         ("model", "--control {folder}/9.png", "9.png"),
-        ("model", "--control {folder}/0.png --factor 2", "a larger image than the trained one takes no control"),
         (
             "model",
             "--control-scale 3",
@@ -277,3 +277,14 @@ def test_many_pictures_with_a_control_of_each(folder, tmp_path):
         expected = pictures_of(tmp_path / f"{command} alone")
         for made, one in zip(pictures_of(tmp_path / command / "1"), expected, strict=True):
             assert np.array_equal(made, one)
+
+
+def test_larger_samples_follow_a_picture(folder, tmp_path):
+    how = ["--control", folder / "0.png", "--count", "2", "--steps", "3", "--factor", "2", "--classes", "cat"]
+    assert sample(folder, tmp_path / "out", *how) == 0
+    model = load(folder / "model")
+    control = [str(folder / "0.png")] * 2
+    made = model.sample(["cat"] * 2, Sampling(3), control=control, extrapolation=Extrapolation(2))
+    for picture, image in zip(pictures_of(tmp_path / "out"), made, strict=True):
+        assert np.array_equal(picture, np.asarray(to_pil(image)))
+    assert (tmp_path / "out" / "control.png").is_file()

@@ -90,10 +90,34 @@ def test_what_cannot_be_controlled_is_refused(pipeline):
         pipeline.sample(LABELS, control=IMAGES, control_type="mask")
     with pytest.raises(ValueError, match="2 control images for 3 images: give one for all or one for each"):
         pipeline.sample(LABELS, control=IMAGES[:2])
-    with pytest.raises(ValueError, match="a larger image than the trained one takes no control"):
-        pipeline.sample(LABELS, control=IMAGES, extrapolation=Extrapolation(2))
     with pytest.raises(ValueError, match="control_guidance is an object, got 3"):
         Sampling(control_guidance=3)
+
+
+@pytest.mark.parametrize("spatial", [1.0, 2.0])
+@pytest.mark.parametrize("guidance", [1.0, 2.0])
+def test_larger_images_follow_the_condition_of_the_trained_size(pipeline, guidance, spatial):
+    larger = Extrapolation(2, spatial=Guidance(spatial))
+
+    def made(control_scale, **control):
+        how = Sampling(2, guidance=Guidance(guidance), control_guidance=Guidance(control_scale))
+        return pipeline.sample(LABELS, how, extrapolation=larger, **control)
+
+    plain, steered, elsewhere = made(1.0), made(1.0, control=IMAGES), made(1.0, control=IMAGES.flip(0))
+    assert steered.shape == (3, 1, 2 * SIZE[0], 2 * SIZE[1])
+    assert torch.equal(steered, made(1.0, control=IMAGES))
+    assert not torch.equal(steered, plain)
+    assert not torch.equal(steered, elsewhere)
+    strongly = made(3.0, control=IMAGES)
+    assert not torch.equal(strongly, steered)
+    one = pipeline.sample(LABELS[:1], Sampling(2, guidance=Guidance(guidance)), 0, None, larger, control=IMAGES[:1])
+    torch.testing.assert_close(one, steered[:1])
+
+
+def test_a_condition_of_the_large_grid():
+    condition = torch.arange(6.0).view(1, 6, 1)
+    large = Extrapolation((2, 1)).condition((2, 3), condition)
+    assert large.flatten().tolist() == [0, 1, 2, 0, 1, 2, 3, 4, 5, 3, 4, 5]
 
 
 # pictures of any size ----------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Whether a server can be reached, and downloads where it cannot: one sentence, at once."""
+"""Servers that can be reached and others, and downloads without a network: one sentence, at once."""
 
 from __future__ import annotations
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from itertools import accumulate, chain
+from pathlib import Path
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -71,7 +72,7 @@ def join(name: str, parts: Mapping[str, Source | TokenSource]) -> Source | Token
     files = [part for part in several if isinstance(part, FileSource)]
     if len(files) == len(several) and len({part.root for part in files}) == 1:
         labels, classes = joined_labels(name, files)
-        return FileSource(name, files[0].root, [file for part in files for file in part.files], labels, classes)
+        return FileSource(name, Path(files[0].root), [file for part in files for file in part.files], labels, classes)
     images = {split: part for split, part in parts.items() if isinstance(part, Source)}
     tokens = {split: part for split, part in parts.items() if isinstance(part, TokenSource)}
     if images and tokens:
