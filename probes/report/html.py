@@ -64,11 +64,12 @@ def write_report(
     charts: Sequence[Chart] = (),
     comparisons: Sequence[Comparison] | None = None,
     title: str = "Measurements",
+    note: str = "",
 ) -> Path:
     """Write out/report.html and, as PNG files, out/plots/; return the path of the page, which is written last.
 
     pictures: maps the path of an image, as in the records, to its picture; None shows no images. charts: more pictures.
-    comparisons: result of `compare`, computed here if None.
+    comparisons: result of `compare`, computed here if None. note: a sentence at the head of the page.
     """
     if not records:
         raise ValueError("there are no records to report on: measure something first.")
@@ -94,6 +95,7 @@ def write_report(
     environment.filters["spelt"] = _spelt
     page = environment.get_template("report.html.j2").render(
         title=title,
+        note=note,
         facts=_facts(records),
         made_with=_made_with(records),
         tasks=tasks,

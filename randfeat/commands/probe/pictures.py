@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -11,11 +12,13 @@ from PIL import Image
 
 from randfeat import weights
 from randfeat.data.crop import CentreCrop, images_of
+from randfeat.data.decode import open_picture
 from randfeat.data.errors import UnreadableImage
 from randfeat.data.images import preview
 from randfeat.data.sources import Source
 from randfeat.features.encoder import TIMM, Encoder
 from randfeat.features.generator_encoder import GeneratorEncoder
+from randfeat.features.store import FeatureStore
 from randfeat.pipeline.pipeline import Pipeline
 from randfeat.probes import Chart, Placement, map_sheet, stretched
 from randfeat.probes.report.sheets import Pictures
@@ -25,6 +28,7 @@ from randfeat.utils.drawing import png
 
 from .inputs import RANDOM, Part, ProbedModel, Sources
 
+GONE = 64  # pixels of the square in place of an image that is gone
 SHOWN = 8  # images whose features are shown
 
 Place = Callable[[tuple[int, int]], Placement]  # of a picture of this width and height
@@ -159,6 +163,36 @@ def picture_lookup(sources: Sources) -> Pictures | None:
         return _shown(*rows[path])
 
     return picture if rows else None
+
+
+def pictures_of(sources: Sources, stores: Sequence[FeatureStore]) -> tuple[Pictures | None, str]:
+    """Return the function from an image's path to the image, and a note for the page.
+
+    Without a source of images, files are opened where they lay when the features of the stores were extracted; one that
+    is gone is a grey square. The function is None where there are no images at all. The note says why images are
+    missing, "" where none are.
+    """
+    if (found := picture_lookup(sources)) is not None or not stores:
+        return found, ""
+    files: dict[str, str] = {}
+    reason = ""
+    for store in stores:
+        try:
+            files |= dict(zip(store.paths, store.absolute_paths(), strict=True))
+        except ValueError as error:
+            reason = str(error)
+    gone = sum(not Path(file).is_file() for file in files.values())
+    if gone == len(files):
+        reason = reason or f"{next(iter(files.values()))} is not there any more, and no other image is"
+        return None, f"No pictures: {reason}; or give DATA as well."
+
+    def picture(path: str) -> Image.Image:
+        try:
+            return open_picture(files[path])
+        except (KeyError, UnreadableImage):
+            return Image.new("L", (GONE, GONE), "#e3e6ec")
+
+    return picture, f"{gone:,} of {len(files):,} images are not where they were read: grey squares." if gone else ""
 
 
 def _shown(source: Source, row: int) -> Image.Image:

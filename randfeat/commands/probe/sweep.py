@@ -47,7 +47,7 @@ from .inputs import (
     skipped_of,
 )
 from .options import AXES, protocol
-from .pictures import picture_lookup
+from .pictures import pictures_of
 from .tables import data_name, records_of, split, split_of_models, write
 
 TABLE = "specs.csv"
@@ -100,7 +100,8 @@ def run(args: argparse.Namespace) -> int:
     for record in records:
         record.save(args.out)
     charts = [chart for one in ranked for chart in _charts(one)]
-    write(records, args.out, data_name(data, models), picture_lookup(sources), charts)
+    pictures, note = pictures_of(sources, models[0].stores)
+    write(records, args.out, data_name(data, models), pictures, charts, note)
     return list_skipped(skipped_of(models), args.out)
 
 

@@ -44,7 +44,7 @@ from .inputs import (
     train_and_test,
 )
 from .options import protocol
-from .pictures import feature_charts, picture_lookup
+from .pictures import feature_charts, pictures_of
 
 TABLE = "table.md"
 UNFITTED = ("retrieval", "cluster")  # tasks that need no train
@@ -91,9 +91,9 @@ def measure(
                 record.save(args.out)
                 found.append(record)
             bar.update()
-    pictures = picture_lookup(sources)
+    pictures, note = pictures_of(sources, [store for model in models for store in model.stores])
     charts = feature_charts(models, names[: len(models)], test, pictures)
-    write(found, args.out, data_name(data, models), pictures, charts)
+    write(found, args.out, data_name(data, models), pictures, charts, note)
     return list_skipped(list(dict.fromkeys([*skipped, *skipped_of(models)])), args.out)
 
 
@@ -180,11 +180,12 @@ def write(
     data: str,
     pictures: Pictures | None = None,
     charts: Sequence[Chart] = (),
+    note: str = "",
 ) -> None:
-    """Write table.md, which is printed as well, and the page. data: title of the page."""
+    """Write table.md, which is printed as well, and the page. data: title of the page. note: a sentence for it."""
     comparisons = compare(records)
     text = markdown(records, comparisons)
     atomic.write_bytes(out / TABLE, text.encode())
     print(text)
-    page = write_report(records, out, pictures, charts, comparisons, data)
+    page = write_report(records, out, pictures, charts, comparisons, data, note)
     print(f"records, {TABLE} and {page.name} -> {out}")
