@@ -1,4 +1,4 @@
-"""What a run of the demo has measured, drawn and taken, stage by stage."""
+"""Results of a run of the demo: numbers, pictures and seconds, stage by stage."""
 
 from __future__ import annotations
 
