@@ -242,17 +242,17 @@ def rows_of(path):
 
 
 @pytest.mark.slow
-def test_everything_is_measured_once_and_tabled(study, tmp_path):
+def test_readers_are_measured_once_and_tabled(study, tmp_path):
     work, found = tmp_path / "work", tmp_path / "found"
-    where = work, "--runs", tmp_path / "runs", "--found", found
-    study("__main__", "controls", *where, "--steps", 3)
+    where = work, "--runs", tmp_path / "runs", "--found", found, "--parts", "readers"
+    study("__main__", "controls", *where[:3], "--steps", 3)
     told = study("__main__", *where)
     assert "left out: there is no" in told  # the raster control was not trained
     assert "fashion_raster_free" in told
     before = {path: path.stat().st_mtime_ns for path in found.rglob("*.json")}
     readers = {"pixels", "pca", "hog", "patch_counts", "coates_ng", "arpg", "randar", "random_weights"}
-    readers |= {"masked", "pixel_autoencoder"}
-    assert {path.parent.name for path in before} == readers | {"svm", "judge", "likelihood", "samples", "inpainting"}
+    readers |= {"masked", "pixel_autoencoder", "svm"}
+    assert {path.parent.name for path in before} == readers
     study("__main__", *where)
     assert {path: path.stat().st_mtime_ns for path in found.rglob("*.json")} == before
     record = json.loads((found / "arpg" / "linear.json").read_text())
@@ -265,16 +265,31 @@ def test_everything_is_measured_once_and_tabled(study, tmp_path):
             one = numbers[measure][name]["top1"]
             assert one["low"] <= one["value"] <= one["high"]
             assert one["n"] == TEST
-    assert numbers["linear"]["hog"]["top1"]["value"] == pytest.approx(
-        json.loads((found / "hog" / "linear.json").read_text())["mean"]
-    )
-    assert set(numbers["likelihood"]["randar"]) == {"k1", "k4", "k16", "k4_copies", "k16_copies"}
-    assert numbers["samples"]["agreement"]["n"] == 60
-    assert {"recall", "nearest_train_ratio"} < set(numbers["samples"])
+    mean = json.loads((found / "hog" / "linear.json").read_text())["mean"]
+    assert numbers["linear"]["hog"]["top1"]["value"] == pytest.approx(mean)
     assert numbers["seconds"]["hog/linear"] > 0
     features = rows_of(tmp_path / "docs" / "results" / "fashion_features.csv")
-    assert {row[0] for row in features[1:]} == {module("results").TITLES[name] for name in readers | {"svm"}}
+    assert {row[0] for row in features[1:]} == {module("results").TITLES[name] for name in readers}
     assert len(rows_of(tmp_path / "docs" / "results" / "fashion_bars.csv")) > 10
+
+
+def test_generators_are_judged_once_and_tabled(study, tmp_path):
+    found, parts = tmp_path / "found", ("judge", "likelihood", "samples", "inpainting")
+    where = tmp_path / "work", "--runs", tmp_path / "runs", "--found", found, "--likely", 8, "--parts", *parts
+    study("__main__", *where)
+    before = {path: path.stat().st_mtime_ns for path in found.rglob("*.json")}
+    assert {path.parent.name for path in before} == {*parts}
+    assert study("__main__", *where) == ""
+    assert {path: path.stat().st_mtime_ns for path in found.rglob("*.json")} == before
+    study("tables", tmp_path / "docs", "--found", found)
+    numbers = json.loads((tmp_path / "docs" / "results" / "fashion.json").read_text())
+    assert set(numbers["likelihood"]["randar"]) == {"k1", "k4", "k16", "k4_copies", "k16_copies"}
+    assert numbers["likelihood"]["arpg"]["k16"]["top1"]["n"] == 8
+    assert numbers["samples"]["agreement"]["n"] == 60
+    assert {"recall", "nearest_train_ratio", "frechet"} < set(numbers["samples"]["arpg"])
+    assert numbers["samples"]["agreement"] == numbers["samples"][numbers["samples"]["best"]]["agreement"]
+    names = [row[0] for row in rows_of(tmp_path / "docs" / "results" / "fashion_inpainting.csv")]
+    assert {"whole image", "nearest of train", "ARPG, labels", "RandAR, label-free"} < {*names}
     assert (tmp_path / "docs" / "images" / "fashion_samples_arpg.png").exists()
 
 
