@@ -43,20 +43,29 @@ def build(state: AppState) -> None:
         return painter_outputs(html.reduced(widgets.open_upload(upload)))
 
     def paint(
-        drawn: Any, picture: Image.Image | None, choice: int, samples: float, scale: float, steps: float, seed: float
+        drawn: Any,
+        picture: Image.Image | None,
+        choice: int,
+        samples: float,
+        scale: float,
+        steps: float,
+        seed: float,
+        follow: bool,
+        towards: float,
     ) -> Iterator[tuple]:
         if picture is None:
             raise ValueError("The picture is gone: drop it again.")
         hidden = as_mask(mask_of(drawn), (picture.height, picture.width))
         if not hidden.any():
             raise ValueError("Nothing is painted over yet: draw over what the model shall make anew.")
-        first, how = widgets.seed_of(seed), widgets.sampling_of(model, scale, steps)
+        first, how = widgets.seed_of(seed), widgets.sampling_of(model, scale, steps, towards if follow else 1)
+        control = picture if follow else None
         yield html.progress(0, "reading what is known"), first
         label, named = label_for(model, choice, picture, hidden)
         made: list[str] = []
         for number in range(int(samples)):
             yield html.progress(number / samples, f"{number} of {samples:.0f}") + html.figures(made), first
-            (result,) = model.inpaint(picture, hidden, label, seed=first + number, sampling=how)
+            (result,) = model.inpaint(picture, hidden, label, seed=first + number, sampling=how, control=control)
             made.append(html.figure(result, f"seed {first + number}{named}"))
         yield html.figures(made), first + int(samples)
 
@@ -77,6 +86,9 @@ def build(state: AppState) -> None:
             choice = widgets.class_menu(model, guess=True)
             samples = gr.Slider(1, 8, 4, step=1, label="Samples", info="each with a seed of its own", buttons=[])
             scale, steps, seed = widgets.guidance_slider(model), widgets.steps_slider(model), widgets.seed_box()
+            with gr.Column(visible=model.generator.control is not None):
+                follow = gr.Checkbox(label=f"Keep the picture's {widgets.control_kind(model)} under the mask")
+                towards = widgets.control_slider(model)
             with gr.Row(elem_classes="press"):
                 go = gr.Button("Inpaint", variant="primary", interactive=False)
                 stop = gr.Button("Stop")
@@ -87,7 +99,7 @@ def build(state: AppState) -> None:
     place = [box, dropping, drawing, painter, picture, go, result]
     listen([box.upload], take, [box], place, message, painter_outputs(None), preprocess=False)
     listen([other.click], lambda: painter_outputs(None), [], place, message)
-    given = [painter, picture, choice, samples, scale, steps, seed]
+    given = [painter, picture, choice, samples, scale, steps, seed, follow, towards]
     running = listen([go.click], paint, given, [result, seed], message, js=SEND_MASK, show_progress_on=result)
     stop.click(None, cancels=[running], api_visibility="private")
 

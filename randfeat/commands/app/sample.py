@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import gradio as gr
+from PIL import Image
 
+from ...data.crop import CentreCrop
 from ...pipeline.painting import Frame
 from ...utils import drawing
 from . import html, widgets
@@ -21,11 +24,19 @@ def unavailable(state: AppState) -> str:
 def build(state: AppState) -> None:
     """Add the tab's widgets and listeners to the page."""
     model = state.generator()
+    crop = CentreCrop(model.image_size, model.tokenizer.channels)
 
-    def sample(choice: int, scale: float, steps: float, seed: float | None) -> Iterator[tuple]:
+    def take(upload: Mapping[str, Any]) -> tuple:
+        picture = widgets.open_upload(upload)
+        return widgets.for_box(picture), html.from_array(crop(picture))
+
+    def sample(
+        choice: int, scale: float, steps: float, seed: float | None, control: Image.Image | None, towards: float
+    ) -> Iterator[tuple]:
         first = widgets.seed_of(seed)
-        how = widgets.sampling_of(model, scale, steps)
-        for step, frame in enumerate(model.watch(widgets.label_of(choice), seed=first, sampling=how)):
+        how = widgets.sampling_of(model, scale, steps, 1 if control is None else towards)
+        frames = model.watch(widgets.label_of(choice), seed=first, sampling=how, control=control)
+        for step, frame in enumerate(frames):
             yield frame_figures(frame, step, f"seed {first}"), first
         yield frame_figures(frame, step, f"seed {first}"), first + 1
 
@@ -33,13 +44,20 @@ def build(state: AppState) -> None:
         with gr.Column(scale=2, min_width=280):
             choice = widgets.class_menu(model)
             scale, steps, seed = widgets.guidance_slider(model), widgets.steps_slider(model), widgets.seed_box()
+            with gr.Column(visible=model.generator.control is not None):
+                box = widgets.picture_box(f"Control: a picture whose {widgets.control_kind(model)} to follow")
+                control = gr.State()
+                towards = widgets.control_slider(model)
             with gr.Row(elem_classes="press"):
                 go = gr.Button("Sample", variant="primary")
                 stop = gr.Button("Stop")
         with gr.Column(scale=3, min_width=280):
             message = gr.HTML(elem_classes="message")
             result = gr.HTML(html.empty("A picture appears here, token by token."), elem_classes="result")
-    running = listen([go.click], sample, [choice, scale, steps, seed], [result, seed], message, show_progress_on=result)
+    listen([box.upload], take, [box], [box, control], message, (None, None), preprocess=False)
+    listen([box.clear], lambda: (None,), [], [control], message)
+    given = [choice, scale, steps, seed, control, towards]
+    running = listen([go.click], sample, given, [result, seed], message, show_progress_on=result)
     stop.click(None, cancels=[running], api_visibility="private")
 
 

@@ -88,17 +88,31 @@ def steps_slider(model: Pipeline) -> gr.Slider:
     return gr.Slider(1, tokens, steps, step=1, label="Steps", info=info, buttons=[], visible=several)
 
 
+def control_kind(model: Pipeline) -> str:
+    """Return what of a picture a model with control follows, such as edges; "" without control."""
+    kind = "" if model.generator.control is None else str(model.generator.config["control"]["kind"])
+    return {"image": "look", "lowres": "look from afar", "mask": "silhouette"}.get(kind, kind)
+
+
+def control_slider(model: Pipeline) -> gr.Slider:
+    """Return a slider for the scale of guidance towards a control picture, hidden where a model has no control."""
+    info = "how much more it shall follow the picture; 1 is plain control"
+    shown = model.generator.control is not None
+    return gr.Slider(1, 5, 1, step=0.1, label="Control scale", info=info, buttons=[], visible=shown)
+
+
 def seed_box() -> gr.Number:
     """Return the field for the seed."""
     return gr.Number(0, label="Seed", info="the same seed draws the same picture", precision=0)
 
 
-def sampling_of(model: Pipeline, scale: float, steps: float) -> Sampling:
-    """Return the model's own sampling settings with the chosen guidance scale and steps."""
+def sampling_of(model: Pipeline, scale: float, steps: float, control_scale: float = 1.0) -> Sampling:
+    """Return the model's own sampling settings with the chosen guidance scales and steps."""
     published = model.sampling
     guidance = Guidance() if scale == 1 else replace(published.guidance, scale=float(scale))
     chosen = published.steps if model.generator.raster_only else int(steps)
-    return replace(published, steps=chosen, guidance=guidance)
+    control = Guidance() if control_scale == 1 else replace(published.control_guidance, scale=float(control_scale))
+    return replace(published, steps=chosen, guidance=guidance, control_guidance=control)
 
 
 def seed_of(seed: float | None) -> int:

@@ -39,11 +39,11 @@ def chromium():
         browser.close()
 
 
-def pipeline(name, classes):
+def pipeline(name, classes, **config):
     digits = torch.tensor(load_digits().images / 16, dtype=torch.float32).unsqueeze(1)
     tokenizer = PatchTokenizer.fit(digits, 32, 2)
     names = [f"digit {number}" for number in range(classes)]
-    return Pipeline(tokenizer, tiny.model(name, (4, 4), vocab_size=32, num_classes=classes), names)
+    return Pipeline(tokenizer, tiny.model(name, (4, 4), vocab_size=32, num_classes=classes, **config), names)
 
 
 @pytest.fixture(scope="package")
@@ -56,6 +56,7 @@ def place(tmp_path_factory):
     place = tmp_path_factory.mktemp("app")
     pipeline("randar", 10).save(place / "randar")
     pipeline("llamagen", 0).save(place / "raster")
+    pipeline("arpg", 10, control=tiny.CONTROL).save(place / "edges")
     digits, truth = load_digits(return_X_y=True)
     pixels = (digits.reshape(-1, 8, 8) * 255 / 16).astype(np.uint8)
     pixels = np.concatenate([pixels, 255 - pixels])[:ROWS]
@@ -97,6 +98,12 @@ def site(serve, place):
 def raster(serve, place):
     """A page of a model of raster order that saw no labels, without an index."""
     return serve(str(place / "raster"))
+
+
+@pytest.fixture(scope="package")
+def controlled(serve, place):
+    """A page of a model that follows the edges of a picture."""
+    return serve(str(place / "edges"))
 
 
 @pytest.fixture

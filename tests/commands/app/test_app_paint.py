@@ -105,3 +105,22 @@ def test_a_model_of_raster_order_says_what_it_does_not_see(visit, raster, place)
     drag(painter, (0.5, 0.9), (0.6, 0.9))
     painter.press("Inpaint")
     painter.sees("seed 3")
+
+
+def test_what_is_painted_keeps_the_edges_of_the_picture(visit, site, controlled, place):
+    assert visit(site, "Paint").panel.get_by_label("Keep the picture's edges under the mask").count() == 0
+    painter = visit(controlled, "Paint")
+    painter.drop(place / "plain" / "0003.png")
+    painter.panel.locator("canvas").wait_for()
+    painter.page.wait_for_function("document.querySelector('#painter canvas')?.width == 8")
+    drag(painter, (0.1, 0.7), (0.9, 0.7))
+    mask = painter.mask()
+    painter.panel.get_by_label("Class").click()
+    painter.page.get_by_role("option", name="digit 3").click()
+    painter.panel.get_by_label("Keep the picture's edges under the mask").check()
+    painter.press("Inpaint")
+    painter.sees("seed 3")
+    picture, model = Image.open(place / "plain" / "0003.png"), load(place / "edges")
+    expected = model.inpaint(picture, mask, "digit 3", samples=4, control=picture)
+    for number, shown in enumerate(painter.figures().values()):
+        assert (np.asarray(shown) == browsing.as_shown(expected[number])).all()

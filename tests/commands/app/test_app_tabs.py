@@ -49,6 +49,32 @@ def test_a_sample_is_watched(visit, site, place):
         sample.page.wait_for_function(another.format(5))  # else it would replace the next one to be filled in
 
 
+def test_a_sample_follows_the_edges_of_a_picture(visit, site, controlled, place):
+    plain = visit(site, "Sample")
+    assert plain.panel.get_by_text("Control").filter(visible=True).count() == 0
+    sample = visit(controlled, "Sample")
+    sample.sees("Control: a picture whose edges to follow")
+    sample.drop(place / "plain" / "0005.png")
+    sample.panel.get_by_role("button", name="Remove Image").wait_for()
+    sample.panel.get_by_label("number input for Steps").fill("4")
+    sample.panel.get_by_label("number input for Control scale").fill("3")
+    sample.press("Sample")
+    sample.sees("seed 0, step 4, 16 of 16 tokens")
+    how = Sampling(steps=4, guidance=Guidance(1.0), control_guidance=Guidance(3.0))
+    model, picture = load(place / "edges"), Image.open(place / "plain" / "0005.png")
+    (expected,) = model.sample(["digit 0"], how, control=picture)
+    made = sample.figures()["seed 0, step 4, 16 of 16 tokens"]
+    assert (np.asarray(made) == browsing.as_shown(to_pil(expected))).all()
+    sample.panel.get_by_role("button", name="Remove Image").click()
+    sample.panel.get_by_label("Seed", exact=True).fill("0")
+    sample.press("Sample")
+    (without,) = model.sample(["digit 0"], Sampling(steps=4))
+    sample.page.wait_for_timeout(500)
+    sample.sees("seed 0, step 4, 16 of 16 tokens")
+    made = sample.figures()["seed 0, step 4, 16 of 16 tokens"]
+    assert (np.asarray(made) == browsing.as_shown(to_pil(without))).all()
+
+
 def test_a_model_without_labels_and_of_raster_order_samples(visit, raster):
     sample = visit(raster, "Sample")
     for absent in ("Class", "number input for Guidance", "number input for Steps"):
