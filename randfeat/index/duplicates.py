@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..utils import progress
+from .query import Match
 from .rows import DIGEST
 
 if TYPE_CHECKING:
@@ -40,22 +42,45 @@ class Threshold:
 
     def __str__(self) -> str:
         near, far = self.distances[: self.copies], self.distances[self.copies :]
-        nearest = f"the nearest pair has {self.score(float(self.distances[0])):.4g}"
+        nearest = f"the nearest pair has {self.score(float(self.distances[0])):.6g}"
         if not self.copies:
             return f"no two rows are copies of each other ({nearest})"
-        there = f"{self.copies:,} rows have another one at {self.score(float(near[-1])):.6g} or nearer"
+        there = f"{self.copies:,} rows have another one at {self.score(float(near[-1])):.7g} or nearer"
         if not self.clear:
             return f"{there}, which are the same features; behind them there is no clear gap"
-        return f"{there}; the nearest of the others are at {self.score(float(far[0])):.4g}"
+        return f"{there}; the nearest of the others are at {self.score(float(far[0])):.7g}"
+
+
+@dataclass(frozen=True, eq=False)
+class Group:
+    """Near-duplicates, the one to keep first. same: whether each has the bytes of that one."""
+
+    matches: list[Match]
+    same: list[bool]
+
+
+def group_of(index: Index, matches: Sequence[Match]) -> Group:
+    """Return near-duplicates with the largest file first, which is the one to keep."""
+
+    def size(match: Match) -> int:
+        try:
+            return Path(match.path).stat().st_size
+        except OSError:
+            return -1
+
+    ordered = sorted(matches, key=lambda match: (-size(match), match.path))
+    bytes_of = digests(index, [match.id for match in ordered])
+    return Group(ordered, [digest is not None and digest == bytes_of[0] for digest in bytes_of])
 
 
 def suggest_threshold(index: Index, shown: bool = False) -> Threshold:
     """Return a threshold between copies and images that are merely alike.
 
-    Each row's distance to its nearest other row is taken. Copies, also such as were compressed again or scaled, lie
-    orders of magnitude nearer than the rest, so the threshold lies in the last gap below the median in which the
-    distance grows by a factor of four or more, at its geometric middle. shown: with a progress bar. Raises a ValueError
-    for the metric `dot`, whose scores have no scale, and for an index of fewer than two rows.
+    Each row's distance to its nearest other row is taken. Copies lie nearer than the rest, so the threshold lies in the
+    last gap below the median in which the distance grows by a factor of four or more, at its geometric middle. It is
+    cautious: copies that were compressed again or scaled, and lie where other images lie too, are left out. shown: with
+    a progress bar. Raises a ValueError for the metric `dot`, whose scores have no scale, and for an index of fewer than
+    two rows.
     """
     if index.metric == "dot":
         raise ValueError("scores of the metric dot have no scale that a threshold could be found on: give a number")

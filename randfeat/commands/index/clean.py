@@ -5,14 +5,12 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .. import options
 
 if TYPE_CHECKING:
-    from ...index import Index, Match
+    from ...index.duplicates import Group
 
 AUTO = "auto"
 
@@ -21,9 +19,9 @@ HELP = {
     "duplicates": """Find near-duplicates in an index: groups of images that are all but the same to its model.
 
 Each image of a group scores --threshold or better with another one of it. By default the threshold is found from the
-scores: copies, also such as were scaled or compressed again, lie orders of magnitude nearer than images that are merely
-alike, and the threshold lies in that gap. It is printed with what it was found by; where there is no gap, only images
-with the same features are named. Look at the page before anything is deleted.
+scores: copies lie much nearer to each other than images that are merely alike, and the threshold lies in that gap. It
+is printed with what it was found by, and it is cautious: copies that were compressed again or scaled may need a lower
+one. Where there is no gap, only images with the same features are named. Look at the page before anything is deleted.
 
 Of each group the largest file is to be kept, and comes first. Files with its bytes are marked.
 
@@ -54,14 +52,6 @@ examples:
 FORMATS = {"duplicates": ("table", "json", "paths", "html"), "select": ("paths", "csv", "json")}
 
 
-@dataclass(frozen=True, eq=False)
-class Group:
-    """Near-duplicates, the one to keep first. same: whether each has the bytes of that one."""
-
-    matches: list[Match]
-    same: list[bool]
-
-
 def add_arguments(parser: argparse.ArgumentParser, action: str) -> None:
     """Add the arguments of one action."""
     parser.usage = f"randfeat index {action} INDEX {'--count N ' if action == 'select' else ''}[options]"
@@ -84,7 +74,7 @@ def duplicates(args: argparse.Namespace) -> None:
     import sys
 
     from ...index import Index
-    from ...index.duplicates import suggest_threshold
+    from ...index.duplicates import group_of, suggest_threshold
 
     options.check_out_file(args)
     index, given = Index.open(args.index), _number(args.threshold)
@@ -93,7 +83,7 @@ def duplicates(args: argparse.Namespace) -> None:
     assert value is not None
     if found is not None:
         print(f"--threshold {value:.6g}: {found}", file=sys.stderr)
-    groups = [_group(index, matches) for matches in index.near_duplicates(value, shown=True)]
+    groups = [group_of(index, matches) for matches in index.near_duplicates(value, shown=True)]
     if args.format == "html":
         from .duplicates_page import page
 
@@ -145,21 +135,6 @@ def _number(text: str) -> float | None:
     if value != value:
         raise ValueError(f"--threshold is a number, or {AUTO}, got {text}")
     return value
-
-
-def _group(index: Index, matches: Sequence[Match]) -> Group:
-    """Return a group with the largest file first: that is the one to keep."""
-    from ...index.duplicates import digests
-
-    def size(match: Match) -> int:
-        try:
-            return Path(match.path).stat().st_size
-        except OSError:
-            return -1
-
-    ordered = sorted(matches, key=lambda match: (-size(match), match.path))
-    bytes_of = digests(index, [match.id for match in ordered])
-    return Group(ordered, [digest is not None and digest == bytes_of[0] for digest in bytes_of])
 
 
 def _table(groups: Sequence[Group], threshold: float) -> str:

@@ -16,8 +16,7 @@ from ...probes.report.style import COLOURS, axes, ink, svg
 from ..search import thumbnail
 
 if TYPE_CHECKING:
-    from ...index.duplicates import Threshold
-    from .clean import Group
+    from ...index.duplicates import Group, Threshold
 
 GROUPS, IN_GROUP = 200, 12  # that are shown, at most
 BINS = 60
