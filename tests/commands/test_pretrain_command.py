@@ -239,3 +239,19 @@ def test_a_change_of_no_field_says_which_there_are(change, message):
         read_recipe("digits_randar", [change])
     assert "class '" not in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_images_that_cannot_be_read_are_skipped_and_listed(folder, tmp_path, capsys):
+    photos = tmp_path / "photos"
+    for path in sorted((folder / "photos").rglob("*.png"))[::3]:
+        copy = photos / path.relative_to(folder / "photos")
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_bytes(path.read_bytes())
+    (photos / "cat" / "note.png").write_text("a note that somebody renamed")
+    more = ["--config", folder / "recipe.yaml", "--data", photos, "-o", tmp_path / "run", "--samples", 0, "--no-knn"]
+    more += ["--set", "training.steps=2", "training.warmup=1", "training.eval_every=2"]
+    assert cli.main(["pretrain", *map(str, more), *PATCHES, *FAST]) == 3
+    listed = tmp_path / "run" / "tokens" / "skipped.csv"
+    assert f"1 images skipped, listed in {listed}: 1 text, no picture" in capsys.readouterr().err
+    assert listed.read_text() == 'path,reason\ncat/note.png,"text, no picture"\n'
+    assert (tmp_path / "run" / "model" / "model.safetensors").is_file()

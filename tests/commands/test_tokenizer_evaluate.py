@@ -172,7 +172,7 @@ def test_damaged_images_are_skipped_and_listed(digits, tmp_path, capsys):
     assert evaluate(digits / "tok", tmp_path, "--size", 8, "-o", tmp_path / "out") == 3
     said = capsys.readouterr()
     assert "4 images of" in said.out
-    assert "1 images skipped: 1 an empty file" in said.err
+    assert f"1 skipped, since they cannot be read, listed in {tmp_path / 'out' / 'skipped.csv'}: 1 an empty" in said.err
     assert "broken.png: an empty file" in said.err
     assert (tmp_path / "out" / "skipped.csv").read_text() == "path,reason\nbroken.png,an empty file\n"
     assert json.loads((tmp_path / "out" / "reconstruction.json").read_text())["data"]["skipped"] == 1

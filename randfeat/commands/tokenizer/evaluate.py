@@ -32,7 +32,6 @@ exit code: 0 if all images were read, 3 if some were skipped, 1 after an error, 
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -46,7 +45,6 @@ if TYPE_CHECKING:
     from .reconstruction import Images, Named
 
 PATCH = "patch"  # k-means patches, in --beside
-SHOWN = 10  # images that could not be read and are named
 
 
 def add_arguments(parser: argparse.ArgumentParser, action: str) -> None:
@@ -82,7 +80,6 @@ def add_arguments(parser: argparse.ArgumentParser, action: str) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Measure, print, and write the record and the page."""
-    from ...data.errors import reasons
     from .evaluation import Evaluation
     from .evaluation_page import write_page
     from .reconstruction import Images, check_alike, measure
@@ -103,14 +100,11 @@ def run(args: argparse.Namespace) -> int:
     judged_by = None if judge is None else judge.name
     found = Evaluation(tokenizers, images, outcome, judged_by, judge is not None and judge.is_inception, settings(args))
     print(found.json() if args.format == "json" else found.table())
-    if outcome.skipped:
-        print(f"{len(outcome.skipped):,} images skipped: {reasons(outcome.skipped)}", file=sys.stderr)
-        for path, reason in outcome.skipped[:SHOWN]:
-            print(f"  {path}: {reason}", file=sys.stderr)
-    if args.out is not None:
-        found.write(args.out)
-        write_page(found, args.out)
-    return options.exit_code(outcome.skipped)
+    if args.out is None:
+        return options.list_skipped(outcome.skipped)
+    found.write(args.out)
+    write_page(found, args.out)
+    return options.list_skipped(outcome.skipped, args.out)
 
 
 def settings(args: argparse.Namespace) -> dict[str, str | int | None]:
