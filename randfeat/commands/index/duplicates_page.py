@@ -69,6 +69,7 @@ def histogram(found: Threshold) -> Figure:
     ax.axvline(cut, color=COLOURS[1], lw=1.4, ls="--")
     ax.set_xscale("log")
     ax.set_yscale("symlog", linthresh=10)
+    ax.yaxis.set_major_formatter("{x:g}")
     what = "distance" if found.metric == "l2" else "1 − cosine"
     ax.set_xlabel(f"{what} to the nearest other image (copies at the left)", fontsize=8)
     ax.set_ylabel("images", fontsize=8)

@@ -89,10 +89,10 @@ def _of_store(store: FeatureStore, spec: str | None, most: int, source: Source |
         store.directory.resolve().name,
         f"read by {store.meta['model']} as {store.specs[store.number(spec)]}",
         len(store),
-        names,  # type: ignore[arg-type]
+        names,
         labels,
         np.array(features[chosen]),
-        *_pictures(names, files, source, missing),  # type: ignore[arg-type]
+        *_pictures(names, files, source, missing),
     )
 
 
