@@ -27,11 +27,11 @@ SIDE = 28  # pixels
 FREE = {"arpg": "fashion-arpg-free", "randar": "fashion-randar-free"}
 RANDOM = f"random:{FREE['arpg']}"  # the same network with random weights
 LABELLED = {"arpg": "fashion-arpg", "randar": "fashion-randar"}
-SPECS = tuple(f"raster/full/query/L-1/{pool}/mean" for pool in ("mean", "grid2", "grid4"))  # chosen from on train
+SPECS = tuple(f"raster/after/query/L-1/{pool}/mean" for pool in ("mean", "grid2", "grid4"))  # chosen from on train
 # the search of every source of features
 SPACES = {
     "linear": linear_space(("none",), (0.1, 1)) | linear_space(("standard",), (0.001, 0.01)),
-    "knn": knn_space((5, 10), scalings=("none", "standard")),
+    "knn": knn_space((5, 10), scalings=("none", "standard", "whitened")),
     "fewshot5": FULL_SEARCH["fewshot5"],
 }
 SVMS = svm_space(("none",), (10,), (0.25, 1))
