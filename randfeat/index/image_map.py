@@ -46,7 +46,7 @@ def image_map(
 
 def places(features: np.ndarray, seed: int) -> np.ndarray:
     """Return points (n, 2) in the unit square for features (n, F): t-SNE (van der Maaten and Hinton, 2008) of their
-    cosine distances, from 50 principal components. 10,000 take about a minute.
+    cosine distances, from 50 principal components. 10,000 take minutes.
     """
     from sklearn.decomposition import PCA
     from sklearn.manifold import TSNE

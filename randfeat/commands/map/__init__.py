@@ -11,7 +11,7 @@ SOURCE is what `randfeat extract` or `randfeat index build` made. The form follo
 
 Pictures are read where they lay when the features were extracted. Where they have moved, or lie in archives or a data
 set, --data names them, in any form that `randfeat extract` takes. Of more images than --count, those shown are evenly
-spread.
+spread; 10,000 take minutes.
 
 examples:
   randfeat map features -o map.html
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 HOW_TO_RESUME = "Nothing was written."
 FORMATS = ("png", "html", "projector", "fiftyone")
 MOST = {"png": 1600, "html": 10_000}
+LONG = 2000  # images that t-SNE takes long for
 
 
 def add_arguments(parser: argparse.ArgumentParser, command: str) -> None:
@@ -71,6 +72,8 @@ def run(args: argparse.Namespace) -> None:
     if form in ("projector", "fiftyone"):
         _export(form, rows, args)
     else:
+        if len(rows) > LONG:
+            print(f"placing {len(rows):,} images (t-SNE), which takes minutes", file=sys.stderr)
         content = _picture(rows, args.seed) if form == "png" else _page(rows, args.seed)
         args.out.parent.mkdir(parents=True, exist_ok=True)
         atomic.write_bytes(args.out, content)
