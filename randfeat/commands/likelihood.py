@@ -185,7 +185,8 @@ def classify(args: argparse.Namespace) -> int:
     if args.out is not None:
         args.out.parent.mkdir(parents=True, exist_ok=True)
         atomic.write_bytes(args.out, as_rows(given, truth, found, dict(zip(found.skipped, skipped, strict=True))))
-    return options.list_skipped(skipped)
+    listed = [(given.paths[number], one.reason) for number, one in zip(found.skipped, skipped, strict=True)]
+    return options.list_skipped(listed)
 
 
 def class_indices(labels: Sequence[str | int | None], model: Pipeline) -> list[int | None]:
