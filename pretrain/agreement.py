@@ -71,7 +71,8 @@ class AgreementObjective(Objective):
         with self.precision(tokens.device):
             pooled = self._pooled(torch.cat((tokens, other)), torch.cat((order, order)))
             vectors = self.generator.get_submodule(PROJECTOR)(pooled).float()
-        loss = nt_xent(*vectors.chunk(2), self.config.temperature)
+        first, second = vectors.chunk(2)
+        loss = nt_xent(first, second, self.config.temperature)
         return total + self.config.weight * tokens.numel() * loss, losses
 
     def _pooled(self, tokens: Tensor, order: Tensor) -> Tensor:
