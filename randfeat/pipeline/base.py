@@ -127,13 +127,13 @@ class BasePipeline(nn.Module):
 
     # tokens ----------------------------------------------------------------------------------------------------
 
-    @torch.no_grad()
     def encode(self, images: Images, shifts: int = 1) -> Tensor:
         """Return the tokens of one batch of images, on the model's device: int64 (B, N) in raster space, or with more
         shifts (B, shifts², N), see `readout.sub_patch_shifts`.
         """
         return self.encode_pixels(self.as_images(images).to(self.generator.device), shifts)
 
+    @torch.no_grad()
     def encode_pixels(self, pixels: Tensor, shifts: int = 1) -> Tensor:
         """Return the tokens of pixels (B, channels, H, W) in [0, 1] of `image_size`, on the model's device."""
         if shifts == 1:
@@ -302,7 +302,8 @@ class BasePipeline(nn.Module):
         source: a directory that `save` wrote; the path of an official .safetensors, .pt or .bin file; a model of the
             package, such as "fashion-arpg-free" (`weights.zoo.NAMES`); a short name of `weights.published.MODELS`, such
             as "randar-l-llamagen"; or the id owner/name of a repository on the Hugging Face hub that `push_to_hub`
-            wrote. A path that exists goes before a name.
+            wrote. A path that exists goes before a name. "random:" before any of these gives the generator random
+            weights, to compare with.
         num_heads: attention heads, which official files do not tell. Needed where the size is not a published one.
         grid: rows and columns of tokens, which they do not tell either; by default those of the published model of this
             size and file name, else 16 x 16.
@@ -311,6 +312,7 @@ class BasePipeline(nn.Module):
         device: "auto" takes CUDA, else Apple's MPS, else the CPU.
         dtype: what the generator's weights are converted to. The tokenizer stays float32: in half precision it would
             choose other tokens.
+        seed: of the random weights of "random:".
 
         Raises a FileNotFoundError, ConnectionError or ValueError of one sentence.
         """

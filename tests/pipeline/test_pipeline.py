@@ -305,6 +305,14 @@ def test_log_prob_has_a_deviation_over_orders(pipeline):
             pipeline.log_prob(ANY_IMAGES, labels)
 
 
+def test_reading_images_keeps_no_records_for_gradients(pipeline, monkeypatch):
+    encode, told = pipeline.tokenizer.encode, []
+    monkeypatch.setattr(pipeline.tokenizer, "encode", lambda x: told.append(torch.is_grad_enabled()) or encode(x))
+    for read in (pipeline.features, pipeline.tokens, pipeline.classify, pipeline.log_prob, pipeline.surprisal):
+        read(ANY_IMAGES)
+    assert told == [False] * 5
+
+
 def test_surprise_has_the_shape_of_the_grid(pipeline):
     found = pipeline.surprisal(ANY_IMAGES, [0, 1], orders=2, seed=3)
     assert found.shape == (2, *pipeline.generator.grid)
