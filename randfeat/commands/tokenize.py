@@ -179,8 +179,9 @@ def usual_size(name: str, tokenizer: Tokenizer) -> tuple[int, int]:
     those that it was trained on.
     """
     from .. import weights
+    from ..weights import zoo
 
-    directory = Path(name)
+    directory = zoo.directory(name) if name in zoo.NAMES and not Path(name).exists() else Path(name)
     if (directory / weights.TOKENIZER).is_dir() and weights.is_model(directory):
         h, w = weights.read_config(directory)["generator"]["grid"]
         return h * tokenizer.stride, w * tokenizer.stride

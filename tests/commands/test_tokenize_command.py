@@ -15,6 +15,7 @@ from pipelines import make_sampler
 
 from randfeat import cli
 from randfeat.data.token_store import TokenStore
+from randfeat.weights import zoo
 
 FAST = ["--workers", "0", "--device", "cpu"]
 SMALL_SHARDS = """
@@ -64,6 +65,14 @@ def test_a_models_tokenizer_reads_at_its_size(photos, tmp_path):
         assert (store.grid, store.crops) == ((2, 3), count)
     assert tokenize(photos, "-o", tmp_path / "large", "--tokenizer", tmp_path / "model", "--size", 8, 6) == 0
     assert TokenStore.open(tmp_path / "large").grid == (4, 3)
+
+
+def test_a_tokenizer_of_the_package_reads_at_its_models_size(photos, tmp_path, monkeypatch):
+    make_sampler().save(tmp_path / "model")
+    monkeypatch.setattr(zoo, "NAMES", ("of-the-package",))
+    monkeypatch.setattr(zoo, "directory", lambda name: tmp_path / "model")
+    assert tokenize(photos, "-o", tmp_path / "out", "--tokenizer", "of-the-package") == 0
+    assert TokenStore.open(tmp_path / "out").grid == (2, 3)
 
 
 def test_two_processes_make_the_same(photos, tmp_path):
