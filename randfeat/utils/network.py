@@ -6,7 +6,7 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from threading import Thread
+from threading import Event, Thread
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
@@ -23,8 +23,9 @@ def reachable(address: str) -> bool:
     """
     parts = urlsplit(address)
     host = parts.hostname or ""
-    proxy = None if proxy_bypass(host) else getproxies().get(parts.scheme)
-    if proxy is not None:
+    proxies = {} if proxy_bypass(host) else getproxies()
+    proxy = proxies.get(parts.scheme) or proxies.get("all")
+    if proxy:
         parts = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
         if parts.scheme not in PORTS:
             return True
@@ -53,14 +54,28 @@ def hub_or_cache() -> Iterator[None]:
 
 
 def _connects(place: tuple[str, int]) -> bool:
+    """Return whether one of the addresses of a server takes a connection; all are tried at once, since those of IPv6
+    often lead nowhere.
+    """
     connected: list[bool] = []
+    settled = Event()
 
-    def connect() -> None:
-        with suppress(OSError, UnicodeError), socket.create_connection(place, PATIENCE):
+    def connect(address: tuple[str, int]) -> None:
+        with suppress(OSError), socket.create_connection(address, PATIENCE):
             connected.append(True)
+            settled.set()
+
+    def connect_to_all() -> None:
+        with suppress(OSError, UnicodeError):
+            found = socket.getaddrinfo(*place, type=socket.SOCK_STREAM)
+            threads = [Thread(target=connect, args=(address[:2],), daemon=True) for *_, address in found]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+        settled.set()
 
     # names are looked up without a limit of time, in a thread that the end of the process does not wait for
-    thread = Thread(target=connect, daemon=True)
-    thread.start()
-    thread.join(PATIENCE)
+    Thread(target=connect_to_all, daemon=True).start()
+    settled.wait(PATIENCE)
     return bool(connected)

@@ -51,8 +51,9 @@ def test_an_answer_holds_for_a_while(monkeypatch, server):
 def test_a_proxy_is_asked_in_place_of_the_server(monkeypatch, server):
     monkeypatch.setattr(network, "proxy_bypass", lambda host: False)
     for proxy, answer in ((server, True), (f"127.0.0.1:{closed_port()}", False), ("socks5://127.0.0.1:9", True)):
-        monkeypatch.setattr(network, "getproxies", lambda proxy=proxy: {"https": proxy})
-        assert network.reachable("https://no.such.place.invalid") == answer
+        for scheme in ("https", "all"):
+            monkeypatch.setattr(network, "getproxies", lambda proxy=proxy, scheme=scheme: {scheme: proxy})
+            assert network.reachable("https://no.such.place.invalid") == answer
     monkeypatch.setattr(network, "proxy_bypass", lambda host: True)
     assert not network.reachable("https://no.such.place.invalid")
 
@@ -60,14 +61,33 @@ def test_a_proxy_is_asked_in_place_of_the_server(monkeypatch, server):
 def test_a_name_that_is_looked_up_for_ever(monkeypatch):
     monkeypatch.setattr(network, "PATIENCE", 0.1)
 
-    def look_up(*place):
+    def look_up(*place, **how):
         time.sleep(2)
         raise OSError
 
-    monkeypatch.setattr(network.socket, "create_connection", look_up)
+    monkeypatch.setattr(network.socket, "getaddrinfo", look_up)
     start = time.monotonic()
     assert not network.reachable("https://huggingface.co")
     assert time.monotonic() - start < 1.5
+
+
+def test_an_address_that_leads_nowhere_does_not_hide_another(monkeypatch):
+    monkeypatch.setattr(network, "PATIENCE", 1.0)
+
+    def connect_or_wait(address, patience):
+        if address[0] == "::2":
+            time.sleep(3)
+            raise TimeoutError
+        connected = socket.socket()
+        connected.connect(address)
+        return connected
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port = listening.getsockname()[1]
+        found = [(0, 0, 0, "", ("::2", port, 0, 0)), (0, 0, 0, "", ("127.0.0.1", port))]
+        monkeypatch.setattr(network.socket, "getaddrinfo", lambda *place, **how: found)
+        monkeypatch.setattr(network.socket, "create_connection", connect_or_wait)
+        assert network.reachable(f"https://two.invalid:{port}")
 
 
 @pytest.mark.parametrize(("there", "wanted"), [(True, False), (False, True)])
