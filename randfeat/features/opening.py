@@ -40,8 +40,9 @@ def open_encoder(
 
         if options:
             raise ValueError(f"{model} is a model of timm, which takes no {', '.join(options)}: leave it out")
+        fresh = plain != str(model)
         with random_weights(seed):
-            encoder = open_timm(plain.removeprefix(TIMM), [str(spec) for spec in specs], device, dtype, plain != model)
+            encoder = open_timm(plain.removeprefix(TIMM), [str(spec) for spec in specs], device, dtype, fresh)
         encoder.name = str(model)
         return encoder
     return GeneratorEncoder(load(model, device=device, dtype=dtype, seed=seed, **options), specs, str(model))

@@ -43,7 +43,7 @@ def write(directory: Path, config: Mapping[str, Any], tensors: Mapping[str, Tens
 
 
 def converted(tensors: Mapping[str, Tensor], dtype: torch.dtype | None) -> dict[str, Tensor]:
-    """Return tensors in a floating-point type, None for the one each has.
+    """Return tensors in a floating-point type, None for the one each has; those of whole numbers stay.
 
     Raises a ValueError where `dtype` is no such type or where a finite value would overflow in it.
     """
@@ -51,7 +51,9 @@ def converted(tensors: Mapping[str, Tensor], dtype: torch.dtype | None) -> dict[
         return {**tensors}
     if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
         raise ValueError(f"weights cannot be written as {dtype!r}: give a floating-point torch.dtype")
-    rounded = {name: tensor.detach().to(dtype) for name, tensor in tensors.items()}
+    rounded = {
+        name: tensor.detach().to(dtype) if tensor.is_floating_point() else tensor for name, tensor in tensors.items()
+    }
     for name, tensor in rounded.items():
         if not tensor.isfinite().all() and tensors[name].isfinite().all():
             raise ValueError(f"{name} has values beyond {dtype}: write the weights in bfloat16 or float32")

@@ -94,10 +94,9 @@ def load_tokenizer(source: str | Path, device: str | torch.device = "cpu", *, l2
 
     source: a name of `weights.published.TOKENIZERS`, such as "llamagen-vq16"; the path of an official file; a model
     directory or its `tokenizer` folder; a name of `weights.zoo.NAMES`; or the id of a repository on the hub, as in
-    `load`. l2_norm: of an official
-    file of LlamaGen's VQ, whether it was trained with `codebook_l2_norm`, which the file does not say; by default found
-    from the lengths of its codes (see `identify.compared_by_angle`). Raises as `load` does, and a ValueError where the
-    lengths do not tell.
+    `load`. l2_norm: of an official file of LlamaGen's VQ, whether it was trained with `codebook_l2_norm`, which the
+    file does not say; by default found from the lengths of its codes (see `identify.compared_by_angle`). Raises as
+    `load` does, and a ValueError where the lengths do not tell.
     """
     device, found = devices.pick(device), locate(source, published.TOKENIZERS)
     if isinstance(found, Repository):

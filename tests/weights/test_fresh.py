@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from unittest.mock import Mock
+
 import numpy as np
 import pytest
 import torch
@@ -40,6 +43,15 @@ def test_encoders_keep_their_name(saved):
         assert encoder.name == name
         np.testing.assert_array_equal(encoder.features(images)[0], open_encoder(name, seed=0).features(images)[0])
         assert not np.allclose(encoder.features(images)[0], open_encoder(name, seed=1).features(images)[0])
+
+
+@pytest.mark.parametrize("kind", [str, Path])
+def test_a_model_without_the_word_keeps_its_weights(monkeypatch, kind):
+    told = []
+    monkeypatch.setattr("randfeat.features.timm_encoder.open_timm", lambda *how: told.append(how[-1]) or Mock())
+    for name in ("timm:test_vit", "random:timm:test_vit"):
+        open_encoder(kind(name))
+    assert told == [False, True]
 
 
 def test_commands_take_it_as_a_model(saved, tmp_path, capsys):

@@ -25,6 +25,14 @@ def test_gradients_can_have_official_names_too(build):
     assert not any(value.any() for value in named.values())
 
 
+def test_a_type_on_disk_is_for_numbers_with_a_fraction():
+    found = weights.converted({"weight": torch.tensor([0.1, 2.0]), "index": torch.tensor([70000])}, torch.float16)
+    assert [one.dtype for one in found.values()] == [torch.float16, torch.int64]
+    assert found["index"].item() == 70000
+    with pytest.raises(ValueError, match="weight has values beyond"):
+        weights.converted({"weight": torch.tensor([70000.0])}, torch.float16)
+
+
 def test_weights_of_another_model_are_refused(build):
     model = build()
     official = weights.to_official(model)
