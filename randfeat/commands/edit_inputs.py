@@ -132,12 +132,13 @@ def _finder(given: Path | None) -> Callable[[str], Path | None]:
     """Return the function from the name of a picture to its mask or control."""
     if given is None or not given.is_dir():
         return lambda name: given
-    from ..data.sources.folder import walk
+    from ..data.sources.folder import is_image, walk
 
     files = {Path(file).with_suffix("").as_posix(): given / file for file in walk(given)}
 
     def find(name: str) -> Path:
-        plain = Path(name).with_suffix("").as_posix()
+        path = Path(name)
+        plain = path.with_suffix("").as_posix() if is_image(path.name) else name  # not "photo" of "photo.1"
         for key in (name, plain, Path(plain).name):
             if key in files:
                 return files[key]

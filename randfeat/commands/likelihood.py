@@ -141,7 +141,7 @@ def given_images(args: argparse.Namespace) -> Given:
     from ..utils import progress
 
     first, of_data = args.images[0], args.split or args.labels or args.label_column
-    is_file = not first.exists() or is_image(first.name) or first.suffix == ARRAY
+    is_file = is_image(first.name) or first.suffix == ARRAY
     if len(args.images) > 1 or is_file:
         if of_data:
             raise ValueError("--split, --labels and --label-column are for one data set: leave them out")

@@ -66,7 +66,8 @@ def run(args: argparse.Namespace) -> int:
     encoder = index.encoder(str(options.pick_device(args)), args.model)
     skipped: list[SkippedImage] = []
     queries = index.read(paths, encoder, args.batch_size, skipped.append)
-    read = ~np.isnan(queries).any(axis=1)
+    unread = {one.path for one in skipped}
+    read = np.array([str(path) not in unread for path in paths])
     paths = [path for path, there in zip(paths, read, strict=True) if there]
     found = index.search(queries[read], args.k, where)
     written = {"table": table, "json": as_json, "html": page}[args.format](index, paths, found)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import tarfile
 
 import numpy as np
 import pytest
@@ -137,6 +138,21 @@ def test_a_labelled_folder_gives_an_accuracy_and_a_table(model, labelled, tmp_pa
     )
     assert "1 skipped, since they cannot be read: 1 text, no picture\n" in shown.err
     assert "train/cat/note.png: text, no picture" in shown.err
+
+
+def test_a_pattern_of_archives_is_data_too(model, photos, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for number, path in enumerate(sorted(photos.rglob("*.png"))):
+        (tmp_path / f"{number}.cls").write_text(str(number))
+        with tarfile.open(tmp_path / f"shard-{number}.tar", "w") as archive:
+            archive.add(path, f"{number}.png")
+            archive.add(tmp_path / f"{number}.cls", f"{number}.cls")
+    assert cli.main(["classify", str(model), "shard-{0..1}.tar", *FAST, "--format", "json"]) == 0
+    shown = capsys.readouterr()
+    assert [row["label"] for row in json.loads(shown.out)] == [0, 1]
+    assert "of 2 images)" in shown.err
+    assert cli.main(["classify", str(model), "no/such/folder", *FAST]) == 1
+    assert "there is no no/such/folder" in capsys.readouterr().err
 
 
 def test_a_split_as_json(model, labelled, capsys):

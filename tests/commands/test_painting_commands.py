@@ -262,6 +262,14 @@ def test_a_folder_of_masks(place, photos, tmp_path, capsys):
     assert "a.png: its mask or control: text, no picture" in capsys.readouterr().err
 
 
+def test_a_dot_in_a_name_is_no_suffix_of_a_mask(place, photos, tmp_path, capsys):
+    masks = tmp_path / "masks"
+    (photos / "a.png").rename(photos / "a.1.png")  # and masks hold a.png
+    assert many(place, "inpaint", [photos], "--mask", masks, out=tmp_path / "out") == 3
+    assert f"a.1.png: no file of its name in {masks}" in capsys.readouterr().err
+    assert not (tmp_path / "out" / "a.1").exists()
+
+
 def test_many_pictures_that_cannot_be_edited_together(place, photos, tmp_path, capsys):
     noise_picture(4, 6, 3).save(photos / "small.png")
     assert many(place, "inpaint", [photos], "--mask", tmp_path / "masks" / "a.png", out=tmp_path / "out") == 1
