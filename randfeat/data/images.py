@@ -46,7 +46,7 @@ def batches(
 
 def _listed(images: Images | Iterable[Picture]) -> Any:
     """Return several images, as an array or an iterable; a ValueError for anything else."""
-    if isinstance(images, (Image.Image, str, Path)):
+    if isinstance(images, (Image.Image, str, Path, bytes)):
         return [images]
     if isinstance(images, np.ndarray) and images.dtype.kind in "OU":  # of paths or other objects
         return images.tolist()

@@ -21,9 +21,9 @@ class ReadBatches:
     """Batches of prepared images, to be iterated over once: tensors whose first axis is the images.
 
     images: any number of them, as `images.batches` takes them; a `SkippedImage` among them is one that could not be
-    read, see `crop.images_of`. prepare: makes a tensor of one batch, each image by
-    itself. on_error: see `errors.OnError`. what: title of a progress bar, None for no bar. kept: numbers of the images
-    that were read so far. here: those of the batch at hand. total: number of images so far.
+    read, see `crop.images_of`. prepare: makes a tensor of one batch, each image by itself. on_error: see
+    `errors.OnError`. what: title of a progress bar, None for no bar. kept: numbers of the images that were read so far.
+    here: those of the batch at hand. total: number of images so far.
 
     Raises an UnreadableImage or, where images are skipped and none is left, a NoneReadable.
     """

@@ -31,6 +31,12 @@ def test_all_splits_of_a_folder(tmp_path):
         open_source(tmp_path, "train,dev2")
 
 
+def test_two_splits_of_one_meaning_are_told_apart(tmp_path):
+    fill(tmp_path, "dev/a.png", "val/b.png")
+    assert [open_source(tmp_path, split).paths for split in ("dev", "val")] == [["dev/a.png"], ["val/b.png"]]
+    assert open_source(tmp_path, "all").paths == ["dev/a.png", "val/b.png"]
+
+
 def test_all_of_what_has_no_splits_is_all_of_it(tmp_path):
     fill(tmp_path, "cat/a.png", "dog/b.png")
     assert open_source(tmp_path, "all").fingerprint() == open_source(tmp_path).fingerprint()

@@ -58,7 +58,7 @@ def choose(name: str, there: Iterable[str], split: str | None) -> str:
         if len(names) == 1:
             return names[0]
         raise SeveralSplits(name, names)
-    for found in names:
+    for found in sorted(names, key=lambda one: one != split):  # the very name goes before another spelling
         if found == split or canonical(found) == canonical(split):
             return found
     if not names:
