@@ -1,12 +1,13 @@
 """Study of Fashion-MNIST: readers, likelihood and samples on all 10,000 test images. All of docs/results/fashion.md by
 
-    python -m studies.fashion controls WORK --steps 5000    # trains the two controls, hours of a core
+    python -m studies.fashion controls WORK --runs RUNS     # trains the two controls, hours of a core
     python -m studies.fashion WORK --runs RUNS              # measures, hours of a core
     python -m studies.fashion.tables docs                   # tables and pictures of what was found
 
 RUNS holds the runs of `randfeat pretrain`: fashion_arpg_free, fashion_randar_free, fashion_raster_free, fashion_arpg
 and fashion_randar, each with its `model`; what is not there yet is named and left out. The same command resumes:
-finished parts are kept. A reader is scored anew where its weights have changed.
+finished parts are kept. A reader is scored anew where its weights, its tokenizer or the settings that are searched have
+changed.
 """
 
 from __future__ import annotations
@@ -95,7 +96,7 @@ def reader(name: str, runs: Path, work: Path, data: Fashion) -> Reader:
         return readers.NetworkReader.of_pipeline(fresh)
     network = controls.opened(name, ours.tokenizer, work / "controls")
     encode = controls.encoder(name, ours.tokenizer)
-    return readers.NetworkReader(network, encode, ours.tokenizer.stride, "control")
+    return readers.NetworkReader(network, encode, ours.tokenizer, "control")
 
 
 def untrained(ours: Pipeline) -> Generator:
@@ -144,7 +145,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--measures", nargs="+", choices=names, default=names, metavar="NAME", help=", ".join(names))
     made.add_argument("--likely", type=int, metavar="N", help="test images for likelihood, the first N (all)")
     made.add_argument("--controls", nargs="+", choices=[*controls.TITLES], default=[*controls.TITLES], metavar="NAME")
-    made.add_argument("--steps", type=int, default=5000, help="of ARPG, which controls are to cost as much as")
+    made.add_argument("--steps", type=int, metavar="N", help="of ARPG, whose cost controls have (its recipe's)")
     made.add_argument("--threads", type=int, default=1, help="of the processor")
     made.add_argument("--rehearse", action="store_true", help="score validation images in place of test images")
     return made

@@ -1,7 +1,7 @@
 """Controls of equal cost: a masked-token transformer on our tokens, and a masked autoencoder of pixels.
 
 Both have the width and as many blocks as the label-free ARPG of the recipe, see the same crops, and are trained for as
-many steps as cost the same in floating-point operations.
+many steps as cost the same in floating-point operations, those of the agreement of its crops included.
 """
 
 from __future__ import annotations
@@ -16,9 +16,18 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from randfeat.pretrain import Objective, PretrainConfig, RuntimeConfig, Step, read_recipe, train
+from randfeat.pretrain import (
+    AgreementObjective,
+    Objective,
+    PretrainConfig,
+    RandomCrops,
+    RuntimeConfig,
+    Step,
+    read_recipe,
+    train,
+)
+from randfeat.pretrain.agreement import projecting
 from randfeat.pretrain.config import ModelConfig
-from randfeat.pretrain.crops import MovedCrops
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -26,13 +35,14 @@ from torch.utils.flop_counter import FlopCounterMode
 from randfeat.models import Generator, create
 from randfeat.tokenizers import Tokenizer
 from randfeat.utils import atomic, progress
+from randfeat.weights import fingerprint
 from studies.reading.controls import MaskedObjective, MaskedTransformer, PixelAutoencoder, PixelObjective, shaped
 from studies.reading.material import as_pixels
 
 from .images import Fashion
 
 RECIPE = "fashion_arpg_free"
-CROPS, REACH = 24, 2  # moved crops beside each image, as the recipes' token stores have them
+CROPS, SCALE, CONTRAST = 24, (0.5, 1.0), 0.4  # crops beside each image, as in the token store of the recipe's header
 WATCHED = 1000  # validation images
 WEIGHTS, RECORD = "weights.safetensors", "training.json"
 PIXELS_OF_PATCH = 16
@@ -67,14 +77,23 @@ OBJECTIVES: dict[str, Callable[[Generator, bool], nn.Module]] = {
 }
 
 
-def flops(name: str, tokenizer: Tokenizer, grid: tuple[int, int], shape: ModelConfig) -> int:
-    """Return the floating-point operations of training on one image, forward and backward."""
+def flops(name: str, tokenizer: Tokenizer, grid: tuple[int, int], recipe: PretrainConfig) -> int:
+    """Return the floating-point operations of training on one image, forward and backward; of ARPG with the recipe's
+    agreement.
+    """
     with torch.device("meta"):
-        network = build(name, tokenizer, grid, shape)
+        network = build(name, tokenizer, grid, recipe.size).train()
         values = math.prod(grid) * (PIXELS_OF_PATCH if name == "pixel_autoencoder" else 1)
         tokens, order = (torch.zeros(1, count, dtype=torch.int64) for count in (values, math.prod(grid)))
+    if name == "arpg" and recipe.agreement.weight:
+        with projecting(network, recipe.agreement, 0):
+            return _counted(AgreementObjective(network, False, recipe.agreement), tokens, None, order, tokens)
+    return _counted(OBJECTIVES[name](network, False), tokens, None, order)
+
+
+def _counted(objective: nn.Module, *shown: Tensor | None) -> int:
     with FlopCounterMode(display=False) as counter:
-        OBJECTIVES[name](network.train(), False)(tokens, None, order)[0].backward()
+        objective(*shown)[0].backward()
     return counter.get_total_flops()
 
 
@@ -90,11 +109,16 @@ def patches(images: Tensor) -> Tensor:
     return cut.flatten(1)
 
 
+def made_with(name: str, tokenizer: Tokenizer) -> str:
+    """Return the fingerprint of the tokenizer that makes a control's inputs, "pixels" for one that reads pixels."""
+    return "pixels" if name == "pixel_autoencoder" else fingerprint(tokenizer)[:12]
+
+
 def inputs(name: str, tokenizer: Tokenizer, data: Fashion, folder: Path) -> Inputs:
     """Return the inputs of a control, from its file in the folder where there is one."""
-    path, encode = folder / f"{name}.npy", encoder(name, tokenizer)
+    path, encode = folder / f"{name}-{made_with(name, tokenizer)}.npy", encoder(name, tokenizer)
     if not path.exists():
-        crop = MovedCrops(data.images.shape[1:3], 1, others=CROPS, reach=REACH)
+        crop = RandomCrops(data.images.shape[1:3], 1, others=CROPS, scale=SCALE, contrast=CONTRAST)
         folder.mkdir(parents=True, exist_ok=True)
         unfinished, whole = path.with_suffix(".unfinished"), None
         with progress.bar(len(data.fit), f"crops for {name}", "image") as bar:
@@ -113,19 +137,20 @@ def inputs(name: str, tokenizer: Tokenizer, data: Fashion, folder: Path) -> Inpu
     return Inputs(torch.from_numpy(np.load(path, mmap_mode="c")), validation)
 
 
-def trained(
-    name: str, tokenizer: Tokenizer, data: Fashion, folder: Path, steps: int, recipe: PretrainConfig | None = None
-) -> Path:
+def trained(name: str, tokenizer: Tokenizer, data: Fashion, folder: Path, steps: int | None = None) -> Path:
     """Train a control, from its last checkpoint where there is one; return its folder.
 
-    steps: of ARPG; the control gets as many as cost the same.
+    steps: of ARPG, by default those of its recipe; the control gets as many as cost the same. Raises a ValueError where
+    the folder holds one that was trained for another number of them, or on other tokens.
     """
-    own = folder / name
+    own, recipe = folder / name, read_recipe(RECIPE)
+    steps = steps or recipe.training.steps
     if (own / RECORD).exists():
+        if _record(name, tokenizer, own)["steps_of_arpg"] != steps:
+            raise ValueError(f"{own} was trained at the cost of other than {steps} steps of ARPG: remove it first")
         return own
-    recipe = recipe or read_recipe(RECIPE)
     grid = (data.images.shape[1] // tokenizer.stride, data.images.shape[2] // tokenizer.stride)
-    each, ours = (flops(one, tokenizer, grid, recipe.size) for one in ("arpg", name))
+    each, ours = (flops(one, tokenizer, grid, recipe) for one in ("arpg", name))
     taken = max(1, round(steps * each / ours))
     how = replace(
         recipe.training,
@@ -159,6 +184,7 @@ def trained(
     told: dict[str, Any] = {
         "model": name,
         "grid": grid,
+        "inputs": made_with(name, tokenizer),
         "size": asdict(recipe.size),
         "training": asdict(how),
         "steps_of_arpg": steps,
@@ -174,11 +200,19 @@ def trained(
 
 
 def opened(name: str, tokenizer: Tokenizer, folder: Path) -> Generator:
-    """Return a trained control. Raises a FileNotFoundError where there is none."""
+    """Return a trained control. Raises a FileNotFoundError where there is none, a ValueError for other tokens."""
     own = folder / name
     if not (own / RECORD).exists():
         raise FileNotFoundError(f"there is no {name} in {own}: run `python -m studies.fashion controls` first")
-    told = json.loads((own / RECORD).read_text("utf-8"))
+    told = _record(name, tokenizer, own)
     network = build(name, tokenizer, tuple(told["grid"]), ModelConfig(**told["size"]))
     network.load_state_dict(load_file(own / WEIGHTS))
     return network.eval()
+
+
+def _record(name: str, tokenizer: Tokenizer, own: Path) -> dict[str, Any]:
+    """Return the record of a trained control. Raises a ValueError where it was trained on other tokens than these."""
+    told: dict[str, Any] = json.loads((own / RECORD).read_text("utf-8"))
+    if told["inputs"] != made_with(name, tokenizer):
+        raise ValueError(f"{own} was trained on the tokens of another tokenizer: remove it, and train the control anew")
+    return told

@@ -15,7 +15,7 @@ from studies.reading.material import as_pixels
 
 from .images import Fashion
 from .judge import Judge
-from .units import Place, keep, kept
+from .units import Place, keep, kept, key_of
 
 PART = "inpainting"
 MOST = 2000  # test images, the first ones
@@ -25,7 +25,8 @@ BASELINES = "baselines"
 
 def run(name: str, model: Pipeline, judge: Judge, data: Fashion, place: Place) -> None:
     """Score one generator. No label is given: one with labels guesses it from what it sees."""
-    path, key = place.record(PART, name), fingerprint(model.generator, model.tokenizer, judge)[:12]
+    path, weights = place.record(PART, name), fingerprint(model.generator, model.tokenizer, judge)[:12]
+    key = f"{weights}-{key_of(MOST, GUESS)}"
     if kept(path, key) is not None:
         return
     began, rows = time.process_time(), data.test[:MOST]

@@ -25,7 +25,7 @@ from randfeat.weights import fingerprint
 from studies.reading.material import as_pixels
 
 from .images import Fashion
-from .units import Place, keep, kept
+from .units import Place, keep, kept, key_of
 
 PART = "likelihood"
 COUNTS = (1, 4, 16)  # orders
@@ -39,12 +39,12 @@ def run(name: str, model: Pipeline, data: Fashion, place: Place, most: int | Non
 
     Images that were scored before the run was stopped are kept in `work`.
     """
-    path, key = place.record(PART, name), fingerprint(model.generator, model.tokenizer)[:12]
+    path, weights = place.record(PART, name), fingerprint(model.generator, model.tokenizer)[:12]
+    key = f"{weights}-{key_of(COUNTS, RUNGS, COPIES)}"
     rows = data.test[:most]
     done = kept(path, key)
     if done is not None and done["test"] == len(rows):
         return
-    began = time.process_time()
     parts = []
     with progress.bar(len(rows), f"likelihood {name}", "image") as bar:
         for number, start in enumerate(range(0, len(rows), AT_ONCE)):
@@ -52,7 +52,7 @@ def run(name: str, model: Pipeline, data: Fashion, place: Place, most: int | Non
             parts.append(_part(place.work / PART / name / key / f"{number}-{len(some)}.npz", model, data.images[some]))
             bar.update(len(some))
     truth = data.labels[rows]
-    names = [part for part in parts[0] if part != "passes"]
+    names = [part for part in parts[0] if part not in ("passes", "seconds")]
     right = {each: np.concatenate([part[each] for part in parts]) == truth for each in names}
     record: dict[str, Any] = {
         "model": name,
@@ -60,18 +60,20 @@ def run(name: str, model: Pipeline, data: Fashion, place: Place, most: int | Non
         "test": len(rows),
         "means": {each: float(one.mean()) for each, one in right.items()},
         "passes": float(np.concatenate([part["passes"] for part in parts]).mean()),
-        "seconds": round(time.process_time() - began, 1),
+        "seconds": round(float(sum(part["seconds"] for part in parts)), 1),
     }
     keep(path, record, right)
     print(f"likelihood {name}: {record['means']}", flush=True)
 
 
 def _part(path: Path, model: Pipeline, images: np.ndarray) -> dict[str, np.ndarray]:
-    """Return the classes found for images, from the file where there is one."""
+    """Return the classes found for images, and the processor seconds it took, from the file where there is one."""
     if path.exists():
         with np.load(path) as file:
             return dict(file)
+    began = time.process_time()
     found = classify(model, images)
+    found["seconds"] = np.asarray(time.process_time() - began)
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_suffix(".unfinished.npz")
     np.savez(unfinished, **found)

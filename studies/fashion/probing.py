@@ -60,6 +60,11 @@ class Measure(ABC):
     name: str
     dense = False
 
+    @property
+    @abstractmethod
+    def settings(self) -> tuple[object, ...]:
+        """All that a record depends on beside features and images: what is searched, and how it is scored."""
+
     @abstractmethod
     def search(self, variants: Mapping[str, Callable[[], Pair]], y: np.ndarray, truth: np.ndarray) -> Choice:
         """Return the best variant and setting. y, truth: labels of the searched and of the validation images."""
@@ -99,6 +104,10 @@ class Linear(Measure):
     """Logistic regression: variants are ranked at one C, the best few at each scaling and C."""
 
     name = "linear"
+
+    @property
+    def settings(self) -> tuple[object, ...]:
+        return CS, QUICK_C, FINALISTS, WORSE
 
     def search(self, variants: Mapping[str, Callable[[], Pair]], y: np.ndarray, truth: np.ndarray) -> Choice:
         ranked = {}
@@ -148,6 +157,10 @@ class Neighbours(Tried):
 
     name = "knn"
 
+    @property
+    def settings(self) -> tuple[object, ...]:
+        return (*SCALERS,), KS, RANKED
+
     def tries(
         self, x: np.ndarray, y: np.ndarray, queries: np.ndarray, truth: np.ndarray
     ) -> Iterator[tuple[dict[str, Any], float]]:
@@ -167,6 +180,10 @@ class FewShot(Tried):
     """Logistic regression on five labelled images a class; scalings are fitted to all images, without labels."""
 
     name = "fewshot5"
+
+    @property
+    def settings(self) -> tuple[object, ...]:
+        return (*SCALERS,), SHOTS, DRAWS, SEARCHED_DRAWS, SHOT_CS, RANKED
 
     def tries(
         self, x: np.ndarray, y: np.ndarray, queries: np.ndarray, truth: np.ndarray
@@ -192,6 +209,10 @@ class Retrieval(Tried):
 
     name = "retrieval"
 
+    @property
+    def settings(self) -> tuple[object, ...]:
+        return (*SCALERS,), RANKED
+
     def tries(
         self, x: np.ndarray, y: np.ndarray, queries: np.ndarray, truth: np.ndarray
     ) -> Iterator[tuple[dict[str, Any], float]]:
@@ -211,6 +232,10 @@ class Attentive(Tried):
 
     name = "attentive"
     dense = True
+
+    @property
+    def settings(self) -> tuple[object, ...]:
+        return RATES, EPOCHS, HEADS, RANKED
 
     def tries(
         self, x: np.ndarray, y: np.ndarray, queries: np.ndarray, truth: np.ndarray
@@ -233,6 +258,10 @@ class GaussianSVM(Tried):
 
     name = "svm"
     kept, cs, gammas = 128, (3.0, 10.0, 30.0), (1.0, 2.0, 4.0)
+
+    @property
+    def settings(self) -> tuple[object, ...]:
+        return self.kept, self.cs, self.gammas, RANKED
 
     def tries(
         self, x: np.ndarray, y: np.ndarray, queries: np.ndarray, truth: np.ndarray

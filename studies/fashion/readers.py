@@ -18,6 +18,7 @@ from randfeat import Pipeline
 from randfeat.inference import readout
 from randfeat.inference.readout import FeatureSpec, sub_patch_shifts
 from randfeat.models import Generator, name_of, packed
+from randfeat.tokenizers import Tokenizer
 from randfeat.weights import fingerprint
 from studies.reading.material import as_pixels
 
@@ -74,13 +75,17 @@ Read = Callable[[np.ndarray], np.ndarray]  # images uint8 (n, 28, 28) -> float32
 class NetworkReader(Reader):
     """Features of a network.
 
-    encode: turns images (n, 1, 28, 28) from 0 to 1 into its inputs (n, ...). family: of its lists of variants.
+    encode: turns images (n, 1, 28, 28) from 0 to 1 into its inputs (n, ...). tokenizer: whose stride is that of the
+    inputs. family: of its lists of variants.
     """
 
-    def __init__(self, network: Generator, encode: Callable[[Tensor], Tensor], stride: int, family: str) -> None:
+    def __init__(
+        self, network: Generator, encode: Callable[[Tensor], Tensor], tokenizer: Tokenizer, family: str
+    ) -> None:
         self.network = packed.inference_copy(network) if packed.can_prepack(network) else network
-        self.encode, self.stride = encode, stride
-        self.variants, self.dense, self.key = SPECS[family], DENSE[family], fingerprint(network)[:12]
+        self.encode, self.stride = encode, tokenizer.stride
+        self.variants, self.dense = SPECS[family], DENSE[family]
+        self.key = fingerprint(network, tokenizer)[:12]
 
     @classmethod
     def of_pipeline(cls, model: Pipeline) -> NetworkReader:
@@ -89,7 +94,7 @@ class NetworkReader(Reader):
         def encode(images: Tensor) -> Tensor:
             return model.tokenizer.encode(images).flatten(1)
 
-        return cls(model.generator, encode, model.tokenizer.stride, name_of(model.generator))
+        return cls(model.generator, encode, model.tokenizer, name_of(model.generator))
 
     @torch.no_grad()
     def read(self, images: np.ndarray, variants: Sequence[str]) -> dict[str, np.ndarray]:

@@ -17,7 +17,7 @@ from . import inpainting, judge, likelihood, samples
 DRAWS = 4000  # of the bootstrap
 OURS = {"arpg": "ARPG, label-free", "randar": "RandAR, label-free"}
 CONTROLS = {
-    "raster": "raster order, equal cost",
+    "raster": "RandAR in raster order, equal steps",
     "masked": "masked tokens, equal cost",
     "pixel_autoencoder": "masked autoencoder of pixels, equal cost",
     "random_weights": "ARPG, random weights",

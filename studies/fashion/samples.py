@@ -23,7 +23,7 @@ from studies.reading.material import as_pixels
 
 from .images import Fashion
 from .judge import Judge
-from .units import Place, keep, kept
+from .units import Place, keep, kept, key_of
 
 PART = "samples"
 GUIDANCES, TEMPERATURES, SWEEPS = (1.0, 1.5, 2.0, 3.0), (0.8, 0.9), (0, 1)
@@ -46,7 +46,8 @@ class PixelJudge:
 
 def run(name: str, model: Pipeline, judge: Judge, data: Fashion, place: Place) -> None:
     """Score samples of a generator with labels, and keep a sheet of them beside the record."""
-    path, key = place.record(PART, name), fingerprint(model.generator, model.tokenizer, judge)[:12]
+    path, weights = place.record(PART, name), fingerprint(model.generator, model.tokenizer, judge)[:12]
+    key = f"{weights}-{key_of(GUIDANCES, TEMPERATURES, SWEEPS, EACH, EACH_TRIED)}"
     if kept(path, key) is not None:
         return
     began = time.process_time()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -43,12 +44,20 @@ def keep(path: Path, record: Mapping[str, Any], scores: Mapping[str, np.ndarray]
     atomic.write_bytes(path, json.dumps(record, indent=1).encode() + b"\n")
 
 
-def kept(path: Path, key: str) -> dict[str, Any] | None:
-    """Return a record that was made with this key, such as a fingerprint of weights, None where there is none."""
+def key_of(*settings: object) -> str:
+    """Return a fingerprint of settings, tuples of numbers and strings."""
+    return hashlib.sha256(repr(settings).encode()).hexdigest()[:12]
+
+
+def kept(path: Path, key: str, search: str | None = None) -> dict[str, Any] | None:
+    """Return a record that was made with this key, such as a fingerprint of weights, None where there is none.
+
+    search: fingerprint of the settings that were searched; a record without one is of before they were kept.
+    """
     if not path.exists():
         return None
     record: dict[str, Any] = json.loads(path.read_text("utf-8"))
-    return record if record["key"] == key else None
+    return record if record["key"] == key and record.get("search", search) == search else None
 
 
 def measure(
@@ -66,11 +75,12 @@ def measure(
     source = Features(features or name, reader, data.images, place.work / "features")
     for one in measures:
         path, variants = place.record(name, one.name), reader.dense if one.dense else reader.variants
-        if not variants or kept(path, reader.key):
+        search = key_of(variants, len(data.searched), len(data.chosen), *one.settings)
+        if not variants or kept(path, reader.key, search):
             continue
         began = time.process_time()
         record, right = _measured(one, variants, source, data)
-        record = {"reader": name, "measure": one.name, "key": reader.key, **record}
+        record = {"reader": name, "measure": one.name, "key": reader.key, "search": search, **record}
         keep(path, record | {"seconds": round(time.process_time() - began, 1)}, {"right": right})
         print(f"{name} {one.name}: {record['variant']} {record['setting']} {100 * right.mean():.2f} %", flush=True)
 

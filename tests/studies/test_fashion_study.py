@@ -11,6 +11,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from randfeat.pretrain import AgreementConfig
 
 from randfeat import Pipeline
 from randfeat.data.builtin import make_digits
@@ -219,7 +220,8 @@ def study(monkeypatch, tmp_path, pictures, tokenizer, capsys):
     monkeypatch.setattr(module("controls"), "CROPS", 2)
     recipe = module("controls").read_recipe("digits_arpg")
     size = replace(recipe.size, embed_dim=16, depth=1, num_heads=2, ffn_dim=24)
-    monkeypatch.setattr(module("controls"), "read_recipe", lambda name: replace(recipe, size=size))
+    recipe = replace(recipe, size=size, agreement=AgreementConfig(weight=0.3, width=8, dim=4))
+    monkeypatch.setattr(module("controls"), "read_recipe", lambda name: recipe)
     for number, (name, classes) in enumerate([("arpg", 0), ("randar", 0), ("arpg", 10), ("randar", 10)]):
         folder = tmp_path / "runs" / f"fashion_{name}{'' if classes else '_free'}"
         pipeline(tokenizer, name, classes, number).save(folder / "model")
@@ -306,6 +308,20 @@ def test_other_weights_are_scored_anew(study, tmp_path, tokenizer):
     assert after["tried"] != before["tried"]
 
 
+def test_other_searches_are_made_anew(study, tmp_path, monkeypatch):
+    where = tmp_path / "work", "--runs", tmp_path / "runs", "--found", tmp_path / "found"
+    how = "--parts", "readers", "--readers", "pixels", "--measures", "knn"
+    study("__main__", *where, *how)
+    path = tmp_path / "found" / "pixels" / "knn.json"
+    before = json.loads(path.read_text())
+    assert study("__main__", *where, *how) == ""
+    monkeypatch.setattr(module("probing"), "KS", (3,))
+    study("__main__", *where, *how)
+    after = json.loads(path.read_text())
+    assert after["setting"]["k"] == 3
+    assert (after["key"], after["search"] == before["search"]) == (before["key"], False)
+
+
 def test_a_rehearsal_keeps_away_from_the_results(study, tmp_path, monkeypatch):
     monkeypatch.setattr(module("tables"), "FOUND", tmp_path / "never")
     how = "--parts", "readers", "--readers", "hog", "--measures", "linear", "--rehearse"
@@ -318,16 +334,30 @@ def test_a_rehearsal_keeps_away_from_the_results(study, tmp_path, monkeypatch):
 def test_controls_cost_as_much_as_arpg(study, tmp_path, tokenizer):
     controls = module("controls")
     study("__main__", "controls", tmp_path / "work", "--runs", tmp_path / "runs", "--steps", 40)
-    size = controls.read_recipe("").size
-    ours = controls.flops("arpg", tokenizer, (7, 7), size)
+    recipe = controls.read_recipe("")
+    ours = controls.flops("arpg", tokenizer, (7, 7), recipe)
+    assert ours > 2 * controls.flops("arpg", tokenizer, (7, 7), replace(recipe, agreement=AgreementConfig()))
     for name in ("masked", "pixel_autoencoder"):
         told = json.loads((tmp_path / "work" / "controls" / name / "training.json").read_text())
         cost = told["flops_of_a_step"]
         assert cost["arpg"] == ours * told["training"]["batch_size"]
         assert told["training"]["steps"] * cost[name] == pytest.approx(40 * cost["arpg"], rel=0.1)
         network = controls.opened(name, tokenizer, tmp_path / "work" / "controls")
-        fresh = controls.build(name, tokenizer, (7, 7), size)
+        fresh = controls.build(name, tokenizer, (7, 7), recipe.size)
         assert not torch.equal(next(network.parameters()), next(fresh.parameters()))
+
+
+def test_controls_of_other_tokens_or_steps_are_refused(tokenizer, data, tmp_path):
+    controls = module("controls")
+    (tmp_path / "masked").mkdir()
+    told = {"inputs": controls.made_with("masked", tokenizer), "steps_of_arpg": 40}
+    (tmp_path / "masked" / controls.RECORD).write_text(json.dumps(told))
+    assert controls.trained("masked", tokenizer, data, tmp_path, 40) == tmp_path / "masked"
+    with pytest.raises(ValueError, match="other than 41 steps"):
+        controls.trained("masked", tokenizer, data, tmp_path, 41)
+    other = PatchTokenizer(16, 4, 1)  # of a codebook of zeros
+    with pytest.raises(ValueError, match="another tokenizer"):
+        controls.opened("masked", other, tmp_path)
 
 
 def test_a_patch_is_a_token(data):

@@ -126,7 +126,7 @@ def test_a_recipe_older_than_a_field_is_its_default(tool, runs):
     tool.check_recipe(model, "digits_arpg")
 
 
-def test_what_is_too_large_is_refused(tool, runs, tmp_path, monkeypatch, capsys):
+def test_what_is_too_large_is_refused(tool, runs, results, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(tool.zoo, "NAMES", tuple(NAMES))
     monkeypatch.setattr("sys.argv", ["zoo", "models", str(runs), "--out", str(tmp_path / "zoo")])
     tool.main()
@@ -134,6 +134,7 @@ def test_what_is_too_large_is_refused(tool, runs, tmp_path, monkeypatch, capsys)
         f"models and images: {sum(map(tool.size_of, (tmp_path / 'zoo', fashion.PART))):,} bytes"
         in capsys.readouterr().out
     )
+    assert (tmp_path / "zoo" / "fashion.json").read_bytes() == tool.RESULTS.read_bytes()
     monkeypatch.setattr(tool, "LIMIT", 1000)
     with pytest.raises(ValueError, match="expected at most 1,000: make the models smaller"):
         tool.main()
