@@ -3,6 +3,7 @@ import math
 from dataclasses import replace
 
 import pytest
+import tiny
 import torch
 from material import data, same, weights_of
 from randfeat.pretrain import Batches, Objective, RuntimeConfig, TrainingConfig, generator, train, validate
@@ -40,6 +41,22 @@ def test_what_each_place_adds_to_validation(model):
     log_p = model(tokens, labels, orders.make("raster", model.grid, torch.zeros(20)).contiguous()).log_softmax(-1)
     expected = -log_p.gather(-1, tokens.unsqueeze(-1)).squeeze(-1).mean(0)
     torch.testing.assert_close(by_place.float(), expected.detach())
+
+
+def test_other_orders_are_measured_on_images_of_all_classes(monkeypatch):
+    monkeypatch.setattr(generator, "OTHER_ORDERS_ON", 4)
+    tokens, labels = data()
+    model, found = tiny.model("randar"), {}
+    config = replace(QUICK, steps=2, eval_every=2, order="random")
+
+    def judge(one):
+        found.update({order: one.measure(order) for order in ("raster", "random")})
+        few = slice(None, None, -(-len(tokens) // 4))
+        found["few"] = generator.losses_by_place(Objective(one.model), one.model, tokens[few], labels[few], "raster")
+
+    train(model, tokens, labels, (tokens, labels), config, on_validation=judge)
+    torch.testing.assert_close(found["raster"], found["few"])
+    assert found["random"].mean().item() == pytest.approx(validate(model, tokens, labels, config))
 
 
 # training ---------------------------------------------------------------------------------------------------
