@@ -180,9 +180,9 @@ def correctness(
     estimator: BaseEstimator,
     draws: int,
 ) -> np.ndarray:
-    """Return the score of each test image, in 0..1: float64 (n,)."""
+    """Return the score of each test image, in 0..1: float64 (n,), of few-shot by each draw (draws, n)."""
     if measure == "fewshot5":
-        each = few_shot(train, train_y, test, test_y, SHOTS, draws, estimator=estimator).mean(1)
+        each = few_shot(train, train_y, test, test_y, SHOTS, draws, estimator=estimator).T
     elif measure == "retrieval":
         each = retrieval_scores(test, test_y, train, train_y)["map_at_r"]
     else:
