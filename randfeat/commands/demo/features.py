@@ -82,7 +82,7 @@ class Task:
 
 @dataclass
 class Score:
-    """Score of the choice made on train. correct: of each test image, in 0..1, float64 (n,)."""
+    """Score of the choice made on train. correct: of each test image, in 0..1, float64 (n,), or by draw (draws, n)."""
 
     chosen: str
     held_out: float
