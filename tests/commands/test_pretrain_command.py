@@ -230,7 +230,8 @@ def test_every_recipe_can_be_read_and_says_what_it_is(name):
     [
         ("steps=5", "'steps=5' is none: did you mean training.steps?"),
         ("training.steps", "'training.steps' is none"),
-        ("weight=5", "'weight=5' is none: expected one of model, labels, size.embed_dim"),
+        ("weight=5", "'weight=5' is none: did you mean agreement.weight?"),
+        ("colour=5", "'colour=5' is none: expected one of model, labels, size.embed_dim"),
         ("training.steps=many", "training.steps"),
     ],
 )

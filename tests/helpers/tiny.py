@@ -62,13 +62,13 @@ def condition_image(model: Generator, images: int = 1, seed: int = 0) -> Tensor:
 
 
 def steer(monkeypatch: pytest.MonkeyPatch) -> None:
-    """From now on each generator with control is steered by one image, where a call gives it no condition."""
+    """Steer each generator with control by one image from now on, where a call on its own grid gives no condition."""
     check = Generator.check_condition
 
-    def steered(self: Generator, condition: Tensor | None, batch: int) -> Tensor | None:
-        if condition is None and self.control is not None:
+    def steered(self: Generator, condition: Tensor | None, batch: int, positions: int | None = None) -> Tensor | None:
+        if condition is None and self.control is not None and positions in (None, self.num_tokens):
             condition = self.control(condition_image(self)).expand(batch, -1, -1)
-        return check(self, condition, batch)
+        return check(self, condition, batch, positions)
 
     monkeypatch.setattr(Generator, "check_condition", steered)
 
