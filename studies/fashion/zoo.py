@@ -35,7 +35,7 @@ from randfeat.weights.model_card import About, Measured
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "docs" / "results" / "fashion.json"
-LIMIT = 8_000_000  # bytes of models and images together
+LIMIT = 8 << 20  # bytes of models and images together
 TRAIN, TEST = 3000, 2000  # images in the package
 CHECKED = 200  # images on which a model is compared with its run
 IGNORED = ("running", "control")  # parts of a recipe that do not change these weights
