@@ -19,6 +19,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+THREADS = "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"  # environment variables
 Job = Callable[[int], Any]  # takes the screen line of its progress bar; it is pickled
 
 
@@ -63,7 +64,9 @@ def _set_up(lock: Any, threads: int) -> None:
 
 
 def use_threads(count: int) -> None:
-    """Set the number of threads of torch and of NumPy's linear algebra, until the process ends."""
+    """Set the number of threads of torch and of linear algebra, until the process ends."""
+    # for libraries that are loaded later: SciPy brings a linear algebra of its own, which would take all cores
+    os.environ.update(dict.fromkeys(THREADS, str(count)))
     import torch
     from threadpoolctl import threadpool_limits
 

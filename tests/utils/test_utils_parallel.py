@@ -83,3 +83,13 @@ def test_a_killed_parent_leaves_no_worker(tmp_path):
     while any(map(is_running, workers)):
         assert time.monotonic() < until
         time.sleep(0.05)
+
+
+def test_threads_are_those_of_libraries_that_are_loaded_later_too():
+    code = (
+        "from randfeat.utils.parallel import use_threads; use_threads(1); import scipy.linalg, threadpoolctl;"
+        "print({one['num_threads'] for one in threadpoolctl.threadpool_info()})"
+    )
+    free = {name: value for name, value in os.environ.items() if not name.endswith("_NUM_THREADS")}
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=free, check=True)
+    assert found.stdout.strip() == "{1}"

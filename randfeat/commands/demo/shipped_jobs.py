@@ -28,11 +28,12 @@ FREE = {"arpg": "fashion-arpg-free", "randar": "fashion-randar-free"}
 RANDOM = f"random:{FREE['arpg']}"  # the same network with random weights
 LABELLED = {"arpg": "fashion-arpg", "randar": "fashion-randar"}
 SPECS = tuple(f"raster/after/query/L-1/{pool}/mean" for pool in ("mean", "grid2", "grid4"))  # chosen from on train
+FEW_SHOT = tuple(f"ridge {how} alpha={alpha}" for how in ("none", "l2") for alpha in ("10", "1", "0.1"))
 # the search of every source of features
 SPACES = {
     "linear": linear_space(("none",), (0.1, 1)) | linear_space(("standard",), (0.001, 0.01)),
-    "knn": knn_space((5, 10), scalings=("none", "standard", "whitened")),
-    "fewshot5": FULL_SEARCH["fewshot5"],
+    "knn": knn_space((5, 10), scalings=("none", "whitened")),
+    "fewshot5": {name: FULL_SEARCH["fewshot5"][name] for name in FEW_SHOT},
 }
 SVMS = svm_space(("none",), (10,), (0.25, 1))
 HIDDEN_BELOW = 12  # of an inpainting: the first hidden row of pixels
@@ -52,9 +53,9 @@ class Effort:
 
     train: int = 3000
     test: int = 2000
-    likelihood: int = 80
+    likelihood: int = 40
     counts: tuple[int, ...] = (1, 4, 16)
-    samples_each: int = 30
+    samples_each: int = 20
     specs: tuple[str, ...] = SPECS
 
 
@@ -206,7 +207,7 @@ def paint(effort: Effort, line: int) -> Painted:
             made.pictures[f"samples_{name}"] = [as_bytes(samples[i :: effort.samples_each]) for i in range(SHOWN)]
         made.coverage_of_train = generation.coverage(test, balanced(train, part.task.train_y, effort.samples_each))
         bar.update()
-        made.pictures["watch"] = generation.watch(pipelines["arpg"], [*range(10)], pipelines["arpg"].sampling, seed=3)
+        made.pictures["watch"] = generation.watch(pipelines["randar"], [*range(10)], pipelines["randar"].sampling, seed=3)
         complete(part, pipelines, made.pictures)
         bar.update()
         find_patches(part, load(FREE["arpg"]), made.pictures)

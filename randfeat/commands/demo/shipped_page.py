@@ -134,7 +134,7 @@ def search_rows(results: Results, count: int) -> list[Row]:
 def make_overview(results: Results) -> Image.Image:
     """Return samples, a decode, completed halves and a search as one picture."""
     raw, names = results.pictures, results.classes
-    first, last = raw["samples_arpg"][:2]
+    first, last = raw["samples_randar"][:2]
     half = len(names) // 2
     samples = [
         row
@@ -150,7 +150,7 @@ def make_overview(results: Results) -> Image.Image:
     found = [row for row, one in zip(search_rows(results, 4), results.searches, strict=True) if one.truth in NAMED]
     return pictures.composed(
         [
-            ("ARPG draws what its label says", pictures.labelled_sheet(samples, (), 3, 0)),
+            ("RandAR draws what its label says", pictures.labelled_sheet(samples, (), 3, 0)),
             ("a picture comes into being, its patches in random order", pictures.labelled_sheet(drawn, (), 3, 0)),
             ("the hidden lower part is completed", pictures.labelled_sheet(completed, (), 3, 62)),
             ("a test image (left) and the nearest training images", pictures.labelled_sheet(found, (), 3, 0)),
