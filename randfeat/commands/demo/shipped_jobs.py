@@ -207,7 +207,8 @@ def paint(effort: Effort, line: int) -> Painted:
             made.pictures[f"samples_{name}"] = [as_bytes(samples[i :: effort.samples_each]) for i in range(SHOWN)]
         made.coverage_of_train = generation.coverage(test, balanced(train, part.task.train_y, effort.samples_each))
         bar.update()
-        made.pictures["watch"] = generation.watch(pipelines["randar"], [*range(10)], pipelines["randar"].sampling, seed=3)
+        watched = pipelines["randar"]
+        made.pictures["watch"] = generation.watch(watched, [*range(10)], watched.sampling, seed=3)
         complete(part, pipelines, made.pictures)
         bar.update()
         find_patches(part, load(FREE["arpg"]), made.pictures)
