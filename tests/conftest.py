@@ -1,9 +1,9 @@
 import os
-import pickle
 import signal
 
 import official
 import pytest
+import serial
 import tiny
 import torch
 from filelock import FileLock
@@ -82,13 +82,8 @@ def demo(tmp_path_factory):
 
 
 def shorten_demo(patch):
-    """Let the demo's searches try few candidates. For that its measurements run in this process, pickled as for another
-    one.
-    """
+    """Let the demo's searches try few candidates. For that its measurements run in this process."""
     from randfeat.commands.demo import features, trained
-
-    def run_all(jobs):
-        return {name: pickle.loads(pickle.dumps(job))(0) for name, job in jobs.items()}
 
     def few(space):
         names = [name for name in space if name.endswith(("C=0.1", "k=1", "alpha=1", "cosine", "C=1 relative_gamma=1"))]
@@ -99,4 +94,4 @@ def shorten_demo(patch):
         for measure, space in spaces.items():
             patch.setitem(spaces, measure, few(space))
     patch.setattr(features, "DRAWS", 4)
-    patch.setattr(trained, "run_all", run_all)
+    patch.setattr(trained, "run_all", serial.run_all)

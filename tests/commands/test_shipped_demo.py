@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import pickle
 import re
 
 import numpy as np
 import pytest
+import serial
 from PIL import Image
 
 from randfeat import Index, cli
@@ -15,26 +15,18 @@ from randfeat.commands import demo
 from randfeat.commands.demo import pictures, shipped, shipped_jobs, shipped_page
 from randfeat.commands.demo.features import Score
 from randfeat.data.sources import open_source
-from randfeat.weights import zoo
 
 FULL = {"linear": {"best": {"top1": {"value": 0.9251, "low": 0.92, "high": 0.93, "n": 10000}}}}
-
-
-def in_this_process(jobs):
-    """Run jobs one after the other, pickled as for another process."""
-    return {name: pickle.loads(pickle.dumps(job))(0) for name, job in jobs.items()}
 
 
 @pytest.fixture(scope="module")
 def shown(tmp_path_factory):
     """The folder that the demo leaves with few images."""
-    if missing := set(zoo.NAMES) - set(zoo.installed()):
-        pytest.skip(f"this installation has no weights of {', '.join(sorted(missing))}")
     out = tmp_path_factory.mktemp("shown") / "demo"
     Index(np.eye(2, dtype=np.float32), ["a", "b"]).save(out / "index")  # of an earlier run, which is replaced
     effort = shipped_jobs.Effort(300, 120, 4, (1, 2), samples_each=4, specs=shipped_jobs.SPECS[:2])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(shipped, "run_all", in_this_process)
+        patch.setattr(shipped, "run_all", serial.run_all)
         patch.setattr(shipped, "measured_on_all", lambda: FULL)
         patch.setattr(shipped, "Effort", lambda: effort)
         assert cli.main(["demo", "-o", str(out)]) == 0
