@@ -1,9 +1,4 @@
-"""Official implementations, imported from checkouts outside this repository.
-
-    git clone https://github.com/ziqipang/RandAR   (at d374a721)
-    git clone https://github.com/hp-l33/ARPG       (at 1a1758c3)
-    git clone https://github.com/FoundationVision/LlamaGen   (at ce98ec4)
-    pip install einops transformers omegaconf
+"""Official implementations, imported from checkouts outside this repository, which `python -m benchmarks --help` names.
 
 They are built with the sizes of our model, given its weights, and run unchanged.
 """
@@ -24,6 +19,8 @@ from randfeat.inference.sampling import Sampling
 from randfeat.models import ARPG, Generator, RandAR
 from randfeat.tokenizers import LlamaGenVQ
 
+CHECKOUTS = ("randar", "arpg", "llamagen")
+
 
 def _module(path: Path, package: Path) -> Any:
     """Return the module of one file of a checkout. package: folder that its own imports come from."""
@@ -36,11 +33,11 @@ def _module(path: Path, package: Path) -> Any:
     return module
 
 
-def build(model: Generator, checkouts: Path) -> nn.Module:
+def build(model: Generator, checkout: Path) -> nn.Module:
     """Return the official network of a RandAR or an ARPG, with the same weights, in evaluation mode."""
     side = model.grid[0]
     if isinstance(model, RandAR):
-        sys.path.insert(0, str(checkouts / "RandAR"))
+        sys.path.insert(0, str(checkout))
         from RandAR.model.randar_gpt import RandARTransformer
 
         official = RandARTransformer(
@@ -54,7 +51,7 @@ def build(model: Generator, checkouts: Path) -> nn.Module:
             class_dropout_prob=0.1,
         )
     elif isinstance(model, ARPG):
-        code = _module(checkouts / "ARPG" / "models" / "arpg.py", checkouts / "ARPG")
+        code = _module(checkout / "models" / "arpg.py", checkout)
         official = code.Transformer(
             code.ModelArgs(
                 dim=model.embed_dim,
@@ -121,10 +118,10 @@ def sampler(official: nn.Module, label: Tensor, order: Tensor, sampling: Samplin
     return call_arpg
 
 
-def build_tokenizer(tokenizer: LlamaGenVQ, checkouts: Path) -> nn.Module:
+def build_tokenizer(tokenizer: LlamaGenVQ, checkout: Path) -> nn.Module:
     """Return LlamaGen's official VQ tokenizer with the same weights."""
-    path = checkouts / "LlamaGen" / "tokenizer" / "tokenizer_image" / "vq_model.py"
-    code, config = _module(path, checkouts / "LlamaGen"), tokenizer.config
+    path = checkout / "tokenizer" / "tokenizer_image" / "vq_model.py"
+    code, config = _module(path, checkout), tokenizer.config
     levels, latent_dim = config["multipliers"], config["latent_dim"]
     official = code.VQModel(
         code.ModelArgs(
