@@ -29,11 +29,13 @@ def attention(model: Generator, context: str, stream: str) -> list[Tensor]:
     """Record who attends to whom, bool (inputs, keys): of the first block of each half of the network."""
     seen: list[Tensor] = []
 
-    def record(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, causal: bool = False) -> Tensor:
+    def record(
+        q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, causal: bool = False, dropout: float = 0.0
+    ) -> Tensor:
         everything = torch.ones(q.shape[2], k.shape[2], dtype=torch.bool)
         pattern = layers.causal_mask(*everything.shape, q.device) if causal and mask is None else mask
         seen.append(everything if pattern is None else pattern.clone())
-        return attend(q, k, v, mask, causal)
+        return attend(q, k, v, mask, causal, dropout)
 
     attend, layers.attend = layers.attend, record
     try:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 INK, SOFT, FAINT, SEEN, TOKEN, QUERY = "#263238", "#78909c", "#eceff1", "#5c6bc0", "#fff3c4", "#d9f0e3"
 FONT = "font-family='Roboto, Helvetica, Arial, sans-serif'"
-COLOURS = ("#3f51b5", "#e65100", "#2e7d32", "#ad1457", "#546e7a")
+COLOURS = ("#3f51b5", "#e65100", "#2e7d32", "#ad1457", "#546e7a", "#00838f")
 
 
 class Drawing:

@@ -4,10 +4,11 @@
     python -m studies.fashion WORK --runs RUNS              # measures, hours of a core
     python -m studies.fashion.tables docs                   # tables and pictures of what was found
 
-RUNS holds the runs of `randfeat pretrain`: fashion_arpg_free, fashion_randar_free, fashion_raster_free, fashion_arpg
-and fashion_randar, each with its `model`; what is not there yet is named and left out. The same command resumes:
-finished parts are kept. A reader is scored anew where its weights, its tokenizer or the settings that are searched have
-changed.
+RUNS holds the runs of `randfeat pretrain`: fashion_arpg_free, fashion_arpg_14x14_free, fashion_randar_free,
+fashion_raster_free, fashion_raster_14x14_free (the recipe fashion_arpg_14x14_free with training.order=raster in both
+phases), fashion_arpg and fashion_randar, each with its `model`; what is not there yet is named and left out. The same
+command resumes: finished parts are kept. A reader is scored anew where its weights, its tokenizer or the settings that
+are searched have changed.
 """
 
 from __future__ import annotations
@@ -28,13 +29,13 @@ from randfeat.utils.parallel import use_threads
 from . import controls, images, inpainting, judge, likelihood, probing, readers, samples, tables, units
 from .features import Reader
 from .images import Fashion
-from .results import CLASSICAL, CONTROLS, OURS, SVM
+from .results import CLASSICAL, CONTROLS, FREE, OURS, SVM
 from .units import Place
 
 REHEARSAL = "rehearsal"
-RUNS = {name: f"fashion_{name}_free" for name in (*OURS, "raster")}
+RUNS = {name: f"fashion_{name}_free" for name in (*FREE, "raster", "raster_14x14")}
 RUNS |= {f"{name}_labels": f"fashion_{name}" for name in OURS}
-READERS = (*CLASSICAL, SVM, *OURS, *CONTROLS)
+READERS = (*CLASSICAL, SVM, *FREE, *CONTROLS)
 PARTS = (judge.PART, "readers", likelihood.PART, samples.PART, inpainting.PART)
 
 
@@ -61,18 +62,18 @@ def main() -> None:
 
 
 def attempt(run: Callable[[], None]) -> None:
-    """Run a part, or say which model it misses."""
+    """Run a part, or say which model it misses; any other file that is missing ends the run."""
     try:
         run()
-    except FileNotFoundError as error:
+    except units.MissingModel as error:
         print(f"left out: {error}", flush=True)
 
 
 def model(name: str, runs: Path) -> Pipeline:
-    """Return a trained model. Raises a FileNotFoundError where it is not there."""
+    """Return a trained model. Raises a `MissingModel` where it is not there."""
     path = runs / RUNS[name] / "model"
     if not path.exists():
-        raise FileNotFoundError(f"there is no {path}: train {RUNS[name]} first")
+        raise units.MissingModel(f"there is no {path}: train {RUNS[name]} first")
     return load(path)
 
 

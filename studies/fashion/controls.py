@@ -40,6 +40,7 @@ from studies.reading.controls import MaskedObjective, MaskedTransformer, PixelAu
 from studies.reading.material import as_pixels
 
 from .images import Fashion
+from .units import MissingModel
 
 RECIPE = "fashion_arpg_free"
 CROPS, SCALE, CONTRAST = 24, (0.5, 1.0), 0.4  # crops beside each image, as in the token store of the recipe's header
@@ -200,10 +201,10 @@ def trained(name: str, tokenizer: Tokenizer, data: Fashion, folder: Path, steps:
 
 
 def opened(name: str, tokenizer: Tokenizer, folder: Path) -> Generator:
-    """Return a trained control. Raises a FileNotFoundError where there is none, a ValueError for other tokens."""
+    """Return a trained control. Raises a `MissingModel` where there is none, a ValueError for other tokens."""
     own = folder / name
     if not (own / RECORD).exists():
-        raise FileNotFoundError(f"there is no {name} in {own}: run `python -m studies.fashion controls` first")
+        raise MissingModel(f"there is no {name} in {own}: run `python -m studies.fashion controls` first")
     told = _record(name, tokenizer, own)
     network = build(name, tokenizer, tuple(told["grid"]), ModelConfig(**told["size"]))
     network.load_state_dict(load_file(own / WEIGHTS))

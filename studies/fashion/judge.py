@@ -28,6 +28,7 @@ WIDTHS = (32, 64, 128)  # channels of the convolutions
 FEATURES = 128  # values that the Fréchet distance is of
 EPOCHS, BATCH, RATE, DECAY, DROPOUT, SMOOTHING = 9, 128, 3e-3, 0.05, 0.3, 0.05
 SHIFT = 2  # pixels, at most, that a training image is moved by
+LEAST = 0.93  # accuracy on test images from which it may judge samples
 AT_ONCE = 500
 
 

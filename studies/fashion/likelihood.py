@@ -20,7 +20,7 @@ from randfeat.inference.likelihood import orders_of, token_log_prob
 from randfeat.inference.readout import sub_patch_shifts
 from randfeat.inference.successive_halving import Rung, SuccessiveHalving, rank_classes
 from randfeat.models import Generator, packed
-from randfeat.utils import progress
+from randfeat.utils import arrays, progress
 from randfeat.weights import fingerprint
 from studies.reading.material import as_pixels
 
@@ -74,10 +74,7 @@ def _part(path: Path, model: Pipeline, images: np.ndarray) -> dict[str, np.ndarr
     began = time.process_time()
     found = classify(model, images)
     found["seconds"] = np.asarray(time.process_time() - began)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_suffix(".unfinished.npz")
-    np.savez(unfinished, **found)
-    unfinished.replace(path)
+    arrays.write_npz(path, found, compressed=False)
     return found
 
 

@@ -29,11 +29,11 @@ CS = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 1.0)  # of linear probes, for features of va
 QUICK_C = 3e-3  # which ranks variants
 FINALISTS = 2  # variants whose scaling and C are searched
 WORSE = 0.01  # accuracy below the best at which a path of C ends
-KS = (5, 10, 20)
+KS = (3, 5, 10, 20, 50)
 SHOTS, DRAWS, SEARCHED_DRAWS = 5, 20, 5
-SHOT_CS = (1.0, 30.0, 1000.0)
+SHOT_CS = (1.0, 30.0, 1000.0, 30000.0)
 RANKED = 2500  # validation images, at most, that measures by distances and few-shot are chosen on
-RATES, EPOCHS = (1e-3, 3e-3, 1e-2), 20  # of the attentive probe
+RATES, EPOCHS = (1e-3, 3e-3, 1e-2, 3e-2), 20  # of the attentive probe
 HEADS = 12  # of AIM's probe
 SCALERS: dict[str, Callable[[], BaseEstimator]] = {
     "none": lambda: scaling("none"),

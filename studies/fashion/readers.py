@@ -26,15 +26,10 @@ from .coates import KMeansPatches
 from .features import Reader
 
 GRID = (7, 7)
-ARPG = (
-    "raster/full/query/L-1/mean/mean",
-    "raster/full/query/L-1/grid4/mean",
+ARPG = (  # contexts and streams that were behind on training images are left out: see docs/results/fashion.md
     "raster/after/query/L-1/mean/mean",
     "raster/after/query/L-1/grid2/mean",
     "raster/after/query/L-1/grid4/mean",
-    "raster/after/query/L-2,L-1/grid4/concat",
-    "raster/full/token/L0.5/grid4/mean",
-    "raster/after/query/L-1/mean/mean/shifts2",
     "raster/after/query/L-1/grid2/mean/shifts2",
     "raster/after/query/L-1/grid4/mean/shifts2",
     "raster/after/query/L-2,L-1/grid4/concat/shifts2",

@@ -14,10 +14,13 @@ from randfeat.probes import Difference, Interval, bootstrap, paired
 
 from . import inpainting, judge, likelihood, samples
 
+FOUND = Path(__file__).parent / "found"
 DRAWS = 4000  # of the bootstrap
-OURS = {"arpg": "ARPG, label-free", "randar": "RandAR, label-free"}
+OURS = {"arpg": "ARPG, label-free", "randar": "RandAR, label-free"}  # in the package, beside those with labels
+FREE = OURS | {"arpg_14x14": "ARPG, label-free, 14 × 14 tokens"}
 CONTROLS = {
     "raster": "RandAR in raster order, equal steps",
+    "raster_14x14": "ARPG in raster order, 14 × 14 tokens, equal steps and agreement",
     "masked": "masked tokens, equal cost",
     "pixel_autoencoder": "masked autoencoder of pixels, equal cost",
     "random_weights": "ARPG, random weights",
@@ -30,7 +33,7 @@ CLASSICAL = {
     "hog": "HOG",
 }
 SVM = "svm"
-TITLES = OURS | CONTROLS | CLASSICAL | {SVM: "RBF-SVM on pixels"}
+TITLES = FREE | CONTROLS | CLASSICAL | {SVM: "RBF-SVM on pixels"}
 MEASURES = {
     "linear": "linear",
     "knn": "k-NN",
@@ -77,7 +80,7 @@ class Results:
                 found[name] = made
         return found
 
-    def best(self, measure: str, among: Sequence[str] = tuple(OURS)) -> Scored | None:
+    def best(self, measure: str, among: Sequence[str] = tuple(FREE)) -> Scored | None:
         """Return the one of some readers that was best on the validation part, None where none was measured."""
         made = [self.readers[name][measure] for name in among if measure in self.readers.get(name, {})]
         return max(made, key=lambda one: one.record["accuracy"], default=None)

@@ -13,11 +13,15 @@ from typing import Any
 
 import numpy as np
 
-from randfeat.utils import atomic
+from randfeat.utils import arrays, atomic
 
 from .features import Features, Reader
 from .images import Fashion
 from .probing import MEASURES, Measure, Pair
+
+
+class MissingModel(FileNotFoundError):
+    """Model that was not trained yet, whose parts of the study are left out."""
 
 
 @dataclass(frozen=True)
@@ -36,11 +40,8 @@ def keep(path: Path, record: Mapping[str, Any], scores: Mapping[str, np.ndarray]
     """Write scores beside a record, and then the record, which marks both as done. Fractions are kept in half
     precision.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     halved = {name: x.astype(np.float16) if x.dtype.kind == "f" else x for name, x in scores.items()}
-    unfinished = path.with_suffix(".unfinished.npz")
-    np.savez_compressed(unfinished, **halved)
-    unfinished.replace(path.with_suffix(".npz"))
+    arrays.write_npz(path.with_suffix(".npz"), halved)
     atomic.write_bytes(path, json.dumps(record, indent=1).encode() + b"\n")
 
 

@@ -4,7 +4,7 @@
     python -m studies.fashion.zoo images         # the first images, into randfeat/data/builtin/fashion_part
 
 A run of another recipe than the one in `configs/` is refused. Weights are written in half precision, with a card that
-takes its numbers from docs/results/fashion.json.
+takes its numbers from docs/results/fashion.json. A tokenizer that several have is written once.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from randfeat.weights.model_card import About, Measured
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "docs" / "results" / "fashion.json"
-LIMIT = 8 << 20  # bytes of models and images together
+LIMIT = 8_000_000  # bytes of models and images together
 TRAIN, TEST = 3000, 2000  # images in the package
 CHECKED = 200  # images on which a model is compared with its run
 IGNORED = ("running", "control")  # parts of a recipe that do not change these weights
@@ -128,13 +128,28 @@ def ship(name: str, runs: Path, out: Path) -> str:
         shipped = randfeat.load(made)
         moved = drift(model, shipped)
         model_card.write(made, name, about(model, recipe, moved))
-        with atomic.replace_directory(target, lambda there: (there / weights.CONFIG).is_file()) as whole:
+        share_tokenizer(made, out / weights.TOKENIZER)
+        with atomic.replace_directory(target, _is_ours) as whole:
             shutil.copytree(made, whole, dirs_exist_ok=True, copy_function=shutil.copyfile)
     rounded = max(float((exact[key] - value).abs().max()) for key, value in shipped.generator.state_dict().items())
     return (
         f"{name}: {size_of(target):,} bytes, weights rounded by at most {rounded:.1e}, "
         f"log p of {CHECKED} images by {moved:.1e} nats a token on average"
     )
+
+
+def share_tokenizer(model: Path, shared: Path) -> None:
+    """Move the tokenizer of a model directory to where the models of the zoo share it; one of other codes stays."""
+    own = model / weights.TOKENIZER
+    if not shared.exists():
+        with atomic.replace_directory(shared, _is_ours) as whole:
+            shutil.copytree(own, whole, dirs_exist_ok=True, copy_function=shutil.copyfile)
+    if all((own / file).read_bytes() == (shared / file).read_bytes() for file in weights.FILES):
+        shutil.rmtree(own)
+
+
+def _is_ours(directory: Path) -> bool:
+    return (directory / weights.CONFIG).is_file()
 
 
 def check_recipe(model: Pipeline, name: str) -> None:
@@ -252,7 +267,7 @@ def size_of(folder: Path) -> int:
 def check_size(models: Path) -> None:
     """Print the size of models, results and images together; raise a ValueError where it is beyond LIMIT."""
     results = models / RESULTS.name
-    total = sum(size_of(models / name) for name in zoo.NAMES) + size_of(fashion.PART)
+    total = sum(size_of(models / name) for name in (*zoo.NAMES, weights.TOKENIZER)) + size_of(fashion.PART)
     total += results.stat().st_size if results.exists() else 0
     if total > LIMIT:
         raise ValueError(f"models and images take {total:,} bytes, expected at most {LIMIT:,}: make the models smaller")

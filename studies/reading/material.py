@@ -16,6 +16,7 @@ from randfeat.data.builtin import DATASETS
 from randfeat.data.token_store import TokenStore
 from randfeat.inference.readout import sub_patch_shifts
 from randfeat.tokenizers import PatchTokenizer
+from randfeat.utils.arrays import write_npz
 from randfeat.weights.loading import load_tokenizer
 
 BATCH = 1024  # images tokenized at once
@@ -204,15 +205,11 @@ def _labels(stores: Sequence[TokenStore]) -> np.ndarray:
     return np.concatenate(found)
 
 
-def _save(path: Path, arrays: Mapping[str, np.ndarray]) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    groups = arrays["groups"]
-    np.savez_compressed(
-        path.with_name(GROUPS), tested=groups[arrays["tested"]], ranked=groups[ranked(arrays["probed"])]
-    )
-    unfinished = path.with_suffix(".unfinished.npz")
-    np.savez(unfinished, **arrays)
-    unfinished.replace(path)
+def _save(path: Path, parts: Mapping[str, np.ndarray]) -> Path:
+    groups = parts["groups"]
+    shown = {"tested": groups[parts["tested"]], "ranked": groups[ranked(parts["probed"])]}
+    write_npz(path.with_name(GROUPS), shown)
+    write_npz(path, parts, compressed=False)
     return path
 
 

@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save
 from randfeat.inference import likelihood, readout
 from randfeat.inference.readout import FeatureSpec
 from randfeat.models import Generator, packed
-from randfeat.utils import atomic, progress
+from randfeat.utils import arrays, atomic, progress
 
 from . import scoring
 from .controls import Classifier
@@ -283,15 +283,12 @@ def write(
 
     names: of both files.
     """
-    record, arrays = names
-    keep(folder / arrays, scores)
+    record, measured = names
+    keep(folder / measured, scores)
     atomic.write_bytes(folder / record, json.dumps(made, indent=1).encode())
     return folder / record
 
 
 def keep(path: Path, scores: Mapping[str, np.ndarray]) -> None:
     """Write scores from 0 to 1 in half precision, atomically."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_suffix(".unfinished.npz")
-    np.savez_compressed(unfinished, **{name: right.astype(np.float16) for name, right in scores.items()})
-    unfinished.replace(path)
+    arrays.write_npz(path, {name: right.astype(np.float16) for name, right in scores.items()})

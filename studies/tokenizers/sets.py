@@ -12,6 +12,7 @@ from PIL import Image
 
 from randfeat.data.builtin import DATASETS, make_fashion, make_photographs
 from randfeat.data.sources import Source
+from randfeat.utils import arrays
 
 FILE, GROUPS = "pictures.npz", "groups.npz"
 OWN_SPLIT = ("fashion",)  # sets with test images of their own, which no seed draws
@@ -120,15 +121,11 @@ def make(name: str, folder: Path, seed: int = SEED) -> Pictures:
     ends = np.cumsum([len(part) for part in rows.values()])[:-1]
     divided = dict(zip(rows, np.split(places, ends), strict=True))
     pictures = Pictures(name, made.images[taken], made.labels[taken], made.groups[taken], **divided)
-    folder.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_suffix(".unfinished.npz")
-    np.savez_compressed(unfinished, **{key: value for key, value in vars(pictures).items() if key != "name"})
-    unfinished.replace(path)
+    arrays.write_npz(path, {key: value for key, value in vars(pictures).items() if key != "name"})
     return pictures
 
 
 def keep_groups(pictures: Pictures, folder: Path) -> None:
     """Write the groups of the test images, which intervals need, where they are not there."""
     if not (path := folder / GROUPS).exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        np.savez_compressed(path, tested=pictures.groups[pictures.tested])
+        arrays.write_npz(path, {"tested": pictures.groups[pictures.tested]})

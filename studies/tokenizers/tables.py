@@ -22,6 +22,7 @@ from randfeat.commands.tokenizer.evaluation import RECORD, interval
 from randfeat.utils import atomic
 from studies.reading.tables import counted, of_fewer, percent
 
+from . import photographs as small
 from .__main__ import FOUND
 from .arms import ARMS
 from .reconstruction import SETS, SHEET
@@ -128,6 +129,24 @@ def reconstructions(folder: Path) -> Iterator[Row]:
         ]
 
 
+def photographs(folder: Path) -> Iterator[Row]:
+    """Yield the rows of small photographs: errors of reconstructions, codes used, and borders of tokens, by tokenizer,
+    the learned one first.
+    """
+    record = json.loads((folder / RECORD).read_text("utf-8"))
+    borders = json.loads((folder / small.RECORD).read_text("utf-8"))
+    tokenizers = [*record["tokenizers"].values()]
+    yield ["photographs", *small.MODELS, small.REAL]
+    for key, title in (("psnr", "PSNR, dB"), ("ssim", "SSIM"), ("mse", "MSE")):
+        yield [title, *(interval(one[key], key) for one in tokenizers), ""]
+    yield ["codes used", *(f"{100 * one['codes']['usage']:.1f} %" for one in tokenizers), ""]
+    ratios = [*(one["border_ratio"] for one in tokenizers), tokenizers[0]["real_border_ratio"]]
+    yield ["border ratio of reconstructions", *(interval(one, "ratio") for one in ratios)]
+    for part in ("samples", "inpaintings"):
+        ratios = [borders[name].get(part) for name in (*small.MODELS, small.REAL)]
+        yield [f"border ratio of {part}", *(interval(one, "ratio") for one in ratios)]
+
+
 def as_csv(rows: Iterable[Row]) -> bytes:
     """Return rows as the bytes of a CSV file."""
     buffer = io.StringIO()
@@ -141,16 +160,18 @@ def main() -> None:
     parser.add_argument("docs", type=Path, metavar="DOCS", help="folder of the documentation")
     parser.add_argument("--found", type=Path, default=FOUND, metavar="DIR", help="folder of the results")
     args = parser.parse_args()
-    found, compared = every(args.found), args.found / "reconstruction"
+    found, compared, crops = every(args.found), args.found / "reconstruction", args.found / small.PART
     made = {results.set: scores(results) for results in found}
     made |= {"differences": differences(found), "costs": costs(found), "reconstruction": reconstructions(compared)}
+    if all((crops / name).exists() for name in (RECORD, small.RECORD)):
+        made[small.PART] = photographs(crops)
     for folder in ("results", "images"):
         (args.docs / folder).mkdir(parents=True, exist_ok=True)
     for name, rows in made.items():
         path = args.docs / "results" / f"tokenizers_{name}.csv"
         atomic.write_bytes(path, as_csv(rows))
         print(path)
-    for sheet in sorted(compared.glob(f"*/{SHEET}")):
+    for sheet in (*sorted(compared.glob(f"*/{SHEET}")), *crops.glob(small.SHEET)):
         path = args.docs / "images" / f"tokenizers_{sheet.parent.name}.png"
         shutil.copyfile(sheet, path)
         print(path)

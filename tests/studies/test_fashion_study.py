@@ -155,6 +155,30 @@ def test_the_judge_learns_and_reads_mirror_images_alike(data, tmp_path, monkeypa
     np.testing.assert_array_equal(again.classes(images), classes)
 
 
+@pytest.mark.parametrize(("right", "met"), [(94, "yes"), (93, "yes"), (92, "no")])
+def test_the_judges_accuracy_is_a_bar(tmp_path, right, met):
+    scores = {"right": np.arange(100) < right}
+    module("units").keep(tmp_path / "judge" / "judge.json", {"key": "1"}, scores)
+    rows = [*module("tables").bars(module("results").Results(tmp_path))]
+    ((title, bar, aim, measured, found, _),) = rows[1:]
+    assert (title, bar, aim) == ("judge of samples, on test images, %", "93.0", "")
+    assert measured.startswith(f"{right}.0 ")
+    assert found == met
+
+
+def test_only_a_model_that_is_missing_is_left_out(data, tokenizer, tmp_path, capsys):
+    main, controls = module("__main__"), module("controls")
+    main.attempt(lambda: main.model("arpg", tmp_path))
+    main.attempt(lambda: controls.opened("masked", tokenizer, tmp_path / "controls"))
+    told = capsys.readouterr().out.splitlines()
+    assert [line.split(":")[0] for line in told] == ["left out"] * 2
+    assert "train fashion_arpg_free first" in told[0]
+    assert "run `python -m studies.fashion controls` first" in told[1]
+    (tmp_path / "fashion_arpg_free" / "model").mkdir(parents=True)  # a damaged one, not a missing one
+    with pytest.raises(FileNotFoundError, match="is no model directory: it has no config"):
+        main.attempt(lambda: main.model("arpg", tmp_path))
+
+
 def test_moved_images_are_crops_or_mirrored_crops():
     judge = module("judge")
     image = torch.rand(1, 1, 9, 9)

@@ -24,9 +24,11 @@ def number(value):
 
 
 @pytest.fixture
-def tool(monkeypatch):
+def tool(monkeypatch, tmp_path):
+    """The tool, with a zoo of its own at `tmp_path`/zoo."""
     tool = importlib.import_module("studies.fashion.zoo")
     monkeypatch.setattr(tool, "CHECKED", 4)
+    monkeypatch.setattr(tool.zoo, "folder", lambda: tmp_path / "zoo")
     return tool
 
 
@@ -75,9 +77,27 @@ def test_a_run_becomes_a_model_of_the_package(tool, runs, results, name, tmp_pat
     history = {"validation": [[5, 2.5]], "kept_step": 5, "seconds": 7200.0}
     assert shipped.training_record["history"] == history
     assert shipped.training_record.keys() == {"data", "recipe", "history"}
-    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    assert {one.name for one in folder.iterdir()} == {"README.md", "config.json", "model.safetensors"}
+    before = {path: path.read_bytes() for path in folder.parent.rglob("*") if path.is_file()}
     tool.ship(name, runs, tmp_path / "zoo")  # again, over the first
-    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+    assert {path: path.read_bytes() for path in folder.parent.rglob("*") if path.is_file()} == before
+
+
+def test_models_share_one_tokenizer_and_another_stays_with_its_model(tool, runs, tmp_path):
+    for name in NAMES:
+        tool.ship(name, runs, tmp_path / "zoo")
+    inside = {one.name for one in (tmp_path / "zoo").iterdir()}
+    assert inside == {*NAMES, "tokenizer"}
+    model = load(runs / "digits_arpg" / "model")
+    model.tokenizer.codebook += 0.1
+    model.save(runs / "digits_arpg" / "model")
+    other = tmp_path / "zoo" / "digits-randar-free"
+    before = {path: path.read_bytes() for path in other.rglob("*")}
+    shared = (tmp_path / "zoo" / "tokenizer" / "model.safetensors").read_bytes()
+    tool.ship("digits-arpg", runs, tmp_path / "zoo")
+    assert torch.equal(load(tmp_path / "zoo" / "digits-arpg").tokenizer.codebook, model.tokenizer.codebook)
+    assert (tmp_path / "zoo" / "tokenizer" / "model.safetensors").read_bytes() == shared
+    assert {path: path.read_bytes() for path in other.rglob("*")} == before
 
 
 def test_a_card_holds_what_was_measured_of_the_model(tool, runs, results, tmp_path):

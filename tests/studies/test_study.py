@@ -211,6 +211,7 @@ def test_the_search_never_looks_at_test():
         assert right.mean() > worse.mean()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["randar-labels", "vit-labels"])
 def test_who_sees_labels_classifies_itself(material, name):
     models, units = part("models"), part("units")
