@@ -22,6 +22,8 @@ from ..data.images import Array, Images, Picture, as_picture
 from ..data.reading import ReadBatches
 
 TIMM = "timm:"  # begins the names of timm's models
+OPEN_CLIP = "open_clip:"  # begins those of open_clip's
+EMBEDDING = "embedding"  # the one feature spec of open_clip's
 
 
 class Encoder(ABC):
@@ -30,13 +32,14 @@ class Encoder(ABC):
     name: as the user gave it. specs: one for each array that `encode` returns, with layers as numbers. prepare: turns
     an upright picture of any size and mode into an array; all arrays have one shape and type. It can be pickled, and
     holds no weights. value_range: None, or of an encoder that reads values the (low, high) of these: `prepare` then
-    takes arrays (H, W, C).
+    takes arrays (H, W, C). reads_texts: whether `encode_texts` does.
     """
 
     name: str
     specs: tuple[str, ...]
     prepare: Callable[[Any], np.ndarray]
     value_range: tuple[float, float] | None = None
+    reads_texts = False
 
     def check_reads_pictures(self, what: str) -> None:
         """Raise a ValueError where the encoder reads values and no pictures. what: subject of the sentence."""
@@ -73,6 +76,16 @@ class Encoder(ABC):
     def as_batch(self, images: Array | Sequence[Array | Picture]) -> Tensor:
         """Return several images as `encode` takes them."""
         return torch.from_numpy(np.stack([self.prepare(as_picture(image)) for image in images]))
+
+    def encode_texts(self, texts: Sequence[str]) -> np.ndarray:
+        """Return the features of texts, in the space of those of images: float32 (n, F).
+
+        Raises a ValueError where the network reads no texts, or not these.
+        """
+        raise ValueError(
+            f"{self.name} reads pictures and no texts: to search by text build the index with a text-image model, "
+            f"--model {OPEN_CLIP}NAME@FILE"
+        )
 
     @abstractmethod
     def with_specs(self, specs: Sequence[str]) -> Encoder:

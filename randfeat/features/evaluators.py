@@ -17,11 +17,12 @@ from PIL import Image
 from torch import Tensor
 
 from ..data.crop import images_of
-from ..data.errors import SkippedImage
+from ..data.errors import NoneReadable, SkippedImage
 from ..data.sources import Source, open_source
 from ..inference.likelihood import class_log_prob
 from ..pipeline.pipeline import Pipeline
 from ..utils import arrays, progress
+from ..utils.checks import check_whole_number
 from .encoder import Encoder
 
 INCEPTION = "weights-inception-2015-12-05-6726825d.pth"
@@ -71,8 +72,7 @@ class Inception(Evaluator):
             torch.load(path, map_location="cpu", weights_only=True)  # torch-fidelity itself would unpickle any code
             self._network = FeatureExtractorInceptionV3("inception", FEATURES, str(path)).to(device)
         except Exception as error:
-            reason = str(error).splitlines()[0]
-            raise ValueError(f"{path} does not hold the weights of Inception ({reason}): get {ADDRESS}") from None
+            raise ValueError(f"{path} does not hold the weights of Inception: get {ADDRESS}") from error
         self._device = device
 
     @torch.no_grad()
@@ -120,9 +120,11 @@ class LikelihoodEvaluator(Evaluator):
 
 def evaluate(evaluator: Evaluator, images: Iterable[Image.Image], count: int, batch_size: int = 64) -> EvaluatorOutput:
     """Return the output of an evaluator for the first `count` images. Raises a ValueError where there are none."""
+    check_whole_number("the number of images", count, 1)
+    check_whole_number("batch_size", batch_size, 1)
     following = islice(iter(images), count)
     parts = []
-    with progress.bar(count, "evaluating", "image") as bar:
+    with progress.bar(count, "evaluating", "image", told="") as bar:
         while batch := list(islice(following, batch_size)):
             parts.append(evaluator(batch))
             bar.update(len(batch))
@@ -143,7 +145,9 @@ def load_images(
     """
     if str(data).endswith(".npz"):
         images = arrays.read_images(Path(data))
-        first = next(images)  # raises for an archive of something else
+        first = next(images, None)  # raises for an archive of something else
+        if first is None:
+            raise ValueError(f"{data} holds no pictures: its arr_0 has the length 0")
         return arrays.count_images(Path(data)), chain([first], images)
     source = open_source(data, split)
     if not isinstance(source, Source):
@@ -152,9 +156,13 @@ def load_images(
 
 
 def _read(source: Source, on_skip: Callable[[SkippedImage], object] | None) -> Iterator[Image.Image]:
-    rows = range(len(source))
+    """Yield the images of a source. Raises a NoneReadable at the end where all were skipped."""
+    rows, skipped = range(len(source)), []
     for image in images_of(source, rows) if on_skip is None else images_of(source, rows, skipping=True):
         if isinstance(image, Image.Image):
             yield image
         elif isinstance(image, SkippedImage) and on_skip is not None:
             on_skip(image)
+            skipped.append(image)
+    if skipped and len(skipped) == len(source):
+        raise NoneReadable(skipped)

@@ -28,11 +28,14 @@ from torch import Tensor
 from .. import weights
 from ..data import loader
 from ..data.errors import reasons
+from ..data.pages import warn_of_pages
 from ..data.sources import Source, TokenSource
 from ..data.sources.folder import FileSource
+from ..data.states import Inputs, naming_changes
 from ..data.store import META
 from ..utils import atomic, distributed, progress
 from ..utils.checks import check_whole_number, finite_rows
+from ..utils.estimates import bytes_in_words, warn_of_full_disk
 from ..utils.folder_run import FolderRun, share
 from . import store
 from .encoder import Encoder
@@ -41,12 +44,13 @@ from .store import FeatureStore
 
 Encode: TypeAlias = "Callable[[Tensor], list[np.ndarray]]"
 Reader: TypeAlias = loader.Prepared | loader.FirstCrop
+Elsewhere: TypeAlias = "Callable[[Shards, list[int]], object]"
 
 SHARD = 512  # images, fewer where their features take more than SHARD_BYTES
 SHARD_BYTES = 1 << 26
 # may differ between the run that began a store and one that resumes it
 FREE = ("model", "source.name", "source.root", "shard_size")
-RESULTS = ("count", "skipped", "files")
+RESULTS = ("count", "skipped", "left_out", "files")
 
 
 def extract(
@@ -56,16 +60,19 @@ def extract(
     batch_size: int = 64,
     workers: int | None = None,
     shard_size: int | None = None,
+    elsewhere: Elsewhere | None = None,
 ) -> FeatureStore:
     """Write the features of all images of `source` to a store and open it; what is done already is kept.
 
     Images that cannot be read are listed in its skipped.csv. batch_size: images at a time, which changes features by no
     more than rounding. workers: processes that decode; 0 decodes in this one, None starts one for each processor.
     shard_size: images that a kill loses at most, by default 512 or fewer; the run that begins a store decides.
+    elsewhere: makes the files of the missing shards with `make_shards` in other processes, see `ray_engine`.
 
     Inside `distributed.group` every process takes its share of the shards, and the first one puts them together.
     Raises before anything is written: a ValueError for settings that cannot be or differ from those of the directory,
-    a FileExistsError for a directory of something else. A ValueError, too, where no image could be read.
+    a FileExistsError for a directory of something else. A ValueError, too, where no image could be read, and a
+    `states.StaleResult` for a complete store of images whose files have changed since.
     """
     directory, workers = Path(directory), loader.default_workers() if workers is None else workers
     for name, value, lowest in (("batch_size", batch_size, 1), ("workers", workers, 0), ("shard_size", shard_size, 1)):
@@ -88,8 +95,14 @@ def extract(
         },
     }
     run = FolderRun(directory, record, "features", FREE, META, RESULTS)
-    if not run.is_complete():
-        _make(run, reader, encode, batch_size, workers, shard_size)
+    with naming_changes(source, directory, "features"):
+        complete = run.is_complete()
+        if not complete:
+            run.previous()  # raises where it was begun with other settings
+    if complete:
+        Inputs(source, directory).check("features")
+    else:
+        _make(run, reader, encode, batch_size, workers, shard_size, elsewhere)
     if distributed.rank() == 0:  # a kill after the last file was written may have left it
         run.finish()
     distributed.barrier()
@@ -99,9 +112,12 @@ def extract(
 def reader_and_encode(encoder: Encoder, source: Source | TokenSource) -> tuple[Reader, Encode]:
     """Return a reader of images of the source as arrays, and the function that turns a batch of them into features.
 
+    Warns of TIFFs whose pages a picture leaves out (see `data.pages.warn_of_pages`).
     Raises a ValueError for tokens that the encoder cannot read.
     """
     if isinstance(source, Source):
+        if encoder.value_range is None and distributed.rank() == 0:
+            warn_of_pages(source)
         reader = loader.Prepared(source, encoder.prepare, encoder.example(), encoder.value_range)
         return reader, encoder.encode
     if not isinstance(encoder, GeneratorEncoder):
@@ -119,6 +135,11 @@ def reader_and_encode(encoder: Encoder, source: Source | TokenSource) -> tuple[R
             f"{generator.grid[0]} x {generator.grid[1]}: tokenize the images at its size"
         )
     return loader.FirstCrop(source, generator.vocab_size), encoder.encode_tokens
+
+
+def shapes_of(reader: Reader, encode: Encode) -> list[tuple[int, ...]]:
+    """Return the shape of the features of one image for each spec."""
+    return [features.shape[1:] for features in encode(torch.from_numpy(np.stack([reader.blank()])))]
 
 
 @dataclass(frozen=True)
@@ -161,19 +182,38 @@ def default_shard(shapes: Sequence[tuple[int, ...]]) -> int:
     return min(SHARD, max(1, SHARD_BYTES // (4 * sum(map(prod, shapes)))))
 
 
+def store_bytes(images: int, shapes: Sequence[tuple[int, ...]]) -> int:
+    """Return the bytes of the features of so many images, given the shapes of those of one."""
+    return 4 * images * sum(map(prod, shapes))
+
+
 def _make(
-    run: FolderRun, reader: Reader, encode: Encode, batch_size: int, workers: int, shard_size: int | None
+    run: FolderRun,
+    reader: Reader,
+    encode: Encode,
+    batch_size: int,
+    workers: int,
+    shard_size: int | None,
+    elsewhere: Elsewhere | None,
 ) -> None:
     """Make the missing shards, each in one of the processes, and then the store."""
-    shapes = [features.shape[1:] for features in encode(torch.from_numpy(np.stack([reader.blank()])))]
-    size = shard_size or default_shard(shapes)
-    begun = distributed.first_process_first(lambda: run.begin(shard_size=size))
+    shapes = shapes_of(reader, encode)
+    begun = distributed.first_process_first(lambda: run.begin(shard_size=shard_size or default_shard(shapes)))
     shards = Shards(run.work, len(reader.source), begun["shard_size"])
     with run.filling():
-        _fill(run, shards, reader, encode, shapes, batch_size, workers)
+        if distributed.rank() == 0:
+            _forget_changed(Inputs(reader.source, run.work), shards)
+        distributed.barrier()
+        _fill(run, shards, reader, encode, shapes, batch_size, workers, elsewhere)
         distributed.barrier()
         if distributed.rank() == 0:
             _join(run.directory, begun, shards, reader.source, shapes)
+
+
+def _forget_changed(inputs: Inputs, shards: Shards) -> None:
+    """Remove the shards of images whose files have changed since they were read."""
+    for shard in {row // shards.size for row in inputs.begin()}:
+        shards.path(shard).unlink(missing_ok=True)
 
 
 def _fill(
@@ -184,17 +224,39 @@ def _fill(
     shapes: Sequence[tuple[int, ...]],
     batch_size: int,
     workers: int,
+    elsewhere: Elsewhere | None,
 ) -> None:
     """Make the missing shards of this process's share."""
     missing = run.missing([shards.path(shard) for shard in range(len(shards))])
     total, left = (sum(len(shards.numbers(shard)) for shard in some) for some in (share(len(shards)), missing))
+    what = f"images ({total - left:,} were there)" if left < total else "images"
+    needed = store_bytes(len(reader.source), shapes)
+    if distributed.rank() == 0 and missing:  # shards stay until the store is complete
+        warn_of_full_disk(run.directory, needed + store_bytes(left * distributed.world_size(), shapes))
+    if elsewhere is not None:
+        if missing:
+            elsewhere(shards, missing)
+        return
+    told = f"; {len(shapes):,} feature spec{'s' * (len(shapes) > 1)}, which take {bytes_in_words(needed)}"
+    with progress.bar(total, what, "image", done=total - left, shown=distributed.rank() == 0, told=told) as bar:
+        make_shards(shards, missing, reader, encode, shapes, batch_size, workers, bar.update)
+
+
+def make_shards(
+    shards: Shards,
+    missing: Sequence[int],
+    reader: Reader,
+    encode: Encode,
+    shapes: Sequence[tuple[int, ...]],
+    batch_size: int,
+    workers: int,
+    update: Callable[[int], object],
+) -> None:
+    """Write the files of the shards `missing`. update: called with the number of images that were done."""
+    inputs = Inputs(reader.source, shards.folder)
     parts = {shard: _cut(shards.numbers(shard), batch_size) for shard in missing}
     in_order = [part for shard in missing for part in parts[shard]]
-    what = f"images ({total - left:,} were there)" if left < total else "images"
-    with (
-        closing(loader.batches(reader, in_order, workers)) as following,
-        progress.bar(total, what, "image", done=total - left, shown=distributed.rank() == 0) as bar,
-    ):
+    with closing(loader.batches(reader, in_order, workers)) as following:
         for shard in missing:
             numbers: list[int] = []
             unread: list[tuple[int, str]] = []
@@ -208,7 +270,8 @@ def _fill(
                         rows.append(new)
                 numbers += batch.numbers
                 unread += batch.unread
-                bar.update(len(part))
+                update(len(part))
+            inputs.add_digests(shards.numbers(shard))
             shards.write(shard, numbers, [np.concatenate(rows) for rows in features], unread)
 
 
@@ -220,10 +283,11 @@ def _join(
     shapes: Sequence[tuple[int, ...]],
 ) -> None:
     """Join the shards. None is removed before the store is complete."""
-    numbers, unread = [], []
+    numbers, unread, left_out = [], [], []
     for array, others in shards.read("numbers"):
         numbers += array.tolist()
         unread += [(source.paths[number], reason) for number, reason in others]
+        left_out += [number for number, _ in others]
     if not numbers:
         shutil.rmtree(shards.folder)
         with suppress(OSError):  # somebody else may have put files there
@@ -232,8 +296,9 @@ def _join(
     labels = None if source.labels is None else [source.labels[number] for number in numbers]
     columns = [[source.paths[number] for number in numbers], labels or [None] * len(numbers)]
     table = pa.table(columns, schema=FeatureStore.ROW_SCHEMA)
-    record = {name: begun[name] for name in ("model", "specs", "encoder", "source")}
+    record = {name: begun[name] for name in ("model", "specs", "encoder", "source")} | {"left_out": left_out}
     features = [(array for array, _ in shards.read(str(spec)) if len(array)) for spec in range(len(shapes))]
+    Inputs(source, shards.folder).copy_to(directory)
     store.write(directory, record, table, shapes, features, unread)
 
 

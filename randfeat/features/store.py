@@ -4,15 +4,18 @@
                     ... in their order
     rows.parquet    path and label of row i of all of these
     skipped.csv     path and reason of each image that could not be read
-    meta.json       model, encoder, specs, source, counts, and shape and SHA-256 of the files
+    inputs.npy      size, time of change and SHA-256 of the file of each image, see `data.states`
+    meta.json       model, encoder, specs, source, counts, the numbers that skipped images have in inputs.npy, and shape
+                    and SHA-256 of the other files
 
-There are no dates in it, so the same images in the same folder and the same settings make the same bytes.
+There are no other dates in it, so the same images in the same folder and the same settings make the same bytes.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
@@ -35,7 +38,7 @@ if TYPE_CHECKING:
 
 # may differ between stores that are merged
 OF_SOURCE = ("name", "images", "fingerprint", "root", "parts")
-OWN = ("model", "count", "skipped", "files", *(f"source.{name}" for name in OF_SOURCE))
+OWN = ("model", "count", "skipped", "left_out", "files", *(f"source.{name}" for name in OF_SOURCE))
 
 
 class FeatureStore(Store):
@@ -97,6 +100,35 @@ class FeatureStore(Store):
 
         return map(open_picture, self.absolute_paths(root))
 
+    def changed(self) -> list[str] | None:
+        """Return the path of each row whose file has changed since it was read; files that are gone are left out.
+
+        None where that cannot be told: rows of archives, tables and several stores, and those written before states of
+        files were kept.
+        """
+        from ..data.sources.folder import FileSource
+        from ..data.states import INPUTS, changed_rows, recorded, states_of  # imports torch, which a store does without
+
+        left_out = self.meta.get("left_out", None if self.meta["skipped"] else [])
+        roots = self._roots()
+        if left_out is None or len(roots) > 1 or roots[0][0] is None:
+            return None
+        source = FileSource(self.meta["source"]["name"], Path(roots[0][0]), self.paths)
+        before, now = recorded(self.directory / INPUTS, len(self) + len(left_out)), states_of(source)
+        if before is None or now is None:
+            return None
+        gone = now["size"] < 0
+        return [self.paths[row] for row in changed_rows(source, np.delete(before, left_out), now) if not gone[row]]
+
+    def warn_of_changes(self, remedy: str) -> None:
+        """Warn where files have changed since they were read. remedy: what to do then, a clause."""
+        if changed := self.changed():
+            warnings.warn(
+                f"the features in {self.directory} are of {len(changed):,} images that have changed since, such as "
+                f"{changed[0]}: {remedy}.",
+                stacklevel=3,
+            )
+
     def _roots(self) -> list[tuple[str | Path | None, int]]:
         """Return the folders that rows were read from, each with the number of its rows, in their order."""
         source = self.meta["source"]
@@ -148,6 +180,29 @@ class FeatureStore(Store):
         own = self.meta["files"]
         parts = own[array_names(len(self.specs))[self.number(spec)]]["sha256"], own[ROWS]["sha256"]
         return hashlib.sha256("".join(parts).encode()).hexdigest()
+
+    def encoder_record(self, spec: str | FeatureSpec | None = None) -> dict[str, Any]:
+        """Return what read one feature, as an index keeps it: model, spec, and all that decided its numbers."""
+        resolved = self.specs[self.number(spec)]
+        encoder = self.meta["encoder"] | {"specs": [resolved]}
+        return {"model": self.meta["model"], "spec": resolved, "encoder": encoder}
+
+    def to_lance(self, place: str, spec: str | FeatureSpec | None = None) -> Any:
+        """Write one feature of all images to a new table of LanceDB at `lancedb:PATH`, and return it, LanceDB's.
+
+        Ids are the numbers of the rows; see `lance.write`, also for the columns. spec: needed where there are several.
+        """
+        from . import lance
+
+        features, names = self.as_numpy(spec), self.class_names
+        if features.ndim != 2:
+            raise ValueError(f"{self.directory} holds maps, {features.shape[1:]} an image: choose a spec with a pool")
+        starts = range(0, len(self), lance.BLOCK)
+        blocks = (
+            lance.Block(np.arange(len(self))[rows], features[rows], self.paths[rows], names[rows])
+            for rows in (slice(start, start + lance.BLOCK) for start in starts)
+        )
+        return lance.write(place, blocks, features.shape[1], "cosine", self.encoder_record(spec))
 
     def _check_arrays(self) -> None:
         for spec in self.specs:

@@ -308,7 +308,7 @@ def _from_file(name: str, path: Path, size: dict[str, Any]) -> Any:
     # timm's modules keep there a function that converts checkpoints of the models' authors
     translate = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
     try:
-        state = timm.models.load_state_dict(str(path))
+        state = timm.models.load_state_dict(str(path), weights_only=True)  # older timm unpickles any code
         state = translate(state, model) if translate else state
     except Exception as error:  # timm raises many types, with long texts
         reason = str(error).partition("\n")[0].partition(". ")[0] or type(error).__name__
