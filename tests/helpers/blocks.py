@@ -1,7 +1,8 @@
 """Code blocks of Markdown pages: found, run, or checked without being run.
 
 The language of a block says what a test does with it: `python` and `bash` are run, of `sh` (a download, a cluster,
-hours) the arguments are read by the real parsers, `text` and the like are not code.
+hours) the arguments are read by the real parsers, `text` and the like are not code. A line of `bash` that ends in
+`# exit 3` has to end so: some images of its folder cannot be read. A service that a page starts runs until `end`.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ from randfeat import cli
 
 ROOT = Path(__file__).parents[2]
 FENCE = re.compile(r"^(?P<indent> *)```(?P<language>\w+)\n(?P<code>.*?)^(?P=indent)```$", re.MULTILINE | re.DOTALL)
+EXIT = re.compile(r"# exit (\d)$")
 INLINE = re.compile(r"`((?:randfeat|torchrun) [^`]+)`")
+SERVICE = " service"  # among the names of a page, the service that it has started
 RUN, CHECKED, NO_CODE = {"python", "bash"}, {"sh"}, {"text", "yaml", "json"}
 
 
@@ -45,9 +48,15 @@ def blocks(page: Path) -> list[Block]:
 
 def commands(code: str) -> Iterator[list[str]]:
     """Yield the words of each command of a shell block: comments dropped, lines that end in a backslash joined."""
+    yield from (words for words, _ in with_exit_codes(code))
+
+
+def with_exit_codes(code: str) -> Iterator[tuple[list[str], int]]:
+    """Yield the words of each command, and the exit code that it shall have: what a comment `# exit N` says, else 0."""
     for line in code.replace("\\\n", " ").splitlines():
         if words := shlex.split(line, comments=True):
-            yield words
+            said = EXIT.search(line)
+            yield words, int(said[1]) if said else 0
 
 
 def table_commands(page: Path) -> Iterator[list[str]]:
@@ -64,14 +73,34 @@ def run(block: Block, page: Path, names: dict[str, Any]) -> None:
         code = "\n" * (block.line - 1) + block.code  # so that an error names the page's line
         exec(compile(code, str(page), "exec", dont_inherit=True), names)
         return
-    for words in commands(block.code):
+    for words, wanted in with_exit_codes(block.code):
         program, *arguments = words
         assert program == "randfeat", f"{page.name}:{block.line}: {program} is not run by tests, make it a block of sh"
         if arguments[0] == "app":
             visit(arguments)
+        elif arguments[0] == "serve":
+            check(words)
+            names[SERVICE] = begin(arguments)
         else:
             check(words)
-            assert cli.main(arguments) == 0, f"{page.name}:{block.line}: {shlex.join(words)}"
+            assert cli.main(arguments) == wanted, f"{page.name}:{block.line}: {shlex.join(words)}"
+
+
+def begin(arguments: list[str]) -> subprocess.Popen[str]:
+    """Start a service, and return it when it answers; `end` ends it."""
+    service = subprocess.Popen([sys.executable, "-m", "randfeat", *arguments], stdout=subprocess.PIPE, text=True)
+    assert service.stdout is not None
+    address = service.stdout.readline().split()[0]
+    assert b"ok" in urllib.request.urlopen(f"{address}/healthz").read()
+    return service
+
+
+def end(names: dict[str, Any]) -> None:
+    """End the service that a page has started, if it has."""
+    if (service := names.pop(SERVICE, None)) is not None:
+        with service:
+            service.terminate()
+        assert service.returncode == 0
 
 
 def visit(arguments: list[str]) -> None:

@@ -110,13 +110,84 @@ def arpg(model, label, tokens, places, asked, within_step, steps, full, bare, co
     return Reading(token, query, rms_norm(y, model.norm) @ model.head.weight.T)
 
 
-NAIVE = {"RandAR": randar, "ARPG": arpg, "LlamaGen": llamagen}
+def lpd(model, label, tokens, places, asked, within_step, steps, full, bare, condition):
+    """class, x, x, ..., x, then one query for each position; contents never see one."""
+    read, among = tokens.shape[1] + 1, within_step == "group"
+    x = torch.cat((model.label_embedding(label)[:, None], model.token_embedding(tokens)), 1)
+    x = torch.cat((x, model.mask_token.expand(len(x), asked.shape[1], -1)), 1)
+    at = torch.cat((torch.full_like(label, -1)[:, None], places, asked), 1)
+    x = layer_norm(x + model.position_embedding[0][at + 1], model.input_norm)
+    x = torch.cat((x[:, :read], x[:, read:] + there(condition, asked)), 1)
+    mask = torch.zeros(x.shape[1], x.shape[1]).bool()
+    mask[:, :read] = True
+    mask[:read, :read] = torch.ones(read, read).tril(read * full).bool()
+    if among:
+        group = torch.tensor([-1, *steps])
+        mask[:read, :read] |= (group[:, None] == group) & (group[:, None] > 0)
+    mask[read:, read:] = (
+        torch.ones(asked.shape[1], asked.shape[1]).bool() if among else torch.eye(asked.shape[1]).bool()
+    )
+    states = []
+    for block in model.blocks:
+        x = x + biased_attention(block.attn, layer_norm(x, block.norm1), mask, model)
+        x = x + mlp(block.mlp, layer_norm(x, block.norm2))
+        states.append(x)
+    logits = layer_norm(x, model.norm) @ model.head.weight.T
+    return Reading([s[:, read - 1] for s in states], [s[:, read:] for s in states], logits[:, read:])
+
+
+def rar(model, label, tokens, places, asked, within_step, steps, full, bare, condition):
+    """cls, class, x, x, ..., x, each told the next position; the last of them, told the one asked for, predicts."""
+    assert within_step == "causal"
+    count, embedded = tokens.shape[1], model.embedding(model.vocab_size + 1 + label)
+    following = torch.cat((places, asked), 1)[:, : count + 1]
+    first = model.cls_token[0] + model.position_embedding[0][:1]
+    x = [first.expand(len(label), -1), embedded + model.position_embedding[0][1]]
+    x += [model.embedding(tokens[:, i]) + model.position_embedding[0][2 + places[:, i]] for i in range(count)]
+    for i in range(following.shape[1]):
+        x[1 + i] = x[1 + i] + model.target_embedding[0][2 + following[:, i]]
+    x = torch.stack(x, 1)
+    # a second reading of the image has the places of the first
+    place = [0, 1, *(2 + i % model.num_tokens for i in range(count))]
+    signal = nn.functional.silu(embedded[:, None] + model.step_embedding[0][place])
+    mask, token = torch.ones(x.shape[1], x.shape[1]).tril(x.shape[1] * full).bool(), []
+    for block in model.blocks:
+        change = signal @ block.modulation.weight.T + block.modulation.bias
+        shift, scale, gate, shift2, scale2, gate2 = change.unflatten(-1, (6, -1)).unbind(-2)
+        h = layer_norm(x, block.norm1) * (1 + scale) + shift
+        x = x + gate * biased_attention(block.attn, h, mask, model)
+        x = x + gate2 * mlp(block.mlp, layer_norm(x, block.norm2) * (1 + scale2) + shift2)
+        token.append(x[:, -1])
+    scale, shift = (signal @ model.modulation.weight.T + model.modulation.bias).unflatten(-1, (2, -1)).unbind(-2)
+    x = layer_norm(x, model.norm) * (1 + scale) + shift
+    return Reading(token, [], x[:, -1:] @ model.head.weight.T + model.head.bias)
+
+
+NAIVE = {"RandAR": randar, "ARPG": arpg, "LlamaGen": llamagen, "LPD": lpd, "RAR": rar}
 
 # the parts; heads come after positions here: (B, L, H, E) ---------------------------------------------------
 
 
 def rms_norm(x: Tensor, norm: nn.RMSNorm) -> Tensor:
     return x / (x.square().mean(-1, keepdim=True) + norm.eps).sqrt() * norm.weight
+
+
+def layer_norm(x: Tensor, norm: nn.LayerNorm) -> Tensor:
+    x = x - x.mean(-1, keepdim=True)
+    x = x / (x.square().mean(-1, keepdim=True) + norm.eps).sqrt()
+    return x if norm.weight is None else x * norm.weight + norm.bias
+
+
+def mlp(part: nn.Module, x: Tensor) -> Tensor:
+    h = x @ part.fc1.weight.T + part.fc1.bias
+    return (h * (1 + (h / math.sqrt(2)).erf()) / 2) @ part.fc2.weight.T + part.fc2.bias
+
+
+def biased_attention(attn: nn.Module, x: Tensor, mask: Tensor, model: Generator) -> Tensor:
+    q, k, v = (x @ attn.qkv.weight.T + attn.qkv.bias).unflatten(-1, (3, model.num_heads, -1)).unbind(2)
+    if attn.q_norm is not None:
+        q, k = layer_norm(q, attn.q_norm), layer_norm(k, attn.k_norm)
+    return attention(q, k, v, mask) @ attn.proj.weight.T + attn.proj.bias
 
 
 def turn(x: Tensor, at: Tensor, model: Generator) -> Tensor:

@@ -18,9 +18,12 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
     ("randar", {"num_kv_heads": 1}),
     ("arpg", {"control": CONTROL}),
     ("randar", {"control": CONTROL}),
+    ("lpd", {"control": CONTROL}),
 ]
 EVERY = [(name, grid, config) for name, config in VARIANTS for grid in ((3, 3), (2, 4))]
 ANY_ORDER = [variant for variant in EVERY if "random" in MODELS[variant[0]].order_modes]
+# those whose states say nothing of the order where nothing is masked
+ORDERLESS = [variant for variant in ANY_ORDER if not MODELS[variant[0]].target_aware]
 
 
 def readings(variants: list[tuple], *but: str) -> list[Any]:
@@ -49,9 +52,10 @@ def model(name: str, grid: tuple[int, int] = (2, 3), seed: int = 0, **config: An
     small = dict(vocab_size=7, num_classes=3, embed_dim=16, depth=2, num_heads=2, ffn_dim=24)
     made = create(name, grid=grid, **(small | config))
     generator = torch.Generator().manual_seed(seed)
-    for parameter in made.parameters():
+    for name_of, parameter in made.named_parameters():
         noise = torch.randn(parameter.shape, generator=generator)
-        parameter.data = 0.3 * noise if parameter.ndim > 1 else 1 + 0.3 * noise
+        scale = parameter.ndim == 1 and name_of.endswith("weight")  # of a norm
+        parameter.data = 1 + 0.3 * noise if scale else 0.3 * noise
     return made.eval()
 
 
@@ -83,7 +87,7 @@ def batch(model: Generator, images: int = 3, seed: int = 0) -> tuple[Tensor, Ten
 
 def steps(model: Generator, count: int) -> int | None:
     """Return a number of sampling steps, where one step of the model can decode several tokens."""
-    return None if model.raster_only else count
+    return None if model.one_token_a_step else count
 
 
 def changed(model: Generator, tokens: Tensor, positions: Tensor) -> Tensor:
