@@ -11,7 +11,7 @@ images of that are published. A model of raster order cannot begin with every se
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,9 +22,10 @@ from ..models import Generator, orders, packed
 from ..models.layers import stretched_rope_table
 from ..utils import rng
 from ..utils.checks import check_whole_number, is_whole_number
-from .sampling import UNKNOWN, Loop, Sampling, Step, guided
+from .sampling import Sampling, guided, steps
 from .sampling import sample as sample_trained
 from .schedules import Guidance, tokens_per_step
+from .step import UNKNOWN, Pass, Scale, Step
 
 
 @dataclass(frozen=True)
@@ -146,23 +147,25 @@ def enlarge(
         # positions stay known: by RandAR's position instructions, and by the rotary embedding of the keys
         state.waiting[blinded_rows, model.known_inputs].masked_fill_(hidden.unsqueeze(-1), 0)
 
-    def guide(raw: Tensor, done: int, size: int) -> Tensor:
+    def guide(raw: Tensor, scales: Sequence[Scale]) -> Tensor:
+        scale, spatial, towards_condition = scales
         if controlled:
-            raw, without = raw[:-batch], raw[-batch:]
-            return by_class(raw, done, size) + (control.at(done, size, count) - 1) * (raw[:batch] - without)
-        return by_class(raw, done, size)
+            rows = len(raw) // copies
+            raw, without = raw[:-rows], raw[-rows:]
+            return by_class(raw, scale, spatial) + (towards_condition - 1) * (raw[:rows] - without)
+        return by_class(raw, scale, spatial)
 
-    def by_class(raw: Tensor, done: int, size: int) -> Tensor:
-        scale = guidance.at(done, size, count)
+    def by_class(raw: Tensor, scale: Scale, spatial: Scale) -> Tensor:
         if how.spatial.off:
             return raw if guidance.off else guided(raw, scale)
         conditional, unconditional, blinded = raw.chunk(3)
-        towards_small = how.spatial.at(done, size, count) * (unconditional - blinded)
-        return blinded + scale * (conditional - unconditional) + towards_small
+        return blinded + scale * (conditional - unconditional) + spatial * (unconditional - blinded)
 
     sizes = tokens_per_step(sampling.schedule, count, sampling.steps, done=known)
     tokens = torch.full_like(order, UNKNOWN).scatter(1, order[:, :known], small)
-    yield from Loop(model, state, sampling, seeds, order, tokens, known, sizes, guide).steps()
+    guidances = guidance, how.spatial, control
+    run = Pass(model, state, seeds, order, tokens, known, guidances, guide, sampling.filtered, None)
+    yield from steps(run, sampling, sizes)
 
 
 def sample(
@@ -173,19 +176,23 @@ def sample(
     how: Extrapolation,
     order: Tensor | None = None,
     condition: Tensor | None = None,
+    tick: Callable[[Tensor], object] = lambda calls: None,
 ) -> Tensor:
     """Sample a small image and enlarge it; return tokens (B, M) in the raster space of the large grid.
 
     Arguments as in `enlarge`. The sweeps of `sampling` refine the small image. An image's seed alone fixes it, whatever
-    the batch.
+    the batch. tick is called with the network calls that each image took, (B,), first for the small one.
     """
     _check(model)
     model = packed.inference_copy(model)  # once for both grids
     if order is None:
         order = how.order(model.grid, model.check_order_mode(sampling.order), seeds.to(model.device))
-    small = sample_trained(model, label, seeds, sampling, how.small_order(model.grid, order), condition=condition)
+    small = sample_trained(
+        model, label, seeds, sampling, how.small_order(model.grid, order), None, condition, tick=tick
+    )
     for step in enlarge(model, small, label, seeds, sampling, how, order, condition=condition):
-        tokens = step.tokens
+        tokens, calls = step.tokens, step.calls
+    tick(calls)
     return tokens
 
 
@@ -195,6 +202,11 @@ def _check(model: Generator) -> None:
         raise ValueError(
             f"{type(model).__name__} knows raster order alone, so it cannot fill what lies between the tokens of a "
             "small image: choose RandAR or ARPG"
+        )
+    if not model.rotary:
+        raise ValueError(
+            f"{type(model).__name__} has learned positions, none of a larger grid: choose RandAR or ARPG, or train it "
+            "on the larger images"
         )
 
 

@@ -5,7 +5,7 @@ A pass is one image read once, in one order and with one label; passes are the c
 classes are read in the same K orders, and passes of any images, classes and orders share a batch.
 
 Passes of one image and order that differ only in the class could share little: all after the class token depends on it
-but the first block's attention (`benchmarks/likelihood.py` measures that), so nothing is shared here.
+but the first block's attention (`python -m benchmarks --jobs likelihood` measures that), so nothing is shared here.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ..models import Generator, orders, packed
 from ..utils import rng
+from ..utils.checks import is_whole_number
 
 LOGITS_AT_ONCE = 256 * 2**20  # bytes of them in float32: the bound of a batch where V is large
 KNOWN_TOKENS_AT_ONCE = 256 * 256  # tokens of one batch in `known_log_prob`
@@ -138,11 +139,22 @@ def orders_of(model: Generator, count: int, mode: str | None = None, seed: int =
 
     mode: by default random where the model can. The first k of more orders are those of k.
     """
-    if count < 1:
+    if not is_whole_number(count, 1):
         raise ValueError(f"a likelihood needs at least one order, got {count}")
     mode = model.check_order_mode(mode)
-    seeds = rng.derive(seed, torch.arange(count if mode == "random" else 1))
+    seeds = rng.derive(seed, torch.arange(count if mode in orders.SEEDED else 1))
     return orders.make(mode, model.grid, seeds)
+
+
+def viewed(tokens: Tensor, table: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Return the tokens of images with an axis for their views, and an order for each pass: (B, V, N), (P, N).
+
+    tokens: (B, N), or (B, V, N) of which order k reads view k modulo V. table: of `orders_of`. In a mode that has but
+    one order there is a pass for each of V views, at most `count`.
+    """
+    if tokens.ndim == 2:
+        return tokens.unsqueeze(1), table
+    return tokens, table.expand(min(count, tokens.shape[1]), -1) if len(table) == 1 else table
 
 
 def passes_at_once(model: Generator, length: int) -> int:
@@ -217,13 +229,24 @@ def class_log_prob(
 ) -> Tensor:
     """Return log p(tokens | class) for each class (all by default) in the same orders: (B, N) -> float32 (B, C, count).
 
-    Its mean over the last dimension ranks the classes: the mean of log p does better than the mean of p.
+    Its mean over the last dimension ranks the classes: the mean of log p does better than the mean of p. tokens: also
+    of several views, (B, V, N), see `views`.
     """
     label = check_classes(model, classes)
-    table = orders_of(model, count, mode, seed)
+    tokens, table = viewed(tokens, orders_of(model, count, mode, seed), count)
     place, image, column = _every(len(table), len(tokens), len(label))
-    sums = [part.sum(1) for part in token_log_prob(model, tokens, table, (image, label[column], place), tick)]
-    return torch.cat(sums).view(len(table), len(tokens), -1).permute(1, 2, 0).expand(-1, -1, count)
+    rows = view_of(tokens, image, place), label[column], place
+    sums = [part.sum(1) for part in token_log_prob(model, tokens.flatten(0, 1), table, rows, tick)]
+    return torch.cat(sums).view(len(table), len(tokens), -1).permute(1, 2, 0)[..., torch.arange(count) % len(table)]
+
+
+def view_of(tokens: Tensor, image: Tensor, place: Tensor) -> Tensor:
+    """Return the rows of tokens (B, V, N), flattened over images and views, that some images are read in by an order.
+
+    image: (R,). place: of the order, (R,).
+    """
+    views = tokens.shape[1]
+    return image * views + place % views
 
 
 def check_classes(model: Generator, classes: Sequence[int] | None) -> Tensor:
@@ -300,7 +323,7 @@ def known_log_prob(model: Generator, tokens: Tensor, known: Tensor, count: int, 
     tokens, known = tokens.to(model.device), known.to(model.device)
     network, classes, batch = packed.inference_copy(model), model.num_classes, len(tokens)
     total = torch.zeros(batch * classes, device=model.device)
-    count = 1 if model.raster_only else count
+    count = count if model.order_modes[0] in orders.SEEDED else 1
     for k in range(count):
         seeds = rng.derive(torch.tensor([seed]), 7, k)
         order = orders.make(model.order_modes[0], model.grid, seeds).to(model.device)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, cast, get_args
 
@@ -46,9 +46,9 @@ class FeatureSpec:
     """Feature spec: the way from tokens to a feature. Immutable, hashable; `str` prints it in the grammar and `parse`
     reads it back.
 
-    orders: passes joined by `+`: `raster`, `reversed`, `columns`, `hierarchical`, `random*K` (K random orders, the
-        same for every image), `random*K@SEED`, `random*K:per-image` (orders that depend on the image's tokens);
-        `[0,2,1,3]`, a permutation written out; `bidirectional` is short for `raster+reversed`.
+    orders: passes joined by `+`: `raster`, `reversed`, `columns`, `hierarchical`, `halton`, `locality`, `random*K` (K
+        random orders, the same for every image), `random*K@SEED`, `random*K:per-image` (orders that depend on the
+        image's tokens); `[0,2,1,3]`, a permutation written out; `bidirectional` is short for `raster+reversed`.
     context: the tokens that a token may attend to: `causal`, `echo`, `full`, `after`, `bare` (see `Generator.hidden`).
     stream: `token` or `query`.
     layers: blocks whose output is read, numbered from 1, from the end as -1, -2, ..., or a share of the depth between
@@ -74,6 +74,11 @@ class FeatureSpec:
     shifts: int = 1
 
     def __post_init__(self) -> None:
+        for name in ("orders", "pool"):
+            if not isinstance(value := getattr(self, name), str):
+                raise ValueError(f"{name} of a feature spec are written as text, got {value!r}")
+        if not isinstance(self.layers, (list, tuple)):
+            raise ValueError(f"layers of a feature spec are a tuple of numbers, got {self.layers!r}")
         for alias, meaning in _ALIASES.items():
             object.__setattr__(self, "orders", re.sub(rf"\b{alias}\b", meaning, self.orders))
         self.passes  # noqa: B018  raises for a wrong order
@@ -88,9 +93,9 @@ class FeatureSpec:
             raise ValueError(f"pool {self.pool!r} is none of mean, max, last, none, gridG (such as grid2)")
         if self.merge not in get_args(Merge):
             raise ValueError(f"merge {self.merge!r} is none of {', '.join(get_args(Merge))}")
-        if self.label is not None and self.label < 0:
+        if self.label is not None and not is_whole_number(self.label, 0):
             raise ValueError(f"a label is a class index from 0, got {self.label}; None is the null class")
-        if self.shifts < 1:
+        if not is_whole_number(self.shifts, 1):
             raise ValueError(f"shifts are counted from 1, as the image stands, got {self.shifts}")
 
     @property
@@ -232,25 +237,19 @@ def read(model: Generator, tokens: Tensor, specs: Sequence[FeatureSpec], batch_s
                 states = model.hidden(flat, labels, order.flatten(0, 1), layers, context, stream)
                 by_layer: dict[int | float, Tensor] = dict(zip(layers, states, strict=True))
                 for i in members:
-                    read_out = [
-                        pool(by_layer[layer], order.flatten(0, 1), model.grid, specs[i].pool)
-                        .float()
-                        .unflatten(0, (len(passes), -1))
-                        for layer in specs[i].layers
-                    ]
-                    results[i].append(merge(torch.cat(read_out), specs[i].merge).cpu())
+                    results[i].append(pool_and_merge(by_layer, order.flatten(0, 1), model.grid, specs[i]).cpu())
     return [torch.cat(results[i]) for i in range(len(specs))]
 
 
 def pass_order(one: Pass, model: Generator, tokens: Tensor) -> Tensor:
     """Return the order of a pass for each image of tokens (B, N): int64 (B, N)."""
     if one.mode == "explicit":
-        return orders.explicit(one.positions, model.grid).to(tokens.device).expand(len(tokens), -1)
+        return orders.explicit(one.positions, model.grid).to(tokens.device).expand(tokens.shape[0], -1)
     if one.per_image:  # a function of the image, not of its place in a batch
         places = torch.arange(tokens.shape[1], device=tokens.device)
         seeds = rng.derive(*one.seed, rng.derive(places, tokens).sum(1))
     else:
-        seeds = rng.derive(*one.seed).to(tokens.device).expand(len(tokens))
+        seeds = rng.derive(*one.seed).to(tokens.device).expand(tokens.shape[0])
     return orders.make(one.mode, model.grid, seeds)
 
 
@@ -261,11 +260,25 @@ def pool(states: Tensor, order: Tensor, grid: tuple[int, int], how: str) -> Tens
     if how == "max":
         return states.amax(1)
     if how == "last":
-        return states[torch.arange(len(states), device=states.device), order[:, -1]]
+        return states[torch.arange(states.shape[0], device=states.device), order[:, -1]]
     dense = states.transpose(1, 2).unflatten(2, grid)
     if how == "none":
         return dense
     return F.adaptive_avg_pool2d(dense, int(how.removeprefix("grid"))).flatten(1)
+
+
+def pool_and_merge(
+    by_layer: Mapping[int | float, Tensor], order: Tensor, grid: tuple[int, int], spec: FeatureSpec
+) -> Tensor:
+    """Return the features (B, F), or (B, F, h, w), at a spec: states (P * B, N, D) of layers, pass after pass.
+
+    order: (P * B, N). float32.
+    """
+    pooled = [
+        pool(by_layer[layer], order, grid, spec.pool).float().unflatten(0, (len(spec.passes), -1))
+        for layer in spec.layers
+    ]
+    return merge(torch.cat(pooled), spec.merge)
 
 
 def merge(features: Tensor, how: str) -> Tensor:

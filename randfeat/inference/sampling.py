@@ -7,29 +7,32 @@ batches in float32 except for near-ties, because matrix products of another size
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from ..models import Generator, State, orders, packed
+from ..models import Generator, orders, packed
 from ..utils import rng
-from ..utils.checks import check_whole_number
+from ..utils.checks import check_whole_number, is_finite_number
+from . import exact
+from .fixed import fixed_steps
 from .schedules import Guidance, Schedule, tokens_per_step, with_plain_numbers
-
-UNKNOWN = -1  # the value of a token that is not decoded yet
-BLOCK = 128  # of the vocabulary, in `draw`
+from .step import UNKNOWN, Pass, Scale, Step, advance, filter_logits
 
 
 @dataclass(frozen=True)
 class Sampling:
     """Settings of sampling.
 
-    steps: network calls; None decodes one token at a time. schedule: see `schedules.tokens_per_step`.
+    steps: network calls; None decodes one token at a time. schedule: a name, or the tokens of each step, see
+        `schedules.tokens_per_step`.
     temperature: > 0. top_k: keep the k likeliest (0 = all). top_p: keep the likeliest that sum to this (1 = all).
     order: an order mode of `orders.MODES`, by default the model's first: random where it can.
+    locality: proximity and repulsion thresholds of order `locality` (see `orders.locality`), whose groups are those of
+        the schedule.
     within_step: see `Generator.start`.
     sweeps: Gibbs refinement sweeps over the finished image (block Gibbs sampling): each draws one half of its tokens
         anew given the others, then the other half. ARPG predicts the first tokens of an image without knowing their
@@ -37,10 +40,15 @@ class Sampling:
     control_guidance: guidance away from the same class without the condition, for a model with control: logits = cond +
         (guidance - 1) * (cond - no class) + (control_guidance - 1) * (cond - no condition). Each guidance that is on
         adds a branch to the batch.
+    exact: decode one token after the other, in fewer calls than tokens (see `exact`). Its draws are others than those
+        of one step for each token, of the same distribution; `within_step` decides nothing then.
+    draft: with exact, tokens at most that one call checks ahead. It decides how many calls are taken, no token.
+    compile: decode in steps of few shapes through torch's compiler (see `fixed`), RandAR and ARPG. It is for GPUs: a
+        program takes a minute or more to compile, a step then no time of the host. It decides no token.
     """
 
     steps: int | None = None
-    schedule: Schedule = "cosine-randar"
+    schedule: Schedule | tuple[int, ...] = "cosine-randar"
     guidance: Guidance = field(default_factory=Guidance)
     temperature: float = 1.0
     top_k: int = 0
@@ -49,88 +57,67 @@ class Sampling:
     within_step: str | None = None
     sweeps: int = 0
     control_guidance: Guidance = field(default_factory=Guidance)
+    locality: tuple[float, float] = (1.0, 2.0)
+    exact: bool = False
+    draft: int = 16
+    compile: bool = False
 
     def __post_init__(self) -> None:
         with_plain_numbers(self)
         for name in ("guidance", "control_guidance"):
             if not isinstance(value := getattr(self, name), Guidance):
                 raise ValueError(f"{name} is an object, got {value!r}: write Guidance({value!r})")
-        if not self.temperature > 0:
+        if not (is_finite_number(self.temperature) and self.temperature > 0):
             raise ValueError(f"temperature must be above 0, got {self.temperature}; top_k=1 is greedy")
-        check_whole_number("top_k", self.top_k)
-        if not 0 < self.top_p <= 1:
+        check_whole_number("top_k", self.top_k, 0)
+        if not (is_finite_number(self.top_p) and 0 < self.top_p <= 1):
             raise ValueError(f"top_p must be in (0, 1], got {self.top_p}")
         check_whole_number("sweeps", self.sweeps, 0)
+        if not isinstance(self.order, (str, type(None))):
+            raise ValueError(f"order is the name of an order mode, got {self.order!r}")
+        if len(self.locality) != 2 or not all(is_finite_number(one) and one >= 0 for one in self.locality):
+            raise ValueError(f"locality is a proximity and a repulsion threshold from 0, got {self.locality}")
         tokens_per_step(self.schedule, 1, self.steps)  # raises for a wrong name or number of steps
+        check_whole_number("draft", self.draft, 0)
+        for name in ("exact", "compile"):
+            if not isinstance(value := getattr(self, name), bool):
+                raise ValueError(f"{name} is True or False, got {value!r}")
+        if self.exact and self.compile:
+            raise ValueError("exact sampling takes calls of sizes that nothing knows before: leave compile out")
+        if self.exact and (self.steps is not None or not isinstance(self.schedule, str)):
+            raise ValueError(
+                "exact sampling is that of one token a step, in as few calls as it can: leave steps and sizes out"
+            )
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the settings as JSON takes them. A control_guidance that is off is left out, as in settings that were
-        written before there was control.
+        """Return the settings as JSON takes them. What is as it was before there was such a setting is left out, as in
+        settings that were written then.
         """
         made = asdict(self)
-        if self.control_guidance == Guidance():
-            del made["control_guidance"]
+        for name in ("control_guidance", "locality", "exact", "draft", "compile"):
+            if getattr(self, name) == getattr(Sampling(), name):
+                del made[name]
+        for name in {"guidance", "control_guidance"} & made.keys():
+            if made[name]["power"] == Guidance.power:
+                del made[name]["power"]
         return made
 
     @classmethod
     def from_dict(cls, settings: Mapping[str, Any]) -> Sampling:
-        """Return the settings that `as_dict` made, with JSON's lists as tuples again."""
-        made = dict(settings)
-        for name in {"guidance", "control_guidance"} & made.keys():
-            made[name] = Guidance(**{**made[name], "interval": tuple(made[name]["interval"])})
-        return cls(**made)
+        """Return the settings that `as_dict` made, with JSON's lists as tuples again; a ValueError for others."""
+        made: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()
+        }
+        try:
+            for name in {"guidance", "control_guidance"} & made.keys():
+                made[name] = Guidance(**{**made[name], "interval": tuple(made[name]["interval"])})
+            return cls(**made)
+        except (KeyError, TypeError) as error:
+            raise ValueError("settings of sampling have a field missing, unknown or of another type") from error
 
-
-@dataclass(frozen=True)
-class Step:
-    """One step of decoding. Logits were made in torch's inference mode: clone them before they take part in anything
-    with gradients.
-    """
-
-    tokens: Tensor  # (B, N) in raster space, UNKNOWN where nothing is decoded yet
-    positions: Tensor  # (B, n) raster positions decoded in this step
-    logits: Tensor  # (B, n, V) after guidance
-    # (branches * B, n, V) before guidance, see `_Branches`
-    raw_logits: Tensor
-
-
-def filter_logits(logits: Tensor, top_k: int = 0, top_p: float = 1.0) -> Tensor:
-    """Set to -inf what top-k, then top-p (nucleus) sampling excludes. (..., V) -> (..., V).
-
-    Top-k keeps ties with the k-th value; k <= 0 is off and k > V keeps all. Top-p keeps a token if those likelier than
-    it sum to at most p, so the first is always kept; p >= 1 is off.
-    """
-    if 0 < top_k < logits.shape[-1]:
-        kth = logits.topk(top_k).values[..., -1:]
-        logits = logits.masked_fill(logits < kth, -torch.inf)
-    if top_p < 1:
-        values, places = logits.sort(-1, descending=True)
-        probability = values.softmax(-1)
-        removed = probability.cumsum(-1) - probability > top_p
-        logits = logits.masked_fill(removed.gather(-1, places.argsort(-1)), -torch.inf)
-    return logits
-
-
-def draw(logits: Tensor, noise: Tensor) -> Tensor:
-    """Draw tokens by inverse CDF: logits (..., V) and noise (...) in [0, 1), as `rng.uniform` makes it -> tokens (...).
-
-    Raises a ValueError for logits that are not finite (-inf excludes a token), on the CPU only.
-    """
-    # in two levels, first the block of the vocabulary and then the token in it: on a CPU a long cumulative sum is slow
-    # (and, in float32, coarse), short ones and plain sums are not
-    if rest := -logits.shape[-1] % BLOCK:
-        logits = F.pad(logits, (0, rest), value=-torch.inf)
-    probability = logits.float().softmax(-1).unflatten(-1, (-1, BLOCK))
-    upto = probability.sum(-1).cumsum(-1)
-    total = upto[..., -1:]
-    if total.device.type == "cpu" and not total.isfinite().all():  # elsewhere the device would have to stop for it
-        raise ValueError("the logits are not finite: are weights, temperature and guidance what they should be?")
-    threshold = noise.unsqueeze(-1) * total
-    block = torch.searchsorted(upto, threshold, right=True)
-    within = probability.take_along_dim(block.unsqueeze(-1), -2).squeeze(-2).cumsum(-1)
-    # the two levels round differently: a token that the filters excluded must not follow from it
-    left = torch.minimum(threshold - F.pad(upto, (1, 0)).gather(-1, block), within[..., -1:] * (1 - 2**-22))
-    return (block * BLOCK + torch.searchsorted(within, left, right=True)).squeeze(-1)
+    def filtered(self, logits: Tensor) -> Tensor:
+        """Return the logits that tokens are drawn from, by temperature, then top-k, then top-p: (..., V)."""
+        return filter_logits(logits if self.temperature == 1 else logits / self.temperature, self.top_k, self.top_p)
 
 
 def decode(
@@ -141,6 +128,7 @@ def decode(
     order: Tensor | None = None,
     known: Tensor | None = None,
     condition: Tensor | None = None,
+    bias: Tensor | None = None,
 ) -> Iterator[Step]:
     """Decode tokens step by step, then refine them by the sweeps of `sampling`; yield after each step.
 
@@ -148,26 +136,28 @@ def decode(
     seeds by `sampling.order`. known: (B, N) tokens in raster space, UNKNOWN where they are to be decoded; as many are
     known in each image. They come first in the order, so that decoded tokens depend on all of them. A model of raster
     order alone takes them at their positions, in any number: its tokens depend on those before them. condition: (B, N,
-    D) in raster space, `model.control(images)`. The model is used in evaluation mode, in its state at the first step.
+    D) in raster space, `model.control(images)`. bias: see `checked_bias`. The model is used in evaluation mode, in its
+    state at the first step.
     """
     _check_sweeps(model, sampling)
     label, seeds = label.to(model.device), seeds.to(model.device)
     tokens = torch.full((len(label), model.num_tokens), UNKNOWN) if known is None else known
     tokens = tokens.to(model.device)
     drawn = tokens == UNKNOWN
+    bias = None if bias is None else checked_bias(bias, len(label), model).to(model.device)
     model = packed.inference_copy(model)  # once for all sweeps
-    branches = _Branches(model, label, sampling, condition)
-    for step in _decode_once(model, branches, seeds, sampling, order, tokens):
-        tokens = step.tokens
+    branches, calls = _Branches(model, label, sampling, condition), torch.zeros_like(label)
+    for step in _decode_once(model, branches, seeds, sampling, order, tokens, bias):
+        tokens, calls = step.tokens, step.calls
         yield step
     for sweep in range(sampling.sweeps):
         again = rng.derive(seeds, 2, sweep)
         redraw = orders.known_first(orders.random(model.grid, again), drawn)[:, : int(drawn[0].sum())]
         for number, half in enumerate(redraw.tensor_split(2, 1)):
-            hidden = tokens.scatter(1, half, UNKNOWN)
-            for step in _decode_once(model, branches, rng.derive(again, number), sampling, None, hidden):
-                tokens = step.tokens
-                yield step
+            hidden, before = tokens.scatter(1, half, UNKNOWN), calls
+            for step in _decode_once(model, branches, rng.derive(again, number), sampling, None, hidden, bias):
+                tokens, calls = step.tokens, before + step.calls
+                yield replace(step, calls=calls)
 
 
 def sample(
@@ -178,12 +168,18 @@ def sample(
     order: Tensor | None = None,
     known: Tensor | None = None,
     condition: Tensor | None = None,
+    bias: Tensor | None = None,
+    tick: Callable[[Tensor], object] = lambda calls: None,
 ) -> Tensor:
-    """Return the tokens that `decode`, with the same arguments, ends with: int64 (B, N) in raster space."""
-    tokens = known
-    for step in decode(model, label, seeds, sampling, order, known, condition):
-        tokens = step.tokens
+    """Return the tokens that `decode`, with the same arguments, ends with: int64 (B, N) in raster space.
+
+    tick is called in the end with the network calls that each image took, (B,).
+    """
+    tokens, calls = known, torch.zeros_like(seeds)
+    for step in decode(model, label, seeds, sampling, order, known, condition, bias):
+        tokens, calls = step.tokens, step.calls
     assert tokens is not None  # without known tokens there is a step
+    tick(calls)
     return tokens.to(model.device)
 
 
@@ -204,92 +200,126 @@ class _Branches:
         if self.controlled:
             labels.append(label)
             conditions.append(torch.zeros_like(conditions[0]))
-        self.batch, self.count, self.sampling = len(label), len(labels), sampling
+        self.count, self.sampling = len(labels), sampling
         self.labels = torch.cat(labels)  # (count * B,)
         self.conditions = torch.cat(conditions) if conditions else None  # (count * B, N, D)
-        self.num_tokens = model.num_tokens
 
-    def guide(self, raw: Tensor, done: int, size: int) -> Tensor:
-        """Return the logits of a step after guidance, see `Loop.guide`."""
-        guidance, control, batch = self.sampling.guidance, self.sampling.control_guidance, self.batch
+    def guide(self, raw: Tensor, scales: Sequence[Scale]) -> Tensor:
+        """Return the logits of a step after guidance and control guidance, see `Pass.guide`."""
+        (scale, control), batch = scales, len(raw) // self.count
         logits = raw[:batch]
-        if not guidance.off:
-            logits = guided(raw[: 2 * batch], guidance.at(done, size, self.num_tokens))
+        if not self.sampling.guidance.off:
+            logits = guided(raw[: 2 * batch], scale)
         if self.controlled:
-            logits = logits + (control.at(done, size, self.num_tokens) - 1) * (raw[:batch] - raw[-batch:])
+            logits = logits + (control - 1) * (raw[:batch] - raw[-batch:])
         return logits
 
 
 @torch.no_grad()
 def _decode_once(
-    model: Generator, branches: _Branches, seeds: Tensor, sampling: Sampling, order: Tensor | None, known: Tensor
+    model: Generator,
+    branches: _Branches,
+    seeds: Tensor,
+    sampling: Sampling,
+    order: Tensor | None,
+    known: Tensor,
+    bias: Tensor | None,
 ) -> Iterator[Step]:
     """Decode the unknown tokens of `known`, (B, N) on the model's device, in one pass without sweeps."""
     count, device = model.num_tokens, model.device
-    if order is None:
-        order = orders.make(model.check_order_mode(sampling.order), model.grid, rng.derive(seeds, 0))
-    orders.validate(order, model.grid)
-    model.check_order(order)
-    order, drawn = order.to(device).expand(len(known), -1), known == UNKNOWN
+    drawn = known == UNKNOWN
     if model.raster_only:
         places = drawn.any(0).nonzero().flatten().tolist()
         done, end = (places[0], places[-1] + 1) if places else (count, count)
     else:
         done, end = _count_known(known), count
-        order = orders.known_first(order, ~drawn)
     sizes = tokens_per_step(sampling.schedule, end - done, sampling.steps)
-    if model.raster_only and max(sizes, default=1) > 1:
+    if model.one_token_a_step and max(sizes, default=1) > 1:
         raise ValueError(f"{type(model).__name__} decodes one token a step, not {max(sizes)}: leave steps out")
+    if order is None:
+        mode = model.check_order_mode(sampling.order)
+        order = orders.make(mode, model.grid, rng.derive(seeds, 0), sizes, sampling.locality, ~drawn)
+    orders.validate(order, model.grid)
+    model.check_order(order)
+    order = order.to(device).expand(len(known), -1)
+    if not model.raster_only:
+        order = orders.known_first(order, ~drawn)
     prefix, copies = order[:, :done], branches.count
     state = model.start(
         branches.labels,
         known.gather(1, prefix).repeat(copies, 1),
         prefix.repeat(copies, 1),
-        sampling.within_step,
+        # the first call of exact sampling asks for all positions, each as if it came next
+        "causal" if sampling.exact else sampling.within_step,
         condition=branches.conditions,
     )
-    yield from Loop(model, state, sampling, seeds, order, known, done, sizes, branches.guide).steps()
+    guidances = sampling.guidance, sampling.control_guidance
+    run = Pass(model, state, seeds, order, known, done, guidances, branches.guide, sampling.filtered, bias)
+    yield from steps(run, sampling, sizes)
 
 
-def guided(raw: Tensor, scale: float) -> Tensor:
-    """Apply classifier-free guidance to conditional, then unconditional logits: (2B, n, V) -> (B, n, V)."""
+def guided(raw: Tensor, scale: Scale) -> Tensor:
+    """Apply classifier-free guidance to conditional, then unconditional logits: (2B, n, V) -> (B, n, V).
+
+    scale: see `step.scale_at`.
+    """
     conditional, unconditional = raw.chunk(2)
     return torch.lerp(unconditional, conditional, scale)
 
 
-@dataclass(frozen=True)
-class Loop:
-    """The decoding loop of one pass, from a state that was started with the known tokens, once for each branch."""
+def steps(run: Pass, sampling: Sampling, sizes: Sequence[int]) -> Iterator[Step]:
+    """Decode one pass, by steps of given sizes, compiled or not, or exactly, and yield after each step."""
+    if sampling.exact:
+        yield from exact.steps(run, sampling.draft)
+    elif sampling.compile:
+        with fixed_steps(run, sizes) as step:
+            yield from _steps_of(run, sizes, step)
+    else:
+        yield from _steps_of(run, sizes, partial(plain_step, run))
 
-    model: Generator  # an inference copy
-    state: State
-    sampling: Sampling
-    seeds: Tensor  # (B,), of the noise
-    order: Tensor  # (B, N)
-    known: Tensor  # (B, N) tokens in raster space, UNKNOWN where they are to be drawn
-    done: int  # the state was started with so many tokens, the first in the order
-    sizes: Sequence[int]  # tokens of each step
-    # (logits of a step (branches * B, n, V), tokens decoded before it, tokens that it decodes) -> (B, n, V)
-    guide: Callable[[Tensor, int, int], Tensor]
 
-    @torch.no_grad()
-    def steps(self) -> Iterator[Step]:
-        """Decode step by step, and yield after each."""
-        order, known, done, tokens, last = self.order, self.known, self.done, self.known, None
-        copies, noise = len(self.state.waiting) // len(order), rng.uniform(rng.derive(self.seeds, 1), order.shape[1])
-        temperature, top_k, top_p = self.sampling.temperature, self.sampling.top_k, self.sampling.top_p
-        for size in self.sizes:
-            queries = order[:, done : done + size]
-            with torch.inference_mode():  # the many small operations are faster without records for gradients
-                raw = self.model.step(self.state, last, queries.repeat(copies, 1)).float()
-            logits = self.guide(raw, done, size)
-            cooled = logits if temperature == 1 else logits / temperature
-            new = draw(filter_logits(cooled, top_k, top_p), noise[:, done : done + size])
-            given = known.gather(1, queries)
-            new = torch.where(given == UNKNOWN, new, given)
-            tokens = tokens.scatter(1, queries, new)
-            last, done = new.repeat(copies, 1), done + size
-            yield Step(tokens, queries, logits, raw)
+def plain_step(
+    run: Pass, last: Tensor | None, asked: Tensor, noise: Tensor, done: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Take one step after `done` tokens, see `step.advance`."""
+    with torch.inference_mode():  # the many small operations are faster without records for gradients
+        return advance(run, last, asked, noise, run.scales(done, asked.shape[1]))
+
+
+@torch.no_grad()
+def _steps_of(run: Pass, sizes: Sequence[int], step: Callable[..., tuple[Tensor, Tensor, Tensor]]) -> Iterator[Step]:
+    """Decode by steps of given sizes, and yield after each."""
+    done, tokens, last = run.done, run.known, None
+    noise = rng.uniform(rng.derive(run.seeds, 1), run.order.shape[1])
+    for call, size in enumerate(sizes, 1):
+        queries = run.order[:, done : done + size]
+        raw, logits, new = step(last, queries.repeat(run.copies, 1), noise[:, done : done + size], done)
+        tokens = tokens.scatter(1, queries, new)
+        last, done = new.repeat(run.copies, 1), done + size
+        yield Step(tokens, queries, logits, raw, torch.full_like(run.seeds, call))
+
+
+def checked_bias(bias: Tensor, batch: int, model: Generator) -> Tensor:
+    """Return a bias of tokens for each image: (B, N, V).
+
+    bias: (V,), (N, V) by raster position, or (B, N, V), added to the logits after guidance and before temperature and
+    filters: above 0 favours a token, -inf forbids it. Raises a ValueError for another shape, values that are NaN or
+    +inf, and a position where all tokens are forbidden.
+    """
+    shape = (batch, model.num_tokens, model.vocab_size)
+    if tuple(bias.shape) not in (shape, shape[1:], shape[2:]):
+        raise ValueError(
+            f"a bias has the shape (V,), (N, V) or (B, N, V) with B = {shape[0]}, N = {shape[1]}, V = {shape[2]}, got "
+            f"{tuple(bias.shape)}"
+        )
+    if not bias.is_floating_point() or (bias.isnan() | (bias == torch.inf)).any():
+        raise ValueError("a bias holds finite numbers, or -inf for a forbidden token: it has others")
+    bias = bias.float().expand(shape)
+    if len(wrong := (bias == -torch.inf).all(-1).nonzero()):
+        raise ValueError(
+            f"the bias forbids every token at position {int(wrong[0, 1])} of image {int(wrong[0, 0])}: leave one"
+        )
+    return bias
 
 
 def _check_sweeps(model: Generator, sampling: Sampling) -> None:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ..models import Generator
-from .likelihood import Tick, check_classes, orders_of, token_log_prob
+from .likelihood import Tick, check_classes, orders_of, token_log_prob, view_of, viewed
 
 
 class Rung(NamedTuple):
@@ -101,7 +101,8 @@ def rank_classes(
     seed: int = 0,
     tick: Tick = lambda passes: None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the classes of images by likelihood, found by successive halving: of tokens (B, N)
+    """Return the classes of images by likelihood, found by successive halving: of tokens (B, N), or of several views,
+    (B, V, N),
 
     - log p(tokens | class), its mean over the orders that were read: float32 (B, C), -inf for classes dropped before
       they were read in one whole order;
@@ -110,16 +111,20 @@ def rank_classes(
 
     The orders are those of `class_log_prob`; the prefixes are of the first.
     """
-    label, table = check_classes(model, classes), orders_of(model, count, mode, seed)
-    size = len(tokens), len(label)
+    label = check_classes(model, classes)
+    tokens, table = viewed(tokens, orders_of(model, count, mode, seed), count)
+    every, size = tokens.flatten(0, 1), (len(tokens), len(label))
     sums, standing, reached = torch.zeros(size), torch.zeros(size), torch.zeros(size, dtype=torch.int64)
     taken, orders_read, whole = torch.zeros(len(tokens)), torch.zeros(size), 0
 
-    def read(rows: tuple[Tensor, ...], part: Tensor) -> Tensor:
-        """Return the sums of log p over the orders in `part`, for the images and columns in `rows`."""
+    def read(rows: tuple[Tensor, ...], part: Tensor, first: int = 0) -> Tensor:
+        """Return the sums of log p over the orders in `part`, for the images and columns in `rows`.
+
+        first: place of the first of these orders in the table.
+        """
         image, column = (index.repeat(len(part)) for index in rows)
         place = torch.arange(len(part)).repeat_interleave(len(rows[0]))
-        found = token_log_prob(model, tokens, part, (image, label[column], place), tick)
+        found = token_log_prob(model, every, part, (view_of(tokens, image, first + place), label[column], place), tick)
         return torch.cat([one.sum(1) for one in found]).view(len(part), -1).sum(0)
 
     for number, rung in enumerate(halving.rungs, 1):
@@ -136,7 +141,7 @@ def rank_classes(
             standing[rows] = read(rows, table[:1, :length])
             taken += running.sum(1) * length / model.num_tokens
             continue
-        sums[rows] += read(rows, table[whole:passes])
+        sums[rows] += read(rows, table[whole:passes], whole)
         orders_read[rows] = passes
         standing[rows] = sums[rows] / passes
         taken += running.sum(1) * (passes - whole)

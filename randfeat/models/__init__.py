@@ -1,4 +1,4 @@
-"""Generators: RandAR, ARPG and LlamaGen, by name and published size."""
+"""Generators: RandAR, ARPG, LPD, RAR and LlamaGen, by name and published size."""
 
 from __future__ import annotations
 
@@ -9,14 +9,24 @@ from .arpg import ARPG
 from .base import Context, Generator, State, Stream
 from .control import Control
 from .llamagen import LlamaGen
+from .lpd import LPD
 from .randar import RandAR
+from .rar import RAR
 from .sizes import SIZES
 
-MODELS: dict[str, type[Generator]] = {"arpg": ARPG, "llamagen": LlamaGen, "randar": RandAR}
+MODELS: dict[str, type[Generator]] = {
+    "arpg": ARPG,
+    "llamagen": LlamaGen,
+    "lpd": LPD,
+    "randar": RandAR,
+    "rar": RAR,
+}
 
 __all__ = [
     "ARPG",
+    "LPD",
     "MODELS",
+    "RAR",
     "SIZES",
     "Context",
     "Control",

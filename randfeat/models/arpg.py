@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from . import orders
-from .base import Context, Generator, State, Stream, conditioned
+from .base import Context, Generator, State, Stream
+from .control import conditioned
 from .layers import CLASS_PLACE, KVCache, rope_at, rotate
 
 
@@ -26,6 +27,7 @@ class ARPG(Generator):
     default_dense_spec = "raster/full/query/L0.67/none/mean"
     # the official sampler lets the tokens of one step see each other, though training was strictly causal
     within_step = ("group", "causal")
+    fixed_shapes = True
     official_names: ClassVar = {
         "embedding.weight": ("embeddings.weight",),
         **{
@@ -61,6 +63,10 @@ class ARPG(Generator):
         self.cross_blocks = self.new_blocks(self.cross_attention)
         self.norm = nn.RMSNorm(self.embed_dim, self.norm_eps)
         self.head = nn.Linear(self.embed_dim, self.vocab_size, bias=False)
+
+    @property
+    def label_rows(self) -> tuple[str, int]:
+        return "embedding.weight", self.vocab_size + 1
 
     def pre_logits(
         self, tokens: Tensor, label: Tensor | None, order: Tensor, condition: Tensor | None = None
@@ -121,8 +127,8 @@ class ARPG(Generator):
         if tokens is None or positions is None:
             tokens = positions = label.new_empty(len(label), 0)
         x, places = self._content(self.labels(label, len(label)), tokens, positions)
-        # the last layer of the cache holds the shared keys and values; the last token decoded is never fed
-        cache = KVCache(self.depth + 1, len(table) - 1)
+        # the last layer of the cache holds the shared keys and values; the last token is fed as a draft only
+        cache = KVCache(self.depth + 1, len(table))
         return State(cache, table, x, places, within_step, condition=condition)
 
     def step(self, state: State, tokens: Tensor | None, queries: Tensor) -> Tensor:
@@ -133,14 +139,28 @@ class ARPG(Generator):
         else:
             x, places = self.dropout(self.embedding(tokens)), state.asked
         rope = rope_at(state.table, places)
+        mask = state.cache.follow(x.shape[1], x.device, together=not causal)
         for i, block in enumerate(self.blocks):
-            x = block(x, rope, causal=causal, cache=state.cache, layer=i)
+            x = block(x, rope, mask=mask, causal=causal, cache=state.cache, layer=i)
         k, v = state.cache.extend(self.depth, *self._shared(x, rope))
         state.cache.commit(x.shape[1])
         state.asked = queries
         y, target = self._queries(queries, state.condition), rope_at(state.table, queries)
+        mask = state.cache.followed(x.device)
         for block in self.cross_blocks:
-            y = block(y, target, k, v)
+            y = block(y, target, k, v, mask=mask)
+        return self.head(self.norm(y))
+
+    def verify(self, state: State, tokens: Tensor, positions: Tensor, done: Tensor) -> Tensor:
+        x, rope = self.dropout(self.embedding(tokens)), rope_at(state.table, positions[:, :-1])
+        mask = state.cache.place(done, x.shape[1])  # class, x_0, x_1, ...: x_i is at 1 + i
+        for i, block in enumerate(self.blocks):
+            x = block(x, rope, mask=mask, cache=state.cache, layer=i)
+        k, v = state.cache.extend(self.depth, *self._shared(x, rope))
+        asked = positions[:, 1:]
+        y, target = self._queries(asked, state.condition), rope_at(state.table, asked)
+        for block in self.cross_blocks:
+            y = block(y, target, k, v, mask=mask)  # query i sees what the token before it sees
         return self.head(self.norm(y))
 
     def _content(self, label: Tensor, tokens: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:

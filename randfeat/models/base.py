@@ -10,37 +10,23 @@ from __future__ import annotations
 
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
-from ..utils.checks import check_whole_number, is_whole_number
+from ..utils.checks import check_whole_number
 from . import orders
 from .control import Control
-from .layers import Block, CrossAttention, KVCache, SelfAttention, ffn_width, rope_table
+from .layers import Block, CrossAttention, SelfAttention, State, ffn_width, rope_table
 
 # bytes of the residual stream that are read at once on a CPU; more would not stay in its caches
 BYTES_AT_ONCE = 2 * 2**20
 Context = Literal["causal", "echo", "full", "after", "bare"]
 ASKED_BEHIND = ("after", "bare")  # contexts of extra queries behind the image: they have no token stream
 Stream = Literal["token", "query"]
-
-
-@dataclass
-class State:
-    """State of a generator between two sampling steps. It owns the cache, so nothing remains in the network."""
-
-    cache: KVCache
-    table: Tensor  # the rope table, (1 + N, E/2)
-    waiting: Tensor  # (B, L, D) inputs for the first step: class and known tokens
-    waiting_at: Tensor  # (B, L) their raster positions
-    within_step: str  # how the tokens that one step decoded see each other
-    asked: Tensor | None = None  # (B, n) raster positions that the last step predicted
-    condition: Tensor | None = None  # (B, N, D) in raster space
 
 
 class Generator(nn.Module, ABC):
@@ -52,9 +38,9 @@ class Generator(nn.Module, ABC):
         num_classes: labelled classes; 0 makes a generator that never sees a label.
         embed_dim: width D.
         depth: blocks of a stream (ARPG has this many in each of its two halves).
-        num_heads: attention heads. D / num_heads must be divisible by 4.
+        num_heads: attention heads. D / num_heads must be divisible by 4 where positions are rotations.
         num_kv_heads: key-value heads; fewer than num_heads is grouped-query attention.
-        ffn_dim: hidden width of SwiGLU, by default 8/3 of D rounded up to a multiple of 256.
+        ffn_dim: hidden width of SwiGLU, by default 8/3 of D rounded up to a multiple of 256; of an MLP, by default 4 D.
         dropout: probability in training, on token embeddings and on what each sub-block adds.
         control: keywords of `add_control`, for a generator with an adapter for condition images.
     """
@@ -67,16 +53,27 @@ class Generator(nn.Module, ABC):
     default_spec: ClassVar[str] = "raster/causal/token/L0.5/mean/mean"
     default_dense_spec: ClassVar[str] = "raster/causal/token/L0.5/none/mean"
     # order modes of reading and decoding, the default first
-    order_modes: ClassVar[tuple[str, ...]] = ("random", *orders.FIXED)
+    order_modes: ClassVar[tuple[str, ...]] = ("random", *orders.FIXED, "locality")
     # parameter names here -> in official checkpoints; several are stacked along dimension 0; * stands for a number
     official_names: ClassVar[dict[str, tuple[str, ...]]]
-    head: nn.Linear  # from `pre_logits` to logits, without bias
+    head: nn.Linear  # from `pre_logits` to logits
+    zero_head: ClassVar[bool] = True  # whether fresh weights predict nothing
+    official_rows: ClassVar[dict[str, int]] = {}  # of tensors that are stacked with others of another size
     unused: ClassVar[tuple[str, ...]] = ()  # entries of official checkpoints that are not read here
+    rotary: ClassVar[bool] = True  # else positions are learned, in blocks of a vision transformer
+    norm_eps: float = 1e-5
+    one_token_a_step: ClassVar[bool] = False  # the prediction of a token is read at the one before
+    target_aware: ClassVar[bool] = False  # whether a token's state depends on the position of the next
+    # whether `pre_logits` takes the sizes of groups of tokens that are decoded together, and training draws them
+    grouped: ClassVar[bool] = False
     inputs_per_token: ClassVar[int] = 1
     # the known tokens among the inputs of the first step
     known_inputs: ClassVar[slice] = slice(1, None)
     # modes of attention among the tokens that one sampling step decoded, the default first
     within_step: ClassVar[tuple[str, ...]]
+    # whether `step` works with a `FixedCache`, where the token of place i of the order is in slot
+    # inputs_per_token * (1 + i)
+    fixed_shapes: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -89,7 +86,7 @@ class Generator(nn.Module, ABC):
         num_kv_heads: int | None = None,
         ffn_dim: int | None = None,
         dropout: float = 0.0,
-        norm_eps: float = 1e-5,
+        norm_eps: float | None = None,
         rope_base: float = 10000.0,
         control: Mapping[str, Any] | None = None,
     ) -> None:
@@ -97,13 +94,14 @@ class Generator(nn.Module, ABC):
         sizes = dict(vocab_size=vocab_size, embed_dim=embed_dim, depth=depth, num_heads=num_heads)
         for name, size in sizes.items():
             check_whole_number(name, size, 1)
-        _check_grid(grid)
+        orders.check_grid(grid)
         if num_classes < 0:
             raise ValueError(f"num_classes must be 0 or more, got {num_classes}")
         num_kv_heads = num_kv_heads or num_heads
-        ffn_dim = ffn_dim or ffn_width(embed_dim)
-        if num_heads < 1 or embed_dim % num_heads or (embed_dim // num_heads) % 4:
-            raise ValueError(f"embed_dim {embed_dim} over num_heads {num_heads} must be a whole number divisible by 4")
+        ffn_dim = ffn_dim or (ffn_width(embed_dim) if self.rotary else 4 * embed_dim)
+        if num_heads < 1 or embed_dim % num_heads or (self.rotary and (embed_dim // num_heads) % 4):
+            what = "a whole number" + " divisible by 4" * self.rotary
+            raise ValueError(f"embed_dim {embed_dim} over num_heads {num_heads} must be {what}")
         if num_heads % num_kv_heads:
             raise ValueError(f"num_heads {num_heads} must be a multiple of num_kv_heads {num_kv_heads}")
         self.config: dict[str, Any] = dict(
@@ -116,14 +114,14 @@ class Generator(nn.Module, ABC):
             num_kv_heads=num_kv_heads,
             ffn_dim=ffn_dim,
             dropout=dropout,
-            norm_eps=norm_eps,
-            rope_base=rope_base,
+            norm_eps=self.norm_eps if norm_eps is None else norm_eps,
+            **({"rope_base": rope_base} if self.rotary else {}),
         )
         self.grid = (grid[0], grid[1])
         self.vocab_size, self.num_classes = vocab_size, num_classes
         self.embed_dim, self.depth = embed_dim, depth
         self.num_heads, self.num_kv_heads, self.ffn_dim = num_heads, num_kv_heads, ffn_dim
-        self.norm_eps, self.rope_base = norm_eps, rope_base
+        self.norm_eps, self.rope_base = self.config["norm_eps"], rope_base
         self.dropout = nn.Dropout(dropout)
         self.build()
         self.init_weights()
@@ -139,6 +137,16 @@ class Generator(nn.Module, ABC):
     def raster_only(self) -> bool:
         """True for a model that knows raster order only, one token after the other."""
         return self.order_modes == ("raster",)
+
+    @property
+    def many_orders(self) -> bool:
+        """True where each seed has an order of its own by default, so that a mean over several is of use."""
+        return self.order_modes[0] in orders.SEEDED
+
+    @property
+    def label_rows(self) -> tuple[str, int]:
+        """Name of the parameter that embeds labels, and its row of class 0; the null class follows the last class."""
+        return "label_embedding.weight", 0
 
     @property
     def device(self) -> torch.device:
@@ -198,6 +206,17 @@ class Generator(nn.Module, ABC):
         first step. queries: (B, n), the raster positions to predict next.
         """
 
+    def verify(self, state: State, tokens: Tensor, positions: Tensor, done: Tensor) -> Tensor:
+        """Return the logits (B, n, V) of the next n steps of one token each, were the drafts of their tokens right.
+
+        It takes the place of `step` after the first. done: (B,), tokens that each image has decoded, 1 at least.
+        tokens: (B, n), the last of these, then n - 1 drafts. positions: (B, n + 1), those of all these and of the token
+        behind them. Row i predicts the token at `positions[:, i + 1]`. No draft is kept: the next call gives all from
+        its `done` on again. Rows beyond the end of an image, of any token and position, do no harm. Exact sampling
+        refuses a class that does not have it.
+        """
+        raise NotImplementedError
+
     # shared by all ---------------------------------------------------------------------------------------------
 
     def forward(self, tokens: Tensor, label: Tensor | None, order: Tensor, condition: Tensor | None = None) -> Tensor:
@@ -239,7 +258,7 @@ class Generator(nn.Module, ABC):
         return [orders.scatter(torch.cat(states), order) for states in zip(*parts, strict=True)]
 
     def through(
-        self, blocks: nn.ModuleList, x: Tensor, rope: Tensor, layers: Sequence[int], rows: slice, **how: Any
+        self, blocks: nn.ModuleList, x: Tensor, rope: Tensor | None, layers: Sequence[int], rows: slice, **how: Any
     ) -> list[Tensor]:
         """Return some rows of the states after `layers`: inputs (B, L, D) -> each (B, n, D).
 
@@ -344,6 +363,11 @@ class Generator(nn.Module, ABC):
         if not layers or min(layers) < 1 or max(layers) > self.depth:
             raise ValueError(f"layers are numbered 1 to {self.depth}, got {list(layers)}")
 
+    def check_table(self, table: Tensor | None) -> None:
+        """Raise a ValueError where a model of learned positions is given the rope table of another grid."""
+        if table is not None and not self.rotary:
+            raise ValueError(f"{type(self).__name__} has learned positions of its own grid, and knows no other")
+
     def check_within_step(self, within_step: str | None) -> str:
         """Return the mode within a step, the default for None; a ValueError lists the modes of the model."""
         if within_step is not None and within_step not in self.within_step:
@@ -355,7 +379,8 @@ class Generator(nn.Module, ABC):
     def new_blocks(self, attention: Callable[[], nn.Module]) -> nn.ModuleList:
         """Return `depth` blocks, each with a new attention module."""
         return nn.ModuleList(
-            Block(attention(), self.embed_dim, self.ffn_dim, self.norm_eps, self.dropout.p) for _ in range(self.depth)
+            Block(attention(), self.embed_dim, self.ffn_dim, self.norm_eps, self.dropout.p, not self.rotary)
+            for _ in range(self.depth)
         )
 
     def self_attention(self) -> SelfAttention:
@@ -373,15 +398,3 @@ class Generator(nn.Module, ABC):
                 nn.init.normal_(parameter, std=0.02, generator=generator)
             else:
                 nn.init.ones_(parameter)
-
-
-def conditioned(queries: Tensor, condition: Tensor | None, positions: Tensor) -> Tensor:
-    """Return queries (..., n, D) for positions (B, n), plus the condition (B, N, D) at these: (B, n, D)."""
-    return queries if condition is None else queries + orders.gather(condition, positions).to(queries.dtype)
-
-
-def _check_grid(grid: Any) -> None:
-    """Raise a ValueError unless a grid is two whole numbers from 1."""
-    sides = tuple(grid) if isinstance(grid, Iterable) else ()
-    if len(sides) != 2 or not all(is_whole_number(side, 1) for side in sides):
-        raise ValueError(f"grid must be rows and columns, two whole numbers from 1, got {grid!r}")

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..utils.checks import check_whole_number
+from . import orders
 from .layers import Block, SelfAttention, ffn_width, rope_table
 
 HEAD_DIM = 64
@@ -93,3 +94,8 @@ class Control(nn.Module):
             else:
                 nn.init.ones_(parameter)
         nn.init.zeros_(self.proj.weight)
+
+
+def conditioned(queries: Tensor, condition: Tensor | None, positions: Tensor) -> Tensor:
+    """Return queries (..., n, D) for positions (B, n), plus the condition (B, N, D) at these: (B, n, D)."""
+    return queries if condition is None else queries + orders.gather(condition, positions).to(queries.dtype)

@@ -5,6 +5,7 @@ Shapes: B batch, L inputs, S keys, H heads, K key-value heads, E channels of a h
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -77,21 +78,24 @@ def rotate(x: Tensor, rope: Tensor) -> Tensor:
     return torch.view_as_real(pairs * rope.unsqueeze(1)).flatten(-2).type_as(x)
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, causal: bool = False) -> Tensor:
-    """Return scaled dot-product attention. q: (B, H, L, E); k, v: (B, K, S, E); mask: bool (L, S), True = attended.
+def attend(
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, causal: bool = False, dropout: float = 0.0
+) -> Tensor:
+    """Return scaled dot-product attention. q: (B, H, L, E); k, v: (B, K, S, E); mask: bool (L, S), or
+    (B, 1, L, S), True = attended.
 
     `causal` without a mask aligns the last query with the last key, so queries behind cached keys attend to all of
-    those.
+    those. dropout: probability with which an attention weight is dropped.
     """
     if causal and mask is None and q.shape[2] != k.shape[2]:
         mask = causal_mask(q.shape[2], k.shape[2], q.device)
     # in parts the backward pass of bfloat16 is slower
     in_parts = q.device.type == "cpu" and not (q.requires_grad and q.dtype == torch.bfloat16)
-    if causal and mask is None and q.shape[2] > QUERIES_AT_ONCE and in_parts:
+    if causal and mask is None and q.shape[2] > QUERIES_AT_ONCE and in_parts and not dropout:
         return _attend_in_parts(q, k, v)
     causal = causal and mask is None
     return F.scaled_dot_product_attention(
-        q, k, v, attn_mask=mask, is_causal=causal, enable_gqa=q.shape[1] != k.shape[1]
+        q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=causal, enable_gqa=bool(q.shape[1] != k.shape[1])
     )
 
 
@@ -113,11 +117,13 @@ class KVCache:
     """Preallocated keys and values of `depth` layers, for `capacity` inputs. It is an argument, not part of a module.
 
     `extend` writes behind the first `length` entries and returns all entries up to the new ones; only `commit` advances
-    `length`, so entries that a step does not commit are overwritten by the next.
+    `length`, so entries that a step does not commit are overwritten by the next. `place` lets each image of the batch
+    write at slots of its own instead, where images differ in the number of entries that are still valid.
     """
 
     def __init__(self, depth: int, capacity: int) -> None:
         self.capacity, self.length = capacity, 0
+        self.slots: Tensor | None = None
         self.keys: list[Tensor | None] = [None] * depth
         self.values: list[Tensor | None] = [None] * depth
 
@@ -126,48 +132,126 @@ class KVCache:
         keys, values = self.keys[layer], self.values[layer]
         if keys is None or values is None:  # the first keys determine batch, heads, dtype and device
             batch, heads, _, channels = k.shape
-            keys, values = (k.new_empty(batch, heads, self.capacity, channels) for _ in range(2))
+            # zeros: a masked entry counts nothing, but only if it is finite
+            keys, values = (k.new_zeros(batch, heads, self.capacity, channels) for _ in range(2))
             self.keys[layer], self.values[layer] = keys, values
+        if self.slots is not None:
+            end, slots = self.length, self.slots[:, None, :, None].expand_as(k)
+            keys.scatter_(2, slots, k)
+            values.scatter_(2, slots, v)
+            return keys[:, :, :end], values[:, :, :end]
         end = self.length + k.shape[2]
         keys[:, :, self.length : end] = k
         values[:, :, self.length : end] = v
         return keys[:, :, :end], values[:, :, :end]
 
+    def follow(self, fed: int, device: torch.device, asked: int = 0, together: bool = False) -> Tensor | None:
+        """Return the mask of the next `fed` inputs and of `asked` ones behind them: each attends to those before it and
+        itself, or those `together` to all. bool (L, S), or None where attention needs none.
+        """
+        if together or not self.length:
+            return None
+        return causal_mask(fed + asked, self.length + fed + asked, device)
+
+    def followed(self, device: torch.device) -> Tensor | None:
+        """Return the mask of queries that attend to all that is cached and fed: bool (1, S), or None for all keys."""
+        return None
+
     def commit(self, count: int) -> None:
         """Keep the next `count` entries that every layer has written."""
         self.length += count
 
+    def place(self, first: Tensor, count: int) -> Tensor:
+        """Let the next `count` inputs of each image be written from its slot `first` (B,) on, over what is there, and
+        return their causal mask, bool (B, 1, L, S): an input attends to its own slot and those before it.
+
+        Inputs beyond the capacity share the last slot.
+        """
+        slots = first.unsqueeze(1) + torch.arange(count, device=first.device)
+        self.slots = slots.clamp(max=self.capacity - 1)
+        self.length = int(self.slots.max()) + 1
+        return (torch.arange(self.length, device=first.device) <= self.slots.unsqueeze(-1)).unsqueeze(1)
+
+    def keep(self, rows: Tensor) -> None:
+        """Keep some images of the batch, by their indices (n,)."""
+        self.keys = [None if keys is None else keys[rows] for keys in self.keys]
+        self.values = [None if values is None else values[rows] for values in self.values]
+
+
+@dataclass
+class State:
+    """State of a generator between two sampling steps. It owns the cache, so nothing remains in the network."""
+
+    cache: KVCache
+    table: Tensor  # the rope table, (1 + N, E/2)
+    waiting: Tensor  # (B, L, D) inputs for the first step: class and known tokens
+    waiting_at: Tensor  # (B, L) their raster positions
+    within_step: str  # how the tokens that one step decoded see each other
+    asked: Tensor | None = None  # (B, n) raster positions that the last step predicted
+    condition: Tensor | None = None  # (B, N, D) in raster space
+
+    def keep(self, rows: Tensor) -> None:
+        """Keep some images of the batch, by their indices (n,), after the first step."""
+        self.cache.keep(rows)
+        if self.condition is not None:
+            self.condition = self.condition[rows]
+
 
 class SelfAttention(nn.Module):
-    """Multi-head self-attention with rotary positions; with fewer key-value heads it is grouped-query attention."""
+    """Multi-head self-attention; with fewer key-value heads it is grouped-query attention.
 
-    def __init__(self, dim: int, num_heads: int, num_kv_heads: int) -> None:
+    bias: whether both projections have one. qk_norm: eps of a LayerNorm over each head's query and key; None for none.
+    dropout: of attention weights, in training.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        num_kv_heads: int,
+        bias: bool = False,
+        qk_norm: float | None = None,
+        dropout: float = 0.0,
+    ) -> None:
         super().__init__()
-        self.num_heads, self.num_kv_heads = num_heads, num_kv_heads
-        self.qkv = nn.Linear(dim, (num_heads + 2 * num_kv_heads) * (dim // num_heads), bias=False)
-        self.proj = nn.Linear(dim, dim, bias=False)
+        self.num_heads, self.num_kv_heads, self.dropout = num_heads, num_kv_heads, dropout
+        width = dim // num_heads
+        self.qkv = nn.Linear(dim, (num_heads + 2 * num_kv_heads) * width, bias=bias)
+        self.q_norm = None if qk_norm is None else nn.LayerNorm(width, qk_norm)
+        self.k_norm = None if qk_norm is None else nn.LayerNorm(width, qk_norm)
+        self.proj = nn.Linear(dim, dim, bias=bias)
 
     def forward(
         self,
         x: Tensor,
-        rope: Tensor,
+        rope: Tensor | None,
         mask: Tensor | None = None,
         causal: bool = False,
         cache: KVCache | None = None,
         layer: int = 0,
         rows: slice | None = None,
+        beside: int = 0,
     ) -> Tensor:
-        """Return attention of x (B, L, D): (B, L, D), or some rows of it. cache, layer: keys and values to extend."""
+        """Return attention of x (B, L, D): (B, L, D), or some rows of it.
+
+        rope: rotary positions of x, or None. cache, layer: keys and values to extend. beside: of the inputs so many at
+        the end are not put into the cache; their keys stand behind it.
+        """
         heads = (self.num_heads + self.num_kv_heads, self.num_kv_heads)
         qk, v = self.qkv(x).unflatten(-1, (-1, x.shape[-1] // self.num_heads)).transpose(1, 2).split(heads, 1)
-        q, k = rotate(qk, rope).split((self.num_heads, self.num_kv_heads), 1)
+        q, k = (qk if rope is None else rotate(qk, rope)).split((self.num_heads, self.num_kv_heads), 1)
+        if self.q_norm is not None and self.k_norm is not None:
+            q, k = self.q_norm(q).type_as(v), self.k_norm(k).type_as(v)
         if cache is not None:
-            k, v = cache.extend(layer, k, v)
+            kept = k.shape[2] - beside
+            past = cache.extend(layer, k[:, :, :kept], v[:, :, :kept])
+            k, v = (torch.cat((a, b[:, :, kept:]), 2) if beside else a for a, b in zip(past, (k, v), strict=True))
         if rows is not None:
             if causal and mask is None:
                 mask = causal_mask(q.shape[2], k.shape[2], q.device)
-            q, mask = q[:, :, rows], None if mask is None else mask[rows]
-        return self.proj(attend(q, k, v, mask, causal).transpose(1, 2).flatten(-2))
+            q, mask = q[:, :, rows], None if mask is None else mask[..., rows, :]
+        dropout = self.dropout if self.training else 0.0
+        return self.proj(attend(q, k, v, mask, causal, dropout).transpose(1, 2).flatten(-2))
 
 
 class CrossAttention(nn.Module):
@@ -179,9 +263,11 @@ class CrossAttention(nn.Module):
         self.q = nn.Linear(dim, dim, bias=False)
         self.proj = nn.Linear(dim, dim, bias=False)
 
-    def forward(self, x: Tensor, rope: Tensor, k: Tensor, v: Tensor, causal: bool = False) -> Tensor:
+    def forward(
+        self, x: Tensor, rope: Tensor, k: Tensor, v: Tensor, causal: bool = False, mask: Tensor | None = None
+    ) -> Tensor:
         q = rotate(self.q(x).unflatten(-1, (self.num_heads, -1)).transpose(1, 2), rope)
-        return self.proj(attend(q, k, v, causal=causal).transpose(1, 2).flatten(-2))
+        return self.proj(attend(q, k, v, mask, causal).transpose(1, 2).flatten(-2))
 
 
 class SwiGLU(nn.Module):
@@ -197,30 +283,47 @@ class SwiGLU(nn.Module):
         return self.w2(F.silu(self.w1(x)) * self.w3(x))
 
 
+class MLP(nn.Module):
+    """Feed-forward layer fc2(gelu(fc1 x)) with biases and the exact GELU, dropout behind that."""
+
+    def __init__(self, dim: int, hidden: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(dim, hidden)
+        self.dropout = nn.Dropout(dropout)
+        self.fc2 = nn.Linear(hidden, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(self.dropout(F.gelu(self.fc1(x))))
+
+
 def ffn_width(dim: int, multiple: int = 256) -> int:
     """Return the hidden width that gives SwiGLU the size of a 4x layer: 8/3 of the width, rounded up to a multiple."""
     return -(-(8 * dim // 3) // multiple) * multiple
 
 
 class Block(nn.Module):
-    """Pre-norm residual block around any attention; dropout acts on what each part adds to the residual stream."""
+    """Pre-norm residual block around any attention; dropout acts on what each part adds to the residual stream.
 
-    def __init__(self, attn: nn.Module, dim: int, ffn_dim: int, eps: float, dropout: float) -> None:
+    gelu: the block of a vision transformer, with LayerNorm and `MLP` instead of RMSNorm and SwiGLU.
+    """
+
+    def __init__(self, attn: nn.Module, dim: int, ffn_dim: int, eps: float, dropout: float, gelu: bool = False) -> None:
         super().__init__()
-        self.norm1 = nn.RMSNorm(dim, eps)
+        norm = nn.LayerNorm if gelu else nn.RMSNorm
+        self.norm1 = norm(dim, eps)
         self.attn = attn
-        self.norm2 = nn.RMSNorm(dim, eps)
-        self.mlp = SwiGLU(dim, ffn_dim)
+        self.norm2 = norm(dim, eps)
+        self.mlp = MLP(dim, ffn_dim, dropout) if gelu else SwiGLU(dim, ffn_dim)
         self.dropout = nn.Dropout(dropout)
         self.checkpointing = False  # whether activations are recomputed in the backward pass
 
-    def forward(self, x: Tensor, rope: Tensor, *args: Tensor, **kwargs: Any) -> Tensor:
+    def forward(self, x: Tensor, rope: Tensor | None, *args: Tensor, **kwargs: Any) -> Tensor:
         """Return (B, L, D) of x (B, L, D), or some `rows` of it. Other arguments are those of the attention."""
         if self.checkpointing and torch.is_grad_enabled():
             return checkpoint(self._forward, x, rope, *args, use_reentrant=False, **kwargs)
         return self._forward(x, rope, *args, **kwargs)
 
-    def _forward(self, x: Tensor, rope: Tensor, *args: Tensor, **kwargs: Any) -> Tensor:
+    def _forward(self, x: Tensor, rope: Tensor | None, *args: Tensor, **kwargs: Any) -> Tensor:
         added = self.dropout(self.attn(self.norm1(x), rope, *args, **kwargs))
         rows = kwargs.get("rows")
         x = (x if rows is None else x[:, rows]) + added

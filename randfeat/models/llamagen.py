@@ -25,6 +25,7 @@ class LlamaGen(Generator):
     contexts = ("causal", "echo", "full")
     streams = ("token",)
     within_step = ("causal",)
+    one_token_a_step = True
     # RandAR's official code grew from LlamaGen's and kept its names
     official_names: ClassVar = {ours: name for ours, name in RandAR.official_names.items() if ours != "instruction"}
     unused: ClassVar = ("freqs_cis",)  # a table of rotary embeddings, which some versions of the official code saved

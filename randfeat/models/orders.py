@@ -7,12 +7,15 @@ each seed for the random ones. A shared order repeats one row for every image, a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..utils import rng
+from ..utils.checks import is_whole_number
+from .locality import Draws, decoding_order
 
 Grid = tuple[int, int]
 
@@ -30,6 +33,49 @@ def reverse(grid: Grid) -> Tensor:
 def columns(grid: Grid) -> Tensor:
     """Return the order column by column from the top left. Shape (N,)."""
     return raster(grid).reshape(grid).T.reshape(-1)
+
+
+def halton(grid: Grid) -> Tensor:
+    """Return the order of the Halton scheduler (arXiv 2503.17076), which spreads each next token over the image: the
+    cells of a Halton sequence with base 2 for rows and base 3 for columns, each when it first occurs. Shape (N,).
+    """
+    count, number, order = grid[0] * grid[1], 0, dict[int, None]()
+    while len(order) < count:
+        number += 1
+        row, column = (_cell(number, base, side) for base, side in zip((2, 3), grid, strict=True))
+        order.setdefault(row * grid[1] + column)
+    return torch.tensor(list(order))
+
+
+def _cell(number: int, base: int, side: int) -> int:
+    """Return the cell, of `side`, of a number of the Halton sequence: its digits in reverse, behind the point."""
+    inverse, whole = 0, 1
+    while number:
+        number, digit = divmod(number, base)
+        inverse, whole = inverse * base + digit, whole * base
+    return inverse * side // whole
+
+
+def locality(
+    grid: Grid,
+    seeds: Tensor,
+    sizes: Sequence[int] | None = None,
+    thresholds: tuple[float, float] = (1.0, 2.0),
+    known: Tensor | None = None,
+) -> Tensor:
+    """Return LPD's locality-aware order for each seed, see `locality.decoding_order`: (B,) -> (B, N).
+
+    sizes: of the groups that are decoded together, one token each where there are none. thresholds: proximity and
+    repulsion; LPD's repulsion is 2, 3 or 4. known: bool (B, N), positions that are decoded first and left out of
+    `sizes`.
+    """
+    count, home = grid[0] * grid[1], seeds.cpu()
+    known = None if known is None or not known.any() else known.cpu()
+    done = 0 if known is None else int(known[0].sum())
+    order = decoding_order(grid, sizes or [1] * (count - done), Draws.of(home, count), *thresholds, known)
+    if known is not None:
+        order = torch.cat((known.nonzero()[:, 1].view(len(home), done), order), 1)
+    return order.to(seeds.device)
 
 
 def random(grid: Grid, seeds: Tensor) -> Tensor:
@@ -64,7 +110,10 @@ def known_first(order: Tensor, known: Tensor) -> Tensor:
 
 def explicit(positions: Sequence[int] | Tensor, grid: Grid) -> Tensor:
     """Return an order from a list of positions, validated. Shape (N,) or (..., N)."""
-    order = torch.as_tensor(positions)
+    try:
+        order = torch.as_tensor(positions)
+    except (TypeError, ValueError, RuntimeError):
+        raise ValueError(f"an order is a list of raster positions, got {positions!r}") from None
     if not order.is_floating_point() and order.dtype != torch.bool:  # `validate` refuses those
         order = order.to(torch.int64)
     validate(order, grid)
@@ -95,6 +144,13 @@ def validate(order: Tensor, grid: Grid, cut: bool = False) -> None:
         raise ValueError(f"not a permutation: entry {place} of order {row}, {int(rows[row, place])}, {what}")
 
 
+def check_grid(grid: Any) -> None:
+    """Raise a ValueError unless a grid is two whole numbers from 1."""
+    sides = tuple(grid) if isinstance(grid, Iterable) else ()
+    if len(sides) != 2 or not all(is_whole_number(side, 1) for side in sides):
+        raise ValueError(f"grid must be rows and columns, two whole numbers from 1, got {grid!r}")
+
+
 def invert(order: Tensor) -> Tensor:
     """Return the place of each raster position in the sequence: invert(order)[..., order[..., i]] = i. (..., N)."""
     return order.argsort(-1)
@@ -110,15 +166,28 @@ def scatter(x: Tensor, order: Tensor) -> Tensor:
     return gather(x, invert(order))
 
 
-# order modes by name; `make` adds `random`, which needs seeds
-FIXED = {"raster": raster, "reversed": reverse, "columns": columns, "hierarchical": hierarchical}
-MODES = (*FIXED, "random")
+# order modes by name; `make` adds those that a seed makes
+FIXED = {"raster": raster, "reversed": reverse, "columns": columns, "hierarchical": hierarchical, "halton": halton}
+SEEDED = ("random", "locality")
+MODES = (*FIXED, *SEEDED)
 
 
-def make(mode: str, grid: Grid, seeds: Tensor) -> Tensor:
-    """Return one order for each seed, by its mode, one of MODES: (S,) -> (S, N), on the device of the seeds."""
+def make(
+    mode: str,
+    grid: Grid,
+    seeds: Tensor,
+    sizes: Sequence[int] | None = None,
+    thresholds: tuple[float, float] = (1.0, 2.0),
+    known: Tensor | None = None,
+) -> Tensor:
+    """Return one order for each seed, by its mode, one of MODES: (*S,) -> (*S, N), on the device of the seeds.
+
+    sizes, thresholds, known: of `locality`, which orders a batch (B,).
+    """
     if mode == "random":
         return random(grid, seeds)
+    if mode == "locality":
+        return locality(grid, seeds.flatten(), sizes, thresholds, known).view(*seeds.shape, -1)
     if mode not in FIXED:
         raise ValueError(f"unknown order mode {mode!r}, expected one of {', '.join(MODES)}")
     return FIXED[mode](grid).to(seeds.device).expand(*seeds.shape, -1)

@@ -16,18 +16,19 @@ from torch import Tensor, nn
 
 from ..utils import onednn
 from .control import Control
-from .layers import Block, CrossAttention, SelfAttention, SwiGLU
+from .layers import MLP, Block, CrossAttention, SelfAttention, SwiGLU
+from .rar import AdaLNBlock
 
 Network = TypeVar("Network", bound=nn.Module)
 
 # compilations of a block that are kept: one for each model, kind of forward pass, and batch size (the first, any other,
 # and one)
 COMPILATIONS = 64
-_IS_COPY = "_is_inference_copy"
+_ORIGINAL = "_original_of_inference_copy"
 # the modules that generators are built from; others are called as they are
 KNOWN_MODULES = (
-    *(Block, Control, CrossAttention, SelfAttention, SwiGLU),
-    *(nn.Dropout, nn.Embedding, nn.Linear, nn.ModuleList, nn.RMSNorm),
+    *(AdaLNBlock, Block, Control, CrossAttention, MLP, SelfAttention, SwiGLU),
+    *(nn.Dropout, nn.Embedding, nn.LayerNorm, nn.Linear, nn.ModuleList, nn.RMSNorm),
 )
 
 
@@ -38,13 +39,23 @@ def inference_copy(network: Network) -> Network:
     with a hook, a parametrization or a module of another kind is copied without either. Make a new copy after an
     optimizer step. The copy of a copy is itself.
     """
-    if _IS_COPY in vars(network):
+    if _ORIGINAL in vars(network):
         return network
     made = _shallow(network)
     if _is_unmodified(network):
         vars(made).update(_parts(network, can_prepack(network)))
-    vars(made)[_IS_COPY] = True
+    vars(made)[_ORIGINAL] = network
     return made
+
+
+def original(network: Network) -> Network:
+    """Return the network that an `inference_copy` was made of; another network is its own."""
+    return vars(network).get(_ORIGINAL, network)
+
+
+def plain_copy(network: Network) -> Network:
+    """Return a copy in evaluation mode that shares the parameters and has plain modules, which a compiler can read."""
+    return _shallow(original(network))
 
 
 def compiled_copy(network: Network) -> Network:
@@ -101,9 +112,9 @@ def _is_unmodified(network: nn.Module) -> bool:
 def _compiled_block(block: nn.Module) -> Callable[..., Tensor]:
     compiled = torch.compile(block)
 
-    def call(x: Tensor, rope: Tensor, *args: Tensor, **how: Any) -> Tensor:
+    def call(x: Tensor, rope: Tensor | None, *args: Tensor, **how: Any) -> Tensor:
         with torch._dynamo.config.patch(cache_size_limit=COMPILATIONS):
-            return compiled(x, torch.view_as_real(rope), *args, **how)
+            return compiled(x, None if rope is None else torch.view_as_real(rope), *args, **how)
 
     return call
 
@@ -132,8 +143,8 @@ def _callable(module: nn.Module, prepacked: bool) -> Any:
         return module  # generators read its weight, too
     if isinstance(module, nn.Dropout):
         return _identity
-    if prepacked and isinstance(module, nn.Linear) and module.bias is None:
-        return onednn.prepack(module.weight)
+    if prepacked and isinstance(module, nn.Linear):
+        return onednn.prepack(module.weight, module.bias)
     if prepacked and isinstance(module, SwiGLU):
         return _prepacked_swiglu(module)
     made = _shallow(module)

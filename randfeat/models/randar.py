@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from . import orders
-from .base import ASKED_BEHIND, Context, Generator, State, Stream, conditioned
+from .base import ASKED_BEHIND, Context, Generator, State, Stream
+from .control import conditioned
 from .layers import CLASS_PLACE, KVCache, causal_mask, rope_at, rotate
 
 
@@ -32,6 +33,7 @@ class RandAR(Generator):
     default_spec = "raster/full/query/L-1/mean/mean"
     default_dense_spec = "raster/full/query/L0.67/none/mean"
     within_step = ("causal",)
+    fixed_shapes = True
     inputs_per_token = 2
     known_inputs = slice(2, None, 2)  # class, q_0, x_0, q_1, x_1, ...
     official_names: ClassVar = {
@@ -131,13 +133,26 @@ class RandAR(Generator):
         kept = x.shape[1] + 1
         x = torch.cat((x, conditioned(state.instructions[queries], state.condition, queries)), 1)
         rope = rope_at(state.table, torch.cat((places, queries), 1))
-        mask = causal_mask(x.shape[1], state.cache.length + x.shape[1], x.device)
+        mask = state.cache.follow(kept - 1, x.device, queries.shape[1])
         for i, block in enumerate(self.blocks):
             # of the deepest block only what the head reads
             rows = slice(-queries.shape[1], None) if i == self.depth - 1 else None
-            x = block(x, rope, mask=mask, cache=state.cache, layer=i, rows=rows)
+            x = block(x, rope, mask=mask, causal=True, cache=state.cache, layer=i, rows=rows)
         state.cache.commit(kept)
         state.asked = queries
+        return self.head(self.norm(x))
+
+    def verify(self, state: State, tokens: Tensor, positions: Tensor, done: Tensor) -> Tensor:
+        assert isinstance(state, RandARState)  # `start` made it
+        x, places = self._interleaved(state.instructions, tokens, positions[:, :-1], state.condition)
+        # without the q of the last token decoded, which is in the cache, and with one behind the drafts
+        last = positions[:, -1:]
+        x = torch.cat((x[:, 1:], conditioned(state.instructions[last], state.condition, last)), 1)
+        rope = rope_at(state.table, torch.cat((places[:, 1:], last), 1))
+        mask = state.cache.place(2 * done, x.shape[1])  # class, q_0, x_0, q_1, x_1, ...: x_i is at 2 + 2i
+        for i, block in enumerate(self.blocks):
+            rows = slice(1, None, 2) if i == self.depth - 1 else None
+            x = block(x, rope, mask=mask, cache=state.cache, layer=i, rows=rows)
         return self.head(self.norm(x))
 
     def _instructions(self, table: Tensor) -> Tensor:

@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from randfeat.inference.extrapolation import Extrapolation, enlarge, sample
-from randfeat.inference.sampling import UNKNOWN, Sampling, decode, draw
+from randfeat.inference.sampling import UNKNOWN, Sampling, decode
 from randfeat.inference.schedules import Guidance, tokens_per_step
+from randfeat.inference.step import draw
 from randfeat.models import orders
 from randfeat.utils import rng
 
@@ -185,6 +186,9 @@ def test_what_cannot_be_is_refused():
         sample(raster, LABEL, SEEDS, sampling, how)
     with pytest.raises(ValueError, match="LlamaGen knows raster order alone"):
         next(enlarge(raster, small_image(raster), LABEL, SEEDS, sampling, how))
+    for name in ("lpd", "rar"):
+        with pytest.raises(ValueError, match="has learned positions, none of a larger grid: choose RandAR or ARPG"):
+            sample(tiny.model(name, (2, 2)), LABEL, SEEDS, sampling, how)
 
 
 def test_two_equal_factors_are_one():

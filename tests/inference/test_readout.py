@@ -121,11 +121,14 @@ DENSE = FeatureSpec("raster", "causal", "token", (2,), "none")
 
 
 def spelled(model, text):
-    """The spec, or for a model of raster order alone one of as many raster passes over its own stream."""
-    if not model.raster_only:
+    """The spec; for a model of raster order alone one of as many raster passes, for one without queries of tokens."""
+    if model.raster_only:
+        random = r"random(\*(\d))?(@\d)?(:per-image)?"
+        text = re.sub(random, lambda match: "+".join(["raster"] * int(match[2] or 1)), text).replace(
+            "columns", "raster"
+        )
+    if "query" in model.streams:
         return text
-    random = r"random(\*(\d))?(@\d)?(:per-image)?"
-    text = re.sub(random, lambda match: "+".join(["raster"] * int(match[2] or 1)), text).replace("columns", "raster")
     for query, token in (("causal/query", "echo/token"), ("after/query", "full/token"), ("/query", "/token")):
         text = text.replace(query, token)
     return text

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from naive import read as naive_read
 
-from randfeat.inference.sampling import UNKNOWN, Sampling, decode, draw, filter_logits, sample
+from randfeat.inference.sampling import UNKNOWN, Sampling, decode, filter_logits, sample
 from randfeat.inference.schedules import Guidance, Schedule, tokens_per_step
+from randfeat.inference.step import draw
 from randfeat.models import MODELS, layers, orders
 from randfeat.utils import rng
 
@@ -221,9 +222,9 @@ def test_as_many_tokens_are_known_in_each_image(model):
         (dict(steps=0), "at least one step, got steps=0"),
         (dict(steps=2.5), "takes whole steps, .* got steps=2.5"),
         (dict(guidance=2.0), r"guidance is an object, got 2.0: write Guidance\(2.0\)"),
-        (dict(top_k=2.5), "top_k must be a whole number, got 2.5"),
+        (dict(top_k=2.5), "top_k must be a whole number from 0, got 2.5"),
         (dict(steps=True), "takes whole steps, .* got steps=True"),
-        (dict(top_k=True), "top_k must be a whole number, got True"),
+        (dict(top_k=True), "top_k must be a whole number from 0, got True"),
         (dict(sweeps=np.True_), "sweeps must be a whole number from 0, got True"),
     ],
 )

@@ -1,6 +1,6 @@
 """The recorded outputs of the official implementations: each case is run from what its json says, none by its name.
 
-Another folder of the same format runs with RANDFEAT_GOLDEN=DIR.
+Other folders of the same format run with RANDFEAT_GOLDEN=DIR:DIR.
 """
 
 from __future__ import annotations
@@ -11,9 +11,23 @@ from typing import Any
 
 import pytest
 import torch
-from golden import CASES, GOLDEN, KEYS, close, needs_golden, recorded_order, unmasked_arpg
+from golden import (
+    FOLDERS,
+    KEYS,
+    build,
+    cases,
+    check_generated,
+    check_gradients,
+    close,
+    keywords,
+    load,
+    needs_golden,
+    official_state,
+    recorded_order,
+    unmasked_arpg,
+)
 from randfeat.pretrain import Objective
-from safetensors.torch import load_file
+from successors import RUN as RUN_SUCCESSORS
 from torch import Tensor
 
 from randfeat import tokenizers, weights
@@ -21,34 +35,38 @@ from randfeat.inference import sampling
 from randfeat.inference.extrapolation import Extrapolation, enlarge
 from randfeat.inference.schedules import Guidance, tokens_per_step
 from randfeat.models import SIZES, Generator, create, orders
-from randfeat.models.layers import ffn_width, stretched_rope_table
+from randfeat.models.layers import stretched_rope_table
 from randfeat.tokenizers import LlamaGenVQ, MaskGITVQ
 from randfeat.tokenizers.vq import VQTokenizer
 
 
 @needs_golden
-@pytest.mark.parametrize("name", [case["case"] for case in CASES])
-def test_official_outputs(name):
-    case = json.loads((GOLDEN / f"{name}.json").read_text())
-    tensors = load_file(GOLDEN / f"{name}.safetensors")
+@pytest.mark.parametrize("path", cases(""))
+def test_official_outputs(path):
+    case, tensors = load(path)
     run = RUN.get((case["family"], case["kind"]))
     assert run is not None, f"nothing here runs a {case['family']} {case['kind']}"
     run(case, tensors)
 
 
-@needs_golden
+RECORDED_SCHEDULES = next(
+    (folder / "schedules.json" for folder in FOLDERS if (folder / "schedules.json").is_file()), None
+)
+
+
+@pytest.mark.skipif(RECORDED_SCHEDULES is None, reason="these recorded outputs have no schedules.json")
 @pytest.mark.parametrize(
     ("recorded", "schedule"),
     [("randar", "cosine-randar"), ("arpg_cosine", "cosine-arpg"), ("arpg_arccos", "arccos")],
 )
 def test_official_schedules(recorded, schedule):
-    for name, sizes in json.loads((GOLDEN / "schedules.json").read_text())[recorded].items():
+    for name, sizes in json.loads(RECORDED_SCHEDULES.read_text())[recorded].items():
         count, steps = map(int, name.split("_"))
         assert tokens_per_step(schedule, count, steps) == sizes, name
 
 
 # what a file of keys calls a model -> what we do
-MODEL_OF = {"ARPG": "arpg", "LlamaGen": "llamagen", "RandAR": "randar"}
+MODEL_OF = {"1d-tokenizer": "rar", "ARPG": "arpg", "LlamaGen": "llamagen", "lpd": "lpd", "RandAR": "randar"}
 TOKENIZER_OF = {"VQModel": "llamagen_vq", "MaskGITTokenizer": "maskgit_vq"}
 
 
@@ -67,46 +85,18 @@ def test_full_size_models_have_the_official_keys(path):
 
 
 def of_published_size(stem: str, recorded: dict[str, Any]) -> Generator:
-    config, repository = recorded["config"], recorded["official"]["repo"].split("/")[1]
-    model, half = MODEL_OF[repository], 2 if repository == "ARPG" else 1
-    shape = dict(embed_dim=config["dim"], depth=config["n_layer"] // half, num_heads=config["n_head"])
-    size = next(name for name, known in SIZES.items() if known == (model, shape))
+    model = MODEL_OF[recorded["official"]["repo"].split("/")[1]]
+    wanted = keywords(model, recorded["config"], {})
+    size = next(
+        name
+        for name, (its_model, own) in SIZES.items()
+        if its_model == model and all(wanted[k] == v for k, v in own.items())
+    )
     assert size.removeprefix(f"{model}_") in stem.split("_")
-    side = math.isqrt(config.get("block_size", 256))
-    return create(size, grid=(side, side), vocab_size=config["vocab_size"], num_classes=config["num_classes"])
+    return create(size, **{name: wanted[name] for name in ("grid", "vocab_size", "num_classes")})
 
 
 # how each kind of case is run -----------------------------------------------------------------------------------
-
-
-FAMILY = {"llamagen_gpt": "llamagen"}  # where the recorded name is not ours
-
-
-def build(case: dict[str, Any], tensors: dict[str, Tensor]) -> Generator:
-    config, half = case["config"], 2 if case["family"] == "arpg" else 1
-    side = math.isqrt(config.get("block_size", 256))
-    width = config["dim"]
-    if config.get("ffn_dim_multiplier") is None:
-        ffn_dim = ffn_width(width, config.get("multiple_of", 256))
-    else:
-        ffn_dim = tensors[next(k for k in tensors if k.endswith("w1.weight"))].shape[0]
-    model = create(
-        FAMILY.get(case["family"], case["family"]),
-        grid=(side, side),
-        vocab_size=config.get("vocab_size", 16384),
-        num_classes=config.get("num_classes", 1000),
-        embed_dim=width,
-        depth=config["n_layer"] // half,
-        num_heads=config["n_head"],
-        num_kv_heads=config.get("n_kv_head"),
-        ffn_dim=ffn_dim,
-        norm_eps=config.get("norm_eps", 1e-5),
-        rope_base=config.get("rope_base", 10000),
-    )
-    state = {k.removeprefix("state."): v for k, v in tensors.items() if k.startswith("state.")}
-    weights.load_strict(model, weights.from_official(model, state))
-    assert {k: list(v.shape) for k, v in weights.to_official(model).items()} == case["state_keys"]
-    return model.train(case["mode"] == "train")
 
 
 def run_teacher_forced(case: dict[str, Any], tensors: dict[str, Tensor]) -> None:
@@ -126,12 +116,7 @@ def run_teacher_forced(case: dict[str, Any], tensors: dict[str, Tensor]) -> None
         check_hidden(model, case, tensors, tokens, label, order)
     if case["params"]["grads"]:
         loss.backward()
-        grads = weights.to_official(model, {k: p.grad for k, p in model.named_parameters()})
-        close(torch.stack([grads[k].norm() for k in case["grad_norm_names"]]), tensors["out.grad_norms"], case)
-        recorded = {k.removeprefix("out.grad."): v for k, v in tensors.items() if k.startswith("out.grad.")}
-        assert recorded
-        for key, grad in recorded.items():
-            close(grads[key], grad, case)
+        check_gradients(model, case, tensors)
 
 
 def check_hidden(model, case, tensors, tokens, label, order):
@@ -159,8 +144,9 @@ def official_sampling(case: dict[str, Any]) -> sampling.Sampling:
         guidance = official_guidance(*p["cfg_scales"])
         steps, schedule = p["num_inference_steps"], "cosine-randar"
     elif case["family"] == "llamagen_gpt":
-        assert p["cfg_interval"] == -1
-        guidance, steps, schedule = Guidance(max(p["cfg_scale"], 1.0)), None, "one-by-one"
+        # decode steps up to this one are guided, counted from the second token; -1 is all
+        last = math.inf if p["cfg_interval"] == -1 else (p["cfg_interval"] + 1) / p["max_new_tokens"]
+        guidance, steps, schedule = Guidance(max(p["cfg_scale"], 1.0), interval=(0, last)), None, "one-by-one"
     else:
         guidance = Guidance(p["guidance_scale"], p["cfg_schedule"], counted="after")
         steps, schedule = p["num_iter"], {"arccos": "arccos", "cosine": "cosine-arpg"}[p["sample_schedule"]]
@@ -182,13 +168,7 @@ def run_generate(case: dict[str, Any], tensors: dict[str, Tensor]) -> None:
     model, label = build(case, tensors), tensors["in.cond"]
     order = recorded_order(model, tensors)
     steps = list(sampling.decode(model, label, torch.zeros_like(label), official_sampling(case), order))
-    assert torch.equal(steps[-1].tokens, tensors["out.indices"])
-    close(torch.cat([step.logits for step in steps], 1), tensors["out.guided_logits"], case)
-    if case["family"] == "llamagen_gpt":  # records no more
-        return
-    assert [step.positions.shape[1] for step in steps] == tensors["out.tokens_per_step"].tolist()
-    assert torch.equal(orders.gather(steps[-1].tokens, order), tensors["out.indices_in_order"])
-    close(torch.cat([step.raw_logits for step in steps], 1), tensors["out.raw_logits"], case)
+    check_generated(steps, order, case, tensors)
 
 
 def run_extrapolate(case: dict[str, Any], tensors: dict[str, Tensor]) -> None:
@@ -238,6 +218,7 @@ def build_tokenizer(case: dict[str, Any], tensors: dict[str, Tensor]) -> VQToken
             multipliers=config["encoder_ch_mult"],
             num_res_blocks=config["num_res_blocks"],
             latent_dim=config["z_channels"],
+            l2_norm=config.get("codebook_l2_norm", True),
         )
     else:
         tokenizer = MaskGITVQ(
@@ -247,8 +228,7 @@ def build_tokenizer(case: dict[str, Any], tensors: dict[str, Tensor]) -> VQToken
             multipliers=config["channel_mult"],
             num_res_blocks=config["num_res_blocks"],
         )
-    state = {k.removeprefix("state."): v for k, v in tensors.items() if k.startswith("state.")}
-    weights.load_strict(tokenizer, weights.from_official(tokenizer, state))
+    weights.load_strict(tokenizer, weights.from_official(tokenizer, official_state(tensors)))
     assert {k: list(v.shape) for k, v in weights.to_official(tokenizer).items()} == {
         k: shape for k, shape in case["state_keys"].items() if k not in tokenizer.unused
     }
@@ -297,4 +277,5 @@ RUN = {
     ("randar", "generate"): run_generate,
     ("randar", "teacher_forced"): run_teacher_forced,
     ("vq", "tokenizer"): run_tokenizer,
+    **RUN_SUCCESSORS,
 }

@@ -10,7 +10,9 @@ from randfeat.models import MODELS, SIZES, base, create, name_of, orders
 CAN_READ = {
     "arpg": (("causal", "echo", "full", "after"), ("token", "query")),
     "llamagen": (("causal", "echo", "full"), ("token",)),
+    "lpd": (("causal", "echo", "full", "after"), ("token", "query")),
     "randar": (("causal", "echo", "full", "after", "bare"), ("token", "query")),
+    "rar": (("causal", "echo", "full"), ("token",)),
 }
 of_every_reading = pytest.mark.parametrize(
     ("model", "context", "stream"), tiny.readings(tiny.EVERY), indirect=["model"]
@@ -54,9 +56,10 @@ def test_dropout_acts_in_training_only(build):
     assert torch.equal(read[2], read[3])
 
 
-def test_the_head_is_zero_at_first(build):
+def test_the_head_is_zero_at_first_unless_published_otherwise(build):
     model = create(name_of(build()), **build().config)
-    assert not model(*tiny.batch(model)).any()
+    assert model(*tiny.batch(model)).any() != model.zero_head
+    assert {name for name, cls in MODELS.items() if not cls.zero_head} == {"lpd", "rar"}
 
 
 def test_config_makes_the_same_model(model):
@@ -71,15 +74,15 @@ def test_a_cast_to_bfloat16_keeps_the_rotation_in_single_precision(model):
     logits = model(*tiny.batch(model))
     rounded = model.bfloat16()(*tiny.batch(model))
     assert rounded.dtype == torch.bfloat16
-    assert model.rope(model.device).dtype == torch.complex64
+    if model.rotary:
+        assert model.rope(model.device).dtype == torch.complex64
     assert (rounded - logits).abs().mean() < 0.1 * logits.std()
 
 
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        (dict(num_heads=3), "embed_dim 16 over num_heads 3 must be a whole number divisible by 4"),
-        (dict(num_heads=8), "embed_dim 16 over num_heads 8"),
+        (dict(num_heads=3), "embed_dim 16 over num_heads 3 must be a whole number"),
         (dict(num_heads=4, num_kv_heads=3), "num_heads 4 must be a multiple of num_kv_heads 3"),
     ],
 )
@@ -89,8 +92,30 @@ def test_impossible_heads_are_refused(name, wrong, message):
         tiny.model(name, **wrong)
 
 
+@pytest.mark.parametrize("name", MODELS)
+def test_heads_of_rotations_have_pairs_of_pairs_of_channels(name):
+    if MODELS[name].rotary:
+        with pytest.raises(ValueError, match="embed_dim 16 over num_heads 8 must be a whole number divisible by 4"):
+            tiny.model(name, num_heads=8)
+    else:
+        assert tiny.model(name, num_heads=8).num_heads == 8
+
+
+@pytest.mark.parametrize("name", ["arpg", "lpd", "rar"])
+def test_shared_key_value_heads_are_refused(name):
+    with pytest.raises(ValueError, match="has no grouped-query attention: leave num_kv_heads out"):
+        tiny.model(name, num_kv_heads=1)
+
+
+@pytest.mark.parametrize("name", [name for name, cls in MODELS.items() if not cls.rotary])
+def test_learned_positions_know_no_other_grid(name):
+    model = tiny.model(name)
+    with pytest.raises(ValueError, match="has learned positions of its own grid, and knows no other"):
+        model.start(torch.tensor([0]), table=torch.zeros(25, 4))
+
+
 def test_an_unknown_model_is_refused():
-    with pytest.raises(ValueError, match="unknown model 'maskgit', expected one of arpg, llamagen, randar"):
+    with pytest.raises(ValueError, match="unknown model 'maskgit', expected one of arpg, llamagen, lpd, randar, rar"):
         create("maskgit")
 
 
@@ -106,7 +131,8 @@ def test_a_raster_model_refuses_every_other_order(grid):
             model.hidden(tokens, label, other, [1])
     with pytest.raises(ValueError, match="order 'columns' is none of LlamaGen's: raster"):
         model.check_order_mode("columns")
-    assert [tiny.model(name).check_order_mode(None) for name in CAN_READ] == ["random", "raster", "random"]
+    modes = [tiny.model(name).check_order_mode(None) for name in CAN_READ]
+    assert modes == ["random", "raster", "random", "random", "raster"]
 
 
 def test_published_sizes_make_their_model():
@@ -153,7 +179,8 @@ def test_states_are_those_of_the_naive_reading(model, context, stream):
         ahead = i if stream == "query" else i + 1
         past = {"causal": [slice(ahead)], "echo": [slice(None), slice(ahead)]}.get(context, [slice(None)])
         was_read, at = (torch.cat([x[:, part] for part in past], 1) for x in (read, order))
-        naive = naive_read(model, label, was_read, at, order[:, i : i + 1], bare=context == "bare")
+        asked = order[:, i + 1 : i + 2] if model.target_aware else order[:, i : i + 1]
+        naive = naive_read(model, label, was_read, at, asked, bare=context == "bare")
         expected = torch.stack([s.reshape(len(tokens), -1) for s in getattr(naive, stream)])
         actual = states[:, torch.arange(len(tokens)), order[:, i]]
         torch.testing.assert_close(actual.double(), expected, atol=1e-5, rtol=1e-4)
@@ -162,14 +189,27 @@ def test_states_are_those_of_the_naive_reading(model, context, stream):
 def test_token_states_with_the_mask_off_are_those_of_the_naive_reading(model):
     tokens, label, order = tiny.batch(model)
     read, states = orders.gather(tokens, order), everything(model, tokens, label, order, "full", "token")
-    for i in range(model.num_tokens):  # where nothing is masked the place in the sequence is no matter: each comes last
+    # where nothing is masked the place in the sequence is no matter: each comes last, unless a place has its own vector
+    for i in range(model.num_tokens - 1 if model.target_aware else 0, model.num_tokens):
         was_read, at = read.roll(-1 - i, 1), order.roll(-1 - i, 1)
         naive = naive_read(model, label, was_read, at, order[:, :0], full=True).token
         actual = states[:, torch.arange(len(tokens)), order[:, i]]
         torch.testing.assert_close(actual.double(), torch.stack(naive), atol=1e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize("model", tiny.ANY_ORDER, indirect=True, ids=tiny.name)
+def test_states_of_a_target_aware_model_depend_on_the_next_position():
+    model = tiny.model("rar")
+    assert model.target_aware
+    tokens, label, order = tiny.batch(model)
+    other = order[:, [0, 1, 2, 3, 5, 4]]
+    for context, same in (("causal", 3), ("echo", 0), ("full", 0)):
+        states, changed = (everything(model, tokens, label, one, context, "token") for one in (order, other))
+        moved = [orders.gather(m.any(-1), order) for m in states != changed]
+        assert not any(m[:, :same].any() for m in moved)
+        assert all(m[:, same:].all() for m in moved)  # place 3 sees the same tokens, and is told another position
+
+
+@pytest.mark.parametrize("model", tiny.ORDERLESS, indirect=True, ids=tiny.name)
 @pytest.mark.parametrize("stream", ["token", "query"])
 def test_full_context_knows_no_order(model, stream):
     tokens, label, order = tiny.batch(model)
@@ -184,7 +224,12 @@ def test_full_context_knows_no_order(model, stream):
 def test_the_last_causal_states_give_the_logits(model):
     tokens, label, order = tiny.batch(model)
     (state,) = model.hidden(tokens, label, order, [model.depth], "causal", model.streams[-1])
-    made, expected = orders.gather(model.head(model.norm(state)), order), model(tokens, label, order)
+    state, expected = orders.gather(state, order), model(tokens, label, order)
+    if model.target_aware:  # whose final norm is shifted and scaled by class and place, cls and class being 0 and 1
+        places = torch.arange(2, 2 + model.num_tokens)
+        made = model.head(model.normed(state, model._vector(model._class(label), places)))
+    else:
+        made = model.head(model.norm(state))
     if model.streams == ("token",):  # a token's state predicts the next one
         made, expected = made[:, :-1], expected[:, 1:]
     torch.testing.assert_close(made, expected, atol=1e-5, rtol=1e-4)
@@ -243,7 +288,12 @@ def test_arpg_token_states_need_nothing_of_the_second_pass(context):
         ([], "causal", "token", r"got \[\]"),
         ([1], "sideways", "token", "context 'sideways' is none of .*: causal, echo, full"),
         ([1], "causal", "pixels", "stream 'pixels' is none of .*: token"),
-        ([1], "after", "token", "context 'after' (has no token stream|is none of LlamaGen's: causal, echo, full)"),
+        (
+            [1],
+            "after",
+            "token",
+            "context 'after' (has no token stream|is none of (LlamaGen|RAR)'s: causal, echo, full)",
+        ),
     ],
 )
 def test_impossible_readings_are_refused(build, layers, context, stream, message):

@@ -31,14 +31,15 @@ def complete(
     seeds: Tensor,
     sampling: Sampling,
     condition: Tensor | None = None,
+    bias: Tensor | None = None,
 ) -> Tensor:
     """Return tokens with the unknown ones drawn given the known ones, which come back unchanged: int64 (B, N).
 
-    tokens: (B, N) in raster space; known: bool (N,) or (B, N), as many in each image; label, seeds: (B,). condition: as
-    in `sampling.decode`. A model of raster order alone sees the past only: its tokens do not depend on known tokens
-    further on.
+    tokens: (B, N) in raster space; known: bool (N,) or (B, N), as many in each image; label, seeds: (B,). condition,
+    bias: as in `sampling.decode`. A model of raster order alone sees the past only: its tokens do not depend on known
+    tokens further on.
     """
-    return sample(model, label, seeds, sampling, known=tokens.masked_fill(~known, UNKNOWN), condition=condition)
+    return sample(model, label, seeds, sampling, None, tokens.masked_fill(~known, UNKNOWN), condition, bias)
 
 
 def paint(
@@ -50,22 +51,23 @@ def paint(
     sampling: Sampling,
     step: Grid = (1, 1),
     control: Tensor | None = None,
+    bias: Tensor | None = None,
 ) -> Iterator[Tensor]:
     """Complete a canvas at least as large as the model's grid; yield it after each step: (B, rows, columns), UNKNOWN
     where no token is drawn yet.
 
     tokens: (B, rows, columns); known: bool (rows, columns); label, seeds: (B,). step: rows and columns from one window
-    to the next. control: condition images (B, c, H, W) of the canvas, of which each window takes its part. One window
-    after the other is completed as by `complete`: the first with `seeds`, others with seeds derived from them.
+    to the next. control: condition images (B, c, H, W) of the canvas, of which each window takes its part. bias: (V,),
+    see `sampling.checked_bias`. One window after the other is completed as by `complete`: the first with `seeds`,
+    others with seeds derived from them.
     """
     canvas = tokens.to(model.device).masked_fill(~known.to(model.device), UNKNOWN)
     yield canvas
     for number, window in enumerate(windows(known.cpu().numpy(), model.grid, step)):
         own = seeds if number == 0 else rng.derive(seeds, 5, number)
         given = canvas[:, window[0], window[1]].flatten(1)
-        for made in decode_tokens(
-            model, label, own, sampling, known=given, condition=_condition(model, control, window)
-        ):
+        condition = _condition(model, control, window)
+        for made in decode_tokens(model, label, own, sampling, known=given, condition=condition, bias=bias):
             canvas = canvas.clone()
             canvas[:, window[0], window[1]] = made.tokens.unflatten(1, model.grid)
             yield canvas

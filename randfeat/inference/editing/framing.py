@@ -44,6 +44,12 @@ class View:
         left, top, right, bottom = self.box
         return np.asarray(_resized(made, (right - left, bottom - top)))
 
+    def half_token(self) -> int:
+        """Return half the shorter side of a token in pixels of the picture, rounded."""
+        left, top, right, bottom = self.box
+        rows, columns = self.grid
+        return round(min((bottom - top) / rows, (right - left) / columns) / 2)
+
     def inside(self, size: tuple[int, int]) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
         """Return the intersection of box and picture: rows and columns of the picture, then of the box.
 
@@ -73,7 +79,7 @@ class Framing:
     cover: a token is made anew if more than this share of its area is masked; at 0, if any of it is.
     grow: so many more tokens around these are made anew.
     overlap: the share of the grid's side that two windows of "tile" have in common.
-    feather: see `masks.paste`.
+    feather: pixels of the picture, see `masks.paste`; None: half the side of a token as the picture shows it.
     """
 
     fit: Fit = "around"
@@ -81,7 +87,7 @@ class Framing:
     cover: float = 0.0
     grow: int = 0
     overlap: float = 0.5
-    feather: int = 0
+    feather: int | None = None
 
     def __post_init__(self) -> None:
         if self.fit not in get_args(Fit):
@@ -91,8 +97,9 @@ class Framing:
             if not isinstance(share, Real) or not 0 <= float(share) < end:
                 expected = "0 or more" if name == "margin" else "a share, from 0 to less than 1"
                 raise ValueError(f"{name} must be {expected}, got {share!r}")
-        for name in ("grow", "feather"):
-            check_whole_number(name, getattr(self, name), 0)
+        check_whole_number("grow", self.grow, 0)
+        if self.feather is not None:
+            check_whole_number("feather", self.feather, 0)
 
     def step(self, grid: Grid) -> Grid:
         """Tokens from one window of "tile" to the next, down and to the right."""

@@ -10,19 +10,21 @@ from scipy.ndimage import binary_dilation, distance_transform_edt
 from torch import Tensor
 
 from ...data.decode import as_seen
-from ...data.images import Array, Picture, as_picture
+from ...data.images import Array, Picture, as_picture, layer_of
 from ...models.orders import Grid
 from ...utils.checks import is_whole_number
 
 Mask: TypeAlias = "Array | Picture | Sequence[int]"  # a sequence is a box
+WHITE = 250  # the darkest white of a stroke
 NOTHING = 1e-9  # share of a token's area that rounding alone makes
 
 
 def as_mask(mask: Mask, size: tuple[int, int]) -> np.ndarray:
     """Return a mask as bool (H, W), True where to paint. size: height and width of the picture.
 
-    mask: an array or tensor (H, W), bool or of zeros and ones; a picture or its path, white (or transparent) where to
-    paint; or a box, left, top, right and bottom in pixels, the last two outside of it.
+    mask: an array or tensor (H, W), bool or of zeros and ones; a picture or its path, white or transparent where to
+    paint, and of one that is white wherever it is not transparent, as editors export strokes, the white pixels alone;
+    or a box, left, top, right and bottom in pixels, the last two outside of it.
     """
     h, w = size
     if is_box(mask):
@@ -68,8 +70,23 @@ def as_masks(mask: Mask | Sequence[Mask], sizes: Sequence[tuple[int, int]]) -> l
 
 
 def _white(mask: Any) -> np.ndarray:
-    """Return where a picture is white: bool (H, W)."""
+    """Return where a picture is painted, see `as_mask`: bool (H, W)."""
+    if (strokes := _strokes(mask)) is not None:
+        return strokes
     return np.asarray(as_seen(as_picture(mask)).convert("L")) > 127
+
+
+def _strokes(mask: Any) -> np.ndarray | None:
+    """Return where a layer of white strokes on transparent ground is painted; None for any other picture."""
+    layer = layer_of(mask)
+    if layer is None:
+        return None
+    values = np.asarray(layer)
+    opacity = values[..., 3]
+    visible = opacity > 0
+    if opacity.min() == opacity.max() or not visible.any() or (values[visible, :3] < WHITE).any():
+        return None
+    return opacity > 127
 
 
 def token_mask(mask: np.ndarray, grid: Grid, cover: float = 0.0, grow: int = 0) -> np.ndarray:

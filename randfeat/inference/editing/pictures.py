@@ -38,7 +38,8 @@ class MaskedPicture:
             return None
         view = framing.view(self.mask, grid, stride, self.corner)
         anew = masks.token_mask(view.of(self.mask), view.grid, framing.cover, framing.grow)
-        return EditTask(self.picture, self.mask, view, anew, framing.feather)
+        feather = view.half_token() if framing.feather is None else framing.feather
+        return EditTask(self.picture, self.mask, view, anew, feather)
 
 
 @dataclass(frozen=True)
@@ -115,6 +116,8 @@ def sides_of(picture: np.ndarray, size: tuple[int, int] | None, sides: Sides) ->
     if size is not None:
         if any(sides):
             raise ValueError("outpainting takes a size or sides, not both: leave one out")
+        if not (isinstance(size, (list, tuple)) and len(size) == 2 and all(is_whole_number(side, 1) for side in size)):
+            raise ValueError(f"a size is width and height, whole numbers of pixels from 1, got {size!r}")
         if size[0] < width or size[1] < height:
             raise ValueError(
                 f"the picture is {width} pixels wide and {height} high, more than the size {size[0]} x {size[1]}: "
