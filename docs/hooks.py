@@ -77,6 +77,8 @@ def table(path: Path) -> str:
     """Return a CSV file as a Markdown table; its first row is the header. `|` in a cell is escaped."""
     with path.open(encoding="utf-8", newline="") as file:
         header, *rows = [[cell.replace("|", r"\|") for cell in row] for row in csv.reader(file)]
+    if not rows:
+        return "*Not measured yet.*"
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 

@@ -12,11 +12,13 @@ from .config import (
 )
 from .crops import CentreCrops, Crops, MovedCrops, RandomCrops, TenCrops
 from .data import Batches, as_labels
+from .finetune import FineTuning, plan_finetuning
 from .generator import Validation, train, validate
 from .objective import ControlObjective, Objective, cross_entropy
 from .parallel import group
 from .run import run_pretraining
 from .signals import Stopped
+from .start import ClassTable
 from .tokenize import fit_patches, import_tokens, tokenize_images
 from .trainer import History, Step
 
@@ -25,9 +27,11 @@ __all__ = [
     "AgreementObjective",
     "Batches",
     "CentreCrops",
+    "ClassTable",
     "ControlConfig",
     "ControlObjective",
     "Crops",
+    "FineTuning",
     "History",
     "ModelConfig",
     "MovedCrops",
@@ -45,6 +49,7 @@ __all__ = [
     "fit_patches",
     "group",
     "import_tokens",
+    "plan_finetuning",
     "read_recipe",
     "run_pretraining",
     "tokenize_images",

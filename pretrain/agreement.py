@@ -60,16 +60,21 @@ class AgreementObjective(Objective):
         self.config = config
 
     def forward(
-        self, tokens: Tensor, labels: Tensor | None, order: Tensor, other: Tensor | None = None
+        self,
+        tokens: Tensor,
+        labels: Tensor | None,
+        order: Tensor,
+        paired: Tensor | None = None,
+        sizes: tuple[int, ...] | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Return the same as `Objective`. other: tokens (B, N) of another crop of each image; None for the loss of the
+        """Return the same as `Objective`. paired: tokens (B, N) of another crop of each image; None for the loss of the
         tokens alone.
         """
-        total, losses = super().forward(tokens, labels, order)
-        if other is None:
+        total, losses = super().forward(tokens, labels, order, None, sizes)
+        if paired is None:
             return total, losses
         with self.precision(tokens.device):
-            pooled = self._pooled(torch.cat((tokens, other)), torch.cat((order, order)))
+            pooled = self._pooled(torch.cat((tokens, paired)), torch.cat((order, order)))
             vectors = self.generator.get_submodule(PROJECTOR)(pooled).float()
         first, second = vectors.chunk(2)
         loss = nt_xent(first, second, self.config.temperature)

@@ -25,6 +25,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from randfeat import weights
+from randfeat.data.states import INPUTS
 from randfeat.utils import atomic, distributed
 from randfeat.utils.resume import check_same_settings, exclusive_lock
 
@@ -34,8 +35,9 @@ from .parallel import all_reduce, distribute_like, full_tensor
 RUN, STATE, LOCK = "run.json", "state.json", "lock"
 FORMAT, STATE_FORMAT = "run of randfeat, version 1", "step of a run of randfeat, version 1"
 TOKENS = "tokens"  # a token store made for the run
+HELD_OUT_INPUTS = f"held-out-{INPUTS}"  # beside INPUTS, of a run on images
 # of a run that was killed while it began, or whose tokenizer or tokens are ready
-_LEFTOVERS = {LOCK, f".{RUN}.part", TOKENS, weights.TOKENIZER}
+_LEFTOVERS = {LOCK, f".{RUN}.part", TOKENS, weights.TOKENIZER, INPUTS, HELD_OUT_INPUTS}
 Parts = dict[str, dict[str, Tensor]]
 
 

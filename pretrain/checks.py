@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
-from torch import Tensor
+from torch import Tensor, nn
 
-from randfeat import models, weights
+from randfeat import weights
 from randfeat.data import conditions
 from randfeat.data.sources import Source
 from randfeat.data.token_store import TokenStore
 from randfeat.models import Generator
 from randfeat.tokenizers import Tokenizer
-from randfeat.utils import devices
-from randfeat.utils.resume import difference
+from randfeat.utils import atomic, devices
+from randfeat.utils.resume import check_same_settings
 
-from .checkpoints import check_free
+from .checkpoints import FORMAT, RUN, check_free
 from .config import PretrainConfig
 from .crops import Crops
 from .data import as_labels
+from .start import ClassTable, Start, check_start, class_table, generator_of
 
 
 @dataclass(frozen=True)
@@ -70,34 +72,69 @@ Tokens: TypeAlias = "TokenStore | PlannedTokens"
 
 def check_pretraining(
     recipe: PretrainConfig,
-    tokens: PlannedTokens,
+    tokens: Tokens,
     directory: str | Path,
+    tokenizer: Tokenizer | None = None,
     *,
     validation: TokenStore | None = None,
     held_out: float = 0.0,
-    init: Generator | None = None,
+    init: Start | None = None,
     paired: TokenStore | None = None,
-) -> None:
-    """Raise what `run_pretraining` would raise for the tokens of images, before these are made.
+) -> ClassTable | None:
+    """Raise what `run_pretraining` would raise, before it begins, and before images become tokens.
 
-    The arguments are those of `run_pretraining`; stores of tokens are by the same tokenizer.
+    The arguments are those of `run_pretraining`; stores of tokens are by the same tokenizer. tokenizer: may be left out
+    for tokens that are planned. init: also one on the meta device, which is not downloaded yet.
+
+    Returns the rows of the class table of `init` that the classes take.
     """
-    check_free(Path(directory))
-    check_crops(tokens.tokenizer, tokens.crops)
-    if validation is not None or paired is not None:
-        check_same_tokenizer(tokens.tokenizer, validation, paired)
+    tokenizer = tokens.tokenizer if isinstance(tokens, PlannedTokens) else tokenizer
+    assert tokenizer is not None
+    check_same_run(Path(directory), recipe, init)
+    if isinstance(tokens, PlannedTokens):
+        check_crops(tokenizer, tokens.crops)
+    stored = [one for one in (tokens, validation, paired) if isinstance(one, TokenStore)]
+    if stored and not _is_meta(tokenizer):
+        check_same_tokenizer(tokenizer, *stored)
     check_stores(tokens, validation, held_out, paired)
     check_control(recipe, init, paired)
     with devices.meta():
-        made = fresh_generator(recipe, tokens, tokens.tokenizer)
+        made = fresh_generator(recipe, tokens, tokenizer)
     check_agreement(recipe, tokens, made)
-    if init is not None:
-        check_init(made, init)
+    table = None if init is None else check_init(recipe, tokens, made, init)
     class_labels(recipe, tokens, made)
     if validation is not None:
-        class_labels(recipe, validation, made)
+        class_labels(recipe, validation, made, tokens)
     if held_out:
         held_out_count(len(tokens), held_out)
+    return table
+
+
+def settings_of(recipe: PretrainConfig, init: Start | None) -> dict[str, Any]:
+    """Return the settings of recipe and model to start from by which a run is recognized when it is resumed."""
+    # runs older than control and agreement can be resumed
+    used = {"control": recipe.control.kind, "agreement": recipe.agreement.weight}
+    ignored = {"running", *(name for name, on in used.items() if not on)}
+    fingerprint = None if init is None else weights.fingerprint(generator_of(init))
+    return {"recipe": {key: value for key, value in asdict(recipe).items() if key not in ignored}, "init": fingerprint}
+
+
+def check_same_run(directory: Path, recipe: PretrainConfig, init: Start | None) -> None:
+    """Raise where a directory, if there is one, holds anything but a run by this recipe, from this model.
+
+    A ValueError names the setting that differs; it is a FileExistsError where there is no run.
+    """
+    check_free(directory)
+    before = atomic.read_json(directory / RUN, FORMAT)
+    if before is None or (init is not None and _is_meta(generator_of(init))):
+        return
+    now = json.loads(json.dumps(settings_of(recipe, init)))
+    was = {name: before.get("settings", {}).get(name) for name in now}
+    check_same_settings(directory, {"settings": was}, {"settings": now}, "a run")
+
+
+def _is_meta(module: nn.Module) -> bool:
+    return any(value.is_meta for value in module.state_dict().values())
 
 
 def check_crops(tokenizer: Tokenizer, crops: Crops) -> None:
@@ -148,7 +185,7 @@ def check_stores(store: Tokens, validation: TokenStore | None, held_out: float, 
         _check_paired(store, paired, validation)
 
 
-def check_control(recipe: PretrainConfig, init: Generator | None, paired: TokenStore | None) -> None:
+def check_control(recipe: PretrainConfig, init: Start | None, paired: TokenStore | None) -> None:
     """Raise a ValueError where the condition of the recipe is not available."""
     if recipe.control.kind is None:
         if paired is not None:
@@ -171,7 +208,8 @@ def check_agreement(recipe: PretrainConfig, store: Tokens, made: Generator) -> N
     made.check_spec([made.depth], recipe.agreement.context, "query")
     if _crops(store) < 2:
         raise ValueError(
-            "agreement is between crops of an image, and there is one of each: tokenize with more (--crops moved)"
+            "agreement is between crops of an image, and there is one of each: tokenize with more (--crops moved), or "
+            "set agreement.weight to 0"
         )
 
 
@@ -203,30 +241,68 @@ def fresh_generator(recipe: PretrainConfig, store: Tokens, tokenizer: Tokenizer)
     return recipe.build(store.grid, store.vocab_size, _num_classes(store), tokenizer.stride, tokenizer.channels)
 
 
-def check_init(made: Generator, init: Generator) -> None:
-    """Raise a ValueError unless a model to start from is as the recipe makes it; its control may be missing."""
-    theirs, wanted = ({"model": models.name_of(one), **one.config, "dropout": None} for one in (init, made))
-    if init.control is None and made.control is not None:
-        theirs["control"] = made.control.config
-    if other := difference(theirs, wanted):
+def check_init(recipe: PretrainConfig, store: Tokens, made: Generator, init: Start) -> ClassTable:
+    """Return the rows of the class table of a model to start from that the classes of a store take.
+
+    Raises a ValueError unless the rest of it is as the recipe makes it, and where the rows would not be trained.
+    """
+    check_start(made, init)
+    table = class_table(init, class_names(store), made.num_classes)
+    if recipe.control.alone and table.new:
         raise ValueError(
-            f"the model to start from has {other}, as recipe and tokens require: choose another or change the recipe"
+            f"control.alone trains the adapter alone, and {table.new} of {_name(store)}'s classes are none of the "
+            "model's: fine-tune the model on them first, or set labels to false"
         )
+    return table
+
+
+def class_names(store: Tokens) -> Sequence[str] | None:
+    """Return the names of the classes of a store; None of classes without names, which are numbered from 0.
+
+    Where labels are ids that do not count from 0 without a gap, those that occur are the classes, in ascending order.
+    """
+    if store.classes is not None:
+        return store.classes
+    ids = sorted({label for label in store.labels or () if label is not None})
+    return [str(id_) for id_ in ids] if ids and ids[-1] + 1 > len(ids) else None
 
 
 def _num_classes(store: Tokens) -> int:
-    if store.classes is not None:
-        return len(store.classes)
+    names = class_names(store)
+    if names is not None:
+        return len(names)
     return max((label for label in store.labels or () if label is not None), default=-1) + 1
 
 
-def class_labels(recipe: PretrainConfig, store: Tokens, generator: Generator) -> Tensor | None:
-    """Return the label of each image as the generator takes them, None for a recipe without labels."""
+def class_labels(
+    recipe: PretrainConfig, store: Tokens, generator: Generator, trained_on: Tokens | None = None
+) -> Tensor | None:
+    """Return the label of each image as the generator takes them, None for a recipe without labels.
+
+    trained_on: the store whose classes the generator has, by default this one. Raises a ValueError where that has no
+    class that images of this one have.
+    """
     if not recipe.labels:
         return None
     if store.labels is None:
         raise ValueError(f"the recipe trains with labels and {_name(store)} has none: set labels to false")
-    return as_labels(store.labels, generator.num_classes)
+    index_of = _index_of(store, trained_on or store, generator.num_classes)
+    known = {label for label in store.labels if label is not None}
+    if strange := sorted(label for label in known if label not in index_of):
+        name = strange[0] if store.classes is None else store.classes[strange[0]]
+        raise ValueError(f"{_name(store)} has images of the class {name}, and {_name(trained_on or store)} has none")
+    return as_labels([None if label is None else index_of[label] for label in store.labels], generator.num_classes)
+
+
+def _index_of(store: Tokens, trained_on: Tokens, count: int) -> dict[int, int]:
+    """Return the index, among `count` classes of the store trained on, of each label of a store that has one there."""
+    if (store.classes is None) != (trained_on.classes is None):  # one has names, the other numbers the same classes
+        return {index: index for index in range(count)}
+    names = {name: index for index, name in enumerate(class_names(trained_on) or map(str, range(count)))}
+    own = (
+        enumerate(store.classes) if store.classes is not None else ((one, str(one)) for one in {*(store.labels or ())})
+    )
+    return {label: names[name] for label, name in own if label is not None and name in names}
 
 
 def _name(store: Tokens) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, is_dataclass
 from importlib import resources
 from pathlib import Path
@@ -26,7 +26,8 @@ class OptimConfig:
 
     steps: optimizer steps. batch_size: images a step, of all processes together.
     warmup: steps of linear warm-up to `learning_rate`. schedule: `cosine`, which then falls to `final_lr_ratio` of it;
-        `constant`; or `linear-end`, constant but for the last `decay_steps`, in which it falls to that ratio.
+        `constant`; or `linear-end` and `cosine-end`, constant but for the last `decay_steps`, in which it falls to that
+        ratio.
     clip: largest global gradient norm.
     ema: decay of the averaged weights that are validated and kept; 0 keeps the weights themselves.
     eval_every: steps between validations. patience: validations without a new best before training stops (0: never).
@@ -39,7 +40,7 @@ class OptimConfig:
     weight_decay: float = 0.05
     betas: tuple[float, float] = (0.9, 0.95)
     warmup: int = 100
-    schedule: Literal["cosine", "constant", "linear-end"] = "cosine"
+    schedule: Literal["cosine", "constant", "linear-end", "cosine-end"] = "cosine"
     decay_steps: int | None = None
     final_lr_ratio: float = 0.05
     clip: float = 1.0
@@ -58,10 +59,12 @@ class OptimConfig:
             check_range(self, name, 0, 1)
         if not self.clip > 0:
             raise ValueError(f"clip must be above 0, got {self.clip!r}: .inf clips nothing")
-        if self.schedule not in ("cosine", "constant", "linear-end"):
-            raise ValueError(f"schedule must be cosine, constant or linear-end, got {self.schedule!r}")
-        if (self.schedule == "linear-end") != (self.decay_steps is not None):
-            raise ValueError(f"decay_steps belongs to schedule linear-end, got {self.decay_steps} and {self.schedule}")
+        if self.schedule not in ("cosine", "constant", "linear-end", "cosine-end"):
+            raise ValueError(f"schedule must be cosine, constant, linear-end or cosine-end, got {self.schedule!r}")
+        if self.schedule.endswith("-end") != (self.decay_steps is not None):
+            raise ValueError(
+                f"decay_steps belongs to schedule linear-end or cosine-end, got {self.decay_steps} and {self.schedule}"
+            )
         if self.decay_steps is not None:
             check_range(self, "decay_steps", 1, self.steps)
 
@@ -72,6 +75,8 @@ class TrainingConfig(OptimConfig):
 
     order: `random`, a fresh order per image and epoch, or another mode of `orders.MODES` for every image; by default
         the model's own first, which is random where it can.
+    random_until: shares of the steps between which random orders give way to `order`: up to the first each image has a
+        random one, with a probability that falls linearly to 0 at the second (RAR). None is `order` from the start.
     label_dropout: probability with which the null class replaces an image's label, for classifier-free guidance.
     other_crops: probability of showing one of an image's other crops instead of the first. It falls from epoch to epoch
         in proportion to the images still to be seen, so that a long training ends with first crops only. None (`null`
@@ -79,6 +84,7 @@ class TrainingConfig(OptimConfig):
     """
 
     order: str | None = None
+    random_until: tuple[float, float] | None = None
     label_dropout: float = 0.1
     other_crops: float | None = 0.0
 
@@ -87,6 +93,8 @@ class TrainingConfig(OptimConfig):
         check_range(self, "label_dropout", 0, 1)
         if self.other_crops is not None:
             check_range(self, "other_crops", 0, 1)
+        if self.random_until is not None and not 0 <= self.random_until[0] <= self.random_until[1] <= 1:
+            raise ValueError(f"random_until is two shares of the steps, the lower first, got {self.random_until}")
 
 
 @dataclass(frozen=True)
@@ -242,28 +250,45 @@ def read_recipe(name: str | Path, changes: Sequence[str] = ()) -> PretrainConfig
     return read_config(PretrainConfig, name, changes)
 
 
-def read_config(kind: type[Recipe], name: str | Path, changes: Sequence[str] = ()) -> Recipe:
-    """Return a recipe of a class, a dataclass, as `read_recipe` does."""
+def read_config(
+    kind: type[Recipe], name: str | Path | None, changes: Sequence[str] = (), given: Mapping[str, Any] | None = None
+) -> Recipe:
+    """Return a recipe of a class, a dataclass, as `read_recipe` does.
+
+    given: fields that hold where the recipe does not have them. name: None for a recipe of these alone.
+    """
     from jsonargparse import ArgumentError, ArgumentParser
 
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(kind)
+    parser.add_argument("--file", action="config")  # which is merged into the fields given
     for change in changes:
         _check_field(kind, change)
+    text, words = None if name is None else _text_of(name), [f"--{change}" for change in changes]
     try:
-        base = parser.parse_string(_text_of(name), defaults=False)
-        given = [f"--{change}" for change in changes]
-        return kind(**vars(parser.instantiate(parser.parse_args(given, namespace=base))))
+        if text is not None and (given or {}).keys() <= set(re.findall(r"^(\w+):", text, re.MULTILINE)):
+            base = parser.parse_string(text, defaults=False)
+        else:
+            base = parser.parse_object({**(given or {})}, defaults=False)
+            words = [*([] if text is None else ["--file", text]), *words]
+        parsed = parser.parse_args(words, namespace=base)
+        parsed.pop("file", None)
+        return kind(**vars(parser.instantiate(parsed)))
     except ArgumentError as error:
         problem = re.sub(r"Parser key |typing\.|<class |(?<=')>", "", " ".join(str(error).split()))
-        raise ValueError(f"recipe {name}: {problem}") from None
+        raise ValueError(f"recipe {name or 'of a model'}: {problem}") from None
+    except RecursionError:
+        raise ValueError(f"recipe {name}: it is nested too deep, or in itself; expected the fields of one") from None
 
 
 def _text_of(name: str | Path) -> str:
     """Return the text of a recipe."""
     path = Path(name)
     if path.suffix in (".yaml", ".yml"):
-        return path.read_text("utf-8")
+        try:
+            return path.read_text("utf-8")
+        except UnicodeDecodeError:
+            raise ValueError(f"recipe {path} is not UTF-8 text: expected a YAML file") from None
     packaged = resources.files("randfeat.configs")
     names = sorted(entry.name[:-5] for entry in packaged.iterdir() if entry.name.endswith(".yaml"))
     if name not in names:

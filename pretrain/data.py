@@ -17,6 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from randfeat.inference.group_sizes import all_group_sizes
+from randfeat.inference.schedules import tokens_per_step
 from randfeat.models import Generator, orders
 from randfeat.utils import rng
 
@@ -49,7 +51,8 @@ class Batch:
     """Images that go through the network at once: one piece of a step.
 
     piece: its number in the step. weight: 1, or 0 for a piece that a process repeats because others have one more.
-    paired: tokens (B, N) of the pictures that are paired with the images, where there are any.
+    paired: tokens (B, N) of the pictures that are paired with the images, where there are any. sizes: of the groups in
+    which the order is decoded, for a model that is trained on such.
     """
 
     tokens: Tensor  # (B, N) raster space
@@ -58,11 +61,13 @@ class Batch:
     piece: int = 0
     weight: float = 1.0
     paired: Tensor | None = None
+    sizes: tuple[int, ...] | None = None
 
     @property
-    def shown(self) -> tuple[Tensor, ...]:
+    def shown(self) -> tuple[Any, ...]:
         """Arguments of the objective."""
-        return self.tokens, self.labels, self.order, *(() if self.paired is None else (self.paired,))
+        more = (self.paired, self.sizes) if self.sizes else (self.paired,) if self.paired is not None else ()
+        return self.tokens, self.labels, self.order, *more
 
     def to(self, device: torch.device) -> Batch:
         """Return the batch on a device."""
@@ -73,8 +78,9 @@ class Batch:
         return self._with(Tensor.pin_memory)
 
     def _with(self, change: Callable[[Tensor], Tensor]) -> Batch:
-        tokens, labels, order, *paired = map(change, self.shown)
-        return replace(self, tokens=tokens, labels=labels, order=order, paired=paired[0] if paired else None)
+        tokens, labels, order = map(change, (self.tokens, self.labels, self.order))
+        paired = None if self.paired is None else change(self.paired)
+        return replace(self, tokens=tokens, labels=labels, order=order, paired=paired)
 
 
 @dataclass(frozen=True)
@@ -128,6 +134,26 @@ class Epochs:
                 yield made
 
 
+def draw_sizes(count: int, seed: Tensor) -> tuple[int, ...]:
+    """Return the sizes of the groups of one training step of LPD: one of its lists for `count` tokens, each as likely.
+
+    For a number of tokens without published lists they are those of its cosine in 1 group, in 2, in 4, ... in N.
+    """
+    lists = all_group_sizes(count)
+    if not lists:
+        steps = [2**power for power in range(count.bit_length()) if 2**power < count]
+        lists = [tuple(tokens_per_step("lpd", count, number)) for number in (*steps, count)]
+    return lists[int(rng.uniform(seed, 1).item() * len(lists))]
+
+
+def random_share(progress: float, until: tuple[float, float] | None) -> float:
+    """Return the share of images in random order at a share of the training, see `TrainingConfig.random_until`."""
+    if until is None or progress >= until[1]:
+        return 0.0
+    start, end = until
+    return 1.0 if progress <= start else 1 - (progress - start) / (end - start)
+
+
 class Batches(Epochs):
     """Batches of tokens of any step."""
 
@@ -150,13 +176,19 @@ class Batches(Epochs):
         self.another_crop = another_crop
         if another_crop and (tokens.ndim == 2 or tokens.shape[1] < 2):
             raise ValueError("agreement is between crops of an image, and there is one of each: give more")
-        self.grid, self.num_classes = model.grid, model.num_classes
+        self.grid, self.num_classes, self.grouped = model.grid, model.num_classes, model.grouped
         self.order = model.check_order_mode(config.order)
 
     def at(self, step: int) -> list[Batch]:
         """Return this process's pieces of step 0, 1, ..."""
         epoch = step // self.steps_per_epoch
-        return [self.show(epoch, rows, piece, weight) for piece, weight, rows in self.share.of(self.rows(step))]
+        shuffled, sizes = random_share(step / self.config.steps, self.config.random_until), None
+        if self.grouped:  # the same in all pieces of a step
+            sizes = draw_sizes(self.grid[0] * self.grid[1], rng.derive(self.config.seed, step, 6))
+        return [
+            replace(self.show(epoch, rows, piece, weight, shuffled), sizes=sizes)
+            for piece, weight, rows in self.share.of(self.rows(step))
+        ]
 
     def ahead(self, first: int, pin: bool = False) -> Stream[list[Batch], None, None]:
         """Yield the batches of each step from `first` to the last, prepared ahead. pin: in pinned memory."""
@@ -167,10 +199,13 @@ class Batches(Epochs):
 
         return self.prepared(make, first)
 
-    def show(self, epoch: int, rows: Tensor, piece: int = 0, weight: float = 1.0) -> Batch:
-        """Return images as an epoch shows them: with order, label and crop."""
-        config = self.config
-        order = orders.make(self.order, self.grid, rng.derive(config.seed, epoch, 1, rows))
+    def show(self, epoch: int, rows: Tensor, piece: int = 0, weight: float = 1.0, shuffled: float = 0.0) -> Batch:
+        """Return images as an epoch shows them: with order, label and crop. shuffled: share of them in random order."""
+        config, seeds = self.config, rng.derive(self.config.seed, epoch, 1, rows)
+        order = orders.make(self.order, self.grid, seeds)
+        if shuffled:
+            shuffles = rng.uniform(rng.derive(config.seed, epoch, 5, rows), 1) < shuffled
+            order = torch.where(shuffles, orders.random(self.grid, seeds), order)
         label = torch.full_like(rows, self.num_classes)
         if self.labels is not None:
             kept = rng.uniform(rng.derive(config.seed, epoch, 2, rows), 1)[:, 0] >= config.label_dropout

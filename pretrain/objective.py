@@ -34,24 +34,35 @@ class Objective(nn.Module):
         super().__init__()
         self.generator, self.in_bfloat16 = generator, in_bfloat16
 
-    def forward(self, tokens: Tensor, labels: Tensor | None, order: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self,
+        tokens: Tensor,
+        labels: Tensor | None,
+        order: Tensor,
+        paired: Tensor | None = None,
+        sizes: tuple[int, ...] | None = None,
+    ) -> tuple[Tensor, Tensor]:
         """Return the summed loss of the batch in nats, (), and that of each place in the order, (B, N).
 
-        The second has no gradients. tokens, order: (B, N); labels: (B,).
+        The second has no gradients. tokens, order: (B, N); labels: (B,). paired: of other objectives. sizes: of the
+        groups that a model with such is trained on; it is read token by token where there are none.
         """
-        return self.losses(self.states(tokens, labels, order), tokens, order)
+        return self.losses(self.states(tokens, labels, order, sizes), tokens, order)
 
     def losses(self, states: Tensor, tokens: Tensor, order: Tensor) -> tuple[Tensor, Tensor]:
         """Return the result of `forward`, given the hidden states that the head reads."""
-        targets, weight = orders.gather(tokens, order), self.generator.head.weight
-        dtype = torch.bfloat16 if self.in_bfloat16 else weight.dtype
-        total, losses = cross_entropy(states.flatten(0, 1), weight, targets.flatten(), dtype)
+        targets, head = orders.gather(tokens, order), self.generator.head
+        dtype = torch.bfloat16 if self.in_bfloat16 else head.weight.dtype
+        total, losses = cross_entropy(states.flatten(0, 1), head.weight, targets.flatten(), dtype, head.bias)
         return total, losses.view_as(targets)
 
-    def states(self, tokens: Tensor, labels: Tensor | None, order: Tensor) -> Tensor:
+    def states(
+        self, tokens: Tensor, labels: Tensor | None, order: Tensor, sizes: tuple[int, ...] | None = None
+    ) -> Tensor:
         """Return the hidden states that the head reads: (B, N, D) in order space."""
         with self.precision(tokens.device):
-            return self.generator.pre_logits(tokens, labels, order)
+            how: dict[str, Any] = {"sizes": sizes} if sizes else {}
+            return self.generator.pre_logits(tokens, labels, order, **how)
 
     def precision(self, device: torch.device) -> AbstractContextManager[Any]:
         """Return the context of the configured precision."""
@@ -75,13 +86,25 @@ class ControlObjective(Objective):
         self.pixels, self.dropout = pixels, dropout
 
     def forward(
-        self, tokens: Tensor, labels: Tensor | None, order: Tensor, paired: Tensor | None = None
+        self,
+        tokens: Tensor,
+        labels: Tensor | None,
+        order: Tensor,
+        paired: Tensor | None = None,
+        sizes: tuple[int, ...] | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Return the same as `Objective`. paired: tokens (B, N) of pictures to compute conditions from instead."""
-        states = self._controlled_states(tokens, labels, order, tokens if paired is None else paired)
+        states = self._controlled_states(tokens, labels, order, tokens if paired is None else paired, sizes)
         return self.losses(states, tokens, order)
 
-    def _controlled_states(self, tokens: Tensor, labels: Tensor | None, order: Tensor, sources: Tensor) -> Tensor:
+    def _controlled_states(
+        self,
+        tokens: Tensor,
+        labels: Tensor | None,
+        order: Tensor,
+        sources: Tensor,
+        sizes: tuple[int, ...] | None,
+    ) -> Tensor:
         control = self.generator.control
         if control is None:
             raise ValueError("the generator has no control to train: add one with `add_control`")
@@ -92,24 +115,30 @@ class ControlObjective(Objective):
             if self.generator.training:
                 shown = torch.rand(len(tokens), 1, 1, device=tokens.device) >= self.dropout
                 condition = condition * shown
-            return self.generator.pre_logits(tokens, labels, order, condition)
+            how: dict[str, Any] = {"sizes": sizes} if sizes else {}
+            return self.generator.pre_logits(tokens, labels, order, condition, **how)
 
 
 def cross_entropy(
-    states: Tensor, weight: Tensor, targets: Tensor, dtype: torch.dtype | None = None
+    states: Tensor,
+    weight: Tensor,
+    targets: Tensor,
+    dtype: torch.dtype | None = None,
+    bias: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Return the cross-entropy of the logits `states @ weight.T`: its sum, (), and that of each row, (n,), in float32.
+    """Return the cross-entropy of the logits `states @ weight.T + bias`: its sum, (), and that of each row, (n,), in
+    float32.
 
     The second has no gradients. states: (n, D). weight: (V, D). targets: (n,). dtype: of the matrix product, by default
-    the weight's.
+    the weight's. bias: (V,).
     """
     dtype = dtype or weight.dtype
     rows = max(1, BYTES_AT_ONCE.get(states.device.type, BYTES_ELSEWHERE) // (4 * len(weight)))
     if torch.is_grad_enabled():
-        return _CrossEntropy.apply(states, weight, targets, dtype, rows)
+        return _CrossEntropy.apply(states, weight, targets, dtype, rows, bias)
     weight = weight.to(dtype)
     parts = zip(states.split(rows), targets.split(rows), strict=True)
-    losses = torch.cat([-_of_targets(_log_p(x.to(dtype), weight), wanted) for x, wanted in parts])
+    losses = torch.cat([-_of_targets(_log_p(x.to(dtype), weight, bias), wanted) for x, wanted in parts])
     return losses.sum(), losses
 
 
@@ -118,34 +147,45 @@ class _CrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, states: Tensor, weight: Tensor, targets: Tensor, dtype: torch.dtype, rows: int
+        ctx: Any,
+        states: Tensor,
+        weight: Tensor,
+        targets: Tensor,
+        dtype: torch.dtype,
+        rows: int,
+        bias: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
         losses, to_states = states.new_empty(len(states), dtype=torch.float32), torch.empty_like(states)
         to_weight, kind = torch.zeros_like(weight, dtype=torch.float32), weight.dtype
+        to_bias = None if bias is None else torch.zeros_like(bias, dtype=torch.float32)
         weight = weight.to(dtype)
         for start in range(0, len(states), rows):
             part = slice(start, start + rows)
             inputs, wanted = states[part].to(dtype), targets[part]
-            log_p = _log_p(inputs, weight)
+            log_p = _log_p(inputs, weight, bias)
             losses[part] = -_of_targets(log_p, wanted)
             slopes = log_p.exp_()
             slopes[torch.arange(len(slopes), device=slopes.device), wanted] -= 1
+            if to_bias is not None:
+                to_bias += slopes.sum(0)
             slopes = slopes.to(dtype)
             to_states[part] = matmul(slopes, weight.T)
             to_weight += matmul(slopes.T, inputs.T)
-        ctx.save_for_backward(to_states, to_weight.to(kind))
+        ctx.save_for_backward(to_states, to_weight.to(kind), None if to_bias is None else to_bias.to(kind))
         ctx.mark_non_differentiable(losses)
         return losses.sum(), losses
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, total: Tensor, _losses: Tensor) -> tuple[Tensor | None, ...]:
-        to_states, to_weight = ctx.saved_tensors
-        return to_states * total, to_weight * total, None, None, None
+        to_states, to_weight, to_bias = ctx.saved_tensors
+        biased = None if to_bias is None else to_bias * total
+        return to_states * total, to_weight * total, None, None, None, biased
 
 
-def _log_p(states: Tensor, weight: Tensor) -> Tensor:
-    return matmul(states, weight).float().log_softmax(-1)
+def _log_p(states: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    logits = matmul(states, weight).float()
+    return (logits if bias is None else logits + bias.float()).log_softmax(-1)
 
 
 def _of_targets(rows: Tensor, targets: Tensor) -> Tensor:

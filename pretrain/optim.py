@@ -16,7 +16,7 @@ from randfeat.utils.learning_rates import Decay, warmup_decay
 from .config import OptimConfig
 from .parallel import full_tensor, to_local
 
-_DECAYS: dict[str, Decay] = {"cosine": "cosine", "constant": "constant", "linear-end": "linear"}
+_DECAYS: dict[str, Decay] = {"cosine": "cosine", "constant": "constant", "linear-end": "linear", "cosine-end": "cosine"}
 
 
 def make_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.Optimizer:
@@ -28,11 +28,12 @@ def parameter_groups(model: nn.Module, config: OptimConfig, **own: Any) -> list[
     """Return the parameters that require gradients, with and without weight decay. own: further entries of a group.
 
     Weight decay applies to all parameters of two or more dimensions, embeddings included, as in the code of RandAR and
-    ARPG.
+    ARPG, except for those that the model names as `not_decayed`.
     """
-    trained = [p for p in model.parameters() if p.requires_grad]
-    decayed = [p for p in trained if p.ndim > 1]
-    plain = [p for p in trained if p.ndim <= 1]
+    exempt = getattr(model, "not_decayed", ())
+    trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    decayed = [p for name, p in trained if p.ndim > 1 and name not in exempt]
+    plain = [p for name, p in trained if p.ndim <= 1 or name in exempt]
     return [
         {"params": decayed, "weight_decay": config.weight_decay, **own},
         {"params": plain, "weight_decay": 0.0, **own},

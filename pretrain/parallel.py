@@ -83,7 +83,8 @@ def _compiled(block: Block) -> Callable[..., Tensor]:
     compiled = torch.compile(block._forward)
 
     def call(x: Tensor, rope: Tensor, *args: Tensor, **kwargs: Any) -> Tensor:
-        return compiled(x, torch.view_as_real(rope), *args, **kwargs)  # the compiler knows no complex numbers
+        real = None if rope is None else torch.view_as_real(rope)  # the compiler knows no complex numbers
+        return compiled(x, real, *args, **kwargs)
 
     return call
 

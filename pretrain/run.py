@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -12,12 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from randfeat import models, weights
+from randfeat import models
 from randfeat.data.token_store import TokenStore
 from randfeat.models import Generator
 from randfeat.pipeline.pipeline import Pipeline
 from randfeat.tokenizers import Tokenizer
 from randfeat.utils import devices, distributed
+from randfeat.weights.published import sampling_for
 
 from .checks import (
     check_agreement,
@@ -26,14 +27,17 @@ from .checks import (
     check_same_tokenizer,
     check_stores,
     class_labels,
+    class_names,
     fresh_generator,
     held_out_count,
+    settings_of,
 )
 from .config import PretrainConfig
 from .data import RowSubset, Tokens, shuffle
 from .generator import Validation, train
 from .objective import ControlObjective, Objective
 from .parallel import full_tensor
+from .start import ClassTable, Start, fill
 from .trainer import History, Step
 
 MODEL = "model"  # the folder of a run that `randfeat.load` opens
@@ -49,7 +53,7 @@ def run_pretraining(
     *,
     validation: TokenStore | None = None,
     held_out: float = 0.0,
-    init: Generator | None = None,
+    init: Start | None = None,
     paired: TokenStore | None = None,
     device: str | torch.device = "auto",
     on_step: Callable[[Step], None] | None = None,
@@ -62,7 +66,8 @@ def run_pretraining(
     tokenizer: the one that made the tokens.
     validation: held-out tokens. held_out: instead, the share of images to hold out, drawn by the recipe's seed. Without
         either the last weights are kept.
-    init: a generator to start from instead of a fresh one.
+    init: a model to start from instead of a fresh one: a pipeline, or a generator, which has no names of its classes.
+        Its weights are kept but for the class table where the classes are others, see `ClassTable`.
     paired: tokens, by the same tokenizer, of the pictures that conditions are computed from (depth maps, drawings), in
         the order of the images; by default they are computed from the images themselves.
 
@@ -73,13 +78,14 @@ def run_pretraining(
     check_stores(store, validation, held_out, paired)
     check_control(recipe, init, paired)
     device = devices.pick(device)
-    generator = _generator(recipe, store, tokenizer, init).to(device)
+    generator, table = _generator(recipe, store, tokenizer, init)
+    generator = generator.to(device)
     labels = class_labels(recipe, store, generator)
     trained_on: Labelled = store.tokens, labels
     validated_on: Labelled | None = None
     pairs: tuple[Tokens, Tokens | None] | None = None if paired is None else (paired.tokens, None)
     if validation:
-        validated_on = validation.tokens[:, 0], class_labels(recipe, validation, generator)
+        validated_on = validation.tokens[:, 0], class_labels(recipe, validation, generator, store)
     elif held_out:
         trained_on, validated_on = _split(store.tokens, labels, held_out, recipe.training.seed)
         if paired is not None:
@@ -92,7 +98,7 @@ def run_pretraining(
         )
         for name, parameter in generator.named_parameters():
             parameter.requires_grad_(not recipe.control.alone or name.startswith("control."))
-    settings = _settings(recipe, store, validation, held_out, paired, init)
+    settings = _settings(recipe, store, validation, held_out, paired, init, table)
     history = train(
         generator,
         *trained_on,
@@ -107,20 +113,37 @@ def run_pretraining(
         on_step=on_step,
         on_validation=on_validation,
     )
-    names = store.classes if recipe.labels and store.classes else ()
-    _save(generator, tokenizer, names, _record(settings, history), directory / MODEL)
+    usual = {"sampling": sampling_for(generator, recipe.training.label_dropout > 0)}
+    inherited = usual | _inherited(recipe, store, init, table)
+    _save(generator, tokenizer, inherited, _record(settings, history), directory / MODEL)
     return directory / MODEL
 
 
+def _inherited(
+    recipe: PretrainConfig, store: TokenStore, init: Start | None, table: ClassTable | None
+) -> dict[str, Any]:
+    """Return keywords of a pipeline: the names of the classes, and the settings of sampling of the model it began as.
+
+    Those of a model with classes have guidance, which one without has not.
+    """
+    kept: dict[str, Any] = {"class_names": (class_names(store) or ()) if recipe.labels else ()}
+    if isinstance(init, Pipeline) and table is not None:
+        if bool(table.known) == bool(table.rows):
+            kept["sampling"] = init.sampling
+        if table.kept and not kept["class_names"]:
+            kept["class_names"] = init.classes.given
+    return kept
+
+
 def _save(
-    generator: Generator, tokenizer: Tokenizer, names: Sequence[str], record: dict[str, Any], directory: Path
+    generator: Generator, tokenizer: Tokenizer, kept: dict[str, Any], record: dict[str, Any], directory: Path
 ) -> None:
     """Write the model directory, unsharded and from main memory; all processes have to call."""
     state = {name: full_tensor(value).cpu() for name, value in generator.state_dict().items()}
     if distributed.rank() == 0:
         trained = models.create(models.name_of(generator), **generator.config)
         trained.load_state_dict(state)
-        Pipeline(tokenizer.cpu(), trained, names, training=record).save(directory)
+        Pipeline(tokenizer.cpu(), trained, **kept, training=record).save(directory)
     distributed.barrier()
 
 
@@ -130,18 +153,16 @@ def _settings(
     validation: TokenStore | None,
     held_out: float,
     paired: TokenStore | None,
-    init: Generator | None,
+    init: Start | None,
+    table: ClassTable | None,
 ) -> dict[str, Any]:
     """Return the settings that decide the weights, and by which a run is recognized when it is resumed."""
-    # runs older than control and agreement can be resumed
-    used = {"control": recipe.control.kind, "agreement": recipe.agreement.weight}
-    ignored = {"running", *(name for name, on in used.items() if not on)}
     return {
-        "recipe": {key: value for key, value in asdict(recipe).items() if key not in ignored},
         "tokens": store.meta["files"],
         "validation": validation.meta["files"] if validation else held_out or None,
         **({} if paired is None else {"paired": paired.meta["files"]}),
-        "init": init and weights.fingerprint(init),
+        **({} if table is None or table.kept else {"class_table": asdict(table)}),
+        **settings_of(recipe, init),
     }
 
 
@@ -163,18 +184,20 @@ def _pixels(store: TokenStore, tokenizer: Tokenizer) -> Callable[[Tensor], Tenso
     return pixels
 
 
-def _generator(recipe: PretrainConfig, store: TokenStore, tokenizer: Tokenizer, init: Generator | None) -> Generator:
-    """Return a fresh generator, or `init` if it fits; the recipe's control is added to one without control."""
+def _generator(
+    recipe: PretrainConfig, store: TokenStore, tokenizer: Tokenizer, init: Start | None
+) -> tuple[Generator, ClassTable | None]:
+    """Return a fresh generator, or one with the weights of `init` and the rows of its class table that it took.
+
+    The recipe's control is added to a model without control.
+    """
     made = fresh_generator(recipe, store, tokenizer)
     check_agreement(recipe, store, made)
     if init is None:
-        return made
-    check_init(made, init)
-    state = init.state_dict()
-    if init.control is None and made.control is not None:
-        state |= {f"control.{name}": value for name, value in made.control.state_dict().items()}
-    made.load_state_dict(state)
-    return made
+        return made, None
+    table = check_init(recipe, store, made, init)
+    fill(made, init, table)
+    return made, table
 
 
 def _record(settings: dict[str, Any], history: History) -> dict[str, Any]:

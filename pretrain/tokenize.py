@@ -6,6 +6,7 @@ and makes the same store.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
@@ -22,10 +23,13 @@ from randfeat.data import loader
 from randfeat.data.crop import AnyImage, CentreCrop, are_pictures, kind_of, naming, row_of
 from randfeat.data.errors import UnreadableImage
 from randfeat.data.sources import Source, TokenSource
+from randfeat.data.states import Inputs, naming_changes
 from randfeat.data.token_store import UNKNOWN, TokenStore, TokenWriter
 from randfeat.data.values import as_tensor
 from randfeat.tokenizers import PatchTokenizer, Tokenizer, name_of
 from randfeat.utils import atomic, distributed, progress
+from randfeat.utils.checks import check_whole_number
+from randfeat.utils.estimates import bytes_in_words, warn_of_full_disk
 
 from .checks import check_crops
 from .crops import Crops
@@ -54,9 +58,11 @@ def tokenize_images(
         store records it.
 
     Raises a ValueError for settings that are impossible or differ from those of the directory, and a FileExistsError
-    where the directory holds something else.
+    where the directory holds something else, and a `states.StaleResult` for a complete store of images whose files have
+    changed since.
     """
     check_crops(tokenizer, crops)
+    check_whole_number("batch_size", batch_size, 1)
     device = next(iter(tokenizer.state_dict().values())).device
 
     @torch.no_grad()
@@ -122,11 +128,12 @@ def fit_patches(
     rows = np.random.default_rng(seed).permutation(len(source))[:FITTED]
     read = source.read if are_pictures(channels, value_range) else source.values
     images: dict[int, AnyImage] = {}
-    for row in rows.tolist():
-        try:
-            images[row] = read(row)
-        except UnreadableImage:
-            continue
+    with progress.waiting(f"reading {len(rows):,} images to fit patches to"):
+        for row in rows.tolist():
+            try:
+                images[row] = read(row)
+            except UnreadableImage:
+                continue
     if not images:
         raise ValueError(f"none of {len(rows)} images of {source.name} could be read: are they damaged?")
     crop = CentreCrop(size, *kind_of(images.values(), source.name, channels, value_range))
@@ -135,7 +142,8 @@ def fit_patches(
         with naming(source.paths[row]):
             crops.append(crop(image))
     unit = as_tensor(torch.from_numpy(np.stack(crops)))
-    return PatchTokenizer.fit(unit, vocab_size, patch, seed, value_range=crop.value_range)
+    with progress.waiting(f"fitting {vocab_size:,} patches to {len(images):,} images by k-means"):
+        return PatchTokenizer.fit(unit, vocab_size, patch, seed, value_range=crop.value_range)
 
 
 @dataclass(frozen=True)
@@ -188,19 +196,32 @@ def _write_store(
             directory, source.paths, source.labels, crops=crops, classes=source.classes, more=more, **about
         )
 
-    writer = distributed.first_process_first(begin)
-    if not writer.complete:
+    with naming_changes(source, directory, "tokens"):
+        writer = distributed.first_process_first(begin)
+    if writer.complete:
+        Inputs(source, directory).check("tokens")
+    else:
+        inputs = Inputs(source, writer.run.work)
         with writer.run.filling():
+            if distributed.rank() == 0:
+                writer.forget(inputs.begin())
+            distributed.barrier()
             if distributed.rank() == 0 and tokenizer is not None and not (directory / weights.TOKENIZER).exists():
                 _save(tokenizer, directory / weights.TOKENIZER)
-            unread = _fill(writer, reader, encode, batch_size, workers)
+            unread = _fill(writer, inputs, reader, encode, batch_size, workers)
             if distributed.rank() == 0:
+                inputs.copy_to(directory)
                 writer.finish(unread)
     return TokenStore.open(directory)
 
 
 def _fill(
-    writer: TokenWriter, reader: CropReader | TokenReader, encode: Encode, batch_size: int, workers: int | None
+    writer: TokenWriter,
+    inputs: Inputs,
+    reader: CropReader | TokenReader,
+    encode: Encode,
+    batch_size: int,
+    workers: int | None,
 ) -> dict[int, str]:
     """Write the missing rows of this process's share; return why rows, of all shares, could not be read."""
     missing = writer.missing()
@@ -212,16 +233,22 @@ def _fill(
         if len(run)
         for i in range(0, len(run), batch_size)
     ]
-    total = len(reader.source)
+    total, shown = len(reader.source), distributed.rank() == 0
+    each = math.prod(writer.shape[1:]) * writer.dtype.itemsize
+    if shown and len(missing):  # unfinished tokens stay until the store is complete
+        warn_of_full_disk(writer.directory, each * (total + len(missing)))
+    told = f"; {writer.shape[1]:,} crop{'s' * (writer.shape[1] > 1)} of each, whose tokens take "
+    told += bytes_in_words(each * total)
     unread: dict[int, str] = {}
     workers = loader.default_workers() if workers is None else workers
     with (
         closing(loader.batches(reader, parts, workers)) as following,
-        progress.bar(total, "images", "image", done=total - len(mine), shown=distributed.rank() == 0) as bar,
+        progress.bar(total, "images", "image", done=total - len(mine), shown=shown, told=told) as bar,
     ):
         for part in parts:
             batch = next(following)
             unread |= dict(batch.unread)
+            inputs.add_digests(part)
             if batch.arrays is not None:
                 tokens, sizes = encode(*batch.arrays)
                 numbers = np.array(batch.numbers)

@@ -160,13 +160,15 @@ def train_task(
     settings: dict[str, Any] | None = None,
     on_step: Callable[[Step], None] | None = None,
     on_validation: Callable[[Any], None] | None = None,
+    on_best: Callable[[History], None] | None = None,
 ) -> History:
     """Train a task's model in place and leave it in evaluation mode, with the weights of the best validation.
 
     directory: of the checkpoints. Training goes on from the newest of them if it has the same `settings` (JSON, the
         origin of model and data) and the same of the task; all processes must see the same files. TERM, INT and USR1
         are then handled between two steps: the run is saved and `Stopped` raised.
-    on_step, on_validation: called in every process; the second with what the task's `measure` tells.
+    on_step, on_validation, on_best: called in every process; the second with what the task's `measure` tells, the third
+        with the history so far where a validation is the best one, while the model has the validated weights.
 
     Raises an OSError where the disk is full; checkpoints saved before are intact.
     """
@@ -180,7 +182,7 @@ def train_task(
         signals = stack.enter_context(Signals(checkpoints is not None))
         stack.enter_context(task.context(runtime))
         stack.enter_context(reused_memory(next(task.model.parameters()).device))
-        return _Loop(task, runtime, checkpoints).run(signals, on_step, on_validation)
+        return _Loop(task, runtime, checkpoints).run(signals, on_step, on_validation, on_best)
 
 
 class _Loop:
@@ -211,6 +213,7 @@ class _Loop:
         signals: Signals,
         on_step: Callable[[Step], None] | None,
         on_validation: Callable[[Any], None] | None,
+        on_best: Callable[[History], None] | None,
     ) -> History:
         self.model.train()
         began = time.perf_counter() - self.history.seconds
@@ -219,7 +222,7 @@ class _Loop:
             told, caught = self._take_step(next(ahead), signals.caught)
             if on_step:
                 on_step(told)
-            is_best = self._validate(on_validation)
+            is_best = self._validate(on_validation, on_best)
             self.history.seconds = time.perf_counter() - began
             if caught or is_best or self._is_over() or self.step % self.runtime.save_every == 0:
                 self._save()
@@ -285,7 +288,7 @@ class _Loop:
                 "learning_rate, or check the data"
             )
 
-    def _validate(self, on_validation: Callable[[Any], None] | None) -> bool:
+    def _validate(self, on_validation: Callable[[Any], None] | None, on_best: Callable[[History], None] | None) -> bool:
         """Validate if this step is due; keep the weights if they are the best so far, and return whether they are."""
         if not self.task.validates or (self.step % self.config.eval_every and self.step < self.config.steps):
             return False
@@ -299,6 +302,8 @@ class _Loop:
                     self.kept = [x.clone() for x in to_local(self.model.parameters())]
             if on_validation:
                 on_validation(told)
+            if is_best and on_best:
+                on_best(self.history)
         return is_best
 
     def _save(self) -> None:

@@ -50,6 +50,15 @@ def as_labels(y: ArrayLike, rows: int, name: str = "labels") -> NDArray[Any]:
     return labels
 
 
+def odd_size(x: NDArray[np.floating]) -> np.float32:
+    """Return the power of two nearest to the root mean square of features (n, d); 1 where that is 0, or 0.001 to 1,000.
+
+    Products of features of another size overflow or vanish in float32, so they are divided by it first.
+    """
+    mean = float(np.sqrt(np.einsum("nd,nd->", x, x, dtype=np.float64) / x.size))
+    return np.float32(1 if mean == 0 or 1e-3 <= mean <= 1e3 else 2.0 ** round(np.log2(mean)))
+
+
 @contextmanager
 def one_image_per_class_is_fine() -> Iterator[None]:
     """Silence scikit-learn's warning that many classes of few images look like a regression: few-shot data do."""

@@ -17,6 +17,8 @@ from randfeat.utils.faiss import faiss
 
 _BLOCK = 1 << 23  # entries of one block of the cost matrix: 64 MB in float64
 _PIECE = 1 << 28  # bytes of features that are searched together
+_SHORT = 1e-30  # length of rows whose squares may vanish
+_LARGEST = 1e150  # length of rows whose squares still are numbers
 _SPARE = 16  # candidates beyond k, and one more for every eight
 
 Features = NDArray[np.floating]
@@ -40,8 +42,9 @@ class _Cosine:
 
     def exact(self, query: Features, rows: Features) -> Features:
         """Return similarities (k,) of one query to rows (k, d) that were not placed; equal rows get equal numbers."""
-        dots = np.einsum("kd,d->k", rows, query)
-        return dots / _divisors(rows) / _divisors(query[None])
+        rows, lengths = _with_lengths(rows)
+        (query,), (length,) = _with_lengths(query[None])
+        return np.einsum("kd,d->k", rows, query) / lengths / length
 
     def reach(self, x: Features) -> Features:
         """Return a bound (n,) of the sum of absolute terms of each query's similarity to any row of the bank."""
@@ -57,6 +60,8 @@ class _Euclidean:
         self.centre = sum(bank[rows].sum(axis=0, dtype=np.float64) for rows in _pieces(bank, np.float64)) / len(bank)
         pieces = (_placed(self, bank[rows], np.float64) for rows in _pieces(bank, np.float64))
         self.radius = max(_lengths(piece).max() for piece in pieces)
+        if not self.radius < _LARGEST:
+            raise ValueError(f"features reach {self.radius:.3g}: squared distances overflow; scale them first.")
 
     def place(self, x: Features) -> Features:
         return x - self.centre
@@ -264,9 +269,20 @@ def _lengths(x: Features) -> Features:
     return np.sqrt(np.einsum("nd,nd->n", x, x, dtype=np.float64))
 
 
-def _divisors(x: Features) -> Features:
-    lengths = _lengths(x)
-    return np.where(lengths > 0, lengths, 1).astype(x.dtype)
+def _with_lengths(x: Features) -> tuple[Features, Features]:
+    """Return the rows of `x` (n, d) and their lengths (n,) to divide by, 1 for a zero row.
+
+    Rows so long or short that squares or lengths could overflow or vanish are divided by their largest entry first.
+    """
+    with np.errstate(over="ignore", under="ignore"):  # such rows are the ones that are scaled
+        lengths = _lengths(x)
+    odd = ~((lengths > _SHORT) & (lengths < 1 / _SHORT))
+    if odd.any():
+        largest = np.abs(x[odd]).max(axis=1, keepdims=True)
+        x = x.copy()
+        x[odd] /= np.where(largest > 0, largest, 1)
+        lengths = _lengths(x)
+    return x, np.where(lengths > 0, lengths, 1).astype(np.result_type(x.dtype, np.float32))
 
 
 def _pieces(x: Features, dtype: DTypeLike) -> Iterator[slice]:
@@ -275,7 +291,8 @@ def _pieces(x: Features, dtype: DTypeLike) -> Iterator[slice]:
 
 def unit(x: Features) -> Features:
     """Return the rows of `x` (n, d) at Euclidean norm 1; a zero row stays zero, so its cosine is 0."""
-    return x / _divisors(x)[:, None]
+    x, lengths = _with_lengths(x)
+    return x / lengths[:, None]
 
 
 def cosine_costs(queries: Features, bank: Features) -> Iterator[tuple[slice, Features]]:

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+CHANCE = "chance (noise)"  # name of features of noise
+
 
 @dataclass(frozen=True, eq=False)
 class Labelled:
@@ -72,4 +74,4 @@ def noise(data: FeatureSet, seed: int = 0) -> FeatureSet:
         shape = (len(own), 16, 2, 2) if dense else (len(own), 16)
         return Labelled({"noise": rng.standard_normal(shape, dtype=np.float32)}, own.labels, own.paths, own.groups)
 
-    return FeatureSet("chance (noise)", part(data.train), part(data.test), baseline=True)
+    return FeatureSet(CHANCE, part(data.train), part(data.test), baseline=True)

@@ -21,6 +21,8 @@ from .classifiers.svm import RBFSVM
 from .splits import folds
 from .stats import Groups, Interval, bootstrap
 
+SEARCHED_KS = (1, 5, 10, 20, 50)
+
 Candidate = tuple[BaseEstimator, NDArray[np.floating]]
 """Unfitted estimator, and the features of all of train (n, d) that it reads."""
 
@@ -130,7 +132,7 @@ def linear_space(
 
 
 def knn_space(
-    ks: Sequence[int] = (1, 5, 10, 20, 50),
+    ks: Sequence[int] = SEARCHED_KS,
     metrics: Sequence[str] = METRICS,
     scalings: Sequence[str] = ("none", "standard", "whitened"),
     pcas: Sequence[int | None] = (None,),

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from .inference.sampling import Sampling
     from .inference.schedules import Guidance
     from .inference.successive_halving import SuccessiveHalving
+    from .inference.views import Views
     from .pipeline.pipeline import Pipeline, load
     from .pipeline.sample_folder import write_samples
     from .weights.loading import load_tokenizer
@@ -40,6 +41,7 @@ __all__ = [
     "Pipeline",
     "Sampling",
     "SuccessiveHalving",
+    "Views",
     "image_map",
     "load",
     "load_tokenizer",
@@ -58,6 +60,7 @@ _HOME = {
     "Pipeline": "pipeline.pipeline",
     "Sampling": "inference.sampling",
     "SuccessiveHalving": "inference.successive_halving",
+    "Views": "inference.views",
     "image_map": "index.image_map",
     "load": "pipeline.pipeline",
     "load_tokenizer": "weights.loading",

@@ -31,6 +31,7 @@ COMMANDS = {
     "classify": Command("likelihood", "zero-shot classification: the class that makes an image likeliest"),
     "demo": Command("demo", "sample, edit, probe, classify and search with the package's models; one page in a minute"),
     "edit": Command("edit_images", "regenerate the masked part of an image as something of a class"),
+    "export": Command("export", "write a model as a program from images to features: .pt2 or .onnx"),
     "extract": Command("extract", "write the features of all images of a data set to disk"),
     "fid": Command("fid", "judge samples: FID, precision, recall and Inception Score; search for a guidance scale"),
     "index": Command("index", "build, update and measure an index of images for similarity search"),
@@ -45,6 +46,7 @@ COMMANDS = {
     ),
     "sample": Command("sample", "sample images into a folder: PNG files, a grid and one .npz"),
     "search": Command("search", "find the images of an index that are most similar to others"),
+    "serve": Command("serve", "serve a model over HTTP: features, classes, samples and neighbours of images"),
     "surprise": Command("likelihood", "per-token negative log-likelihood (surprisal) of images, as heat maps"),
     "tokenize": Command("tokenize", "write the tokens of all images of a data set to disk, for training"),
     "tokenizer": Command("tokenizer", "train a tokenizer on your own images; measure reconstructions of a tokenizer"),
@@ -111,5 +113,7 @@ def _message(error: Exception) -> str:
         return str(error)
     name = error.filename2 or error.filename
     message = error.strerror if name is None else f"{os.fspath(name)}: {error.strerror}"
+    if error.errno in (errno.EEXIST, errno.ENOTDIR):
+        return f"{message}: a folder was expected there, choose another place"
     full = error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
     return f"{message}: make some room and run the same again, nothing is lost" if full else message

@@ -10,6 +10,7 @@ A name is a published size and a tag: the tokenizer where a size has several, th
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -23,10 +24,11 @@ from torch import Tensor, nn
 from . import models, tokenizers
 from .inference import readout
 from .inference.readout import FeatureSpec, Merge
-from .models import Context, Generator, Stream
+from .models import Context, Generator, Stream, orders
 from .models.layers import Block
 from .pipeline.pipeline import Pipeline, load
 from .tokenizers import Tokenizer
+from .utils.checks import check_whole_number
 from .weights import published
 from .weights.published import PublishedModel
 
@@ -94,8 +96,10 @@ class Backbone(nn.Module):
         kept: Any = self.generator
         in_second_half = self.spec.stream == "query" and hasattr(kept, "cross_blocks")
         blocks = "cross_blocks" if in_second_half else "blocks"
-        for name in ("norm", "head", *(() if in_second_half else ("kv_norm", "kv", "cross_blocks"))):
+        for name in ("norm", "modulation", "head", *(() if in_second_half else ("kv_norm", "kv", "cross_blocks"))):
             kept._modules.pop(name, None)
+        if self.spec.stream == "token":
+            kept._parameters.pop("mask_token", None)
         setattr(kept, blocks, getattr(kept, blocks)[:depth])
         self.depth = depth
         self.feature_info = [
@@ -164,16 +168,38 @@ class Backbone(nn.Module):
 
     def _states(self, x: Tensor, layers: list[int]) -> list[Tensor]:
         """Return for each layer the states (B, N, D) of images, passes merged."""
-        tokens = self._tokens(x)
-        passes = self.spec.passes
-        order = torch.cat([readout.pass_order(one, self.generator, tokens) for one in passes])
+        if not _recording() and not len(x):
+            self._check(x)
+            return [x.new_empty(0, self.generator.num_tokens, self.num_features) for _ in layers]
+        with warnings.catch_warnings():
+            if torch.jit.is_tracing():
+                if any(one.per_image for one in self.spec.passes):  # torch fails at the arithmetic of 64 bits
+                    raise ValueError("torch.jit.trace cannot record orders of each image's own: use torch.export")
+                warnings.simplefilter("ignore", torch.jit.TracerWarning)  # shapes that only the model decides
+            return self._states_of_tokens(self._tokens(x), layers)
+
+    def _states_of_tokens(self, tokens: Tensor, layers: list[int]) -> list[Tensor]:
+        """Return for each layer the states (B, N, D) of tokens (B, N), passes merged."""
+        generator, passes, reading = self.generator, self.spec.passes, (self.spec.context, self.spec.stream)
+        order = torch.cat([readout.pass_order(one, generator, tokens) for one in passes])
         tokens = tokens.repeat(len(passes), 1)
-        states = self.generator.hidden(tokens, None, order, layers, self.spec.context, self.spec.stream)
+        if _recording():  # neither the check of orders nor the cut into parts, which depend on values and batch
+            null = torch.full((1,), generator.num_classes, device=tokens.device).expand(tokens.shape[0])
+            found = generator.states(tokens, null, order, layers, *reading)
+            states = [orders.scatter(state, order) for state in found]
+        else:
+            states = generator.hidden(tokens, None, order, layers, *reading)
         each = [state.unflatten(0, (len(passes), -1)) for state in states]
         return [state.mean(0) if self.spec.merge == "mean" else torch.cat(state.unbind(0), -1) for state in each]
 
     @torch.no_grad()
     def _tokens(self, x: Tensor) -> Tensor:
+        self._check(x)
+        with torch.autocast(x.device.type, enabled=False):
+            return self.tokenizer.encode(x.float()).flatten(1)
+
+    def _check(self, x: Tensor) -> None:
+        """Raise a ValueError unless images have the model's shape and finite values, which a recording cannot see."""
         expected = _input_size(self.tokenizer, self.generator)
         if x.shape[1:] != expected:
             raise ValueError(f"expected images (B, {', '.join(map(str, expected))}), got {tuple(x.shape)}")
@@ -181,8 +207,8 @@ class Backbone(nn.Module):
             raise ValueError(f"expected floating-point images in [0, 1], got {x.dtype}: divide by 255")
         if any(value.dtype != torch.float32 for value in self.tokenizer.state_dict().values()):
             raise ValueError("the tokenizer would choose other tokens in half precision: use autocast instead")
-        with torch.autocast(x.device.type, enabled=False):
-            return self.tokenizer.encode(x.float()).flatten(1)
+        if not _recording() and not torch.compiler.is_compiling() and not x.is_meta and not x.isfinite().all():
+            raise ValueError("images hold NaN or infinity: expected numbers in [0, 1]")
 
     # what timm's tools ask for ---------------------------------------------------------------------------------
 
@@ -200,6 +226,7 @@ class Backbone(nn.Module):
             if global_pool not in POOLS:
                 raise ValueError(f"global_pool must be one of {', '.join(map(repr, POOLS))}, got {global_pool!r}")
             self.global_pool = global_pool
+        check_whole_number("num_classes", num_classes, 0)
         self.num_classes = num_classes
         self.fc_norm: nn.Module = nn.Identity()
         self.head: nn.Module = nn.Identity()
@@ -230,7 +257,7 @@ class Backbone(nn.Module):
 
     def no_weight_decay(self) -> set[str]:
         """Return the lookup tables: decay would shrink the rows of tokens that do not occur in a data set."""
-        tables = ("embedding.weight", "instruction")
+        tables = ("embedding.weight", "instruction", "mask_token", "cls_token", "_embedding")
         return {name for name, _ in self.named_parameters() if name.endswith(tables)}
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
@@ -241,6 +268,11 @@ class Backbone(nn.Module):
             "middle": r"^generator\.kv",
             "cross_blocks": r"^generator\.cross_blocks\.(\d+)",  # the classifier matches nothing and comes last
         }
+
+
+def _recording() -> bool:
+    """Return whether torch records the model as a program, by `torch.export` or `torch.jit.trace`."""
+    return torch.jit.is_tracing() or torch.compiler.is_exporting()
 
 
 def _input_size(tokenizer: Tokenizer, generator: Generator) -> tuple[int, int, int]:

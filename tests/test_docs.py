@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import importlib
 import re
 import shutil
@@ -19,6 +20,7 @@ from PIL import Image
 
 from randfeat import models, pretrain, tokenizers
 from randfeat.commands.demo import trained
+from randfeat.data.builtin import photographs
 from randfeat.utils import arrays
 
 ROOT = Path(__file__).parents[1]
@@ -55,9 +57,22 @@ def place(demo, tmp_path, monkeypatch, hub):
     for number in range(6):
         Image.fromarray(damaged.noise(50, 40, seed=number)).save(there / "photos" / f"{number}.jpg")
     whole = pretrain.read_recipe
-    monkeypatch.setattr(pretrain, "read_recipe", lambda name, changes=(): trained.shortened(whole(name, changes), 0.01))
+    monkeypatch.setattr(photographs, "FOLDERS", ())  # those of Python's packages are enough, and quick
+    monkeypatch.setattr(pretrain, "read_recipe", lambda name, changes=(): brief(whole(name, changes)))
+    plan = pretrain.plan_finetuning
+
+    def shorter_plan(*given):
+        planned = plan(*given)
+        return dataclasses.replace(planned, recipe=brief(planned.recipe))
+
+    monkeypatch.setattr(pretrain, "plan_finetuning", shorter_plan)
     monkeypatch.chdir(there)
     return there
+
+
+def brief(recipe):
+    """A recipe with a hundredth of its steps, of which some are left."""
+    return trained.shortened(recipe, min(1, max(0.01, 4 / recipe.training.steps)))
 
 
 @pytest.mark.slow
@@ -66,9 +81,12 @@ def test_the_blocks_of_a_page_run(page, place, monkeypatch):
     names: dict[str, object] = {}
     monkeypatch.setattr(models, "MODELS", dict(models.MODELS))  # which a page adds to
     monkeypatch.setattr(tokenizers, "TOKENIZERS", dict(tokenizers.TOKENIZERS))
-    for block in blocks.blocks(page):
-        if block.language in blocks.RUN:
-            blocks.run(block, page, names)
+    try:
+        for block in blocks.blocks(page):
+            if block.language in blocks.RUN:
+                blocks.run(block, page, names)
+    finally:
+        blocks.end(names)
     check_what_is_left(page.stem, names, place)
 
 
@@ -85,6 +103,12 @@ def check_what_is_left(page, names, place):
     elif page == "integrations":
         assert names["backbone"].num_classes == names["logits"].shape[1] == 10
         assert names["rows"].column_names == ["image", "features"]
+        assert len(names["first"]) == 64
+    elif page == "export":
+        assert names["features"].shape == (5, 64)
+        assert names["largest_difference"] <= 1e-4
+    elif page == "serve":
+        assert names["found"].shape == (6, 64)
     elif page == "sample":
         assert names["eights"].shape == names["quick"].shape == (16, 1, 8, 8)
         assert names["dogs"].shape == (2, 3, 256, 256)
@@ -109,6 +133,13 @@ def check_what_is_left(page, names, place):
     elif page == "find-similar":
         assert len(names["in_memory"]) == 1157
         assert (place / "similar.html").read_text().count("<img") == 51
+    elif page == "my-photos":
+        assert (place / "features" / "skipped.csv").read_text().count("notes.png") == 1
+        assert names["store"].paths == sorted(names["store"].paths)
+        assert names["store"].classes[names["found"]] in {folder.name for folder in (place / "mess").iterdir()}
+        for file in ("map.html", "duplicates.html", "measured/report.html", "try/report.html", "drawn/grid.png"):
+            assert (place / file).is_file(), file
+        assert len((place / "answers.csv").read_text().splitlines()) == 1 + len(list((place / "mess").rglob("*.*g")))
     elif page == "pretrain":
         for file in (
             "my_model/model.safetensors",
@@ -117,6 +148,12 @@ def check_what_is_left(page, names, place):
             "quality/table.md",
         ):
             assert (place / file).is_file()
+    elif page == "fine-tune":
+        assert names["model"].class_names == ["Bag", "Sneaker", "Trouser"]
+        assert names["samples"].shape == (8, 1, 28, 28)
+        assert 0 <= names["agreement"] <= 1
+        assert (place / "tuned" / "report.html").is_file()
+        assert (place / "samples" / "samples.npz").is_file()
     elif page == "tokenizers":
         assert len(names["cache"]) == 6
         assert names["errors"].psnr.shape == (1797,)

@@ -108,7 +108,7 @@ class Canvases:
         parts = [self.rows[start : start + AT_ONCE].tolist() for start in range(0, len(self), AT_ONCE)]
         with (
             closing(loader.batches(self.reader, parts, self.workers)) as batches,
-            progress.bar(len(self), title, "image") as bar,
+            progress.bar(len(self), title, "image", told="") as bar,
         ):
             for batch in batches:
                 if batch.arrays is not None:

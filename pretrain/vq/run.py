@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from randfeat.data import loader
 from randfeat.data.crop import CentreCrop, are_pictures, kind_of
 from randfeat.data.errors import UnreadableImage
 from randfeat.data.sources import Source
+from randfeat.data.states import Inputs
 from randfeat.data.store import SKIPPED
 from randfeat.tokenizers import LlamaGenVQ, Tokenizer, adapted, name_of
 from randfeat.tokenizers.llamagen_vq import PUBLISHED
@@ -26,7 +27,8 @@ from randfeat.utils import atomic, devices, distributed
 from randfeat.utils.resume import difference
 from randfeat.weights import TOKENIZER
 
-from ..checkpoints import check_free
+from ..checkpoints import FORMAT as RUN_FORMAT
+from ..checkpoints import HELD_OUT_INPUTS, RUN, check_free
 from ..data import shuffle
 from ..trainer import History, Step, train_task
 from .config import TokenizerConfig
@@ -57,16 +59,17 @@ def train_tokenizer(
 ) -> Path:
     """Train a tokenizer on images and return its directory, DIRECTORY/tokenizer, with the best weights.
 
-    `load_tokenizer(DIRECTORY)` opens it. The same call resumes where an earlier one was stopped, see `train_task`, and
-    returns at once where the training is over. Under torchrun call it inside `group()`. Images that cannot be read are
-    listed in DIRECTORY/skipped.csv.
+    `load_tokenizer(DIRECTORY)` opens it, from the first validation on: it is written at each one that is the best so
+    far, and its record says `finished` when the training is over. The same call resumes where an earlier one was
+    stopped, see `train_task`, and returns at once where the training is over. Under torchrun call it inside `group()`.
+    Images that cannot be read are listed in DIRECTORY/skipped.csv.
 
     validation: held-out images. held_out: instead, the share of images to hold out, drawn by the recipe's seed. Of
         either at most `MOST_HELD_OUT` are taken; with neither the last weights are kept.
     init: a LlamaGenVQ to start from, whose channels are adapted (see `tokenizers.adapted`).
     workers: decoding processes, as in `extract`.
 
-    Raises a ValueError that names what does not fit together.
+    Raises a ValueError that names what does not fit together, a `states.StaleResult` for images changed since.
     """
     directory = Path(directory)
     check_free(directory)
@@ -79,17 +82,31 @@ def train_tokenizer(
         "validation": validation.fingerprint() if validation else held_out or None,
         "init": init and weights.fingerprint(init),
     }
+    inputs = [Inputs(source, directory), *([Inputs(validation, directory, HELD_OUT_INPUTS)] if validation else [])]
     if _is_complete(directory, settings):
+        for one in inputs:
+            one.check("a tokenizer")
         return directory / TOKENIZER
+    _check_inputs(directory, inputs, settings)
+    before = [one.now() for one in inputs] if distributed.rank() == 0 and not (directory / RUN).exists() else []
     tokenizer = tokenizer_of(recipe, init)
     fresh = _starts_anew(init, tokenizer)
     canvases = Canvases(_reader(recipe, source), np.arange(len(source)), workers)
     unread: Unread = []
-    if canvases.fit_in_memory():
+    if fits := canvases.fit_in_memory():
         canvases, unread = canvases.in_memory("reading images")
     kept, held = _divide(recipe, canvases, validation, held_out, workers)
     _check_contents(kept)
+    for one, states in zip(inputs, before, strict=False):  # none but in the process that begins a training
+        one.begin(states)
+        if fits:
+            one.add_digests(range(len(one.source)))
     task = TokenizerTask(recipe, tokenizer.to(device), kept, held, perceptual and perceptual.to(device), fresh)
+
+    def write(history: History, finished: bool = False) -> None:
+        if distributed.rank() == 0:
+            _save(task.model.tokenizer, directory / TOKENIZER, _record(settings, history, finished))
+
     history = train_task(
         task,
         recipe.running.runtime(),
@@ -97,13 +114,13 @@ def train_tokenizer(
         settings=settings,
         on_step=on_step,
         on_validation=on_validation,
+        on_best=write,
     )
     for share in distributed.all_gather_object(task.unread):
         unread += share.items()
-    if distributed.rank() == 0:
-        _save(task.model.tokenizer.cpu(), directory / TOKENIZER, _record(settings, history))
-        if unread:
-            _list(sorted(set(unread)), source, directory / SKIPPED)
+    write(history, finished=True)
+    if distributed.rank() == 0 and unread:
+        _list(sorted(set(unread)), source, directory / SKIPPED)
     distributed.barrier()
     return directory / TOKENIZER
 
@@ -238,16 +255,30 @@ def trained_size(directory: str | Path) -> tuple[int, int] | None:
     return None
 
 
+def _check_inputs(directory: Path, inputs: Sequence[Inputs], settings: dict[str, Any]) -> None:
+    """Raise a `StaleResult` where a training of the same settings goes on whose images have changed."""
+    before = atomic.read_json(directory / RUN, RUN_FORMAT)
+    if before is None:
+        return
+    was, now = before.get("settings", {}), json.loads(json.dumps(settings))
+    if difference(was, now, ("images", "validation")) is None:  # other sizes are another fingerprint
+        for one in inputs:
+            if was == now or one.fingerprint() in (was["images"], was["validation"]):
+                one.check("a training")
+
+
 def _is_complete(directory: Path, settings: dict[str, Any]) -> bool:
     """Return whether a directory holds the tokenizer of a training of these settings that is over."""
     record = atomic.read_json(directory / TOKENIZER / weights.TRAINING, FORMAT)
     now = json.loads(json.dumps(settings))
-    return record is not None and {key: record[key] for key in now} == now
+    if record is None or not record.get("finished", True):  # those of before were written at the end alone
+        return False
+    return {key: record[key] for key in now} == now
 
 
-def _record(settings: dict[str, Any], history: History) -> dict[str, Any]:
+def _record(settings: dict[str, Any], history: History, finished: bool) -> dict[str, Any]:
     """Return the record of the training that stays beside the tokenizer."""
-    return {"format": FORMAT, **settings, "history": asdict(history)}
+    return {"format": FORMAT, "finished": finished, **settings, "history": asdict(history)}
 
 
 def _save(tokenizer: Tokenizer, directory: Path, record: dict[str, Any]) -> None:

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
+from randfeat.utils.checks import is_finite_number
 from randfeat.utils.learning_rates import warmup_decay
 
 from ..arrays import as_labels, check_finite, two_or_more_classes
@@ -58,6 +59,10 @@ class AttentiveProbe(LogitClassifier):
             raise ValueError(
                 f"num_heads={self.num_heads} of width {width}, batch={self.batch}, epochs={self.epochs}: "
                 "expected heads that divide the width, a batch of 2 or more and at least one epoch."
+            )
+        if not all(is_finite_number(value) and value >= 0 for value in (self.learning_rate, self.weight_decay)):
+            raise ValueError(
+                f"learning_rate={self.learning_rate}, weight_decay={self.weight_decay}: expected finite numbers from 0."
             )
         codes = torch.from_numpy(np.searchsorted(self.classes_, labels))
         with torch.random.fork_rng(devices=[]):

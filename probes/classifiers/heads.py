@@ -15,6 +15,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
+from randfeat.utils.checks import is_finite_number, is_whole_number
 from randfeat.utils.learning_rates import warmup_decay
 
 from ..arrays import as_labels, check_finite, fit_arrays, predict_array, two_or_more_classes
@@ -30,7 +31,9 @@ class HeadRecipe:
     """Training recipe of linear heads, one head for each of `learning_rates` x `weight_decays`.
 
     learning_rates: for a batch of 256; a batch of B uses B / 256 times as much. weight_decays: biases have none.
-    batch: images per step, at most all images; an epoch drops the last, incomplete batch.
+    batch: images per step, at most all images; an epoch drops the last, incomplete batch. With fewer images than that
+    the learning rate stays that of the recipe's batch: cut with the batch, it would leave the heads where they started
+    (MAE's 90 steps on 1,157 images: 62 % for 98 %).
     epochs or iterations: length of the training, exactly one of the two. warmup: share of it in which the rate rises
     linearly from zero; half a cosine then brings it back to zero.
     batch_norm: normalise each dimension by the batch, eps 1e-6, without learned scale and shift; heads are then
@@ -55,13 +58,14 @@ class HeadRecipe:
         lengths = [length for length in (self.epochs, self.iterations) if length is not None]
         if len(lengths) != 1:
             raise ValueError(f"epochs={self.epochs}, iterations={self.iterations}: expected one of the two.")
-        if lengths[0] < 1 or self.batch < 2 or not 0 <= self.warmup < 1:
+        if not (is_whole_number(lengths[0], 1) and is_whole_number(self.batch, 2) and 0 <= self.warmup < 1):
             raise ValueError(
                 f"epochs={self.epochs}, iterations={self.iterations}, batch={self.batch}, warmup={self.warmup}: "
                 "expected at least one epoch or iteration, a batch of 2 or more and a share below 1."
             )
-        if not self.learning_rates or not self.weight_decays or min(self.weight_decays) < 0:
-            raise ValueError("learning_rates and weight_decays need one number or more each, decays from 0.")
+        rates = (*self.learning_rates, *self.weight_decays)
+        if not (self.learning_rates and self.weight_decays and all(is_finite_number(x) and x >= 0 for x in rates)):
+            raise ValueError("learning_rates and weight_decays need one number or more each, finite, decays from 0.")
 
     @classmethod
     def mae(cls) -> "HeadRecipe":
@@ -103,7 +107,7 @@ class HeadRecipe:
     def factor(self, step: int, images: int) -> float:
         """Return the multiplier of learning rates at `step` of a training on `images` images."""
         steps = self.steps(images)
-        return warmup_decay(step, steps, self.warmup * steps) * min(self.batch, images) / 256
+        return warmup_decay(step, steps, self.warmup * steps) * self.batch / 256
 
 
 def batches(images: int, batch: int, seed: int) -> Iterator[NDArray[np.intp]]:

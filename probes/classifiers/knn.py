@@ -8,6 +8,8 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 
+from randfeat.utils.checks import is_finite_number, is_whole_number
+
 from ..arrays import fit_arrays, predict_array, two_or_more_classes
 from ..neighbors import METRICS, top_k
 
@@ -43,8 +45,10 @@ class KNN(ClassifierMixin, BaseEstimator):
 
     def fit(self, x: ArrayLike, y: ArrayLike) -> "KNN":
         """Keep the bank: features `x` (n, d), labels `y` (n,) of two classes or more."""
-        if self.k < 1 or self.temperature <= 0:
-            raise ValueError(f"k={self.k}, temperature={self.temperature}: expected k >= 1, temperature > 0.")
+        if not (is_whole_number(self.k, 1) and is_finite_number(self.temperature) and self.temperature > 0):
+            raise ValueError(
+                f"k={self.k}, temperature={self.temperature}: expected a whole number k >= 1, a finite temperature > 0."
+            )
         if self.metric not in METRICS:
             raise ValueError(f"metric {self.metric!r} is unknown, expected one of {', '.join(METRICS)}.")
         self.bank_, labels = fit_arrays(self, x, y, half=True)

@@ -16,9 +16,10 @@ from scipy.special import softmax
 from sklearn.base import BaseEstimator, ClassifierMixin
 from torch import Tensor
 
+from randfeat.utils.checks import is_finite_number, is_whole_number
 from randfeat.utils.onednn import linear
 
-from ..arrays import fit_arrays, predict_array, two_or_more_classes
+from ..arrays import fit_arrays, odd_size, predict_array, two_or_more_classes
 from .scalings import scaling
 
 _BLOCK = 1 << 18  # logits at once: 1 MB, which stays in a processor's cache
@@ -150,12 +151,20 @@ def fit_logistic(
     x: features (n, d), centred, because products are in float32 as long as that lowers the loss; weights and sums are
     in float64. codes: classes (n,) as numbers from 0. With two classes the penalty is on the difference of their
     weights, as in scikit-learn. tol: stop when no entry of the gradient is larger. start: (weight, bias) of an earlier
-    fit. With d > n the gradient is that of the weights of n orthogonal combinations of dimensions.
+    fit. With d > n the gradient is that of the weights of n orthogonal combinations of dimensions. Features whose root
+    mean square lies beyond 0.001 to 1,000 are scaled to 1 for the fit. Where the loss is below 0.01, as with separated
+    classes, no entry of the gradient may be above 100 `tol` times the loss.
     """
     if not 0 < C < np.inf:
         raise ValueError(f"C={C}: expected a finite number above 0.")
+    if not (is_finite_number(tol) and tol >= 0 and is_whole_number(max_iter, 1)):
+        raise ValueError(f"tol={tol}, max_iter={max_iter}: expected a number from 0 and a whole number from 1.")
     n, d = x.shape
     weight, bias = start or (np.zeros((d, classes)), np.zeros(classes))
+    if (size := odd_size(x)) != 1:
+        begin = (weight * size, bias)
+        scaled = fit_logistic(x / size, codes, classes, C * float(size) ** 2, tol, max_iter, begin, device)
+        return replace(scaled, weight=scaled.weight / size)
     if d > n:  # the best weights are combinations of the images, so n dimensions are enough
         basis, mixture = np.linalg.qr(x.T)
         inside = np.ascontiguousarray(mixture.T)
@@ -165,19 +174,19 @@ def fit_logistic(
     variables = objective.variables(torch.from_numpy(np.vstack([weight, bias])).double())
 
     def stop_at_tol(intermediate_result: OptimizeResult) -> None:
-        if objective.steepest <= tol:
+        if objective.met(tol):
             raise StopIteration
 
     loss, iterations = objective(variables)[0] if start else np.inf, 0
     for dtype in objective.dtypes:
-        if objective.steepest <= tol or iterations >= max_iter:
+        if objective.met(tol) or iterations >= max_iter:
             break
         objective.dtype = dtype
         options = {"maxiter": max_iter - iterations, "maxfun": np.inf, "maxls": 10, "gtol": 0, "ftol": 0}
         found = minimize(objective, variables, method="L-BFGS-B", jac=True, callback=stop_at_tol, options=options)
         variables, loss, iterations = found.x, float(found.fun), iterations + int(found.nit)
     solution = objective.solution(variables).numpy()
-    return Logistic(solution[:-1], solution[-1], loss, objective.steepest <= tol, iterations)
+    return Logistic(solution[:-1], solution[-1], loss, objective.met(tol), iterations)
 
 
 class _Objective:
@@ -186,7 +195,7 @@ class _Objective:
     The Hessian is near (1/K)(1 - 1/K) X'X/n + penalty for each of K classes, so with its Cholesky factor L,
     weight = L^-T variables. This does not move the optimum, and saves L-BFGS most of its iterations when some
     directions of the features vary much more than others, as they do in features of networks.
-    `steepest` is the largest entry of the last gradient, in weights and biases.
+    `steepest` is the largest entry of the last gradient, in weights and biases, and `loss` the last loss.
     """
 
     def __init__(self, x: NDArray[np.float32], codes: NDArray[np.integer], classes: int, C: float, device: str) -> None:
@@ -198,7 +207,7 @@ class _Objective:
         # With few images float32 may fail to tell a better loss from a worse one before `tol` is met.
         self.dtypes = [torch.float32] if self.x.device.type == "mps" else [torch.float32, torch.float64]
         self.dtype = torch.float32
-        self.steepest = np.inf
+        self.steepest = self.loss = np.inf
         curvature = (1 - 1 / classes) / classes
         hessian = torch.eye(d + 1, dtype=torch.float64) * curvature
         hessian[:d, :d] = curvature * _second_moment(self.x)
@@ -211,8 +220,15 @@ class _Objective:
         loss, gradient = self._cross_entropy(solution)
         loss += self.penalty / 2 * float(solution[:-1].square().sum())
         gradient[:-1] += self.penalty * solution[:-1]
-        self.steepest = float(gradient.abs().max())
+        self.steepest, self.loss = float(gradient.abs().max()), loss
         return loss, torch.linalg.solve_triangular(self.factor, gradient, upper=False).numpy().ravel()
+
+    def met(self, tol: float) -> bool:
+        """Return whether no entry of the last gradient is above `tol`, or 100 `tol` of a loss below 0.01.
+
+        With separated classes the gradient becomes as small as the loss long before the best weights.
+        """
+        return self.steepest <= tol * min(1.0, 100 * self.loss)
 
     def variables(self, solution: Tensor) -> NDArray[np.float64]:
         """Return the variables of weights that have the biases as their last row (d + 1, classes)."""

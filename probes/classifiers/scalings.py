@@ -8,16 +8,17 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.decomposition import PCA
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import FunctionTransformer, Normalizer, StandardScaler
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
-from ..arrays import as_matrix, predict_array
+from ..arrays import as_matrix, odd_size, predict_array
+from ..neighbors import unit
 
 WHITENED = 256  # components, at most, that "whitened" keeps
 SCALINGS: dict[str, Callable[[], TransformerMixin]] = {
     "none": FunctionTransformer,
     "standard": StandardScaler,
-    "l2": Normalizer,
-    "center-l2": lambda: make_pipeline(StandardScaler(with_std=False), Normalizer()),
+    "l2": lambda: FunctionTransformer(unit),  # scikit-learn's Normalizer squares in float32: 1e25 becomes infinite
+    "center-l2": lambda: make_pipeline(StandardScaler(with_std=False), FunctionTransformer(unit)),
     "whitened": lambda: Components(WHITENED, whiten=True),
 }
 
@@ -53,6 +54,9 @@ class Components(TransformerMixin, BaseEstimator):
         if self.count < 1:
             raise ValueError(f"count={self.count}: expected one component or more.")
         self.n_features_in_ = features.shape[1]
+        self.size_ = odd_size(features)
+        if self.size_ != 1:
+            features = features / self.size_
         with np.errstate(invalid="ignore"):  # shares of the variance are 0 / 0 for constant features
             self.pca_ = PCA(min(self.count, *features.shape), whiten=self.whiten, random_state=0).fit(features)
         varies = self.pca_.explained_variance_ > NOISE * self.pca_.explained_variance_[0]
@@ -61,4 +65,7 @@ class Components(TransformerMixin, BaseEstimator):
 
     def transform(self, x: ArrayLike) -> NDArray[np.floating]:
         """Return components (n, count)."""
-        return self.pca_.transform(predict_array(self, x))[:, : self.kept_]
+        features = predict_array(self, x)
+        if self.size_ == 1:
+            return self.pca_.transform(features)[:, : self.kept_]
+        return self.pca_.transform(features / self.size_)[:, : self.kept_] * (1 if self.whiten else self.size_)

@@ -16,7 +16,8 @@ from PIL import Image
 from randfeat.utils.atomic import write_bytes
 
 from . import plots, sheets
-from .record import CHOSEN, Comparison, Record, compare, percent, strongest_baseline
+from .names import metric_name, task_name
+from .record import CHOSEN, Comparison, Record, about_dagger, compare, percent, strongest_baselines
 from .sheets import Pictures
 from .style import png
 
@@ -26,13 +27,6 @@ _EMBEDDED = 14_000_000  # characters of all pictures in the page; further ones a
 _HEAVY = 150_000  # bytes of a picture that is shown as a JPEG where that is smaller
 _FEW = 12  # comparisons that are not folded away
 _MOST_DIFFERENCES = 40  # lines of a plot
-_WORDS = {"knn": "k-NN", "fewshot": "Few-shot"}
-_METRICS = {
-    "average_precision": "mAP",
-    "map_at_r": "MAP@R",
-    "precision_at_1": "P@1",
-    "r_precision": "R-precision",
-}
 
 
 @dataclass(frozen=True)
@@ -76,7 +70,7 @@ def write_report(
     folder = Path(out)
     (folder / PLOTS).mkdir(parents=True, exist_ok=True)
     claims = compare(records) if comparisons is None else comparisons
-    own = _Figures(folder / PLOTS)
+    own, earlier = _Figures(folder / PLOTS), _plots_of_page(folder / PAGE)
     names = list(dict.fromkeys(record.name for record in records if not record.is_baseline))
     more: dict[str, list[_Shown]] = {}
     tasks = [_task(list(group), own) for group in _by_task(records)]
@@ -92,7 +86,7 @@ def write_report(
         lstrip_blocks=True,
     )
     environment.filters["percent"] = percent
-    environment.filters["spelt"] = _spelt
+    environment.filters |= {"spelt": metric_name, "task": task_name}
     page = environment.get_template("report.html.j2").render(
         title=title,
         note=note,
@@ -104,6 +98,8 @@ def write_report(
         models=[_model(name, records, more.get(name, []), pictures, own) for name in names],
     )
     write_bytes(folder / PAGE, page.encode("utf-8", "backslashreplace"))  # names of files may not be valid text
+    for name in earlier - own.written:  # of a measurement that this page does not show any more
+        (folder / PLOTS / name).unlink(missing_ok=True)
     return folder / PAGE
 
 
@@ -112,10 +108,12 @@ class _Figures:
 
     def __init__(self, folder: Path) -> None:
         self._folder, self._left = folder, _EMBEDDED
+        self.written: set[str] = set()
 
     def add(self, name: str, title: str, caption: str, content: bytes) -> _Shown:
         """Write a PNG file and return its figure."""
         write_bytes(self._folder / f"{name}.png", content)
+        self.written.add(f"{name}.png")
         with Image.open(io.BytesIO(content)) as picture:
             size, dpi = picture.size, float(picture.info.get("dpi", (_CSS_DPI,))[0])
             kind, shown = _light(picture, content)
@@ -131,6 +129,13 @@ class _Figures:
         buffer = io.BytesIO()
         picture.save(buffer, "PNG")
         return self.add(name, title, caption, buffer.getvalue())
+
+
+def _plots_of_page(page: Path) -> set[str]:
+    """Return the names of the plots that an earlier page shows."""
+    if not page.is_file():
+        return set()
+    return set(re.findall(rf'data-file="{PLOTS}/([^"<>/]+\.png)"', page.read_text(encoding="utf-8", errors="replace")))
 
 
 def _light(picture: Image.Image, content: bytes) -> tuple[str, bytes]:
@@ -167,6 +172,8 @@ def _facts(records: Sequence[Record]) -> dict[str, str]:
         if images := joined(f"{part} images"):
             own = " or ".join(f"{one[part]:,}" for one in groups)
             facts[part] = f"{images} images{f' of {own} groups' if own else ''}"
+    if (unseen := joined("test images of unseen classes")) and "test" in facts:
+        facts["test"] += f", {unseen} of classes that train lacks, which count as wrong"
     if "test" not in facts:
         counts = sorted({score.n for record in records for score in record.scores.values()})
         what = "image pairs" if all(record.task == "correspondence" for record in records) else "images"
@@ -193,22 +200,30 @@ def _task(records: list[Record], own: _Figures) -> dict[str, Any]:
     records = sorted(records, key=lambda record: record.is_baseline)
     task, headline = records[0].task, records[0].headline
     metrics = list(dict.fromkeys(metric for record in records for metric in record.scores))
-    strongest = {metric: strongest_baseline(records, metric) for metric in (headline, CHOSEN) if metric in metrics}
     highest = {m: max(record.scores[m].value for record in records if m in record.scores) for m in metrics}
     counts = sorted({score.n for record in records for score in record.scores.values()})
-    scored = {record.name: record.scores[headline] for record in records if headline in record.scores}
-    figure = plots.intervals({headline: scored}, [record.name for record in records if record.is_baseline])
+    baselines = [record.name for record in records if record.is_baseline]
+    shown = [metric for metric in (headline, CHOSEN) if metric in metrics]
+    panels = {
+        metric_name(metric, task): {one.name: one.scores[metric] for one in records if metric in one.scores}
+        for metric in shown
+    }
+    strongest = strongest_baselines(records)
     return {
         "id": task,
-        "name": _title(task),
+        "name": task_name(task),
         "metrics": metrics,
         "records": records,
         "baselines": any(record.is_baseline for record in records),
         "strongest": strongest,
+        "dagger": about_dagger(records) if strongest else "",
         "highest": highest,
         "n": " to ".join(f"{count:,}" for count in (counts[0], counts[-1])[: len(counts)]),
         "figure": own.plot(
-            f"{task}-intervals", headline, f"{_title(task)}: {headline}; blue models, grey baselines.", figure
+            f"{task}-intervals",
+            ", ".join(panels),
+            f"{task_name(task)}: {', '.join(panels)}; blue models, grey baselines.",
+            plots.intervals(panels, baselines),
         ),
     }
 
@@ -220,11 +235,12 @@ def _differences(claims: Sequence[Comparison], own: _Figures) -> dict[str, Any] 
     figures = []
     for task in dict.fromkeys(claim.task for claim in claims):
         mine = [claim for claim in claims if claim.task == task][:_MOST_DIFFERENCES]
-        lines = {f"{c.a} − {c.b} ({c.metric})": c for c in mine}
+        lines = {f"{c.a} − {c.b} ({metric_name(c.metric, task)})": c for c in mine}
         figure = plots.differences(
             {name: c.difference for name, c in lines.items()}, {name: c.claim.holds for name, c in lines.items()}
         )
-        figures.append(own.plot(f"{task}-differences", _title(task), f"{_title(task)}: paired differences.", figure))
+        title = task_name(task)
+        figures.append(own.plot(f"{task}-differences", title, f"{title}: paired differences.", figure))
     return {
         "rows": claims,
         "figures": figures,
@@ -240,7 +256,7 @@ def _model(
     mine = [record for record in records if record.name == name and not record.is_baseline]
     parts = [
         {
-            "name": _title(record.task),
+            "name": task_name(record.task),
             "record": record,
             "figures": [*_plots_of(record, own), *(_sheets_of(record, pictures, own) if pictures else [])],
             "settings": _json(record.settings),
@@ -253,26 +269,25 @@ def _model(
 
 
 def _plots_of(record: Record, own: _Figures) -> Iterator[_Shown]:
-    title, arrays = _title(record.task), record.arrays
+    title, arrays = task_name(record.task), record.arrays
     if len(record.search) > 1:
-        label = "MAP@R on train, %" if record.task == "retrieval" else "accuracy, %"
-        label = "PCK, %" if record.task == "correspondence" else label
+        scored = "top-1 accuracy" if record.task == "knn" else metric_name(record.headline, record.task)
         caption = f"{len(record.search):,} candidates, scored on images that test does not have."
-        yield own.plot(
-            f"{record.stem}-search", f"{title}: search", caption, plots.search(record.search, record.chosen, label)
-        )
+        figure = plots.search(record.search, record.chosen, f"{scored} on train, %")
+        yield own.plot(f"{record.stem}-search", f"{title}: search", caption, figure)
     if "predicted" in arrays:
         caption = "Rows: true classes; columns: predicted classes; percent of the row."
         figure = plots.confusion(arrays["truth"], arrays["predicted"])
         yield own.plot(f"{record.stem}-confusion", f"{title}: confusions", caption, figure)
     if len(record.per_class) > 1:
-        figure = plots.class_bars({record.name: record.per_class}, f"{record.headline}, %")
-        caption = f"{record.headline} of each class, the worst first."
+        headline = metric_name(record.headline, record.task)
+        figure = plots.class_bars({record.name: record.per_class}, f"{headline}, %")
+        caption = f"{headline} of each class, the worst first."
         yield own.plot(f"{record.stem}-classes", f"{title}: classes", caption, figure)
 
 
 def _sheets_of(record: Record, pictures: Pictures, own: _Figures) -> Iterator[_Shown]:
-    title, arrays = _title(record.task), record.arrays
+    title, arrays = task_name(record.task), record.arrays
     if "predicted" in arrays and (wrong := int((arrays["truth"] != arrays["predicted"]).sum())):
         caption = f"Of {wrong:,} test images that were taken for another class, the most frequent confusions first."
         sheet = sheets.mistakes_sheet(arrays, pictures)
@@ -283,20 +298,12 @@ def _sheets_of(record: Record, pictures: Pictures, own: _Figures) -> Iterator[_S
         for which, rows in zip(("best", "worst"), extremes, strict=True):
             if len(rows):
                 sheet = sheets.retrieval_sheet(arrays, rows, pictures)
-                words = f"{caption} Queries with the {which} {record.headline}, which is below them."
+                metric = metric_name(record.headline, record.task)
+                words = f"{caption} Queries with the {which} {metric}, which is below them."
                 yield own.sheet(f"{record.stem}-{which}", f"{title}: {which} queries", words, sheet)
 
 
 # words --------------------------------------------------------------------------------------------------------------
-
-
-def _title(task: str) -> str:
-    return _WORDS.get(task, task.capitalize())
-
-
-def _spelt(metric: str) -> str:
-    """Return the name of a metric as papers write it."""
-    return _METRICS.get(metric, metric.replace("recall_at_", "Recall@"))
 
 
 def _duration(seconds: float) -> str:

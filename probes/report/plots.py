@@ -1,7 +1,8 @@
 """Charts of scores: each function returns a matplotlib figure, which `style.png` turns into the bytes of a file.
 
 Scores lie in 0..1 and are drawn in percent. Figures are made without pyplot, which would keep them and need a display.
-Names are drawn as plain text, never as mathematics, and cut if they are too long.
+Names are drawn as plain text, never as mathematics; long ones take two lines, and are cut in the middle if that is not
+enough.
 """
 
 import re
@@ -17,33 +18,35 @@ from matplotlib.ticker import FixedLocator, NullLocator
 from numpy.typing import NDArray
 
 from ..stats import Difference, Interval
-from .style import BAD, COLOURS, GOOD, INK, LONGEST, SOFT, axes, colours, legend, some, text, titled
+from .style import BAD, COLOURS, GOOD, INK, LONGEST, SOFT, axes, colours, legend, lines, some, text, titled
 
 _WRITTEN_CLASSES = 20  # up to so many classes, cells of a confusion matrix have numbers and classes names
 _SHOWN_CLASSES = 40  # bars
 _SHOWN_CANDIDATES = 30
+_LINE, _KEY, _CLASS = 44, 40, 32  # characters of a line of a row's name, of a legend, and of the name of a class
 _SETTING = re.compile(r"(?P<rest>.*?) ?(?P<name>\w+)=(?P<value>-?\d+(\.\d+)?(e[-+]?\d+)?)")
 
 
 def curves(
-    lines: Mapping[str, Mapping[str, Interval]], xlabel: str = "layer", ylabel: str = "held-out accuracy, %"
+    rows: Mapping[str, Mapping[str, Interval]], xlabel: str = "layer", ylabel: str = "held-out accuracy, %"
 ) -> Figure:
     """Draw a line with a band, the interval, for each name; the inner keys are the positions along x, in order.
 
     A line skips positions for which it has no interval.
     """
-    some(lines, "lines")
-    places = list(dict.fromkeys(place for line in lines.values() for place in line))
-    figure = Figure(figsize=(max(4.6, min(9.0, 0.45 * len(places) + 3)), 3.4), layout="constrained")
+    some(rows, "lines")
+    places = list(dict.fromkeys(place for line in rows.values() for place in line))
+    across = max(3.2, min(7.5, 0.45 * len(places) + 1.6)) + _legend_width(rows)
+    figure = Figure(figsize=(across, 3.4), layout="constrained")
     ax = axes(figure.subplots(), grid="y")
-    for (name, line), colour in zip(lines.items(), colours(len(lines)), strict=True):
+    for (name, line), colour in zip(rows.items(), colours(len(rows)), strict=True):
         x = [places.index(place) for place in line]
         value, low, high = _percent(line.values())
-        ax.plot(x, value, "o-", color=colour, ms=3.5, lw=1.6, label=text(name))
+        ax.plot(x, value, "o-", color=colour, ms=3.5, lw=1.6, label=lines(name, _KEY))
         ax.fill_between(x, low, high, color=colour, alpha=0.13, lw=0)
     ax.set_xticks(range(len(places)), [text(place) for place in places], rotation=0 if len(places) <= 16 else 90)
     ax.set(xlabel=xlabel, ylabel=ylabel)
-    legend(ax, len(lines))
+    legend(ax, len(rows))
     return figure
 
 
@@ -105,15 +108,16 @@ def confusion(truth: NDArray, predicted: NDArray, title: str = "", classes: Sequ
     total = counts.sum(axis=1, keepdims=True)
     shares = 100 * np.divide(counts, total, out=np.zeros_like(counts), where=total > 0)
     written = len(labels) <= _WRITTEN_CLASSES
-    side = 2.2 + (0.36 * len(labels) if written else 4.5)
-    figure = Figure(figsize=(side + 0.8, side), layout="constrained")
+    side = 0.9 + (0.36 * len(labels) if written else 4.5)
+    turn = 0 if max(map(len, names)) <= 3 else 90
+    label = 0.068 * min(_CLASS, max(map(len, names))) if written else 0.0
+    figure = Figure(figsize=(side + label, side + (label if turn else 0)), layout="constrained")
     ax = figure.subplots()
     # the root of the share makes rare confusions visible beside the diagonal
     ax.imshow(np.sqrt(shares), vmin=0, vmax=10, cmap="Blues", interpolation="nearest")
     if written:
-        turn = 0 if max(map(len, names)) <= 3 else 90
-        ax.set_xticks(range(len(names)), [text(name, 20) for name in names], rotation=turn, fontsize=8)
-        ax.set_yticks(range(len(names)), [text(name, 20) for name in names], fontsize=8)
+        ax.set_xticks(range(len(names)), [text(name, _CLASS) for name in names], rotation=turn, fontsize=8)
+        ax.set_yticks(range(len(names)), [text(name, _CLASS) for name in names], fontsize=8)
         for (r, c), share in np.ndenumerate(shares):
             if share:
                 colour = "w" if share > 45 else INK
@@ -140,15 +144,17 @@ def class_bars(per_class: Mapping[str, Mapping[str, float]], label: str = "corre
     left_out = len(order) - 2 * half
     if left_out > 0:
         order = np.concatenate([order[:half], order[-half:]])
+    names = [text(classes[i], _CLASS) for i in order]
+    turn = 0 if max(map(len, names), default=0) * len(names) <= 60 else 90
     across = min(11.0, 1.6 + max(3.0, 0.24 * len(order) * len(grid) ** 0.5))
-    figure = Figure(figsize=(across, 3.2), layout="constrained")
+    across += _legend_width(per_class) if len(grid) > 1 else 0
+    down = 2.7 + (0.068 * max(map(len, names), default=0) if turn else 0.3)
+    figure = Figure(figsize=(across, down), layout="constrained")
     ax = axes(figure.subplots(), grid="y")
     width = 0.8 / len(grid)
     for i, (name, colour) in enumerate(zip(per_class, colours(len(grid)), strict=True)):
         place = np.arange(len(order)) + (i - (len(grid) - 1) / 2) * width
-        ax.bar(place, grid[i, order], width, color=colour, label=text(name))
-    names = [text(classes[i], 24) for i in order]
-    turn = 0 if max(map(len, names), default=0) * len(names) <= 60 else 90
+        ax.bar(place, grid[i, order], width, color=colour, label=lines(name, _KEY))
     ax.set_xticks(range(len(order)), names, rotation=turn, fontsize=8)
     ax.set(ylabel=label, ylim=(0, 104), xlim=(-0.6, len(order) - 0.4))
     if left_out > 0:
@@ -167,7 +173,8 @@ def intervals(panels: Mapping[str, Mapping[str, Interval]], soft: Collection[str
     some(panels, "panels")
     names = list(dict.fromkeys(name for rows in panels.values() for name in rows))
     colour_of = {name: SOFT if name in soft else COLOURS[0] for name in names}
-    size = 0.075 * min(LONGEST, max(map(len, names))) + 3.4 * len(panels), 0.28 * len(names) + 0.9
+    written = [lines(name, _LINE) for name in names]
+    size = 0.07 * _longest(written) + 3.2 * len(panels), _pitch(written, 0.28) * len(names) + 0.9
     figure = Figure(figsize=size, layout="constrained")
     places = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     for ax, (title, rows) in zip(places, panels.items(), strict=True):
@@ -175,7 +182,7 @@ def intervals(panels: Mapping[str, Mapping[str, Interval]], soft: Collection[str
         value, low, high = _percent(rows.values())
         _whiskers(ax, [names.index(name) for name in rows], value, low, high, [colour_of[name] for name in rows])
         titled(ax, title)
-        ax.set_yticks(range(len(names)), [text(name) for name in names], fontsize=8)
+        ax.set_yticks(range(len(names)), written, fontsize=8)
         ax.set_ylim(len(names) - 0.5, -0.7)
         ax.tick_params(axis="y", length=0)
         ax.set_xlabel("%, with 95 % interval", fontsize=8)
@@ -185,7 +192,8 @@ def intervals(panels: Mapping[str, Mapping[str, Interval]], soft: Collection[str
 def differences(rows: Mapping[str, Difference], holds: Mapping[str, bool]) -> Figure:
     """Draw paired differences with their intervals, a line for each name; those that hold are in full colour."""
     some(rows, "differences")
-    size = 0.075 * min(2 * LONGEST, max(map(len, rows))) + 3.8, 0.34 * len(rows) + 0.9
+    written = [lines(name, LONGEST) for name in rows]
+    size = 0.07 * _longest(written) + 3.8, _pitch(written, 0.34) * len(rows) + 0.9
     figure = Figure(figsize=size, layout="constrained")
     ax = axes(figure.subplots(), grid="x")
     value, low, high = _percent(rows.values())
@@ -193,7 +201,7 @@ def differences(rows: Mapping[str, Difference], holds: Mapping[str, bool]) -> Fi
     full = [holds[name] for name in rows]
     shades = [(GOOD if v > 0 else BAD) if held else SOFT for v, held in zip(value, full, strict=True)]
     _whiskers(ax, range(len(rows)), value, low, high, shades, "+.1f", full)
-    ax.set_yticks(range(len(rows)), [text(name, 2 * LONGEST) for name in rows], fontsize=8)
+    ax.set_yticks(range(len(rows)), written, fontsize=8)
     ax.set_ylim(len(rows) - 0.5, -0.7)
     ax.tick_params(axis="y", length=0)
     ax.set_xlabel("difference in percentage points, with 95 % interval; full: holds after Holm", fontsize=8)
@@ -213,12 +221,13 @@ def search(scores: Mapping[str, float], chosen: str, label: str = "held-out accu
     picked = chosen.removeprefix(shared)
     found = [_SETTING.fullmatch(name) for name in cut]
     settings = {match["name"] for match in found if match}
-    lines: dict[str, dict[float, float]] = {}
+    by_setting: dict[str, dict[float, float]] = {}
     for match, score in zip(found, cut.values(), strict=True):
         if match:
-            lines.setdefault(match["rest"], {})[float(match["value"])] = score
-    if len(settings) == 1 and all(found) and len(lines) <= len(COLOURS) and max(map(len, lines.values())) > 2:
-        figure = _search_lines(lines, settings.pop(), _SETTING.fullmatch(picked), len(scores), label)
+            by_setting.setdefault(match["rest"], {})[float(match["value"])] = score
+    few = len(by_setting) <= len(COLOURS) and max(map(len, by_setting.values()), default=0) > 2
+    if len(settings) == 1 and all(found) and few:
+        figure = _search_lines(by_setting, settings.pop(), _SETTING.fullmatch(picked), len(scores), label)
     else:
         figure = _search_ranks(cut, picked, label)
     titled(figure.axes[0], shared.rstrip("/"))
@@ -226,49 +235,58 @@ def search(scores: Mapping[str, float], chosen: str, label: str = "held-out accu
 
 
 def _search_lines(
-    lines: Mapping[str, Mapping[float, float]], setting: str, chosen: re.Match[str] | None, count: int, label: str
+    rows: Mapping[str, Mapping[float, float]], setting: str, chosen: re.Match[str] | None, count: int, label: str
 ) -> Figure:
-    figure = Figure(figsize=(5.2, 3.2), layout="constrained")
+    names = {name: name.rstrip("/ ") or f"{setting} fixed in advance" for name in rows}
+    figure = Figure(figsize=(4.0 + _legend_width(names.values()), 3.2), layout="constrained")
     ax = axes(figure.subplots(), grid="y")
-    for (name, line), colour in zip(lines.items(), colours(len(lines)), strict=True):
+    for (name, line), colour in zip(rows.items(), colours(len(rows)), strict=True):
         places = sorted(line)
         heights = [line[place] for place in places]
-        ax.plot(
-            places,
-            heights,
-            "o-",
-            color=colour,
-            ms=4,
-            lw=1.4,
-            label=text(name.rstrip("/ ") or f"{setting} fixed in advance"),
-        )
+        ax.plot(places, heights, "o-", color=colour, ms=4, lw=1.4, label=lines(names[name], _KEY))
         if chosen and chosen["rest"] == name and float(chosen["value"]) in line:
             at = float(chosen["value"])
             ax.plot(at, line[at], "o", ms=11, mfc="none", mec=INK, mew=1.4)
-    places = sorted({place for line in lines.values() for place in line})
+    places = sorted({place for line in rows.values() for place in line})
     if min(places) > 0 and max(places) > 9 * min(places):
         ax.set_xscale("log")
     ax.xaxis.set_major_locator(FixedLocator(places))
     ax.xaxis.set_minor_locator(NullLocator())
     ax.set_xticklabels([f"{place:g}" for place in places])
     ax.set(xlabel=f"{setting} ({count:,} candidates; ring: chosen)", ylabel=label)
-    legend(ax, len(lines))
+    legend(ax, len(rows))
     return figure
 
 
 def _search_ranks(scores: Mapping[str, float], chosen: str, label: str) -> Figure:
     ranked = sorted(scores, key=lambda name: -scores[name])
     shown = ranked[:_SHOWN_CANDIDATES]
-    size = 0.075 * min(LONGEST, max(map(len, shown))) + 3.4, 0.19 * len(shown) + 0.9
+    written = [lines(name, 84) for name in shown]
+    size = 0.066 * _longest(written) + 3.4, _pitch(written, 0.19) * len(shown) + 0.9
     figure = Figure(figsize=size, layout="constrained")
     ax = axes(figure.subplots(), grid="x")
     for place, name in enumerate(shown):
         ax.plot(scores[name], place, "o", ms=5, color=GOOD if name == chosen else COLOURS[0])
-    ax.set_yticks(range(len(shown)), [text(name) for name in shown], fontsize=7.5)
+    ax.set_yticks(range(len(shown)), written, fontsize=7.5)
     ax.set_ylim(len(shown) - 0.4, -0.6)
     best = f"the best {len(shown)} of {len(scores):,}" if len(shown) < len(scores) else f"{len(shown)}"
     ax.set_xlabel(f"{label} ({best} candidates; green: chosen)", fontsize=8)
     return figure
+
+
+def _longest(written: Sequence[str]) -> int:
+    """Return the characters of the longest line of names."""
+    return max(len(line) for name in written for line in name.split("\n"))
+
+
+def _pitch(written: Sequence[str], single: float) -> float:
+    """Return the inches from one row to the next. single: where names have one line each."""
+    return max(single, 0.15 * max(1 + name.count("\n") for name in written) + 0.06)
+
+
+def _legend_width(names: Iterable[str]) -> float:
+    """Return the inches that a legend of these names takes beside the axes."""
+    return 0.6 + 0.064 * min(_KEY, max(map(len, names)))
 
 
 def _whiskers(

@@ -2,7 +2,7 @@
 
 <task>-<name>.json   a `Record`
 <task>-<name>.npz    its arrays, a row for each test image, for paired comparisons and pictures
-results.csv          a row with the headline of each record of the folder
+results.csv          a row with the summary of each record of the folder: see `Record.summary`
 """
 
 import csv
@@ -21,9 +21,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from randfeat.utils.arrays import write_npz
 from randfeat.utils.atomic import write_bytes
 
+from ..protocol import CHANCE
 from ..stats import Claim, Difference, Interval, holm, paired
+from .names import metric_name, task_name
 
 FORMAT = "evaluation of randfeat, version 1"
 RESULTS = "results.csv"
@@ -96,6 +99,11 @@ class Record:
         return next(iter(self.scores))
 
     @property
+    def summary(self) -> str:
+        """Metric for a line about the record: "chosen", the score of what was chosen on train, or else the headline."""
+        return CHOSEN if CHOSEN in self.scores else self.headline
+
+    @property
     def is_baseline(self) -> bool:
         """True for a baseline."""
         return bool(self.settings.get("baseline"))
@@ -115,11 +123,9 @@ class Record:
         """
         folder = Path(directory)
         folder.mkdir(parents=True, exist_ok=True)
-        packed = io.BytesIO()
-        np.savez_compressed(packed, **self.arrays)  # type: ignore[arg-type]
         path = folder / f"{self.stem}.json"
         path.unlink(missing_ok=True)  # a crash must not leave it with the arrays of the new record
-        write_bytes(path.with_suffix(".npz"), packed.getvalue())
+        write_npz(path.with_suffix(".npz"), self.arrays)
         content = {"format": FORMAT, **{key: value for key, value in asdict(self).items() if key != "arrays"}}
         write_bytes(path, (json.dumps(content, indent=2, allow_nan=False) + "\n").encode())
         self._add_row(folder / RESULTS)
@@ -141,17 +147,19 @@ class Record:
                 return cls(**content, arrays=dict(arrays))
         except FileNotFoundError:
             raise
-        except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
-            raise ValueError(f"{path} is no record of an evaluation ({error}); give a JSON file of a probe.") from error
+        except (ValueError, KeyError, TypeError, AttributeError, OSError, RecursionError) as error:
+            raise ValueError(
+                f"{path} is no record of an evaluation, or damaged; give a JSON file of a probe."
+            ) from error
 
     def _add_row(self, path: Path) -> None:
         rows = []
         if path.exists():
             with path.open(encoding="utf-8", newline="") as file:
                 rows = [row for row in csv.reader(file)][1:]
-        score = self.scores[self.headline]
+        score = self.scores[self.summary]
         made = " ".join(f"{name}={value}" for name, value in self.made_with.items())
-        row = [self.task, self.name, self.headline, score.value, score.low, score.high, score.n, self.chosen]
+        row = [self.task, self.name, self.summary, score.value, score.low, score.high, score.n, self.chosen]
         row += ["yes" if self.is_baseline else "no", round(self.seconds, 3), made, f"{self.stem}.json"]
         kept = [other for other in rows if other[-1:] != row[-1:]]
         text = io.StringIO()
@@ -177,12 +185,13 @@ class Comparison:
 def strongest_baseline(records: Sequence[Record], metric: str) -> Record | None:
     """Return the baseline of one task with the best score on held-out images of train, the first of equals.
 
-    If nothing was held out (retrieval, clusters), it is the one with the highest score, the hardest to beat.
+    If nothing was held out (see `chosen_on_train`), it is the one with the highest score, the hardest to beat. Chance
+    is none of them: that a model beats it says nothing.
     """
-    baselines = [record for record in records if record.is_baseline and metric in record.scores]
+    baselines = _baselines(records, metric)
     if not baselines:
         return None
-    on_train = all(record.search for record in baselines)
+    on_train = chosen_on_train(records, metric)
 
     def promise(record: Record) -> float:
         if not on_train:
@@ -193,17 +202,27 @@ def strongest_baseline(records: Sequence[Record], metric: str) -> Record | None:
     return max(baselines, key=promise)
 
 
+def chosen_on_train(records: Sequence[Record], metric: str) -> bool:
+    """Return whether `strongest_baseline` is chosen on train: all baselines were scored on held-out images of it."""
+    return all(record.search for record in _baselines(records, metric))
+
+
+def _baselines(records: Sequence[Record], metric: str) -> list[Record]:
+    return [one for one in records if one.is_baseline and one.name != CHANCE and metric in one.scores]
+
+
 def compare(records: Sequence[Record], seed: int = 0, level: float = 0.95) -> list[Comparison]:
     """Return the paired differences of records: every two models, and each model with the strongest baseline.
 
-    They are compared in each task's headline and in the metric "chosen"; all p-values are one family. All records of a
-    task must have scored the same test images.
+    They are compared in each task's headline and in the metric "chosen"; all p-values are one family. Nothing is
+    compared with chance. All records of a task must have scored the same test images.
     """
     pairs = []
     for task in dict.fromkeys(record.task for record in records):
         own = [record for record in records if record.task == task]
         _check_same_images(own)
-        models = [record for record in own if not record.is_baseline] or own
+        rivals = [record for record in own if record.name != CHANCE]
+        models = [record for record in rivals if not record.is_baseline] or rivals
         metrics = dict.fromkeys(record.headline for record in own) | dict.fromkeys([CHOSEN])
         for metric in metrics:
             scored = [record for record in models if metric in record.scores]
@@ -241,27 +260,50 @@ def runs_of(record: Record, metric: str) -> NDArray[np.float64]:
 def markdown(records: Sequence[Record], comparisons: Sequence[Comparison] = ()) -> str:
     """Return Markdown tables in percent with intervals: one per task, a row per record, a column per metric.
 
-    Baselines come last. The comparisons follow, with whether each holds.
+    Baselines come last; the strongest of a column has a dagger. The comparisons follow, with whether each holds.
     """
     lines = []
     for task in dict.fromkeys(record.task for record in records):
         own = sorted((record for record in records if record.task == task), key=lambda record: record.is_baseline)
         metrics = list(dict.fromkeys(metric for record in own for metric in record.scores))
-        lines += [_row([task, *metrics]), _row(["---", *("---:" for _ in metrics)])]
+        strongest = strongest_baselines(own)
+        lines += [
+            _row([task_name(task), *(metric_name(metric, task) for metric in metrics)]),
+            _row(["---", *("---:" for _ in metrics)]),
+        ]
         for record in own:
             name = f"*{record.name}*" if record.is_baseline else record.name
-            lines.append(_row([name, *(percent(record.scores.get(metric)) for metric in metrics)]))
+            marks = ("†" if record is strongest.get(metric) else "" for metric in metrics)
+            scores = (percent(record.scores.get(metric)) for metric in metrics)
+            lines.append(_row([name, *map("".join, zip(scores, marks, strict=True))]))
         counts = {score.n for record in own for score in record.scores.values()}
         images = f"{min(counts):,}" if len(counts) == 1 else f"{min(counts):,} to {max(counts):,}"
-        lines += ["", f"Percent with 95 % intervals, n = {images}; baselines in italics.", ""]
+        dagger = f" {about_dagger(own)}" if strongest else ""
+        lines += ["", f"Percent with 95 % intervals, n = {images}; baselines in italics.{dagger}", ""]
     if comparisons:
         lines += [_row(["paired difference", "task", "points", "p", "p (Holm)", "holds"]), _row(["---"] * 6)]
     for c in comparisons:
-        what = [f"{c.a} − {c.b}", f"{c.task} {c.metric}", percent(c.difference)]
+        what = [f"{c.a} − {c.b}", f"{task_name(c.task)}: {metric_name(c.metric, c.task)}", percent(c.difference)]
         lines.append(
             _row([*what, f"{c.difference.p:.4f}", f"{c.claim.adjusted:.4f}", "yes" if c.claim.holds else "no"])
         )
     return "\n".join(lines).strip() + "\n"
+
+
+def strongest_baselines(records: Sequence[Record]) -> dict[str, Record]:
+    """Return the strongest baseline of one task by metric, for the headline and for "chosen"."""
+    found = {metric: strongest_baseline(records, metric) for metric in dict.fromkeys([records[0].headline, CHOSEN])}
+    return {metric: record for metric, record in found.items() if record is not None}
+
+
+def about_dagger(records: Sequence[Record]) -> str:
+    """Return a sentence about the mark of the strongest baseline of one task, which says what it was chosen on."""
+    if chosen_on_train(records, records[0].headline):
+        return "† the baseline chosen on train, by its score on held-out images there; models are compared with it."
+    return (
+        "† the baseline with the highest score of the column, since none was held out of train to choose it on; models "
+        "are compared with it."
+    )
 
 
 def percent(score: Interval | None) -> str:

@@ -9,12 +9,15 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from randfeat.utils.drawing import shortened, wrapped
+
 from .style import BAD, GOOD, INK, SOFT
 
 Pictures = Callable[[str], Image.Image]
 
 SIDE = 84  # pixels of the square that a picture is fitted into
-_GAP, _FRAME, _CAPTION = 6, 3, 15
+_GAP, _FRAME, _LINE = 6, 3, 13  # _LINE: of a caption
+_CAPTION_LINES, _NAME_LINES = 2, 5
 _PAPER, _BLANK = "white", "#f1f3f6"
 _LABELS = 150  # pixels for the names of rows
 
@@ -73,16 +76,20 @@ def mistakes_sheet(
     """Draw misclassified images with their true and predicted classes, the most frequent confusions first, one of each
     in turn."""
     cells = [
-        Cell(pictures(str(arrays["paths"][row])), f"{arrays['truth'][row]} → {arrays['predicted'][row]}")
+        Cell(pictures(str(arrays["paths"][row])), f"{arrays['truth'][row]}\n→ {arrays['predicted'][row]}")
         for row in mistakes(arrays["truth"], arrays["predicted"])[:count]
     ]
     return rows_of([cells[start : start + columns] for start in range(0, len(cells), columns)])
 
 
 def map_sheet(pictures: Sequence[Image.Image], maps: Mapping[str, ArrayLike]) -> Image.Image:
-    """Draw pictures in a row and, below, a row per name with dense features (n, D, h, w) as colours, see `pca_maps`."""
+    """Draw pictures in a row and, below, a row per name with dense features (n, D, h, w) as colours, see `pca_maps`.
+
+    maps: may go on with further images, which count for the colours alone.
+    """
     named: list[tuple[str, list[Image.Image]]] = [("", list(pictures))]
-    named += [(name, [Image.fromarray(colours) for colours in pca_maps(dense)]) for name, dense in maps.items()]
+    for name, dense in maps.items():
+        named.append((name, [Image.fromarray(colours) for colours in pca_maps(dense)[: len(pictures)]]))
     return rows_of([[Cell(picture) for picture in row] for _, row in named], [name for name, _ in named])
 
 
@@ -99,19 +106,25 @@ def correspondence_sheet(pairs: Sequence[CorrespondenceResult], columns: int = 2
 
 
 def rows_of(rows: Sequence[Sequence[Cell | None]], names: Sequence[str] = ()) -> Image.Image:
-    """Draw rows of cells; None leaves a gap. names: of the rows, written at their left."""
+    """Draw rows of cells; None leaves a gap. names: of the rows, written at their left.
+
+    Each line of a caption takes two at most; the middle of one that is still too long is left out.
+    """
     if not any(rows):
         raise ValueError("a sheet has no pictures, expected one or more.")
-    captions = any(cell and cell.caption for row in rows for cell in row)
-    wide, tall = SIDE + 2 * _FRAME + _GAP, SIDE + 2 * _FRAME + _GAP + (_CAPTION if captions else 0)
+    font, wide = _font(), SIDE + 2 * _FRAME + _GAP
+    written = {cell.caption: _lines(cell.caption, font, wide - 2) for row in rows for cell in row if cell}
+    below = _LINE * max((len(lines) for caption, lines in written.items() if caption), default=0)
+    tall = SIDE + 2 * _FRAME + _GAP + below
     left = _LABELS if any(names) else 0
     widths = [sum(wide if cell else wide // 3 for cell in row) for row in rows]
     sheet = Image.new("RGB", (left + max(widths) + _GAP, len(rows) * tall + _GAP), _PAPER)
-    pen, font = ImageDraw.Draw(sheet), _font()
+    pen = ImageDraw.Draw(sheet)
     for number, row in enumerate(rows):
         x, y = left + _GAP, number * tall + _GAP
         if names:
-            _write(pen, names[number], (_GAP, y + SIDE // 3), font, left - _GAP)
+            lines = wrapped(names[number], font, left - 2 * _GAP, _NAME_LINES)
+            pen.multiline_text((_GAP, y + (SIDE - _LINE * len(lines)) // 2), "\n".join(lines), INK, font)
         for cell in row:
             if cell is None:
                 x += wide // 3
@@ -119,9 +132,9 @@ def rows_of(rows: Sequence[Sequence[Cell | None]], names: Sequence[str] = ()) ->
             outer = (x, y, x + SIDE + 2 * _FRAME - 1, y + SIDE + 2 * _FRAME - 1)
             pen.rectangle(outer, fill=cell.frame or _BLANK)
             sheet.paste(fitted(cell.picture, SIDE), (x + _FRAME, y + _FRAME))
-            caption = _cut(cell.caption, font, wide - 2)
-            middle = x + SIDE // 2 + _FRAME, y + SIDE + 2 * _FRAME + _CAPTION // 2
-            pen.text(middle, caption, INK, font, anchor="mm")
+            middle, top = x + SIDE // 2 + _FRAME, y + SIDE + 2 * _FRAME + _LINE // 2
+            for line, words in enumerate(written[cell.caption]):
+                pen.text((middle, top + line * _LINE), words, INK, font, anchor="mm")
             x += wide
     return sheet
 
@@ -164,12 +177,16 @@ def mistakes(truth: NDArray, predicted: NDArray) -> NDArray[np.intp]:
     return np.array([kind[turn] for turn in range(turns) for kind in kinds if turn < len(kind)], dtype=np.intp)
 
 
-def pca_maps(dense: ArrayLike) -> NDArray[np.uint8]:
+def pca_maps(dense: ArrayLike, of_positions: ArrayLike | None = None) -> NDArray[np.uint8]:
     """Return dense features (n, D, h, w) as uint8 colours (n, h, w, 3): red, green and blue are their first three
-    principal components over all maps together.
+    principal components over all maps together, without what the features say of the position alone.
+
+    Features depend on their position as well as on the image, often more, and components of both together show the
+    position. So the mean of each position is taken away first: `of_positions` (D, h, w), by default the mean over the
+    maps, of which there should be many. One map without it is shown as it is, position included.
 
     Each colour runs from 0 to 255 between the 1st and the 99th percentile of its component. The largest weight of a
-    component is positive, so the same features always get the same colours.
+    component is positive, so the same maps always get the same colours.
     """
     maps = np.asarray(dense, dtype=np.float64)
     if maps.ndim != 4 or not maps.size or not np.isfinite(maps).all():
@@ -177,6 +194,8 @@ def pca_maps(dense: ArrayLike) -> NDArray[np.uint8]:
             f"dense features have shape {maps.shape}, expected finite numbers (n, D, h, w); read with none."
         )
     n, width, *grid = maps.shape
+    if of_positions is not None or n > 1:
+        maps = maps - (maps.mean(axis=0) if of_positions is None else np.asarray(of_positions, dtype=np.float64))
     cells = maps.transpose(0, 2, 3, 1).reshape(-1, width)
     cells = cells - cells.mean(axis=0)
     _, axes = np.linalg.eigh(cells.T @ cells)  # the largest come last
@@ -195,7 +214,7 @@ def pca_maps(dense: ArrayLike) -> NDArray[np.uint8]:
 
 def _joined(pair: CorrespondenceResult, side: int) -> Image.Image:
     """Draw one pair with its points joined."""
-    sheet = Image.new("RGB", (2 * side + _GAP, side + _CAPTION), _PAPER)
+    sheet = Image.new("RGB", (2 * side + _GAP, side + _LINE), _PAPER)
     places = []
     for picture, left in ((pair.source, 0), (pair.target, side + _GAP)):
         sheet.paste(fitted(picture, side), (left, 0))
@@ -220,7 +239,8 @@ def _joined(pair: CorrespondenceResult, side: int) -> Image.Image:
             x, y = wanted
             pen.ellipse((x - 5, y - 5, x + 5, y + 5), outline=BAD, width=2)
     font = _font()
-    pen.text((side + _GAP // 2, side + _CAPTION // 2), _cut(pair.caption, font, 2 * side), INK, font, anchor="mm")
+    middle = side + _GAP // 2, side + _LINE // 2
+    pen.text(middle, shortened(pair.caption, font, 2 * side), INK, font, anchor="mm")
     return sheet
 
 
@@ -229,28 +249,6 @@ def _font() -> ImageFont.FreeTypeFont:
     return ImageFont.truetype(str(Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")), 10)
 
 
-def _write(
-    pen: ImageDraw.ImageDraw,
-    text: str,
-    at: tuple[int, int],
-    font: ImageFont.FreeTypeFont,
-    width: int,
-) -> None:
-    """Write a name in up to four lines of `width` pixels, broken after a "/" or at any character."""
-    lines: list[str] = []
-    rest = text
-    while rest and len(lines) < 4:
-        kept = next((n for n in range(len(rest), 1, -1) if font.getlength(rest[:n]) <= width), 1)
-        if kept < len(rest) and "/" in rest[:kept]:
-            kept = rest[:kept].rindex("/") + 1
-        lines.append(rest[:kept])
-        rest = rest[kept:]
-    pen.multiline_text(at, "\n".join(lines), INK, font)
-
-
-def _cut(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
-    """Return the text, cut with an ellipsis if it is wider than `width` pixels."""
-    if font.getlength(text) <= width:
-        return text
-    kept = next((n for n in range(len(text), 0, -1) if font.getlength(text[:n] + "…") <= width), 0)
-    return text[:kept].rstrip() + "…"
+def _lines(caption: str, font: ImageFont.FreeTypeFont, width: int) -> list[str]:
+    """Return the lines of a caption, each wrapped into two at most."""
+    return [line for part in caption.split("\n") for line in wrapped(part, font, width, _CAPTION_LINES)]

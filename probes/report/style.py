@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 INK, SOFT, LINE = "#1c2330", "#5b6678", "#dfe4ec"
 GOOD, BAD = "#17703a", "#a33a1f"
 COLOURS = ("#2b6cb0", "#d9730d", "#17703a", "#a33a1f", "#6b46c1", "#7d8f00", "#0e7c86", "#b83280", "#4a5568")
-LONGEST = 60  # characters of a name
+LONGEST = 60  # characters of a line of a name
 DPI = 144
 
 
@@ -79,6 +79,23 @@ def text(name: str, longest: int = LONGEST) -> str:
     if len(plain) > longest:
         plain = f"{plain[: longest * 2 // 3].rstrip()}…{plain[-(longest // 3) :].lstrip()}"
     return (f" {plain}" if plain.startswith("_") else plain).replace("$", r"\$")
+
+
+def lines(name: str, longest: int = LONGEST) -> str:
+    """Return a name on one line, or if it is longer than `longest` on two: broken at a space or after a "/", and cut
+    only where two lines are too short for it.
+    """
+    plain = " ".join(name.split())
+    if len(plain) <= longest:
+        return text(plain, longest)
+    room = range(max(1, len(plain) - longest), longest + 1)  # breaks after which nothing is cut
+    for ends in (" ", "/"):
+        if breaks := [n for n in room or range(longest // 2, longest + 1) if plain[n - 1] == ends or plain[n] == ends]:
+            first = breaks[-1] + (ends == "/" and plain[breaks[-1] - 1] != "/")
+            break
+    else:
+        first = longest
+    return f"{text(plain[:first].rstrip(), longest)}\n{text(plain[first:].lstrip(), longest)}"
 
 
 def some(given: Mapping, what: str) -> None:

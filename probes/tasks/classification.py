@@ -18,7 +18,7 @@ from ..classifiers.scalings import SCALINGS, scaling
 from ..neighbors import top_k
 from ..protocol import FeatureSet, Labelled, Protocol
 from ..report.record import CHOSEN, NEAREST
-from ..selection import cross, knn_space, linear_space, refit, select
+from ..selection import SEARCHED_KS, cross, knn_space, linear_space, refit, select
 from ..splits import hold_out
 from ..stats import Interval, spread
 from .clustering import kmeans, well_clustered
@@ -26,6 +26,7 @@ from .fewshot import few_shot
 from .retrieval import has_positive, retrieval_scores
 
 HEADLINE_K = 20  # fixed before anything is scored
+FEW_KS = (10, 5, 1)  # the headline where no class of train has HEADLINE_K images: the first that one has
 RECIPES = ("mae", "dinov2", "capi")
 _BLOCKS = 50  # of images that a jackknife leaves out
 Space = Mapping[str, BaseEstimator]
@@ -54,20 +55,25 @@ class TaskResult(NamedTuple):
 
 def _knn(data: FeatureSet, how: Protocol, space: Space | None) -> TaskResult:
     """Score k-NN with k = 20 and the others of KS, fixed in advance by DINO's protocol, and with the k, metric, scaling
-    and components that a search chooses on train."""
-    fixed_name = f"k={HEADLINE_K}"
-    fixed = _choose(data, {fixed_name: KNN(HEADLINE_K, device=how.device)}, how)
-    probe, spec = _fitted(data, {fixed_name: KNN(HEADLINE_K, device=how.device)}, fixed.name)
-    each = probe.predict_each(data.test.features[spec], KS)
-    order = (HEADLINE_K, *(k for k in KS if k != HEADLINE_K))
-    right = {f"k={k}": each[k] == data.test.labels for k in order}
+    and components that a search chooses on train.
+
+    Every k above the size of the largest class of train is left out: some of its votes must be for other classes.
+    """
+    most = int(np.unique(data.train.labels, return_counts=True)[1].max())
+    headline = next((k for k in (HEADLINE_K, *FEW_KS) if k <= most), 1)
+    fixed_name = f"k={headline}"
+    fixed = _choose(data, {fixed_name: KNN(headline, device=how.device)}, how)
+    probe, spec = _fitted(data, {fixed_name: KNN(headline, device=how.device)}, fixed.name)
+    ks = list(dict.fromkeys([headline, *(k for k in KS if k <= most)]))
+    each = probe.predict_each(data.test.features[spec], ks)
+    right = {f"k={k}": each[k] == data.test.labels for k in ks}
     if not how.search:
-        return TaskResult(right, fixed.name, fixed.scores, each[HEADLINE_K])
-    searched = knn_space(pcas=how.pcas)
+        return TaskResult(right, fixed.name, fixed.scores, each[headline])
+    searched = knn_space([k for k in SEARCHED_KS if k <= most], pcas=how.pcas)
     best = _choose(data, searched, how)
     probe, spec = _fitted(data, searched, best.name)
     right[CHOSEN] = probe.predict(data.test.features[spec]) == data.test.labels
-    return TaskResult(right, best.name, fixed.scores | best.scores, each[HEADLINE_K])
+    return TaskResult(right, best.name, fixed.scores | best.scores, each[headline])
 
 
 def _classifier(data: FeatureSet, how: Protocol, space: Space) -> TaskResult:

@@ -303,8 +303,8 @@ def _read_pair(file: Path, images: Path) -> KeypointPair:
         )
         if len(pair.source_points) != len(pair.target_points):
             raise ValueError(f"{len(pair.source_points)} and {len(pair.target_points)} points")
-    except (KeyError, IndexError, TypeError, ValueError) as error:
-        raise ValueError(f"{file} is no pair of SPair-71k ({error}); unpack the annotations again.") from error
+    except (KeyError, IndexError, TypeError, ValueError, RecursionError) as error:
+        raise ValueError(f"{file} is no pair of SPair-71k, or damaged; get the annotations again.") from error
     return pair
 
 

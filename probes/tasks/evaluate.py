@@ -117,10 +117,10 @@ def _checked(data: FeatureSet, task: str) -> dict[str, Any]:
         return notes
     if len(unseen := np.setdiff1d(test.labels, train.labels)):
         count = int(np.isin(test.labels, unseen).sum())
-        warnings.warn(
-            f"{count} test images are of classes that train lacks (first: {unseen[0]}) and count as wrong.",
-            stacklevel=3,
-        )
+        said = f"{count} test images are of classes that train lacks (first: {unseen[0]}) and count as wrong."
+        if test.groups is not None:
+            said += " A class with one group is in train or in test alone: split without groups, or by smaller ones."
+        warnings.warn(said, stacklevel=3)
         notes["test images of unseen classes"] = count
     if train.groups is not None and test.groups is not None:
         notes["groups"] = {"train": len(np.unique(train.groups)), "test": len(np.unique(test.groups))}

@@ -3,7 +3,9 @@
 The published ground truth is a pickle; `read_pickle` opens it without running anything that it names.
 """
 
+import io
 import pickle
+import pickletools
 import re
 import time
 from collections.abc import Mapping, Sequence
@@ -184,15 +186,23 @@ def read_pickle(path: str | Path) -> Any:
     Anything else in it is refused with a ValueError before it is looked up, so that a file from the network cannot run
     code. Text of Python 2 is read as Latin-1.
     """
-    with Path(path).open("rb") as file:
-        try:
-            return _Unpickler(file, encoding="latin1").load()
-        except _Refused as refused:
-            raise ValueError(
-                f"{path} asks for {refused}, expected plain containers and numpy arrays only; do not trust this file."
-            ) from None
-        except Exception as error:  # broken bytes raise any of a dozen exceptions
-            raise ValueError(f"{path} is no readable pickle ({error}); download it again.") from error
+    content = Path(path).read_bytes()
+    try:
+        _check_sizes(content)
+        return _Unpickler(io.BytesIO(content), encoding="latin1").load()
+    except _Refused as refused:
+        raise ValueError(
+            f"{path} asks for {refused}, expected plain containers and numpy arrays only; do not trust this file."
+        ) from None
+    except Exception as error:  # broken bytes raise any of a dozen exceptions
+        raise ValueError(f"{path} is no readable pickle, or damaged; download it again.") from error
+
+
+def _check_sizes(content: bytes) -> None:
+    """Raise a ValueError for lengths and places beyond the file, for which pickle takes memory before it looks."""
+    for operation, place, _ in pickletools.genops(content):
+        if operation.name.endswith("PUT") and place is not None and place > len(content):
+            raise ValueError(f"place {place} of an object")
 
 
 class _Refused(Exception):

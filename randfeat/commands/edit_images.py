@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..utils.resume import SETTINGS
 from . import options
-from .edit_inputs import edit_inputs, readable
+from .edit_inputs import edit_inputs, readable, why_skipped
 from .sample import add_control, add_order, add_sampling, control_sampling_of, sampling_of, set_fields
 
 if TYPE_CHECKING:
@@ -40,7 +40,8 @@ FRAMING = {name: name for name in ("fit", "margin", "cover", "grow", "overlap", 
 HELP = {
     "inpaint": """Regenerate the masked part of an image, given the rest, which comes back bit for bit.
 
-IMAGE and MASK have one size, any size; what is white or transparent in MASK is regenerated. DIR then holds
+IMAGE and MASK have one size, any size; what is white or transparent in MASK is regenerated, and of a MASK that is white
+wherever it is not transparent, a layer of strokes as editors export it, the strokes are. DIR then holds
 
   images/000000.png ...   the results, each with a seed of its own
   sheet.png               the original, the original without its masked part, and the results
@@ -49,7 +50,8 @@ IMAGE and MASK have one size, any size; what is white or transparent in MASK is 
 
 Several IMAGEs, or a folder of them, get a folder like this each, below DIR and called like the picture, with the same
 seeds; DIR/sheet.png then shows the first result of each. MASK is then one for all, or a folder with a mask called like
-each picture. Pictures that cannot be read, or have no mask there, are skipped, counted and listed in DIR/skipped.csv.
+each picture. Pictures that cannot be read, have no mask there, or are too small for the box or of another size than the
+mask, are skipped, counted and listed in DIR/skipped.csv.
 
 The same command makes what is missing, with more --samples what is new; other settings need another DIR.
 
@@ -196,7 +198,10 @@ def _add_framing(parser: argparse.ArgumentParser, fit: str) -> None:
     framing.add_argument("--grow", type=int, metavar="N", help="widen the area of new tokens by N tokens (0)")
     framing.add_argument("--overlap", type=float, metavar="SHARE", help="of neighbouring windows of the fit tile (0.5)")
     framing.add_argument(
-        "--feather", type=int, metavar="N", help="width of the seam's blend inside the mask (0 pixels)"
+        "--feather",
+        type=int,
+        metavar="N",
+        help="pixels inside the mask over which the seam is blended (half a token; 0: pixels as the model made them)",
     )
 
 
@@ -227,7 +232,7 @@ def run(args: argparse.Namespace) -> int:
     several = bool(inputs[0].name)
     if several and (args.out / SETTINGS).exists():
         raise FileExistsError(f"{args.out} holds edits of one picture: choose another directory (--out)")
-    inputs, unread = readable(args, inputs)
+    inputs, unread, unfit = readable(args, inputs)
     model = options.load_model(args)
     model.check_reads_pictures("painting")
     options.pick_device(args, "editing")
@@ -239,7 +244,9 @@ def run(args: argparse.Namespace) -> int:
     if several:
         edit_folder.write_overview(args.out, shown)
     print(f"wrote {args.out}: look at {args.out / edit_folder.SHEET} first")
-    return options.list_skipped([*without, *unread], args.out) if several else 0
+    if not several:
+        return 0
+    return options.list_skipped([*without, *unread, *unfit], args.out, why_skipped(args, without, unread, unfit))
 
 
 def _edit(args: argparse.Namespace, model: Pipeline) -> Image.Image:

@@ -34,11 +34,15 @@ class EditInput:
 def edit_inputs(args: argparse.Namespace) -> tuple[list[EditInput], list[SkippedImage]]:
     """Return the pictures that the arguments name, and those without a mask or a control in the folder given for these.
 
-    A mask or a control that is a file is for all pictures; in a folder each picture has one of its own name.
+    A mask or a control that is a file is for all pictures; in a folder each picture has one of its own name. Raises a
+    FileNotFoundError for one that is not there, and a ValueError for a folder with two of a picture's name.
     """
     from ..data.errors import SkippedImage
     from ..data.sources.folder import find_images
 
+    for name in ("mask", "control"):
+        if (given := _path(args, name)) is not None and not given.exists():
+            raise FileNotFoundError(f"--{name} {given}: there is no such file or folder, check the path")
     paths = find_images(args.images)
     if len(paths) == 1 and not args.images[0].is_dir():
         return [EditInput(paths[0], "", *(_for_all(args, name) for name in ("mask", "control")))], []
@@ -71,16 +75,18 @@ def folder_names(given: Sequence[Path], paths: Sequence[Path]) -> list[str]:
     return names
 
 
-def readable(args: argparse.Namespace, inputs: Sequence[EditInput]) -> tuple[list[EditInput], list[SkippedImage]]:
-    """Return the pictures that can be read, with their masks and controls, and the others with the reasons.
+def readable(
+    args: argparse.Namespace, inputs: Sequence[EditInput]
+) -> tuple[list[EditInput], list[SkippedImage], list[SkippedImage]]:
+    """Return the pictures that can be read, with their masks and controls, and with reasons those that cannot be read
+    and those that a mask, a box or a size does not fit.
 
-    Raises a ValueError that names a picture which a mask or a size does not fit, and an UnreadableImage where the only
-    picture is none.
+    Raises a ValueError where it fits none, and an UnreadableImage where the only picture is none.
     """
     from ..data.errors import NoneReadable, SkippedImage, UnreadableImage
     from ..inference.editing.pictures import as_arrays
 
-    found, skipped = [], []
+    found, skipped, unfit = [], [], []
     for one in inputs:
         try:
             (picture,) = as_arrays(one.path)
@@ -92,10 +98,31 @@ def readable(args: argparse.Namespace, inputs: Sequence[EditInput]) -> tuple[lis
             whose = "" if str(one.path) in str(error) else "its mask or control: "
             skipped.append(SkippedImage(str(one.path), f"{whose}{error.reason}"))
         except ValueError as error:
-            raise ValueError(f"{one.path}: {error}" if one.name else str(error)) from None
+            if not one.name:
+                raise
+            unfit.append(SkippedImage(str(one.path), str(error)))
+    if not found and unfit:
+        raise ValueError(f"{unfit[0].path}: {unfit[0].reason}")
     if not found:
         raise NoneReadable(skipped)
-    return found, skipped
+    return found, skipped, unfit
+
+
+def why_skipped(
+    args: argparse.Namespace,
+    without: Sequence[SkippedImage],
+    unread: Sequence[SkippedImage],
+    unfit: Sequence[SkippedImage] = (),
+) -> str:
+    """Return the reason of all skipped pictures in one clause.
+
+    without: those that no mask or control was found for. unfit: those that a mask, a box or a size does not fit.
+    """
+    folders = [name for name in ("mask", "control") if (path := _path(args, name)) is not None and path.is_dir()]
+    lacking = [f"have no {' or no '.join(folders)}"] if without else []
+    sizes = ["have not the size for it"] if unfit else []
+    unreadable = ["cannot be read"] if unread or not (without or unfit) else []
+    return f"since they {', or '.join([*unreadable, *lacking, *sizes])}"
 
 
 def _check(args: argparse.Namespace, one: EditInput, picture: np.ndarray) -> None:
@@ -134,14 +161,18 @@ def _finder(given: Path | None) -> Callable[[str], Path | None]:
         return lambda name: given
     from ..data.sources.folder import is_image, walk
 
-    files = {Path(file).with_suffix("").as_posix(): given / file for file in walk(given)}
+    files: dict[str, list[str]] = {}
+    for file in walk(given):
+        files.setdefault(Path(file).with_suffix("").as_posix(), []).append(file)
 
     def find(name: str) -> Path:
         path = Path(name)
         plain = path.with_suffix("").as_posix() if is_image(path.name) else name  # not "photo" of "photo.1"
         for key in (name, plain, Path(plain).name):
-            if key in files:
-                return files[key]
+            if len(there := files.get(key, ())) > 1:
+                raise ValueError(f"{given} has {' and '.join(there)} for the picture {name}: keep one of them there")
+            if there:
+                return given / there[0]
         raise FileNotFoundError(f"no file of its name in {given}")
 
     return find

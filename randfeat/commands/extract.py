@@ -1,8 +1,9 @@
 """Extract the features of all images of DATA with MODEL, into a store on disk; a stopped run is resumed.
 
 MODEL is what randfeat.load takes, the directory of a model for instance, or timm:NAME, any network of timm with its
-published weights (timm:NAME@FILE with others), with the preprocessing that its authors use; random:MODEL and
-random:timm:NAME have random weights, to compare with.
+published weights (timm:NAME@FILE with others), with the preprocessing that its authors use, or open_clip:NAME@FILE, a
+text-image model of open_clip with the weights of a file (open_clip:NAME/TAG with published ones, open_clip:DIR as
+open_clip saves it); random:MODEL and random:timm:NAME have random weights, to compare with.
 
 DATA is a folder of images (a folder in it is a class), a .txt, .csv or .parquet list of paths (and labels), a dataset
 of the Hugging Face hub or one that was saved to disk, the pattern of WebDataset archives, ImageNet as it comes, IDX
@@ -15,6 +16,7 @@ DIR then holds
   features.npy     float32, a row for each image (features-0.npy, ... with several specs)
   rows.parquet     path and label of each row
   skipped.csv      path and reason of each image that could not be read
+  inputs.npy       size, time of change and SHA-256 of each file: the same command notices files that have changed
   meta.json        all that decided the numbers, written last
 
 and opens with randfeat.FeatureStore.open(DIR). Several specs share decoding, tokenizer and passes.
@@ -23,7 +25,8 @@ with other settings it is refused.
 
 A feature spec of our models is orders/context/stream/layers/pool/merge[/label][/shifts]:
 
-  orders     raster, reversed, columns, hierarchical, random*K, or a permutation such as [3,1,2,0]; several joined by +
+  orders     raster, reversed, columns, hierarchical, halton, locality, random*K, or a permutation such as [3,1,2,0];
+             several joined by +
   context    tokens that a token attends to: causal (as trained), full (all), echo, after or bare
   stream     token, the hidden states of the image's tokens, or query, those that predict them
   layers     L3, L3,L6, L-1 (the last), L0.5 (half of the depth)
@@ -32,13 +35,19 @@ A feature spec of our models is orders/context/stream/layers/pool/merge[/label][
   label      label3, the class that the model is given
   shifts     shifts2, the mean over 2 x 2 shifts by half a token, in four times the time
 
+With --engine ray (pip install 'randfeat[ray]') the shards are made by --workers actors of Ray, on this machine or on
+those of the cluster that RAY_ADDRESS names, all of which see MODEL, DATA and DIR under the same paths. An actor that is
+killed is started again, with its shard; the store is the same as without Ray, and either goes on with the other's.
+
 The default is the model's own, for RandAR and ARPG raster/full/query/L-1/mean/mean. The default of timm's models is
 pooled, the input of their classifier; others are pooled/shifts2, L6/mean, L-1/cls or L6,L12/grid2/concat/shifts2.
+open_clip's models have one, embedding: the vector of length 1 that texts share.
 
 examples:
   randfeat extract digits_demo/models/randar photos -o features
   randfeat extract arpg-l photos -o features --spec raster/full/query/L-1/grid2/mean/shifts2
   randfeat extract timm:vit_base_patch14_dinov2 imagenet --split val -o dinov2
+  randfeat extract arpg-l photos -o features --engine ray --workers 8
   torchrun --nproc-per-node 8 -m randfeat extract arpg-l imagenet --split train -o features --dtype bfloat16
 
 exit code: 0 if all images were read, 3 if some were skipped (0 under torchrun, which takes any other for a crash), 1
@@ -58,6 +67,7 @@ from typing import TYPE_CHECKING
 from . import options
 
 if TYPE_CHECKING:
+    from ..features.extract import Elsewhere
     from ..features.store import FeatureStore
 
 HOW_TO_RESUME = "Run the same command again: what is done is kept."
@@ -78,6 +88,9 @@ def add_arguments(parser: argparse.ArgumentParser, command: str) -> None:
     options.add_workers(machine)
     options.add_device(machine)
     options.add_dtype(machine)
+    machine.add_argument(
+        "--engine", choices=("local", "ray"), default="local", help="ray: actors of Ray make the features (local)"
+    )
     machine.add_argument("--compile", action="store_true", help="use torch.compile, for large runs on a GPU")
 
 
@@ -96,15 +109,27 @@ def run(args: argparse.Namespace) -> int:
         if args.compile:
             encoder.compile()
         source = options.open_data(args)
+        elsewhere = _by_ray(args) if args.engine == "ray" else None
         if first and source.labels is None and (why := without_labels(source.name)):
             print(f"note: {source.name} gives no labels: {why}", file=sys.stderr)
         if not complete:
             options.pick_device(args, "reading")
         with options.too_large_a_batch(args, device), _full_disk(args.out):
-            store = extract(encoder, source, args.out, args.batch_size, args.workers)
+            store = extract(encoder, source, args.out, args.batch_size, args.workers, elsewhere=elsewhere)
         if first:
             print(f"{args.out} was complete already" if complete else summary(store))
         return options.exit_code(store.skipped)
+
+
+def _by_ray(args: argparse.Namespace) -> Elsewhere:
+    """Return the function that makes shards by Ray. Raises where that cannot be."""
+    from ..features.ray_engine import by_ray
+    from ..utils import distributed
+
+    if args.compile or distributed.world_size() > 1:
+        raise ValueError("the engine ray goes with neither --compile nor torchrun: leave one of them out")
+    data = args.data, args.split, args.labels, getattr(args, "label_column", None)
+    return by_ray(args.model, args.spec or [], args.device, args.dtype, data, args.batch_size, args.workers)
 
 
 @contextmanager

@@ -27,7 +27,8 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -53,6 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser, command: str) -> None:
     parser.add_argument("samples", metavar="SAMPLES", help="images to judge; or a model, with --guidance")
     parser.add_argument("reference", metavar="REFERENCE", help="real images")
     options.add_out(parser, required=False)
+    options.add_name(parser, "SAMPLES in the table")
     options.add_split(parser, "REFERENCE")
     parser.add_argument("--count", type=int, metavar="N", help="number of samples (all; of a model 50000)")
     evaluator = parser.add_argument_group("evaluator")
@@ -76,22 +78,30 @@ def run(args: argparse.Namespace) -> int:
     from ..features.evaluators import evaluate, load_images
     from ..probes.tasks.generation import table
     from ..utils import atomic
+    from ..utils.checks import check_whole_number
 
+    for flag, value in (("--count", args.count), ("--search-count", args.search_count)):
+        if value is not None:
+            check_whole_number(flag, value, 1)
     if args.guidance and args.out is None:
         raise ValueError("a search over guidance keeps its samples: give a folder for them, with -o DIR")
+    if args.guidance and args.name:
+        raise ValueError("a search over guidance names its rows by the scales: leave --name out")
     device = options.pick_device(args)
     skipped: list[SkippedImage] = []
     count, pictures = load_images(args.reference, args.split, skipped.append)
     given = None if args.guidance else load_images(args.samples, on_skip=skipped.append)
     judge = open_evaluator(args.evaluator, args.weights, args.spec, args.orders, device)
-    reference = evaluate(judge, pictures, count, args.batch_size)
     found: dict[str, Quality] = {}
-    if given is None:
-        found = search(args, judge, reference, device)
-    else:
-        wanted = min(args.count or given[0], given[0])
-        found[args.samples] = compare(judge, given[1], wanted, reference, args.batch_size)
-    shown = table(found, judge.is_inception)
+    with _reasons(skipped):
+        reference = evaluate(judge, pictures, count, args.batch_size)
+        if given is None:
+            found = search(args, judge, reference, device)
+        else:
+            wanted = min(args.count or given[0], given[0])
+            found[args.samples] = compare(judge, given[1], wanted, reference, args.batch_size)
+    named = found if args.guidance else {args.name or options.short_name(args.samples): found[args.samples]}
+    shown = table(named, judge.is_inception)
     print(shown)
     if args.out is not None:
         args.out.mkdir(parents=True, exist_ok=True)
@@ -99,6 +109,21 @@ def run(args: argparse.Namespace) -> int:
         atomic.write_bytes(args.out / "quality.json", (json.dumps(content, indent=2) + "\n").encode())
         atomic.write_bytes(args.out / "table.md", (shown + "\n").encode())
     return options.list_skipped(skipped, args.out)
+
+
+@contextmanager
+def _reasons(skipped: Sequence[SkippedImage]) -> Iterator[None]:
+    """Add to a ValueError of the block, such as one for too few images, why images were skipped."""
+    from ..data.errors import NoneReadable, reasons
+
+    try:
+        yield
+    except NoneReadable:
+        raise
+    except ValueError as error:
+        if not skipped:
+            raise
+        raise ValueError(f"{error}; {len(skipped):,} could not be read ({reasons(skipped)})") from error
 
 
 def open_evaluator(name: str, weights: Path | None, spec: str | None, orders: int, device: torch.device) -> Evaluator:
@@ -113,7 +138,7 @@ def open_evaluator(name: str, weights: Path | None, spec: str | None, orders: in
         raise ValueError(f"--weights are those of {INCEPTION}: leave them out")
     if name.startswith(LIKELIHOOD):
         model = name.removeprefix(LIKELIHOOD)
-        return LikelihoodEvaluator(load(model, device=device), orders, Path(model).name)
+        return LikelihoodEvaluator(load(model, device=device), orders, options.short_name(model))
     return EncoderEvaluator(open_encoder(name, [spec] if spec else [], device))
 
 

@@ -160,13 +160,16 @@ def _identity(identity: Identity, file: str) -> Iterator[Line]:
     yield "vocabulary", f"{config['vocab_size']:,}"
     if not identity.is_generator:
         return
-    row = published.alike(identity.size, config["vocab_size"], file)
+    row = published.alike(identity.size, config["vocab_size"], file, identity.tokens)
     yield "classes", f"{config['num_classes']:,}"
     if identity.size:
         yield "size", f"{identity.size}, {models.SIZES[identity.size][1]['num_heads']} heads"
     else:
         yield "size", "none that is published: give num_heads to randfeat.load"
-    yield "grid", _grid(row.grid) if row else f"{_grid(GRID)} unless randfeat.load is given another"
+    if row or identity.tokens is None:
+        yield "grid", _grid(row.grid) if row else f"{_grid(GRID)} unless randfeat.load is given another"
+    else:
+        yield "grid", f"{identity.tokens} tokens, a square unless randfeat.load is given another grid"
     if row:
         yield "sampling", _sampling(row.sampling)
     tokenizer = row.tokenizer if row else published.tokenizer_of(config["vocab_size"])
@@ -179,6 +182,7 @@ def _identity(identity: Identity, file: str) -> Iterator[Line]:
 
 def _directory(directory: Path) -> Iterator[Line]:
     from .. import weights
+    from ..weights import zoo
 
     if not (directory / weights.CONFIG).is_file():  # a training: its model, or its tokenizer
         inside = (directory / name for name in ("model", weights.TOKENIZER))
@@ -188,8 +192,8 @@ def _directory(directory: Path) -> Iterator[Line]:
     yield from _config(config)
     yield from _parameters(state)
     yield from _dtype(state)
-    if (directory / weights.TOKENIZER).is_dir():
-        config, state = weights.read(directory / weights.TOKENIZER)
+    if (inner := zoo.tokenizer_folder(directory)).is_dir():
+        config, state = weights.read(inner)
         yield from _config(config)
         yield from _parameters(state)
 
@@ -207,8 +211,11 @@ def _repository(repository: str) -> Iterator[Line]:
 
 def _config(config: Mapping[str, Any]) -> Iterator[Line]:
     """Yield the facts of the config of a model directory, or of the tokenizer in it."""
+    from .. import weights
     from ..inference.sampling import Sampling
 
+    if "generator" not in config and "name" not in config:
+        raise ValueError("the config describes neither a model nor a tokenizer of randfeat: it names none")
     if "generator" not in config:
         yield "tokenizer", _keywords(config)
         return
@@ -218,7 +225,7 @@ def _config(config: Mapping[str, Any]) -> Iterator[Line]:
         yield "generator", _keywords(config["generator"])
         yield "training", _keywords(_training(config["training"]))
     except (AttributeError, KeyError, TypeError) as error:
-        raise ValueError(f"the config does not describe a model of randfeat: {error}") from None
+        raise ValueError(f"the config does not describe a model of randfeat: {weights.fault_of(error)}") from None
     yield (
         "class names",
         names if isinstance(names, str) else ", ".join(names[:10]) + ", ..." * (len(names) > 10) or "none",
@@ -271,7 +278,9 @@ def _sampling(sampling: Sampling) -> str:
 
 
 def _scale(guidance: Guidance) -> str:
-    scale = f"{guidance.start} to {guidance.scale}" if guidance.schedule == "linear" else f"{guidance.scale}"
+    scale = f"{guidance.scale}" if guidance.schedule == "constant" else f"{guidance.start} to {guidance.scale}"
+    if guidance.schedule == "power-cosine":
+        scale += f" by a cosine of power {guidance.power}"
     first, last = guidance.interval
     return scale if (first, last) == (0, 1) else f"{scale} from {first} to {last}"
 

@@ -4,7 +4,6 @@ surprisal as heat maps."""
 from __future__ import annotations
 
 import argparse
-import io
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -38,6 +37,9 @@ beforehand, and tend to be overconfident. Images are prepared as by `randfeat ex
 With C classes an exact answer takes C * K passes of the network for each image. For hundreds of classes --halving
 (successive halving) reads all of them on the first tokens of one order, and only the leading ones to the end.
 
+How likely tokens are depends on where the image is cut into them. With --shifts, --flip, --crop and --jitter each order
+reads another view of the image, which takes no more passes (docs/guides/likelihood.md).
+
 Instead of files, one IMAGE may be data that `randfeat extract` takes, all of its splits unless --split says which.
 Where its labels are classes of the model, as folders called like them are, the accuracy is printed last. -o FILE.csv
 keeps a row for each image: path, label, likeliest class, whether that is right, its probability and log p, or the
@@ -47,6 +49,7 @@ examples:
   randfeat classify digits_demo/models/randar digits_demo/digits/images/0000.png digits_demo/digits/images/0001.png
   randfeat classify digits_demo/models/randar digits_demo/digits --split test -o answers.csv
   randfeat classify MODEL photos --classes "golden retriever" otter n02128385 --orders 20
+  randfeat classify MODEL photos --orders 20 --crop .8
   randfeat classify MODEL photos --halving --format json > answers.json
 
 exit code: 0 if all images were read, 3 if some were skipped, 1 after an error, 130 after Ctrl-C.
@@ -86,6 +89,7 @@ def add_arguments(parser: argparse.ArgumentParser, command: str) -> None:
         parser.add_argument("--classes", nargs="+", metavar="CLASS", help="indices or names to choose from (all)")
         options.add_orders(parser, 16, "log p")
         parser.add_argument("--halving", action="store_true", help="successive halving, for many classes: see above")
+        add_views(parser)
         parser.add_argument("--top", type=int, default=3, metavar="N", help="classes to print for each image (3)")
         options.add_format(parser)
     else:
@@ -101,6 +105,19 @@ def add_arguments(parser: argparse.ArgumentParser, command: str) -> None:
     options.add_batch_size(machine)
     options.add_device(machine)
     options.add_dtype(machine, "the generator")
+
+
+def add_views(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of the views that the orders read."""
+    views = parser.add_argument_group("views, of which each order reads another")
+    views.add_argument("--shifts", type=int, default=1, metavar="N", help="N x N places within a token (1)")
+    views.add_argument("--flip", action="store_true", help="mirrored in every second order")
+    views.add_argument(
+        "--crop", type=float, default=1.0, metavar="X", help="random crops that keep at least this share of a side (1)"
+    )
+    views.add_argument(
+        "--jitter", type=float, default=0.0, metavar="S", help="noise on the latents, in their standard deviations (0)"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -161,6 +178,7 @@ def classify(args: argparse.Namespace) -> int:
     import sys
 
     from ..inference.successive_halving import SuccessiveHalving
+    from ..inference.views import Views
     from ..utils import atomic
 
     if args.out is not None and args.out.is_dir():
@@ -177,6 +195,7 @@ def classify(args: argparse.Namespace) -> int:
         args.batch_size,
         progress=True,
         on_error=skipped.append,
+        views=Views(args.shifts, args.flip, args.crop, args.jitter),
     )
     truth = class_indices(given.labels, model)
     print(as_json(given, found, args.top) if args.format == "json" else table(given, found, args.top))
@@ -273,7 +292,7 @@ def surprise(args: argparse.Namespace, model: Pipeline, given: Sequence[Path]) -
     """Write the surprisal of each image as arrays and pictures; return the exit code."""
     import numpy as np
 
-    from ..utils import atomic, drawing
+    from ..utils import arrays, atomic, drawing
 
     labels = None if args.cls is None else [args.cls] * len(given)
     skipped: list[SkippedImage] = []
@@ -285,12 +304,10 @@ def surprise(args: argparse.Namespace, model: Pipeline, given: Sequence[Path]) -
     highest = float(maps.max())
     seen = [_as_seen(model, path) for path in paths]
     heated = [drawing.heat(picture, values, 0.0, highest) for picture, values in zip(seen, maps, strict=True)]
-    arrays = io.BytesIO()
-    np.savez_compressed(arrays, maps=maps, paths=np.array([str(path) for path in paths]))
     args.out.mkdir(parents=True, exist_ok=True)
     for number, (path, picture) in enumerate(zip(paths, heated, strict=True)):
         atomic.write_bytes(args.out / f"{number:04}-{path.stem}.png", drawing.png(drawing.grid([picture])))
-    atomic.write_bytes(args.out / "surprise.npz", arrays.getvalue())
+    arrays.write_npz(args.out / "surprise.npz", {"maps": maps, "paths": [str(path) for path in paths]})
     atomic.write_bytes(args.out / "sheet.png", drawing.png(_sheet(paths, seen, heated, maps)))
     print(f"up to {highest:.1f} nats; look at {args.out / 'sheet.png'} first")
     return options.list_skipped(skipped, args.out)

@@ -7,10 +7,11 @@ source of images. Importing this module imports no heavy library, so that help i
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
-from typing import TYPE_CHECKING
+from pathlib import Path, PurePath
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import torch
@@ -46,6 +47,17 @@ def add_action(
     return parser
 
 
+def whole_number(low: int) -> Callable[[str], int]:
+    """Return the type of a flag that takes a whole number from `low` on."""
+
+    def parse(text: str) -> int:
+        if not re.fullmatch(r"[+-]?\d+", text) or int(text) < low:
+            raise argparse.ArgumentTypeError(f"expected a whole number from {low}, got {text}")
+        return int(text)
+
+    return parse
+
+
 # what is read and written --------------------------------------------------------------------------------------------
 
 
@@ -54,10 +66,11 @@ def add_model(parser: Flags, summary: str = MODEL_HELP) -> None:
     parser.add_argument("model", metavar="MODEL", help=summary)
 
 
-def add_images(parser: Flags, name: str = "images") -> None:
+def add_images(parser: Flags, name: str = "images", required: bool = True) -> None:
     """Add IMAGE ... (or QUERY ..., as `name` says), of which `find_images` makes a list of files."""
     metavar = {"images": "IMAGE", "queries": "QUERY"}[name]
-    parser.add_argument(name, nargs="+", type=Path, metavar=metavar, help="image files, and folders of them")
+    count = "+" if required else "*"
+    parser.add_argument(name, nargs=count, type=Path, metavar=metavar, help="image files, and folders of them")
 
 
 def add_data(parser: Flags, summary: str = "the images: a folder, a list, archives or a dataset") -> None:
@@ -65,11 +78,10 @@ def add_data(parser: Flags, summary: str = "the images: a folder, a list, archiv
     parser.add_argument("data", metavar="DATA", help=summary)
 
 
-def add_index(parser: Flags) -> None:
-    """Add INDEX."""
-    parser.add_argument(
-        "index", type=Path, metavar="INDEX", help="directory of an index, as `randfeat index build` made"
-    )
+def add_index(parser: Flags, form: Callable[[str], Any] = Path, more: str = "") -> None:
+    """Add INDEX. form: makes the argument of a text. more: other forms, for the help."""
+    summary = f"directory of an index, as `randfeat index build` made{more}"
+    parser.add_argument("index", type=form, metavar="INDEX", help=summary)
 
 
 def add_filters(parser: argparse.ArgumentParser) -> None:
@@ -120,6 +132,11 @@ def add_out(parser: Flags, default: str | None = None, metavar: str = "DIR", req
     )
 
 
+def add_name(parser: Flags, of: str, **nargs: Any) -> None:
+    """Add --name, a list of names or None. of: what has the name."""
+    parser.add_argument("--name", metavar="NAME", help=f"name of {of} (the last two parts of its path)", **nargs)
+
+
 def add_format(parser: Flags, choices: Sequence[str] = ("table", "json")) -> None:
     """Add --format; the first choice is the default."""
     parser.add_argument("--format", choices=choices, default=choices[0], help=f"form of the output ({choices[0]})")
@@ -128,9 +145,9 @@ def add_format(parser: Flags, choices: Sequence[str] = ("table", "json")) -> Non
 # how something is trained --------------------------------------------------------------------------------------------
 
 
-def add_recipe(parser: Flags) -> None:
+def add_recipe(parser: Flags, required: bool = True) -> None:
     """Add --config and, with changes of its fields, --set."""
-    parser.add_argument("--config", required=True, metavar="RECIPE", help="name of a recipe, or a YAML file")
+    parser.add_argument("--config", required=required, metavar="RECIPE", help="name of a recipe, or a YAML file")
     parser.add_argument(
         "--set", nargs="+", action="extend", default=[], metavar="FIELD=VALUE", help="change fields of the recipe"
     )
@@ -145,7 +162,9 @@ def add_held_out(parser: Flags, default: float) -> None:
 
 def add_every(parser: Flags) -> None:
     """Add --every."""
-    parser.add_argument("--every", type=int, default=10, metavar="N", help="steps between lines of train.csv (10)")
+    parser.add_argument(
+        "--every", type=whole_number(1), default=10, metavar="N", help="steps between lines of train.csv (10)"
+    )
 
 
 # what is computed ----------------------------------------------------------------------------------------------------
@@ -221,11 +240,11 @@ def dtype_of(args: argparse.Namespace) -> torch.dtype:
     return getattr(torch, args.dtype)
 
 
-def load_model(args: argparse.Namespace) -> Pipeline:
-    """Return MODEL on --device, its generator in --dtype."""
+def load_model(args: argparse.Namespace, seed: int = 0) -> Pipeline:
+    """Return MODEL on --device, its generator in --dtype. seed: of the weights of `random:MODEL`."""
     from ..pipeline.pipeline import load
 
-    return load(args.model, device=pick_device(args), dtype=dtype_of(args))
+    return load(args.model, device=pick_device(args), dtype=dtype_of(args), seed=seed)
 
 
 def open_data(args: argparse.Namespace) -> Source | TokenSource:
@@ -239,7 +258,7 @@ def check_out_file(args: argparse.Namespace) -> None:
     """Raise an OSError or a ValueError for an --out, if there is one, that is a folder or lies in INDEX."""
     if args.out and args.out.is_dir():
         raise IsADirectoryError(f"{args.out} is a folder: name a file in it")
-    if args.out and args.index.resolve() in args.out.resolve().parents:
+    if args.out and Path(args.index).resolve() in args.out.resolve().parents:
         raise ValueError(f"{args.out} lies in the index: choose another file")
 
 
@@ -258,11 +277,14 @@ def too_large_a_batch(args: argparse.Namespace, device: torch.device) -> Iterato
         raise RuntimeError(reason) from None
 
 
-def list_skipped(skipped: Sequence[tuple[str, str]], out: Path | None = None) -> int:
-    """Tell on standard error which images could not be read, and why; return the exit code.
+def list_skipped(
+    skipped: Sequence[tuple[str, str]], out: Path | None = None, why: str = "since they cannot be read"
+) -> int:
+    """Tell on standard error which images were skipped, and why; return the exit code.
 
-    skipped: path and reason of each. out: folder that gets all of them as skipped.csv; without one a hundred are told.
-    A list of an earlier run in that folder goes where there is nothing to list.
+    skipped: path and reason of each. why: the reason of all in one clause. out: folder that gets all of them as
+    skipped.csv; without one a hundred are told. A list of an earlier run in that folder goes where there is nothing to
+    list.
     """
     import sys
 
@@ -275,7 +297,7 @@ def list_skipped(skipped: Sequence[tuple[str, str]], out: Path | None = None) ->
     if not skipped:
         return 0
     where = "" if out is None else f", listed in {out / SKIPPED}"
-    print(f"{len(skipped):,} skipped, since they cannot be read{where}: {reasons(skipped)}", file=sys.stderr)
+    print(f"{len(skipped):,} skipped, {why}{where}: {reasons(skipped)}", file=sys.stderr)
     shown = LISTED if out is None else LISTED_BESIDE_FILE
     for path, reason in skipped[:shown]:
         print(f"  {path}: {reason}", file=sys.stderr)
@@ -295,7 +317,9 @@ def exit_code(skipped: Sequence[object]) -> int:
 
 
 def write_or_print(args: argparse.Namespace, text: str) -> None:
-    """Write a text to --out, or print it where that is not given."""
+    """Write a text to --out and tell where, or print it where that is not given."""
+    import sys
+
     from ..utils import atomic
 
     if args.out is None:
@@ -303,6 +327,17 @@ def write_or_print(args: argparse.Namespace, text: str) -> None:
     else:
         args.out.parent.mkdir(parents=True, exist_ok=True)
         atomic.write_bytes(args.out, f"{text}\n".encode("utf-8", "backslashreplace"))
+        print(f"written to {args.out}", file=sys.stderr)
+
+
+def short_name(text: str) -> str:
+    """Return the name of a model, a store or a folder for tables: of each path the last two parts."""
+    parts = re.split(r"(random:|timm:|open_clip:|likelihood:|[@,])", text)
+    return "".join(part if i % 2 else _last_two(part) for i, part in enumerate(parts))
+
+
+def _last_two(path: str) -> str:
+    return "/".join([part for part in PurePath(path).parts if part not in (PurePath(path).anchor, "..")][-2:])
 
 
 def in_line(name: str) -> str:

@@ -28,13 +28,17 @@ examples:
 schedules, the number of tokens that each step decodes:
   cosine-randar           one at first, then more and more (RandAR)
   cosine-arpg, arccos     several from the first step on, most in the last (ARPG)
+  lpd                     LPD's tables, from one at first to most in the last
   linear                  the same number in each
   one-by-one              one in each, whatever --steps is
+With --exact the images are drawn as by one token a step, in fewer calls; --steps is refused.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -51,7 +55,11 @@ HOW_TO_RESUME = "Run the same command again: images that are there are kept."
 
 # flag, as argparse stores it -> field; those of a guidance are in `guidance_flags`
 SAMPLING = {
-    name: name for name in ("steps", "schedule", "temperature", "top_k", "top_p", "order", "within_step", "sweeps")
+    name: name
+    for name in (
+        *("steps", "schedule", "temperature", "top_k", "top_p", "order", "within_step", "sweeps"),
+        *("exact", "draft", "locality", "compile"),
+    )
 }
 EXTRAPOLATION = {name: name for name in ("factor", "boundary", "blind")}
 
@@ -94,29 +102,58 @@ def add_arguments(parser: argparse.ArgumentParser, command: str) -> None:
 
 def add_order(parser: options.Flags) -> None:
     """Add --order."""
-    modes = "raster, reversed, columns, hierarchical or random"
+    modes = "raster, reversed, columns, hierarchical, halton, locality or random"
     parser.add_argument("--order", metavar="MODE", help=f"order in which tokens are decoded: {modes}")
 
 
 def add_sampling(parser: options.Flags) -> None:
     """Add the flags of SAMPLING except --order, and those of guidance."""
     parser.add_argument("--steps", type=int, metavar="N", help="decoding steps, each one pass of the network")
-    parser.add_argument("--schedule", choices=get_args(Schedule), help="see `randfeat sample --help`")
+    names = "a name, see `randfeat sample --help`, or the tokens of each step, as 1,2,4,9"
+    parser.add_argument("--schedule", type=_schedule, metavar="NAME", help=names)
     add_guidance(parser, "guidance", "classifier-free guidance towards the class")
     parser.add_argument("--temperature", type=float, metavar="T", help="of the softmax; below 1 less variety")
     parser.add_argument("--top-k", type=int, metavar="K", help="draw from the K likeliest tokens only (0: all)")
     parser.add_argument("--top-p", type=float, metavar="P", help="nucleus sampling: from the likeliest that sum to P")
     parser.add_argument("--within-step", metavar="MODE", help="ARPG: tokens of a step see each other (group) or causal")
     parser.add_argument("--sweeps", type=int, metavar="N", help="Gibbs sweeps that refine the finished image (0)")
+    parser.add_argument(
+        "--exact",
+        action="store_true",
+        default=None,
+        help="as one token a step, in fewer calls: several are drafted, and checked by the next call",
+    )
+    parser.add_argument(
+        "--locality",
+        nargs=2,
+        type=float,
+        metavar=("P", "R"),
+        help="of --order locality: how near tokens of a group are to known ones, and how far from each other (1 2)",
+    )
+    checks = "with --exact: tokens that a call checks at most (16; 0: none)"
+    parser.add_argument("--draft", type=int, metavar="N", help=checks)
+    parser.add_argument(
+        "--compile",
+        action="store_true",
+        default=None,
+        help="RandAR, ARPG: steps of few shapes through torch.compile, for large runs on a GPU",
+    )
 
 
 def add_guidance(parser: options.Flags, name: str, summary: str) -> None:
     """Add the flags of one guidance; `guidance_flags` lists them."""
     flag = f"--{name}"
     parser.add_argument(flag, type=_scale, metavar="SCALE", help=f"{summary}: its scale; 1 or off is none")
-    parser.add_argument(f"{flag}-schedule", choices=("constant", "linear"), help="linear rises with the decoded share")
-    parser.add_argument(f"{flag}-start", type=float, metavar="SCALE", help="where linear starts")
-    parser.add_argument(f"{flag}-counted", choices=("before", "after"), help="decoded share before or after a step")
+    parser.add_argument(
+        f"{flag}-schedule",
+        choices=("constant", "linear", "power-cosine"),
+        help="linear rises with the decoded share, power-cosine with half a cosine of its power",
+    )
+    parser.add_argument(f"{flag}-start", type=float, metavar="SCALE", help="where a rising one starts")
+    parser.add_argument(f"{flag}-power", type=float, metavar="P", help="of power-cosine: higher is later (1)")
+    parser.add_argument(
+        f"{flag}-counted", choices=("before", "after", "token"), help="decoded share before or after a step, or a token"
+    )
     parser.add_argument(
         f"{flag}-interval", nargs=2, type=float, metavar=("A", "B"), help="decoded shares with guidance"
     )
@@ -128,6 +165,16 @@ def add_control(parser: argparse.ArgumentParser, summary: str, **nargs: Any) -> 
     control.add_argument("--control", metavar="IMAGE", help=summary, **nargs)
     control.add_argument("--control-type", metavar="TYPE", help="edges, ... as trained; image: IMAGE is the condition")
     add_guidance(control, "control-scale", "classifier-free guidance towards the condition (off)")
+
+
+def _schedule(text: str) -> str | tuple[int, ...]:
+    """Return the schedule that a text stands for, its name or the tokens of each step."""
+    if re.fullmatch(r"[1-9]\d{0,8}(,[1-9]\d{0,8})*", text):
+        return tuple(map(int, text.split(",")))
+    if text not in get_args(Schedule):
+        names = ", ".join(get_args(Schedule))
+        raise argparse.ArgumentTypeError(f"expected one of {names}, or the tokens of each step as 1,2,4,9, got {text}")
+    return text
 
 
 def _scale(text: str) -> float:
@@ -145,7 +192,8 @@ def set_fields(args: argparse.Namespace, flags: Mapping[str, str]) -> dict[str, 
 
 def guidance_flags(name: str) -> dict[str, str]:
     """Return flag -> field of the guidance called `name`."""
-    return {name: "scale"} | {f"{name}_{field}": field for field in ("schedule", "start", "counted", "interval")}
+    fields = ("schedule", "start", "power", "counted", "interval")
+    return {name: "scale"} | {f"{name}_{field}": field for field in fields}
 
 
 def guidance_of(args: argparse.Namespace, name: str, published: Guidance) -> Guidance:
@@ -156,7 +204,14 @@ def guidance_of(args: argparse.Namespace, name: str, published: Guidance) -> Gui
 
 def sampling_of(args: argparse.Namespace, published: Sampling) -> Sampling:
     """Return the published settings with what was set in their place."""
-    return replace(published, **set_fields(args, SAMPLING), guidance=guidance_of(args, "guidance", published.guidance))
+    fields = set_fields(args, SAMPLING)
+    if args.exact or isinstance(args.schedule, tuple):  # the published number of steps is of another way to decode
+        fields = {"steps": None} | fields
+    elif args.draft is not None and not published.exact:
+        raise ValueError("--draft is about drafts that exact sampling checks: give --exact too")
+    if args.locality is not None and fields.get("order", published.order) != "locality":
+        raise ValueError("--locality is about the order of that name: give --order locality too")
+    return replace(published, **fields, guidance=guidance_of(args, "guidance", published.guidance))
 
 
 def control_sampling_of(args: argparse.Namespace, sampling: Sampling) -> Sampling:
@@ -186,11 +241,10 @@ def _first_set(args: argparse.Namespace, flags: tuple[str, ...]) -> str | None:
 
 def read_order(path: Path) -> list[int]:
     """Return the raster positions of a file, in decoding order, separated by spaces, commas or newlines."""
-    words = path.read_text(encoding="utf-8").replace(",", " ").split()
     try:
-        return [int(word) for word in words]
-    except ValueError as error:
-        raise ValueError(f"{path} should hold the positions of an order, whole numbers: {error}") from None
+        return [int(word) for word in path.read_text(encoding="utf-8").replace(",", " ").split()]
+    except ValueError:  # UnicodeDecodeError is one, too
+        raise ValueError(f"{path} is no order: expected the raster positions of all tokens, whole numbers") from None
 
 
 # the run -------------------------------------------------------------------------------------------------------------
@@ -199,13 +253,15 @@ def read_order(path: Path) -> list[int]:
 def run(args: argparse.Namespace) -> None:
     """Sample, alone or as one of torchrun's processes."""
     from ..pipeline.sample_folder import write_samples
-    from ..utils import distributed
+    from ..utils import distributed, progress
 
-    with distributed.group():
+    with progress.warnings_as_lines(), distributed.group():
         order = None if args.order_file is None else read_order(args.order_file)
         extrapolation = extrapolation_of(args)
         model = options.load_model(args)
         device = options.pick_device(args, "sampling")
+        sampling = control_sampling_of(args, sampling_of(args, model.sampling))
+        calls: list[int] = []
         with options.too_large_a_batch(args, device):
             made = write_samples(
                 model,
@@ -213,7 +269,7 @@ def run(args: argparse.Namespace) -> None:
                 count=args.count,
                 classes=args.classes,
                 balanced=args.balanced,
-                sampling=control_sampling_of(args, sampling_of(args, model.sampling)),
+                sampling=sampling,
                 seed=args.seed,
                 order=order,
                 extrapolation=extrapolation,
@@ -221,6 +277,13 @@ def run(args: argparse.Namespace) -> None:
                 model_name=args.model,
                 control=args.control,
                 control_type=args.control_type,
+                tick=lambda taken: calls.extend(taken.tolist()),
             )
         if distributed.rank() == 0:
+            if sampling.exact and calls:
+                small = model.generator.num_tokens
+                every, passes = small * (1 + sampling.sweeps), 1
+                if extrapolation is not None:  # the small image, then the tokens between its own
+                    every, passes = every + small * (math.prod(extrapolation.factors) - 1), 2
+                print(f"network calls: {passes * sum(calls) / len(calls):.1f} of {every} on average")
             print(f"wrote {made}: look at {made / 'grid.png'} first")

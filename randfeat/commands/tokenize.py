@@ -9,6 +9,7 @@ CACHE then holds
   tokens.npy       uint16, (images, crops, tokens): 1.3 GB for ImageNet with two crops
   rows.parquet     path, label, width and height of each image
   skipped.csv      path and reason of each image that could not be read
+  inputs.npy       size, time of change and SHA-256 of each file: the same command notices files that have changed
   tokenizer/       the tokenizer, so that the cache is all that training needs
   meta.json        all that decided the tokens, written last
 
@@ -94,12 +95,15 @@ def add_arguments(parser: argparse.ArgumentParser, command: str) -> None:
     options.add_dtype(machine, "the tokenizer", "faster and gives other tokens, one in eight of LlamaGen's")
 
 
-def add_tokenizer(parser: options.Flags) -> None:
-    """Add --tokenizer, and --patch, --vocab, --channels and --range of one that is fitted to the images."""
+def add_tokenizer(parser: options.Flags, more: str = "") -> None:
+    """Add --tokenizer, and --patch, --vocab, --channels and --range of one that is fitted to the images.
+
+    more: what else --tokenizer may be, for its help.
+    """
     parser.add_argument(
         "--tokenizer",
         metavar="T",
-        help=f"short name, official file or directory of a model; or {FITTED}: k-means over patches of these images",
+        help=f"short name, official file or directory of a model; {FITTED}: k-means over patches of these images{more}",
     )
     parser.add_argument("--patch", type=int, metavar="P", help=f"side of a fitted patch in pixels ({PATCH})")
     parser.add_argument("--vocab", type=int, metavar="V", help=f"codes of a fitted or imported tokenizer ({CODES})")
@@ -134,9 +138,9 @@ def run(args: argparse.Namespace) -> int:
     from ..data.sources import Source
     from ..data.store import SKIPPED
     from ..pretrain import tokenize_images
-    from ..utils import distributed
+    from ..utils import distributed, progress
 
-    with distributed.ended_by_sigterm(), distributed.group():
+    with progress.warnings_as_lines(), distributed.ended_by_sigterm(), distributed.group():
         device = options.pick_device(args)
         source = options.open_data(args)
         if args.imports:
@@ -160,15 +164,25 @@ def tokenizer_of(source: Source, args: argparse.Namespace, device: torch.device)
     """Return the tokenizer, and height and width of the crops."""
     from ..pretrain import fit_patches
     from ..tokenizers.base import checked_range
+    from ..utils.checks import check_whole_number
     from ..weights.loading import load_tokenizer
 
     if args.tokenizer is None:
         raise ValueError(f"--tokenizer is missing: give a short name, a file, a model's directory, or {FITTED}")
     if args.tokenizer == FITTED:
         size, value_range = chosen_size(args, (FITTED_SIZE, FITTED_SIZE)), checked_range(args.range)
-        how = args.patch or PATCH, args.vocab or CODES, args.seed, args.channels, value_range
+        patch = PATCH if args.patch is None else args.patch
+        vocab = CODES if args.vocab is None else args.vocab
+        for flag, count in (("--patch", patch), ("--vocab", vocab), ("--channels", args.channels)):
+            if count is not None:
+                check_whole_number(flag, count, 1)
+        if size[0] % patch or size[1] % patch:
+            raise ValueError(f"--size {size[0]} x {size[1]} is no multiple of --patch {patch}: choose another of them")
+        how = patch, vocab, args.seed, args.channels, value_range
         return fit_patches(source, size, *how).to(device), size
-    if args.patch or args.vocab or args.channels or args.range:
+    if args.tokenizer.lower() in (f"{FITTED}es", f"{FITTED}s", FITTED) and not Path(args.tokenizer).exists():
+        raise ValueError(f"--tokenizer {args.tokenizer} is none: did you mean {FITTED}, k-means over these images?")
+    if any(given is not None for given in (args.patch, args.vocab, args.channels, args.range)):
         raise ValueError(f"--patch, --vocab, --channels and --range are for --tokenizer {FITTED}: leave them out")
     tokenizer = load_tokenizer(args.tokenizer, device)
     return tokenizer, chosen_size(args, usual_size(args.tokenizer, tokenizer))
@@ -182,8 +196,8 @@ def usual_size(name: str, tokenizer: Tokenizer) -> tuple[int, int]:
     from ..weights import zoo
 
     directory = zoo.directory(name) if name in zoo.NAMES and not Path(name).exists() else Path(name)
-    if (directory / weights.TOKENIZER).is_dir() and weights.is_model(directory):
-        h, w = weights.read_config(directory)["generator"]["grid"]
+    if (directory / weights.CONFIG).is_file() and "generator" in (config := weights.read_config(directory)):
+        h, w = config["generator"]["grid"]
         return h * tokenizer.stride, w * tokenizer.stride
     if (record := training_of(name)) is not None:
         height, width = record["recipe"]["images"]["size"]
@@ -230,6 +244,7 @@ def crops_of(args: argparse.Namespace, size: tuple[int, int], tokenizer: Tokeniz
 def _import(source: Source | TokenSource, args: argparse.Namespace, device: torch.device) -> TokenStore:
     from ..data.sources import TokenSource
     from ..pretrain import import_tokens
+    from ..utils.checks import check_whole_number
     from ..weights.loading import load_tokenizer
 
     if not isinstance(source, TokenSource):
@@ -239,5 +254,6 @@ def _import(source: Source | TokenSource, args: argparse.Namespace, device: torc
             "these tokens need their tokenizer: give --tokenizer T, or at least --vocab V, the number of its codes"
         )
     tokenizer = None if args.tokenizer is None else load_tokenizer(args.tokenizer, device)
-    vocab = args.vocab or tokenizer.vocab_size  # type: ignore[union-attr]
+    vocab = tokenizer.vocab_size if args.vocab is None else args.vocab  # type: ignore[union-attr]
+    check_whole_number("--vocab", vocab, 1)
     return import_tokens(source, args.out, vocab, tokenizer, args.workers)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import math
+import struct
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from typing import Any, BinaryIO, TypeAlias
 import numpy as np
 from PIL import ExifTags, Image, ImageFile, ImageSequence, UnidentifiedImageError
 
+from ..utils import arrays
 from . import tiff
 from .errors import UnreadableImage
 
@@ -30,7 +32,11 @@ TURNS = {  # the transposition that undoes each EXIF orientation
     8: Image.Transpose.ROTATE_90,
 }
 
+START_OF_SCAN, END_OF_JPEG = 0xDA, b"\xff\xd9"
+PNG = b"\x89PNG\r\n\x1a\n"
+SIDE_CHUNKS = (b"tEXt", b"zTXt", b"iTXt", b"iCCP")  # of a PNG: texts and colour profiles, of any size
 NPY = b"\x93NUMPY"
+OF_PYTHON = (LookupError, TypeError, AttributeError, ArithmeticError, UnicodeError, AssertionError, struct.error)
 PICTURES = (1, 3, 4)  # channels of an array that can be a picture; the fourth is opacity
 RANGES = {"uint8": (0.0, 255.0), "uint16": (0.0, 65535.0)}
 
@@ -56,34 +62,75 @@ def open_picture(source: File) -> Image.Image:
     has 1, 3 or 4 channels of uint8 or uint16. Raises an UnreadableImage for a file without a picture, a truncated one,
     and one of more pixels than Pillow's limit, twice `Image.MAX_IMAGE_PIXELS`.
     """
-    return _opened(source, _picture)
+    return _opened(source, lambda content: _picture(content, as_seen))
 
 
-def _picture(content: bytes) -> Image.Image:
+def _picture(content: bytes, seen: Callable[[Image.Image], Any]) -> Any:
     if content.startswith(NPY):
-        return as_seen(_picture_of(_array(content)))
+        return seen(_picture_of(_array(content)))
     with _pillow(content) as picture:
-        return as_seen(picture)
+        return seen(picture)
+
+
+def open_layer(source: File) -> Image.Image | None:
+    """Return the picture in a file with its opacity, see `as_layer`. Raises as `open_picture`."""
+    return _opened(source, lambda content: _picture(content, as_layer))
 
 
 @contextmanager
 def _pillow(content: bytes) -> Iterator[Image.Image]:
     """Give the image that Pillow reads in the bytes of a file, loaded, after checks that Pillow leaves out."""
-    with _strictly(), Image.open(io.BytesIO(content)) as picture:
-        if picture.format == "EPS":  # Pillow would have Ghostscript run it
-            raise UnreadableImage("PostScript, which is a program")
-        if picture.format == "PNG":  # checks the checksums, which decoding ignores
-            Image.open(io.BytesIO(content)).verify()
-        scan = picture.fp.tell() if picture.fp else 0  # where a JPEG's pixels begin
-        if picture.format == "JPEG" and b"\xff\xd9" not in content[scan:]:
-            raise UnreadableImage("truncated")  # Pillow would decode zeros for the rest
-        picture.load()
+    with _strictly(), _loaded(content) as picture:
         yield picture
+
+
+def _loaded(content: bytes) -> Image.Image:
+    """Return the image that Pillow reads in the bytes of a file; texts in it may be larger than Pillow takes."""
+    try:
+        return _load(content)
+    except ValueError as error:
+        if isinstance(error, UnreadableImage) or "text" not in str(error).lower() or not content.startswith(PNG):
+            raise
+    return _load(_without_side_chunks(content))
+
+
+def _load(content: bytes) -> Image.Image:
+    picture = Image.open(io.BytesIO(content))
+    if picture.format == "EPS":  # Pillow would have Ghostscript run it
+        raise UnreadableImage("PostScript, which is a program")
+    if picture.format == "PNG":  # checks the checksums, which decoding ignores
+        Image.open(io.BytesIO(content)).verify()
+    if picture.format in ("JPEG", "MPO") and END_OF_JPEG not in _scans(content, picture):
+        raise UnreadableImage("truncated")  # Pillow would decode zeros for the rest
+    picture.load()
+    return picture
+
+
+def _scans(content: bytes, picture: Image.Image) -> bytes:
+    """Return the bytes from the pixels of a JPEG on; of an MPO, which holds several, of the first one."""
+    place, size = 2, len(content)
+    if picture.format == "MPO":
+        size = picture.mpinfo[0xB002][0]["Size"] or size  # type: ignore[attr-defined]
+    while content[place : place + 1] == b"\xff" and content[place + 1] != START_OF_SCAN:
+        marker = content[place + 1]
+        place += 1 if marker == 0xFF else 2 + int.from_bytes(content[place + 2 : place + 4], "big")
+    return content[place:size]
+
+
+def _without_side_chunks(png: bytes) -> bytes:
+    """Return a PNG without its texts and its colour profile, which its pixels do not need."""
+    parts, place = [png[: len(PNG)]], len(PNG)
+    while place < len(png):
+        end = place + 12 + int.from_bytes(png[place : place + 4], "big")
+        if png[place + 4 : place + 8] not in SIDE_CHUNKS:
+            parts.append(png[place:end])
+        place = end
+    return b"".join(parts)
 
 
 def _opened(source: File, read: Callable[[bytes], Any]) -> Any:
     """Return what `read` makes of the bytes of a file; an UnreadableImage for any failure."""
-    content = _content(source)
+    content = content_of(source)
     if not content:
         raise UnreadableImage("an empty file")
     try:
@@ -126,8 +173,18 @@ def as_seen(picture: Image.Image) -> Image.Image:
     return seen
 
 
+def as_layer(picture: Image.Image) -> Image.Image | None:
+    """Return a picture upright with its opacity, mode "RGBA"; None for one without transparent pixels."""
+    if picture.mode.startswith(("I", "F")) or not picture.has_transparency_data:
+        return None
+    turn = TURNS.get(_orientation(picture))
+    layer = (picture.convert("LA") if picture.mode == "La" else picture).convert("RGBA")
+    return layer if turn is None else layer.transpose(turn)
+
+
 def _orientation(picture: Image.Image) -> int:
-    """Return the EXIF orientation, 1 to 8; 1 where there is none."""
+    """Return the EXIF orientation of a loaded picture, 1 to 8; 1 where there is none. Loads the picture."""
+    picture.load()  # turns a TIFF and takes its orientation away, so that one not loaded yet would be turned twice
     try:
         return picture.getexif().get(ExifTags.Base.Orientation, 1)
     except Exception:  # a damaged EXIF block turns nothing
@@ -215,31 +272,22 @@ def _deep_png(content: bytes) -> np.ndarray:
     import torch
     from torchvision.io import decode_png
 
-    return decode_png(torch.frombuffer(bytearray(content), dtype=torch.uint8)).movedim(0, -1).numpy()
+    pixels = bytearray(_without_side_chunks(content))  # of large texts libpng would print that there is no room
+    return decode_png(torch.frombuffer(pixels, dtype=torch.uint8)).movedim(0, -1).numpy()
 
 
 def _array(content: bytes) -> np.ndarray:
     """Return the array in a .npy file, (H, W, C)."""
-    file = io.BytesIO(content)
-    shape, dtype = _array_header(file)
+    try:
+        shape, _ = arrays.header_of(content)
+    except ValueError as error:
+        raise UnreadableImage(str(error)) from error
     if len(shape) not in (2, 3):
         raise UnreadableImage(f"an array of shape {shape}, expected (H, W, C) or (H, W)")
-    if dtype.hasobject:
-        raise UnreadableImage("an array of Python objects, which may hold programs: expected numbers")
-    if math.prod(shape) * dtype.itemsize > len(content) - file.tell():
-        raise UnreadableImage("truncated")
     if shape[0] * shape[1] > _limit():
         raise UnreadableImage(f"more than {_limit():,} pixels")
     values = np.load(io.BytesIO(content), allow_pickle=False)
     return values.reshape(*shape[:2], -1)
-
-
-def _array_header(file: BinaryIO) -> tuple[tuple[int, ...], np.dtype]:
-    """Return shape and type of the array in a .npy file; a ValueError for another file."""
-    version = np.lib.format.read_magic(file)
-    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, _, dtype = read(file)
-    return shape, dtype
 
 
 def is_image_array(file: BinaryIO) -> bool | None:
@@ -248,7 +296,7 @@ def is_image_array(file: BinaryIO) -> bool | None:
     Integers (N,), (crops, N) and (1, crops, N) are tokens, other arrays of 2 and 3 axes are images.
     """
     try:
-        shape, dtype = _array_header(file)
+        shape, _, dtype = arrays.read_header(file)
     except (ValueError, EOFError):
         return None
     if dtype.kind in "iu":
@@ -285,8 +333,8 @@ def _strictly() -> Iterator[None]:
             ImageFile.LOAD_TRUNCATED_IMAGES = lenient
 
 
-def _content(source: File) -> bytes:
-    """Return the bytes of a file."""
+def content_of(source: File) -> bytes:
+    """Return the bytes of a file; an UnreadableImage where it cannot be read."""
     if not isinstance(source, (str, Path)):
         return source.read()
     try:
@@ -311,6 +359,8 @@ def _reason(error: Exception, content: bytes) -> str:
     if content[8:12] == b"WEBP" and int.from_bytes(content[4:8], "little") + 8 > len(content):
         return "truncated"
     text = (str(error).strip() or type(error).__name__).splitlines()[0]
+    if isinstance(error, OF_PYTHON) or "invalid literal" in text:  # says nothing of the file
+        return "damaged"
     cut = ("truncated", "failed to read", "not enough")
     return "truncated" if any(words in text.lower() for words in cut) else f"damaged ({text})"
 

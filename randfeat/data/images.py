@@ -16,7 +16,7 @@ from ..utils import progress
 from ..utils.checks import check_whole_number
 from . import values
 from .crop import CentreCrop, naming
-from .decode import MODES, File, as_seen, file_of_cell, open_picture, open_values, picture_values
+from .decode import MODES, File, as_layer, as_seen, file_of_cell, open_layer, open_picture, open_values, picture_values
 from .errors import UnreadableImage
 
 Array: TypeAlias = "Tensor | np.ndarray"
@@ -205,6 +205,16 @@ def as_picture(image: Array | Picture) -> Image.Image:
     if not isinstance(image, Image.Image):
         raise ValueError(f"an image is a PIL image, a path, an array or a tensor, got {type(image).__name__}")
     return image
+
+
+def layer_of(image: Array | Picture) -> Image.Image | None:
+    """Return an image with its opacity, as `decode.as_layer`; None where it has none. Takes what `as_picture` takes."""
+    if isinstance(image, Image.Image):
+        return as_layer(image)
+    try:
+        return open_layer(_file(image)) if isinstance(image, FILES) else None
+    except UnreadableImage as error:
+        raise UnreadableImage(f"{_named(image)} cannot be read as a picture: {error}", error.reason) from None
 
 
 def _file(image: Any) -> File:

@@ -1,4 +1,6 @@
-"""Class labels: indices, names, synonyms and WordNet ids, resolved to class indices."""
+"""Class labels: the one form of what tables and arrays hold; indices, names, synonyms and WordNet ids of a model's
+classes, resolved to class indices.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +14,46 @@ from typing import Any, TypeAlias
 Label: TypeAlias = "int | str | None"
 IMAGENET = "imagenet-1k"  # stands for ImageNet's list of names, which timm holds
 IMAGENET_CLASSES = 1000
+GAPS = frozenset(("", "nan", "NaN", "NaT", "<NA>"))  # texts of what is no label, as pandas and others write it
+
+
+def as_label(value: Any) -> int | str | None:
+    """Return a label in one form: a whole number (also of 1.0, and of NumPy's and torch's), or a text without spaces
+    around it. None, NaN, pandas' NA, and texts that are blank or in GAPS are no label: None.
+
+    Raises a ValueError for several labels in one.
+    """
+    if isinstance(value, bytes):
+        value = value.decode("utf-8", "backslashreplace")
+    if isinstance(value, (list, tuple, set, frozenset, dict)) or getattr(value, "ndim", False):
+        raise ValueError(f"a label is {value!r}, several in one: expected one for each image")
+    if isinstance(value, str):
+        text = value.strip()
+        return None if text in GAPS else text
+    if hasattr(value, "item"):
+        return as_label(value.item())
+    try:
+        is_gap = value is None or bool(value != value)  # NaN and NaT
+    except TypeError:  # of pandas' NA
+        is_gap = True
+    if is_gap:
+        return None
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and value == value // 1:
+        return int(value)
+    return str(value)
+
+
+def as_id(label: int | str | None) -> int | None:
+    """Return the whole number that a label of `as_label` is, also as text; None for another text."""
+    if isinstance(label, str):
+        return int(float(label)) if re.fullmatch(r"[+-]?\d{1,15}(\.0*)?", label) else None
+    return label
+
+
+def as_text(value: Any) -> str | None:
+    """Return a label as text: 1 and 1.0 are "1"; None where it is no label. Raises as `as_label`."""
+    label = as_label(value)
+    return None if label is None else str(label)
 
 
 class Classes:
@@ -66,7 +108,7 @@ class Classes:
         if label is None:
             return self.count
         if not self.count:
-            raise ValueError("this model has no classes: use None")
+            raise ValueError("this model has no classes: leave the class out, or use None")
         if isinstance(label, str):
             return self._named(label)
         try:
@@ -78,6 +120,12 @@ class Classes:
         if not 0 <= index < self.count:
             raise ValueError(f"class {index} is outside 0..{self.count - 1}")
         return index
+
+    def find(self, name: str) -> int | None:
+        """Return the index of the class with this name, compared without case; None where there is none, or several."""
+        as_written, without_case = self._spellings
+        found = as_written.get(name) or without_case.get(_plain(name)) or []
+        return found[0] if len(found) == 1 else None
 
     def _named(self, label: str) -> int:
         digits = re.fullmatch(r"\s*[+-]?\d+\s*", label)

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ..utils import atomic
@@ -56,8 +57,9 @@ class Store(ABC):
                 raise FileNotFoundError(f"{cls.UNFINISHED.format(directory)} unfinished: run the same command again")
             raise FileNotFoundError(f"{directory} is no {cls.NAME}: it has no {META}")
         store = cls(directory, meta)
-        store._check_arrays()
-        check_table(directory, cls.ROW_SCHEMA, len(store))
+        with atomic.fields_of(directory / META):
+            store._check_arrays()
+            check_table(directory, cls.ROW_SCHEMA, len(store))
         return store
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -73,11 +75,21 @@ class Store(ABC):
 
     @cached_property
     def table(self) -> pa.Table:
-        """Rows of the store: `path`, a string, `label`, an int64 or null, and more columns of the kind of store."""
+        """Rows of the store: `path`, a string, `label`, an int64 or null, and more columns of the kind of store.
+
+        Raises a ValueError for a damaged file, and for a label that is not one of the classes.
+        """
         try:
-            return pq.read_table(self.directory / ROWS)
+            table = pq.read_table(self.directory / ROWS)
+            table.validate(full=True)  # text that is no UTF-8
         except (OSError, pa.ArrowInvalid) as error:
             raise _unreadable(self.directory, error, self.ROW_SCHEMA, len(self)) from None
+        limits = pc.min_max(table["label"]).as_py()
+        if limits["min"] is not None and limits["min"] < 0:
+            raise ValueError(f"{self.directory} has label {limits['min']}, and labels start at 0")
+        if self.classes is not None and limits["max"] is not None and limits["max"] >= len(self.classes):
+            raise ValueError(f"{self.directory} has label {limits['max']}, and {len(self.classes)} classes")
+        return table
 
     @property
     def paths(self) -> list[str]:
@@ -102,9 +114,6 @@ class Store(ABC):
                 )
         if (twice := first_twice(self.paths)) is not None:
             raise ValueError(f"{self.directory / ROWS} names {twice} twice")
-        largest = max((label for label in self.table["label"].to_pylist() if label is not None), default=-1)
-        if self.classes is not None and largest >= len(self.classes):
-            raise ValueError(f"{self.directory} has label {largest}, and {len(self.classes)} classes")
         if len(self.skipped) != self.meta["skipped"]:
             raise ValueError(f"{self.directory / SKIPPED} does not list {self.meta['skipped']} images")
         self._verify_arrays()
@@ -157,7 +166,8 @@ def first_twice(paths: Iterable[str]) -> str | None:
 
 
 def _unreadable(directory: Path, error: Exception, schema: pa.Schema, count: int) -> ValueError:
-    return _damaged(f"{directory / ROWS} cannot be read ({str(error).splitlines()[0]})", schema, count)
+    reason = "there is no such file" if isinstance(error, FileNotFoundError) else str(error).splitlines()[0]
+    return _damaged(f"{directory / ROWS} cannot be read ({reason})", schema, count)
 
 
 def _damaged(found: str, schema: pa.Schema, count: int) -> ValueError:

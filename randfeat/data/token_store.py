@@ -3,6 +3,7 @@
     tokens.npy      uint16, uint32 where the codebook needs it, (n, crops, N) in raster space
     rows.parquet    path, label, width and height in pixels of each image
     skipped.csv     path and reason of each image that could not be read
+    inputs.npy      size, time of change and SHA-256 of the file of each image, where it has one, see `states`
     meta.json       tokenizer, grid, crops, vocabulary, classes, counts, and the SHA-256 of the files
 
 Beside the rest of a `store.Store`. `TokenWriter` fills one, in any order and in any number of processes.
@@ -154,6 +155,11 @@ class TokenWriter:
         _write_rows(self._work / TOKENS, self.shape, start, tokens.astype(self.dtype))
         # a row counts as written once it has a size
         _write_rows(self._work / SIZES, (self.shape[0], 2), start, sizes.astype(np.int32))
+
+    def forget(self, rows: Sequence[int]) -> None:
+        """Take rows for not written."""
+        for row in rows:
+            _write_rows(self._work / SIZES, (self.shape[0], 2), row, np.zeros((1, 2), np.int32))
 
     def finish(self, skipped: Mapping[int, str] | None = None) -> TokenStore:
         """Complete the store, and open it.

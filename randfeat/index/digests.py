@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from ..utils import atomic, progress
@@ -17,15 +16,7 @@ def digests_of(files: Sequence[State], shown: bool = False) -> list[str | None]:
 
     shown: with a progress bar.
     """
-    with (
-        progress.bar(len(files), "files by their bytes", "file", shown=shown) as bar,
-        ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool,
-    ):
-        found = []
-        for digest in pool.map(digest_of, files):
-            found.append(digest)
-            bar.update()
-    return found
+    return progress.mapped(digest_of, files, "files by their bytes", "file", shown)
 
 
 def digest_of(file: State) -> str | None:

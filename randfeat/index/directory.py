@@ -66,8 +66,9 @@ class Directory:
         meta = self.meta()
         while meta is not None:
             try:
-                segments = [self._opened(entry) for entry in meta["segments"]]
-                return meta, segments, self._read_skipped(meta), self._read_whitening(meta)
+                with atomic.fields_of(self.path / META):
+                    segments = [self._opened(entry) for entry in meta["segments"]]
+                    return meta, segments, self._read_skipped(meta), self._read_whitening(meta)
             except FileNotFoundError as error:
                 before, meta = meta, self.meta()
                 if meta == before:  # else a writer has replaced it

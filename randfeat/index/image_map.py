@@ -50,9 +50,11 @@ def places(features: np.ndarray, seed: int) -> np.ndarray:
     """
     from sklearn.decomposition import PCA
     from sklearn.manifold import TSNE
-    from sklearn.preprocessing import normalize
 
-    rows = normalize(features)
+    from .vectors import normalize
+
+    rows = np.array(features, np.float32)
+    normalize(rows)
     if np.ptp(rows, axis=0).max() < SAME or len(rows) < 4:
         return np.full((len(rows), 2), 0.5)  # all alike, or too few for t-SNE
     rows = np.pad(rows, ((0, 0), (0, max(0, 2 - rows.shape[1]))))

@@ -95,20 +95,16 @@ def build_from_store(
     features = store.as_numpy(spec)
     if features.ndim != 2:
         raise ValueError(f"{store.directory} holds maps, {features.shape[1:]} an image: choose a spec with a pool")
-    resolved = store.specs[store.number(spec)]
-    record = {
-        "model": store.meta["model"],
-        "spec": resolved,
-        "encoder": store.meta["encoder"] | {"specs": [resolved]},
-    }
+    store.warn_of_changes("`randfeat index sync` reads these again")
     root, classes = Path(store.meta["source"]["name"]), store.classes
     root = root.parent if root.is_file() else root
     known = (store.directory / META).stat().st_mtime_ns
 
     def found(path: str) -> tuple[str, int | None, int | None]:
         name, size, mtime_ns = state_of(os.path.join(root, path))  # noqa: PTH118
-        if mtime_ns is None:  # it lies elsewhere, or in an archive
-            return path, None, None
+        if mtime_ns is None:  # it is gone, or a broken link; or it lies elsewhere, or in an archive
+            of_folder = root.is_dir() and store.meta["source"].get("root") is not None
+            return name if of_folder or os.path.lexists(name) else path, None, None
         return (name, size, mtime_ns) if mtime_ns <= known else (name, None, None)  # changed since it was read
 
     states = [found(one) for one in store.paths]
@@ -121,7 +117,7 @@ def build_from_store(
     for one, reason in store.skipped:
         path, size, mtime_ns = found(one)
         skipped.append((path, reason, size, mtime_ns))
-    index = Index.begin(directory, index_type, metric, features.shape[1], record, whiten)
+    index = Index.begin(directory, index_type, metric, features.shape[1], store.encoder_record(spec), whiten)
     with index._creating():
         index._fill([features], table, memory, shown, skipped)
     return index

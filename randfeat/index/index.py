@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from ..data.labels import as_text
 from ..data.store import first_twice
-from ..utils.checks import is_whole_number
+from ..utils.checks import check_whole_number, is_whole_number
 from . import faiss_index
 from .directory import FORMAT, Directory, Skipped
 from .rows import SCHEMA
@@ -159,7 +160,9 @@ class Index(Snapshot):
         which = list(which)
         with self._writing():
             paths = [one for one in which if isinstance(one, (str, Path))]
-            ids = [int(one) for one in which if not isinstance(one, (str, Path))]
+            ids = [one for one in which if not isinstance(one, (str, Path))]
+            for one in ids:
+                check_whole_number("the id of a row", one, 0)
             for path, id_ in zip(paths, self.find(paths), strict=True):
                 if id_ is None:
                     raise ValueError(f"the index holds no {path}")
@@ -239,8 +242,9 @@ class Index(Snapshot):
     ) -> None:
         """Replace all rows by these."""
         vectors = Vectors(parts, self.dim, self.metric, self.whitening)
-        made = map(self._written, make_segments(vectors, table, choice, memory, shown))
-        self._commit([*made], skipped, kind=choice.index_type, reason=choice.reason)
+        with closing(make_segments(vectors, table, choice, memory, shown)) as segments:  # its bar ends before an error
+            made = [self._written(segment) for segment in segments]
+        self._commit(made, skipped, kind=choice.index_type, reason=choice.reason)
 
     def _change(
         self,
@@ -339,5 +343,5 @@ def table_of(names: Sequence[str | Path], labels: Sequence[str | int | None] | N
     if len(set(paths)) < count:
         raise ValueError(f"the name {first_twice(paths)} is there twice: expected a name for each row")
     none, numbers = pa.nulls(count, pa.string()), pa.nulls(count, pa.int64())
-    texts = none if labels is None else [None if label is None else str(label) for label in labels]
+    texts = none if labels is None else [as_text(label) for label in labels]
     return pa.table([np.zeros(count, np.int64), paths, texts, numbers, numbers, none], schema=SCHEMA)

@@ -17,8 +17,21 @@ def record_of(encoder: Encoder) -> dict[str, Any]:
     """Return what an index keeps of an encoder of one spec; a ValueError refuses one of several."""
     if len(encoder.specs) != 1:
         raise ValueError(f"an index holds one feature of each image, not {len(encoder.specs)}: choose one spec")
-    name = str(Path(encoder.name).resolve()) if Path(encoder.name).exists() else encoder.name
-    return {"model": name, "spec": encoder.specs[0], "encoder": encoder.record()}
+    return {"model": absolute(encoder.name), "spec": encoder.specs[0], "encoder": encoder.record()}
+
+
+def absolute(name: str) -> str:
+    """Return the name of a model with the path in it absolute: `dir`, `timm:NAME@FILE`, `open_clip:DIR`."""
+    before, path = split_path(name)
+    return f"{before}{Path(path).resolve()}" if path else name
+
+
+def split_path(name: str) -> tuple[str, str]:
+    """Return the name of a model as the part before the path of a file or directory in it, and that path or ""."""
+    for start in (0, name.rfind("@") + 1, name.rfind(":") + 1):
+        if name[start:] and Path(name[start:]).exists():
+            return name[:start], name[start:]
+    return name, ""
 
 
 def open_encoder_of(record: Mapping[str, Any], device: str | torch.device = "cpu", model: str | None = None) -> Encoder:

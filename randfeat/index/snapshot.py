@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from ..data.store import first_twice
 from ..utils import progress
 from ..utils.checks import check_whole_number
 from . import faiss_index
 from .directory import Directory, Skipped
+from .grouping import check_threshold, connected
 from .query import Filter, Match
 from .segment import Segment
 from .vectors import LiveRows, Part, Vectors, Whitening, checked
@@ -255,6 +254,7 @@ class Snapshot:
         """Return for each of the queries (m, F) all rows with a score of `threshold` or better (metric l2: at most this
         distance), best first. An ivf or hnsw index may miss some.
         """
+        check_threshold(threshold, self.metric)
         of, *found = self.near(self._prepared(queries), threshold, where)
         matches, counts = self.matches(*found), np.bincount(of, minlength=len(queries)).tolist()
         ends = np.cumsum(counts).tolist()
@@ -267,8 +267,9 @@ class Snapshot:
         l2: at most this distance) to another one of its group.
 
         A score is that to the nearest of the others. shown: with a progress bar. Each row is searched for, so in a flat
-        index the time grows with the square of the rows.
+        index the time grows with the square of the rows. Raises a ValueError for a threshold that is no such score.
         """
+        check_threshold(threshold, self.metric)
         starts = np.cumsum([0, *(len(segment.rows) for segment in self.segments)])
         worst = np.inf if self.metric == "l2" else -np.inf
         nearest, ends = np.full(starts[-1], worst, np.float32), [np.empty((2, 0), np.int64)]
@@ -284,27 +285,16 @@ class Snapshot:
                     better.at(nearest, one[differ], scores[differ])
                     ends.append(np.stack((one[differ], other[differ])))
                     bar.update(len(some))
-        return self._groups(np.concatenate(ends, 1), nearest, starts)
+        groups = [self._at(some, starts, nearest) for some in connected(np.concatenate(ends, 1), len(nearest))]
+        return sorted(groups, key=lambda group: (-len(group), group[0].id))
 
-    def _groups(self, ends: np.ndarray, nearest: np.ndarray, starts: np.ndarray) -> list[list[Match]]:
-        """Return the connected components of pairs of rows.
-
-        ends: rows (2, pairs), counted through all segments. nearest: best score of each row. starts: first row of each
-        segment.
-        """
-        edges = coo_array((np.ones(ends.shape[1], bool), tuple(ends)), shape=(len(nearest), len(nearest)))
-        _, component = connected_components(edges, directed=False)
-        members = np.unique(ends)
-        members = members[np.argsort(component[members], kind="stable")]
-        segments = np.searchsorted(starts, members, side="right") - 1
-        rows = members - starts[segments]
-        ids = np.empty(len(rows), np.int64)
+    def _at(self, rows: np.ndarray, starts: np.ndarray, scores: np.ndarray) -> list[Match]:
+        """Return matches of rows counted through all segments. starts: first row of each. scores: of all rows."""
+        segments = np.searchsorted(starts, rows, side="right") - 1
+        own, ids = rows - starts[segments], np.empty(len(rows), np.int64)
         for number, segment in enumerate(self.segments):
-            ids[segments == number] = segment.rows.ids[rows[segments == number]]
-        matches = self.matches(ids, segments, rows, nearest[members])
-        cuts = np.flatnonzero(np.diff(component[members])) + 1
-        found = [matches[a:b] for a, b in zip([0, *cuts], [*cuts, len(matches)], strict=True) if a < b]
-        return sorted(found, key=lambda group: (-len(group), group[0].id))
+            ids[segments == number] = segment.rows.ids[own[segments == number]]
+        return self.matches(ids, segments, own, scores[rows])
 
     def near(
         self, queries: np.ndarray, threshold: float, where: Filter | None
@@ -347,12 +337,26 @@ class Snapshot:
         Raises a ValueError that names both for another encoder than that of the index. An encoder is checked once,
         because the check reads all its weights.
         """
+        self._check(encoder)
+        return encoder.features(images, batch_size, on_error)[0]
+
+    def read_texts(self, texts: Sequence[str], encoder: Encoder) -> np.ndarray:
+        """Return queries (n, F) of texts. The encoder is checked as in `read`; it is a text-image model of open_clip.
+
+        Raises a ValueError for an encoder that reads no texts, and for a whitened index: what it has learned of
+        pictures does not hold for texts, whose embeddings lie beside those of pictures.
+        """
+        if self.whitening is not None:
+            raise ValueError(f"{self!r} is whitened for pictures, not for texts: build it without whitening")
+        self._check(encoder)
+        return encoder.encode_texts(texts)
+
+    def _check(self, encoder: Encoder) -> None:
         from .reader import check
 
         if self._checked is None or self._checked() is not encoder:
             check(self.encoder_record, encoder)
             self._checked = weakref.ref(encoder)
-        return encoder.features(images, batch_size, on_error)[0]
 
     def places(self, ids: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
         """Return the number of the segment, and of the row in it, of each id. Raises a ValueError for one not there."""

@@ -22,10 +22,11 @@ import torch
 
 from ..data import loader
 from ..data.sources import Source, TokenSource
-from ..data.sources.base import printable
+from ..data.sources.base import NO_FILE, printable
 from ..data.sources.folder import FileSource
 from ..features import extract
 from ..utils import arrays, atomic, progress
+from ..utils.estimates import bytes_in_words, warn_of_full_disk
 from ..utils.resume import difference
 from .digests import digests_of
 from .directory import UNFINISHED, Skipped
@@ -95,7 +96,7 @@ def plan(index: Index, source: Source | TokenSource, drop: bool = True) -> Plan:
         path, *now = row
         if path in known:
             before = known.pop(path)
-            if [before.size, before.mtime_ns] != now or before.size is None:
+            if _is_changed(before, *now):
                 made.changed.append(number)
             elif label != before.label:
                 made.relabelled.append(number)
@@ -120,6 +121,13 @@ class _Row(NamedTuple):
     mtime_ns: int | None
     label: str | None
     digest: str | None
+
+
+def _is_changed(before: _Row, size: int | None, mtime_ns: int | None) -> bool:
+    """Return whether a file has another size or time of change than a row has, as far as the row has them."""
+    if before.size is None or before.size != size:
+        return True
+    return before.mtime_ns is not None and before.mtime_ns != mtime_ns
 
 
 def _rows_of(index: Index) -> dict[str, _Row]:
@@ -167,13 +175,17 @@ def _recognize(made: Plan, before: Mapping[str, _Row], digests: dict[int, str | 
 
 def listed(source: Source | TokenSource) -> pa.Table:
     """Return the rows of a source as an index keeps them, with ids 0: absolute paths, names of labels, and sizes and
-    times of change of files.
+    times of change of files, or of the files that hold them.
     """
     labels = [label_of(label, source.classes) for label in source.labels or [None] * len(source)]
     if isinstance(source, FileSource):
         files_ = (state_of(os.path.join(source.root, file)) for file in source.files)  # noqa: PTH118
     else:
-        files_ = ((path, size, None) for path, size in zip(source.paths, source.sizes(), strict=True))
+        states = source.states() or ((size, *NO_FILE[1:]) for size in source.sizes())
+        files_ = (
+            (path, size, None if mtime_ns < 0 else mtime_ns)
+            for path, (size, mtime_ns, _) in zip(source.paths, states, strict=True)
+        )
     return table_of([(path, label, size, mtime) for (path, size, mtime), label in zip(files_, labels, strict=True)])
 
 
@@ -246,9 +258,12 @@ class ImageReader:
         each, done = max(1, self.most // self.batch_size), len(numbers) - len(left)
         name = int(there[-1].stem) + 1 if there else 0
         what = f"images ({done:,} were there)" if done else "images"
+        needed = extract.store_bytes(len(left), [(self.dim,)])
+        warn_of_full_disk(self.folder.parent, 2 * needed)  # beside the parts of `unfinished`
+        room = bytes_in_words(needed)
         with (
             closing(loader.batches(self.reader, batches, self.workers)) as following,
-            progress.bar(len(numbers), what, "image", done=done, shown=shown) as bar,
+            progress.bar(len(numbers), what, "image", done=done, shown=shown, told=f"; the vectors take {room}") as bar,
         ):
             for start in range(0, len(batches), each):
                 read = self._read(batches[start : start + each], following, bar.update)

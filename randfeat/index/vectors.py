@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from ..utils import progress
+from ..utils.arrays import write_npz
 from ..utils.faiss import faiss
 from . import faiss_index
 from .faiss_index import Choice
@@ -19,6 +20,7 @@ from .segment import Segment
 
 LEAST = 1 << 14  # rows of a segment, however little memory there is
 PER_NUMBER, LEAST_SAMPLE = 16, 1 << 14  # rows that a whitening is learned from: so many for each column, or at least
+SHORT = 1e-15  # values whose squares may vanish in float32
 NOISE = 1e-6  # variance, relative to that of the first component, that rounding alone can produce
 
 
@@ -58,7 +60,7 @@ class Whitening:
         return (rows - self.mean) @ self.directions
 
     def save(self, path: Path) -> None:
-        np.savez(path, mean=self.mean, directions=self.directions)
+        write_npz(path, {"mean": self.mean, "directions": self.directions}, compressed=False)
 
     @classmethod
     def open(cls, path: Path) -> Whitening:
@@ -118,7 +120,19 @@ class Vectors:
                 refuse_infinite(raw, number)
                 rows[:] = self.whitening(raw)
         if self.metric == "cosine":
-            faiss.normalize_L2(rows)
+            normalize(rows)
+
+
+def normalize(rows: np.ndarray) -> None:
+    """Give float32 rows (n, F) length 1, in place; a zero row stays zero. Rows whose squares overflow or vanish in
+    float32 are divided by their largest value first."""
+    if not rows.size:
+        return
+    largest = np.maximum(rows.max(1), -rows.min(1))
+    odd = (largest > 0) & ~((largest > SHORT) & (largest < 1 / SHORT))
+    if odd.any():
+        rows[odd] /= largest[odd, None]
+    faiss.normalize_L2(rows)
 
 
 def refuse_infinite(rows: np.ndarray, number: int = 0) -> None:
@@ -155,7 +169,7 @@ class LiveRows:
 
 def make_segments(
     vectors: Vectors, table: pa.Table, choice: Choice, memory: int | None = None, shown: bool = False
-) -> Iterator[Segment]:
+) -> Generator[Segment, None, None]:
     """Make segments of rows, one at a time: several where they are too large for the memory together. Centroids and
     codes are learned once, from a sample of all rows.
 

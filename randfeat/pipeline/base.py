@@ -7,17 +7,15 @@ from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
-from warnings import warn
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
 from .. import models, tokenizers, weights
 from ..data import conditions
 from ..data.decode import RANGES
-from ..data.errors import NoneReadable, OnError, SkippedImages
+from ..data.errors import OnError
 from ..data.images import Images, Picture, as_images, batches
 from ..data.labels import Classes, Label
 from ..data.reading import ReadBatches
@@ -30,6 +28,7 @@ from ..tokenizers import Tokenizer
 from ..utils import atomic
 from ..weights import hub
 from ..weights.fresh import open_parts
+from . import mapping
 from .copies import InferenceCopies
 
 BATCH = 64  # images at a time
@@ -171,6 +170,13 @@ class BasePipeline(nn.Module):
         which is faster; tokens of an image never are.
         """
         h, w = grid or self.generator.grid
+        tokens = torch.as_tensor(tokens)
+        if tokens.is_floating_point() or tokens.is_complex() or tokens.dtype == torch.bool:
+            raise ValueError(f"tokens are whole numbers, got {tokens.dtype}")
+        tokens, last = tokens.long(), self.tokenizer.vocab_size - 1
+        # elsewhere the host would wait for the device
+        if tokens.device.type == "cpu" and ((tokens < 0) | (tokens > last)).any():
+            raise ValueError(f"tokens are from 0 to {last}, got {int(tokens.min())} to {int(tokens.max())}")
         if tokens.ndim != 2 or tokens.shape[1] != h * w:
             raise ValueError(f"the grid {h} x {w} takes tokens (B, {h * w}), got {tuple(tokens.shape)}")
         half = self.generator.dtype == torch.bfloat16
@@ -239,7 +245,7 @@ class BasePipeline(nn.Module):
         on_error: as in `features`. datasets itself fails at a damaged image before this function sees it, unless the
         column holds paths or is left undecoded: `dataset.cast_column("image", datasets.Image(decode=False))`.
         """
-        return partial(_map, self, self.resolve_spec(spec), image, output, on_error)
+        return partial(mapping.features_of_rows, self, self.resolve_spec(spec), image, output, on_error)
 
     # labels and conditions -------------------------------------------------------------------------------------
 
@@ -365,22 +371,3 @@ class BasePipeline(nn.Module):
         The repository is made if need be. token: by default that of `hf auth login`. Returns the address.
         """
         return hub.push(self.save, repository, private, token)
-
-
-def _map(
-    model: BasePipeline, spec: FeatureSpec, image: str, output: str, on_error: OnError, rows: Mapping[str, Any]
-) -> dict[str, np.ndarray]:
-    """Return the features of a batch of rows, for `as_map_fn`."""
-    if image not in rows:
-        raise ValueError(f"there is no column {image!r}: name one of {', '.join(rows)}")
-    if isinstance(rows[image], (Image.Image, str, bytes, Mapping)):
-        raise ValueError("this function reads batches of rows: give map(..., batched=True)")
-    count = len(rows[image])
-    try:
-        return {output: model.features(rows[image], spec, batch_size=count, on_error=on_error)}
-    except NoneReadable as error:  # of this batch; there are others
-        if on_error == "skip":
-            warn(SkippedImages(error.skipped, count), stacklevel=2)
-        blank = torch.zeros(1, model.tokenizer.channels, *model.image_size, device=model.generator.device)
-        shape = model.features_of_pixels(blank, [spec])[0].shape[1:]
-        return {output: np.full((count, *shape), np.nan, np.float32)}

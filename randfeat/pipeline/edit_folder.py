@@ -48,7 +48,8 @@ def write(
     paths = [directory / IMAGES / f"{number:06}.png" for number in range(len(seeds))]
     missing = run.missing(paths)
     done = len(paths) - len(missing)
-    with progress.bar(len(paths), f"images ({done} were there)" if done else "images", "image", done=done) as bar:
+    title = f"images ({done} were there)" if done else "images"
+    with progress.bar(len(paths), title, "image", done=done, told="") as bar:
         for start in range(0, len(missing), batch_size):
             part = missing[start : start + batch_size]
             for number, picture in zip(part, paint([seeds[number] for number in part]), strict=True):

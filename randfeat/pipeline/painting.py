@@ -35,7 +35,8 @@ class EditRequest:
     pictures: with their masks. label: one for all pictures or one for each; None for the null class. samples: results
     for each picture. seed: result i has the seed `seed + i`, or the i-th of a list. guess: number of orders in which to
     guess the class from the known tokens where no label is given, 0 for none. batch_size: results at a time. control:
-    pictures as large as each result, for a model with control; control_type: see `BasePipeline.conditions`.
+    pictures as large as each result, for a model with control; control_type: see `BasePipeline.conditions`. bias: of
+    tokens, (V,), wherever they lie, see `inference.sampling.checked_bias`.
     """
 
     pictures: Sequence[MaskedPicture]
@@ -48,9 +49,15 @@ class EditRequest:
     batch_size: int = BATCH
     control: Images | None = None
     control_type: str | None = None
+    bias: Tensor | None = None
 
     def __post_init__(self) -> None:
         check_counts(samples=self.samples, batch_size=self.batch_size)
+        if self.bias is not None and self.bias.ndim != 1:
+            raise ValueError(
+                f"a bias of pictures has a value for each token of the vocabulary, got {tuple(self.bias.shape)}: by "
+                "place it is for `complete`"
+            )
 
 
 @dataclass(frozen=True)
@@ -244,7 +251,8 @@ def _canvases(
         labels = torch.where(labels == generator.num_classes, found, labels)
     images = [task.condition for task in tasks if task.condition is not None]
     control = torch.cat(images).to(generator.device) if images else None
-    return canvas.paint(generator, tokens, torch.from_numpy(known), labels, seeds, request.sampling, step, control)
+    how = labels, seeds, request.sampling, step, control, request.bias
+    return canvas.paint(generator, tokens, torch.from_numpy(known), *how)
 
 
 def _guess(model: BasePipeline, tokens: Tensor, known: np.ndarray, framing: Framing, count: int) -> Tensor:

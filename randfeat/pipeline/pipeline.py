@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -18,7 +18,7 @@ from ..inference import editing
 from ..inference.editing import Framing, as_framing, pictures
 from ..inference.extrapolation import Extrapolation, enlarge
 from ..inference.extrapolation import sample as sample_larger
-from ..inference.sampling import Sampling
+from ..inference.sampling import Sampling, checked_bias
 from ..inference.sampling import decode as decode_tokens
 from ..inference.sampling import sample as sample_tokens
 from ..inference.schedules import Guidance, Schedule
@@ -47,6 +47,8 @@ class Pipeline(LikelihoodPipeline):
         control: Images | None = None,
         control_type: str | None = None,
         control_scale: float | None = None,
+        bias: Tensor | None = None,
+        tick: Callable[[Tensor], object] = lambda calls: None,
     ) -> Tensor:
         """Return one image for each label (see `labels.Classes.index`): (B, channels, H, W) in [0, 1].
 
@@ -58,6 +60,9 @@ class Pipeline(LikelihoodPipeline):
         control: images whose edges, say, the samples shall have, one for all or one for each; for a generator with
         control. control_type: "image" where they are such conditions themselves, see `conditions`. control_scale:
         guidance towards the condition, 1 for none, which saves a branch; by default as in `sampling`.
+
+        bias: tokens that are favoured, disfavoured or forbidden, of all images or of each, see
+        `inference.sampling.checked_bias`. tick is called with the network calls of each image of a batch, (b,).
         """
         how = sampling or self.sampling
         if control_scale is not None:
@@ -69,6 +74,10 @@ class Pipeline(LikelihoodPipeline):
         seeds, grid = rng.of_images(seed, len(label)), self.generator.grid
         if extrapolation is not None:
             grid = extrapolation.grid(grid)
+            if bias is not None:
+                raise ValueError("a bias is of tokens of the trained grid: leave out the bias, or extrapolation")
+        elif bias is not None:
+            bias = checked_bias(bias, len(label), self.generator)
         given = None if order is None else _one_each(orders.explicit(order, grid), len(label))
         wanted = None if control is None else _for_each(self.conditions(control, control_type), len(label))
         images, generator = [], self.inference_generator()
@@ -77,9 +86,10 @@ class Pipeline(LikelihoodPipeline):
             places = None if given is None else given[part]
             condition = None if wanted is None else self.condition_tokens(wanted[part])
             if extrapolation is None:
-                tokens = sample_tokens(*common, places, condition=condition)
+                favoured = None if bias is None else bias[part]
+                tokens = sample_tokens(*common, places, None, condition, favoured, tick)
             else:
-                tokens = sample_larger(*common, extrapolation, places, condition)
+                tokens = sample_larger(*common, extrapolation, places, condition, tick)
             images.append(self.decode(tokens, grid))
         return torch.cat(images)
 
@@ -121,7 +131,7 @@ class Pipeline(LikelihoodPipeline):
 
         cfg_schedule `linear` rises from 1 to cfg_scale, counted after each step. output_dir: directory for the grid, as
         `sampled_image.png`; nothing is written without it. model_type: refused unless it names the loaded model. Unlike
-        there, each image has its own seed and order (see `sample`).
+        there, each image has its own seed and order (see `sample`), and the name of its class is written below it.
         """
         family = models.name_of(self.generator)
         size = models.size_of(family, self.generator.config)
@@ -133,7 +143,9 @@ class Pipeline(LikelihoodPipeline):
             raise ValueError(f"sample_schedule must be one of {', '.join(schedules)}, got {sample_schedule!r}")
         guidance = Guidance(cfg_scale, cfg_schedule, counted="after")
         how = Sampling(num_steps, schedules[sample_schedule], guidance, temperature, top_k)
-        picture = drawing.grid([preview(image) for image in self.sample(class_labels, how, seed)], samples_per_row)
+        shown = [preview(image) for image in self.sample(class_labels, how, seed)]
+        names = [self.classes.short(label) for label in self.label_indices(class_labels).tolist()]
+        picture = drawing.grid(shown, samples_per_row, names if self.classes.count else None)
         if output_dir is not None:
             Path(output_dir).mkdir(parents=True, exist_ok=True)
             atomic.write_bytes(Path(output_dir) / "sampled_image.png", drawing.png(picture))
@@ -154,6 +166,7 @@ class Pipeline(LikelihoodPipeline):
         batch_size: int = BATCH,
         control: Images | None = None,
         control_type: str | None = None,
+        bias: Tensor | None = None,
     ) -> list[Image.Image]:
         """Paint the masked pixels of pictures of any size, given the others, which come back bit for bit.
 
@@ -168,11 +181,12 @@ class Pipeline(LikelihoodPipeline):
         raster order alone does not see what comes after the mask.
 
         control: a picture as large for each, whose edges, say, the result shall have, see `sample`; the picture itself
-        keeps the shapes under its mask.
+        keeps the shapes under its mask. bias: tokens that are favoured, disfavoured or forbidden wherever they lie,
+        (V,); by place see `complete`.
         """
         how = sampling or self.sampling, as_framing(framing), label, samples, seed, guess, batch_size
-        wanted = EditRequest(pictures.masked(images, mask), *how, control=control, control_type=control_type)
-        return painting.paint(self, wanted)
+        masked = pictures.masked(images, mask)
+        return painting.paint(self, EditRequest(masked, *how, control=control, control_type=control_type, bias=bias))
 
     def edit(
         self,
@@ -271,11 +285,12 @@ class Pipeline(LikelihoodPipeline):
         sampling: Sampling | None = None,
         control: Images | None = None,
         control_type: str | None = None,
+        bias: Tensor | None = None,
     ) -> Tensor:
         """Return tokens (B, N) in raster space with the unknown ones drawn given the known ones, which stay.
 
         known: bool (N,) or (B, N), as many in each image. labels: one for each, by default the null class. `decode`
-        makes pixels of the result. control: as in `sample`.
+        makes pixels of the result. control, bias: as in `sample`; a bias decides nothing about known tokens.
         """
         label = self.label_indices([None] * len(tokens) if labels is None else labels)
         if len(label) != len(tokens):
@@ -285,7 +300,7 @@ class Pipeline(LikelihoodPipeline):
         if control is not None:
             condition = self.condition_tokens(_for_each(self.conditions(control, control_type), len(tokens)))
         return editing.complete(
-            self.inference_generator(), tokens.to(device), known.to(device), label, seeds, how, condition
+            self.inference_generator(), tokens.to(device), known.to(device), label, seeds, how, condition, bias
         )
 
 

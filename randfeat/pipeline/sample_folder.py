@@ -12,7 +12,7 @@ import csv
 import hashlib
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -31,6 +31,7 @@ from ..inference.extrapolation import Extrapolation
 from ..inference.sampling import Sampling
 from ..utils import arrays, atomic, distributed, drawing, progress, rng
 from ..utils.checks import check_whole_number
+from ..utils.estimates import bytes_in_words, warn_of_full_disk
 from ..utils.folder_run import FolderRun, share
 from .base import BATCH
 from .pipeline import Pipeline
@@ -71,6 +72,7 @@ def write_samples(
     model_name: str = "",
     control: Images | None = None,
     control_type: str | None = None,
+    tick: Callable[[Tensor], object] = lambda calls: None,
 ) -> Path:
     """Fill `directory` with samples and return it; images that are there already, with the same settings, are kept.
 
@@ -83,7 +85,7 @@ def write_samples(
     draws its class. seed: image i has the seed `seed + i`. order: one permutation for all images. model_name: kept in
     the settings for the record. control: images whose conditions the samples take in turn, as many samples by default;
     then control.png shows the first conditions, the samples, and the conditions of the samples. The rest is as in
-    `Pipeline.sample`.
+    `Pipeline.sample`, tick too.
 
     Inside `distributed.group` every process makes its share, and the first one the rest. Raises before anything is
     written: a ValueError for settings that cannot be or differ from those of the folder, a FileExistsError for a
@@ -114,7 +116,7 @@ def write_samples(
         run.begin()
         (directory / IMAGES).mkdir(exist_ok=True)
     with run.filling():
-        _draw(model, run, plan, batch_size)
+        _draw(model, run, plan, batch_size, tick)
     if distributed.rank() == 0:
         _finish(model, directory, plan)
     return directory
@@ -165,12 +167,17 @@ def _check_count(run: FolderRun) -> None:
         )
 
 
-def _draw(model: Pipeline, run: FolderRun, plan: Plan, batch_size: int) -> None:
+def _draw(model: Pipeline, run: FolderRun, plan: Plan, batch_size: int, tick: Callable[[Tensor], object]) -> None:
     """Make the images of this process's share that are not there."""
     count, directory = len(plan.labels), run.directory
     missing = run.missing([image_path(model, directory, number) for number in range(count)])
     done = len(share(count)) - len(missing)
     title = f"images ({done} were there)" if done else "images"
+
+    needed = _room(model, count)
+    if distributed.rank() == 0 and missing:
+        warn_of_full_disk(directory, needed * len(missing) / len(share(count)))
+    told = f"; all {count:,} take at most about {bytes_in_words(needed)}"
 
     def save(number: int, image: Tensor) -> None:
         pictures = model.tokenizer.value_range is None
@@ -178,7 +185,7 @@ def _draw(model: Pipeline, run: FolderRun, plan: Plan, batch_size: int) -> None:
         atomic.write_bytes(image_path(model, directory, number), content)
 
     with (
-        progress.bar(len(share(count)), title, "image", done=done, shown=distributed.rank() == 0) as bar,
+        progress.bar(len(share(count)), title, "image", done=done, shown=distributed.rank() == 0, told=told) as bar,
         ThreadPoolExecutor() as pool,
     ):
         for part in torch.tensor(missing, dtype=torch.int64).split(batch_size) if missing else ():
@@ -188,9 +195,17 @@ def _draw(model: Pipeline, run: FolderRun, plan: Plan, batch_size: int) -> None:
             control: dict[str, Any] = {}
             if plan.control is not None:
                 control = {"control": plan.control[part % len(plan.control)], "control_type": conditions.GIVEN}
-            images = model.sample(wanted, *how, **control)
+            images = model.sample(wanted, *how, **control, tick=tick)
             list(pool.map(save, part.tolist(), images.cpu()))
             bar.update(len(part))
+
+
+def _room(model: Pipeline, count: int) -> int:
+    """Return the bytes of a folder of so many images, at most: pictures that do not compress, and the archive."""
+    height, width = model.image_size
+    if model.tokenizer.value_range is not None:  # TIFFs of float32, without an archive
+        return 4 * count * height * width * model.tokenizer.channels
+    return count * height * width * (model.tokenizer.channels + 3)
 
 
 def _finish(model: Pipeline, directory: Path, plan: Plan) -> None:
@@ -214,25 +229,29 @@ def _finish(model: Pipeline, directory: Path, plan: Plan) -> None:
     if model.tokenizer.value_range is None and arrays.count_images(directory / NPZ) != count:
         arrays.write_images(directory / NPZ, paths, plan.labels.tolist() if model.classes.count else None)
     if plan.control is not None:
-        sheet = control_sheet(model, plan.control, [_open(model, path) for path in paths[:IN_SHEET]])
+        sheet = control_sheet(model, plan.control, [_open(model, path) for path in paths[:IN_SHEET]], captions or ())
         atomic.write_bytes(directory / CONTROL, drawing.png(sheet))
 
 
-def control_sheet(model: Pipeline, control: Tensor, samples: Sequence[Image.Image]) -> Image.Image:
+def control_sheet(
+    model: Pipeline, control: Tensor, samples: Sequence[Image.Image], names: Sequence[str] = ()
+) -> Image.Image:
     """Return a sheet of samples: of each the condition, the sample and, where it can be computed, its own condition.
 
     control: condition images (n, c, H, W), in turn. samples: pictures, which for a model of values are previews, whose
-    condition says nothing.
+    condition says nothing. names: of their classes, where they have one each.
     """
     shown: list[Image.Image] = []
     computed = model.generator.config["control"]["kind"] != conditions.GIVEN and model.tokenizer.value_range is None
-    captions = ["condition", "sample", *(["its condition"] if computed else [])]
+    captions: list[str] = []
     for number, sample in enumerate(samples):
+        name = f"sample: {names[number]}" if len(names) >= len(samples) else "sample"
+        captions += ["condition", name, *(["its condition"] if computed else [])]
         shown += [preview(control[number % len(control)]), sample]
         if computed:
             shown.append(to_pil(model.conditions(sample)[0]))
-    columns = len(captions) * min(2, len(samples))
-    return drawing.grid([one.convert("RGB") for one in shown], columns, captions * len(samples))
+    columns = len(shown) // len(samples) * min(2, len(samples))
+    return drawing.grid([one.convert("RGB") for one in shown], columns, captions)
 
 
 def _open(model: Pipeline, path: Path) -> Image.Image:

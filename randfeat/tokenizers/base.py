@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from ..utils import rng
 from ..utils.checks import check_whole_number, is_finite_number
 
 
@@ -42,6 +43,15 @@ class Tokenizer(nn.Module, ABC):
     def decode(self, tokens: Tensor) -> Tensor:
         """Return images (B, channels, h * stride, w * stride) in [0, 1] of tokens, int64 (B, h, w)."""
 
+    def encode_jittered(self, images: Tensor, jitter: float, seed: Tensor) -> Tensor:
+        """Return the tokens of images as `encode`, of latents to which Gaussian noise is added before they are
+        quantised, the same for all images.
+
+        jitter: standard deviation of the noise, in those of each image's latents. seed: int64 (). With it tokens change
+        to others of which the image might as well have been made. Raises a ValueError for a tokenizer without latents.
+        """
+        raise ValueError(f"{type(self).__name__} has no latents that noise could be added to: leave the jitter out")
+
     def check_images(self, images: Tensor) -> None:
         """Raise a ValueError unless images are float (B, channels, H, W), with H and W divisible by the stride."""
         if images.ndim != 4 or images.shape[1] != self.channels:
@@ -70,6 +80,12 @@ def check_channels(channels: int) -> None:
     check_whole_number("channels", channels, 1)
 
 
+def with_noise(latents: Tensor, jitter: float, seed: Tensor) -> Tensor:
+    """Return latents (B, E, h, w) with Gaussian noise, see `Tokenizer.encode_jittered`."""
+    drawn = rng.normal(seed, latents[0].numel()).to(latents)
+    return latents + jitter * latents.flatten(1).std(1).view(-1, 1, 1, 1) * drawn.view(latents[0].shape)
+
+
 def nearest(x: Tensor, codebook: Tensor, at_once: int = 1 << 24) -> Tensor:
     """Return the code nearest to each vector by Euclidean distance: (n, E), (V, E) -> int64 (n,).
 
@@ -77,5 +93,7 @@ def nearest(x: Tensor, codebook: Tensor, at_once: int = 1 << 24) -> Tensor:
     """
     # |x - code|^2 / 2 without the vector's own square, which is the same for every code
     bias = codebook.square().sum(1) / 2
-    chunks = x.split(max(1, at_once // len(codebook)))
+    # a program that torch records computes all at once: its number of vectors is not known
+    recorded = torch.compiler.is_exporting() or torch.jit.is_tracing()
+    chunks = [x] if recorded else x.split(max(1, at_once // len(codebook)))
     return torch.cat([(bias - chunk @ codebook.T).argmin(1) for chunk in chunks])

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .base import Tokenizer, check_channels, checked_range, nearest
+from .base import Tokenizer, check_channels, checked_range, nearest, with_noise
 
 
 class PatchTokenizer(Tokenizer):
@@ -85,7 +85,11 @@ class PatchTokenizer(Tokenizer):
         self.check_images(images)
         h, w = images.shape[2] // self.stride, images.shape[3] // self.stride
         patches = F.unfold(images.to(self.codebook), self.stride, stride=self.stride).transpose(1, 2)
-        return nearest(patches.flatten(0, 1), self.codebook).view(len(images), h, w)
+        return nearest(patches.flatten(0, 1), self.codebook).view(-1, h, w)
+
+    def encode_jittered(self, images: Tensor, jitter: float, seed: Tensor) -> Tensor:
+        self.check_images(images)  # the latents are the patches, so the noise is added to the pixels
+        return self.encode(with_noise(images, jitter, seed))
 
     def decode(self, tokens: Tensor) -> Tensor:
         h, w = tokens.shape[1:]

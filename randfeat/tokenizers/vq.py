@@ -6,12 +6,13 @@ Modules have the names of the official checkpoints, so these load as they are. S
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .base import Tokenizer
+from .base import Tokenizer, with_noise
 from .quantizers import Quantizer
 
 # pixels of images that go through the network at a time, each of which takes about 2.5 kB there: four images of
@@ -48,15 +49,26 @@ class VQTokenizer(Tokenizer):
 
     def encode(self, images: Tensor) -> Tensor:
         self.check_images(images)
+        if torch.compiler.is_exporting():  # a program computes all at once, their number is not known, and no autocast
+            return self._nearest_codes(images)
         parts = images.split(_images_at_once(images.device, images.shape[2] * images.shape[3]))
         return torch.cat([self._tokens(part) for part in parts])
 
-    def _tokens(self, images: Tensor) -> Tensor:
-        """Return the tokens of images that go through the network at once."""
+    def encode_jittered(self, images: Tensor, jitter: float, seed: Tensor) -> Tensor:
+        self.check_images(images)
+        parts = images.split(_images_at_once(images.device, images.shape[2] * images.shape[3]))
+        return torch.cat([self._tokens(part, lambda latents: with_noise(latents, jitter, seed)) for part in parts])
+
+    def _tokens(self, images: Tensor, change: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+        """Return the tokens of images that go through the network at once. change: of the latents."""
         with torch.autocast(images.device.type, enabled=False):  # half precision would change the nearest codes
-            # channels last, as the codes are, which makes convolutions faster
-            images = images.to(next(self.parameters())).contiguous(memory_format=torch.channels_last)
-            return self.quantize.indices(self.latents(images).permute(0, 2, 3, 1))
+            return self._nearest_codes(images, change)
+
+    def _nearest_codes(self, images: Tensor, change: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+        # channels last, as the codes are, which makes convolutions faster
+        images = images.to(next(self.parameters())).contiguous(memory_format=torch.channels_last)
+        latents = self.latents(images)
+        return self.quantize.indices((latents if change is None else change(latents)).permute(0, 2, 3, 1))
 
     def codes(self, tokens: Tensor) -> Tensor:
         """Return the codes (B, E, h, w) of tokens (B, h, w), channels last in memory."""

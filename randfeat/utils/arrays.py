@@ -1,4 +1,5 @@
-"""Arrays on disk of any size, written and read block by block: `.npy` files, and `.npz` files of samples.
+"""Arrays on disk: `.npy` files and `.npz` files of samples of any size, written and read block by block, and small
+`.npz` files.
 
 `np.lib.format` writes and reads the headers. Values go through `file.write`, not through `open_memmap`: on a full disk
 the first is an OSError, the second a signal that kills the process, and the SHA-256 is computed on the way.
@@ -6,15 +7,21 @@ the first is an OSError, the second a signal that kills the process, and the SHA
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
+import lzma
+import math
+import struct
 import zipfile
-from collections.abc import Iterable, Iterator, Sequence
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
 import numpy as np
-from numpy.typing import DTypeLike
+from numpy.typing import ArrayLike, DTypeLike
 from PIL import Image
 
 from . import atomic
@@ -56,6 +63,8 @@ def read(path: Path, shape: tuple[int, ...], dtype: DTypeLike) -> np.ndarray:
     Raises a ValueError for a file that is damaged or holds another shape or type.
     """
     try:
+        with path.open("rb") as file:
+            read_header(file)
         array = np.load(path, mmap_mode="r", allow_pickle=False)
         if array.shape == shape and array.dtype == dtype:
             return array
@@ -70,6 +79,17 @@ def blocks(array: np.ndarray) -> Iterator[np.ndarray]:
     rows = max(1, BLOCK // max(1, array[:1].nbytes))
     for start in range(0, len(array), rows):
         yield array[start : start + rows]
+
+
+def write_npz(path: Path, arrays: Mapping[str, ArrayLike], compressed: bool = True) -> None:
+    """Write named arrays as one `.npz` file, as `atomic.open_write` does; its folder is made where it is missing.
+
+    Raises an OSError, on a full disk for instance, and then leaves what was there.
+    """
+    save = np.savez_compressed if compressed else np.savez
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic.open_write(path) as file:
+        save(file, **{name: np.asarray(array) for name, array in arrays.items()})  # type: ignore[arg-type]
 
 
 def write_images(path: Path, files: Sequence[Path], labels: Sequence[int] | None) -> None:
@@ -95,9 +115,9 @@ def write_images(path: Path, files: Sequence[Path], labels: Sequence[int] | None
 def count_images(path: Path) -> int:
     """Return the number of images in a `.npz` of samples; 0 where there is no file, or one of something else."""
     try:
-        with zipfile.ZipFile(path) as archive, archive.open("arr_0.npy") as entry:
-            return _read_header(entry)[0][0]
-    except (FileNotFoundError, zipfile.BadZipFile, KeyError, ValueError):
+        with _named_faults(), zipfile.ZipFile(path) as archive, archive.open("arr_0.npy") as entry:
+            return read_header(entry)[0][0]
+    except (FileNotFoundError, ValueError, EOFError):
         return 0
 
 
@@ -109,22 +129,72 @@ def read_images(path: Path) -> Iterator[Image.Image]:
     if not path.is_file():
         raise FileNotFoundError(f"there is no {path}: check the path")
     try:
-        with zipfile.ZipFile(path) as archive, archive.open("arr_0.npy") as entry:
-            shape, by_column, dtype = _read_header(entry)
-            if len(shape) != 4 or shape[3] != 3 or dtype != np.uint8 or by_column:
+        with _named_faults(), zipfile.ZipFile(path) as archive, archive.open("arr_0.npy") as entry:
+            shape, by_column, dtype = read_header(entry)
+            if len(shape) != 4 or shape[3] != 3 or dtype != np.uint8:
                 raise ValueError(f"arr_0 is {dtype} {shape}")
+            if by_column:  # in Fortran's order a picture is spread over all of it
+                with archive.open("arr_0.npy") as whole:
+                    yield from map(Image.fromarray, np.ascontiguousarray(np.lib.format.read_array(whole)))
+                return
             size = shape[1] * shape[2] * 3
             for number in range(shape[0]):
                 pixels = entry.read(size)
                 if len(pixels) < size:
                     raise ValueError(f"it ends at picture {number} of {shape[0]}")
                 yield Image.fromarray(np.frombuffer(pixels, np.uint8).reshape(shape[1:]))
-    except (zipfile.BadZipFile, KeyError, EOFError, ValueError) as error:
+    except (ValueError, EOFError) as error:
         raise ValueError(f"{path} holds no pictures as uint8 (N, H, W, 3): {error}") from None
 
 
-def _read_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
-    """Return shape, whether it is in Fortran order, and type of the array whose `.npy` header is read here."""
+@contextmanager
+def _named_faults() -> Iterator[None]:
+    """Raise a ValueError of a few words for whatever zipfile, and what it reads with, raise of a damaged file."""
+    damaged = "it is no zip file, or damaged"
+    try:
+        yield
+    except KeyError:
+        raise ValueError("it has no arr_0") from None
+    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, RuntimeError) as error:
+        raise ValueError(damaged) from error  # RuntimeError of encryption, and of methods that are not known
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # of an offset before the beginning
+            raise
+        raise ValueError(damaged) from error
+
+
+def read_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """Return shape, whether it is in Fortran order, and type of the array whose `.npy` header is read here.
+
+    Raises a ValueError of a few words.
+    """
     version = np.lib.format.read_magic(file)
-    read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    return read_header(file)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    try:
+        shape, by_column, dtype = read(file)
+        if min(shape, default=0) < 0:
+            raise ValueError("a negative size")
+        return shape, by_column, dtype
+    except Exception as error:  # numpy has Python's parser read it, and lets through what this raises
+        if str(error).startswith("EOF"):
+            raise
+        raise ValueError("its header is damaged") from error
+
+
+def header_of(content: bytes) -> tuple[tuple[int, ...], np.dtype]:
+    """Return shape and type of the array in the bytes of a `.npy` file.
+
+    Raises a ValueError of a few words where they are damaged, not all there, or of Python objects.
+    """
+    file = io.BytesIO(content)
+    try:
+        shape, _, dtype = read_header(file)
+    except ValueError as error:
+        if str(error).startswith("EOF"):
+            raise ValueError("truncated") from error
+        raise
+    if dtype.hasobject:
+        raise ValueError("an array of Python objects, which may hold programs: expected numbers")
+    if math.prod(shape) * dtype.itemsize > len(content) - file.tell():
+        raise ValueError("truncated")
+    return shape, dtype

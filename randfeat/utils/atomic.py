@@ -54,11 +54,27 @@ def read_json(path: Path, form: str) -> dict[str, Any] | None:
         reason = f"its format is {content['format']!r}"
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except json.JSONDecodeError:
+    except (json.JSONDecodeError, RecursionError):  # of JSON that is nested too deep
         reason = "it is damaged or something else"
     except (ValueError, KeyError, TypeError):
         reason = "it says no format"
     raise ValueError(f"{path} was expected to hold {form!r}, but {reason}: choose another directory")
+
+
+@contextmanager
+def fields_of(path: Path) -> Iterator[None]:
+    """Raise a ValueError where the block does not find a field of a JSON file, or finds one of another type."""
+    try:
+        yield
+    except (KeyError, TypeError, AttributeError, IndexError, OverflowError) as error:
+        fault: Exception = error
+    except ValueError as error:
+        if " to unpack" not in str(error):  # such as a grid of three numbers
+            raise
+        fault = error
+    else:
+        return
+    raise ValueError(f"{path} is damaged: a field is missing or of another type, copy the directory again") from fault
 
 
 def sha256(path: Path) -> str:

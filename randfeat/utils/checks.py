@@ -25,8 +25,8 @@ def check_whole_number(name: str, value: Any, low: int | None = None) -> None:
 
 
 def is_finite_number(value: object) -> TypeGuard[float]:
-    """Return whether a value is a real number, Python's or NumPy's, and neither NaN nor infinite."""
-    return isinstance(value, Real) and math.isfinite(value)
+    """Return whether a value is a real number, Python's or NumPy's, neither NaN nor infinite nor True or False."""
+    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def finite_rows(array: np.ndarray) -> np.ndarray:

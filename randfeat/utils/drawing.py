@@ -4,14 +4,29 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 SMALLEST = 96  # pixels; a picture with a shorter side is magnified by a whole factor
 PAPER, INK = "white", (60, 60, 60)
+LINES = 2  # of a caption, at most
 HEAT, COVER = "inferno", 0.65  # matplotlib's colour map, and its opacity
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+
+
+def font_for(texts: Iterable[str], points: int) -> Font:
+    """Return a font that has the letters of all texts: Pillow's, which lacks ü and ж, for ASCII, else DejaVu.
+
+    DejaVu Sans comes with matplotlib, and has Latin, Greek, Cyrillic, Arabic and Hebrew letters. points: of an em.
+    """
+    if all(text.isascii() for text in texts):
+        return ImageFont.load_default(points)
+    from matplotlib import get_data_path
+
+    return ImageFont.truetype(Path(get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"), points)
 
 
 def png(picture: Image.Image) -> bytes:
@@ -74,14 +89,18 @@ def columns_for(count: int) -> int:
 def grid(
     pictures: Sequence[Image.Image], columns: int | None = None, captions: Sequence[str] | None = None
 ) -> Image.Image:
-    """Return pictures of one size as rows of an RGB picture, with captions below them, cut where they are too long."""
+    """Return pictures of one size as rows of an RGB picture, with captions below them.
+
+    Captions take LINES lines at most; the middle of one that is still too long is left out.
+    """
     columns = min(columns or columns_for(len(pictures)), len(pictures))
     zoom = math.ceil(SMALLEST / min(pictures[0].size))
     width, height = (side * zoom for side in pictures[0].size)
     gap = max(2, width // 32)
     points = max(11, width // 16)
-    font = ImageFont.load_default(points)
-    below = 0 if captions is None else points * 3 // 2
+    font = font_for(captions or (), points)
+    written = [] if captions is None else [wrapped(caption, font, width, LINES) for caption in captions]
+    below = max((points * (1 + 2 * len(lines)) // 2 for lines in written), default=0)
     rows = math.ceil(len(pictures) / columns)
     size = columns * (width + gap) + gap, rows * (height + below + gap) + gap
     canvas = Image.new("RGB", size, PAPER)
@@ -90,9 +109,8 @@ def grid(
         left = gap + number % columns * (width + gap)
         top = gap + number // columns * (height + below + gap)
         canvas.paste(picture.resize((width, height), Image.Resampling.NEAREST), (left, top))
-        if captions is not None:
-            text = _cut(captions[number], font, width)
-            pen.text((left + width / 2, top + height + below / 2), text, INK, font, anchor="mm")
+        for line, text in enumerate(written[number] if written else ()):
+            pen.text((left + width / 2, top + height + points * (line + 0.75)), text, INK, font, anchor="mm")
     return canvas
 
 
@@ -109,9 +127,30 @@ def heat(picture: Image.Image, values: np.ndarray, low: float, high: float) -> I
     return Image.blend(grey, colours.resize(picture.size, Image.Resampling.NEAREST), COVER)
 
 
-def _cut(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> str:
-    """Return the text, or as much of its beginning as fits, with dots for the rest."""
-    kept = len(text)
-    while kept and font.getlength(shown := text if kept == len(text) else text[:kept].rstrip() + "…") > width:
-        kept -= 1
-    return shown if kept else ""
+def wrapped(text: str, font: Font, width: float, lines: int) -> list[str]:
+    """Return a text as lines of at most `width` pixels, one at least.
+
+    It is broken at spaces and after "/", else anywhere. Where more than `lines` would be needed, the middle of the last
+    one is left out, so that the end, which often holds the answer, stays.
+    """
+    found: list[str] = []
+    rest = text
+    while len(found) < lines - 1 and font.getlength(rest) > width:
+        kept = next((n for n in range(len(rest) - 1, 1, -1) if font.getlength(rest[:n].rstrip()) <= width), 1)
+        ends = [n for n in range(kept, 0, -1) if rest[n - 1] in " /" or rest[n] == " "]
+        kept = ends[0] if ends else kept
+        found.append(rest[:kept].rstrip())
+        rest = rest[kept:].lstrip()
+    return [*found, shortened(rest, font, width)]
+
+
+def shortened(text: str, font: Font, width: float) -> str:
+    """Return a text, without its middle where it is wider than `width` pixels; "" where not even dots fit."""
+    if font.getlength(text) <= width:
+        return text
+    for kept in range(len(text) - 1, -1, -1):
+        end = kept // 2
+        shown = f"{text[: kept - end].rstrip()}…{text[len(text) - end :].lstrip()}"
+        if font.getlength(shown) <= width:
+            return shown
+    return ""

@@ -1,7 +1,8 @@
-"""Test of a server by a connection, before a library waits for it in vain."""
+"""Test of a server by a connection, before a library waits for it in vain; sockets that listen."""
 
 from __future__ import annotations
 
+import errno
 import socket
 import time
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ from threading import Event, Thread
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
-PATIENCE = 3.0  # seconds for a name and a connection
+PATIENCE = 2.0  # seconds for a name and a connection, with the second try of TCP after one
 KNOWN_FOR = 60.0  # seconds that an answer holds
 PORTS = {"http": 80, "https": 443}
 _answers: dict[tuple[str, int], tuple[float, bool]] = {}
@@ -51,6 +52,32 @@ def hub_or_cache() -> Iterator[None]:
         yield
     finally:
         constants.HF_HUB_OFFLINE = before
+
+
+def bound(host: str, port: int) -> socket.socket:
+    """Return a listening socket. host: a name, or an address of IPv4 or IPv6. port: 0 takes a free one.
+
+    Raises a ValueError for a port that cannot be, an OSError for one that is taken and for a host of another machine.
+    """
+    if not 0 <= port < 1 << 16:
+        raise ValueError(f"a port is a number from 0 to {(1 << 16) - 1:,}, got {port}: choose another")
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    except (OSError, UnicodeError):
+        raise OSError(f"{host} is no address of this machine: choose another with --host") from None
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind(address)
+        listening.listen()
+    except OSError as error:
+        listening.close()
+        if error.errno == errno.EADDRINUSE:
+            raise OSError(f"port {port} is taken: choose another with --port, or 0 for one that is free") from None
+        if error.errno == errno.EADDRNOTAVAIL:
+            raise OSError(f"{host} is no address of this machine: choose another with --host") from None
+        raise
+    return listening
 
 
 def _connects(place: tuple[str, int]) -> bool:

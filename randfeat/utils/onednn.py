@@ -73,20 +73,21 @@ def can_prepack(weight: Tensor) -> bool:
     return weight.device.type == "cpu" and weight.dtype in (torch.float32, torch.bfloat16) and has_onednn()
 
 
-def prepack(weight: Tensor) -> Callable[[Tensor], Tensor]:
-    """Return a function (..., d) -> (..., m) that computes `x @ weight.T` with a copy of the weight (m, d).
+def prepack(weight: Tensor, bias: Tensor | None = None) -> Callable[[Tensor], Tensor]:
+    """Return a function (..., d) -> (..., m) that computes `x @ weight.T + bias` with a copy of the weight (m, d).
 
     The copy lies in oneDNN's layout, which makes a product of few rows about twice as fast. Without gradients; an input
     of another type, as autocast makes, is cast to the weight's.
     """
+    added = None if bias is None else bias.detach().clone()
     if not can_prepack(weight):
         plain = weight.detach().clone()
-        return lambda x: F.linear(x.to(plain.dtype), plain)
+        return lambda x: F.linear(x.to(plain.dtype), plain, added)
     stored = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), ROWS)
     dtype, product = weight.dtype, torch.ops.mkldnn._linear_pointwise.default
 
     def packed_linear(x: Tensor) -> Tensor:
-        return product(x.to(dtype), stored, None, "none", [], "")
+        return product(x.to(dtype), stored, added, "none", [], "")
 
     return packed_linear
 

@@ -14,6 +14,17 @@ LOCK_TIMEOUT = 15.0  # seconds; workers of a process that was killed may outlive
 LONGEST = 100  # characters of a value in a message
 
 
+class OtherSettings(ValueError):
+    """The error where a directory was filled with other settings.
+
+    name: of the first that differs, with dots. before: its value then.
+    """
+
+    def __init__(self, message: str, name: str, before: Any) -> None:
+        super().__init__(message)
+        self.name, self.before = name, before
+
+
 def difference(before: Mapping[str, Any], now: Mapping[str, Any], free: Collection[str] = ()) -> str | None:
     """Return the first setting that differs, as `name value, not value`; None if all are the same.
 
@@ -30,14 +41,14 @@ def difference(before: Mapping[str, Any], now: Mapping[str, Any], free: Collecti
 def check_same_settings(
     directory: Path, before: Mapping[str, Any], now: Mapping[str, Any], what: str, free: Collection[str] = ()
 ) -> None:
-    """Raise a ValueError that names the first setting that differs from those with which `directory` was filled.
+    """Raise an OtherSettings that names the first setting that differs from those with which `directory` was filled.
 
     what: the content of the directory, in a word. free: names that may differ, see `difference`.
     """
     if other := difference(before, now, free):
-        raise ValueError(
-            f"{directory} holds {what} with {other}: choose another directory (--out), or the same settings"
-        )
+        message = f"{directory} holds {what} with {other}: choose another directory (--out), or the same settings"
+        name = other.split(" ")[0]
+        raise OtherSettings(message, name, _flat(before).get(name))
 
 
 def is_unfinished(directory: Path) -> bool:

@@ -7,6 +7,7 @@ batch, the device, the number of processes or earlier draws.
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Iterable, Sequence
 
@@ -53,6 +54,21 @@ def uniform(seeds: Tensor, count: int) -> Tensor:
     a category.
     """
     return _shift_right(bits(seeds, count), 42).to(torch.float32) * 2.0**-22
+
+
+def normal(seeds: Tensor, count: int) -> Tensor:
+    """Return `count` standard normal values for each seed, by Box and Muller: float32 (*S,) -> (*S, count)."""
+    radius, angle = uniform(seeds, 2 * count).unflatten(-1, (2, count)).unbind(-2)
+    return (-2 * torch.log1p(-radius)).sqrt() * (2 * math.pi * angle).cos()
+
+
+def exponential(seeds: Tensor, count: int) -> Tensor:
+    """Return `count` exponential values of rate 1 for each seed: float32 (*S,) -> (*S, count), all above 0.
+
+    They follow from 63 bits, so that the least of many is as random as any.
+    """
+    share = _shift_right(bits(seeds, count), 1).to(torch.float32) * 2.0**-63
+    return -torch.log1p(-share.clamp(2.0**-63, 1 - 2.0**-24))
 
 
 def of_images(seed: int | Iterable[int], count: int) -> Tensor:

@@ -126,7 +126,5 @@ def _unpickle(path: Path) -> Any:
         except PermissionError:
             raise
         except Exception as error:  # a file cut short can raise any error
-            reason = str(error).partition(". ")[0].partition("\n")[0]
-            if " " not in reason:  # a single number or name explains nothing
-                reason = "it is no file of torch.save, or ends too early"
-            raise ValueError(f"{path} is damaged or cut short ({reason}): copy it again") from None
+            reason = "it is no file of torch.save, or ends too early"
+            raise ValueError(f"{path} is damaged or cut short ({reason}): copy it again") from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -83,11 +84,24 @@ def read_config(directory: Path) -> dict[str, Any]:
     """Return the config of a model directory. Raises a ValueError where it is no JSON object."""
     try:
         config = json.loads((directory / CONFIG).read_text(encoding="utf-8"))
-    except ValueError as error:  # UnicodeDecodeError is one, too
-        raise ValueError(f"{directory / CONFIG} is not valid JSON: {error}") from None
+    except (ValueError, RecursionError) as error:  # UnicodeDecodeError is a ValueError; deep nesting is the other
+        raise ValueError(f"{directory / CONFIG} is not valid JSON: it is damaged, copy it again") from error
     if not isinstance(config, dict):
         raise ValueError(f"{directory / CONFIG} does not describe a model of randfeat: it holds no JSON object")
     return config
+
+
+def fault_of(error: Exception) -> str:
+    """Return why a config made no model, in words about its fields."""
+    if isinstance(error, KeyError):
+        return f"it has no field {error}"
+    text = str(error)
+    if isinstance(error, TypeError) and (names := re.findall(r"'(\w+)'", text)):
+        if "unexpected keyword" in text:
+            return f"it has the field {names[0]!r}, which this version does not know"
+        if "missing" in text:
+            return f"it has no field {', '.join(map(repr, names))}"
+    return text if isinstance(error, ValueError) else "a field has a value of another type than expected"
 
 
 def read_safetensors(path: Path) -> dict[str, Tensor]:

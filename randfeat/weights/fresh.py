@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from .. import models
+from ..utils.checks import check_whole_number
 from .loading import ModelParts, load_parts
 
 RANDOM = "random:"
@@ -20,6 +21,9 @@ def open_parts(source: str | Path, seed: int = 0, **how: Any) -> ModelParts:
 
     The tokenizer, the names of the classes and the settings of sampling are those of MODEL.
     """
+    if not isinstance(source, (str, Path)) or not str(source).removeprefix(RANDOM):
+        raise ValueError(f"a model is a directory, a file or a name, got {source!r}")
+    check_whole_number("seed", seed)
     if not str(source).startswith(RANDOM):
         return load_parts(source, **how)
     with random_weights(seed):

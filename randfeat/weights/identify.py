@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from ..models import MODELS, size_of
+from ..models.rar import SPARE_STEPS
 from .official import first_few
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -21,12 +22,14 @@ class Identity:
     """Model of a checkpoint.
 
     model: registered name of a generator or a tokenizer. config: the keywords that follow from shapes; a generator's
-    heads and grid do not. kv_dim: width of the keys where several heads may share them, else None.
+    heads and grid do not. kv_dim: width of the keys where several heads may share them, else None. tokens: their number
+    in an image, where learned positions tell it, else None.
     """
 
     model: str
     config: dict[str, Any]
     kv_dim: int | None = None
+    tokens: int | None = None
 
     @property
     def is_generator(self) -> bool:
@@ -66,7 +69,7 @@ def identify(state: Mapping[str, Tensor]) -> Identity:
             try:
                 config = family.config(shapes)
                 kv_dim = (shapes[_QKV][0] - config["embed_dim"]) // 2 if _QKV in family.needed else None
-                return Identity(model, config, kv_dim)
+                return Identity(model, config, kv_dim, family.tokens(shapes))
             except (IndexError, KeyError, ValueError, ZeroDivisionError):
                 seen = ", ".join(f"{name} {shapes[name]}" for name in family.needed)
                 raise ValueError(f"this looks like {family.title} of impossible shapes: {seen}") from None
@@ -118,6 +121,26 @@ def _arpg(shapes: Shapes) -> dict[str, Any]:
     )
 
 
+def _lpd(shapes: Shapes) -> dict[str, Any]:
+    return _vision_transformer(shapes, "head.weight") | dict(num_classes=shapes["class_emb.weight"][0])
+
+
+def _rar(shapes: Shapes) -> dict[str, Any]:
+    config = _vision_transformer(shapes, "lm_head.weight")
+    # tokens, a mask token and the null class, see `RAR.build`
+    return config | dict(num_classes=shapes["embeddings.weight"][0] - config["vocab_size"] - 2)
+
+
+def _vision_transformer(shapes: Shapes, head: str) -> dict[str, Any]:
+    vocab_size, embed_dim = shapes[head]
+    return dict(
+        vocab_size=vocab_size,
+        embed_dim=embed_dim,
+        depth=_count(shapes, "blocks.*"),
+        ffn_dim=shapes["blocks.0.mlp.fc1.weight"][0],
+    )
+
+
 def _llamagen_vq(shapes: Shapes) -> dict[str, Any]:
     config = _vq(shapes, "encoder.conv_blocks.*", "encoder.conv_blocks.{}.res.*")
     channels = shapes["encoder.conv_in.weight"][1]
@@ -154,6 +177,7 @@ class _Family:
     mark: str  # prefix of a name that only this family has; families are tried in turn
     needed: tuple[str, ...]  # tensors that its config is derived from
     config: Callable[[Shapes], dict[str, Any]]
+    tokens: Callable[[Shapes], int | None] = lambda shapes: None  # of an image
 
 
 _QKV = "layers.0.attention.wqkv.weight"
@@ -170,6 +194,20 @@ _FAMILIES = {
         "layers.self_dec.",
         ("embeddings.weight", "head.weight", "layers.self_dec.0.ffn.w1.weight"),
         _arpg,
+    ),
+    "lpd": _Family(
+        "LPD",
+        "fake_latent",
+        ("class_emb.weight", "pos_embed", "head.weight", "blocks.0.mlp.fc1.weight"),
+        _lpd,
+        lambda shapes: shapes["pos_embed"][1] - 1,  # the class has a row, too
+    ),
+    "rar": _Family(
+        "RAR",
+        "target_aware_pos_embed",
+        ("embeddings.weight", "timesteps_embeddings", "lm_head.weight", "blocks.0.mlp.fc1.weight"),
+        _rar,
+        lambda shapes: shapes["timesteps_embeddings"][1] - SPARE_STEPS,
     ),
     "randar": _Family("RandAR", "pos_instruct_embeddings", _GPT, _gpt),
     "llamagen": _Family("LlamaGen", "tok_embeddings.", _GPT, _gpt),

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +20,7 @@ from ..data.labels import Classes
 from ..inference.sampling import Sampling
 from ..models import Generator
 from ..tokenizers import Tokenizer
-from ..utils import atomic, devices
+from ..utils import atomic, devices, missing
 from ..utils.checks import check_whole_number
 from . import checkpoints, hub, published, zoo
 from .hub import Repository
@@ -72,11 +73,11 @@ def load_parts(
     identity = identify_file(checkpoint)
     if not identity.is_generator:
         raise ValueError(f"{checkpoint.path} looks like {identity}: open it with randfeat.load_tokenizer")
-    row = published.alike(identity.size, identity.config["vocab_size"], checkpoint.path.name)
+    row = published.alike(identity.size, identity.config["vocab_size"], checkpoint.path.name, identity.tokens)
     if isinstance(found, PublishedModel) and row != found:
         raise ValueError(f"{checkpoint.path} should be {found.name}, but looks like {identity}: download it again")
     with devices.meta():
-        grid = grid if grid is not None else row.grid if row else GRID
+        grid = grid if grid is not None else row.grid if row else None
         generator = _generator(identity, num_heads, grid, checkpoint.path)
     if isinstance(tokenizer, Tokenizer):
         tokenizer = tokenizer.to(device)
@@ -104,7 +105,7 @@ def load_tokenizer(source: str | Path, device: str | torch.device = "cpu", *, l2
     if l2_norm is not None and not (isinstance(found, Path) and found.is_file()):
         raise ValueError(f"{source} says itself whether its codes are normalised: leave l2_norm out")
     if isinstance(found, Path) and found.is_dir():
-        inner = found / weights.TOKENIZER
+        inner = zoo.tokenizer_folder(found)
         return _open_tokenizer_directory(inner if inner.is_dir() else found, device)
     path = hub.fetch(found.repository, found.file) if isinstance(found, PublishedTokenizer) else found
     checkpoint = checkpoints.read(path)
@@ -144,9 +145,10 @@ def locate(source: str | Path, rows: Mapping[str, Row]) -> Path | Row | Reposito
     path = atomic.recover(Path(source))
     if path.exists():
         return path
-    missing = FileNotFoundError(f"there is no file or directory {source}: check the path")
+    what_then = missing.did_you_mean(path) or ": check the path"
+    not_there = FileNotFoundError(f"there is no file or directory {source}{what_then}")
     if isinstance(source, Path) or path.suffix in checkpoints.SUFFIXES:
-        raise missing
+        raise not_there
     if source in rows:
         return rows[source]
     if source in zoo.NAMES:
@@ -155,14 +157,16 @@ def locate(source: str | Path, rows: Mapping[str, Row]) -> Path | Row | Reposito
         official = published.from_repository(source)
         if official:
             raise ValueError(f"{source} holds official files: give the short name of one, {', '.join(official)}")
+        missing.refuse_local(source)
         return Repository(source)
     if path.name != source:
-        raise missing
+        raise not_there
     if source in {**published.MODELS, **published.TOKENIZERS}:
         other, opener = ("model", "load") if source in published.MODELS else ("tokenizer", "load_tokenizer")
         raise ValueError(f"{source} is a {other}: open it with randfeat.{opener}")
     names = [*zoo.NAMES, *rows]
-    near = difflib.get_close_matches(source.lower().replace("_", "-"), names, 1)
+    asked = source.lower().replace("_", "-")
+    near = [name for name in names if name.startswith(asked)] or difflib.get_close_matches(asked, names, 1)
     raise ValueError(
         f"{source!r} is no path here and no owner/name on the hub, and the short names are {', '.join(names)}"
         + (f": did you mean {near[0]}?" if near else "")
@@ -178,7 +182,19 @@ def identify_file(checkpoint: checkpoints.Checkpoint) -> Identity:
         raise ValueError(f"{checkpoint.path} cannot be opened: {error}{ours}") from None
 
 
-def _generator(identity: Identity, num_heads: int | None, grid: tuple[int, int], path: Path) -> Generator:
+def _square(identity: Identity, path: Path) -> tuple[int, int]:
+    """Return the grid of tokens where nobody says it: the square of those that a file has positions of, else GRID."""
+    if identity.tokens is None:
+        return GRID
+    side = math.isqrt(max(0, identity.tokens))
+    if side < 1 or side**2 != identity.tokens:
+        raise ValueError(
+            f"{path} looks like {identity} for {identity.tokens} tokens, which are no square: give load(..., grid=...)"
+        )
+    return side, side
+
+
+def _generator(identity: Identity, num_heads: int | None, grid: tuple[int, int] | None, path: Path) -> Generator:
     """Return a generator with fresh weights, on the device of the context."""
     config = identity.config
     if num_heads is None:
@@ -191,6 +207,8 @@ def _generator(identity: Identity, num_heads: int | None, grid: tuple[int, int],
     check_whole_number("num_heads", num_heads)
     if identity.kv_dim is not None:
         config = config | {"num_kv_heads": identity.kv_dim * num_heads // config["embed_dim"]}
+    if grid is None:
+        grid = _square(identity, path)
     return models.create(identity.model, grid=grid, num_heads=num_heads, **config)
 
 
@@ -212,10 +230,12 @@ def _open_directory(directory: Path, device: torch.device, dtype: torch.dtype) -
             generator = models.create(**config["generator"])
         classes, training = Classes(config["class_names"], generator.num_classes), config["training"]
     except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{directory / weights.CONFIG} does not describe a model of randfeat: {error}") from None
-    if not (directory / weights.TOKENIZER).is_dir():
-        raise FileNotFoundError(f"{directory} has no folder {weights.TOKENIZER}: copy the whole directory again")
-    tokenizer = _open_tokenizer_directory(directory / weights.TOKENIZER, device)
+        fault = weights.fault_of(error)
+        raise ValueError(f"{directory / weights.CONFIG} does not describe a model of randfeat: {fault}") from None
+    inner = zoo.tokenizer_folder(directory)
+    if not inner.is_dir():
+        raise FileNotFoundError(f"{inner.parent} has no folder {inner.name}: copy the whole directory again")
+    tokenizer = _open_tokenizer_directory(inner, device)
     _fill(generator, state, device, dtype, directory / weights.WEIGHTS)
     return ModelParts(tokenizer, generator, classes.given, training, sampling)
 
@@ -226,7 +246,8 @@ def _open_tokenizer_directory(directory: Path, device: torch.device) -> Tokenize
         with devices.meta():
             tokenizer = tokenizers.create(**config)
     except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{directory / weights.CONFIG} does not describe a tokenizer of randfeat: {error}") from None
+        fault = weights.fault_of(error)
+        raise ValueError(f"{directory / weights.CONFIG} does not describe a tokenizer of randfeat: {fault}") from None
     _fill(tokenizer, state, device, torch.float32, directory / weights.WEIGHTS)
     return tokenizer.eval()
 

@@ -14,7 +14,7 @@ from safetensors import safe_open
 from .. import tokenizers
 from ..data.values import described
 from ..utils import devices
-from . import format
+from . import format, zoo
 
 CARD, TEMPLATE = "README.md", "model_card.md"
 CURVE_ROWS = 10  # of the validation losses that a card shows
@@ -22,7 +22,9 @@ CURVE_ROWS = 10  # of the validation losses that a card shows
 _FAMILIES = {
     "arpg": ("ARPG", "2503.10568"),
     "llamagen": ("LlamaGen", "2406.06525"),
+    "lpd": ("LPD", "2507.01957"),
     "randar": ("RandAR", "2412.01827"),
+    "rar": ("RAR", "2411.00776"),
 }
 
 
@@ -86,7 +88,7 @@ def read(directory: Path) -> str:
 def describe(directory: Path) -> dict[str, Any]:
     """Return the fields of the template for a model directory."""
     config = format.read_config(directory)
-    generator, tokenizer_config = config["generator"], format.read_config(directory / format.TOKENIZER)
+    generator, tokenizer_config = config["generator"], format.read_config(zoo.tokenizer_folder(directory))
     with devices.meta():
         tokenizer = tokenizers.create(**tokenizer_config)
     title, paper = _FAMILIES.get(generator["name"], (generator["name"], ""))

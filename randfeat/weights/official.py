@@ -35,8 +35,16 @@ def to_official(model: Generator | Tokenizer, state: Mapping[str, Tensor] | None
     state = model.state_dict() if state is None else state
     official: dict[str, Tensor] = {}
     for ours, names in _official_layout(model).items():
-        official.update(zip(names, state[ours].chunk(len(names)), strict=True))
+        official.update(zip(names, _parts(model, state[ours], names), strict=True))
     return official
+
+
+def _parts(model: Generator | Tokenizer, value: Tensor, names: tuple[str, ...]) -> Sequence[Tensor]:
+    """Return the rows of each official tensor that one of ours stacks: of equal numbers, or as the model says."""
+    if isinstance(model, Tokenizer) or not model.official_rows.keys() & set(names):
+        return value.chunk(len(names))
+    rest = len(value) - sum(model.official_rows.get(name, 0) for name in names)
+    return value.split([model.official_rows.get(name, rest) for name in names])  # one at most is of the rest
 
 
 def from_official(model: Generator | Tokenizer, state: Mapping[str, Tensor]) -> dict[str, Tensor]:

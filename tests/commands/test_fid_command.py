@@ -89,3 +89,30 @@ def test_files_that_cannot_be_read_are_skipped_and_listed(photos, tmp_path, caps
         'path,reason\n03a.png,"text, no picture"\n03a.png,"text, no picture"\n'
     )
     assert "2 skipped, since they cannot be read, listed in" in capsys.readouterr().err
+
+
+def test_a_reference_that_cannot_be_read_is_said_with_the_reasons(photos, tmp_path, capsys):
+    make_sampler().save(tmp_path / "model")
+    judge = ["--evaluator", tmp_path / "model", "--spec", "raster/causal/token/L1/mean/mean"]
+    bad = tmp_path / "bad"
+    bad.mkdir()
+    for number in range(12):
+        (bad / f"{number}.png").write_text("a note")
+    assert fid(photos, bad, *judge) == 1
+    assert "none of the 12 images could be read (12 text, no picture): 0.png, " in capsys.readouterr().err
+    assert fid(bad, photos, *judge) == 1
+    assert "none of the 12 images could be read (12 text, no picture)" in capsys.readouterr().err
+    Image.new("RGB", (6, 4)).save(bad / "0.png")
+    assert fid(photos, bad, *judge) == 1
+    assert "12 samples and 1 of reference: give 4 at least; 11 could not be read (11 text" in capsys.readouterr().err
+
+
+def test_samples_are_named_by_their_path_or_as_the_user_does(photos, tmp_path, capsys):
+    make_sampler().save(tmp_path / "model")
+    judge = ["--evaluator", tmp_path / "model", "--spec", "raster/causal/token/L1/mean/mean"]
+    assert fid(photos, photos, *judge) == 0
+    assert f"| {tmp_path.name}/photos | " in capsys.readouterr().out
+    assert fid(photos, photos, *judge, "--name", "mine") == 0
+    assert "| mine | " in capsys.readouterr().out
+    assert fid(photos, photos, *judge, "--name", "mine", "--guidance", "1", "-o", tmp_path / "out") == 1
+    assert "names its rows by the scales" in capsys.readouterr().err

@@ -85,15 +85,19 @@ def test_the_page_of_duplicates(index, capsys):
     assert page.count("largest file") == 2
     run(capsys, "duplicates", "i", "--format", "html", "-o", "given.html", "--threshold", "0.99")
     assert "<svg" not in (index / "given.html").read_text()
-    run(capsys, "duplicates", "i", "--format", "html", "-o", "none.html", "--threshold", "1.1")
-    assert "None of 33 images is all but the same as another" in (index / "none.html").read_text()
-    assert run(capsys, "duplicates", "i", "--threshold", "1.1").out == "no near-duplicates\n"
+    run(capsys, "remove", "i", "photos/dog/same.png", "photos/Cat/large.png", "photos/Cat/gone.png")
+    run(capsys, "duplicates", "i", "--format", "html", "-o", "none.html", "--threshold", "0.9999")
+    assert "None of 30 images is all but the same as another" in (index / "none.html").read_text()
+    assert run(capsys, "duplicates", "i", "--threshold", "0.9999").out == "no near-duplicates\n"
 
 
 def test_select_in_every_form(index, capsys):
     said = run(capsys, "select", "i", "--count", 4)
     assert len(said.out.splitlines()) == 4
     assert "4 chosen; every image has a cosine of at least 0." in said.err
+    said = run(capsys, "select", "i", "--count", 40)
+    assert len({*said.out.splitlines()}) == 33
+    assert "33 chosen, all that there are; every image has a cosine of at least 1 to one of them" in said.err
     run(capsys, "select", "i", "--count", 3, "--label", "CAT", "--format", "csv", "-o", "chosen.csv")
     rows = list(csv.reader(io.StringIO((index / "chosen.csv").read_text())))
     assert rows[0] == ["path", "label"]
@@ -107,9 +111,14 @@ def test_select_in_every_form(index, capsys):
     ("arguments", "message"),
     [
         ("duplicates i --threshold much", "--threshold is a number, or auto, got much"),
+        ("duplicates i --threshold 7", "the threshold must be a cosine above -1 and up to 1, got 7"),
+        ("duplicates i --threshold -1", "the threshold must be a cosine above -1 and up to 1, got -1"),
+        ("duplicates i --threshold inf", "the threshold must be a cosine above -1 and up to 1, got inf"),
         ("duplicates i -o i/page.html", "i/page.html lies in the index: choose another file"),
         ("duplicates i -o photos", "photos is a folder: name a file in it"),
         ("select i --count 0", "count must be a whole number from 1, got 0"),
+        ("select i --count -2", "count must be a whole number from 1, got -2"),
+        ("select i --count 3 --path fox/*", "has no row to choose from"),
         ("select i --count 3 --label dgo", "i has no row of the label dgo: did you mean dog?"),
         ("select photos --count 3", "photos is no index: it has no meta.json"),
     ],

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from pipelines import make_sampler
 
-from randfeat import cli, load
+from randfeat import Views, cli, load
 
 FAST = ["--device", "cpu", "--orders", "2"]
 
@@ -60,6 +60,17 @@ def test_a_race_and_a_choice_of_classes(model, photos, capsys):
         assert row["classes"][0]["log_prob"] is not None
 
 
+def test_orders_read_views(model, photos, capsys):
+    flags = ["--shifts", "2", "--flip", "--crop", ".8", "--jitter", ".1"]
+    assert cli.main(["classify", str(model), str(photos), *flags, *FAST, "--format", "json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    pipeline, views = load(model), Views(2, True, 0.8, 0.1)
+    expected = pipeline.classify([photos / "a.png"], orders=2, views=views).top(1)[0][0]
+    assert shown[0]["classes"][0]["log_prob"] == pytest.approx(expected.log_prob, rel=1e-4)
+    assert cli.main(["classify", str(model), str(photos), "--crop", "2", *FAST]) == 1
+    assert "share of a side" in capsys.readouterr().err
+
+
 def test_surprise_leaves_maps_and_pictures(model, photos, tmp_path, capsys):
     out = tmp_path / "out"
     assert cli.main(["surprise", str(model), str(photos), "-o", str(out), *FAST]) == 0
@@ -93,7 +104,7 @@ def test_what_cannot_be_read_is_named(command, model, tmp_path, monkeypatch, cap
 
 def test_wrong_classes_are_refused(model, photos, capsys):
     assert cli.main(["classify", str(model), str(photos), "--classes", "0", "0", *FAST]) == 1
-    assert "different ones" in capsys.readouterr().err
+    assert "named once each" in capsys.readouterr().err
     assert cli.main(["classify", str(model), str(photos), "--top", "0", *FAST]) == 1
     assert "top needs" in capsys.readouterr().err
 

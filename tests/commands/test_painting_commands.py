@@ -250,7 +250,9 @@ def test_each_picture_of_a_folder_gets_what_it_would_get_alone(place, photos, tm
 def test_a_folder_of_masks(place, photos, tmp_path, capsys):
     out, masks = tmp_path / "out", tmp_path / "masks"
     assert many(place, "inpaint", [photos], "--mask", masks, out=out) == 3
-    assert capsys.readouterr().err.count("no file of its name in") == 2
+    said = capsys.readouterr().err
+    assert said.count("no file of its name in") == 2
+    assert "3 skipped, since they cannot be read, or have no mask, listed in" in said
     listed = dict(line.split(",", 1) for line in (out / "skipped.csv").read_text().splitlines())
     assert listed[str(photos / "b" / "d.png")] == f"no file of its name in {masks}"
     assert listed[str(photos / "note.png")] == '"text, no picture"'
@@ -260,6 +262,36 @@ def test_a_folder_of_masks(place, photos, tmp_path, capsys):
     (masks / "a.png").write_text("a note")
     assert many(place, "inpaint", [photos], "--mask", masks, out=tmp_path / "two") == 3
     assert "a.png: its mask or control: text, no picture" in capsys.readouterr().err
+
+
+def test_what_a_picture_lacks_is_said(place, photos, tmp_path, capsys):
+    masks, pictures = tmp_path / "masks", [photos / "a.png", photos / "b" / "d.png"]
+    assert many(place, "inpaint", pictures, "--mask", masks, out=tmp_path / "out") == 3
+    assert "1 skipped, since they have no mask, listed in" in capsys.readouterr().err
+    Image.fromarray(HIDDEN).save(masks / "a.bmp")
+    assert many(place, "inpaint", pictures, "--mask", masks, out=tmp_path / "two") == 1
+    assert f"{masks} has a.bmp and a.png for the picture a: keep one of them there" in capsys.readouterr().err
+    nowhere = tmp_path / "nowhere.png"
+    (tmp_path / "empty").mkdir()
+    for given in (pictures, pictures[:1], [photos], [tmp_path / "empty"]):  # before any of them is opened
+        assert many(place, "inpaint", given, "--mask", nowhere, out=tmp_path / "three") == 1
+        assert capsys.readouterr().err == (
+            f"randfeat inpaint: --mask {nowhere}: there is no such file or folder, check the path\n"
+        )
+    assert not (tmp_path / "three").exists()
+
+
+@pytest.mark.parametrize("how", [["--box", 2, 3, 9, 8], ["--mask", "masks/a.png"]])
+def test_pictures_too_small_for_a_box_are_skipped(place, photos, tmp_path, capsys, monkeypatch, how):
+    monkeypatch.chdir(tmp_path)
+    noise_picture(4, 6, 3).save(photos / "small.png")
+    assert many(place, "inpaint", [photos], *how, out=tmp_path / "out") == 3
+    said = capsys.readouterr().err
+    assert "3 skipped, since they cannot be read, or have not the size for it, listed in" in said
+    assert f"{photos / 'small.png'}: the {how[0][2:]}" in said
+    assert {path.parent.name for path in (tmp_path / "out").rglob("settings.json")} == {"a", "c", "d"}
+    assert many(place, "inpaint", [photos / "a.png", photos / "small.png"], *how, out=tmp_path / "two") == 3
+    assert "1 skipped, since they have not the size for it, listed in" in capsys.readouterr().err
 
 
 def test_a_dot_in_a_name_is_no_suffix_of_a_mask(place, photos, tmp_path, capsys):
@@ -272,7 +304,8 @@ def test_a_dot_in_a_name_is_no_suffix_of_a_mask(place, photos, tmp_path, capsys)
 
 def test_many_pictures_that_cannot_be_edited_together(place, photos, tmp_path, capsys):
     noise_picture(4, 6, 3).save(photos / "small.png")
-    assert many(place, "inpaint", [photos], "--mask", tmp_path / "masks" / "a.png", out=tmp_path / "out") == 1
+    small = [photos / "small.png", photos / "note.png"]
+    assert many(place, "inpaint", small, "--mask", tmp_path / "masks" / "a.png", out=tmp_path / "out") == 1
     assert f"{photos / 'small.png'}: the mask is 13 pixels wide" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
     assert many(place, "vary", [photos / "note.png", photos / "b" / "note.png"], out=tmp_path / "out") == 1

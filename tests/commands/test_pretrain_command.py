@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import os
 import re
 import signal
@@ -20,6 +21,8 @@ from safetensors.torch import load_file
 
 from randfeat import cli, load, models
 from randfeat.commands.pretrain import monitor
+from randfeat.data.images import preview
+from randfeat.utils import drawing
 
 ROOT = Path(__file__).parents[2]
 RECIPE = """
@@ -67,6 +70,19 @@ def undisturbed(folder, tmp_path_factory):
     run = tmp_path_factory.mktemp("undisturbed") / "run"
     assert pretrain(folder, run, "--every", 3, "--samples", 4) == 0
     return run
+
+
+def test_samples_have_the_names_of_their_classes(undisturbed):
+    model = load(undisturbed / "model")
+    pictures = [preview(image) for image in model.sample(["cat", "dog", "cat", "dog"])]
+    sheets = [Image.open(io.BytesIO(path.read_bytes())) for path in sorted((undisturbed / "samples").glob("*.png"))]
+    named = drawing.grid(pictures, captions=["cat", "dog", "cat", "dog"])
+    width = named.width // 2
+    for sheet in sheets:
+        assert sheet.size == named.size != drawing.grid(pictures).size
+        for left in (0, width):  # the line below the second row: its captions
+            line = (left, named.height - 15, left + width, named.height)
+            assert np.array_equal(np.asarray(sheet.crop(line)), np.asarray(named.crop(line)))
 
 
 def test_a_run_leaves_a_model_its_numbers_and_a_page(undisturbed):
@@ -120,6 +136,8 @@ def test_a_run_that_a_signal_stopped_goes_on_to_the_same_weights(folder, undistu
         patch.setattr(monitor.Monitor, "on_step", deadly)
         assert pretrain(folder, tmp_path / "run", *more) == 75
     assert "which is saved: the same command goes on from there" in capsys.readouterr().err
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "randar, stopped after 8 of 12 steps; the same command goes on from the last checkpoint; best held" in page
     assert not (tmp_path / "run" / "model").exists()
     assert pretrain(folder, tmp_path / "run", *more) == 0
     mine, theirs = weights_of(tmp_path / "run"), weights_of(undisturbed)
@@ -203,7 +221,8 @@ def test_bad_input_is_one_sentence(folder, tmp_path, capsys, data, more, message
     assert message in said[0]
 
 
-PUBLISHED = {"randar_l": 343, "randar_xl": 775, "arpg_l": 320, "arpg_xl": 719, "arpg_xxl": 1300}
+PUBLISHED = {"randar_l": 343, "randar_xl": 775, "arpg_l": 320, "arpg_xl": 719, "arpg_xxl": 1300, "lpd_l": 337}
+PUBLISHED["rar_l"] = 462 + 31  # with the codes of the tokenizer here
 
 
 RECIPES = sorted(path.stem for path in (ROOT / "configs").glob("*.yaml") if not path.stem.startswith("tokenizer_"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -59,6 +60,19 @@ def test_what_is_not_said_is_as_published():
     assert sample.extrapolation_of(parse()) is None
 
 
+def test_exact_sampling_has_no_steps():
+    published = Sampling(88, "arccos", Guidance(4), sweeps=2)
+    assert sample.sampling_of(parse("--exact"), published) == dataclasses.replace(published, steps=None, exact=True)
+    again = Sampling(exact=True, draft=5)
+    assert sample.sampling_of(parse(), again) == again
+    assert sample.sampling_of(parse("--draft", "9"), again).draft == 9
+    assert sample.sampling_of(parse("--order", "locality", "--locality", "2", "3"), published).locality == (2, 3)
+    with pytest.raises(ValueError, match="leave steps and sizes out"):
+        sample.sampling_of(parse("--exact", "--steps", "9"), published)
+    with pytest.raises(ValueError, match="--draft is about drafts that exact sampling checks: give --exact too"):
+        sample.sampling_of(parse("--draft", "9"), published)
+
+
 def test_what_is_said_takes_its_place():
     published = Sampling(88, "arccos", Guidance(4, "linear", 1.0, "after"))
     said = """
@@ -78,6 +92,19 @@ def test_what_is_said_takes_its_place():
     assert sample.sampling_of(parse("--guidance", "2"), published).guidance == Guidance(2, "linear", 1.0, "after")
 
 
+def test_the_tokens_of_each_step_are_a_schedule(capsys):
+    published = Sampling(88, "arccos", Guidance(4), sweeps=2)
+    found = sample.sampling_of(parse("--schedule", "1,2,3"), published)
+    assert found == dataclasses.replace(published, schedule=(1, 2, 3), steps=None)
+    with pytest.raises(ValueError, match="3 steps, got steps=5"):
+        sample.sampling_of(parse("--schedule", "1,2,3", "--steps", "5"), published)
+    assert sample.sampling_of(parse("--schedule", "5"), published).schedule == (5,)
+    for wrong in ("1,0,2", "1,2,", "spiral"):
+        with pytest.raises(SystemExit):
+            parse("--schedule", wrong)
+    assert f"or the tokens of each step as 1,2,4,9, got {wrong}" in capsys.readouterr().err
+
+
 # what it does -----------------------------------------------------------------------------------------------
 
 
@@ -91,6 +118,33 @@ def test_it_fills_a_folder(model, tmp_path, capsys):
         assert archive["arr_1"].tolist() == [2, 0, 2, 0, 2]
     assert cli.main(["sample", str(model), "--out", str(out), "--classes", "Cow", "0", "--count", "7"]) == 0
     assert "images (5 were there)" in capsys.readouterr().err
+
+
+def test_sizes_of_steps_are_the_same_settings_again(model, tmp_path, capsys):
+    command = ["sample", str(model), "--out", str(tmp_path / "out"), "--schedule", "1,2,3", "--count"]
+    assert cli.main([*command, "2"]) == 0
+    assert cli.main([*command, "3"]) == 0
+    assert "images (2 were there)" in capsys.readouterr().err
+
+
+def test_exact_samples_say_how_many_calls_they_took(model, tmp_path, capsys):
+    command = ["sample", str(model), "--classes", "cow", "--count", "5", "--exact", "--sweeps", "1", "--device", "cpu"]
+    for draft, most in ((0, 12.0), (4, 11.0)):
+        out = tmp_path / str(draft)
+        assert cli.main([*command, "--out", str(out), "--draft", str(draft)]) == 0
+        said = re.match(r"network calls: (\d+\.\d) of 12 on average\nwrote ", capsys.readouterr().out)
+        assert most - 6 < float(said[1]) <= most
+        assert f'"draft": {draft}' in (out / "settings.json").read_text()
+    pictures = [[file.read_bytes() for file in sorted((tmp_path / one / "images").iterdir())] for one in ("0", "4")]
+    assert pictures[0] == pictures[1]
+
+
+def test_larger_exact_samples_say_how_many_calls_they_took(model, tmp_path, capsys):
+    command = ["sample", str(model), "--count", "3", "--exact", "--sweeps", "1", "--factor", "2", "--device", "cpu"]
+    assert cli.main([*command, "--out", str(tmp_path / "0"), "--draft", "0", "--batch-size", "2"]) == 0
+    assert "network calls: 30.0 of 30 on average\n" in capsys.readouterr().out  # 6, a sweep of 6, 18 between
+    assert cli.main([*command, "--out", str(tmp_path / "9"), "--draft", "9"]) == 0
+    assert 2 < float(re.match(r"network calls: (\d+\.\d) of 30", capsys.readouterr().out)[1]) < 30
 
 
 def test_an_order_of_ones_own(model, tmp_path):
@@ -117,7 +171,7 @@ def test_an_order_of_ones_own(model, tmp_path):
         ("--top-p 2", "top_p must be in (0, 1]"),
         ("--order spiral", "order 'spiral' is none of RandAR's"),
         ("--order-file {twice}", "not a permutation: entry 5 of order 0, 0, occurs twice"),
-        ("--order-file {words}", "should hold the positions of an order, whole numbers"),
+        ("--order-file {words}", "words is no order: expected the raster positions of all tokens, whole numbers"),
         ("--order-file {missing}", "No such file"),
         ("--within-step group", "within_step 'group' is none of RandAR's"),
         ("--factor 1", "factor must be a whole number from 2, got 1"),
@@ -232,7 +286,7 @@ def test_a_failure_in_one_process_ends_all(model, tmp_path):
     script.write_text(
         "import os, sys, time\n"
         "from randfeat import cli, Pipeline\n"
-        "def sample(self, *_):\n"
+        "def sample(self, *_, **__):\n"
         "    if os.environ['RANK'] == '1': raise ValueError('the second cannot')\n"
         "    time.sleep(60)\n"
         "Pipeline.sample = sample\n"

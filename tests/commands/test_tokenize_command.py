@@ -67,12 +67,10 @@ def test_a_models_tokenizer_reads_at_its_size(photos, tmp_path):
     assert TokenStore.open(tmp_path / "large").grid == (4, 3)
 
 
-def test_a_tokenizer_of_the_package_reads_at_its_models_size(photos, tmp_path, monkeypatch):
-    make_sampler().save(tmp_path / "model")
-    monkeypatch.setattr(zoo, "NAMES", ("of-the-package",))
-    monkeypatch.setattr(zoo, "directory", lambda name: tmp_path / "model")
-    assert tokenize(photos, "-o", tmp_path / "out", "--tokenizer", "of-the-package") == 0
-    assert TokenStore.open(tmp_path / "out").grid == (2, 3)
+@pytest.mark.parametrize("name", zoo.NAMES)
+def test_a_tokenizer_of_the_package_reads_at_its_models_size(photos, tmp_path, name):
+    assert tokenize(photos, "-o", tmp_path / "out", "--tokenizer", name) == 0
+    assert TokenStore.open(tmp_path / "out").grid == (7, 7)
 
 
 def test_two_processes_make_the_same(photos, tmp_path):
@@ -111,7 +109,7 @@ def test_tokens_of_others(tmp_path, capsys):
     ("more", "message"),
     [
         ([], "--tokenizer is missing: give a short name"),
-        (["--tokenizer", "patch", "--size", "9"], "height and width must be divisible by 4, got 9 x 9"),
+        (["--tokenizer", "patch", "--size", "9"], "--size 9 x 9 is no multiple of --patch 4"),
         (
             ["--tokenizer", "patch", "--size", "8", "8", "8"],
             "--size is one number of pixels from 1",
@@ -123,6 +121,7 @@ def test_tokens_of_others(tmp_path, capsys):
             "--patch, --vocab, --channels and --range are for --tokenizer patch",
         ),
         (["--tokenizer", "patch", "--import"], "holds images: leave --import out"),
+        (["--tokenizer", "patches", "--patch", "2"], "did you mean patch, k-means over these images?"),
     ],
 )
 def test_bad_input_is_one_sentence_and_writes_nothing(photos, tmp_path, capsys, more, message):

@@ -97,7 +97,7 @@ def test_patches_beside_it_are_fitted_to_train(digits, tmp_path, capsys):
     fitted = fit_patches(open_source(digits / "digits", "train"), (8, 8), 4, 16, channels=1)
     assert patch["fingerprint"] == weights.fingerprint(fitted)
     beside = record["comparisons"][0]
-    assert (beside["a"], beside["b"]) == (str(vq), "patch")
+    assert (beside["a"], beside["b"]) == ("/".join(vq.parts[-2:]), "patch")
     assert beside["mse_ratio"]["value"] == pytest.approx(one["mse"]["value"] / patch["mse"]["value"])
     assert beside["mse_ratio"]["low"] > 1  # the network is untrained
     with (tmp_path / "out" / "images.csv").open() as file:
@@ -112,7 +112,7 @@ def test_the_page_shows_the_worst_images_and_needs_no_other_file(digits, tmp_pat
     page = (tmp_path / "out" / "report.html").read_text()
     with (tmp_path / "out" / "images.csv").open() as file:
         rows = list(csv.DictReader(file))
-    worst = sorted(rows, key=lambda row: -float(row[f"mse {digits / 'tok'}"]))
+    worst = sorted(rows, key=lambda row: -float(row[f"mse {digits.name}/tok"]))
     paths = re.findall(r'class="card"><p>(.*?)</p>', page)
     assert paths[:8] == [row["path"] for row in worst[:8]]
     assert len(set(paths)) == 16
@@ -136,7 +136,9 @@ def test_channels_and_ranges_of_files(tmp_path, capsys):
     tokenizer = load_tokenizer(vq)
     with torch.no_grad():
         made = tokenizer.decode(tokenizer.encode(pixels))
-    assert record["tokenizers"][str(vq)]["mse"]["value"] == pytest.approx(float((made - pixels).square().mean()))
+    own = record["tokenizers"]["/".join(vq.parts[-2:])]
+    assert own["given"] == str(vq)
+    assert own["mse"]["value"] == pytest.approx(float((made - pixels).square().mean()))
     assert evaluate(vq, data, "--size", 16, "--rfid") == 1
     assert "these images have 4 channels" in capsys.readouterr().err
 
@@ -188,8 +190,13 @@ def test_images_that_come_back_exactly(tmp_path, capsys):
     shown = capsys.readouterr().out
     assert "| PSNR, dB | 100.00 [100.00, 100.00] |" in shown
     assert "| border ratio | none | none |\n| border ratio, originals | none | none |" in shown
-    assert f"{tok} beside {twin} | none | none | 0.00" in shown
+    assert f"{tmp_path.name}/tok beside {tmp_path.name}/twin | none | none | 0.00" in shown
     assert "came back exactly: 6 of" in (tmp_path / "out" / "report.html").read_text()
+    more = ["--size", 8, "--beside", twin, "--name", "mine", "theirs"]
+    assert evaluate(tok, tmp_path, *more) == 0
+    assert "mine beside theirs | none" in capsys.readouterr().out
+    assert evaluate(tok, tmp_path, *more[:-1]) == 1
+    assert "--name gives 1 names to 2 tokenizers" in capsys.readouterr().err
 
 
 def test_a_models_tokenizer_reads_at_its_size(tmp_path, capsys):

@@ -126,7 +126,7 @@ def test_names_must_fit():
     ):
         with pytest.raises(ValueError, match=message):
             Classes(names, count)
-    with pytest.raises(ValueError, match="this model has no classes: use None"):
+    with pytest.raises(ValueError, match="this model has no classes: leave the class out"):
         Classes([], 0).index("cat")
 
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from randfeat.data.decode import UnreadableImage
 from randfeat.data.sources import Source, open_source, splits
 from randfeat.data.sources.base import numbered
-from randfeat.data.sources.folder import walk
+from randfeat.data.sources.folder import find_images, walk
 
 # folders -------------------------------------------------------------------------------------------------------------
 
@@ -120,6 +120,17 @@ def test_names_that_are_no_utf_8_are_spelled_out(tmp_path):
     assert source.fingerprint()
 
 
+def test_pictures_of_folders_are_those_of_a_data_set(tmp_path):
+    """Hidden files, such as the `._a.jpg` that macOS leaves, and folders called like pictures are none."""
+    fill(tmp_path, "b.png", "in.jpg/c.png", "._b.png", ".thumbnails/b.png")
+    (tmp_path / "again").symlink_to(tmp_path, target_is_directory=True)
+    assert find_images([tmp_path]) == [tmp_path / "b.png", tmp_path / "in.jpg" / "c.png"]
+    assert find_images([tmp_path / "._b.png"]) == [tmp_path / "._b.png"]  # named
+    (tmp_path / "arrays").mkdir()
+    np.save(tmp_path / "arrays" / "a.npy", np.zeros((2, 2)))
+    assert find_images([tmp_path / "arrays"]) == [tmp_path / "arrays" / "a.npy"]
+
+
 def test_a_large_folder_is_listed_quickly(tmp_path):
     for folder in range(20):
         (tmp_path / f"{folder}").mkdir()
@@ -213,9 +224,9 @@ def test_wrong_labels_are_refused(content, message, tmp_path):
         ([2.0, float("nan")], [2, None], None),
         (["b", None, "a", "b"], [1, None, 0, 1], ["a", "b"]),
         (["1", "x"], [0, 1], ["1", "x"]),
-        ([0.5, 1.0], [0, 1], ["0.5", "1.0"]),
+        ([0.5, 1.0], [0, 1], ["0.5", "1"]),
         (["--1", "1"], [0, 1], ["--1", "1"]),
-        ([float("inf"), 1.0], [1, 0], ["1.0", "inf"]),
+        ([float("inf"), 1.0], [1, 0], ["1", "inf"]),
         ([True, False], [1, 0], ["False", "True"]),
     ],
 )

@@ -169,6 +169,25 @@ def test_within_finds_more_than_it_first_asks_for():
     assert [sorted(match.id for match in one) for one in found] == [[*range(300)], [*range(300, 600)]]
 
 
+@pytest.mark.parametrize(
+    ("metric", "wrong", "right", "kind"),
+    [
+        ("cosine", (7, 1.001, -1, float("nan"), "0.9", None), (1, -0.999), r"a cosine above -1 and up to 1"),
+        ("l2", (-0.1, float("inf")), (0, 7), "a distance from 0"),
+        ("dot", (float("-inf"), float("nan")), (-7, 7), "a number"),
+    ],
+)
+def test_a_threshold_is_a_score_that_rows_can_have(metric, wrong, right, kind):
+    index = Index(rows(6), range(6), metric=metric)
+    for threshold in wrong:
+        for search in (index.near_duplicates, lambda value: index.within(rows(2), value)):
+            with pytest.raises(ValueError, match=f"the threshold must be {kind}, got {threshold}"):
+                search(threshold)
+    for threshold in right:
+        index.near_duplicates(threshold)
+        index.within(rows(2), threshold)
+
+
 @pytest.mark.parametrize("kind", EVERY)
 def test_near_duplicates(tmp_path, kind):
     """Chains are one group, and what is removed or left out by the filter is none."""

@@ -76,7 +76,7 @@ def test_at_the_models_size_it_is_what_complete_and_decode_make(name):
     pictures = [noise_picture(4, 6, seed=seed) for seed in range(3)]
     mask = as_mask((3, 1, 5, 3), (4, 6))
     how = Sampling(tiny.steps(model.generator, 2), guidance=Guidance(2))
-    painted = model.inpaint(pictures, mask, ["cat", None, 2], sampling=how, seed=4)
+    painted = model.inpaint(pictures, mask, ["cat", None, 2], sampling=how, seed=4, framing=Framing(feather=0))
     known = torch.from_numpy(~token_mask(mask, (2, 3)).flatten())
     tokens = model.complete(model.encode(pictures), known, ["cat", None, 2], 4, how)
     expected = model.decode(tokens)
@@ -84,6 +84,32 @@ def test_at_the_models_size_it_is_what_complete_and_decode_make(name):
         assert (np.asarray(one) == np.where(mask, np.asarray(to_pil(made)), np.asarray(picture))).all()
     full = model.inpaint(pictures[0], np.ones((4, 6), bool), "dog", sampling=how, seed=7)[0]
     assert (np.asarray(full) == np.asarray(to_pil(model.sample(["dog"], how, seed=7)[0]))).all()
+
+
+@pytest.mark.parametrize("size", [(6, 4), (18, 4)])  # one window of tokens, and several
+def test_what_is_painted_is_of_the_tokens_that_are_allowed(size):
+    model = pipeline("randar")
+    picture, mask = noise_picture(size[1], size[0]), np.ones(size[::-1], bool)
+    bias = torch.full((model.generator.vocab_size,), -torch.inf)
+    bias[3] = 0.0
+    framing = Framing("tile", feather=0)
+    (painted,) = model.inpaint(picture, mask, framing=framing, bias=bias)
+    patch = model.tokenizer.decode(torch.full((1, size[1] // 2, size[0] // 2), 3))[0]
+    assert (np.asarray(painted) == np.asarray(to_pil(patch))).all()
+    with pytest.raises(ValueError, match="a value for each token of the vocabulary, got \\(6, 7\\)"):
+        model.inpaint(picture, mask, bias=bias.expand(6, -1))
+
+
+@pytest.mark.parametrize(("size", "half"), [((6, 4), 1), ((24, 16), 4), ((21, 30), 8)])  # tokens: 2, 8, 15 pixels
+def test_the_seam_fades_over_half_a_token_of_the_picture(size, half):
+    model, picture = pipeline("randar"), noise_picture(size[1], size[0])
+    mask = as_mask((size[0] // 2, 0, size[0], size[1] // 2), size[::-1])
+    faded, wanted, hard = (
+        np.asarray(model.inpaint(picture, mask, framing=Framing("whole", feather=feather))[0])
+        for feather in (None, half, 0)
+    )
+    assert (faded == wanted).all()
+    assert (faded != hard).any()
 
 
 def test_a_seed_alone_fixes_a_result():

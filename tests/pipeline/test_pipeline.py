@@ -44,7 +44,7 @@ def test_pictures_become_tokens_and_pictures_again(pipeline):
 
 
 def test_features_are_those_of_the_tokens(pipeline):
-    reading = "raster/echo/token" if pipeline.generator.raster_only else "bidirectional/causal/query"
+    reading = "bidirectional/causal/query" if "query" in pipeline.generator.streams else "raster/echo/token"
     text = f"{reading}/L1,L2/none/concat"
     expected = readout.read(pipeline.generator, pipeline.encode(ANY_IMAGES), [FeatureSpec.parse(text)])[0]
     actual = pipeline.features(ANY_IMAGES, text)
@@ -117,7 +117,7 @@ def test_wrong_labels_are_refused(pipeline):
             pipeline.sample([label])
     unlabelled = Pipeline(pipeline.tokenizer, tiny.model("arpg", (2, 3), num_classes=0))
     assert unlabelled.sample([None]).shape == (1, 1, *SIZE)
-    with pytest.raises(ValueError, match="this model has no classes: use None"):
+    with pytest.raises(ValueError, match="this model has no classes: leave the class out"):
         unlabelled.sample([0])
 
 
@@ -128,6 +128,30 @@ def test_a_seed_of_its_own_makes_the_batch_invisible(pipeline):
         assert torch.equal(pipeline.sample(labels, how, seed=4, batch_size=size), together)
     assert torch.equal(pipeline.sample(labels[::-1], how, seed=[8, 7, 6, 5, 4]), together.flip(0))
     assert torch.equal(pipeline.sample(labels, how, seed=torch.arange(4, 9)), together)
+
+
+def test_tokens_are_forbidden_or_favoured_by_place(pipeline):
+    generator = pipeline.generator
+    bias = torch.zeros(5, 6, 7)
+    bias[:, 4], bias[3, 2] = -torch.inf, -torch.inf
+    bias[:, 4, 5] = bias[3, 2, 1] = 0.0
+    calls = []
+    labels, tick = [0, 1, 2, 0, 1], lambda taken: calls.extend(taken.tolist())
+    images = pipeline.sample(labels, seed=2, batch_size=2, bias=bias, tick=tick)
+    tokens = pipeline.encode(images).flatten(1)
+    assert (tokens[:, 4] == 5).all()
+    assert tokens[3, 2] == 1
+    assert calls == [6] * 5
+    known = torch.tensor([True, True, False, False, False, False])
+    completed = pipeline.complete(tokens, known, seed=2, bias=bias[3])
+    assert torch.equal(completed[:, :2], tokens[:, :2])
+    assert (completed[:, 4] == 5).all()
+    assert (completed[:, 2] == 1).all()
+    with pytest.raises(ValueError, match=r"a bias has the shape .* B = 1, N = 6, V = 7, got \(2, 6, 7\)"):
+        pipeline.sample([0], bias=bias[:2])
+    if not generator.raster_only and generator.rotary:
+        with pytest.raises(ValueError, match="a bias is of tokens of the trained grid"):
+            pipeline.sample([0], bias=bias[0], extrapolation=Extrapolation())
 
 
 def test_an_order_can_be_given(pipeline):
@@ -227,7 +251,8 @@ def test_the_generator_alone_can_be_of_half_precision(name):
 def as_published(pipeline, labels, scale, rising, schedule, steps=2, seed=6, **more):
     guidance = Guidance(scale, "linear", 1.0, "after") if rising else Guidance(scale)
     images = pipeline.sample(labels, Sampling(steps, schedule, guidance, **more), seed)
-    return drawing.grid([to_pil(image) for image in images], 4)
+    names = [pipeline.classes.short(label) for label in pipeline.classes.indices(labels)]
+    return drawing.grid([to_pil(image) for image in images], 4, names)
 
 
 def test_the_published_quick_start_runs(tmp_path, monkeypatch):
@@ -278,7 +303,7 @@ def test_classify_is_the_mean_over_orders(pipeline):
     found = pipeline.classify(ANY_IMAGES, orders=5, seed=2, batch_size=1)
     torch.testing.assert_close(found.log_prob, expected)
     assert torch.equal(found.best, expected.argmax(1))
-    assert found.passes.tolist() == [3 * (1 if pipeline.generator.raster_only else 5)] * 2
+    assert found.passes.tolist() == [3 * (5 if pipeline.generator.many_orders else 1)] * 2
     two = pipeline.classify(ANY_IMAGES, ["dog", 0], orders=5, seed=2)
     torch.testing.assert_close(two.log_prob, expected[:, [1, 0]])
     names = [pipeline.class_names[row.argmax()] for row in expected]
@@ -287,7 +312,7 @@ def test_classify_is_the_mean_over_orders(pipeline):
         assert ranked[0].log_prob >= ranked[1].log_prob
         assert sum(one.probability for one in ranked) == pytest.approx(1)
         assert ranked[0].probability == pytest.approx(row.softmax(0).max().item(), rel=1e-4)
-    with pytest.raises(ValueError, match="different ones and no None"):
+    with pytest.raises(ValueError, match="classes to choose from are named once each"):
         pipeline.classify(ANY_IMAGES, [1, 1])
     with pytest.raises(ValueError, match="unknown class 'horse'"):
         pipeline.classify(ANY_IMAGES, ["horse"])

@@ -281,7 +281,7 @@ def test_a_grid_shows_every_picture_in_its_place():
     plain = [Image.new("RGB", (128, 100), colour) for colour in colours]
     for captions in (None, ["a", "a very long name that cannot fit below so small a picture", ""]):
         sheet = drawing.grid(plain, 2, captions)
-        below = 0 if captions is None else 16
+        below = 0 if captions is None else 27  # of two lines
         assert sheet.size == (2 * 128 + 3 * 4, 2 * (100 + below) + 3 * 4)
         assert sheet.getpixel((4, 4)) == colours[0]
         assert sheet.getpixel((4 + 128 + 4, 4 + 99)) == colours[1]

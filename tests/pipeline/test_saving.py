@@ -108,8 +108,8 @@ def edit(directory, change):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda c: c.pop("generator"), "config.json does not describe a model of randfeat: 'generator'"),
-        (lambda c: c.pop("class_names"), "does not describe a model of randfeat: 'class_names'"),
+        (lambda c: c.pop("generator"), "config.json does not describe a model of .*: it has no field 'generator'"),
+        (lambda c: c.pop("class_names"), "does not describe a model of randfeat: it has no field 'class_names'"),
         (lambda c: c["generator"].pop("grid"), "does not describe a model of randfeat: .*grid"),
         (lambda c: c["generator"].update(colour=1), "does not describe a model of randfeat: .*colour"),
         (lambda c: c["generator"].update(name="gan"), "unknown model 'gan'"),

@@ -7,23 +7,13 @@ from dataclasses import replace
 import bands
 import numpy as np
 import pytest
+from crops import RULES, SIZE, VALUE_RULES
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from randfeat.pretrain import CentreCrops, MovedCrops, RandomCrops, TenCrops
 
 from randfeat.data.images import CentreCrop
-
-SIZE = (4, 6)
-RULES = [
-    CentreCrops(SIZE, 3, flip=False),
-    CentreCrops(SIZE, 3),
-    TenCrops(SIZE, 3, (1.5, 1.25)),
-    RandomCrops(SIZE, 3, 3, seed=5),
-    MovedCrops(SIZE, 3, 3, seed=5),
-]
-DEEP = (0.0, 65535.0)
-VALUE_RULES = [replace(rule, channels=4, value_range=DEEP) for rule in (RULES[0], *RULES[2:])]
 
 
 def gradient(width, height):
@@ -35,15 +25,15 @@ def gradient(width, height):
 @given(st.integers(1, 60), st.integers(1, 60), st.integers(0, 99))
 def test_every_rule_makes_its_crops_of_any_picture_the_first_from_the_middle(width, height, number):
     picture = Image.fromarray(np.random.default_rng(number).integers(0, 256, (height, width, 3), dtype=np.uint8))
-    for rule in RULES:
+    for rule in RULES.values():
         crops = rule(picture, number)
         assert crops.shape == (rule.count, *SIZE, 3)
         assert crops.dtype == np.uint8
         assert (rule(picture, number) == crops).all()
     middle = CentreCrop(SIZE, 3)(picture)
-    for rule in (RULES[0], RULES[1], RULES[3], RULES[4]):
+    for rule in (RULES[name] for name in ("centre", "flip", "random", "moved")):
         assert (rule(picture, number)[0] == middle).all()
-    assert (RULES[1](picture, number)[1] == middle[:, ::-1]).all()
+    assert (RULES["flip"](picture, number)[1] == middle[:, ::-1]).all()
     grey = CentreCrops(SIZE, 1)(picture, number)
     assert grey.shape == (2, *SIZE, 1)
 
@@ -118,7 +108,7 @@ def test_wrong_rules_are_refused(make, message):
         make()
 
 
-@pytest.mark.parametrize("rule", VALUE_RULES, ids=["centre", "ten", "random", "moved"])
+@pytest.mark.parametrize("rule", VALUE_RULES.values(), ids=VALUE_RULES)
 def test_rules_crop_values_as_they_crop_pictures(rule):
     grey = bands.bands(31, 1, np.uint8, 7)
     crops = rule(np.tile(grey, 4).astype(np.uint16) * 257, 3)

@@ -69,9 +69,12 @@ def test_bfloat16_is_close_and_its_gradients_are_float32(model):
     expected = plain(model, *batch)
     assert total.dtype == torch.float32
     torch.testing.assert_close(total, expected, rtol=0.02, atol=0)
-    for ours, theirs in zip(gradients(total, model), gradients(expected, model), strict=True):
+    names = [name for name, _ in model.named_parameters()]
+    for name, ours, theirs in zip(names, gradients(total, model), gradients(expected, model), strict=True):
         assert ours.dtype == torch.float32
-        assert (ours - theirs).norm() <= 0.15 * theirs.norm() + 1e-3
+        # what is added to all keys of a head changes nothing, so there is rounding alone
+        rounding = 0.02 if name.endswith("k_norm.bias") else 1e-3
+        assert (ours - theirs).norm() <= 0.15 * theirs.norm() + rounding
 
 
 @pytest.mark.parametrize("in_bfloat16", [False, True])

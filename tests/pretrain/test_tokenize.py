@@ -11,13 +11,11 @@ import bands
 import numpy as np
 import pytest
 import torch
+from crops import DEEP, RULES, SIZE, VALUE_RULES
 from folders import contents
 from PIL import Image
 from randfeat.pretrain import (
     CentreCrops,
-    MovedCrops,
-    RandomCrops,
-    TenCrops,
     fit_patches,
     import_tokens,
     tokenize_images,
@@ -29,8 +27,6 @@ from randfeat.data.errors import UnfitImage
 from randfeat.data.sources import open_source
 from randfeat.data.token_store import TokenStore, TokenWriter
 from randfeat.tokenizers import PatchTokenizer
-
-SIZE = (4, 6)
 
 
 class Noises(Squares):
@@ -49,19 +45,10 @@ def tokenizer():
     return PatchTokenizer.fit(pictures, 9, 2)
 
 
-RULES = [
-    CentreCrops(SIZE, 3, flip=False),
-    CentreCrops(SIZE, 3),
-    TenCrops(SIZE, 3, (1.5, 1.25)),
-    RandomCrops(SIZE, 3, 3, seed=5),
-    MovedCrops(SIZE, 3, 3, seed=5),
-]
-
-
 # tokens ---------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("rule", RULES, ids=["centre", "flip", "ten", "random", "moved"])
+@pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
 @pytest.mark.parametrize("how", [dict(workers=0), dict(batch_size=3, workers=2)], ids=["one", "workers"])
 def test_every_crop_of_every_image_is_there_once(tmp_path, tokenizer, rule, how):
     source = Noises(7, damaged=[2])
@@ -87,7 +74,9 @@ def test_every_crop_of_every_image_is_there_once(tmp_path, tokenizer, rule, how)
 @pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])
 def test_a_run_that_was_stopped_goes_on(tmp_path, tokenizer, monkeypatch, error):
     def run(folder):
-        return tokenize_images(tokenizer, Noises(9, damaged=[4]), tmp_path / folder, RULES[1], batch_size=4, workers=0)
+        return tokenize_images(
+            tokenizer, Noises(9, damaged=[4]), tmp_path / folder, RULES["flip"], batch_size=4, workers=0
+        )
 
     run("undisturbed")
     write, finish = TokenWriter.write, TokenWriter.finish
@@ -120,11 +109,11 @@ def test_a_run_that_was_stopped_goes_on(tmp_path, tokenizer, monkeypatch, error)
     run("0")  # nothing to do
     assert contents(tmp_path / "0") == before
     with pytest.raises(ValueError, match=r"holds tokens with crops 2, not 1: choose another directory"):
-        tokenize_images(tokenizer, Noises(9, damaged=[4]), tmp_path / "0", RULES[0])
+        tokenize_images(tokenizer, Noises(9, damaged=[4]), tmp_path / "0", RULES["centre"])
 
 
 def test_bfloat16_is_said(tmp_path, tokenizer):
-    store = tokenize_images(tokenizer, Noises(3), tmp_path / "out", RULES[0], workers=0, dtype=torch.bfloat16)
+    store = tokenize_images(tokenizer, Noises(3), tmp_path / "out", RULES["centre"], workers=0, dtype=torch.bfloat16)
     assert store.meta["more"]["dtype"] == "bfloat16"
 
 
@@ -151,16 +140,8 @@ def test_patches_are_fitted_to_the_images():
 
 # values --------------------------------------------------------------------------------------------------------------
 
-DEEP = (0.0, 65535.0)
-VALUE_RULES = [
-    CentreCrops(SIZE, 4, value_range=DEEP),
-    TenCrops(SIZE, 4, (1.5, 1.25), value_range=DEEP),
-    RandomCrops(SIZE, 4, 3, seed=5, value_range=DEEP),
-    MovedCrops(SIZE, 4, 3, seed=5, value_range=DEEP),
-]
 
-
-@pytest.mark.parametrize("rule", VALUE_RULES, ids=["centre", "ten", "random", "moved"])
+@pytest.mark.parametrize("rule", VALUE_RULES.values(), ids=VALUE_RULES)
 def test_values_become_tokens(tmp_path, rule):
     source = open_source(bands.write_bands(tmp_path / "bands", 6, 12))
     (tmp_path / "bands" / "a" / "0000.tiff").write_bytes(b"II*\0")

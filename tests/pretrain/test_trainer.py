@@ -20,7 +20,8 @@ QUICK = TrainingConfig(steps=12, batch_size=8, learning_rate=0.01, warmup=2, eva
 
 
 def test_an_untrained_model_knows_nothing(fresh):
-    assert validate(fresh(vocab_size=11), *data(), QUICK) == pytest.approx(math.log(11), rel=1e-6)
+    model = fresh(vocab_size=11)
+    assert (validate(model, *data(), QUICK) == pytest.approx(math.log(11), rel=1e-6)) == model.zero_head
 
 
 @pytest.mark.parametrize("labelled", [True, False])
@@ -32,7 +33,7 @@ def test_validation_is_as_trained_and_always_the_same(build, labelled):
     assert validate(model, tokens, labels, replace(QUICK, seed=5, batch_size=3, label_dropout=0.9)) == value
     raster = validate(model, tokens, labels, replace(QUICK, order="raster"))
     assert raster == pytest.approx(-likelihood.log_prob(model, tokens, labels, mode="raster").mean().item() / 6)
-    assert (raster == pytest.approx(value, rel=1e-6)) == model.raster_only
+    assert (raster == pytest.approx(value, rel=1e-6)) != model.many_orders
 
 
 def test_what_each_place_adds_to_validation(model):
@@ -68,7 +69,7 @@ def test_a_few_steps_learn_something(fresh):
     model, told, judged = fresh(), [], []
     config = replace(QUICK, steps=60, eval_every=25)
     history = train(model, tokens, labels, (tokens, labels), config, on_step=told.append, on_validation=judged.append)
-    assert history.train[0][1] == pytest.approx(math.log(7))
+    assert (history.train[0][1] == pytest.approx(math.log(7))) == model.zero_head
     best = min(history.validation, key=lambda measured: measured[1])
     assert best[1] < 0.7 * math.log(7)
     assert history.kept_step == best[0]
@@ -127,7 +128,10 @@ def test_pieces_of_a_step_are_as_the_whole(fresh, micro_batch):
     for (_, a), (_, b) in zip(whole.train, pieces.train, strict=True):
         assert a == pytest.approx(b, rel=1e-5)
     for name, value in other.state_dict().items():
-        torch.testing.assert_close(value, model.state_dict()[name], rtol=1e-4, atol=2e-5)
+        expected = model.state_dict()[name]
+        if name.endswith("qkv.bias"):  # that of keys changes nothing: its gradient is rounding, which Adam scales up
+            value, expected = (torch.cat((one.chunk(3)[0], one.chunk(3)[2])) for one in (value, expected))
+        torch.testing.assert_close(value, expected, rtol=1e-4, atol=2e-5)
 
 
 def test_the_choices_of_a_run_change_no_more_than_rounding(fresh):
@@ -215,7 +219,7 @@ def explode(model, steps):
         count += 1
         return gradient * math.inf if count in steps else gradient
 
-    model.norm.weight.register_hook(hook)
+    (model.head.weight if model.norm.weight is None else model.norm.weight).register_hook(hook)
 
 
 @pytest.mark.parametrize("ema", [0.0, 0.5])
@@ -265,7 +269,7 @@ def test_compiled_blocks_get_real_numbers_and_give_the_same(fresh, monkeypatch, 
 
     def compile_(function):
         def call(x, rope, *args, **kwargs):
-            seen.append(rope.is_complex())
+            seen.append(rope is not None and rope.is_complex())
             return function(x, rope, *args, **kwargs)
 
         return call

@@ -64,13 +64,31 @@ def test_k_20_is_what_knn_says_and_the_choice_is_reported_beside_it():
     data = both()
     record = evaluate(data, "knn", QUICK)
     expected = KNN(20).fit(data.train.features["good"], data.train.labels).predict(data.test.features["good"])
-    assert list(record.scores) == ["k=20", "k=10", "k=100", "k=200", "chosen"]
+    assert list(record.scores) == ["k=20", "k=10", "chosen"]
     np.testing.assert_array_equal(record.arrays["predicted"], expected)
     assert "good/k=20" in record.search
-    assert len(record.search) == 31
+    assert len(record.search) == 25
     fixed = evaluate(data, "knn", Protocol(draws=100, search=False))
-    assert list(fixed.scores) == ["k=20", "k=10", "k=100", "k=200"]
+    assert list(fixed.scores) == ["k=20", "k=10"]
     assert fixed.scores["k=20"].value == record.scores["k=20"].value
+
+
+@pytest.mark.parametrize(
+    ("images", "ks", "searched"),
+    [
+        (600, ["k=20", "k=10", "k=100", "k=200"], {1, 5, 10, 20, 50}),
+        (597, ["k=20", "k=10", "k=100"], {1, 5, 10, 20, 50}),
+        (57, ["k=10"], {1, 5, 10}),
+        (24, ["k=5"], {1, 5}),
+        (9, ["k=1"], {1}),
+    ],
+)
+def test_no_k_is_above_the_size_of_the_largest_class(images, ks, searched):
+    found = evaluate(both(blobs(images, 0)), "knn", QUICK)
+    assert list(found.scores) == [*ks, "chosen"]
+    tried = {int(name.split("k=")[1].split("/")[0]) for name in found.search if "/knn " in name}
+    assert tried == searched
+    assert list(evaluate(both(blobs(images, 0)), "knn", Protocol(draws=100, search=False)).scores) == ks
 
 
 def test_the_spec_is_chosen_on_train_and_never_on_test():
@@ -142,6 +160,12 @@ def test_a_class_only_in_test_counts_as_wrong():
             record = evaluate(data, task, QUICK)
         assert record.per_class["bee"] == 0
         assert record.settings["test images of unseen classes"] == 15
+    grouped = FeatureSet("ours", with_groups(data.train, 3), with_groups(data.test, 4))
+    with (
+        pytest.warns(UserWarning, match="groups are in train and in test"),
+        pytest.warns(UserWarning, match="split without groups, or by smaller ones"),
+    ):
+        evaluate(grouped, "knn", QUICK)
     with (
         pytest.warns(UserWarning, match="train lacks"),
         pytest.raises(ValueError, match="classes that train lacks, such as bee"),

@@ -164,3 +164,12 @@ def test_no_queries():
 def test_bad_input(arguments, message):
     with pytest.raises(ValueError, match=message):
         top_k(*arguments)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("self_search", [True, False])
+def test_pieces_that_float32_cannot_tell_apart(metric, self_search, monkeypatch):
+    bank = 1 + 1e-4 * normal(300, 8)
+    queries = None if self_search else bank[50:80] + 1e-5 * normal(30, 8, seed=1)
+    monkeypatch.setattr(neighbors, "_PIECE", 40 * 8 * 8)
+    assert_equal(top_k(queries, bank, 3, metric), by_definition(queries, bank, 3, metric))

@@ -6,6 +6,8 @@ import json
 import numpy as np
 import pytest
 from randfeat.probes import Record, bootstrap, compare, made_with, markdown, paired, strongest_baseline
+from randfeat.probes.protocol import CHANCE
+from randfeat.probes.report.names import metric_name
 from records import load_all
 from scipy.stats import binomtest
 
@@ -94,6 +96,50 @@ def test_claims_are_against_the_strongest_baseline_by_train_and_between_models()
     assert only_one < 0.05
 
 
+def test_nothing_is_compared_with_chance():
+    records = [record("ours", 0.9), record(CHANCE, 0.95, held_out=0.9, baseline=True)]
+    assert compare(records) == []
+    assert strongest_baseline(records, "k=20") is None
+    assert "†" not in markdown(records)
+    records.append(record("pixels", 0.4, held_out=0.3, baseline=True))
+    assert [(c.a, c.b) for c in compare(records)] == [("ours", "pixels")]
+    assert compare(records[1:]) == []  # nor is one baseline among baselines
+
+
+def test_the_summary_of_a_record_is_what_was_chosen_on_train(tmp_path):
+    found = record("ours", 0.9)
+    assert found.summary == "k=20"
+    found.scores["chosen"] = bootstrap(np.arange(200) % 2 == 0)
+    assert (found.headline, found.summary) == ("k=20", "chosen")
+    found.save(tmp_path)
+    with (tmp_path / "results.csv").open() as file:
+        (row,) = csv.DictReader(file)
+    assert (row["metric"], float(row["value"])) == ("chosen", 0.5)
+
+
+@pytest.mark.parametrize(
+    ("metric", "task", "name"),
+    [
+        ("k=20", "knn", "top-1, k = 20"),
+        ("chosen", "knn", "top-1, chosen"),
+        ("accuracy", "linear", "top-1 accuracy"),
+        ("accuracy", "cluster", "clustering accuracy"),
+        ("5 shots", "fewshot", "top-1, 5 shots"),
+        ("K=1", "likelihood", "top-1, 1 order"),
+        ("K=16", "likelihood", "top-1, 16 orders"),
+        ("map_at_r", "retrieval", "MAP@R"),
+        ("recall_at_10", "retrieval", "Recall@10"),
+        ("medium average_precision", "retrieval", "medium mAP"),
+        ("hard precision_at_1", "retrieval", "hard mP@1"),
+        ("hard precision_at_10", "retrieval", "hard mP@10"),
+        ("pck@0.1", "correspondence", "PCK@0.1"),
+        ("mIoU", "segmentation", "mIoU"),
+    ],
+)
+def test_metrics_have_the_names_of_papers(metric, task, name):
+    assert metric_name(metric, task) == name
+
+
 def test_a_metric_fixed_in_advance_has_its_own_strongest_baseline():
     fixed, searched = (record(name, 0.5, held_out=0.6, baseline=True) for name in ("fixed", "searched"))
     fixed.search["fixed/knn k=1"] = 0.6
@@ -135,10 +181,15 @@ def test_a_table_for_papers():
     lines = text.splitlines()
     score = records[1].scores["k=20"]
     said = f"{100 * score.value:.1f} [{100 * score.low:.1f}, {100 * score.high:.1f}]"
-    assert lines[:4] == ["| knn | k=20 |", "| --- | ---: |", f"| a/b | {said} |", lines[3]]
+    assert lines[:4] == ["| k-NN | top-1, k = 20 |", "| --- | ---: |", f"| a/b | {said} |", lines[3]]
     assert lines[3].startswith("| *strong* | ")
+    assert lines[3].endswith("]† |")
     assert "n = 200" in text
-    assert "| a/b − strong | knn k=20 | " in text
+    assert "† the baseline with the highest score of the column, since none was held out of train" in text
+    assert "| a/b − strong | k-NN: top-1, k = 20 | " in text
+    searched = [record("strong", 0.4, held_out=0.5, baseline=True), record("a", 0.9)]
+    assert "† the baseline chosen on train, by its score on held-out images there" in markdown(searched)
+    assert "†" not in markdown(searched[1:])
     for table in text.split("\n\n"):
         rows = [line for line in table.splitlines() if line.startswith("|")]
         assert len({row.count("|") for row in rows}) <= 1

@@ -7,7 +7,7 @@ import re
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw
 from randfeat.probes import (
     Chart,
     CorrespondenceResult,
@@ -26,7 +26,7 @@ from randfeat.probes import (
     write_report,
 )
 from randfeat.probes.report import plots, sheets
-from randfeat.probes.report.style import BAD, GOOD, text
+from randfeat.probes.report.style import BAD, GOOD, lines, text
 
 N = 24
 
@@ -98,6 +98,34 @@ def test_the_page_says_what_the_records_say_and_needs_nothing_beside_it(records,
             plot.verify()
 
 
+def test_the_page_says_what_was_chosen_on_train_and_names_metrics_as_papers_do(records, tmp_path):
+    searched = records[0]
+    searched.scores["chosen"] = Interval(0.123, 0.1, 0.2, N)
+    searched.arrays["right chosen"] = searched.arrays["right"]
+    records.append(record("pixels", "retrieval", 0.2, baseline=True, seed=5))
+    records.append(record("chance (noise)", "retrieval", 0.9, baseline=True, seed=6))
+    html = write_report(records, tmp_path, picture).read_text(encoding="utf-8")
+    summary = re.search(r"<summary>ours.*?</summary>", html, re.DOTALL)[0]
+    assert "k-NN 12.3 [10.0, 20.0]" in summary
+    assert "MAP@R" in html
+    assert "top-1, k = 20" in html
+    assert "map_at_r" not in re.sub(r"<pre>.*?</pre>", "", html, flags=re.DOTALL)
+    assert html.count("† the baseline chosen on train, by its score on held-out images there") == 2
+    assert "− chance" not in html
+    for one in records:
+        one.search.clear()
+    html = write_report(records, tmp_path, picture).read_text(encoding="utf-8")
+    assert "chosen on train, by its score" not in html
+    assert html.count("† the baseline with the highest score of the column, since none was held out") == 2
+
+
+def test_the_head_says_how_many_test_images_cannot_be_right(tmp_path):
+    of_unseen = {"test images of unseen classes": 5}
+    html = write_report([record("ours", **of_unseen), record("theirs", "linear", **of_unseen)], tmp_path).read_text()
+    assert "24 images, 5 of classes that train lacks, which count as wrong" in html
+    assert "count as wrong" not in write_report([record("ours")], tmp_path).read_text()
+
+
 def test_a_page_without_pictures_has_no_sheets(records, tmp_path):
     page = write_report(records[:1], tmp_path)
     files = [file.name for file in (tmp_path / "plots").iterdir()]
@@ -126,6 +154,18 @@ def test_a_heavy_page_names_the_files_instead(records, tmp_path, monkeypatch):
     assert 0 < sum(map(len, re.findall(r"data:image/[^\"]+", html))) <= 30_000
 
 
+def test_plots_of_an_earlier_page_that_this_one_lacks_go_and_other_files_stay(records, tmp_path):
+    write_report(records, tmp_path)
+    earlier = {path.name for path in (tmp_path / "plots").iterdir()}
+    (tmp_path / "plots" / "mine.png").write_bytes(b"somebody's")
+    write_report(records[:1], tmp_path)
+    later = {path.name for path in (tmp_path / "plots").iterdir()}
+    assert later - {"mine.png"} < earlier
+    assert "mine.png" in later
+    write_report(records[:1], tmp_path / "new")
+    assert later - {"mine.png"} == {path.name for path in (tmp_path / "new" / "plots").iterdir()}
+
+
 def test_nothing_to_report_is_refused(tmp_path):
     with pytest.raises(ValueError, match="there are no records to report on"):
         write_report([], tmp_path)
@@ -150,6 +190,22 @@ def test_retrieved_images_of_the_class_are_framed_green_and_others_red():
     assert GOOD not in red
 
 
+def test_captions_keep_the_answer(monkeypatch):
+    said = []
+    write = ImageDraw.ImageDraw.text
+    monkeypatch.setattr(
+        ImageDraw.ImageDraw,
+        "text",
+        lambda pen, at, words, *of, **how: (said.append(words), write(pen, at, words, *of, **how)),
+    )
+    truth = np.array(["German short-haired pointer"] * 2)
+    predicted = np.array(["Chesapeake Bay retriever", "pneumonoultramicroscopicsilicovolcanoconiosis"])
+    arrays = {"paths": np.array(["1.png", "2.png"]), "truth": truth, "predicted": predicted}
+    sheets.mistakes_sheet(arrays, picture)
+    assert " ".join(said).count("→ Chesapeake Bay retriever") == 1
+    assert any(words.endswith("niosis") for words in said)
+
+
 def test_best_and_worst_queries_are_apart_and_of_several_labels():
     scores = np.array([1, 1, 1, 0.5, 0, 0, 0])
     best, worst = extremes(scores, np.array(["a", "a", "b", "a", "b", "b", "c"]), 3)
@@ -172,17 +228,32 @@ def test_mistakes_begin_with_one_of_each_confusion():
 
 def test_pca_maps_colour_what_differs_and_do_not_depend_on_the_sign():
     dense = np.zeros((2, 5, 4, 6))
-    dense[:, 1, :, 3:] = 7  # one direction: the right half
+    dense[0, 1, :, 3:] = dense[1, 1, :, :3] = 7  # one direction: the right half of one, the left half of the other
     dense += 1e-3 * np.random.default_rng(0).standard_normal(dense.shape)
     maps = pca_maps(dense)
     assert maps.shape == (2, 4, 6, 3)
-    assert maps[:, :, 3:, 0].min() > 240
-    assert maps[:, :, :3, 0].max() < 15
+    assert maps[0, :, 3:, 0].min() > 240
+    assert maps[0, :, :3, 0].max() < 15
+    assert maps[1, :, :3, 0].min() > 240
     assert np.array_equal(maps, pca_maps(dense + 100))
     assert (pca_maps(np.ones((1, 3, 2, 2))) == 128).all()
     assert pca_maps(np.random.default_rng(1).random((3, 2, 4, 4))).shape == (3, 4, 4, 3)  # fewer than three dimensions
     with pytest.raises(ValueError, match=r"dense features have shape \(2, 3\)"):
         pca_maps(np.ones((2, 3)))
+
+
+def test_pca_maps_show_the_image_and_not_the_position():
+    rng = np.random.default_rng(0)
+    kinds = rng.integers(0, 2, (40, 6, 6))  # of each cell of each image
+    content = np.array([[0, 2, 0, 0], [1, 0, 0, 0]])[kinds].transpose(0, 3, 1, 2)
+    of_positions = 9 * rng.random((4, 6, 6))
+    maps = pca_maps(content + of_positions)
+    one, other = (maps[kinds == kind] for kind in (0, 1))
+    assert abs(np.median(one[:, 0].astype(float)) - np.median(other[:, 0].astype(float))) > 100
+    assert max(one[:, 0].std(), other[:, 0].std()) < 30  # a rainbow otherwise, of which the content is a tenth
+    alone = pca_maps((content + of_positions)[:1], of_positions)
+    assert np.array_equal(alone, pca_maps(content[:1]))
+    assert not np.array_equal(pca_maps((content + of_positions)[:1]), alone)
 
 
 def test_map_sheets_have_a_row_for_each_name():
@@ -191,6 +262,8 @@ def test_map_sheets_have_a_row_for_each_name():
     two = map_sheet(pictures, {name: np.random.default_rng(0).random((3, 4, 2, 2)) for name in "ab"})
     assert two.height > one.height
     assert two.width == one.width
+    more = {"a": np.random.default_rng(0).random((9, 4, 2, 2))}  # further images count for the colours alone
+    assert map_sheet(pictures, more).size == one.size
 
 
 def test_matched_points_are_joined_in_green_or_red():
@@ -274,3 +347,31 @@ def test_names_are_shown_as_they_are():
     content = png(curves({"$x_1$ 数": {"L1": interval(0.5)}}))
     with Image.open(io.BytesIO(content)) as plot:
         assert plot.format == "PNG"
+
+
+def test_long_names_take_two_lines_before_anything_is_cut():
+    name = "random:fashion-randar-free raster+reversed/full/token/L3/grid2/mean"
+    shown = lines(name, 44)
+    assert shown == "random:fashion-randar-free\nraster+reversed/full/token/L3/grid2/mean"
+    assert lines("short", 44) == "short"
+    assert lines("x" * 80, 44).replace("\n", "") == "x" * 80
+    cut = lines("a/" * 100 + "end", 44).split("\n")
+    assert [len(line) <= 46 for line in cut] == [True, True]
+    assert cut[1].endswith("end")
+    figure = plots.intervals({"MAP@R": {name: interval(0.5), "pixels": interval(0.4)}})
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == [lines(name, 44), "pixels"]
+    confused = plots.confusion(np.array(["wire-haired fox terrier", "b"]), np.array(["b", "b"]))
+    assert "wire-haired fox terrier" in words(confused)
+
+
+def test_legends_are_beside_the_axes():
+    long = "raster+reversed/full token grid2 mean of a long spec"
+    for figure in (
+        curves({long: {"L1": interval(0.2), "L2": interval(0.4)}, "b": {"L2": interval(0.5)}}),
+        plots.class_bars({long: {"a": 0.5, "b": 0.7}, "b": {"a": 0.1, "b": 0.2}}),
+        plots.search({f"x/{s} C={c}": c for s in (long, "l2") for c in (0.1, 0.5, 1)}, "x/l2 C=1"),
+    ):
+        png(figure)  # lays it out
+        (axes,) = figure.axes
+        assert axes.get_legend().get_window_extent().x0 >= axes.get_window_extent().x1
+        assert axes.get_window_extent().width > 2 * figure.dpi

@@ -1,8 +1,11 @@
+from dataclasses import astuple
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from randfeat.probes import Interval, bootstrap, holm, paired, spread
+from randfeat.probes import Interval, bootstrap, holm, paired, spread, stats
+from randfeat.probes.stats import ratio
 
 scores_st = st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=40)
 
@@ -281,3 +284,39 @@ def test_holm_steps_down_until_the_first_failure(p, level):
 def test_holm_refuses_what_is_no_p_value(p_values):
     with pytest.raises(ValueError, match="numbers from 0 to 1"):
         holm(p_values)
+
+
+@pytest.mark.parametrize("more", [{}, {"groups": [0, 0, 1, 1, 2]}, {"draws": 50}, {"seed": 3}, {"level": 0.5}])
+def test_a_ratio_draws_the_same_images_for_both(more):
+    a, b = np.array([3.0, 0, 1, 5, 2]), np.array([1.0, 1, 4, 2, 2])
+    assert ratio(a, b, **more).value == pytest.approx(11 / 10)
+    assert astuple(ratio(a, np.ones(5), **more)) == pytest.approx(astuple(bootstrap(a, **more)))
+    assert astuple(ratio(2 * b, b, **more)) == pytest.approx((2, 2, 2, 5))
+    both = ratio([a, a + 1], b, **more)
+    assert (both.value, both.n) == (pytest.approx(1.35), 5)
+    assert astuple(ratio([a, a + 1], np.ones(5), **more)) == pytest.approx(astuple(bootstrap([a, a + 1], **more)))
+
+
+def test_a_ratio_to_nothing_is_none():
+    assert ratio([1, 2], [0, 0]) is None
+    assert ratio([1, 2], [1, -1]) is None
+    assert ratio([1, 2], [0, 1]) is None  # of a resample
+    assert ratio([0, 0], [1, 2]).value == 0
+
+
+def test_a_spread_is_computed_in_double_precision():
+    assert spread(np.array([2**24, 1, 1], np.float32)).mean == (2**24 + 2) / 3
+
+
+@pytest.mark.parametrize(("draws", "level", "place"), [(199, 0.95, 5), (198, 0.95, 4), (99, 0.9, 5), (10, 0.99, 1)])
+def test_an_interval_ends_at_order_statistics(draws, level, place):
+    """Davison & Hinkley 1997, section 5.2.1: the (draws + 1)(1 - level) / 2-th resample from each end."""
+    means = np.random.default_rng(7).permutation(draws)
+    assert stats._percentiles(draws / 2, means, level) == (place - 1, draws - place)
+    assert stats._percentiles(-1, means, level) == (-1, draws - place)  # the value is always inside
+
+
+@pytest.mark.parametrize("level", [0, 1, -0.5, 95, np.nan])
+def test_a_level_is_a_share(level):
+    with pytest.raises(ValueError, match=r"level=.*: expected a number between 0 and 1, such as 0\.95"):
+        bootstrap([1, 2], level=level)

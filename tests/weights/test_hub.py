@@ -20,7 +20,9 @@ from randfeat.weights import published
 GRID = (2, 3)
 
 
-@pytest.mark.parametrize("name", ["randar-l-llamagen", "randar-l-maskgit", "arpg-l", "llamagen-xl"])
+@pytest.mark.parametrize(
+    "name", ["randar-l-llamagen", "randar-l-maskgit", "arpg-l", "llamagen-xl", "lpd-l", "lpd-xl-512", "rar-b"]
+)
 def test_a_short_name_is_the_official_model(hub, monkeypatch, tmp_path, name):
     monkeypatch.chdir(tmp_path)
     row = published.MODELS[name]

@@ -1,6 +1,5 @@
 """`load` and `load_tokenizer` on what lies on the disk; tests/test_hub.py has what comes from the hub."""
 
-import json
 import shutil
 from functools import partial
 
@@ -8,11 +7,10 @@ import official
 import pytest
 import tiny
 import torch
-from golden import CASES, GOLDEN, close, needs_golden, recorded_order, unmasked_arpg
-from safetensors.torch import load_file
+from golden import cases, close, keywords, needs_golden, official_state, recorded_order, unmasked_arpg
+from golden import load as load_case
 
-from randfeat import Pipeline, Sampling, load, load_tokenizer, weights
-from randfeat.inference.schedules import Guidance
+from randfeat import Guidance, Pipeline, Sampling, load, load_tokenizer, weights
 from randfeat.tokenizers import LlamaGenVQ, MaskGITVQ, PatchTokenizer
 from randfeat.weights import checkpoints, published
 
@@ -85,10 +83,14 @@ def test_what_no_file_tells_must_be_told(tmp_path, plain, codes):
     file = official.write(tmp_path / "a.safetensors", official.state_of(plain()))
     with pytest.raises(ValueError, match=r"no published size, .* give load\(..., num_heads=..., grid=...\)"):
         load(file, tokenizer=codes)
-    assert load(file, num_heads=2, tokenizer=codes).generator.grid == (16, 16)
+    if plain().rotary:
+        assert load(file, num_heads=2, tokenizer=codes).generator.grid == (16, 16)
+    else:
+        with pytest.raises(ValueError, match=r"for 6 tokens, which are no square: give load\(..., grid=...\)"):
+            load(file, num_heads=2, tokenizer=codes)
     for wrong in (3, 0, -2, "4", 4.0, True):
         with pytest.raises(ValueError, match=r"num_heads .*must be .*whole number"):
-            load(file, num_heads=wrong, tokenizer=codes)
+            load(file, num_heads=wrong, grid=GRID, tokenizer=codes)
     for grid in ((), (4,), (0, 4), (-1, 4), (2.5, 3), (4, 4, 4), 16):
         with pytest.raises(ValueError, match=r"grid must be .*whole numbers"):
             load(file, num_heads=2, grid=grid, tokenizer=codes)
@@ -127,25 +129,32 @@ def add(state):
     return state | {"surplus.weight": torch.ones(1)}
 
 
+def one(state):
+    """A name that every model's files have, or RAR's."""
+    return "norm.weight" if "norm.weight" in state else "blocks.0.norm1.weight"
+
+
 def drop(state):
-    return {name: value for name, value in state.items() if name != "norm.weight"}
+    return {name: value for name, value in state.items() if name != one(state)}
 
 
 def bend(state):
-    return state | {"norm.weight": torch.ones(5)}
+    return state | {one(state): torch.ones(5)}
 
 
 @pytest.mark.parametrize(
     ("change", "says"),
     [
         (add, r"0 missing \(none\), 1 unexpected \(surplus.weight\)"),
-        (drop, r"1 missing \(norm.weight\), 0 unexpected \(none\)"),
-        (bend, r"1 weights have the wrong shape: norm.weight: \(5,\) for \(16,\)"),
+        (drop, r"1 missing \(\S*norm1?.weight\), 0 unexpected \(none\)"),
+        (bend, r"1 weights have the wrong shape: \S*norm1?.weight: \(5,\) for \(16,\)"),
     ],
 )
 def test_a_key_too_many_too_few_or_bent_is_refused(tmp_path, plain, codes, change, says):
     file = official.write(tmp_path / "a.pt", change(official.state_of(plain())), "model")
-    with pytest.raises(ValueError, match=rf"a.pt looks like (ARPG|RandAR|LlamaGen) of width 16 .*, but .*{says}"):
+    with pytest.raises(
+        ValueError, match=rf"a.pt looks like (ARPG|LPD|LlamaGen|RAR|RandAR) of width 16 .*, but .*{says}"
+    ):
         load(file, tokenizer=codes, **TOLD)
 
 
@@ -318,36 +327,40 @@ def test_what_lies_here_goes_before_a_name(tmp_path, monkeypatch):
 
 @needs_golden
 @pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
-@pytest.mark.parametrize("name", [case["case"] for case in CASES if case["kind"] == "teacher_forced"])
-def test_a_recorded_model_in_a_file_gives_the_recorded_logits(name, suffix, tmp_path):
-    case = json.loads((GOLDEN / f"{name}.json").read_text())
-    tensors, config = load_file(GOLDEN / f"{name}.safetensors"), case["config"]
-    state = {key.removeprefix("state."): value for key, value in tensors.items() if key.startswith("state.")}
-    side = round(config.get("block_size", 256) ** 0.5)
+@pytest.mark.parametrize("path", cases("teacher_forced"))
+def test_a_recorded_model_in_a_file_gives_the_recorded_logits(path, suffix, tmp_path):
+    case, tensors = load_case(path)
+    state = official_state(tensors)
+    wanted = keywords(case["family"], case["config"], state)
     opened = load(
         official.write(tmp_path / f"official{suffix}", state, "model"),
-        num_heads=config["n_head"],
-        grid=(side, side),
-        tokenizer=official.tokenizer(config["vocab_size"], stride=2),
+        num_heads=wanted["num_heads"],
+        # learned positions say how many there are
+        grid=None if case["family"] in ("lpd", "rar") else wanted["grid"],
+        tokenizer=official.tokenizer(wanted["vocab_size"], stride=2),
     )
-    assert (opened.generator.norm_eps, opened.generator.rope_base) == (
-        config.get("norm_eps", 1e-5),
-        config.get("rope_base", 10000),
+    assert (
+        opened.generator.config.items()
+        >= {name: wanted[name] for name in ("ffn_dim", "norm_eps") if name in wanted}.items()
     )
+    assert (opened.generator.grid, opened.generator.rope_base) == (wanted["grid"], wanted.get("rope_base", 10000))
     tokens, label, order = tensors["in.idx"], tensors["in.cond"], recorded_order(opened.generator, tensors)
     causal = case["family"] != "arpg" or case["mode"] == "train"
     forward = opened.generator if causal else partial(unmasked_arpg, opened.generator)
-    logits = forward(tokens, label, order)
+    if case["family"] == "lpd":
+        states = opened.generator.pre_logits(tokens, label, order, sizes=case["params"]["group_sizes"])
+        logits = opened.generator.head(states)
+    else:
+        logits = forward(tokens, label, order)
     close(logits, tensors.get("out.logits", tensors.get("out.token_logits")), case)
 
 
 @needs_golden
-@pytest.mark.parametrize("name", [case["case"] for case in CASES if case["kind"] == "tokenizer"])
-def test_a_recorded_tokenizer_in_a_file_gives_the_recorded_tokens(name, tmp_path):
-    case = json.loads((GOLDEN / f"{name}.json").read_text())
-    tensors = load_file(GOLDEN / f"{name}.safetensors")
-    state = {key.removeprefix("state."): value for key, value in tensors.items() if key.startswith("state.")}
-    opened = load_tokenizer(official.write(tmp_path / "vq.bin", state))
+@pytest.mark.parametrize("path", cases("tokenizer"))
+def test_a_recorded_tokenizer_in_a_file_gives_the_recorded_tokens(path, tmp_path):
+    case, tensors = load_case(path)
+    said = {"l2_norm": case["config"]["codebook_l2_norm"]} if "codebook_l2_norm" in case["config"] else {}
+    opened = load_tokenizer(official.write(tmp_path / "vq.bin", official_state(tensors)), **said)
     low = -1 if case["family"] == "vq" else 0
     sizes = [key.removeprefix("in.image") for key in tensors if key.startswith("in.image")]
     assert sizes

@@ -1,5 +1,7 @@
 """Models of the package: each name opens everywhere, offline, and says what it is where it is missing."""
 
+import shutil
+
 import huggingface_hub
 import numpy as np
 import pytest
@@ -77,7 +79,9 @@ def test_an_encoder_and_a_tokenizer_open_by_the_same_name(name):
 def test_half_precision_on_disk_and_one_fingerprint(name, tmp_path):
     folder = zoo.directory(name)
     assert {value.dtype for value in load_file(folder / weights.WEIGHTS).values()} == {torch.float16}
-    codes = load_file(folder / weights.TOKENIZER / weights.WEIGHTS)
+    own = folder / weights.TOKENIZER
+    assert zoo.tokenizer_folder(folder) == (own if own.exists() else folder.parent / weights.TOKENIZER)
+    codes = load_file(zoo.tokenizer_folder(folder) / weights.WEIGHTS)
     assert {value.dtype for value in codes.values()} == {torch.float32}
     first, again = load(name), load(folder)
     first.save_pretrained(tmp_path / "half", torch.float16)
@@ -91,7 +95,7 @@ def test_a_card_says_what_it_is(name):
     card = huggingface_hub.ModelCard.load(zoo.directory(name) / "README.md")
     assert (card.data.license, card.data.library_name) == ("mit", "randfeat")
     assert f'randfeat.load("{name}")' in card.text
-    for section in ("Data", "Training", "Measured", "Limits", "Licence"):
+    for section in ("Data", "Training", "Limits", "Licence"):
         assert f"## {section}\n" in card.text
 
 
@@ -121,6 +125,25 @@ def test_a_model_that_is_missing_is_one_sentence(name, tmp_path, monkeypatch, ca
     monkeypatch.setattr(zoo.resources, "files", lambda package: tmp_path / "none")
     with pytest.raises(FileNotFoundError, match=rf"without the model {name} \(it has no model of its zoo, of fashion"):
         load_tokenizer(name)
+
+
+def test_the_tokenizer_is_there_once_and_a_saved_model_has_its_own(name, tmp_path, capsys):
+    assert not (zoo.directory(name) / weights.TOKENIZER).exists()
+    model = load(name)
+    model.save_pretrained(tmp_path / "mine")
+    assert (tmp_path / "mine" / weights.TOKENIZER / weights.WEIGHTS).is_file()
+    tokens = [one.encode(IMAGES) for one in (model, load(tmp_path / "mine"), load(zoo.directory(name)))]
+    assert torch.equal(tokens[0], tokens[1])
+    assert torch.equal(tokens[0], tokens[2])
+    assert cli.main(["info", name]) == 0
+    assert "name patch, vocab_size 512, patch 4" in capsys.readouterr().out
+
+
+def test_a_shared_tokenizer_that_is_missing_is_one_sentence(name, tmp_path, monkeypatch):
+    shutil.copytree(zoo.directory(name), tmp_path / "package" / name)
+    monkeypatch.setattr(zoo, "folder", lambda: tmp_path / "package")
+    with pytest.raises(FileNotFoundError, match="package has no folder tokenizer: copy the whole directory again"):
+        load(name)
 
 
 def test_an_unknown_name_lists_them():

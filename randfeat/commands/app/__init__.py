@@ -10,7 +10,8 @@ cannot do its work says why.
   Read       the features of a picture as colours, by any feature spec
   Classify   which class makes a picture likeliest
 
-The page is on 127.0.0.1: nobody else reaches it, and it asks nothing of the network. Uploads are deleted when it ends.
+The page is on 127.0.0.1: nobody else reaches it, and it asks nothing of the network. It answers to the names
+localhost and 127.0.0.1 alone, and to those of --allow-host. Uploads are deleted when it ends.
 
 examples:
   randfeat app --index photos.index
@@ -24,7 +25,9 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
+from collections.abc import Sequence
 
 from .. import options
 
@@ -44,6 +47,14 @@ def add_arguments(parser: argparse.ArgumentParser, name: str) -> None:
     parser.add_argument("--model", metavar="MODEL", help="the model that paints, samples, reads and classifies")
     parser.add_argument("--port", type=int, default=PORT, help=f"of the page; 0 takes a free one ({PORT})")
     parser.add_argument("--no-browser", action="store_true", help="print the address, and open nothing")
+    parser.add_argument(
+        "--allow-host",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="NAME",
+        help="names of this machine that the page is asked by, behind a proxy for instance (localhost, 127.0.0.1)",
+    )
     machine = options.machine(parser)
     options.add_device(machine)
     options.add_dtype(machine, "MODEL's network")
@@ -57,6 +68,7 @@ def run(args: argparse.Namespace) -> int:
 
     if args.index is None and args.model is None:
         raise ValueError("there is nothing to show: give --index, --model or both")
+    hosts = checked_hosts(args.allow_host)
     try:
         from . import server, state
     except ModuleNotFoundError as error:
@@ -67,7 +79,7 @@ def run(args: argparse.Namespace) -> int:
         device = options.pick_device(args)
         opened = state.open_all(args.model, args.index, str(device), options.dtype_of(args))
         try:
-            with server.served(opened, listening) as thread:
+            with server.served(opened, listening, hosts) as thread:
                 address = server.address(listening)
                 print(f"{address} is open, on {device}; Ctrl-C ends it", flush=True)
                 if not args.no_browser and has_screen():
@@ -78,6 +90,14 @@ def run(args: argparse.Namespace) -> int:
             if server.computes():
                 os._exit(0)  # torch aborts where the interpreter ends during a computation
     return 0
+
+
+def checked_hosts(names: Sequence[str]) -> Sequence[str]:
+    """Return names of hosts; a ValueError for one with a port, an address or a pattern for all names."""
+    for name in names:
+        if not re.fullmatch(r"(\*\.)?[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?", name):
+            raise ValueError(f"--allow-host {name}: give the name of a host alone, such as box.example.org")
+    return names
 
 
 def has_screen() -> bool:

@@ -45,11 +45,12 @@ def build(state: AppState) -> None:
             raise ValueError("The picture is gone: drop it again.")
         halving = SuccessiveHalving() if model.classes.count > MANY else None
         yield (html.progress(0, "reading in the first order"),)
-        for count in rounds(int(orders), halving is None and not model.generator.raster_only):
+        for count in rounds(int(orders), halving is None and model.generator.many_orders):
             found = model.classify([picture], orders=count, halving=halving)
             best = found.top(SHOWN)[0]
-            read = "read row by row" if model.generator.raster_only else f"read in {count} order{'s' * (count > 1)}"
-            progress = "" if count == orders or model.generator.raster_only else html.progress(count / orders, read)
+            several = model.generator.many_orders
+            read = f"read in {count} order{'s' * (count > 1)}" if several else "read row by row"
+            progress = html.progress(count / orders, read) if several and count < orders else ""
             title = f"{best[0].name}, {100 * best[0].probability:.1f} %"
             yield (progress + html.answer(title, read) + html.bars((one.name, one.probability) for one in best),)
 
@@ -65,7 +66,7 @@ def build(state: AppState) -> None:
                 label="Orders",
                 info="more are more accurate, and take longer",
                 buttons=[],
-                visible=not model.generator.raster_only,
+                visible=model.generator.many_orders,
             )
             with gr.Row(elem_classes="press"):
                 go = gr.Button("Classify", variant="primary", interactive=False)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import gradio as gr
 
+from ...index.reader import split_path
 from . import classify, html, paint, read, sample, search
 from .state import AppState
 
@@ -47,5 +48,5 @@ def summary(state: AppState) -> str:
 
 def _name(state: AppState) -> str:
     """Return the name of the model, without the folders around it."""
-    name = state.encoder.name if state.encoder else ""
-    return Path(name).name if Path(name).exists() else name
+    before, path = split_path(state.encoder.name) if state.encoder else ("", "")
+    return f"{before}{Path(path).name}"

@@ -35,11 +35,12 @@ SPECS = tuple(
 )
 EMPTY = html.empty("Drop a picture to see its features as colours.")
 TIMM_SPECS = ("L-1/none", "L0.5/none")
+GREY = 128
 
 
 def unavailable(state: AppState) -> str:
     """Return why the tab cannot work, "" if it can."""
-    return state.missing_model()
+    return state.missing_maps()
 
 
 def build(state: AppState) -> None:
@@ -57,10 +58,13 @@ def build(state: AppState) -> None:
     def show(prepared: np.ndarray | None, spec: str) -> Iterator[tuple]:
         if prepared is None:
             return
-        dense = dense_features(encoder, prepared, spec)
-        _, width, rows, columns = dense.shape
-        colours = Image.fromarray(pca_maps(dense)[0])
-        read = f"{width:,} numbers at each of {rows} × {columns} places; the same colours mean the same features"
+        dense, of_positions = dense_features(encoder, prepared, spec)
+        width, rows, columns = dense.shape
+        colours = Image.fromarray(pca_maps(dense[None], of_positions)[0])
+        read = (
+            f"{width:,} numbers at each of {rows} × {columns} places, less those of an evenly grey picture there, "
+            "which say little but the place; similar colours mean similar features"
+        )
         own = html.figure(html.from_array(prepared), "what the model sees")
         yield (html.figures([own, html.figure(colours, read)]),)
 
@@ -102,9 +106,13 @@ def supports(model: Pipeline, spec: FeatureSpec) -> bool:
     return True
 
 
-def dense_features(encoder: Encoder, prepared: np.ndarray, spec: str) -> np.ndarray:
-    """Return the features of one picture as a map: float32 (1, D, h, w). prepared: the encoder's input."""
-    (read,) = encoder.with_specs([spec]).encode(torch.from_numpy(prepared[None]))
+def dense_features(encoder: Encoder, prepared: np.ndarray, spec: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return the features of one picture, and of an evenly grey one, as maps: float32 (D, h, w) each.
+
+    prepared: the encoder's input, uint8.
+    """
+    both = np.stack([prepared, np.full_like(prepared, GREY)])
+    (read,) = encoder.with_specs([spec]).encode(torch.from_numpy(both))
     if read.ndim != 4:
         raise ValueError(f"{spec} gives one vector for the whole picture, not a map: write none as its pool.")
-    return read
+    return read[0], read[1]

@@ -1,4 +1,4 @@
-"""Tab Search: the images of an index that look like a picture."""
+"""Tab Search: the images of an index that look like a picture, or show what a text says."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ QUEUE = "search"  # its own, so that a search does not wait for painting
 
 @dataclass(frozen=True)
 class Query:
-    """Query of a search: a row of the index, or the features (1, F) of a picture that was dropped."""
+    """Query of a search: a row of the index, or the features (1, F) of a picture that was dropped or of a text."""
 
     name: str
     id: int | None = None
@@ -81,15 +81,20 @@ def build(state: AppState) -> None:
         assert reader is not None
         picture = widgets.open_upload(upload)
         query = Query(str(upload.get("orig_name") or "your picture"), features=reader.features([picture])[0])
-        yield gr.skip(), query, searcher.results(query, *how)
-        yield widgets.for_box(picture), gr.skip(), gr.skip()
+        yield gr.skip(), "", query, searcher.results(query, *how)
+        yield widgets.for_box(picture), gr.skip(), gr.skip(), gr.skip()
+
+    def ask(text: str, *how: Any) -> Iterator[tuple]:
+        assert reader is not None
+        query = Query(f"“{text.strip()}”", features=index.read_texts([text], reader)) if text.strip() else None
+        yield None, gr.skip(), query, searcher.results(query, *how)
 
     def follow(event: gr.EventData, *how: Any) -> Iterator[tuple]:
         (row,) = index.rows([int(event.id)])
         query = Query(Path(row.path).name, id=row.id)
-        yield gr.skip(), query, searcher.results(query, *how)
+        yield gr.skip(), "", query, searcher.results(query, *how)
         picture = thumbnails.open_reduced(row.path)
-        yield None if picture is None else widgets.for_box(picture), gr.skip(), gr.skip()
+        yield None if picture is None else widgets.for_box(picture), gr.skip(), gr.skip(), gr.skip()
 
     def again(query: Query | None, *how: Any) -> Iterator[tuple]:
         yield (searcher.results(query, *how),)
@@ -105,6 +110,7 @@ def build(state: AppState) -> None:
             box = widgets.picture_box("Picture") if reader else gr.Image(visible=False)
             if reader is None:
                 gr.HTML(html.note("Its rows came as numbers, which no model here reads: start from one of them."))
+            words = gr.Textbox(label="Text", info="what a picture shows", visible=bool(reader and reader.reads_texts))
             query = gr.State()
             names = list(index.labels())
             labels = gr.Dropdown(
@@ -125,8 +131,9 @@ def build(state: AppState) -> None:
             )
     how = [labels, pattern, k]
     options: dict[str, Any] = {"show_progress_on": hits, "concurrency_id": QUEUE}
-    found, failed = [box, query, hits], (None, gr.skip(), gr.skip())
+    found, failed = [box, words, query, hits], (None, gr.skip(), gr.skip(), gr.skip())
     listen([box.upload], take, [box, *how], found, message, failed, preprocess=False, **options)
+    listen([words.submit], ask, [words, *how], found, message, failed, **options)
     listen([hits.select], follow, how, found, message, **options)
     changes = [labels.change, pattern.submit, pattern.blur, k.release]
     listen(changes, again, [query, *how], [hits], message, **options)

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import os
 import socket
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import gradio as gr
 import uvicorn
 from fastapi import FastAPI
+from fastapi.middleware.trustedhost import TrustedHostMiddleware
 
+from ...utils import network
 from . import page
 from .state import AppState
 
 HOST = "127.0.0.1"
+LOOPBACK = (HOST, "localhost")
 LARGEST_UPLOAD = "64mb"
 GRACE = 1  # seconds that listeners have to finish after Ctrl-C
 FONT, MONO = ("system-ui", "sans-serif"), ("ui-monospace", "monospace")  # fonts of the machine, so that none is fetched
@@ -28,19 +30,7 @@ UPLOADS = "GRADIO_TEMP_DIR"  # environment variable with gradio's folder for upl
 
 def bound(port: int) -> socket.socket:
     """Return a listening socket on 127.0.0.1, which no other machine reaches. port: 0 takes a free one."""
-    if not 0 <= port < 1 << 16:
-        raise ValueError(f"a port is a number from 0 to {(1 << 16) - 1:,}, got {port}: choose another")
-    listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listening.bind((HOST, port))
-        listening.listen()
-    except OSError as error:
-        listening.close()
-        if error.errno == errno.EADDRINUSE:
-            raise OSError(f"port {port} is taken: choose another with --port, or 0 for one that is free") from None
-        raise
-    return listening
+    return network.bound(HOST, port)
 
 
 def address(listening: socket.socket) -> str:
@@ -49,14 +39,14 @@ def address(listening: socket.socket) -> str:
 
 
 @contextmanager
-def served(state: AppState, listening: socket.socket) -> Iterator[threading.Thread]:
-    """Serve the page while the block runs, in a thread that ends with it.
+def served(state: AppState, listening: socket.socket, hosts: Sequence[str] = ()) -> Iterator[threading.Thread]:
+    """Serve the page while the block runs, in a thread that ends with it. hosts: as of `application`.
 
     Uploads are deleted then. A listener that still computes goes on, see `computes`.
     """
     with _upload_folder():
         with ThreadPoolExecutor(1) as loops:
-            app = loops.submit(asyncio.run, _built(state)).result()
+            app = loops.submit(asyncio.run, _built(state, hosts)).result()
         config = uvicorn.Config(app, log_level="critical", timeout_graceful_shutdown=GRACE, lifespan="on")
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, args=([listening],), name="randfeat app", daemon=True)
@@ -73,13 +63,17 @@ def computes() -> bool:
     return any(thread.name == "AnyIO worker thread" for thread in threading.enumerate())
 
 
-async def _built(state: AppState) -> FastAPI:
+async def _built(state: AppState, hosts: Sequence[str]) -> FastAPI:
     """Return `application`, made inside an event loop; without one gradio makes loops that nobody closes."""
-    return application(state)
+    return application(state, hosts)
 
 
-def application(state: AppState) -> FastAPI:
-    """Return the page as an application, without gradio's footer, programming interface, history and monitoring."""
+def application(state: AppState, hosts: Sequence[str] = ()) -> FastAPI:
+    """Return the page as an application, without gradio's footer, programming interface, history and monitoring.
+
+    It answers requests for this machine's own names alone, and for `hosts`: a page of another site can give its name
+    this machine's address (DNS rebinding), and would read paths and pictures then.
+    """
     blocks = page.build(state)
     app = gr.mount_gradio_app(
         FastAPI(openapi_url=None),
@@ -96,6 +90,7 @@ def application(state: AppState) -> FastAPI:
         theme=gr.themes.Base(font=FONT, font_mono=MONO),
         css_paths=page.STYLE,
     )
+    app.add_middleware(TrustedHostMiddleware, allowed_hosts=[*LOOPBACK, *hosts], www_redirect=False)
     blocks.has_launched = True  # mounting does not set it; it makes gradio refuse files that were not uploaded
     return app
 

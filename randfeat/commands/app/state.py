@@ -18,7 +18,7 @@ from ...pipeline.pipeline import Pipeline
 class AppState:
     """Model and index of the page.
 
-    encoder: the model that was asked for, of randfeat or of timm, or else that of the index. reader: the model that the
+    encoder: the model that was asked for, of any library, or else that of the index. reader: the model that the
     index was made with, None where its rows came as numbers.
     """
 
@@ -44,6 +44,16 @@ class AppState:
     def missing_model(self) -> str:
         """Return a sentence if there is no model, else ""."""
         return "" if self.encoder else "There is no model here: give one with --model."
+
+    def missing_maps(self) -> str:
+        """Return a sentence if there is no model, or one without features of positions, else ""."""
+        if self.encoder is None:
+            return self.missing_model()
+        try:
+            self.encoder.dense()
+        except ValueError as error:
+            return f"{error}."
+        return ""
 
     def missing_generator(self) -> str:
         """Return a sentence if there is no generator, else ""."""

@@ -83,7 +83,7 @@ def guidance_slider(model: Pipeline) -> gr.Slider:
 def steps_slider(model: Pipeline) -> gr.Slider:
     """Return a slider for the steps of decoding, hidden where a model always decodes one token at a time."""
     tokens, info = model.generator.num_tokens, "calls of the network; fewer decode more tokens at a time"
-    several = not model.generator.raster_only and tokens > 1
+    several = not (model.generator.one_token_a_step or model.sampling.exact) and tokens > 1
     steps = min(model.sampling.steps or tokens, tokens)
     return gr.Slider(1, tokens, steps, step=1, label="Steps", info=info, buttons=[], visible=several)
 
@@ -110,7 +110,7 @@ def sampling_of(model: Pipeline, scale: float, steps: float, control_scale: floa
     """Return the model's own sampling settings with the chosen guidance scales and steps."""
     published = model.sampling
     guidance = Guidance() if scale == 1 else replace(published.guidance, scale=float(scale))
-    chosen = published.steps if model.generator.raster_only else int(steps)
+    chosen = published.steps if model.generator.one_token_a_step or published.exact else int(steps)
     control = Guidance() if control_scale == 1 else replace(published.control_guidance, scale=float(control_scale))
     return replace(published, steps=chosen, guidance=guidance, control_guidance=control)
 

@@ -13,6 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from randfeat.data.images import to_pil
+from randfeat.probes.report.style import legend
 from randfeat.utils import drawing
 
 ZOOM = 5  # screen pixels per image pixel
@@ -136,7 +137,7 @@ def heat_maps(maps: Mapping[str, Mapping[str, Mapping[int, float]]], columns: in
 
 def learning_curves(curves: Mapping[str, tuple[Sequence[tuple[int, float]], Sequence[tuple[int, float]]]]) -> bytes:
     """Draw (training, held-out) lists of (step, nats per token) by model; training is averaged over 50 steps."""
-    figure = Figure(figsize=(6.4, 3.2), layout="constrained")
+    figure = Figure(figsize=(8.4, 3.2), layout="constrained")
     ax = figure.subplots()
     for i, (name, (train, held_out)) in enumerate(curves.items()):
         steps, losses = np.array(train).T
@@ -146,7 +147,7 @@ def learning_curves(curves: Mapping[str, tuple[Sequence[tuple[int, float]], Sequ
         if held_out:
             ax.plot(*np.array(held_out).T, "o-", color=f"C{i}", ms=3, lw=1, label=f"{name}, held-out writers")
     ax.set(xlabel="step", ylabel="nats per token")
-    ax.legend(fontsize=7, ncols=2)
+    legend(ax, 2 * len(curves))
     ax.grid(alpha=0.3)
     return plot(figure)
 
@@ -155,7 +156,7 @@ def accuracy_over_orders(
     curves: Mapping[str, Mapping[int, tuple[float, float, float]]], baselines: Mapping[str, float]
 ) -> bytes:
     """Draw (value, low, high) by number of orders K, for each model; baselines are horizontal lines."""
-    figure = Figure(figsize=(5.2, 3.2), layout="constrained")
+    figure = Figure(figsize=(7.2, 3.2), layout="constrained")
     ax = figure.subplots()
     for name, curve in curves.items():
         counts = list(curve)
@@ -167,7 +168,7 @@ def accuracy_over_orders(
     ax.set_xscale("log", base=2)
     ax.set_xticks(counts, [str(k) for k in counts])
     ax.set(xlabel="orders K", ylabel="accuracy on test writers")
-    ax.legend(fontsize=7)
+    legend(ax, len(curves) + len(baselines))
     ax.grid(alpha=0.3)
     return plot(figure)
 

@@ -7,6 +7,7 @@
   randfeat index compact INDEX                      rebuild as one quick part, without the removed images
   randfeat index duplicates INDEX                   find images that are all but the same
   randfeat index select INDEX --count N             choose images that differ most from each other
+  randfeat index export INDEX --to lancedb:PATH     write its rows to a table of LanceDB
   randfeat index stats | verify | bench INDEX       describe it, check its files, measure speed and recall
 
 INDEX is a directory of faiss, parquet and JSON files. A change is made completely or not at all, whenever the process
@@ -46,6 +47,7 @@ ACTIONS = {
     "compact": Action("change", "rebuild an index as one part, without the removed images"),
     "duplicates": Action("clean", "find images that are all but the same, with a threshold from the scores"),
     "select": Action("clean", "choose images that differ most from each other"),
+    "export": Action("export", "write ids, vectors, paths and labels of an index to a table of LanceDB"),
     "stats": Action("inspect", "describe an index and its parts"),
     "verify": Action("inspect", "read all files of an index, and compare them with their checksums"),
     "bench": Action("inspect", "measure recall, build time, memory and queries a second of each type of index"),

@@ -22,7 +22,8 @@ SHOWN = 10  # images that could not be read and are named
 HELP = {
     "build": """Read the images of DATA with MODEL, and make an index of their features in a new directory.
 
-MODEL is what randfeat.load takes, or timm:NAME. DATA is what `randfeat extract` takes: a folder (a folder in it is a
+MODEL is what randfeat.load takes, timm:NAME, or open_clip:NAME@FILE, a text-image model with the weights of a file: its
+index can be searched by text. DATA is what `randfeat extract` takes: a folder (a folder in it is a
 class), a list or table of paths, archives, a data set; or a store that `randfeat extract` wrote, whose images a model
 has read already (in many processes, where there are many).
 
@@ -41,6 +42,7 @@ examples:
   randfeat index build digits.index digits_demo/digits --split train --model digits_demo/models/randar_free
   randfeat index build digits.index digits_demo/digits --model digits_demo/models/arpg --whiten 64
   randfeat index build photos.index photos --model timm:vit_base_patch14_dinov2 --type hnsw
+  randfeat index build photos.index photos --model open_clip:ViT-B-32@open_clip_model.safetensors
   randfeat index build photos.index features --memory 4
 
 exit code: 0 if all images were read, 3 if some were skipped, 1 after an error, 130 after Ctrl-C.
@@ -141,7 +143,6 @@ def build(args: argparse.Namespace) -> int:
 
     how = {"index_type": args.type, "metric": args.metric, "whiten": args.whiten}
     how |= {"memory": _memory(args), "shown": True}
-    skipped: list[tuple[str, str]] = []
     if is_store(args.data):
         if args.model:
             raise ValueError(f"{args.data} is a store of features that a model has read: leave --model out")
@@ -153,9 +154,8 @@ def build(args: argparse.Namespace) -> int:
         encoder = open_encoder(args.model, specs, options.pick_device(args), options.dtype_of(args))
         batches = {"batch_size": args.batch_size, "workers": args.workers}
         index = images.build(args.index, encoder, options.open_data(args), **batches, **how)
-        skipped = [(path, reason) for path, reason, *_ in index.skipped]
     print(f"{len(index):,} images -> {args.index}: {index.index_type} ({index.meta['reason']})")
-    return _report_skipped(skipped)
+    return _report_skipped([(path, reason) for path, reason, *_ in index.skipped])
 
 
 def add(args: argparse.Namespace, drop: bool = False) -> int:
@@ -163,13 +163,16 @@ def add(args: argparse.Namespace, drop: bool = False) -> int:
     from ...index import Index, images
 
     index, source = Index.open(args.index), options.open_data(args)
-    encoder = _encoder(args, index) if images.plan(index, source, drop).to_read else None
+    plan = images.plan(index, source, drop)
+    encoder = _encoder(args, index) if plan.to_read else None
     more = {"batch_size": args.batch_size, "workers": args.workers, "shown": True}
     changes = images.sync(index, source, encoder, drop=drop, **more)
     print(f"{summary(changes)}; {len(index):,} images in {args.index}")
     if index.wants_compaction():
         print(f"randfeat index compact {args.index} would make searching quicker")
-    return _report_skipped(changes.skipped)
+    unchanged = {path for path in plan.table["path"].take(plan.unreadable).to_pylist()} if plan.unreadable else set()
+    before = [(path, reason) for path, reason, *_ in index.skipped if path in unchanged]
+    return _report_skipped([*changes.skipped, *before])
 
 
 def sync(args: argparse.Namespace) -> int:

@@ -75,9 +75,12 @@ def duplicates(args: argparse.Namespace) -> None:
 
     from ...index import Index
     from ...index.duplicates import group_of, suggest_threshold
+    from ...index.grouping import check_threshold
 
     options.check_out_file(args)
     index, given = Index.open(args.index), _number(args.threshold)
+    if given is not None:
+        check_threshold(given, index.metric)
     found = suggest_threshold(index, shown=True) if given is None else None
     value = found.value if found is not None else given
     assert value is not None
@@ -107,7 +110,8 @@ def select(args: argparse.Namespace) -> None:
     where = Filter(labels_like(args.label, [*index.labels()], str(args.index)), args.path)
     found, radius = farthest(index, args.count, where, shown=True)
     what = "has a cosine of at least" if index.metric == "cosine" else "has a distance of at most"
-    print(f"{len(found):,} chosen; every image {what} {radius:.4g} to one of them", file=sys.stderr)
+    chosen = f"{len(found):,} chosen" + (", all that there are" if len(found) < args.count else "")
+    print(f"{chosen}; every image {what} {radius:.4g} to one of them", file=sys.stderr)
     if args.format == "csv":
         written = as_csv([("path", "label"), *((one.path, one.label or "") for one in found)]).decode()
     elif args.format == "json":

@@ -41,7 +41,7 @@ def page(index: Index, groups: Sequence[Group], threshold: float, found: Thresho
     chart = None
     if found is not None:
         with ink():
-            chart = Markup(svg(histogram(found)))
+            chart = Markup(svg(histogram(found)))  # nosec B704 # drawn here, matplotlib escapes texts
     return environment.get_template("duplicates.html.j2").render(
         name=Path(index.directory or "index").name,
         images=len(index),

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -58,14 +56,7 @@ def make(pictures: Sequence[Picture], shown: bool = True) -> Sheets:
         one.thumbnail((most, most), Image.Resampling.LANCZOS)
         return one.convert("RGB")
 
-    with (
-        progress.bar(len(pictures), "pictures", "image", shown=shown) as bar,
-        ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool,
-    ):
-        found = []
-        for one in pool.map(small, pictures):
-            found.append(one)
-            bar.update()
+    found = progress.mapped(small, pictures, "pictures", "image", shown)
     sizes = [(0, 0) if one is None else one.size for one in found]
     side = int(np.max(sizes, initial=1))
     cells = COLUMNS * COLUMNS

@@ -1,33 +1,41 @@
-"""Monitor of a pretraining run: its steps, held-out losses, k-NN accuracy and grids of samples."""
+"""Monitor of a pretraining run: its steps, held-out losses, k-NN accuracy, grids of samples, and decoded tokens."""
 
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
-from torch.utils.flop_counter import FlopCounterMode
 
 from randfeat.data import conditions
 from randfeat.data.images import preview
+from randfeat.data.sources import Source
 from randfeat.data.token_store import TokenStore
 from randfeat.inference import readout
 from randfeat.models import Generator
 from randfeat.pipeline.pipeline import Pipeline
 from randfeat.pipeline.sample_folder import control_sheet
 from randfeat.pretrain import PretrainConfig, Step, Validation
+from randfeat.pretrain.checks import class_labels, class_names, held_out_count
+from randfeat.pretrain.data import shuffle
+from randfeat.pretrain.generator import OTHER_ORDERS_ON, VALIDATION_ORDERS
+from randfeat.pretrain.start import Start
 from randfeat.probes import KNN
 from randfeat.tokenizers import Tokenizer
-from randfeat.utils import devices, distributed, drawing
+from randfeat.utils import distributed, drawing, progress
 
 from ..training.monitor import VALIDATION, StepMonitor, memory
+from .decoded import COUNT, write_decoded
+from .page import PLACES, SAMPLES, write_page
+from .plan import FORWARD_AND_BACKWARD, cheaper, operations, plan_of, planned
 
-PLACES, SAMPLES = "by_place.csv", "samples"
 BANK, QUERIES = 2000, 500  # images of the k-NN probe, at most
-FORWARD_AND_BACKWARD = 3  # operations of a training step over those of a forward pass
+ALL = BANK + QUERIES
 MATMUL = 2048  # side of the matrices whose product measures the peak of the device
 
 
@@ -40,15 +48,47 @@ class Monitor(StepMonitor[Step]):
         recipe: PretrainConfig,
         store: TokenStore,
         tokenizer: Tokenizer,
-        paired: TokenStore | None,
+        data: TokenStore | Source,
         device: torch.device,
+        *,
+        validation: TokenStore | None,
+        held_out: float,
+        paired: TokenStore | None,
+        init: Start | None,
     ) -> None:
-        super().__init__(args.out, recipe.training.steps, args.every, device)
-        self.recipe, self.store, self.tokenizer, self.paired = recipe, store, tokenizer, paired
+        """store: the tokens. data: those, or the images that they were made of. The rest: see `run_pretraining`."""
+        self.held_out = held_out_count(len(store), held_out) if held_out else 0
+        held = self.held_out or len(validation or ())
         self.samples = args.samples if recipe.running.parallel == "ddp" or distributed.world_size() == 1 else 0
-        self.knn = self.first and not args.no_knn and store.labels is not None and self.samples > 0
-        self.operations = _operations(recipe, store)
+        self.knn = distributed.rank() == 0 and not args.no_knn and store.labels is not None and self.samples > 0
+        made = planned(recipe, store, tokenizer)
+        cost = _validation_cost(recipe, len(made.order_modes), held, self.samples, self.knn * min(ALL, len(store)))
+        super().__init__(args.out, recipe.training, args.every, device, cost if held else None)
+        self.args, self.recipe, self.store, self.tokenizer, self.paired = args, recipe, store, tokenizer, paired
+        self.source = None if isinstance(data, TokenStore) else data
+        self.operations = operations(recipe, store.grid, store.vocab_size)
         self.peak = _peak(device, recipe.running.precision) if self.first else 1.0
+        if self.first:
+            print(plan_of(recipe, store, made, held), file=sys.stderr)
+
+    def write_page(self, state: str) -> Path:
+        return write_page(self.directory, self.recipe, state)
+
+    def cheaper(self) -> str:
+        return cheaper(self.args, self.recipe, self.store, self.tokenizer)
+
+    def on_step(self, step: Step) -> None:
+        if self.first and self.done is None:
+            self._decode()
+        super().on_step(step)
+
+    def _decode(self) -> None:
+        """Write the sheet of images above their tokens, decoded: held-out ones where there are any."""
+        rows = np.linspace(0, len(self.store) - 1, min(COUNT, len(self.store))).astype(int).tolist()
+        if self.held_out:
+            rows = shuffle(self.recipe.training.seed, -1, len(self.store))[: min(COUNT, self.held_out)].tolist()
+        which = self.store, self.tokenizer, rows, self.held_out > 0
+        progress.tell(write_decoded(self.directory, self.source, *which).about)
 
     def row(self, window: Sequence[Step], speed: float) -> dict[str, float]:
         return {
@@ -76,10 +116,11 @@ class Monitor(StepMonitor[Step]):
         self.write(PLACES, found.step, {str(place): float(x) for place, x in enumerate(found.by_place)}, board=False)
         if self.samples:
             self._sample(found)
+        self.refresh_page()
 
     def _sample(self, found: Validation) -> None:
         """Write a grid of samples."""
-        names = self.store.classes if self.recipe.labels and self.store.classes else ()
+        names = (class_names(self.store) or ()) if self.recipe.labels else ()
         model = Pipeline(self.tokenizer, found.model, names)
         with torch.random.fork_rng([] if self.device.type == "cpu" else [self.device]):
             picture = self._grid(model) if found.model.control is None else self._controlled(model)
@@ -88,22 +129,26 @@ class Monitor(StepMonitor[Step]):
     def _grid(self, model: Pipeline) -> Image.Image:
         classes = model.generator.num_classes
         labels = [number % classes if classes else None for number in range(self.samples)]
-        return drawing.grid([preview(image) for image in model.sample(labels, seed=0)])
+        captions = [model.classes.short(label) for label in labels if label is not None] or None
+        return drawing.grid([preview(image) for image in model.sample(labels, seed=0)], captions=captions)
 
     def _controlled(self, model: Pipeline) -> Image.Image:
         """Return samples with the labels and the conditions of the first images of DATA."""
         source = self.store if self.paired is None else self.paired
         tokens = torch.from_numpy(source.tokens[: self.samples, 0].astype(np.int64)).to(self.device)
         control = model.conditions(model.decode(tokens).float().cpu())
-        known = self.store.labels if model.generator.num_classes else None
-        labels = [None] * len(control) if known is None else known[: len(control)]
+        known = class_labels(self.recipe, self.store, model.generator) if model.generator.num_classes else None
+        none, labels = model.generator.num_classes, list[int | None]([None] * len(control))
+        if known is not None:
+            labels = [None if label == none else label for label in known[: len(control)].tolist()]
         made = model.sample(labels, seed=0, control=control, control_type=conditions.GIVEN)
-        return control_sheet(model, control, [preview(image) for image in made])
+        names = [model.classes.short(label) for label in labels if label is not None]
+        return control_sheet(model, control, [preview(image) for image in made], names)
 
     def _probe(self, model: Generator) -> float:
         """Return the accuracy, in 0..1, of k-NN on features of the default spec: some images of DATA against others."""
         labels = np.array([-1 if label is None else label for label in self.store.labels or ()])
-        rows = np.random.default_rng(0).permutation(np.flatnonzero(labels >= 0))[: BANK + QUERIES]
+        rows = np.random.default_rng(0).permutation(np.flatnonzero(labels >= 0))[:ALL]
         tokens = torch.from_numpy(self.store.tokens[np.sort(rows), 0].astype(np.int64))
         (read,) = readout.read(model, tokens, [readout.default(model)])
         known, cut = labels[np.sort(rows)], min(QUERIES, len(rows) // 5)
@@ -113,17 +158,12 @@ class Monitor(StepMonitor[Step]):
         return float(KNN(20).fit(x[bank], known[bank]).score(x[queries], known[queries])) if cut else float("nan")
 
 
-def _operations(recipe: PretrainConfig, store: TokenStore) -> float:
-    """Return the floating-point operations of a training step for one image: matrix products and attention."""
-    with devices.meta():
-        # the counter fails on views of parameters that require gradients, such as ARPG's mask token
-        model = recipe.build(store.grid, store.vocab_size, 1 if recipe.labels else 0).requires_grad_(False)
-        tokens = torch.zeros(1, store.grid[0] * store.grid[1], dtype=torch.int64)
-        order = torch.arange(tokens.shape[1]).unsqueeze(0)
-    counter = FlopCounterMode(display=False)
-    with torch.no_grad(), counter:
-        model(tokens, torch.zeros(1, dtype=torch.int64, device="meta"), order)
-    return FORWARD_AND_BACKWARD * counter.get_total_flops()
+def _validation_cost(recipe: PretrainConfig, modes: int, held_out: int, samples: int, probed: int) -> float:
+    """Return what a validation costs by its operations, in steps of the training. modes: order modes that are measured.
+    held_out, samples, probed: numbers of images.
+    """
+    looked_at = VALIDATION_ORDERS * (held_out + (modes - 1) * min(held_out, OTHER_ORDERS_ON))
+    return (looked_at + 2 * samples + probed) / (FORWARD_AND_BACKWARD * recipe.training.batch_size)
 
 
 def _peak(device: torch.device, precision: str) -> float:

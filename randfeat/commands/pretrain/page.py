@@ -10,11 +10,14 @@ from randfeat.pretrain import PretrainConfig
 
 from ..training import page
 from ..training.monitor import TRAIN, VALIDATION
-from .monitor import PLACES, SAMPLES
+from . import start
+from .decoded import SHEET, TITLE, Decoded
+
+PLACES, SAMPLES = "by_place.csv", "samples"
 
 
-def write_page(directory: Path, recipe: PretrainConfig) -> Path:
-    """Write RUN/report.html from the files of a run, and return its path."""
+def write_page(directory: Path, recipe: PretrainConfig, state: str) -> Path:
+    """Write RUN/report.html from the files of a run, and return its path. state: how far the run is."""
     train, validation, places = (page.read(directory / name) for name in (TRAIN, VALIDATION, PLACES))
     figures: page.Figures = {}
     if train:
@@ -32,9 +35,12 @@ def write_page(directory: Path, recipe: PretrainConfig) -> Path:
         by_place = {"last validation": (np.arange(len(last)), last)}
         figure = page.lines(by_place, "nats", "position")
         figures["Loss by position in the order"] = figure, "Known tokens help with later ones."
-    steps = int(train["step"][-1]) if train else 0
     best = f"; best held-out loss {validation['loss'].min():.4f} nats a token" if validation else ""
-    return page.write(directory, f"{recipe.model}, {steps:,} steps{best}.", figures, SAMPLES, recipe)
+    decoded, sheet = Decoded.read(directory), directory / SHEET
+    first = None if decoded is None else (TITLE, sheet if sheet.exists() else None, decoded.about)
+    return page.write(
+        directory, f"{recipe.model}, {state}{best}.{start.told(directory)}", figures, SAMPLES, recipe, first=first
+    )
 
 
 def _speed(train: page.Columns) -> str:

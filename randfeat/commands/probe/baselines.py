@@ -32,6 +32,7 @@ from randfeat.probes import (
     token_codes,
     token_counts,
 )
+from randfeat.probes.protocol import CHANCE
 
 from .inputs import RANDOM, Part, ProbedModel, Sources, check_complete, open_probed, random_name
 from .pictures import PictureReader, Place, check_baselines, codebook, covering, pipelines, placement, readers_of
@@ -66,7 +67,8 @@ def random_weights(
         if model.encoder is None or model.text.startswith(RANDOM):
             continue
         if (text := random_name(model.text)) not in known:
-            made = open_probed(text, sources, specs, args, dense)
+            name = RANDOM + model.name if model.name else ""
+            made = replace(open_probed(text, sources, specs, args, dense), name=name)
             fresh.setdefault(made.stores[0].fingerprint(made.specs[0]), made)
     return list(fresh.values())
 
@@ -163,7 +165,7 @@ def dense_noise(entry: DenseFeatures, seed: int) -> DenseFeatures:
         n, _, h, w = next(iter(part.values())).shape
         return {"noise": rng.standard_normal((n, NOISE, h, w), dtype=np.float32)}
 
-    return DenseFeatures("chance (noise)", [of(part) for part in entry.parts], entry.place)
+    return DenseFeatures(CHANCE, [of(part) for part in entry.parts], entry.place)
 
 
 def dense_baselines(

@@ -29,7 +29,7 @@ from randfeat.utils import distributed
 from randfeat.utils.drawing import png
 
 from .baselines import DenseFeatures, dense_baselines, dense_features, dense_noise, random_weights
-from .inputs import ProbedModel, display_names, open_probed
+from .inputs import ProbedModel, display_names, given_names, open_all
 from .pictures import PictureReader, picture_lookup
 from .tables import write
 
@@ -53,13 +53,14 @@ class MatchResult:
 
 def run(args: argparse.Namespace) -> None:
     """Match the same pairs by every model, baseline and chance, and write records and table into `args.out`."""
+    given_names(args.what, args)
     root = Path(args.data)
     scored = read_spair(root, args.test)
     choosing = read_spair(root, args.validation) if len(args.spec) > 1 else []
     used = {path for pair in (*scored, *choosing) for path in (pair.source, pair.target)}
     source = FileSource(args.data, root, sorted(path.relative_to(root).as_posix() for path in used))
     with distributed.ended_by_sigterm(), distributed.group():
-        models = [open_probed(text, [source], args.spec, args, dense=True) for text in args.what]
+        models = open_all(args.what, [source], args, dense=True)
         fresh = random_weights(models, [source], args.spec, args, dense=True) if args.baselines else []
         if distributed.rank() > 0:  # only extraction is shared among processes
             return

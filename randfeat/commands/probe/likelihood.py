@@ -21,8 +21,8 @@ from randfeat.pipeline.pipeline import Pipeline
 from randfeat.probes import FeatureSet, Labelled, Record, evaluate_likelihood
 from randfeat.utils import progress
 
-from ..options import list_skipped, load_model
-from .inputs import ProbedModel, open_data, part_of
+from ..options import list_skipped, load_model, short_name
+from .inputs import given_names, open_data, part_of
 from .options import protocol
 from .tables import measure, split, write
 
@@ -33,8 +33,9 @@ def run(args: argparse.Namespace) -> int:
     Images that cannot be read are skipped, counted and listed, before others are split into train and test.
     """
     _check(args)
+    (name,) = given_names([args.model], args)
     how = protocol(args, "classifying")
-    model = load_model(args)
+    model = load_model(args, args.seed)  # random weights as those of the probes beside it
     sources = open_data(args.data, args.split, args.labels, args.label_column)
     _, test = split(sources, args.data, args.tasks, args)
     class_names(model, test.labels)  # raises what is wrong before images are read
@@ -49,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
     predicted = predict(model, tokens, class_names(model, test.labels), sorted(set(args.orders)), args)
     ends = [Labelled({}, part.labels, part.paths, part.groups) for part in (train, test)]
     prints = {"data": " ".join(one.fingerprint() for one in sources), "weights": weights.fingerprint(model.generator)}
-    one = FeatureSet(ProbedModel(args.model, (), ()).short_name, *ends, fingerprints=prints)
+    one = FeatureSet(name or short_name(args.model), *ends, fingerprints=prints)
     settings = {"orders": max(args.orders), "race": args.halving, "classes of the model": model.generator.num_classes}
     record: Record = evaluate_likelihood(one, predicted, how, settings, time.perf_counter() - start)
     record.save(args.out)
@@ -96,7 +97,7 @@ def predict(
     tokens: of the images, (n, N). names_of_data: of the classes of the model.
     """
     found: dict[int, list[np.ndarray]] = {count: [] for count in counts}
-    with progress.bar(len(tokens), "classifying", "image") as bar:
+    with progress.bar(len(tokens), "classifying", "image", told="") as bar:
         for batch in tokens.split(args.batch_size):
             for count, columns in _columns(model, batch, counts, args).items():
                 found[count].append(names_of_data[columns])
@@ -116,7 +117,7 @@ def _columns(
     each = likelihood.class_log_prob(network, tokens, None, max(counts), seed=args.seed)
     best = {}
     for count in counts:
-        runs = 1 if model.generator.raster_only else max(counts) // count
+        runs = max(counts) // count if model.generator.many_orders else 1
         sets = each[..., : runs * count].unflatten(2, (runs, count)).mean(3)
         best[count] = sets.argmax(1).T.numpy()
     return best

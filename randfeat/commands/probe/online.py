@@ -17,8 +17,8 @@ from randfeat.features.encoder import Encoder
 from randfeat.features.generator_encoder import GeneratorEncoder
 from randfeat.probes import FeatureSet, Labelled, evaluate_online
 
-from ..options import dtype_of, pick_device
-from .inputs import TEST_SHARE, Part, open_data, open_model, part_of, train_and_test
+from ..options import dtype_of, pick_device, short_name
+from .inputs import TEST_SHARE, Part, given_names, open_data, open_model, part_of, train_and_test
 from .options import protocol
 from .tables import write
 
@@ -29,12 +29,13 @@ def measure_online(text: str, data: str, args: argparse.Namespace) -> None:
         raise ValueError("--online is for `probe linear` with a --recipe, without --baselines")
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
         raise ValueError("--online runs in one process: leave torchrun out")
+    (given,) = given_names([text], args)
     encoder = open_model(text, args.spec, pick_device(args), dtype_of(args), args.seed)
     sources = open_data(data, args.split, args.labels, args.label_column)
     parts = [part_of(source, args.group) for source in sources]
     train, test = train_and_test(parts, TEST_SHARE if args.test_share is None else args.test_share, args.seed)
     ends = [Labelled({}, part.labels, part.paths, part.groups) for part in (train, test)]
-    name = f"{Path(text).name if Path(text).exists() else text} {encoder.specs[0]} online"
+    name = given or f"{short_name(text)} {encoder.specs[0]} online"
     prints = {"data": " ".join(source.fingerprint() for source in sources)}
     prints["weights"] = str(encoder.record()["weights"])
     files = _files(sources[0], train), _files(sources[-1], test)

@@ -98,8 +98,9 @@ def _add_resamples(parser: shared.Flags) -> None:
 
 
 def add_machine(parser: argparse.ArgumentParser) -> None:
-    """Add where things are written, and what computes."""
+    """Add where things are written, the names of models there, and what computes."""
     shared.add_out(parser)
+    shared.add_name(parser, "each model in tables and on the page", nargs="+")
     machine = shared.machine(parser)
     machine.add_argument("--stores", type=Path, metavar="DIR", help="where features are kept (DIR/stores)")
     shared.add_batch_size(machine)

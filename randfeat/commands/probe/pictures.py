@@ -16,7 +16,7 @@ from randfeat.data.decode import open_picture
 from randfeat.data.errors import UnreadableImage
 from randfeat.data.images import preview
 from randfeat.data.sources import Source
-from randfeat.features.encoder import TIMM, Encoder
+from randfeat.features.encoder import OPEN_CLIP, TIMM, Encoder
 from randfeat.features.generator_encoder import GeneratorEncoder
 from randfeat.features.store import FeatureStore
 from randfeat.pipeline.pipeline import Pipeline
@@ -26,10 +26,11 @@ from randfeat.tokenizers import PatchTokenizer, Tokenizer
 from randfeat.tokenizers.vq import VQTokenizer
 from randfeat.utils.drawing import png
 
-from .inputs import RANDOM, Part, ProbedModel, Sources
+from .inputs import Part, ProbedModel, Sources, family
 
 GONE = 64  # pixels of the square in place of an image that is gone
 SHOWN = 8  # images whose features are shown
+AVERAGED = 64  # images over which features are averaged at each position, at most
 
 Place = Callable[[tuple[int, int]], Placement]  # of a picture of this width and height
 Box = tuple[float, float, float, float]  # left, top, right, bottom
@@ -211,17 +212,23 @@ def feature_charts(
     """Return for each model the dense features of some test images as colours, by its first feature spec."""
     if pictures is None:
         return []
-    by_label = np.argsort(test.labels, kind="stable")
-    rows = by_label[np.unique(np.linspace(0, len(test) - 1, SHOWN).round().astype(int))]
-    shown = [pictures(path) for path in test.paths[rows].tolist()]
+    by_label = test.paths[np.argsort(test.labels, kind="stable")]
+    shown, more = (by_label[np.unique(np.linspace(0, len(test) - 1, n).round().astype(int))] for n in (SHOWN, AVERAGED))
+    paths = [*shown.tolist(), *(path for path in more.tolist() if path not in set(shown.tolist()))]
     charts = []
     for model, name in zip(models, names, strict=True):
         if model.encoder is None or model.encoder.value_range is not None:  # pictures show none of its values
             continue
+        if family(model.encoder.name) == OPEN_CLIP:  # it has no feature of a position
+            continue
         dense = _dense(model.encoder)
-        (maps,) = dense.features(shown)
-        inputs = [_model_input(dense, picture) for picture in shown]
-        caption = f"{dense.specs[0]}: the first three principal components as red, green and blue."
+        (maps,) = dense.features(map(pictures, paths))
+        inputs = [_model_input(dense, pictures(path)) for path in shown.tolist()]
+        without = f", without the mean over {len(paths)} test images at each position" if len(paths) > 1 else ""
+        caption = (
+            f"{dense.specs[0]}{without}: the first three principal components are red, green and blue, so similar "
+            "colours mean similar features."
+        )
         charts.append(Chart("Features as colours", caption, png(map_sheet(inputs, {"features": maps})), name))
     return charts
 
@@ -229,7 +236,7 @@ def feature_charts(
 def _dense(encoder: Encoder) -> Encoder:
     """Return the same network, its first feature spec with the pool `none`."""
     parts = encoder.specs[0].split("/")
-    if not encoder.name.removeprefix(RANDOM).startswith(TIMM):
+    if family(encoder.name) != TIMM:
         return encoder.with_specs(["/".join((*parts[:4], "none", "mean", *parts[6:]))])
     return encoder.with_specs([f"{'L-1' if parts == ['pooled'] else parts[0].split(',')[-1]}/none"])
 

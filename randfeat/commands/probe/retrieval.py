@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -42,9 +43,9 @@ from .inputs import (
     Sources,
     check_complete,
     display_names,
+    family_of,
     feature_set,
-    is_of_timm,
-    open_probed,
+    open_all,
     open_stored,
     part_of,
 )
@@ -79,8 +80,7 @@ def _check(args: argparse.Namespace) -> None:
     if stored := next((text for text in args.what[:-1] if open_stored(text, ()) is not None), None):
         raise ValueError(f"{stored} is a feature store, and --protocol extracts its own features: give the MODEL")
     if args.protocol in GROUND_TRUTH:
-        of_timm = sum(map(is_of_timm, args.spec))
-        if max(of_timm, len(args.spec) - of_timm) > 1:
+        if any(count > 1 for count in Counter(map(family_of, args.spec)).values()):
             raise ValueError(f"{args.protocol} has no images of train to choose among specs: give one --spec")
     elif args.distractors is not None:
         raise ValueError("--distractors are for --protocol roxford and rparis: leave them out")
@@ -227,7 +227,7 @@ def _feature_sets(
 ) -> tuple[list[FeatureSet] | None, list[ProbedModel]]:
     """Return the features of models, baselines and chance; None in a process that has only extracted its share."""
     with distributed.ended_by_sigterm(), distributed.group():
-        models = [open_probed(text, sources, args.spec, args) for text in texts]
+        models = open_all(texts, sources, args)
         fresh = random_weights(models, sources, args.spec, args, False) if args.baselines else []
         if distributed.rank() > 0:
             return None, models

@@ -23,17 +23,18 @@ from randfeat.utils import distributed, progress
 
 from ..options import pick_device
 from .baselines import dense_baselines, dense_features, dense_noise, random_weights
-from .inputs import display_names, open_probed
+from .inputs import display_names, given_names, open_all
 from .pictures import PictureReader, Place, visible_box
 from .tables import write
 
 
 def run(args: argparse.Namespace) -> None:
     """Measure every model on the same pixels of the same images, and write records and table into `args.out`."""
+    given_names(args.what, args)
     parts, root = folders(args), Path(args.data)
     sources = [FileSource(args.data, root, [p.relative_to(root).as_posix() for p in part.images]) for part in parts]
     with distributed.ended_by_sigterm(), distributed.group():
-        models = [open_probed(text, sources, args.spec, args, dense=True) for text in args.what]
+        models = open_all(args.what, sources, args, dense=True)
         fresh = random_weights(models, sources, args.spec, args, dense=True) if args.baselines else []
         if distributed.rank() > 0:  # only extraction is shared among processes
             return

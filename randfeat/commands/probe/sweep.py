@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 import csv
 import io
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 
 from sklearn.base import BaseEstimator
 
-from randfeat.features.encoder import TIMM, Encoder
+from randfeat.features.encoder import OPEN_CLIP, TIMM, Encoder
 from randfeat.probes import (
     Chart,
     Interval,
@@ -27,6 +28,7 @@ from randfeat.probes import (
     rank_features,
 )
 from randfeat.probes import png as figure_png
+from randfeat.probes.report.names import task_name
 from randfeat.utils import atomic, distributed, progress
 
 from ..options import dtype_of, list_skipped, pick_device
@@ -37,8 +39,10 @@ from .inputs import (
     ProbedModel,
     Sources,
     extract_probed,
+    family,
     feature_set,
     features_of,
+    given_names,
     is_dense,
     open_data,
     open_model,
@@ -79,13 +83,15 @@ def run(args: argparse.Namespace) -> int:
     text, data = args.what[0], args.what[1] if len(args.what) == 2 else None
     if data is None and args.baselines:
         raise ValueError("--baselines read pictures: give MODEL and DATA")
-    how = protocol(args)
+    (name,), how = given_names([text], args), protocol(args)
     with distributed.ended_by_sigterm(), distributed.group():
         sources = [] if data is None else open_data(data, args.split, args.labels, args.label_column)
         if sources:
             split(sources, data, args.tasks, args)  # raises what is wrong before images are read
         texts = dict.fromkeys((text, random_name(text)) if args.baselines else (text,))
         models = [_open(one, sources, args) for one in texts]
+        if name:
+            models = [replace(one, name=own) for one, own in zip(models, (name, RANDOM + name), strict=False)]
         if distributed.rank() > 0:  # only extraction is shared among processes
             return 0
     train, test = split_of_models(models, data, args.tasks, args)
@@ -112,7 +118,10 @@ def _open(text: str, sources: Sources, args: argparse.Namespace) -> ProbedModel:
         vectors = tuple(spec for spec in stored.specs if stored.stores[0].as_numpy(spec).ndim == 2)
         return replace(stored, specs=vectors)
     encoder = open_model(text, (), pick_device(args), dtype_of(args), args.seed)
-    return extract_probed(text, encoder.with_specs(grid_specs(encoder, args)), sources, args)
+    specs = grid_specs(encoder, args)
+    if distributed.rank() == 0:
+        print(f"{len(specs):,} feature specs of {sum(map(len, sources)):,} images by {text}", file=sys.stderr)
+    return extract_probed(text, encoder.with_specs(specs), sources, args)
 
 
 def grid_specs(encoder: Encoder, args: argparse.Namespace) -> list[str]:
@@ -120,7 +129,11 @@ def grid_specs(encoder: Encoder, args: argparse.Namespace) -> list[str]:
 
     Raises a ValueError for a value of an axis that it supports in no combination.
     """
-    of_timm = encoder.name.removeprefix(RANDOM).startswith(TIMM)
+    if family(encoder.name) == OPEN_CLIP:
+        if given := next((axis for axis in AXES if getattr(args, axis)), None):
+            raise ValueError(f"models of open_clip have one feature spec: leave --{given} out")
+        return [*encoder.specs]
+    of_timm = family(encoder.name) == TIMM
     defaults = TIMM_AXES if of_timm else {axis: default for axis, (default, _) in AXES.items()}
     if strange := [axis for axis in AXES if axis not in defaults and getattr(args, axis)]:
         raise ValueError(f"specs of timm's models have layers, pools and shifts: leave --{strange[0]} out")
@@ -145,7 +158,7 @@ def grid_specs(encoder: Encoder, args: argparse.Namespace) -> list[str]:
 def _rank(models: Sequence[ProbedModel], train: Part, args: argparse.Namespace, how: Protocol) -> list[RankedModel]:
     jobs = [(model, task) for model in models for task in args.tasks]
     found = []
-    with progress.bar(sum(len(model.specs) for model, _ in jobs), "ranking", "spec") as bar:
+    with progress.bar(sum(len(model.specs) for model, _ in jobs), "ranking", "spec", told="") as bar:
         for model, task in jobs:
             store = model.stores[0]
             each = ((spec, features_of(store, (spec,), train)[spec]) for spec in model.specs)
@@ -192,8 +205,9 @@ def _charts(one: RankedModel) -> list[Chart]:
         lines.setdefault(f"{passes} {row.partition(' ')[0]}", {}).setdefault(row, {})[layers] = score
     best = {kind: max(rows.values(), key=_highest) for kind, rows in lines.items()}
     ranked = sorted(best, key=lambda kind: -_highest(best[kind]))[:LINES]
-    section = f"Feature specs of {one.model.short_name}: {one.task}"
-    words = f"{one.task} on train, each image held out once. The frame marks the highest score, which is the choice."
+    task = task_name(one.task)
+    section = f"Feature specs of {one.model.short_name}: {task}"
+    words = f"{task} on train, each image held out once. The frame marks the highest score, which is the choice."
     return [
         Chart("Feature specs", words, figure_png(heat_maps(maps)), section),
         Chart(
@@ -232,7 +246,7 @@ def _report(found: Sequence[RankedModel], args: argparse.Namespace) -> None:
             width = one.model.stores[0].as_numpy(spec).shape[1]
             numbers = [f"{x:.5f}" for x in (score.value, score.low, score.high)]
             rows.writerow([one.task, one.model.short_name, spec, width, *numbers, score.n, spec == one.ranking.best])
-        print(f"{one.task} of {one.model.short_name}, the best of {len(ranked)} feature specs on train:")
+        print(f"{task_name(one.task)} of {one.model.short_name}, the best of {len(ranked)} feature specs on train:")
         for spec, score in ranked[:PRINTED]:
             print(f"  {100 * score.value:5.1f} [{100 * score.low:.1f}, {100 * score.high:.1f}]  {spec}")
     args.out.mkdir(parents=True, exist_ok=True)

@@ -36,8 +36,9 @@ from .inputs import (
     ProbedModel,
     display_names,
     feature_set,
+    given_names,
+    open_all,
     open_data,
-    open_probed,
     open_stored,
     part_of,
     skipped_of,
@@ -61,8 +62,8 @@ def measure(
     """Measure every model and store in every task, and write records, table and page into `args.out`.
 
     given: models and stores as text. data: the images that models read. records: further ones for the same table.
-    skipped: path and reason of images that could not be read for these. Returns the exit code: images that cannot be
-    read are skipped, counted and listed.
+    skipped: path and reason of images of the last split that could not be read for these. Returns the exit code: images
+    that cannot be read are skipped, counted and listed.
     """
     _check(given, data, tasks, args)
     how = protocol(args, "measuring")
@@ -72,7 +73,7 @@ def measure(
         stored = [open_stored(text, specs, dense) for text in given]
         if sources and not any(stored):
             split(sources, data, tasks, args)  # raises what is wrong before images are read
-        models = [open_probed(text, sources, specs, args, dense) for text in given]
+        models = open_all(given, sources, args, dense)
         fresh = random_weights(models, sources, specs, args, dense) if args.baselines else []
         if distributed.rank() > 0:  # only extraction is shared among processes
             return 0
@@ -94,12 +95,13 @@ def measure(
     pictures, note = pictures_of(sources, [store for model in models for store in model.stores])
     charts = feature_charts(models, names[: len(models)], test, pictures)
     write(found, args.out, data_name(data, models), pictures, charts, note)
-    return list_skipped(list(dict.fromkeys([*skipped, *skipped_of(models)])), args.out)
+    return list_skipped(skipped_of(models, skipped), args.out)
 
 
 def _check(given: Sequence[str], data: str | None, tasks: Sequence[str], args: argparse.Namespace) -> None:
     if twice := next((text for text in given if given.count(text) > 1), None):
         raise ValueError(f"{twice} is given twice: once is enough")
+    given_names(given, args)
     if data is None and (args.split or args.labels or args.label_column):
         raise ValueError("--split, --labels and --label-column are for DATA, and a store has its own: leave them out")
     if args.recipe and "linear" not in tasks:
@@ -124,7 +126,10 @@ def split(
     args: argparse.Namespace,
     without: Collection[str] = (),
 ) -> tuple[Part, Part]:
-    """Return train and test of one store or source, or of two. without: paths of images to leave out."""
+    """Return train and test of one store or source, or of two.
+
+    without: paths of images of the last of them to leave out; another split may have images of the same names.
+    """
     fitted = [task for task in tasks if task not in UNFITTED]
     share = args.test_share
     if share is not None and len(rows) == 2:
@@ -133,7 +138,8 @@ def split(
         raise ValueError(f"--test-share 0 leaves no train images, which {fitted[0]} needs: give more than 0, or none")
     if share is None:
         share = TEST_SHARE if fitted else 0
-    return train_and_test([part_of(one, args.group, data).without(without) for one in rows], share, args.seed)
+    parts = [part_of(one, args.group, data) for one in rows]
+    return train_and_test([*parts[:-1], parts[-1].without(without)], share, args.seed)
 
 
 # records ------------------------------------------------------------------------------------------------------------

@@ -32,6 +32,8 @@ exit code: 0 if all images were read, 3 if some were skipped, 1 after an error, 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -54,6 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser, action: str) -> None:
     options.add_data(parser)
     options.add_out(parser, metavar="OUT", required=False)
     options.add_format(parser)
+    options.add_name(parser, "TOK, then of each of --beside, in the tables", nargs="+")
     data = parser.add_argument_group("data")
     options.add_split(data)
     data.add_argument("--size", type=int, nargs="+", metavar="N", help="pixels of a side, or height and width (as TOK)")
@@ -88,13 +91,16 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError("--weights and --spec are for --rfid: give it, or leave them out")
     if PATCH not in args.beside and (args.fit or args.fit_split):
         raise ValueError(f"--fit and --fit-split are for --beside {PATCH}: give it, or leave them out")
+    others = list(dict.fromkeys(args.beside))
+    if args.name and len(set(args.name)) != 1 + len(others):
+        raise ValueError(f"--name gives {len(set(args.name))} names to {1 + len(others)} tokenizers: give each its own")
     device = options.pick_device(args, "reconstructing")
     source = images_of(args.data, args.split)
     first, size = open_tokenizer(args, source, device)
     images = Images(source, chosen_rows(len(source), args.count, args.seed), size)
     check_alike([first], size)
     judge = evaluator(args, first.tokenizer.channels, device)
-    tokenizers = [first, *(beside(name, args, images, first, device) for name in dict.fromkeys(args.beside))]
+    tokenizers = named([first, *(beside(name, args, images, first, device) for name in others)], args)
     with options.too_large_a_batch(args, device):
         outcome = measure(tokenizers, images, args.batch_size, args.workers, judge)
     judged_by = None if judge is None else judge.name
@@ -105,6 +111,13 @@ def run(args: argparse.Namespace) -> int:
     found.write(args.out)
     write_page(found, args.out)
     return options.list_skipped(outcome.skipped, args.out)
+
+
+def named(tokenizers: Sequence[Named], args: argparse.Namespace) -> list[Named]:
+    """Return tokenizers with the names of --name, or the last two parts of their paths where these differ."""
+    short = [options.short_name(one.name) for one in tokenizers]
+    names = args.name or (short if len(set(short)) == len(short) else [one.name for one in tokenizers])
+    return [replace(one, name=name, given=one.name) for one, name in zip(tokenizers, names, strict=True)]
 
 
 def settings(args: argparse.Namespace) -> dict[str, str | int | None]:

@@ -130,6 +130,7 @@ class Evaluation:
         for one, numbers in zip(self.tokenizers, self.numbers, strict=True):
             config = {"name": name_of(one.tokenizer), **one.tokenizer.config}
             about = {"config": config, "fingerprint": weights.fingerprint(one.tokenizer), "note": one.note}
+            about |= {"given": one.given} if one.given else {}
             named[one.name] = {**about, **numbers}
         return {
             "format": FORMAT,

@@ -15,7 +15,7 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from ...data.images import preview
-from ...probes.report.style import COLOURS, SOFT, axes, ink, legend, svg, text
+from ...probes.report.style import COLOURS, SOFT, axes, ink, legend, lines, svg
 from ...utils import atomic
 from ...utils.drawing import png
 from ..training.channels import about_channels
@@ -49,9 +49,9 @@ def write_page(found: Evaluation, directory: Path) -> Path:
     }
     with ink():
         charts = {
-            "Errors of images": (Markup(svg(histogram(found))), errors_caption(found)),
+            "Errors of images": (Markup(svg(histogram(found))), errors_caption(found)),  # nosec B704 # drawn here
             "Use of the codes": (
-                Markup(svg(frequencies(found))),
+                Markup(svg(frequencies(found))),  # nosec B704 # drawn here
                 "Share of the tokens of each code, the most frequent first. Dashed: all equally frequent.",
             ),
         }
@@ -117,7 +117,7 @@ def histogram(found: Evaluation) -> Figure:
         bins = np.logspace(low, high, BINS).tolist()
         for (name, one), colour in zip(errors.items(), SHADES, strict=False):
             ax.hist(one[one > 0], bins, histtype="stepfilled", color=colour, alpha=0.3)
-            ax.hist(one[one > 0], bins, histtype="step", color=colour, lw=1.4, label=text(name, 24))
+            ax.hist(one[one > 0], bins, histtype="step", color=colour, lw=1.4, label=lines(name, 36))
             ax.axvline(one.mean(), color=colour, lw=1, ls="--")
         ax.set_xscale("log")
         legend(ax, len(errors))
@@ -139,7 +139,7 @@ def frequencies(found: Evaluation) -> Figure:
     for quality, colour in zip(found.outcome.qualities, SHADES, strict=False):
         shares = 100 * np.sort(quality.counts)[::-1] / quality.counts.sum()
         used = shares[shares > 0]
-        label = f"{text(quality.name, 24)}, {len(used):,} of {len(shares):,}"
+        label = f"{lines(quality.name, 36)}, {len(used):,} of {len(shares):,}"
         ax.plot(np.arange(1, len(used) + 1), used, color=colour, lw=1.5, label=label)
     for size in {len(quality.counts) for quality in found.outcome.qualities}:
         ax.plot([1, size], [100 / size] * 2, color=SOFT, lw=1, ls="--")

@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import sys
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
-from randfeat.data.images import preview
 from randfeat.pretrain import Step
 from randfeat.pretrain.vq import Reconstruction, TokenizerConfig
-from randfeat.utils import drawing
 
 from ..training.monitor import VALIDATION, StepMonitor, memory
+from ..training.sheet import reconstructions
+from .training_page import RECONSTRUCTIONS, write_page
 
-RECONSTRUCTIONS = "reconstructions"
-COLUMNS = 8  # images in a row of a sheet
-TIMED = 10  # steps after which the time of the others is told
+FORWARD = 1 / 3  # cost of an image that is looked at, of one that is trained on
 
 
 class TokenizerMonitor(StepMonitor[Step]):
@@ -28,19 +23,16 @@ class TokenizerMonitor(StepMonitor[Step]):
 
     title = "training the tokenizer"
 
-    def __init__(self, directory: Path, recipe: TokenizerConfig, every: int, device: torch.device) -> None:
-        super().__init__(directory, recipe.training.steps, every, device)
-        self.ended: list[float] = []  # when each of the first steps ended
+    def __init__(
+        self, directory: Path, recipe: TokenizerConfig, every: int, device: torch.device, held_out: int
+    ) -> None:
+        """recipe: with the channels of the images. held_out: number of held-out images."""
+        validation = FORWARD * held_out / recipe.training.batch_size
+        super().__init__(directory, recipe.training, every, device, validation if held_out else None)
+        self.recipe = recipe
 
-    def on_step(self, step: Step) -> None:
-        if self.first and len(self.ended) <= TIMED:
-            self.ended.append(time.perf_counter())
-            if len(self.ended) > TIMED and step.step < self.steps:
-                usual = float(np.median(np.diff(self.ended)))
-                left = self.steps - step.step
-                said = f"about {duration(usual * left)} for the other {left:,} steps, validations apart"
-                tqdm.write(said, file=sys.stderr)
-        super().on_step(step)
+    def write_page(self, state: str) -> Path:
+        return write_page(self.directory, self.recipe, state)
 
     def row(self, window: Sequence[Step], speed: float) -> dict[str, float]:
         return {
@@ -60,17 +52,5 @@ class TokenizerMonitor(StepMonitor[Step]):
         if not self.first:
             return
         self.write(VALIDATION, found.step, {"loss": found.loss, **found.terms})
-        originals, made = ([preview(image) for image in one] for one in (found.images, found.reconstructed))
-        rows = []
-        for start in range(0, len(originals), COLUMNS):
-            rows += [*originals[start : start + COLUMNS], *made[start : start + COLUMNS]]
-        columns = COLUMNS if len(originals) % COLUMNS == 0 else min(COLUMNS, len(originals))
-        self.write_sheet(RECONSTRUCTIONS, found.step, drawing.grid(rows, columns))
-
-
-def duration(seconds: float) -> str:
-    """Return a duration in words: "40 seconds", "25 minutes", "3.5 hours"."""
-    if seconds < 90:
-        whole = max(1, round(seconds))
-        return f"{whole} second{'s' * (whole > 1)}"
-    return f"{round(seconds / 60)} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"
+        self.write_sheet(RECONSTRUCTIONS, found.step, reconstructions([*found.images], [*found.reconstructed]))
+        self.refresh_page()

@@ -25,11 +25,12 @@ from ...utils import progress
 
 @dataclass(frozen=True)
 class Named:
-    """A tokenizer and its name. note: how it was made, "" for one that was opened."""
+    """A tokenizer and its name. note: how it was made, "" for one that was opened. given: as the user named it."""
 
     name: str
     tokenizer: Tokenizer
     note: str = ""
+    given: str = ""
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,7 @@ def measure(
     with (
         ThreadPoolExecutor(loader.default_workers()) as threads,
         closing(loader.batches(images.reader(tokenizers[0].tokenizer), parts, workers)) as following,
-        progress.bar(len(images.rows), "reconstructing", "image") as bar,
+        progress.bar(len(images.rows), "reconstructing", "image", told="") as bar,
     ):
         for part, batch in zip(parts, following, strict=True):
             skipped += [(images.source.paths[row], reason) for row, reason in batch.unread]

@@ -8,7 +8,8 @@ and 1, and is known of 8 and 16 bits. All images need the same channels.
 The recipe says network, quantiser, losses and training; fields are changed by name, as in --set training.steps=2000
 quantizer.vocab_size=512. TOK then holds
 
-  tokenizer/          the tokenizer, with the weights that were best on held-out images; TOK opens wherever one is named
+  tokenizer/          the tokenizer, with the weights that were best on held-out images, written at each validation that
+                      is the best so far: TOK opens wherever one is named, while the run goes on and after a stop
   step-00003000/ ...  checkpoints, from which the same command goes on, bit for bit on a CPU
   train.csv           loss and its parts, learning rate, gradient norm, images a second, memory
   validation.csv      held-out loss, L1, PSNR (dB), codes in use (0 to 1) and perplexity
@@ -150,14 +151,16 @@ def train_monitored(
 ) -> Path:
     """Train as `train_tokenizer` does, with a bar, CSV files and a page, and return the tokenizer's directory."""
     from ...pretrain.vq import train_tokenizer, with_pixels
+    from ...pretrain.vq.run import MOST_HELD_OUT
     from ...utils import distributed
+    from ..training.page import PAGE
     from .monitor import TokenizerMonitor
-    from .training_page import write_page
 
     recipe = with_pixels(recipe, source)
     if distributed.rank() == 0:
-        print(plan(recipe, source, validation, held_out, init), file=sys.stderr)
-    with TokenizerMonitor(directory, recipe, every, device) as monitor:
+        print(plan_of(recipe, source, validation, held_out, init), file=sys.stderr)
+    held = min(MOST_HELD_OUT, len(validation) if validation else round(held_out * len(source)))
+    with TokenizerMonitor(directory, recipe, every, device, held) as monitor:
         made = train_tokenizer(
             recipe,
             source,
@@ -171,29 +174,30 @@ def train_monitored(
             on_validation=monitor.on_validation,
         )
     if distributed.rank() == 0:
-        print(f"trained: {made}; the page: {write_page(directory, recipe)}")
+        print(f"trained: {made}; the page: {directory / PAGE}")
     return made
 
 
-def plan(
+def plan_of(
     recipe: TokenizerConfig, source: Source, validation: Source | None, held_out: float, init: Tokenizer | None
 ) -> str:
     """Return what will be done, in a sentence. recipe: with the channels of the images."""
     from ...pretrain.vq.run import tokenizer_of
     from ...utils import devices
+    from ..training.plan import plan
 
     with nullcontext() if init else devices.meta():
         tokenizer = tokenizer_of(recipe, init)
-    (height, width), stride = recipe.images.size, tokenizer.stride
-    parameters = sum(parameter.numel() for parameter in tokenizer.parameters())
-    held = f"{len(validation):,} others" if validation else f"{100 * held_out:g} %"
-    images, training = recipe.images, recipe.training
+    (height, width), stride, images = recipe.images.size, tokenizer.stride, recipe.images
     values = "" if images.value_range is None else " of values from {:g} to {:g}".format(*images.value_range)
-    return (
-        f"{len(source):,} images of {source.name}, {height} x {width} pixels, {tokenizer.channels} "
-        f"channel{'s' * (tokenizer.channels > 1)}{values}, {held} held out; "
-        f"{height // stride * (width // stride):,} tokens an image of {tokenizer.vocab_size:,} codes; "
-        f"{parameters / 1e6:.1f} million parameters; {training.steps:,} steps of {training.batch_size:,} images"
+    channels = f"{tokenizer.channels} channel{'s' * (tokenizer.channels > 1)}{values}"
+    return plan(
+        f"{len(source):,} images of {source.name}, {height} x {width} pixels, {channels}",
+        f"{len(validation):,} others" if validation else f"{100 * held_out:g} %",
+        height // stride * (width // stride),
+        tokenizer.vocab_size,
+        sum(parameter.numel() for parameter in tokenizer.parameters()),
+        recipe.training,
     )
 
 

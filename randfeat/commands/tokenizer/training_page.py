@@ -11,13 +11,16 @@ from randfeat.pretrain.vq import TokenizerConfig
 from ..training import page
 from ..training.channels import about_channels
 from ..training.monitor import TRAIN, VALIDATION
-from .monitor import RECONSTRUCTIONS
 
+RECONSTRUCTIONS = "reconstructions"
 NO_TERMS = ("step", "loss", "learning_rate", "gradient_norm", "images_per_second", "memory_gib")
 
 
-def write_page(directory: Path, recipe: TokenizerConfig) -> Path:
-    """Write TOK/report.html from the files of a run, and return its path. recipe: with the channels of the images."""
+def write_page(directory: Path, recipe: TokenizerConfig, state: str) -> Path:
+    """Write TOK/report.html from the files of a run, and return its path.
+
+    recipe: with the channels of the images. state: how far the run is.
+    """
     train, validation = (page.read(directory / name) for name in (TRAIN, VALIDATION))
     figures: page.Figures = {}
     if train:
@@ -31,7 +34,7 @@ def write_page(directory: Path, recipe: TokenizerConfig) -> Path:
     assert recipe.images.channels is not None
     above = "Held-out images, and below each its reconstruction."
     about = " ".join([above, about_channels(recipe.images.channels)]).strip()
-    return page.write(directory, _lead(train, validation, recipe), figures, RECONSTRUCTIONS, recipe, about)
+    return page.write(directory, _lead(validation, recipe, state), figures, RECONSTRUCTIONS, recipe, about)
 
 
 def _held_out(validation: page.Columns, recipe: TokenizerConfig) -> page.Figures:
@@ -51,10 +54,9 @@ def _held_out(validation: page.Columns, recipe: TokenizerConfig) -> page.Figures
     }
 
 
-def _lead(train: page.Columns, validation: page.Columns, recipe: TokenizerConfig) -> str:
+def _lead(validation: page.Columns, recipe: TokenizerConfig, state: str) -> str:
     """Return the line below the title."""
     (height, width), stride = recipe.images.size, recipe.network.stride
-    steps = int(train["step"][-1]) if train else 0
     best = ""
     if validation:
         kept = int(np.argmin(validation["loss"]))
@@ -64,7 +66,7 @@ def _lead(train: page.Columns, validation: page.Columns, recipe: TokenizerConfig
         )
     return (
         f"Tokenizer of {height} x {width} pixels, {height // stride * (width // stride):,} tokens of "
-        f"{recipe.quantizer.vocab_size:,} codes, {steps:,} steps{best}."
+        f"{recipe.quantizer.vocab_size:,} codes, {state}{best}."
     )
 
 

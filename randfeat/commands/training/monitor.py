@@ -1,13 +1,14 @@
-"""Monitor of a training's steps: progress bar, CSV files, TensorBoard where it is installed."""
+"""Monitor of a training's steps: progress bar, time, CSV files, the page, TensorBoard where it is installed."""
 
 from __future__ import annotations
 
 import csv
 import resource
 import sys
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Generic, Protocol, TypeVar
@@ -16,10 +17,16 @@ import numpy as np
 import torch
 from PIL import Image
 
+from randfeat.pretrain import Stopped
+from randfeat.pretrain.config import OptimConfig
 from randfeat.utils import atomic, distributed, drawing, progress
+
+from . import page
+from .clock import TrainingTime
 
 TRAIN, VALIDATION = "train.csv", "validation.csv"
 NOT_OPENED = object()
+PAGE_EVERY = 30.0  # seconds between two pages of a run, at least; the last one is written when it ends
 
 
 class TrainingStep(Protocol):
@@ -55,14 +62,22 @@ class StepMonitor(AbstractContextManager[Any], ABC, Generic[StepT]):
 
     title = "training"
 
-    def __init__(self, directory: Path, steps: int, every: int, device: torch.device) -> None:
-        """directory: of the run. steps: of the whole training. every: steps between lines of train.csv."""
-        self.directory, self.steps, self.every, self.device = directory, steps, every, device
+    def __init__(
+        self, directory: Path, config: OptimConfig, every: int, device: torch.device, validation: float | None
+    ) -> None:
+        """directory: of the run. every: steps between lines of train.csv. validation: its cost, in steps; None where no
+        image is held out.
+        """
+        self.directory, self.config, self.every, self.device = directory, config, every, device
+        self.steps, self.validation = config.steps, validation
         self.first = distributed.rank() == 0
         self.window: list[StepT] = []
         self.files: dict[str, Table] = {}
         self._board: Any = NOT_OPENED
         self.bar: Any = None
+        self.time: TrainingTime | None = None
+        self.done: int | None = None  # the last step, of this process
+        self._written: float | None = None  # when the page was
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -71,6 +86,24 @@ class StepMonitor(AbstractContextManager[Any], ABC, Generic[StepT]):
             self.bar.close()
         if self._board not in (None, NOT_OPENED):
             self._board.close()
+        if not self.first or (kind is not None and self.done is None):
+            return
+        if kind is None:
+            self.write_page(self._ended())
+        else:
+            how = "stopped" if issubclass(kind, (Stopped, KeyboardInterrupt)) else "ended by an error"
+            with suppress(OSError):  # the disk may be full, which is what is told then
+                self.write_page(f"{how} after {self._so_far()}; the same command goes on from the last checkpoint")
+
+    def _so_far(self) -> str:
+        return f"{self.done or 0:,} of {self.steps:,} steps"
+
+    def _ended(self) -> str:
+        """Return how far a training is that is over, perhaps since an earlier call."""
+        done = self.done or int(page.read(self.directory / TRAIN).get("step", [0])[-1])
+        if done < self.steps:
+            return f"ended after {done:,} of {self.steps:,} steps, as the held-out loss did not fall any more"
+        return f"trained for {self.steps:,} steps"
 
     @property
     def board(self) -> Any:
@@ -89,12 +122,23 @@ class StepMonitor(AbstractContextManager[Any], ABC, Generic[StepT]):
     def summary(self, row: Mapping[str, float]) -> str:
         """Return what the progress bar shows of a row of train.csv."""
 
+    @abstractmethod
+    def write_page(self, state: str) -> Path:
+        """Write the page of the run and return its path. state: how far the run is."""
+
+    def cheaper(self) -> str:
+        """Return what would make the training cheaper, "" where nothing is known."""
+        return ""
+
     def on_step(self, step: StepT) -> None:
-        """Advance the bar, and every `every` steps write a row of train.csv."""
+        """Advance the bar, tell the time once, and every `every` steps write a row of train.csv."""
         if not self.first:
             return
-        if self.bar is None:
+        if self.bar is None or self.time is None:
             self.bar = progress.bar(self.steps, self.title, "step", done=step.step - 1)
+            self.time = TrainingTime(self.config, self.validation, self.cheaper, step.step - 1)
+        self.time.on_step(step.step)
+        self.done = step.step
         self.bar.update()
         self.window.append(step)
         if step.step % self.every and step.step < self.steps:
@@ -104,6 +148,15 @@ class StepMonitor(AbstractContextManager[Any], ABC, Generic[StepT]):
         self.window.clear()
         self.bar.set_postfix_str(self.summary(row), refresh=False)
         self.write(TRAIN, step.step, row)
+        if self.validation is None and step.step % self.config.eval_every == 0:
+            self.refresh_page()
+
+    def refresh_page(self) -> None:
+        """Write the page of a run that goes on, unless one was written just now."""
+        now = time.monotonic()
+        if self._written is None or now - self._written >= PAGE_EVERY:
+            self.write_page(f"training, {self._so_far()} so far")
+            self._written = time.monotonic()
 
     def write(self, name: str, step: int, row: Mapping[str, float], board: bool = True) -> None:
         """Add a row to the CSV file of this name and, with `board`, to TensorBoard."""

@@ -24,12 +24,22 @@ Figures = dict[str, tuple[Figure, str]]  # by title: the figure and its caption
 SHOWN = 6  # pictures of a run, at most
 
 
-def write(directory: Path, lead: str, figures: Figures, pictures: str, recipe: Any, about: str = "") -> Path:
+def write(
+    directory: Path,
+    lead: str,
+    figures: Figures,
+    pictures: str,
+    recipe: Any,
+    about: str = "",
+    first: tuple[str, Path | None, str] | None = None,
+) -> Path:
     """Write report.html of a run and return its path.
 
     lead: the line below the title. pictures: folder of the run that holds one for each of some steps. about: a sentence
-    about these. recipe: a dataclass.
+    about these. recipe: a dataclass. first: title of one more picture, above all others, its file, if there is one, and
+    what is said about it.
     """
+    title, path, said = first or ("", None, "")
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader(__package__, ""), autoescape=True, undefined=jinja2.StrictUndefined
     )
@@ -37,6 +47,7 @@ def write(directory: Path, lead: str, figures: Figures, pictures: str, recipe: A
         name=directory.name,
         lead=lead,
         figures={title: (_uri(png(figure)), caption) for title, (figure, caption) in figures.items()},
+        first={"title": title, "source": path and _uri(path.read_bytes()), "about": said} if first else None,
         heading=pictures.capitalize(),
         about=about,
         pictures={

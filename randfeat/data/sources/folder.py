@@ -7,14 +7,19 @@ import warnings
 from collections.abc import Iterable, Iterator, Sequence, Set
 from pathlib import Path
 
+from ...utils import missing
 from . import splits
-from .base import EncodedSource, Labels, check_unique, numbered, printable, size_of
+from .base import EncodedSource, Labels, State, check_unique, indexed, printable, size_of, state_of
 
 COMMON = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 # not every Pillow reads the last four; their files are listed all the same, and reported when they are read
 RARER = (".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".avif", ".heic", ".heif")
 SUFFIXES = frozenset((*COMMON, *RARER))
 ARRAY = ".npy"  # an image in some data sets, tokens in others
+# of cameras' sensors, which Pillow does not develop: left out, and counted
+RAW = frozenset(
+    (".cr2", ".cr3", ".nef", ".nrw", ".arw", ".srf", ".sr2", ".dng", ".orf", ".rw2", ".raf", ".pef", ".srw")
+)
 
 
 class FileSource(EncodedSource):
@@ -34,6 +39,9 @@ class FileSource(EncodedSource):
     def sizes(self) -> Iterable[int]:
         return (size_of(os.path.join(self.root, file)) for file in self.files)  # noqa: PTH118
 
+    def states(self) -> Iterable[State]:
+        return (state_of(os.path.join(self.root, file)) for file in self.files)  # noqa: PTH118
+
 
 def part_of(root: Path, files: Sequence[str], split: str | None) -> str:
     """Return the name of the folder of a split; "" where there are no splits.
@@ -41,7 +49,7 @@ def part_of(root: Path, files: Sequence[str], split: str | None) -> str:
     files: those that `walk` found below `root`. There are splits if all folders that hold images are called like ones.
     """
     holding = {file.partition("/")[0] for file in files}
-    parts = [name for name in holding if splits.is_split(name) or name == split]
+    parts = [name for name in holding if splits.is_split(name) or splits.same(name, split)]
     return "" if split is None and len(parts) < len(holding) else splits.choose(str(root), parts, split)
 
 
@@ -67,7 +75,7 @@ def open_folder(root: Path, files: Sequence[str], part: str = "") -> FileSource:
             )
         return FileSource(str(root), root, files)
     classes = sorted({file.partition("/")[0] for file in in_splits if "/" in file})
-    labels, _ = numbered([file.partition("/")[0] for file in rest], classes)
+    labels = indexed([file.partition("/")[0] for file in rest], classes)
     return FileSource(str(root), root, files, labels, [printable(name) for name in classes])
 
 
@@ -79,20 +87,36 @@ def is_image(name: str, suffixes: Set[str] = SUFFIXES) -> bool:
 def find_images(given: Iterable[Path]) -> list[Path]:
     """Return the files given, and the images below each folder given, sorted; arrays of a folder without others.
 
+    Hidden files are left out of folders, as by `walk`, and kept where they are named.
     Raises a FileNotFoundError for a path without a file or folder, and a ValueError for a folder without images.
     """
     found: list[Path] = []
     for path in given:
         if not path.exists():
-            raise FileNotFoundError(f"there is no {path}: give image files, or folders of them")
+            what_then = missing.did_you_mean(path) or ": give image files, or folders of them"
+            raise FileNotFoundError(f"there is no {path}{what_then}")
         below = [path]
         if path.is_dir():
-            files = sorted(path.rglob("*"))
-            below = [p for p in files if p.suffix.lower() in SUFFIXES] or [p for p in files if p.suffix == ARRAY]
+            below = sorted(path / file for file in without_raw(path, walk(path, SUFFIXES | RAW)) or walk(path, {ARRAY}))
         if not below:
             raise ValueError(f"{path} holds no image: give image files, or folders of them")
         found += below
     return found
+
+
+def without_raw(root: Path, files: Iterable[str]) -> list[str]:
+    """Return the files, below `root`, that are not RAW; warn of those that are, with their number and the first."""
+    kept: list[str] = []
+    raw: list[str] = []
+    for file in files:
+        (raw if os.path.splitext(file)[1].lower() in RAW else kept).append(file)  # noqa: PTH122
+    if raw:
+        warnings.warn(
+            f"{len(raw):,} raw files of cameras in {root} are left out, such as {printable(raw[0])}: export them as "
+            "JPEG or TIFF to have them read.",
+            stacklevel=3,
+        )
+    return kept
 
 
 def walk(root: Path, suffixes: Set[str] = SUFFIXES) -> list[str]:
@@ -112,17 +136,25 @@ def _walk(root: str, below: str, suffixes: Set[str], above: tuple[str, ...]) -> 
         for entry in entries:
             if entry.name.startswith("."):
                 continue
-            if entry.is_dir():
+            if _is_folder(entry):
                 folders.append((entry.name, entry.is_symlink()))
                 continue
             suffix = os.path.splitext(entry.name)[1].lower()  # noqa: PTH122
-            if suffix in suffixes and (entry.is_file() or entry.is_symlink()):
+            if suffix in suffixes and (entry.is_symlink() or entry.is_file()):
                 yield prefix + entry.name
     for name, linked in folders:
         real = os.path.realpath(os.path.join(here, name)) if linked else os.path.join(here, name)  # noqa: PTH118
         if linked and any(_inside(other, real) for other in (*above, os.path.realpath(here))):
             continue
         yield from _walk(root, prefix + name, suffixes, (*above, os.path.realpath(here)) if linked else above)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """Return whether an entry is a folder, or a link to one; a link to itself is a broken one."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
 
 
 def _inside(path: str, folder: str) -> bool:

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from ...utils.network import hub_or_cache
 from ..decode import File, file_of_cell
 from . import splits
-from .base import EncodedSource, Labels, numbered, size_of
+from .base import NO_FILE, EncodedSource, Labels, State, numbered, of_named, state_of
 from .parquet import IMAGES, label_column
 from .table import column
 
@@ -38,8 +38,13 @@ class HuggingFaceSource(EncodedSource):
         return file_of_cell(self.images[i][self.column], Path())
 
     def sizes(self) -> Iterable[int]:
+        return (size for size, *_ in self.states())
+
+    def states(self) -> Iterable[State]:
+        """Yield of each row its size, and the latest times of the files of the data set; of a path, its own."""
+        changed = max((state_of(one["filename"])[1:] for one in self.images.cache_files), default=NO_FILE[1:])
         for table in self.images.with_format("arrow").iter(1000):
-            yield from _sizes(table[self.column])
+            yield from _states(table[self.column], changed)
 
 
 def open_saved(root: Path, split: str | None = None) -> HuggingFaceSource:
@@ -87,12 +92,14 @@ def open_hub(name: str, split: str | None = None) -> HuggingFaceSource:
     return HuggingFaceSource(name, dataset, chosen)
 
 
-def _sizes(cells: pa.ChunkedArray) -> Iterable[int]:
-    """Yield the bytes of each encoded image, from offsets alone, so that none is read; of a path, those of its file."""
+def _states(cells: pa.ChunkedArray, changed: tuple[int, int]) -> Iterable[State]:
+    """Yield the bytes of each encoded image, from offsets alone, so that none is read, and `changed`; of a path, the
+    state of its file.
+    """
     sizes = pc.binary_length(pc.struct_field(cells, "bytes")).to_pylist()
     paths = pc.struct_field(cells, "path").to_pylist() if None in sizes else [None] * len(sizes)
     for size, path in zip(sizes, paths, strict=True):
-        yield size if size is not None else size_of(path) if path else -1
+        yield (size, *changed) if size is not None else state_of(path) if path else NO_FILE
 
 
 def _labels(dataset: Any) -> tuple[Labels, list[str] | None]:
@@ -102,8 +109,8 @@ def _labels(dataset: Any) -> tuple[Labels, list[str] | None]:
     key = label_column(dataset.column_names, names)
     if key is None:
         return None, None
-    labels, classes = numbered(dataset.select_columns([key]).with_format("arrow")[:][key].to_pylist())
-    return labels, names.get(key, classes)
+    values = dataset.select_columns([key]).with_format("arrow")[:][key].to_pylist()
+    return (of_named(values, names[key]), names[key]) if key in names else numbered(values)
 
 
 def _first_line(error: Exception) -> str:

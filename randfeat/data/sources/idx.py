@@ -199,7 +199,7 @@ def _read(path: Path) -> np.ndarray:
         with opener(path) as packed:
             content = packed.read()
     except (EOFError, OSError, lzma.LZMAError, zlib.error) as error:
-        raise ValueError(f"{path} is truncated or damaged ({str(error).rstrip('.')}): get it again") from None
+        raise ValueError(f"{path} is truncated or damaged: get it again") from error
     dtype, shape, start = _header(path, content, len(content))
     return np.frombuffer(content, dtype, offset=start).reshape(shape)
 
@@ -272,11 +272,12 @@ def _classes(part: Part, siblings: Sequence[Part]) -> tuple[dict[int, int], list
     """Return the class index of each label that occurs in some split, and the names of the classes.
 
     Names are those in CLASSES, if it is there; of Fashion-MNIST, known by the content of its labels, those that its
-    authors give; of EMNIST, those in `emnist-SET-mapping.txt`, if it is there; else the labels themselves.
+    authors give; of EMNIST, those in `emnist-SET-mapping.txt`, if it is there; else the labels that occur.
     """
     folder = part.images.parent
     written = [read_idx(one.labels, "labels") for one in siblings if one.labels is not None]
-    top = max(int(labels.max()) for labels in written)
+    ids = np.unique(np.concatenate([np.unique(labels) for labels in written])).tolist()
+    top = ids[-1]
     named: list[str] = list(FASHION) if any(digest(labels) in FASHION_LABELS.values() for labels in written) else []
     if (folder / CLASSES).is_file():
         named = [line.strip() for line in (folder / CLASSES).read_text("utf-8").splitlines() if line.strip()]
@@ -290,7 +291,7 @@ def _classes(part: Part, siblings: Sequence[Part]) -> tuple[dict[int, int], list
         if missing := {int(label) for labels in written for label in np.unique(labels)} - set(names):
             raise ValueError(f"{mapping} has no label {min(missing)}, which images have: get it again")
         return {label: index for index, label in enumerate(names)}, list(names.values())
-    return {label: label for label in range(top + 1)}, [str(label) for label in range(top + 1)]
+    return {label: index for index, label in enumerate(ids)}, [str(label) for label in ids]
 
 
 def _mapping(path: Path) -> dict[int, str]:

@@ -56,7 +56,10 @@ def read_kit(path: Path) -> DevKit:
     wnid_of = _wnids(contents[0], path)
     wnids = sorted(wnid_of.values())
     index_of = {wnid: index for index, wnid in enumerate(wnids)}
-    return DevKit(wnids, [index_of[wnid_of[int(line)]] for line in contents[1].split()])
+    try:
+        return DevKit(wnids, [index_of[wnid_of[int(line)]] for line in contents[1].split()])
+    except (KeyError, ValueError):
+        raise ValueError(f"{TRUTH} of {path} has classes that {META} does not name: get both again") from None
 
 
 def number(path: str) -> int | None:
@@ -94,11 +97,12 @@ def _member(archive: tarfile.TarFile, path: Path, name: str) -> bytes:
 def _wnids(meta: bytes, path: Path) -> dict[int, str]:
     """Return the WordNet id of each class by the kit's id. Inner nodes of WordNet's tree are left out."""
     from scipy.io import loadmat
-    from scipy.io.matlab import MatReadError
 
     try:
         synsets = loadmat(io.BytesIO(meta), squeeze_me=True)["synsets"]
         rows = [(int(row["ILSVRC2012_ID"]), str(row["WNID"]), int(row["num_children"])) for row in synsets]
-    except (KeyError, ValueError, TypeError, MatReadError, NotImplementedError) as error:
-        raise ValueError(f"{META} of {path} is not that of ImageNet's development kit: {error}") from None
+    except Exception as error:  # scipy lets through whatever a damaged file leads to
+        raise ValueError(
+            f"{META} of {path} is not that of ImageNet's development kit, or damaged: get it again"
+        ) from error
     return {id: wnid for id, wnid, children in rows if children == 0}

@@ -10,7 +10,7 @@ from typing import Generic, TypeVar
 import numpy as np
 from PIL import Image
 
-from .base import Labels, Rows, Source, TokenSource, numbered
+from .base import NO_FILE, Labels, Rows, Source, State, TokenSource, indexed
 from .folder import FileSource
 
 AnyRows = TypeVar("AnyRows", bound=Rows)
@@ -29,6 +29,17 @@ class _Joined(Rows, Generic[AnyRows]):
 
     def sizes(self) -> Iterable[int]:
         return chain.from_iterable(part.sizes() for part in self.parts)
+
+    def states(self) -> Iterable[State] | None:
+        states = [part.states() for part in self.parts]
+        if all(some is None for some in states):
+            return None
+        unknown = [[NO_FILE] * len(part) for part in self.parts]
+        return chain.from_iterable(none if some is None else some for some, none in zip(states, unknown, strict=True))
+
+    def content(self, i: int) -> bytes | None:
+        part, row = self._place(i)
+        return part.content(row)
 
     def _place(self, i: int) -> tuple[AnyRows, int]:
         """Return the part of row i, and its row there."""
@@ -97,4 +108,5 @@ def joined_labels(name: str, parts: Iterable[Rows]) -> tuple[Labels, list[str] |
         for part in parts
         for label in part.labels or [None] * len(part)
     ]
-    return numbered(texts, sorted({text for text in texts if text is not None}))
+    classes = sorted({text for text in texts if text is not None})
+    return indexed(texts, classes), classes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -50,6 +51,19 @@ def by_column(source: AnyRows, column: str, path: Path | None = None) -> AnyRows
     return made
 
 
+def warn_of_unlabelled(source: Rows) -> None:
+    """Warn where some rows have a label and others have none, with their number and the first of them."""
+    if source.labels is None or None not in source.labels:
+        return
+    count = source.labels.count(None)
+    if count < len(source):
+        warnings.warn(
+            f"{count:,} of {len(source):,} images of {source.name} have no label (blank, -1 or none), such as "
+            f"{source.paths[source.labels.index(None)]}: they are left out where labels are needed.",
+            stacklevel=3,
+        )
+
+
 def with_kit_nearby(source: Source, folder: Path) -> Source:
     """Return the source, with the labels of the development kit if it holds ImageNet's validation images beside one."""
     if source.labels is not None or not all(imagenet.number(path) for path in source.paths):
@@ -63,7 +77,7 @@ def _by_path(source: Rows, path: Path) -> list[Any]:
     columns = table.read(path)
     if columns.labels is None:
         raise ValueError(f"{path} has no column of labels: {table.LABELLED_BY}")
-    label_of = dict(zip(columns.paths, columns.labels, strict=True))
+    label_of = table.by_path(path, columns.paths, columns.labels)
     return [label_of[name] for name in _names(source, label_of, path)]
 
 

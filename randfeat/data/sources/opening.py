@@ -11,6 +11,7 @@ from itertools import islice, product
 from pathlib import Path
 from typing import BinaryIO
 
+from ...utils import missing
 from ..decode import is_image_array
 from . import folder, idx, splits, table
 from .base import Source, TokenSource
@@ -42,7 +43,7 @@ def open_source(
       (.npy) of 3 axes, or of floats and 2 axes, are images too, where there are no others;
     - a list (.txt, .lst) or a table (.csv, .tsv, .jsonl, .parquet) of paths, relative to it, and of labels;
     - parquet files with images, a folder that `save_to_disk` wrote, an `imagefolder` with a metadata file, or the name
-      of a data set on the Hugging Face hub, the one form that asks the network;
+      of a data set on the Hugging Face hub, the one form that asks the network, unless a folder here is called alike;
     - tar files: WebDataset shards (`shards-{000..009}.tar`, `shards-*.tar`, a folder of them), ImageNet's class tars or
       the tar of these;
     - a folder of IDX files (MNIST, Fashion-MNIST, KMNIST, EMNIST), compressed or not, or one file of images;
@@ -59,10 +60,13 @@ def open_source(
 
     source = _open_splits(str(data), split)
     if label_column is not None:
-        return labelling.by_column(source, label_column, None if labels is None else Path(labels))
-    if labels is not None:
-        return labelling.labelled(source, Path(labels))
-    return labelling.with_kit_nearby(source, Path(data)) if isinstance(source, Source) else source
+        source = labelling.by_column(source, label_column, None if labels is None else Path(labels))
+    elif labels is not None:
+        source = labelling.labelled(source, Path(labels))
+    elif isinstance(source, Source):
+        source = labelling.with_kit_nearby(source, Path(data))
+    labelling.warn_of_unlabelled(source)
+    return source
 
 
 def _open_splits(name: str, split: str | Sequence[str] | None) -> Source | TokenSource:
@@ -75,7 +79,14 @@ def _open_splits(name: str, split: str | Sequence[str] | None) -> Source | Token
             wanted = [splits.ALL] if splits.ALL in error.splits else error.splits
     if len(wanted) < 2:
         return _open(name, wanted[0] if wanted else None)
-    return join(name, {part: _open(name, part) for part in wanted})
+    parts: dict[str, Source | TokenSource] = {}
+    for part in wanted:
+        source = _open(name, part)
+        # "val" and "validation" are mostly two spellings of one split, which is read once
+        alike = [one for other, one in parts.items() if splits.canonical(other) == splits.canonical(part)]
+        if all(one.fingerprint() != source.fingerprint() for one in alike):
+            parts[part] = source
+    return join(name, parts)
 
 
 def _open(name: str, split: str | None) -> Source | TokenSource:
@@ -92,8 +103,9 @@ def _open(name: str, split: str | None) -> Source | TokenSource:
     if no_file and re.fullmatch(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", name):
         from .huggingface import open_hub
 
+        missing.refuse_local(name)
         return open_hub(name, split)
-    raise FileNotFoundError(f"there is no {name}: expected {FORMS}")
+    raise FileNotFoundError(f"there is no {name}{missing.did_you_mean(path) or f': expected {FORMS}'}")
 
 
 def _open_file(path: Path, split: str | None) -> Source | TokenSource:
@@ -158,6 +170,9 @@ def _choices(inside: str) -> list[str]:
 
 def _open_folder(root: Path, split: str | None) -> Source | TokenSource:
     inside = {entry.name for entry in os.scandir(root)}
+    if {"tokens.npy", "rows.parquet"} <= inside and "meta.json" not in inside:
+        what_then = "run `randfeat tokenize` again, or copy all of it"
+        raise ValueError(f"{root} is a token store without its meta.json: {what_then}")
     if {"tokens.npy", "meta.json"} <= inside:
         from .tokens import StoredTokens
 
@@ -167,7 +182,8 @@ def _open_folder(root: Path, split: str | None) -> Source | TokenSource:
 
         return open_saved(root, split)
     found: dict[str, list[str]] = {TAR: [], PARQUET: [], ARRAY: [], "": []}
-    for file in folder.walk(root, {*folder.SUFFIXES, TAR, PARQUET, ARRAY}):
+    suffixes = {*folder.SUFFIXES, *folder.RAW, TAR, PARQUET, ARRAY}
+    for file in folder.without_raw(root, folder.walk(root, suffixes)):
         suffix = os.path.splitext(file)[1].lower()  # noqa: PTH122  fast
         found[suffix if suffix in found else ""].append(file)
     images, tars, arrays = found[""], found[TAR], found[ARRAY]
@@ -258,7 +274,7 @@ def _holds_images(path: Path) -> bool:
 
     try:
         return image_column(read_schema(path)) is not None
-    except (ArrowException, OSError) as error:
+    except (ArrowException, OSError, UnicodeDecodeError) as error:
         raise ValueError(
             f"{path} is no parquet file, or damaged ({str(error).splitlines()[0]}): get it again"
         ) from None

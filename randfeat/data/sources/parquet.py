@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from ..decode import File, file_of_cell
 from ..errors import UnreadableImage
-from .base import EncodedSource, Labels, numbered
+from .base import EncodedSource, Labels, State, numbered, of_named, state_of
 from .table import LABELS, column
 
 IMAGES = ("image", "img", "picture", "bytes", "jpg", "png")  # columns, the first preferred
@@ -57,6 +57,12 @@ class ParquetSource(EncodedSource):
         """Return of each row the bytes of its row group, which the footer of the file holds: nothing else is read."""
         return np.repeat(self.group_sizes, self.rows).tolist()
 
+    def states(self) -> Iterable[State]:
+        """Return of each row the bytes of its row group, and the times of its file."""
+        times = [state_of(Path(self.root, file))[1:] for file in self.files]
+        of_rows = np.repeat([number for number, _ in self.places], self.rows).tolist()
+        return ((size, *times[number]) for size, number in zip(self.sizes(), of_rows, strict=True))
+
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_held": None}  # images stay in their process
 
@@ -77,8 +83,8 @@ def open_parquet(name: str, root: Path, files: Sequence[str]) -> ParquetSource:
     values: list[Any] = []
     for file in files:
         values += pq.read_table(root / file, columns=[column])[column].to_pylist()
-    labels, classes = numbered(values)
-    return ParquetSource(name, root, files, images, labels, names.get(column, classes))
+    labels, classes = (of_named(values, names[column]), names[column]) if column in names else numbered(values)
+    return ParquetSource(name, root, files, images, labels, classes)
 
 
 def class_names(schema: pa.Schema) -> dict[str, list[str]]:

@@ -1,4 +1,4 @@
-"""Splits of a data set by their usual names."""
+"""Splits of a data set by their usual names. Names that differ in case or in spaces around them are one."""
 
 from __future__ import annotations
 
@@ -32,9 +32,19 @@ def named(split: str | Sequence[str]) -> list[str]:
     return list(dict.fromkeys(one.strip() for one in given))
 
 
+def plain(name: str) -> str:
+    """Return the name of a split without case and without spaces around it."""
+    return name.strip().casefold()
+
+
 def canonical(name: str) -> str:
-    """Return the one name for all spellings of a split: "validation" is "val"."""
-    return next((split for split, names in SPLITS.items() if name.lower() in names), name)
+    """Return the one name for all spellings of a split: "Validation" is "val"."""
+    return next((split for split, names in SPLITS.items() if plain(name) in names), plain(name))
+
+
+def same(name: str, other: str | None) -> bool:
+    """Return whether two names are of one split, but for other words for it; nothing is the same as None."""
+    return other is not None and plain(name) == plain(other)
 
 
 def is_split(name: str) -> bool:
@@ -51,15 +61,20 @@ def in_file_name(name: str) -> str | None:
 def choose(name: str, there: Iterable[str], split: str | None) -> str:
     """Return the split among those `there`, as it is spelled there; for None the only one.
 
-    name: of the data, for the ValueError that lists the splits.
+    name: of the data, for the ValueError that lists the splits, or tells two spellings of one.
     """
     names = sorted(set(there))
+    spelled: dict[str, str] = {}
+    for one in names:
+        if plain(one) in spelled:
+            raise ValueError(f"{name} has the splits {spelled[plain(one)]!r} and {one!r}, which are one: rename one")
+        spelled[plain(one)] = one
     if split is None:
         if len(names) == 1:
             return names[0]
         raise SeveralSplits(name, names)
-    for found in sorted(names, key=lambda one: one != split):  # the very name goes before another spelling
-        if found == split or canonical(found) == canonical(split):
+    for found in sorted(names, key=lambda one: not same(one, split)):  # the very name goes before another word for it
+        if canonical(found) == canonical(split):
             return found
     if not names:
         raise ValueError(f"{name} has no splits, so there is no {split!r}: leave --split out")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import codecs
 import re
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +12,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from ..labels import as_text
 from . import splits
 from .base import numbered
 from .folder import ARRAY, SUFFIXES, FileSource
@@ -41,9 +44,16 @@ def open_table(path: Path, split: str | None = None) -> FileSource:
     columns = read(path)
     labels, classes = (None, None) if columns.labels is None else numbered(columns.labels)
     paths = columns.paths
-    if columns.splits is not None or split is not None:
-        chosen = splits.choose(str(path), (str(part) for part in columns.splits or ()), split)
-        rows = [row for row, part in enumerate(columns.splits or ()) if str(part) == chosen]
+    parts = [as_text(part) for part in columns.splits or ()]
+    if any(parts) or split is not None:
+        spelled = {splits.plain(part): part for part in sorted((part for part in parts if part), reverse=True)}
+        chosen = splits.choose(str(path), spelled.values(), split)
+        rows = [row for row, part in enumerate(parts) if part is not None and splits.same(part, chosen)]
+        if unnamed := parts.count(None):
+            first = paths[parts.index(None)]
+            warnings.warn(
+                f"{unnamed:,} rows of {path} name no split, such as {first}: they are left out.", stacklevel=2
+            )
         paths = [paths[row] for row in rows]
         labels = labels and [labels[row] for row in rows]
     return FileSource(str(path), path.parent, paths, labels, classes)
@@ -74,7 +84,17 @@ def read_column(path: Path, wanted: str) -> dict[str, Any]:
     paths, found = (column(table.column_names, names) for names in (PATHS, (wanted.strip().lower(),)))
     if paths is None or found is None:
         raise ValueError(f"{path} has no column {wanted}: there is {', '.join(table.column_names)}")
-    return dict(zip(table[paths].to_pylist(), table[found].to_pylist(), strict=True))
+    return by_path(path, table[paths].to_pylist(), table[found].to_pylist())
+
+
+def by_path(table: Path, paths: Sequence[str], values: Sequence[Any]) -> dict[str, Any]:
+    """Return the value of each path in a table; a ValueError for a path that has two."""
+    value_of: dict[str, Any] = {}
+    for path, value in zip(paths, values, strict=True):
+        before = value_of.setdefault(path, value)
+        if before is not value and as_text(before) != as_text(value):
+            raise ValueError(f"{table} has {before} and {value} for {path}: expected one for each image")
+    return value_of
 
 
 def without_labels(name: str) -> str | None:
@@ -88,7 +108,11 @@ def without_labels(name: str) -> str | None:
         names = pyarrow.parquet.read_schema(path).names
     else:
         names = read_arrow(path).column_names
-    return None if column(names, PATHS) is None else f"its columns are {', '.join(names)}, {LABELLED_BY}"
+    if column(names, PATHS) is None:
+        return None
+    if (there := column(names, LABELS)) is not None:
+        return f"its column {there} is blank"
+    return f"its columns are {', '.join(names)}, {LABELLED_BY}"
 
 
 def read_arrow(path: Path, *more: str) -> pa.Table:
@@ -97,7 +121,9 @@ def read_arrow(path: Path, *more: str) -> pa.Table:
         if path.suffix.lower() == ".parquet":
             import pyarrow.parquet
 
-            return pyarrow.parquet.read_table(path, columns=_wanted(pyarrow.parquet.read_schema(path).names, more))
+            names = _wanted(_distinct(path, pyarrow.parquet.read_schema(path).names, more), more)
+            return pyarrow.parquet.read_table(path, columns=names)
+        _check_encoding(path)
         if path.suffix.lower() == ".jsonl":
             import pyarrow.json
 
@@ -107,11 +133,33 @@ def read_arrow(path: Path, *more: str) -> pa.Table:
         _check_delimiter(path)
         as_text = pyarrow.csv.ConvertOptions(column_types={name: pa.string() for name in (*PATHS, *SPLIT)})
         delimiter = pyarrow.csv.ParseOptions(delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
-        return pyarrow.csv.read_csv(path, parse_options=delimiter, convert_options=as_text)
-    except (pa.ArrowException, OSError) as error:
+        read_table = pyarrow.csv.read_csv(path, parse_options=delimiter, convert_options=as_text)
+        _distinct(path, read_table.column_names, more)
+        return read_table
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         if isinstance(error, OSError) and error.errno:
             raise
         raise ValueError(f"{path} is no {path.suffix[1:]} table: {str(error).splitlines()[0]}") from error
+
+
+def _distinct(path: Path, names: list[str], more: Sequence[str]) -> list[str]:
+    """Return the names of the columns of a table; a ValueError for one that is read and there twice."""
+    for name in _wanted(names, more):
+        if names.count(name) > 1:
+            raise ValueError(f"{path} has the column {name} {names.count(name)} times: rename or remove all but one")
+    return names
+
+
+def _check_encoding(path: Path) -> None:
+    """Raise a ValueError for a text that is not UTF-8, such as what spreadsheets write for older Windows."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    try:
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                decoder.decode(block)
+        decoder.decode(b"", final=True)
+    except UnicodeDecodeError:
+        raise ValueError(f"{path} is not UTF-8 text: save it again as {path.suffix[1:].upper()} in UTF-8") from None
 
 
 def _check_delimiter(path: Path) -> None:

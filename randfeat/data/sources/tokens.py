@@ -13,9 +13,11 @@ from typing import Any
 
 import numpy as np
 
+from ...utils import arrays
 from ..decode import UnreadableImage
+from ..labels import as_id
 from ..token_store import TOKENS, TokenStore
-from .base import Labels, TokenSource, check_unique, numbered, printable, size_of
+from .base import Labels, State, TokenSource, check_unique, indexed, numbered, printable, size_of, state_of
 from .tar import Member, TarRows
 
 SUFFIX = ".npy"
@@ -62,8 +64,14 @@ class ArrayTokens(TokenSource):
         self.grid = side, side
 
     @abstractmethod
-    def content(self, i: int) -> bytes:
-        """Return the file of row i."""
+    def file(self, i: int) -> bytes:
+        """Return the bytes of the file of row i; an UnreadableImage where there is none."""
+
+    def content(self, i: int) -> bytes | None:
+        try:
+            return self.file(i)
+        except UnreadableImage:
+            return None
 
     def tokens(self, i: int) -> np.ndarray:
         tokens, n = self._array(i), self.grid[0] * self.grid[1]
@@ -72,8 +80,10 @@ class ArrayTokens(TokenSource):
         return tokens
 
     def _array(self, i: int) -> np.ndarray:
+        content = self.file(i)
         try:
-            array = np.load(io.BytesIO(self.content(i)), allow_pickle=False)
+            arrays.header_of(content)
+            array = np.load(io.BytesIO(content), allow_pickle=False)
         except (ValueError, EOFError, OSError) as error:
             raise UnreadableImage(f"damaged ({str(error).splitlines()[0]})") from error
         if array.dtype.kind not in "iu" or not 1 <= array.ndim <= 3 or not array.size:
@@ -91,7 +101,7 @@ class TokenFiles(ArrayTokens):
         check_unique(str(root), paths)
         super().__init__(str(root), paths, *_labels(files))
 
-    def content(self, i: int) -> bytes:
+    def file(self, i: int) -> bytes:
         try:
             return (self.root / self.files[i]).read_bytes()
         except FileNotFoundError:
@@ -99,6 +109,9 @@ class TokenFiles(ArrayTokens):
 
     def sizes(self) -> Iterable[int]:
         return (size_of(self.root / file) for file in self.files)
+
+    def states(self) -> Iterable[State]:
+        return (state_of(self.root / file) for file in self.files)
 
 
 class TokenLines(TokenSource):
@@ -129,7 +142,7 @@ class TokenLines(TokenSource):
         with path.open("rb") as file:
             try:
                 return TOKENS_OF_LINE in json.loads(file.readline())
-            except (ValueError, TypeError):
+            except (ValueError, TypeError, RecursionError):
                 return False
 
     def tokens(self, i: int) -> np.ndarray:
@@ -140,8 +153,16 @@ class TokenLines(TokenSource):
             raise UnreadableImage(f"{array.dtype} of shape {array.shape}, expected integers (crops, N)")
         return array.reshape(-1, array.shape[-1])
 
+    def content(self, i: int) -> bytes:
+        with self.path.open("rb") as file:
+            file.seek(self._offsets[i])
+            return file.readline()
+
     def sizes(self) -> Iterable[int]:
         return [self.path.stat().st_size] * len(self)
+
+    def states(self) -> Iterable[State]:
+        return [state_of(self.path)] * len(self)
 
 
 def _line(path: Path, number: int, line: bytes) -> dict[str, Any]:
@@ -149,7 +170,7 @@ def _line(path: Path, number: int, line: bytes) -> dict[str, Any]:
     try:
         content = json.loads(line)
         content[TOKENS_OF_LINE]
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, RecursionError):
         raise ValueError(
             f"line {number + 1} of {path} is no JSON object with {TOKENS_OF_LINE}: is it cut off?"
         ) from None
@@ -164,13 +185,21 @@ class TokenTars(ArrayTokens):
         self.rows = TarRows(name, tars, arrays)
         super().__init__(name, self.rows.paths, *_labels([member.name for inside in arrays for member in inside]))
 
-    def content(self, i: int) -> bytes:
+    def file(self, i: int) -> bytes:
         return self.rows.read(i)
 
     def sizes(self) -> Iterable[int]:
         return self.rows.sizes()
 
+    def states(self) -> Iterable[State]:
+        return self.rows.states()
+
 
 def _labels(files: Sequence[str]) -> tuple[Labels, list[str] | None]:
     folders = [PurePosixPath(file).parent.name for file in files]
-    return numbered(folders) if all(folders) else (None, None)
+    if not all(folders):
+        return None, None
+    if all(as_id(name) is not None for name in folders):
+        return numbered(folders)
+    classes = sorted({*folders})
+    return indexed(folders, classes), classes

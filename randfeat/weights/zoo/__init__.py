@@ -1,7 +1,8 @@
 """Zoo: small trained models that are part of the package and open without a download.
 
-Each is a folder beside this file, a model directory as `Pipeline.save_pretrained` writes it, with a model card. Weights
-are float16 on disk and opened in the type that is asked for, float32 by default.
+Each is a folder beside this file, a model directory as `Pipeline.save_pretrained` writes it, with a model card, but
+that the folder `tokenizer` beside them holds, once, the tokenizer of those that have none of their own. Weights are
+float16 on disk and opened in the type that is asked for, float32 by default.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ def directory(name: str) -> Path:
 
     Raises a FileNotFoundError where this installation of randfeat lacks it.
     """
-    found = resources.files(__package__) / name
-    if not isinstance(found, Path) or not (found / format.CONFIG).is_file():
+    found = folder() / name
+    if not (found / format.CONFIG).is_file():
         has = f"it has {', '.join(present)}" if (present := installed()) else "it has no model of its zoo"
         raise FileNotFoundError(
             f"this installation of randfeat is without the model {name} ({has}, of {', '.join(NAMES)}): install it "
@@ -31,5 +32,16 @@ def directory(name: str) -> Path:
 
 def installed() -> list[str]:
     """Return the names of the models that this installation has, in the order of `NAMES`."""
-    here = resources.files(__package__)
-    return [name for name in NAMES if isinstance(here, Path) and (here / name / format.CONFIG).is_file()]
+    return [name for name in NAMES if (folder() / name / format.CONFIG).is_file()]
+
+
+def tokenizer_folder(model: Path) -> Path:
+    """Return the folder of a model directory's tokenizer: the shared one for a model of the zoo without its own."""
+    own = model / format.TOKENIZER
+    shared = model.resolve().parent == folder().resolve() and not own.is_dir()
+    return folder() / format.TOKENIZER if shared else own
+
+
+def folder() -> Path:
+    """Return the folder of the models, which need not exist."""
+    return Path(str(resources.files(__package__)))

@@ -60,7 +60,9 @@ def test_a_model_of_timm_reads_and_the_other_tabs_say_why_not():
     prepared = given.encoder.prepare(picture)
     assert html.from_array(prepared).mode == "RGB"
     for spec in read.dense_specs(None):
-        assert read.dense_features(given.encoder, prepared, spec).ndim == 4
+        own, grey = read.dense_features(given.encoder, prepared, spec)
+        assert own.shape == grey.shape
+        assert own.ndim == 3
     with pytest.raises(ValueError, match="one vector for the whole picture"):
         read.dense_features(given.encoder, prepared, "pooled")
 

@@ -95,7 +95,8 @@ def test_features_are_read_as_colours(visit, site, place):
         return np.asarray(list(read.figures().values())[1])
 
     def expected(spec):
-        return browsing.as_shown(Image.fromarray(pca_maps(model.features([picture], spec))[0]))
+        own, grey = model.features([picture, Image.new(picture.mode, picture.size, 128)], spec)
+        return browsing.as_shown(Image.fromarray(pca_maps(own[None], grey)[0]))
 
     assert (shown() == expected(model.generator.default_dense_spec)).all()
     reading.click()

@@ -21,12 +21,12 @@ def fewer_candidates(monkeypatch):
         return linear_space(scalings, Cs, pcas)
 
     monkeypatch.setattr(classification, "linear_space", linear)
-    monkeypatch.setattr(classification, "knn_space", lambda pcas: knn_space(ks=(1, 10), pcas=pcas))
+    monkeypatch.setattr(classification, "knn_space", lambda ks, pcas: knn_space(ks=(1, 10), pcas=pcas))
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    path = tmp_path_factory.mktemp("model") / "tiny"
+    path = tmp_path_factory.mktemp("model") / "small" / "tiny"
     make_sampler().save(path)
     return path
 

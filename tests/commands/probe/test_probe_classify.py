@@ -29,8 +29,8 @@ def test_model_and_data_leave_records_and_tables(model, table, tmp_path, capsys)
         assert part in page
     records = by_name(out)
     assert {task for task, _ in records} == {"knn", "linear", "fewshot", "retrieval", "cluster"}
-    assert {name for _, name in records} == {f"tiny {SPEC}", "chance (noise)"}
-    record = records["linear", f"tiny {SPEC}"]
+    assert {name for _, name in records} == {f"small/tiny {SPEC}", "chance (noise)"}
+    record = records["linear", f"small/tiny {SPEC}"]
     assert (record.settings["train images"], record.settings["test images"]) == (60, 30)
     assert record.settings["groups"] == {"train": 4, "test": 2}
     assert set(record.arrays["groups"]) == {"p4", "p5"}
@@ -66,7 +66,7 @@ def test_stores_and_models_measure_the_same(model, table, stores, tmp_path):
     found = [next(record for record in load_all(tmp_path / part) if not record.is_baseline) for part in ("a", "b", "c")]
     assert found[0].scores == found[1].scores == found[2].scores
     assert found[0].fingerprints == found[1].fingerprints == found[2].fingerprints
-    assert found[1].name == f"train,test {SPEC}"
+    assert found[1].name == f"{stores.name}/train,{stores.name}/test {SPEC}"
     FeatureStore.merge([stores / "train", stores / "test"], tmp_path / "whole")
     more = ["--data", table, "--tasks", "linear", "--spec", SPEC, *group]
     assert probe("compare", tmp_path / "whole", model, out=tmp_path / "d", more=more) == 0
@@ -118,12 +118,12 @@ def test_compare_puts_ours_timm_and_random_weights_beside_all_baselines(model, t
     records = load_all(tmp_path / "out")
     linear = [record for record in records if record.task == "linear"]
     assert [record.name for record in linear if not record.is_baseline] == [
-        f"tiny {SPEC}",
-        "timm:test_vit@vit.pth L1/mean",
+        f"small/tiny {SPEC}",
+        f"timm:test_vit@{tmp_path.name}/vit.pth L1/mean",
         "random:timm:test_vit L1/mean",
     ]
     assert {record.name for record in linear if record.is_baseline} == {
-        f"random:tiny {SPEC}",
+        f"random:small/tiny {SPEC}",
         "pixels",
         "RBF-SVM on pixels",
         "recentred pixels",
@@ -131,11 +131,11 @@ def test_compare_puts_ours_timm_and_random_weights_beside_all_baselines(model, t
         "PCA of pixels",
         "patch counts",
         "colour histogram",
-        "tokens of tiny",
+        "tokens of small/tiny",
         "chance (noise)",
     }
     assert len({tuple(record.arrays["paths"]) for record in records}) == 1
-    pixels, ours = (next(r for r in linear if r.name == name) for name in ("pixels", f"tiny {SPEC}"))
+    pixels, ours = (next(r for r in linear if r.name == name) for name in ("pixels", f"small/tiny {SPEC}"))
     assert pixels.scores["accuracy"].value > 0.9
     assert len(pixels.search) == len(ours.search)  # the same search
     text = (tmp_path / "out" / "table.md").read_text()
@@ -166,18 +166,18 @@ def test_attentive_reads_dense_maps_of_its_own_accord(model, table, tmp_path):
     assert probe("attentive", model, table, out=tmp_path, more=["--no-search", "--baselines"]) == 0
     records = {record.name: record for record in load_all(tmp_path)}
     assert set(records) == {
-        "tiny raster/full/query/L1/none/mean",
-        "random:tiny raster/full/query/L1/none/mean",
+        "small/tiny raster/full/query/L1/none/mean",
+        "random:small/tiny raster/full/query/L1/none/mean",
         "patch pixels",
         "HOG cells",
         "cell colours",
-        "tokens of tiny",
+        "tokens of small/tiny",
         "chance (noise)",
         *(
             f"{name}, one cell"
             for name in ("pixels", "recentred pixels", "HOG", "PCA of pixels", "patch counts", "colour histogram")
         ),
-        "tokens of tiny, one cell",
+        "tokens of small/tiny, one cell",
     }
     assert records["pixels, one cell"].scores["accuracy"].value > 0.9
     assert all(set(records[name].search) for name in ("patch pixels", "HOG cells"))  # as they are, or with the place

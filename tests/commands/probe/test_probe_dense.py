@@ -42,14 +42,14 @@ def test_correspondence_scores_pairs(model, spair, tmp_path):
     assert probe("correspondence", model, spair, out=tmp_path, more=more) == 0
     assert "Lines go to where a point was found" in (tmp_path / "report.html").read_text()
     ours, *others = load_all(tmp_path)
-    assert ours.name == "tiny"
+    assert ours.name == "small/tiny"
     assert {one.name: one.is_baseline for one in others} == dict.fromkeys(
         (
-            "random:tiny",
+            "random:small/tiny",
             "patch pixels",
             "HOG cells",
             "cell colours",
-            "tokens of tiny",
+            "tokens of small/tiny",
             "the same place",
             "chance (noise)",
         ),
@@ -64,7 +64,7 @@ def test_correspondence_scores_pairs(model, spair, tmp_path):
     assert ours.arrays["right"][0] == 1  # a picture matches itself, to within a cell
     assert ours.chosen in ours.search
     assert set(ours.search) == {"raster/causal/token/L1/none/mean", "raster/causal/token/L2/none/mean"}
-    assert "| pck@0.5 |" in (tmp_path / "table.md").read_text().splitlines()[0]
+    assert "| PCK@0.5 |" in (tmp_path / "table.md").read_text().splitlines()[0]
 
 
 def test_pairs_that_one_model_crops_away_are_scored_for_none(model, tmp_path):
@@ -165,18 +165,18 @@ def test_segmentation_of_a_folder_like_voc(model, tmp_path, capsys):
     more = ["--baselines", "--spec", "raster/causal/token/L1/none/mean", "raster/causal/token/L2/none/mean"]
     assert probe("segmentation", model, voc, out=tmp_path / "out", more=more) == 0
     records = {record.name: record for record in load_all(tmp_path / "out")}
-    assert {name for name, record in records.items() if not record.is_baseline} == {"tiny"}
+    assert {name for name, record in records.items() if not record.is_baseline} == {"small/tiny"}
     assert set(records) == {
-        "tiny",
-        "random:tiny",
+        "small/tiny",
+        "random:small/tiny",
         "patch pixels",
         "HOG cells",
         "cell colours",
-        "tokens of tiny",
+        "tokens of small/tiny",
         "the same place",
         "chance (noise)",
     }
-    ours, pixels, chance = (records[name] for name in ("tiny", "patch pixels", "chance (noise)"))
+    ours, pixels, chance = (records[name] for name in ("small/tiny", "patch pixels", "chance (noise)"))
     assert set(ours.per_class) == {"0", "1", "2"}
     assert len(ours.search) == 6
     assert ours.chosen in ours.search
@@ -185,7 +185,7 @@ def test_segmentation_of_a_folder_like_voc(model, tmp_path, capsys):
     assert pixels.scores["mIoU"].low > chance.scores["mIoU"].high + 0.1
     assert pixels.per_class["1"] > 0.4  # on six cells for each picture
     table = (tmp_path / "out" / "table.md").read_text()
-    assert "| segmentation | mIoU |" in table
+    assert "| Segmentation | mIoU |" in table
     assert "p (Holm)" in table
     assert table in capsys.readouterr().out
 
@@ -198,7 +198,7 @@ def test_all_models_are_scored_on_the_pixels_that_all_see(model, tmp_path):
     for number, models in enumerate(([model], [model, "random:timm:test_vit"])):
         out = tmp_path / str(number)
         assert probe("segmentation", *models, pair, out=out, more=more) == 0
-        scored.append(next(record for record in load_all(out) if record.name.startswith("tiny")))
+        scored.append(next(record for record in load_all(out) if record.name.startswith("small/tiny")))
     alone, beside = (record.arrays["either"].sum() for record in scored)
     assert 6 * 22 * 36 <= alone <= 2 * 6 * 22 * 36  # each pixel counts once or, if it is wrong, twice
     assert beside <= 2 * 6 * 21 * 21

@@ -76,6 +76,14 @@ def test_labels_of_a_column_with_another_name(model, table, tmp_path, capsys):
     assert set(load_all(tmp_path / "b")[0].arrays["truth"]) == {"ant", "bee", "cat"}
 
 
+def test_a_blank_column_of_labels_is_named(model, table, tmp_path, capsys):
+    blank = table.parent / "blank.csv"
+    lines = (table / "metadata.csv").read_text().splitlines()[1:]
+    blank.write_text("path,label\n" + "".join(f"photos/{line.split(',')[0]},\n" for line in lines))
+    assert probe("knn", model, blank, out=tmp_path / "a") == 1
+    assert "blank.csv has no labels: its column label is blank" in capsys.readouterr().err
+
+
 def test_odd_data_work_or_say_why(model, tmp_path, capsys):
     def photos(name, train, test):
         for part, labels in (("train", train), ("test", test)):
@@ -104,7 +112,7 @@ def test_odd_data_work_or_say_why(model, tmp_path, capsys):
     (twice / "test" / "c0" / "copy.png").write_bytes((twice / "train" / "c0" / "train0.png").read_bytes())
     capsys.readouterr()
     assert probe("knn", model, twice, out=tmp_path / "e") == 0
-    assert "1 of 3 test images have exactly the tiny" in capsys.readouterr().err
+    assert "1 of 3 test images have exactly the small/tiny" in capsys.readouterr().err
 
 
 def test_parts_of_other_names_are_asked_for(model, table, tmp_path, capsys):
@@ -129,7 +137,7 @@ def test_a_store_of_other_images_is_not_compared(model, table, folder, stores, t
 
 def test_records_name_what_made_them(model, table, tmp_path):
     assert probe("linear", model, table, out=tmp_path) == 0
-    record = next(Record.load(path) for path in tmp_path.glob("linear-tiny*.json"))
+    record = next(Record.load(path) for path in tmp_path.glob("linear-small-tiny*.json"))
     assert set(record.fingerprints) == {"features", "data", "labels"}
     assert {"randfeat", "numpy", "scikit-learn"} <= set(record.made_with)
 

@@ -35,10 +35,10 @@ def test_likelihood_stands_beside_probes_of_the_same_images(named, table, tmp_pa
     assert record.arrays["runs K=1"].shape == (4, len(paths))
     assert record.arrays["runs K=1"][0].tolist() == (best[1] == record.arrays["truth"]).tolist()
     text = (tmp_path / "table.md").read_text()
-    assert "| likelihood | K=4 | K=1 |" in text
-    assert "| knn |" in text
+    assert "| Likelihood | top-1, 4 orders | top-1, 1 order |" in text
+    assert "| k-NN |" in text
     assert cli.main([*command, "--orders", "4", "--halving", "--tasks", *FAST]) == 0
-    assert "| likelihood | K=4 |" in (tmp_path / "table.md").read_text()
+    assert "| Likelihood | top-1, 4 orders |" in (tmp_path / "table.md").read_text()
 
 
 def test_likelihood_says_what_it_needs(model, named, table, tmp_path, capsys):

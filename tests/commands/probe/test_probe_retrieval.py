@@ -82,8 +82,8 @@ def test_the_second_half_of_the_birds_is_searched_among_itself(model, cub, tmp_p
     assert (tmp_path / "table.md").read_text() in capsys.readouterr().out
     assert "nearest test images" in (tmp_path / "report.html").read_text()
     ours, *others = load_all(tmp_path)
-    assert ours.name == "tiny"
-    assert {"random:tiny", "pixels", "HOG", "PCA of pixels", "colour histogram", "tokens of tiny"} < {
+    assert ours.name == "small/tiny"
+    assert {"random:small/tiny", "pixels", "HOG", "PCA of pixels", "colour histogram", "tokens of small/tiny"} < {
         one.name for one in others if one.is_baseline
     }
     assert list(ours.scores)[:1] == ["recall_at_1"]
@@ -106,7 +106,7 @@ def test_train_is_left_alone_where_nothing_is_chosen(model, cars, tmp_path):
     more = ["--protocol", "cars", "--spec", SPEC]
     assert probe("retrieval", model, "random:timm:test_vit", cars, out=tmp_path, more=more) == 0
     records = load_all(tmp_path)
-    assert [one.name for one in records if not one.is_baseline] == [f"tiny {SPEC}", "random:timm:test_vit pooled"]
+    assert [one.name for one in records if not one.is_baseline] == [f"small/tiny {SPEC}", "random:timm:test_vit pooled"]
     assert {one.scores["recall_at_8"].n for one in records} == {6}
     assert records[0].search == {}
     assert sum(1 for _ in (tmp_path / "stores").iterdir()) == 2  # of two models, the images of test
@@ -123,10 +123,10 @@ def test_products_have_lists_of_their_own(model, sop, tmp_path):
 def test_queries_of_oxford_are_cropped(model, oxford, tmp_path, capsys):
     more = ["--protocol", "roxford", "--spec", SPEC, "--baselines"]
     assert probe("retrieval", model, oxford, out=tmp_path / "out", more=more) == 0
-    assert "| medium average_precision |" in capsys.readouterr().out
+    assert "| medium mAP |" in capsys.readouterr().out
     records = {one.name: one for one in load_all(tmp_path / "out")}
-    assert {f"tiny {SPEC}", f"random:tiny {SPEC}", "pixels", "chance (noise)"} < set(records)
-    ours = records[f"tiny {SPEC}"]
+    assert {f"small/tiny {SPEC}", f"random:small/tiny {SPEC}", "pixels", "chance (noise)"} < set(records)
+    ours = records[f"small/tiny {SPEC}"]
     truth, encoder = read_ground_truth(oxford / "gnd_roxford5k.pkl"), open_encoder(str(model), [SPEC])
     from randfeat.data.images import open_picture
 

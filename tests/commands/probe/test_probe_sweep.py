@@ -23,7 +23,7 @@ def test_sweep_ranks_on_train_and_scores_the_best_once(model, table, tmp_path, c
     shown = capsys.readouterr().out
     with (out / "specs.csv").open(newline="") as file:
         rows = [row for row in csv.DictReader(file)]
-    assert "Feature specs of tiny: knn" in (out / "report.html").read_text()
+    assert "Feature specs of small/tiny: k-NN" in (out / "report.html").read_text()
     assert len(list((out / "plots").glob("Feature-specs-*"))) == 4  # heat maps and curves of two tasks
     depth = load(model).generator.depth
     specs = [row["spec"] for row in rows if row["task"] == "knn"]
@@ -35,7 +35,7 @@ def test_sweep_ranks_on_train_and_scores_the_best_once(model, table, tmp_path, c
         best = max(own, key=lambda row: float(row["value"]))
         assert [row["spec"] for row in own if row["best"] == "True"] == [best["spec"]]
         assert best["spec"] in shown
-        record = by_name(out)[task, f"tiny {best['spec']}"]
+        record = by_name(out)[task, f"small/tiny {best['spec']}"]
         assert record.chosen.startswith(f"{best['spec']}/")
         assert record.search[best["spec"]] == pytest.approx(float(best["value"]), abs=1e-5)
         assert record.settings["best on train"]

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import csv
+from types import SimpleNamespace
 
 import pytest
+import torch
 from pipelines import make_sampler
 from probing import FAST, SPEC, fill, probe
 from records import load_all
 
-from randfeat import Pipeline, cli
+from randfeat import Pipeline, cli, load, weights
+from randfeat.commands.probe import inputs, tables
+from randfeat.data.sources import open_source
+from randfeat.data.sources.folder import FileSource
 
 NOTE = "a note that somebody renamed"
 
@@ -70,3 +75,53 @@ def test_all_of_a_folder_with_splits(model, tmp_path):
         assert probe("knn", model, tmp_path / "photos", out=out, more=["--spec", SPEC, "--split", *splits]) == 0
         found[name] = {path.partition("/")[0] for path in load_all(out)[0].arrays["paths"].tolist()}
     assert found == {"all": {"train", "val", "test"}, "two": {"test"}}  # a share of all, or the test images
+
+
+def test_an_image_that_test_could_not_read_stays_in_train_under_the_same_name():
+    names = ["0.png", "1.png", "2.png", "3.png"]
+    sources = [FileSource(part, part, names, [0, 1, 0, 1], ["ant", "bee"]) for part in ("train", "test")]
+    args = SimpleNamespace(test_share=None, group=None, seed=0)
+    train, test = tables.split(sources, None, ["knn"], args, {"1.png"})
+    assert train.paths.tolist() == names
+    assert test.paths.tolist() == ["0.png", "2.png", "3.png"]
+
+
+def test_two_images_of_one_name_in_two_splits_are_two():
+    train, test = (SimpleNamespace(skipped=skipped) for skipped in ([("a.png", "empty")], [("a.png", "empty")]))
+    models = [SimpleNamespace(encoder="some", stores=(train, test)), SimpleNamespace(encoder="some", stores=(test,))]
+    assert inputs.skipped_of(models) == [("a.png", "empty")] * 2
+    assert inputs.skipped_of(models, [("a.png", "empty"), ("b.png", "text")]) == [
+        ("a.png", "empty"),
+        ("b.png", "text"),
+        ("a.png", "empty"),
+    ]
+
+
+def test_two_spellings_of_a_split_are_read_once(tmp_path):
+    for number, part in enumerate(("train", "val")):
+        fill(tmp_path / part, 9, 30 * number)
+    once = open_source(tmp_path, "val")
+    assert open_source(tmp_path, "val,validation").paths == once.paths
+    assert len(open_source(tmp_path, "validation,train,val")) == 18
+    (one,) = inputs.open_data(str(tmp_path), ["val", "validation"], None)
+    assert one.paths == once.paths
+    assert len(inputs.open_data(str(tmp_path), ["train", "validation"], None)) == 2
+    for train, test, common in (("train,val", "validation", "val"), ("all", "val", "all")):
+        with pytest.raises(ValueError, match=f"--split {train} {test} has {common} in train and in test"):
+            inputs.open_data(str(tmp_path), [train, test], None)
+
+
+def test_random_weights_of_a_likelihood_are_those_of_the_probes_beside_it(messy, tmp_path):
+    made = make_sampler()
+    path = tmp_path / "named"
+    Pipeline(made.tokenizer, made.generator, ["bee", "ant", "cat"]).save(path)
+    command = ["probe", "likelihood", f"random:{path}", str(messy), "-o", str(tmp_path / "out"), "--orders", "1"]
+    assert cli.main([*command, "--tasks", "knn", "--spec", SPEC, "--seed", "3", *FAST]) == 3
+    one, other = load_all(tmp_path / "out")[:2]
+    expected = weights.fingerprint(load(f"random:{path}", seed=3).generator)
+    assert one.fingerprints["weights"] == expected != weights.fingerprint(load(f"random:{path}").generator)
+    read = inputs.open_model(f"random:{path}", [SPEC], torch.device("cpu"), seed=3)
+    assert weights.fingerprint(read.pipeline.generator) == expected
+    (store,) = (tmp_path / "out" / "stores").iterdir()
+    assert read.record()["weights"] in (store / "meta.json").read_text()
+    assert (one.name, other.name) == (f"random:{tmp_path.name}/named", f"random:{tmp_path.name}/named {SPEC}")

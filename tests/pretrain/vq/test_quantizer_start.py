@@ -48,6 +48,7 @@ def test_a_run_that_was_stopped_near_the_start_ends_as_one_that_was_not(tmp_path
     assert same(trained(tmp_path / "run", recipe), whole)
 
 
+@pytest.mark.slow
 def test_quantisers_without_a_codebook_start_late_too(tmp_path):
     fsq = QuantizerConfig(kind="fsq", vocab_size=15, levels=(5, 3), start=START)
     losses = []

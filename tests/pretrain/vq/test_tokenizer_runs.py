@@ -41,8 +41,32 @@ def undisturbed(recipe, tmp_path_factory):
 def test_a_run_that_was_stopped_ends_as_one_that_was_not(tmp_path, recipe, undisturbed, step):
     with pytest.raises(Gone):
         trained(tmp_path / "run", recipe, on_step=stop_at(step))
-    assert not (tmp_path / "run" / "tokenizer").exists()
+    assert (tmp_path / "run" / "tokenizer").exists() == (step > 4)  # the first validation is after step 4
     assert same(trained(tmp_path / "run", recipe), undisturbed)
+
+
+def test_a_stopped_run_has_the_tokenizer_of_its_best_validation(tmp_path):
+    told = []
+    with pytest.raises(Gone):
+        trained(tmp_path / "run", on_step=stop_at(11), on_validation=lambda one: told.append((one.loss, kept(one))))
+    assert len(told) == 2
+    best = min(told, key=lambda one: one[0])[1]
+    found = kept_weights(load_tokenizer(tmp_path / "run"))
+    assert same(found, best)
+    record = json.loads((tmp_path / "run" / "tokenizer" / "training.json").read_text())
+    assert (record["finished"], record["history"]["kept_step"]) == (False, 4 * (1 + (told[1][0] < told[0][0])))
+    trained(tmp_path / "run")  # goes on
+    record = json.loads((tmp_path / "run" / "tokenizer" / "training.json").read_text())
+    assert record["finished"]
+    assert record["history"]["train"][-1][0] == RECIPE.training.steps
+
+
+def kept(reconstruction):
+    return kept_weights(reconstruction.tokenizer)
+
+
+def kept_weights(tokenizer):
+    return {name: value.clone() for name, value in tokenizer.state_dict().items()}
 
 
 def test_images_read_at_each_step_give_what_those_in_memory_give(tmp_path, undisturbed, recipe, monkeypatch):
@@ -70,6 +94,7 @@ def test_a_run_that_is_over_returns_at_once(tmp_path, undisturbed, recipe):
     assert same(trained(tmp_path / "run", recipe, on_step=never), first)
 
 
+@pytest.mark.slow
 def test_what_was_trained_opens_and_reconstructs_better_than_untrained(tmp_path):
     training = replace(RECIPE.training, steps=300, eval_every=50)
     recipe = replace(RECIPE, training=training, quantizer=replace(RECIPE.quantizer, start=30))
@@ -88,6 +113,7 @@ def test_what_was_trained_opens_and_reconstructs_better_than_untrained(tmp_path)
     assert set(steps[-1].terms) == {"l1", "mse", "codebook", "commitment"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "quantizer",
     [
