@@ -22,6 +22,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ..utils import atomic
+from ..utils.parquet import DAMAGED
 from ..utils.resume import is_unfinished
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ class Store(ABC):
         try:
             table = pq.read_table(self.directory / ROWS)
             table.validate(full=True)  # text that is no UTF-8
-        except (OSError, pa.ArrowInvalid) as error:
+        except DAMAGED as error:
             raise _unreadable(self.directory, error, self.ROW_SCHEMA, len(self)) from None
         limits = pc.min_max(table["label"]).as_py()
         if limits["min"] is not None and limits["min"] < 0:
@@ -153,7 +154,7 @@ def check_table(directory: Path, schema: pa.Schema, count: int) -> None:
     try:
         with pq.ParquetFile(path) as file:
             found, names, rows = file.schema_arrow, file.schema_arrow.names, file.metadata.num_rows
-    except (OSError, pa.ArrowInvalid) as error:
+    except DAMAGED as error:
         raise _unreadable(directory, error, schema, count) from None
     if not found.equals(schema) or rows != count:
         raise _damaged(f"{path} has {rows} rows of {', '.join(names)}", schema, count)
@@ -166,7 +167,7 @@ def first_twice(paths: Iterable[str]) -> str | None:
 
 
 def _unreadable(directory: Path, error: Exception, schema: pa.Schema, count: int) -> ValueError:
-    reason = "there is no such file" if isinstance(error, FileNotFoundError) else str(error).splitlines()[0]
+    reason = "there is no such file" if isinstance(error, FileNotFoundError) else "no parquet file, or damaged"
     return _damaged(f"{directory / ROWS} cannot be read ({reason})", schema, count)
 
 

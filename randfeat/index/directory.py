@@ -193,7 +193,7 @@ class Directory:
         try:
             removed = entry["removed"] and np.load(self.path / entry["removed"]["name"], allow_pickle=False)
             segment = Segment(_mapped(vectors), Rows(vectors.with_suffix(".parquet")), removed, entry)
-        except (ValueError, OSError, RuntimeError, EOFError, pa.ArrowInvalid) as error:
+        except (ValueError, OSError, RuntimeError, EOFError, pa.ArrowException) as error:
             for name in names:
                 if not (self.path / name).exists():
                     raise FileNotFoundError(2, "No such file", str(self.path / name)) from None

@@ -12,6 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from ..utils.parquet import DAMAGED
+
 # id: never used twice. size, mtime_ns, sha256: of the image file when it was read, null for other rows
 SCHEMA = pa.schema(
     [
@@ -50,7 +52,7 @@ class Rows:
         if name not in self._columns:
             try:
                 table = self._source if isinstance(self._source, pa.Table) else self._source.read([name])
-            except (OSError, pa.ArrowInvalid) as error:
+            except DAMAGED as error:
                 raise ValueError(f"{self._path} is damaged: copy the index again, or build it anew") from error
             self._columns[name] = table[name]
         return self._columns[name]

@@ -155,7 +155,7 @@ def _named_faults() -> Iterator[None]:
         yield
     except KeyError:
         raise ValueError("it has no arr_0") from None
-    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, RuntimeError) as error:
+    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, UnicodeDecodeError, RuntimeError) as error:
         raise ValueError(damaged) from error  # RuntimeError of encryption, and of methods that are not known
     except OSError as error:
         if error.errno != errno.EINVAL:  # of an offset before the beginning

@@ -23,8 +23,8 @@ import torch
 
 from randfeat import Pipeline, cli, load
 from randfeat.models import Generator, create
-from randfeat.tokenizers import Tokenizer
 from randfeat.utils.parallel import use_threads
+from randfeat.weights import fingerprint
 
 from . import controls, images, inpainting, judge, likelihood, probing, readers, samples, tables, units
 from .features import Reader
@@ -48,7 +48,8 @@ def main() -> None:
     found = args.found or (work / "found" if args.rehearse else tables.FOUND)
     if args.command == "controls":
         for name in args.controls:
-            print(controls.trained(name, tokenizer(args.runs), data, args.work / "controls", args.steps))
+            tokenizer = model("arpg_14x14", args.runs).tokenizer
+            print(controls.trained(name, tokenizer, data, args.work / "controls", args.steps))
         return
     place = Place(work, found)
     if "readers" in args.parts:
@@ -77,11 +78,6 @@ def model(name: str, runs: Path) -> Pipeline:
     return load(path)
 
 
-def tokenizer(runs: Path) -> Tokenizer:
-    """Return the tokenizer of the label-free ARPG."""
-    return model("arpg", runs).tokenizer
-
-
 def reader(name: str, runs: Path, work: Path, data: Fashion) -> Reader:
     """Return a reader by its name."""
     made = readers.classical(data.images[data.fit])
@@ -91,13 +87,14 @@ def reader(name: str, runs: Path, work: Path, data: Fashion) -> Reader:
         return made["pixels"]()
     if name in RUNS:
         return readers.NetworkReader.of_pipeline(model(name, runs))
-    ours = model("arpg", runs)
+    ours = model("arpg_14x14", runs)
     if name == "random_weights":
         fresh = Pipeline(ours.tokenizer, untrained(ours))
         return readers.NetworkReader.of_pipeline(fresh)
     network = controls.opened(name, ours.tokenizer, work / "controls")
     encode = controls.encoder(name, ours.tokenizer)
-    return readers.NetworkReader(network, encode, ours.tokenizer, "control")
+    key = fingerprint(network, ours.tokenizer)[:12]
+    return readers.NetworkReader(network, encode, controls.stride(name, ours.tokenizer), "control", key)
 
 
 def untrained(ours: Pipeline) -> Generator:
@@ -146,7 +143,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--measures", nargs="+", choices=names, default=names, metavar="NAME", help=", ".join(names))
     made.add_argument("--likely", type=int, metavar="N", help="test images for likelihood, the first N (all)")
     made.add_argument("--controls", nargs="+", choices=[*controls.TITLES], default=[*controls.TITLES], metavar="NAME")
-    made.add_argument("--steps", type=int, metavar="N", help="of ARPG, whose cost controls have (its recipe's)")
+    made.add_argument("--steps", type=int, metavar="N", help="of ARPG in each phase, at whose cost (its recipe's)")
     made.add_argument("--threads", type=int, default=1, help="of the processor")
     made.add_argument("--rehearse", action="store_true", help="score validation images in place of test images")
     return made

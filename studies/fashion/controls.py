@@ -1,7 +1,8 @@
 """Controls of equal cost: a masked-token transformer on our tokens, and a masked autoencoder of pixels.
 
-Both have the width and as many blocks as the label-free ARPG of the recipe, see the same crops, and are trained for as
-many steps as cost the same in floating-point operations, those of the agreement of its crops included.
+Both have the width and as many blocks as the label-free ARPG on 14 x 14 tokens, the best reader, see random crops as it
+does, and are trained for as many steps as cost the same in floating-point operations as both phases of its training,
+those of the agreement of its crops included.
 """
 
 from __future__ import annotations
@@ -42,11 +43,16 @@ from studies.reading.material import as_pixels
 from .images import Fashion
 from .units import MissingModel
 
-RECIPE = "fashion_arpg_free"
-CROPS, SCALE, CONTRAST = 24, (0.5, 1.0), 0.4  # crops beside each image, as in the token store of the recipe's header
+RECIPE = "fashion_arpg_14x14_free"
+# changes of the recipe in the phases of its training, see its header
+PHASES = (
+    ("agreement.weight=0", "training.steps=1500", "training.learning_rate=0.0015", "training.warmup=100"),
+    (),
+)
+CROPS, SCALE, CONTRAST = 8, (0.5, 1.0), 0.4  # crops beside each image, as in the token store of the recipe's header
 WATCHED = 1000  # validation images
 WEIGHTS, RECORD = "weights.safetensors", "training.json"
-PIXELS_OF_PATCH = 16
+PATCH = 4  # pixels a side of a patch of the autoencoder
 TITLES = {"masked": "masked tokens", "pixel_autoencoder": "masked autoencoder of pixels"}
 
 
@@ -68,7 +74,7 @@ def build(name: str, tokenizer: Tokenizer, grid: tuple[int, int], shape: ModelCo
     size["depth"] *= 2  # ARPG has so many blocks in each half
     if name == "masked":
         return MaskedTransformer(**size)
-    return shaped(PixelAutoencoder, PIXELS_OF_PATCH)(**size | {"vocab_size": 256})
+    return shaped(PixelAutoencoder, PATCH**2)(**size | {"vocab_size": 256})
 
 
 OBJECTIVES: dict[str, Callable[[Generator, bool], nn.Module]] = {
@@ -78,13 +84,24 @@ OBJECTIVES: dict[str, Callable[[Generator, bool], nn.Module]] = {
 }
 
 
+def stride(name: str, tokenizer: Tokenizer) -> int:
+    """Return the pixels a side of a position of a network."""
+    return PATCH if name == "pixel_autoencoder" else tokenizer.stride
+
+
+def grid_of(name: str, tokenizer: Tokenizer, data: Fashion) -> tuple[int, int]:
+    """Return rows and columns of a network's positions."""
+    side = stride(name, tokenizer)
+    return data.images.shape[1] // side, data.images.shape[2] // side
+
+
 def flops(name: str, tokenizer: Tokenizer, grid: tuple[int, int], recipe: PretrainConfig) -> int:
     """Return the floating-point operations of training on one image, forward and backward; of ARPG with the recipe's
     agreement.
     """
     with torch.device("meta"):
         network = build(name, tokenizer, grid, recipe.size).train()
-        values = math.prod(grid) * (PIXELS_OF_PATCH if name == "pixel_autoencoder" else 1)
+        values = math.prod(grid) * (PATCH**2 if name == "pixel_autoencoder" else 1)
         tokens, order = (torch.zeros(1, count, dtype=torch.int64) for count in (values, math.prod(grid)))
     if name == "arpg" and recipe.agreement.weight:
         with projecting(network, recipe.agreement, 0):
@@ -105,8 +122,7 @@ def encoder(name: str, tokenizer: Tokenizer) -> Callable[[Tensor], Tensor]:
 
 def patches(images: Tensor) -> Tensor:
     """Return the pixels of images (n, 1, H, W) from 0 to 1 patch by patch, as bytes: uint8 (n, H * W)."""
-    side = round(PIXELS_OF_PATCH**0.5)
-    cut = (images[:, 0] * 255 + 0.5).to(torch.uint8).unfold(1, side, side).unfold(2, side, side)
+    cut = (images[:, 0] * 255 + 0.5).to(torch.uint8).unfold(1, PATCH, PATCH).unfold(2, PATCH, PATCH)
     return cut.flatten(1)
 
 
@@ -141,18 +157,19 @@ def inputs(name: str, tokenizer: Tokenizer, data: Fashion, folder: Path) -> Inpu
 def trained(name: str, tokenizer: Tokenizer, data: Fashion, folder: Path, steps: int | None = None) -> Path:
     """Train a control, from its last checkpoint where there is one; return its folder.
 
-    steps: of ARPG, by default those of its recipe; the control gets as many as cost the same. Raises a ValueError where
-    the folder holds one that was trained for another number of them, or on other tokens.
+    steps: of ARPG in each phase, by default those of its recipe; the control gets as many as cost the same. Raises a
+    ValueError where the folder holds one that was trained for another number of them, or on other tokens.
     """
-    own, recipe = folder / name, read_recipe(RECIPE)
-    steps = steps or recipe.training.steps
+    own, phases = folder / name, [read_recipe(RECIPE, changes) for changes in PHASES]
+    recipe, counts = phases[0], [steps or phase.training.steps for phase in phases]
     if (own / RECORD).exists():
-        if _record(name, tokenizer, own)["steps_of_arpg"] != steps:
-            raise ValueError(f"{own} was trained at the cost of other than {steps} steps of ARPG: remove it first")
+        if _record(name, tokenizer, own)["steps_of_arpg"] != counts:
+            raise ValueError(f"{own} was trained at the cost of other than {counts} steps of ARPG: remove it first")
         return own
-    grid = (data.images.shape[1] // tokenizer.stride, data.images.shape[2] // tokenizer.stride)
-    each, ours = (flops(one, tokenizer, grid, recipe) for one in ("arpg", name))
-    taken = max(1, round(steps * each / ours))
+    grid = grid_of(name, tokenizer, data)
+    theirs = [flops("arpg", tokenizer, grid_of("arpg", tokenizer, data), phase) for phase in phases]
+    ours = flops(name, tokenizer, grid, recipe)
+    taken = max(1, round(sum(count * each for count, each in zip(counts, theirs, strict=True)) / ours))
     how = replace(
         recipe.training,
         steps=taken,
@@ -188,8 +205,8 @@ def trained(name: str, tokenizer: Tokenizer, data: Fashion, folder: Path, steps:
         "inputs": made_with(name, tokenizer),
         "size": asdict(recipe.size),
         "training": asdict(how),
-        "steps_of_arpg": steps,
-        "flops_of_a_step": {"arpg": each * how.batch_size, name: ours * how.batch_size},
+        "steps_of_arpg": counts,
+        "flops_of_a_step": {"arpg": [each * how.batch_size for each in theirs], name: ours * how.batch_size},
         "parameters": sum(one.numel() for one in network.parameters()),
         "validation": history.validation,
         "kept_step": history.kept_step,

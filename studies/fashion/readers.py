@@ -18,7 +18,6 @@ from randfeat import Pipeline
 from randfeat.inference import readout
 from randfeat.inference.readout import FeatureSpec, sub_patch_shifts
 from randfeat.models import Generator, name_of, packed
-from randfeat.tokenizers import Tokenizer
 from randfeat.weights import fingerprint
 from studies.reading.material import as_pixels
 
@@ -70,17 +69,16 @@ Read = Callable[[np.ndarray], np.ndarray]  # images uint8 (n, 28, 28) -> float32
 class NetworkReader(Reader):
     """Features of a network.
 
-    encode: turns images (n, 1, 28, 28) from 0 to 1 into its inputs (n, ...). tokenizer: whose stride is that of the
-    inputs. family: of its lists of variants.
+    encode: turns images (n, 1, 28, 28) from 0 to 1 into its inputs (n, ...). stride: pixels a side of a position.
+    family: of its lists of variants. key: names weights and inputs.
     """
 
     def __init__(
-        self, network: Generator, encode: Callable[[Tensor], Tensor], tokenizer: Tokenizer, family: str
+        self, network: Generator, encode: Callable[[Tensor], Tensor], stride: int, family: str, key: str
     ) -> None:
         self.network = packed.inference_copy(network) if packed.can_prepack(network) else network
-        self.encode, self.stride = encode, tokenizer.stride
+        self.encode, self.stride, self.key = encode, stride, key
         self.variants, self.dense = SPECS[family], DENSE[family]
-        self.key = fingerprint(network, tokenizer)[:12]
 
     @classmethod
     def of_pipeline(cls, model: Pipeline) -> NetworkReader:
@@ -89,7 +87,8 @@ class NetworkReader(Reader):
         def encode(images: Tensor) -> Tensor:
             return model.tokenizer.encode(images).flatten(1)
 
-        return cls(model.generator, encode, model.tokenizer, name_of(model.generator))
+        key = fingerprint(model.generator, model.tokenizer)[:12]
+        return cls(model.generator, encode, model.tokenizer.stride, name_of(model.generator), key)
 
     @torch.no_grad()
     def read(self, images: np.ndarray, variants: Sequence[str]) -> dict[str, np.ndarray]:

@@ -164,13 +164,19 @@ def _replaced(kind: str, name: str, use: Callable[[Path], Any]) -> Callable[[bat
     def parse(place: battery.Place, content: bytes) -> None:
         folder = place[f"{kind}_to_change"]
         whole = (place[kind] / name).read_bytes()
-        (folder / name).write_bytes(content)
+        _another(folder / name, content)
         try:
             use(folder)
         finally:
-            (folder / name).write_bytes(whole)
+            _another(folder / name, whole)
 
     return parse
+
+
+def _another(path: Path, content: bytes) -> None:
+    """Put another file in the place of one that may still be mapped, which a shorter content would pull away."""
+    path.unlink()
+    path.write_bytes(content)
 
 
 def _with_deep(*paths: str) -> Callable[[battery.Place], list[bytes]]:

@@ -245,10 +245,13 @@ def study(monkeypatch, tmp_path, pictures, tokenizer, capsys):
     recipe = module("controls").read_recipe("digits_arpg")
     size = replace(recipe.size, embed_dim=16, depth=1, num_heads=2, ffn_dim=24)
     recipe = replace(recipe, size=size, agreement=AgreementConfig(weight=0.3, width=8, dim=4))
-    monkeypatch.setattr(module("controls"), "read_recipe", lambda name: recipe)
+    phases = (replace(recipe, agreement=AgreementConfig()), recipe)
+    monkeypatch.setattr(module("controls"), "PHASES", (0, 1))
+    monkeypatch.setattr(module("controls"), "read_recipe", lambda name, number: phases[number])
     for number, (name, classes) in enumerate([("arpg", 0), ("randar", 0), ("arpg", 10), ("randar", 10)]):
         folder = tmp_path / "runs" / f"fashion_{name}{'' if classes else '_free'}"
         pipeline(tokenizer, name, classes, number).save(folder / "model")
+    pipeline(tokenizer, "arpg", 0, 4).save(tmp_path / "runs" / "fashion_arpg_14x14_free" / "model")
 
     def run(name, *arguments):
         monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
@@ -276,7 +279,7 @@ def test_readers_are_measured_once_and_tabled(study, tmp_path):
     assert "left out: there is no" in told  # the raster control was not trained
     assert "fashion_raster_free" in told
     before = {path: path.stat().st_mtime_ns for path in found.rglob("*.json")}
-    readers = {"pixels", "pca", "hog", "patch_counts", "coates_ng", "arpg", "randar", "random_weights"}
+    readers = {"pixels", "pca", "hog", "patch_counts", "coates_ng", "arpg", "arpg_14x14", "randar", "random_weights"}
     readers |= {"masked", "pixel_autoencoder", "svm"}
     assert {path.parent.name for path in before} == readers
     study("__main__", *where)
@@ -358,14 +361,14 @@ def test_a_rehearsal_keeps_away_from_the_results(study, tmp_path, monkeypatch):
 def test_controls_cost_as_much_as_arpg(study, tmp_path, tokenizer):
     controls = module("controls")
     study("__main__", "controls", tmp_path / "work", "--runs", tmp_path / "runs", "--steps", 40)
-    recipe = controls.read_recipe("")
-    ours = controls.flops("arpg", tokenizer, (7, 7), recipe)
-    assert ours > 2 * controls.flops("arpg", tokenizer, (7, 7), replace(recipe, agreement=AgreementConfig()))
+    plain, recipe = (controls.read_recipe("", number) for number in (0, 1))
+    of_phases = [controls.flops("arpg", tokenizer, (7, 7), one) for one in (plain, recipe)]
+    assert of_phases[1] > 2 * of_phases[0]
     for name in ("masked", "pixel_autoencoder"):
         told = json.loads((tmp_path / "work" / "controls" / name / "training.json").read_text())
         cost = told["flops_of_a_step"]
-        assert cost["arpg"] == ours * told["training"]["batch_size"]
-        assert told["training"]["steps"] * cost[name] == pytest.approx(40 * cost["arpg"], rel=0.1)
+        assert cost["arpg"] == [each * told["training"]["batch_size"] for each in of_phases]
+        assert told["training"]["steps"] * cost[name] == pytest.approx(40 * sum(cost["arpg"]), rel=0.1)
         network = controls.opened(name, tokenizer, tmp_path / "work" / "controls")
         fresh = controls.build(name, tokenizer, (7, 7), recipe.size)
         assert not torch.equal(next(network.parameters()), next(fresh.parameters()))
@@ -374,10 +377,10 @@ def test_controls_cost_as_much_as_arpg(study, tmp_path, tokenizer):
 def test_controls_of_other_tokens_or_steps_are_refused(tokenizer, data, tmp_path):
     controls = module("controls")
     (tmp_path / "masked").mkdir()
-    told = {"inputs": controls.made_with("masked", tokenizer), "steps_of_arpg": 40}
+    told = {"inputs": controls.made_with("masked", tokenizer), "steps_of_arpg": [40, 40]}
     (tmp_path / "masked" / controls.RECORD).write_text(json.dumps(told))
     assert controls.trained("masked", tokenizer, data, tmp_path, 40) == tmp_path / "masked"
-    with pytest.raises(ValueError, match="other than 41 steps"):
+    with pytest.raises(ValueError, match=r"other than \[41, 41\] steps"):
         controls.trained("masked", tokenizer, data, tmp_path, 41)
     other = PatchTokenizer(16, 4, 1)  # of a codebook of zeros
     with pytest.raises(ValueError, match="another tokenizer"):

@@ -267,17 +267,13 @@ def _of_split(name: str, files: Sequence[str], split: str | None) -> list[str]:
 
 def _holds_images(path: Path) -> bool:
     """Return whether a parquet file has a column of images."""
-    from pyarrow import ArrowException
     from pyarrow.parquet import read_schema
 
+    from ...utils.parquet import damage_told
     from .parquet import image_column
 
-    try:
+    with damage_told(path):
         return image_column(read_schema(path)) is not None
-    except (ArrowException, OSError, UnicodeDecodeError) as error:
-        raise ValueError(
-            f"{path} is no parquet file, or damaged ({str(error).splitlines()[0]}): get it again"
-        ) from None
 
 
 def _unsplit(source: TokenSource, split: str | None) -> TokenSource:

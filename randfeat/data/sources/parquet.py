@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ...utils.parquet import DAMAGED, damage_told
 from ..decode import File, file_of_cell
 from ..errors import UnreadableImage
 from .base import EncodedSource, Labels, State, numbered, of_named, state_of
@@ -29,11 +30,12 @@ class ParquetSource(EncodedSource):
         places, rows, sizes = [], [], []
         paths: list[str] = []
         for number, file in enumerate(files):
-            metadata = pq.read_metadata(root / file)
-            groups = [metadata.row_group(group) for group in range(metadata.num_row_groups)]
+            with damage_told(root / file):
+                metadata = pq.read_metadata(root / file)
+                groups = [metadata.row_group(group) for group in range(metadata.num_row_groups)]
+                sizes += [_bytes_of(group, column) for group in groups]
             places += [(number, group) for group in range(len(groups))]
             rows += [group.num_rows for group in groups]
-            sizes += [_bytes_of(group, column) for group in groups]
             paths += [f"{file}/{row}" for row in range(metadata.num_rows)]
         super().__init__(name, paths, labels, classes)
         self.places, self.rows, self.group_sizes = places, np.array(rows, dtype=np.int64), sizes
@@ -48,8 +50,8 @@ class ParquetSource(EncodedSource):
             try:
                 with pq.ParquetFile(path) as file:
                     self._held = place, file.read_row_group(group, columns=[self.column]).column(0)
-            except (pa.ArrowException, OSError) as error:
-                raise UnreadableImage(f"a damaged parquet file ({str(error).splitlines()[0]})") from error
+            except DAMAGED as error:
+                raise UnreadableImage("a damaged parquet file") from error
         first = int(self.ends[place] - self.rows[place])
         return file_of_cell(self._held[1][i - first].as_py(), path.parent)
 
@@ -69,7 +71,7 @@ class ParquetSource(EncodedSource):
 
 def open_parquet(name: str, root: Path, files: Sequence[str]) -> ParquetSource:
     """Open parquet files, relative to `root`, with one column of images; see `label_column` for the labels."""
-    schemas = [pq.read_schema(root / file) for file in files]
+    schemas = [_schema(root / file) for file in files]
     images = image_column(schemas[0])
     if images is None:
         raise ValueError(f"{root / files[0]} has no column of images: expected `image`, got {schemas[0].names}")
@@ -82,9 +84,15 @@ def open_parquet(name: str, root: Path, files: Sequence[str]) -> ParquetSource:
         return ParquetSource(name, root, files, images, None, None)
     values: list[Any] = []
     for file in files:
-        values += pq.read_table(root / file, columns=[column])[column].to_pylist()
+        with damage_told(root / file):
+            values += pq.read_table(root / file, columns=[column])[column].to_pylist()
     labels, classes = (of_named(values, names[column]), names[column]) if column in names else numbered(values)
     return ParquetSource(name, root, files, images, labels, classes)
+
+
+def _schema(path: Path) -> pa.Schema:
+    with damage_told(path):
+        return pq.read_schema(path)
 
 
 def class_names(schema: pa.Schema) -> dict[str, list[str]]:

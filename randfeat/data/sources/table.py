@@ -12,6 +12,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from ...utils.parquet import damage_told
 from ..labels import as_text
 from . import splits
 from .base import numbered
@@ -105,7 +106,8 @@ def without_labels(name: str) -> str | None:
     if path.suffix.lower() == ".parquet":
         import pyarrow.parquet
 
-        names = pyarrow.parquet.read_schema(path).names
+        with damage_told(path):
+            names = pyarrow.parquet.read_schema(path).names
     else:
         names = read_arrow(path).column_names
     if column(names, PATHS) is None:
@@ -117,12 +119,13 @@ def without_labels(name: str) -> str | None:
 
 def read_arrow(path: Path, *more: str) -> pa.Table:
     """Return a table of any form, in memory. more: columns of parquet to read beside paths, labels and splits."""
-    try:
-        if path.suffix.lower() == ".parquet":
-            import pyarrow.parquet
+    if path.suffix.lower() == ".parquet":
+        import pyarrow.parquet
 
+        with damage_told(path):
             names = _wanted(_distinct(path, pyarrow.parquet.read_schema(path).names, more), more)
             return pyarrow.parquet.read_table(path, columns=names)
+    try:
         _check_encoding(path)
         if path.suffix.lower() == ".jsonl":
             import pyarrow.json
