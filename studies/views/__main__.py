@@ -1,6 +1,6 @@
 """Study of views: does the class by likelihood get better where each order reads another view of the image?
 
-    python -m studies.views WORK                    # an hour of a core; the same command resumes
+    python -m studies.views WORK                    # a quarter of an hour of a core; the same command resumes
     python -m studies.views.tables docs             # the tables of what was found
 
 On two sets, Fashion-MNIST with the `fashion-arpg` of the package and letters in unseen typefaces with a small ARPG that
