@@ -123,13 +123,14 @@ def run(args: argparse.Namespace) -> int:
 
 def _by_ray(args: argparse.Namespace) -> Elsewhere:
     """Return the function that makes shards by Ray. Raises where that cannot be."""
-    from ..features.ray_engine import by_ray
+    from ..features.ray_engine import Job, by_ray
     from ..utils import distributed
 
     if args.compile or distributed.world_size() > 1:
         raise ValueError("the engine ray goes with neither --compile nor torchrun: leave one of them out")
     data = args.data, args.split, args.labels, getattr(args, "label_column", None)
-    return by_ray(args.model, args.spec or [], args.device, args.dtype, data, args.batch_size, args.workers)
+    job = Job(args.model, args.spec or [], args.device, args.dtype, data, args.batch_size)
+    return by_ray(job, args.workers)
 
 
 @contextmanager
