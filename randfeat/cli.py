@@ -12,8 +12,10 @@ import errno
 import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from importlib import import_module
 from importlib.metadata import version
+from pathlib import Path
 from typing import NamedTuple
 
 from .commands.options import DEBUG_HELP
@@ -82,7 +84,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     if unknown:
         args.parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     module = import_module(f".commands.{COMMANDS[args.command].module}", __package__)
-    return run_program(f"randfeat {args.command}", lambda: module.run(args), module.HOW_TO_RESUME, args.debug)
+
+    def run() -> int | None:
+        with _alone(getattr(args, "out", None)):
+            return module.run(args)
+
+    return run_program(f"randfeat {args.command}", run, module.HOW_TO_RESUME, args.debug)
+
+
+def _alone(out: Path | None) -> AbstractContextManager[None]:
+    """Return a block in which no other command writes `out`; of torchrun's processes the first one sees to that."""
+    if out is None or os.environ.get("RANK", "0") != "0":
+        return nullcontext()
+    from .utils.resume import sole_writer
+
+    return sole_writer(out)
 
 
 def run_program(program: str, run: Callable[[], int | None], how_to_resume: str, debug: bool = False) -> int:

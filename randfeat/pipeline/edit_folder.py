@@ -44,6 +44,20 @@ def write(
     """
     run = FolderRun(directory, settings, "pictures", FREE)
     run.begin()
+    with run.filling():
+        _fill(run, paint, before, seeds, batch_size, watch)
+
+
+def _fill(
+    run: FolderRun,
+    paint: Callable[[Sequence[int]], Sequence[Image.Image]],
+    before: Mapping[str, Image.Image],
+    seeds: Sequence[int],
+    batch_size: int,
+    watch: Callable[[], Iterator[Frame]] | None,
+) -> None:
+    """Make the missing results, and the sheets of all."""
+    directory = run.directory
     (directory / IMAGES).mkdir(exist_ok=True)
     paths = [directory / IMAGES / f"{number:06}.png" for number in range(len(seeds))]
     missing = run.missing(paths)

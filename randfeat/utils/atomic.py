@@ -8,27 +8,58 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
+
+try:
+    import fcntl
+except ImportError:  # on Windows
+    fcntl = None  # type: ignore[assignment]
+
+REPEATS = 100  # of two renames, until no other process is between its own
 
 
 @contextmanager
 def open_write(path: Path) -> Iterator[BinaryIO]:
     """Open a file for writing under a temporary name.
 
-    It takes its name when the block has ended and the disk has all of it. After an error nothing of it is left.
+    It takes its name when the block has ended and the disk has all of it. After an error nothing of it is left. Where
+    another thread or process writes the same file, it is waited for: the last one's is there, whole.
     """
     scratch = path.with_name(f".{path.name}.part")
-    try:
-        with scratch.open("wb") as file:
+    with _own(scratch) as file:
+        try:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        scratch.replace(path)
-    except BaseException:
-        scratch.unlink(missing_ok=True)
-        raise
+            if fcntl is None:  # there a file that is open has to stay where it is
+                file.close()
+            scratch.replace(path)
+        except BaseException:
+            scratch.unlink(missing_ok=True)
+            raise
+
+
+@contextmanager
+def _own(scratch: Path) -> Iterator[BinaryIO]:
+    """Open a file, empty, that nobody else has open by this function; what a kill left is taken over.
+
+    The lock is the file's own and ends with the process, so that none is left behind.
+    """
+    while True:
+        with open(scratch, "wb", opener=lambda name, flags: os.open(name, flags & ~os.O_TRUNC, 0o666)) as file:
+            if fcntl is not None:
+                with suppress(OSError):  # of file systems that lock nothing
+                    fcntl.flock(file, fcntl.LOCK_EX)
+                try:
+                    if not os.path.samestat(os.fstat(file.fileno()), scratch.stat()):
+                        continue
+                except FileNotFoundError:  # whoever had it has finished: the file has its name by now
+                    continue
+            file.truncate()
+            yield file
+            return
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -108,10 +139,16 @@ def replace_directory(target: Path, may_replace: Callable[[Path], bool]) -> Iter
             if file.is_file():
                 with file.open("rb") as written:
                     os.fsync(written.fileno())
-        if target.exists():
-            shutil.rmtree(old, ignore_errors=True)
-            target.rename(old)
-        made.rename(target)
+        for again in range(REPEATS):
+            try:
+                if target.exists():
+                    shutil.rmtree(old, ignore_errors=True)
+                    target.rename(old)
+                made.rename(target)
+                break
+            except OSError:  # of another process, which has put its own there, or moved it aside, at the same moment
+                if again == REPEATS - 1:
+                    raise
         shutil.rmtree(old, ignore_errors=True)
 
 

@@ -77,13 +77,13 @@ class FolderRun:
 
     @contextmanager
     def filling(self) -> Iterator[None]:
-        """Keep other runs from filling the same store while the block runs; wait for all processes before and after it.
+        """Keep other runs from filling the folder while the block runs; wait for all processes before and after it.
 
-        Raises a RuntimeError while another run fills the store, or where one has just completed it.
+        Raises a RuntimeError while another run fills the folder, or where one has just completed the store.
         """
         with ExitStack() as stack:
-            if self.finished_by is not None and distributed.rank() == 0:
-                stack.enter_context(self._lock(self.finished_by))
+            if distributed.rank() == 0:
+                stack.enter_context(self._lock())
             distributed.barrier()
             yield
         distributed.barrier()
@@ -120,15 +120,17 @@ class FolderRun:
         )
 
     @contextmanager
-    def _lock(self, finished_by: str) -> Iterator[None]:
+    def _lock(self) -> Iterator[None]:
+        grows = self.finished_by is None
+        lock = self.directory / f".{LOCK}" if grows else self.work / LOCK
         busy = "another process is filling {}: wait until it has ended, or choose another directory (--out)"
         completed = RuntimeError(f"another process has just filled {self.directory}: run the same command again")
         with ExitStack() as stack:
             try:
-                stack.enter_context(resume.exclusive_lock(self.work / LOCK, busy.format(self.directory)))
+                stack.enter_context(resume.exclusive_lock(lock, busy.format(self.directory), keep=not grows))
             except FileNotFoundError:
                 raise completed from None
-            if (self.directory / finished_by).exists():
+            if self.finished_by is not None and (self.directory / self.finished_by).exists():
                 raise completed
             yield
 

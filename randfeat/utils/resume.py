@@ -1,9 +1,9 @@
-"""Parts of resuming long work: the settings that it was begun with, compared, and a lock. See also `folder_run`."""
+"""Parts of resuming long work: the settings that it was begun with, compared, and locks. See also `folder_run`."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -57,11 +57,12 @@ def is_unfinished(directory: Path) -> bool:
 
 
 @contextmanager
-def exclusive_lock(path: Path, message: str, timeout: float | None = None) -> Iterator[None]:
+def exclusive_lock(path: Path, message: str, timeout: float | None = None, keep: bool = True) -> Iterator[None]:
     """Hold a lock file; the end of the process, a kill too, releases it.
 
-    timeout: seconds to wait for another process, `LOCK_TIMEOUT` by default. Raises a RuntimeError with this message
-    where that still holds the lock, and a FileNotFoundError where the directory of the file is gone.
+    timeout: seconds to wait for another process, `LOCK_TIMEOUT` by default. keep: leave the file, which is empty, where
+    it is. Raises a RuntimeError with this message where another process still holds the lock, and a FileNotFoundError
+    where the directory of the file is gone.
     """
     lock = FileLock(path, timeout=LOCK_TIMEOUT if timeout is None else timeout)
     try:
@@ -71,7 +72,37 @@ def exclusive_lock(path: Path, message: str, timeout: float | None = None) -> It
     try:
         yield
     finally:
+        if not keep:
+            with suppress(OSError):  # on Windows it is in use
+                path.unlink()
         lock.release()
+
+
+@contextmanager
+def sole_writer(out: Path) -> Iterator[None]:
+    """Keep other processes from writing the same file or folder while the block runs, through whatever links.
+
+    The lock is an empty file beside it, `.NAME.lock`, which is removed at the end; one that a kill left is free, and
+    the next writer's. Folders above `out` are made, and removed where nothing came to lie in them. Raises a
+    RuntimeError while another process writes. Where no lock can be had there, as `out` is in no place to be written to,
+    the block runs, and its own error says so.
+    """
+    out = out.resolve()
+    lock, busy = out.with_name(f".{out.name}.lock"), f"another process is writing {out}: wait until it has ended"
+    missing = [folder for folder in out.parents if not folder.exists()]
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        lock.touch()
+    except OSError:
+        yield
+        return
+    try:
+        with exclusive_lock(lock, f"{busy}, or choose another place (--out)", keep=False):
+            yield
+    finally:
+        for folder in missing:
+            with suppress(OSError):
+                folder.rmdir()
 
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
