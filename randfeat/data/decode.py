@@ -310,7 +310,7 @@ def _frames(content: bytes) -> list[np.ndarray]:
         return [picture_values(page) for page in ImageSequence.Iterator(picture)]
 
 
-def file_of_cell(cell: Any, folder: Path) -> File:
+def file_of_cell(cell: Any, folder: Any) -> File:
     """Return the file in a cell: encoded bytes, or a mapping of `bytes` or else a `path`, relative to `folder`."""
     content = cell.get("bytes") if isinstance(cell, Mapping) else cell
     if content is not None:

@@ -19,6 +19,7 @@ from ..utils.parallel import end_with_parent
 from .crop import AnyImage, naming, row_of
 from .errors import UnfitImage, UnreadableImage
 from .sources import Source, TokenSource
+from .sources.remote import is_remote
 
 MAX_WORKERS = 16
 AHEAD = 2  # batches that each worker prepares at most
@@ -92,6 +93,8 @@ def batches(reader: Reader, parts: Sequence[Sequence[int]], workers: int) -> Gen
     if not parts:
         return
     more: dict[str, Any] = {"prefetch_factor": AHEAD, "worker_init_fn": _begin_worker} if workers else {}
+    if workers and is_remote(reader.source.name):  # the client's threads do not outlive a fork
+        more["multiprocessing_context"] = "spawn"
     workers = min(workers, len(parts))
     numbers = (list(part) for part in parts)
     loader = DataLoader(_Attempts(reader), batch_sampler=numbers, num_workers=workers, collate_fn=_collate, **more)

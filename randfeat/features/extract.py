@@ -31,6 +31,7 @@ from ..data.errors import reasons
 from ..data.pages import warn_of_pages
 from ..data.sources import Source, TokenSource
 from ..data.sources.folder import FileSource
+from ..data.sources.remote import is_remote
 from ..data.states import Inputs, naming_changes
 from ..data.store import META
 from ..utils import atomic, distributed, progress
@@ -74,6 +75,8 @@ def extract(
     a FileExistsError for a directory of something else. A ValueError, too, where no image could be read, and a
     `states.StaleResult` for a complete store of images whose files have changed since.
     """
+    if is_remote(directory):
+        raise ValueError(f"{directory}: a store is written to a disk: name a folder there, and copy it afterwards")
     directory, workers = Path(directory), loader.default_workers() if workers is None else workers
     for name, value, lowest in (("batch_size", batch_size, 1), ("workers", workers, 0), ("shard_size", shard_size, 1)):
         if value is not None:

@@ -53,7 +53,7 @@ class ShardMaker:
 
     def __init__(self, job: Job, shards: Shards, folder: str) -> None:
         self.job, self.shards, self.folder = job, shards, folder
-        self._opened: tuple[Any, ...] | None = None
+        self._opened: tuple[Reader, Encode, list[tuple[int, ...]]] | None = None
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Write the files of the shards and return the number of images of each, or why that could not be."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import pyarrow as pa
 
@@ -12,7 +11,7 @@ DAMAGED = (OSError, pa.ArrowException, UnicodeDecodeError)  # what pyarrow raise
 
 
 @contextmanager
-def damage_told(path: str | Path) -> Iterator[None]:
+def damage_told(path: object) -> Iterator[None]:
     """Raise a ValueError that names the file where pyarrow finds it damaged; errors of the system stay as they are."""
     try:
         yield

@@ -13,7 +13,7 @@ from typing import BinaryIO
 
 from ...utils import missing
 from ..decode import is_image_array
-from . import folder, idx, splits, table
+from . import folder, idx, remote, splits, table
 from .base import Source, TokenSource
 from .joined import join
 
@@ -47,6 +47,7 @@ def open_source(
     - tar files: WebDataset shards (`shards-{000..009}.tar`, `shards-*.tar`, a folder of them), ImageNet's class tars or
       the tar of these;
     - a folder of IDX files (MNIST, Fashion-MNIST, KMNIST, EMNIST), compressed or not, or one file of images;
+    - of an object store, as a URI such as `s3://bucket/photos`, a folder of images, tar files and parquet files;
     - a token store, the trees and tars of `<class>/<i>.npy` that RandAR publishes, or RAR's jsonl of tokens.
     split: the part to open, several (a list, or a text with commas), or "all"; required where there are several. "val"
     and "validation" are the same.
@@ -64,7 +65,7 @@ def open_source(
     elif labels is not None:
         source = labelling.labelled(source, Path(labels))
     elif isinstance(source, Source):
-        source = labelling.with_kit_nearby(source, Path(data))
+        source = source if remote.is_remote(data) else labelling.with_kit_nearby(source, Path(data))
     labelling.warn_of_unlabelled(source)
     return source
 
@@ -92,6 +93,8 @@ def _open_splits(name: str, split: str | Sequence[str] | None) -> Source | Token
 def _open(name: str, split: str | None) -> Source | TokenSource:
     if not name:
         raise ValueError(f"no data set is named: expected {FORMS}")
+    if remote.is_remote(name):
+        return _open_remote(name, split)
     path = Path(name)
     if path.is_dir():
         return _open_folder(path, split)
@@ -142,16 +145,43 @@ def _open_pattern(pattern: str, split: str | None) -> Source | TokenSource:
     raise ValueError(f"{pattern} names files of the kinds {', '.join(sorted(kinds))}: expected .tar or .parquet alone")
 
 
+def _open_remote(name: str, split: str | None) -> Source | TokenSource:
+    """Open what lies on an object store."""
+    found = remote.find(name)
+    files = [*found.states]
+    if re.search(r"[*?{\[]", name):
+        files = [file for one in _unbraced(name) for file in remote.matching(found, one)]
+    of_kind = {kind: [file for file in files if file.lower().endswith(kind)] for kind in (TAR, PARQUET)}
+    of_kind["images"] = [file for file in files if folder.is_image(file.rpartition("/")[2])]
+    kinds = [kind for kind, some in of_kind.items() if some]
+    if len(kinds) != 1:
+        what = " and ".join(kinds) or "neither images nor tar or parquet files"
+        raise ValueError(f"{name} holds {what}: name the files of one kind; copy data of other forms to a disk")
+    files = of_kind[kinds[0]]
+    if kinds == [TAR]:
+        return _open_tars(name, found.root, files, split)
+    if kinds == [PARQUET]:
+        return _open_parquets(name, found.root, files, split)
+    root = Path(found.root.path)  # for names in messages
+    listed = folder.open_folder(root, files, folder.part_of(root, files, split))
+    return remote.RemoteFiles(name, found, listed.files, listed.labels, listed.classes)
+
+
+def _unbraced(pattern: str) -> Iterable[str]:
+    """Yield the texts that a pattern with braces stands for, in order."""
+    choices = [_choices(inside) for inside in BRACES.findall(pattern)]
+    frame = BRACES.split(pattern)[::2]
+    for chosen in product(*choices):
+        yield frame[0] + "".join(choice + rest for choice, rest in zip(chosen, frame[1:], strict=True))
+
+
 def _expand(pattern: str) -> list[Path]:
     """Return the files of a pattern, `shards-{000..009}.tar` or `shards-*.tar`, in order.
 
     Raises a FileNotFoundError where no file has one of the names that the braces make.
     """
-    choices = [_choices(inside) for inside in BRACES.findall(pattern)]
-    frame = BRACES.split(pattern)[::2]
     found: list[Path] = []
-    for chosen in product(*choices):
-        one = frame[0] + "".join(choice + rest for choice, rest in zip(chosen, frame[1:], strict=True))
+    for one in _unbraced(pattern):
         there = sorted(Path(path) for path in glob(one))  # noqa: PTH207  an absolute pattern
         if not there:
             raise FileNotFoundError(f"there is no file {one}, which {pattern} names: check the pattern")
@@ -223,7 +253,7 @@ def _metadata(root: Path) -> Path | None:
     return next((root / name for name in METADATA if (root / name).is_file()), None)
 
 
-def _open_tars(name: str, root: Path, files: Sequence[str], split: str | None) -> Source | TokenSource:
+def _open_tars(name: str, root: remote.AnyPath, files: Sequence[str], split: str | None) -> Source | TokenSource:
     from .tar import head, index, open_tars
 
     tars = {file: root / file for file in _of_split(name, files, split)}
@@ -250,7 +280,7 @@ def _are_images(arrays: Iterable[BinaryIO]) -> bool:
     return False
 
 
-def _open_parquets(name: str, root: Path, files: Sequence[str], split: str | None) -> Source:
+def _open_parquets(name: str, root: remote.AnyPath, files: Sequence[str], split: str | None) -> Source:
     from .parquet import open_parquet
 
     return open_parquet(name, root, _of_split(name, files, split))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,8 @@ import pyarrow.parquet as pq
 from ...utils.parquet import DAMAGED, damage_told
 from ..decode import File, file_of_cell
 from ..errors import UnreadableImage
-from .base import EncodedSource, Labels, State, numbered, of_named, state_of
+from .base import EncodedSource, Labels, State, numbered, of_named
+from .remote import AnyPath, RemotePath, of_arrow, state
 from .table import LABELS, column
 
 IMAGES = ("image", "img", "picture", "bytes", "jpg", "png")  # columns, the first preferred
@@ -23,15 +23,15 @@ class ParquetSource(EncodedSource):
     """Images in a column of parquet files. One row group, most often of about a hundred rows, is in memory."""
 
     def __init__(
-        self, name: str, root: Path, files: Sequence[str], column: str, labels: Labels, classes: list[str] | None
+        self, name: str, root: AnyPath, files: Sequence[str], column: str, labels: Labels, classes: list[str] | None
     ) -> None:
         """files: relative to `root`."""
-        self.root, self.files, self.column = str(root), list(files), column
+        self.root, self.files, self.column = root, list(files), column
         places, rows, sizes = [], [], []
         paths: list[str] = []
         for number, file in enumerate(files):
             with damage_told(root / file):
-                metadata = pq.read_metadata(root / file)
+                metadata = pq.read_metadata(of_arrow(root / file))
                 groups = [metadata.row_group(group) for group in range(metadata.num_row_groups)]
                 sizes += [_bytes_of(group, column) for group in groups]
             places += [(number, group) for group in range(len(groups))]
@@ -45,15 +45,18 @@ class ParquetSource(EncodedSource):
     def file(self, i: int) -> File:
         place = int(np.searchsorted(self.ends, i, side="right"))
         number, group = self.places[place]
-        path = Path(self.root, self.files[number])
+        path = self.root / self.files[number]
         if self._held is None or self._held[0] != place:
             try:
-                with pq.ParquetFile(path) as file:
+                with pq.ParquetFile(of_arrow(path)) as file:
                     self._held = place, file.read_row_group(group, columns=[self.column]).column(0)
             except DAMAGED as error:
+                if isinstance(path, RemotePath) and isinstance(error, OSError):  # also one of the network
+                    raise
                 raise UnreadableImage("a damaged parquet file") from error
         first = int(self.ends[place] - self.rows[place])
-        return file_of_cell(self._held[1][i - first].as_py(), path.parent)
+        found = file_of_cell(self._held[1][i - first].as_py(), path.parent)
+        return found.open() if isinstance(found, RemotePath) else found
 
     def sizes(self) -> Iterable[int]:
         """Return of each row the bytes of its row group, which the footer of the file holds: nothing else is read."""
@@ -61,7 +64,7 @@ class ParquetSource(EncodedSource):
 
     def states(self) -> Iterable[State]:
         """Return of each row the bytes of its row group, and the times of its file."""
-        times = [state_of(Path(self.root, file))[1:] for file in self.files]
+        times = [state(self.root / file)[1:] for file in self.files]
         of_rows = np.repeat([number for number, _ in self.places], self.rows).tolist()
         return ((size, *times[number]) for size, number in zip(self.sizes(), of_rows, strict=True))
 
@@ -69,7 +72,7 @@ class ParquetSource(EncodedSource):
         return self.__dict__ | {"_held": None}  # images stay in their process
 
 
-def open_parquet(name: str, root: Path, files: Sequence[str]) -> ParquetSource:
+def open_parquet(name: str, root: AnyPath, files: Sequence[str]) -> ParquetSource:
     """Open parquet files, relative to `root`, with one column of images; see `label_column` for the labels."""
     schemas = [_schema(root / file) for file in files]
     images = image_column(schemas[0])
@@ -85,14 +88,14 @@ def open_parquet(name: str, root: Path, files: Sequence[str]) -> ParquetSource:
     values: list[Any] = []
     for file in files:
         with damage_told(root / file):
-            values += pq.read_table(root / file, columns=[column])[column].to_pylist()
+            values += pq.read_table(of_arrow(root / file), columns=[column])[column].to_pylist()
     labels, classes = (of_named(values, names[column]), names[column]) if column in names else numbered(values)
     return ParquetSource(name, root, files, images, labels, classes)
 
 
-def _schema(path: Path) -> pa.Schema:
+def _schema(path: AnyPath) -> pa.Schema:
     with damage_told(path):
-        return pq.read_schema(path)
+        return pq.read_schema(of_arrow(path))
 
 
 def class_names(schema: pa.Schema) -> dict[str, list[str]]:

@@ -9,15 +9,16 @@ import tarfile
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any, BinaryIO
 
 import numpy as np
 
 from ..decode import UnreadableImage
 from ..labels import as_label
-from .base import EncodedSource, Labels, State, check_unique, indexed, numbered, printable, state_of
+from .base import EncodedSource, Labels, State, check_unique, indexed, numbered, printable
 from .folder import SUFFIXES, is_image
+from .remote import AnyPath, state
 
 BLOCK = 512  # bytes of a block, the unit of tar files
 COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")  # gzip, bzip2, xz, zstd
@@ -63,8 +64,8 @@ class TarRows:
     paths: names of the rows, tar/member.
     """
 
-    def __init__(self, name: str, tars: Mapping[str, Path], members: Sequence[Sequence[Member]]) -> None:
-        self.tars = [str(tar) for tar in tars.values()]
+    def __init__(self, name: str, tars: Mapping[str, AnyPath], members: Sequence[Sequence[Member]]) -> None:
+        self.tars = [*tars.values()]
         self.paths = [
             printable(f"{tar}/{member.name}") for tar, inside in zip(tars, members, strict=True) for member in inside
         ]
@@ -75,7 +76,7 @@ class TarRows:
     def read(self, i: int) -> bytes:
         tar, offset, size = self.places[i].tolist()
         try:
-            with open(self.tars[tar], "rb") as file:  # noqa: PTH123
+            with self.tars[tar].open("rb") as file:
                 file.seek(offset)
                 content = file.read(size)
         except FileNotFoundError:
@@ -89,7 +90,7 @@ class TarRows:
 
     def states(self) -> Iterable[State]:
         """Return of each row its size, and the times of its tar file."""
-        times = [state_of(tar)[1:] for tar in self.tars]
+        times = [state(tar)[1:] for tar in self.tars]
         return ((size, *times[tar]) for tar, _, size in self.places.tolist())
 
 
@@ -111,7 +112,7 @@ class TarSource(EncodedSource):
 
 
 def open_tars(
-    name: str, tars: Mapping[str, Path], members: Sequence[Sequence[Member]], suffixes: Set[str] = SUFFIXES
+    name: str, tars: Mapping[str, AnyPath], members: Sequence[Sequence[Member]], suffixes: Set[str] = SUFFIXES
 ) -> TarSource:
     """Return the images among the members of tar files, in their order.
 
@@ -189,7 +190,7 @@ def _folder_of(member: Member) -> str:
     return PurePosixPath(member.name).parent.name.removesuffix(".tar")
 
 
-def index(tar: Path) -> list[Member]:
+def index(tar: AnyPath) -> list[Member]:
     """Return the regular files in a tar file and in tar files in it, without hidden ones. Reads headers only.
 
     Raises a ValueError for a file that is no tar file, damaged or compressed.
@@ -198,7 +199,7 @@ def index(tar: Path) -> list[Member]:
         return list(_index(file, str(tar), 0, tar.stat().st_size, ""))
 
 
-def head(tar: Path, member: Member, size: int) -> bytes:
+def head(tar: AnyPath, member: Member, size: int) -> bytes:
     """Return the first bytes of a member, at most `size`."""
     with tar.open("rb") as file:
         file.seek(member.offset)
@@ -232,7 +233,7 @@ def _index(file: BinaryIO, name: str, start: int, size: int, prefix: str) -> Ite
         raise ValueError(f"{name} is no tar file, or damaged ({error}): get it again") from None
 
 
-def _written_labels(tar: Path, members: Sequence[Member], images: Sequence[Member]) -> dict[str, Any]:
+def _written_labels(tar: AnyPath, members: Sequence[Member], images: Sequence[Member]) -> dict[str, Any]:
     """Return the label in each .cls or .json of images, by its name without the suffix; None of an empty one."""
     wanted = {name for image in images for name in (image.stem, image.key)}
     labels: dict[str, Any] = {}

@@ -18,6 +18,7 @@ from ..decode import UnreadableImage
 from ..labels import as_id
 from ..token_store import TOKENS, TokenStore
 from .base import Labels, State, TokenSource, check_unique, indexed, numbered, printable, size_of, state_of
+from .remote import AnyPath
 from .tar import Member, TarRows
 
 SUFFIX = ".npy"
@@ -180,7 +181,7 @@ def _line(path: Path, number: int, line: bytes) -> dict[str, Any]:
 class TokenTars(ArrayTokens):
     """Tar files of `<class>/<i>.npy`."""
 
-    def __init__(self, name: str, tars: Mapping[str, Path], members: Sequence[Sequence[Member]]) -> None:
+    def __init__(self, name: str, tars: Mapping[str, AnyPath], members: Sequence[Sequence[Member]]) -> None:
         arrays = [[member for member in inside if member.name.endswith(SUFFIX)] for inside in members]
         self.rows = TarRows(name, tars, arrays)
         super().__init__(name, self.rows.paths, *_labels([member.name for inside in arrays for member in inside]))
