@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..utils.resume import SETTINGS
 from . import options
-from .edit_inputs import edit_inputs, readable, why_skipped
+from .edit_inputs import edit_inputs, readable, size, why_skipped
 from .sample import add_control, add_order, add_sampling, control_sampling_of, sampling_of, set_fields
 
 if TYPE_CHECKING:
@@ -60,11 +59,16 @@ fits, which part of the image the model sees:
   whole    all of it, scaled
   tile     at its own scale: windows of the model's size slide over the mask; each sees what those before it made
 
+--bias says what may be where: of a class map, whose tokens are classes, which classes. FILE, by numpy.save, has a
+number for each token of the vocabulary, everywhere or in each cell of a grid of any number of rows and columns that is
+laid over the result: above 0 favours a token, below 0 disfavours it, -inf forbids it. Known tokens stay what they are.
+
 examples:
   randfeat inpaint MODEL photo.jpg --mask mask.png --samples 8 --guess 4
   randfeat inpaint MODEL photo.jpg --box 100 40 180 200 --class otter --feather 4
   randfeat inpaint MODEL photo.jpg --mask mask.png --fit tile --gif
   randfeat inpaint MODEL photos --mask masks
+  randfeat inpaint MODEL map.png --box 0 8 64 64 --feather 0 --bias allowed.npy
   randfeat inpaint MODEL photo.jpg --mask mask.png --class otter --control photo.jpg   (the masked part keeps its edges)
 
 `randfeat sample --help` explains the schedules.
@@ -142,6 +146,7 @@ def add_arguments(parser: argparse.ArgumentParser, command: str) -> None:
             "--keep", type=float, default=0.5, metavar="SHARE", help="of the tokens that are kept (0.5)"
         )
     _add_class(result, command)
+    options.add_bias(result, "(rows, columns, vocabulary) laid over the result")
     if command != "vary":
         _add_framing(parser, "tile" if command == "outpaint" else "around")
     sampling = parser.add_argument_group("sampling (by default as the model was published)")
@@ -205,14 +210,6 @@ def _add_framing(parser: argparse.ArgumentParser, fit: str) -> None:
     )
 
 
-def size(text: str) -> tuple[int, int]:
-    """Return width and height of WIDTHxHEIGHT."""
-    found = re.fullmatch(r"(\d+)x(\d+)", text)
-    if not found:
-        raise argparse.ArgumentTypeError(f"{text!r} is no size: write WIDTHxHEIGHT, as in 512x256")
-    return int(found[1]), int(found[2])
-
-
 def framing_of(args: argparse.Namespace) -> Framing:
     """Return how the image meets the model's grid."""
     from ..inference.editing import Framing
@@ -225,6 +222,7 @@ def framing_of(args: argparse.Namespace) -> Framing:
 
 def run(args: argparse.Namespace) -> int:
     """Load the model, do the command's job on each picture, write the folders, and return the exit code."""
+    from ..inference.bias import checked_cells
     from ..pipeline import edit_folder, painting
 
     painting.check_counts(samples=args.samples, batch_size=args.batch_size)
@@ -235,6 +233,7 @@ def run(args: argparse.Namespace) -> int:
     inputs, unread, unfit = readable(args, inputs)
     model = options.load_model(args)
     model.check_reads_pictures("painting")
+    args.bias = options.read_bias(args, lambda bias: checked_cells(bias, model.generator.vocab_size))
     options.pick_device(args, "editing")
     shown: list[tuple[str, Image.Image, Path]] = []
     for one in inputs:
@@ -259,11 +258,13 @@ def _edit(args: argparse.Namespace, model: Pipeline) -> Image.Image:
     (picture,) = as_arrays(args.image)
     job = {"outpaint": _outpaint, "vary": _vary}.get(args.command, _inpaint)(args, model, picture)
     model.check_sampling(job.request.sampling)
+    request = replace(job.request, bias=args.bias)
     settings = edit_folder.settings_of(
         model,
         args.model,
         args.command,
         picture=_digest(picture),
+        bias=None if args.bias is None else _digest(args.bias.numpy()),
         image=str(args.image),
         samples=args.samples,
         seed=args.seed,
@@ -271,11 +272,11 @@ def _edit(args: argparse.Namespace, model: Pipeline) -> Image.Image:
     )
 
     def paint(seeds: Sequence[int]) -> list[Image.Image]:
-        request = replace(job.request, seed=seeds, samples=len(seeds))
-        return painting.vary(model, request, args.keep) if args.command == "vary" else painting.paint(model, request)
+        some = replace(request, seed=seeds, samples=len(seeds))
+        return painting.vary(model, some, args.keep) if args.command == "vary" else painting.paint(model, some)
 
     watched = getattr(args, "gif", False)
-    watch = partial(painting.watch, model, replace(job.request, seed=args.seed)) if watched else None
+    watch = partial(painting.watch, model, replace(request, seed=args.seed)) if watched else None
     with options.too_large_a_batch(args, options.pick_device(args)):
         edit_folder.write(args.out, settings, paint, job.before, seeds, args.batch_size, watch)
     return job.before["original"]

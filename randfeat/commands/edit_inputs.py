@@ -1,8 +1,9 @@
-"""Pictures of `inpaint`, `edit`, `outpaint` and `vary`: one, or many with the mask and the control of each."""
+"""Inputs of `inpaint`, `edit`, `outpaint` and `vary`: a picture, or many with the mask and the control of each."""
 
 from __future__ import annotations
 
 import argparse
+import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -29,6 +30,14 @@ class EditInput:
         own = {"image": self.path, "out": args.out / self.name}
         own |= {name: getattr(self, name) for name in ("mask", "control") if hasattr(args, name)}
         return argparse.Namespace(**(vars(args) | own))
+
+
+def size(text: str) -> tuple[int, int]:
+    """Return width and height of WIDTHxHEIGHT."""
+    found = re.fullmatch(r"(\d+)x(\d+)", text)
+    if not found:
+        raise argparse.ArgumentTypeError(f"{text!r} is no size: write WIDTHxHEIGHT, as in 512x256")
+    return int(found[1]), int(found[2])
 
 
 def edit_inputs(args: argparse.Namespace) -> tuple[list[EditInput], list[SkippedImage]]:

@@ -183,6 +183,16 @@ def add_class(parser: Flags, of: str = "the result", required: bool = False) -> 
     )
 
 
+def add_bias(parser: Flags, places: str) -> None:
+    """Add --bias, which `read_bias` reads. places: the rows and columns of one by place."""
+    parser.add_argument(
+        "--bias",
+        type=Path,
+        metavar="FILE",
+        help=f"favour or forbid tokens: .npy of floats added to their logits, (vocabulary,) or {places}; -inf forbids",
+    )
+
+
 def add_orders(parser: Flags, default: int, of: str) -> None:
     """Add --orders. of: what is averaged over the random orders."""
     parser.add_argument(
@@ -245,6 +255,33 @@ def load_model(args: argparse.Namespace, seed: int = 0) -> Pipeline:
     from ..pipeline.pipeline import load
 
     return load(args.model, device=pick_device(args), dtype=dtype_of(args), seed=seed)
+
+
+def read_bias(args: argparse.Namespace, check: Callable[[torch.Tensor], object]) -> torch.Tensor | None:
+    """Return the array of --bias as a tensor, None without the flag.
+
+    check: raises a ValueError for one that does not fit; it and what is wrong with the file name the file.
+    """
+    import numpy as np
+    import torch
+
+    if args.bias is None:
+        return None
+    try:
+        with args.bias.open("rb") as file:
+            array = np.lib.format.read_array(file, allow_pickle=False)
+    except IsADirectoryError:
+        raise ValueError(f"{args.bias} is a folder: name the .npy file of a bias") from None
+    except (ValueError, EOFError, MemoryError):
+        raise ValueError(f"{args.bias} is no .npy file of numbers: write the bias by numpy.save") from None
+    try:
+        if array.dtype.kind != "f":
+            raise ValueError(f"a bias holds floats, got {array.dtype}: save it as float32")
+        bias = torch.from_numpy(array.astype(np.float32))
+        check(bias)
+    except ValueError as error:
+        raise ValueError(f"{args.bias}: {error}") from None
+    return bias
 
 
 def open_data(args: argparse.Namespace) -> Source | TokenSource:

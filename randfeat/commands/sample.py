@@ -22,8 +22,13 @@ examples:
   randfeat sample digits_demo/models/randar --classes 3 8 --count 20
   randfeat sample MODEL --classes "golden retriever" otter n02128385 --guidance 4 --steps 64
   randfeat sample MODEL --count 50000 --balanced --dtype bfloat16 --out for-fid
+  randfeat sample MODEL --count 8 --bias allowed.npy
   randfeat sample MODEL --control photo.jpg --classes otter --count 8 --control-scale 2
   torchrun --nproc-per-node 8 -m randfeat sample MODEL --count 50000 --balanced --out for-fid
+
+--bias says what may be where. FILE, by numpy.save, has a number for each token of the vocabulary, everywhere or at each
+place of the model's grid (`randfeat info MODEL` tells both): above 0 favours a token, below 0 disfavours it, -inf
+forbids it. It is added to the logits after guidance, before temperature and --top-k.
 
 schedules, the number of tokens that each step decodes:
   cosine-randar           one at first, then more and more (RandAR)
@@ -77,6 +82,7 @@ def add_arguments(parser: argparse.ArgumentParser, command: str) -> None:
     images.add_argument("--count", type=int, metavar="N", help="number of images (one of each of --classes, else 16)")
     images.add_argument("--balanced", action="store_true", help="take all classes in turn; else each seed draws one")
     options.add_seed(images, "the first image; the next ones follow")
+    options.add_bias(images, "(rows, columns, vocabulary) of the model's grid")
 
     sampling = parser.add_argument_group("sampling (by default as the model was published)")
     order = sampling.add_mutually_exclusive_group()
@@ -261,6 +267,7 @@ def run(args: argparse.Namespace) -> None:
         model = options.load_model(args)
         device = options.pick_device(args, "sampling")
         sampling = control_sampling_of(args, sampling_of(args, model.sampling))
+        bias = options.read_bias(args, lambda bias: model.check_bias(bias, 1, extrapolation))
         calls: list[int] = []
         with options.too_large_a_batch(args, device):
             made = write_samples(
@@ -277,6 +284,7 @@ def run(args: argparse.Namespace) -> None:
                 model_name=args.model,
                 control=args.control,
                 control_type=args.control_type,
+                bias=bias,
                 tick=lambda taken: calls.extend(taken.tolist()),
             )
         if distributed.rank() == 0:

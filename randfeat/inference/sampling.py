@@ -18,6 +18,7 @@ from ..models import Generator, orders, packed
 from ..utils import rng
 from ..utils.checks import check_whole_number, is_finite_number
 from . import exact
+from .bias import checked_bias
 from .fixed import fixed_steps
 from .schedules import Guidance, Schedule, tokens_per_step, with_plain_numbers
 from .step import UNKNOWN, Pass, Scale, Step, advance, filter_logits
@@ -136,8 +137,8 @@ def decode(
     seeds by `sampling.order`. known: (B, N) tokens in raster space, UNKNOWN where they are to be decoded; as many are
     known in each image. They come first in the order, so that decoded tokens depend on all of them. A model of raster
     order alone takes them at their positions, in any number: its tokens depend on those before them. condition: (B, N,
-    D) in raster space, `model.control(images)`. bias: see `checked_bias`. The model is used in evaluation mode, in its
-    state at the first step.
+    D) in raster space, `model.control(images)`. bias: see `bias.checked_bias`. The model is used in evaluation mode, in
+    its state at the first step.
     """
     _check_sweeps(model, sampling)
     label, seeds = label.to(model.device), seeds.to(model.device)
@@ -297,29 +298,6 @@ def _steps_of(run: Pass, sizes: Sequence[int], step: Callable[..., tuple[Tensor,
         tokens = tokens.scatter(1, queries, new)
         last, done = new.repeat(run.copies, 1), done + size
         yield Step(tokens, queries, logits, raw, torch.full_like(run.seeds, call))
-
-
-def checked_bias(bias: Tensor, batch: int, model: Generator) -> Tensor:
-    """Return a bias of tokens for each image: (B, N, V).
-
-    bias: (V,), (N, V) by raster position, or (B, N, V), added to the logits after guidance and before temperature and
-    filters: above 0 favours a token, -inf forbids it. Raises a ValueError for another shape, values that are NaN or
-    +inf, and a position where all tokens are forbidden.
-    """
-    shape = (batch, model.num_tokens, model.vocab_size)
-    if tuple(bias.shape) not in (shape, shape[1:], shape[2:]):
-        raise ValueError(
-            f"a bias has the shape (V,), (N, V) or (B, N, V) with B = {shape[0]}, N = {shape[1]}, V = {shape[2]}, got "
-            f"{tuple(bias.shape)}"
-        )
-    if not bias.is_floating_point() or (bias.isnan() | (bias == torch.inf)).any():
-        raise ValueError("a bias holds finite numbers, or -inf for a forbidden token: it has others")
-    bias = bias.float().expand(shape)
-    if len(wrong := (bias == -torch.inf).all(-1).nonzero()):
-        raise ValueError(
-            f"the bias forbids every token at position {int(wrong[0, 1])} of image {int(wrong[0, 0])}: leave one"
-        )
-    return bias
 
 
 def _check_sweeps(model: Generator, sampling: Sampling) -> None:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..data.images import Images
 from ..data.labels import Label
+from ..inference.bias import checked_cells
 from ..inference.editing import canvas
 from ..inference.editing.framing import Framing
 from ..inference.editing.pictures import EditTask, MaskedPicture, as_arrays
@@ -36,7 +37,7 @@ class EditRequest:
     for each picture. seed: result i has the seed `seed + i`, or the i-th of a list. guess: number of orders in which to
     guess the class from the known tokens where no label is given, 0 for none. batch_size: results at a time. control:
     pictures as large as each result, for a model with control; control_type: see `BasePipeline.conditions`. bias: of
-    tokens, (V,), wherever they lie, see `inference.sampling.checked_bias`.
+    tokens, see `inference.bias.checked_cells`.
     """
 
     pictures: Sequence[MaskedPicture]
@@ -53,11 +54,6 @@ class EditRequest:
 
     def __post_init__(self) -> None:
         check_counts(samples=self.samples, batch_size=self.batch_size)
-        if self.bias is not None and self.bias.ndim != 1:
-            raise ValueError(
-                f"a bias of pictures has a value for each token of the vocabulary, got {tuple(self.bias.shape)}: by "
-                "place it is for `complete`"
-            )
 
 
 @dataclass(frozen=True)
@@ -114,7 +110,9 @@ def vary(model: BasePipeline, request: EditRequest, keep: float) -> list[Image.I
         images = [task.condition for task in chosen if task.condition is not None]
         condition = model.condition_tokens(torch.cat(images)) if images else None
         how = known.to(tokens.device), labels[part], seeds[part], request.sampling, condition
-        made = canvas.complete(model.inference_generator(), tokens, *how)
+        bias = _bias(model, request, chosen)
+        favoured = None if bias is None else bias.flatten(-3, -2)
+        made = canvas.complete(model.inference_generator(), tokens, *how, favoured)
         finished += [task.finished(image) for task, image in zip(chosen, model.decode(made), strict=True)]
     return finished
 
@@ -204,6 +202,8 @@ def _sizes(sizes: Sequence[tuple[int, int]]) -> str:
 def tasks_of(model: BasePipeline, request: EditRequest) -> list[EditTask | None]:
     """Return the task of each picture, with its condition where there is control; None where nothing is masked."""
     _check_guess(model, request.guess)
+    if request.bias is not None:
+        checked_cells(request.bias, model.generator.vocab_size)
     tasks = [_task(model, one, request.framing) for one in request.pictures]
     if request.control is None:
         return tasks
@@ -251,8 +251,21 @@ def _canvases(
         labels = torch.where(labels == generator.num_classes, found, labels)
     images = [task.condition for task in tasks if task.condition is not None]
     control = torch.cat(images).to(generator.device) if images else None
-    how = labels, seeds, request.sampling, step, control, request.bias
+    how = labels, seeds, request.sampling, step, control, _bias(model, request, tasks)
     return canvas.paint(generator, tokens, torch.from_numpy(known), *how)
+
+
+def _bias(model: BasePipeline, request: EditRequest, tasks: Sequence[EditTask]) -> Tensor | None:
+    """Return the bias of the tokens of canvases of one grid, (rows, columns, V) where it is that of all of them, else
+    (n, rows, columns, V).
+    """
+    if request.bias is None:
+        return None
+    cells = checked_cells(request.bias, model.generator.vocab_size)
+    places = [(task.view, (task.mask.shape[0], task.mask.shape[1])) for task in tasks]
+    distinct = list(dict.fromkeys(places))
+    biases = torch.stack([view.bias(cells, size) for view, size in distinct])
+    return biases[0] if len(distinct) == 1 else biases[[distinct.index(place) for place in places]]
 
 
 def _guess(model: BasePipeline, tokens: Tensor, known: np.ndarray, framing: Framing, count: int) -> Tensor:

@@ -15,10 +15,11 @@ from .. import models
 from ..data.images import Array, Images, Picture, preview
 from ..data.labels import Label
 from ..inference import editing
+from ..inference.bias import checked_bias
 from ..inference.editing import Framing, as_framing, pictures
 from ..inference.extrapolation import Extrapolation, enlarge
 from ..inference.extrapolation import sample as sample_larger
-from ..inference.sampling import Sampling, checked_bias
+from ..inference.sampling import Sampling
 from ..inference.sampling import decode as decode_tokens
 from ..inference.sampling import sample as sample_tokens
 from ..inference.schedules import Guidance, Schedule
@@ -62,7 +63,7 @@ class Pipeline(LikelihoodPipeline):
         guidance towards the condition, 1 for none, which saves a branch; by default as in `sampling`.
 
         bias: tokens that are favoured, disfavoured or forbidden, of all images or of each, see
-        `inference.sampling.checked_bias`. tick is called with the network calls of each image of a batch, (b,).
+        `inference.bias.checked_bias`. tick is called with the network calls of each image of a batch, (b,).
         """
         how = sampling or self.sampling
         if control_scale is not None:
@@ -72,12 +73,10 @@ class Pipeline(LikelihoodPipeline):
             raise ValueError("there is nothing to sample: give a label, or None, for each image")
         check_whole_number("batch_size", batch_size, 1)
         seeds, grid = rng.of_images(seed, len(label)), self.generator.grid
+        if bias is not None:
+            bias = self.check_bias(bias, len(label), extrapolation)
         if extrapolation is not None:
             grid = extrapolation.grid(grid)
-            if bias is not None:
-                raise ValueError("a bias is of tokens of the trained grid: leave out the bias, or extrapolation")
-        elif bias is not None:
-            bias = checked_bias(bias, len(label), self.generator)
         given = None if order is None else _one_each(orders.explicit(order, grid), len(label))
         wanted = None if control is None else _for_each(self.conditions(control, control_type), len(label))
         images, generator = [], self.inference_generator()
@@ -92,6 +91,15 @@ class Pipeline(LikelihoodPipeline):
                 tokens = sample_larger(*common, extrapolation, places, condition, tick)
             images.append(self.decode(tokens, grid))
         return torch.cat(images)
+
+    def check_bias(self, bias: Tensor, images: int, extrapolation: Extrapolation | None = None) -> Tensor:
+        """Return the bias of each of so many images, (B, N, V), see `inference.bias.checked_bias`.
+
+        Raises a ValueError for one that `sample` does not take.
+        """
+        if extrapolation is not None:
+            raise ValueError("a bias is of tokens of the trained grid: leave out the bias, or extrapolation")
+        return checked_bias(bias, images, self.generator)
 
     def check_sampling(
         self,
@@ -181,8 +189,9 @@ class Pipeline(LikelihoodPipeline):
         raster order alone does not see what comes after the mask.
 
         control: a picture as large for each, whose edges, say, the result shall have, see `sample`; the picture itself
-        keeps the shapes under its mask. bias: tokens that are favoured, disfavoured or forbidden wherever they lie,
-        (V,); by place see `complete`.
+        keeps the shapes under its mask. bias: tokens that are favoured, disfavoured or forbidden, (V,) everywhere, or
+        by place: cells (rows, columns, V), any number of them, laid over each picture, where a token has the bias of
+        the cell that its middle lies in, see `inference.bias.checked_cells`.
         """
         how = sampling or self.sampling, as_framing(framing), label, samples, seed, guess, batch_size
         masked = pictures.masked(images, mask)
@@ -200,10 +209,12 @@ class Pipeline(LikelihoodPipeline):
         batch_size: int = BATCH,
         control: Images | None = None,
         control_type: str | None = None,
+        bias: Tensor | None = None,
     ) -> list[Image.Image]:
         """Paint as `inpaint` towards a class: with guidance, of 2 where neither `sampling` nor the model has any."""
         how = sampling or painting.guided(self.sampling)
-        return self.inpaint(images, mask, label, samples, seed, how, framing, 0, batch_size, control, control_type)
+        more = batch_size, control, control_type, bias
+        return self.inpaint(images, mask, label, samples, seed, how, framing, 0, *more)
 
     def outpaint(
         self,
@@ -222,14 +233,16 @@ class Pipeline(LikelihoodPipeline):
         batch_size: int = BATCH,
         control: Images | None = None,
         control_type: str | None = None,
+        bias: Tensor | None = None,
     ) -> list[Image.Image]:
         """Paint around pictures, which come back bit for bit: so many pixels on each side, or to a size, width and
         height, with the picture in its middle. Beyond the trained grid windows slide, which share known tokens.
-        control: a picture as large as each result. The rest is as in `inpaint`.
+        control: a picture as large as each result. bias: its cells are laid over the result. The rest is as in
+        `inpaint`.
         """
         how = sampling or self.sampling, as_framing(framing), label, samples, seed, guess, batch_size
         larger = pictures.extended(images, size, (left, top, right, bottom))
-        return painting.paint(self, EditRequest(larger, *how, control=control, control_type=control_type))
+        return painting.paint(self, EditRequest(larger, *how, control=control, control_type=control_type, bias=bias))
 
     def variations(
         self,
@@ -242,13 +255,15 @@ class Pipeline(LikelihoodPipeline):
         batch_size: int = BATCH,
         control: Images | None = None,
         control_type: str | None = None,
+        bias: Tensor | None = None,
     ) -> list[Image.Image]:
         """Return variations of pictures: the share `keep` of their tokens stays, at places that each result's seed
         draws, and the others are drawn anew. Each picture is seen entirely, at the model's size, and none of its pixels
         is pasted back. The rest is as in `inpaint`.
         """
-        how = sampling or self.sampling, Framing("whole"), label, samples, seed, 0, batch_size, control, control_type
-        return painting.vary(self, EditRequest(pictures.entirely_masked(images), *how), keep)
+        how = sampling or self.sampling, Framing("whole"), label, samples, seed, 0, batch_size
+        request = EditRequest(pictures.entirely_masked(images), *how, control, control_type, bias)
+        return painting.vary(self, request, keep)
 
     def watch(
         self,
@@ -261,6 +276,7 @@ class Pipeline(LikelihoodPipeline):
         guess: int = 0,
         control: Array | Picture | None = None,
         control_type: str | None = None,
+        bias: Tensor | None = None,
     ) -> Iterator[painting.Frame]:
         """Return the moments of `sample`, or with a picture and a mask of `inpaint`: before the first step and after
         each, grey where nothing is made yet, with the step that made each token. The last one is the result.
@@ -274,7 +290,7 @@ class Pipeline(LikelihoodPipeline):
         else:
             raise ValueError("a mask says where to paint in a picture: give both, or leave both out")
         how, given = (sampling or self.sampling, as_framing(framing)), None if control is None else [control]
-        return painting.watch(self, EditRequest([picture], *how, label, 1, seed, guess, 1, given, control_type))
+        return painting.watch(self, EditRequest([picture], *how, label, 1, seed, guess, 1, given, control_type, bias))
 
     def complete(
         self,

@@ -56,6 +56,7 @@ class Plan:
     extrapolation: Extrapolation | None
     control: Tensor | None  # condition images (n, c, H, W), in turn
     cycle: int  # number of classes in turn, 0 where seeds draw them
+    bias: Tensor | None  # (N, V)
 
 
 def write_samples(
@@ -72,6 +73,7 @@ def write_samples(
     model_name: str = "",
     control: Images | None = None,
     control_type: str | None = None,
+    bias: Tensor | None = None,
     tick: Callable[[Tensor], object] = lambda calls: None,
 ) -> Path:
     """Fill `directory` with samples and return it; images that are there already, with the same settings, are kept.
@@ -84,8 +86,8 @@ def write_samples(
     classes[i % len(classes)]; with none named, `balanced` takes all classes in turn, and otherwise each image's seed
     draws its class. seed: image i has the seed `seed + i`. order: one permutation for all images. model_name: kept in
     the settings for the record. control: images whose conditions the samples take in turn, as many samples by default;
-    then control.png shows the first conditions, the samples, and the conditions of the samples. The rest is as in
-    `Pipeline.sample`, tick too.
+    then control.png shows the first conditions, the samples, and the conditions of the samples. bias: of all images,
+    (V,), (h, w, V) or (N, V). The rest is as in `Pipeline.sample`, tick too.
 
     Inside `distributed.group` every process makes its share, and the first one the rest. Raises before anything is
     written: a ValueError for settings that cannot be or differ from those of the folder, a FileExistsError for a
@@ -108,7 +110,8 @@ def write_samples(
     model.check_sampling(sampling, order, extrapolation, shown, conditions.GIVEN)
     in_turn = named or list(range(model.classes.count if balanced else 0))
     labels = class_indices(seeds, in_turn, model.classes.count)
-    plan = Plan(labels, seeds, sampling, order, extrapolation, shown, len(in_turn))
+    favoured = None if bias is None else model.check_bias(bias, 1, extrapolation)[0].cpu()
+    plan = Plan(labels, seeds, sampling, order, extrapolation, shown, len(in_turn), favoured)
     chosen = {"seed": seed, "classes": named, "balanced": balanced, "model": model_name, "count": count}
     run = FolderRun(directory, _settings(model, plan, chosen), "samples", FREE)
     if distributed.rank() == 0:
@@ -139,6 +142,11 @@ def class_indices(seeds: Tensor, in_turn: Sequence[int], classes: int) -> Tensor
     return rng.bits(rng.derive(seeds, 4), 1)[:, 0] % max(classes, 1)
 
 
+def _digest(tensor: Tensor) -> str:
+    """Return the SHA-256 of the values of a tensor on the CPU, for settings."""
+    return hashlib.sha256(tensor.numpy().tobytes()).hexdigest()
+
+
 def _settings(model: Pipeline, plan: Plan, chosen: dict[str, Any]) -> dict[str, Any]:
     """Return the settings of a folder: all that decides its images. chosen: arguments that are kept as they are."""
     shown = plan.control
@@ -146,9 +154,10 @@ def _settings(model: Pipeline, plan: Plan, chosen: dict[str, Any]) -> dict[str, 
         "format": "samples of randfeat",
         **model.record(),
         "sampling": plan.sampling.as_dict(),
-        "control": None if shown is None else {"pictures": hashlib.sha256(shown.numpy().tobytes()).hexdigest()},
+        "control": None if shown is None else {"pictures": _digest(shown)},
         "order": None if plan.order is None else [int(position) for position in plan.order],
         "extrapolation": None if plan.extrapolation is None else asdict(plan.extrapolation),
+        "bias": None if plan.bias is None else _digest(plan.bias),
         **chosen,
         "made_with": model.made_with(),
     }
@@ -192,10 +201,10 @@ def _draw(model: Pipeline, run: FolderRun, plan: Plan, batch_size: int, tick: Ca
             labels = plan.labels[part].tolist()
             wanted: list[Label] = [None if label == model.classes.count else label for label in labels]
             how = plan.sampling, plan.seeds[part].tolist(), plan.order, plan.extrapolation, batch_size
-            control: dict[str, Any] = {}
+            given: dict[str, Any] = {"bias": plan.bias}
             if plan.control is not None:
-                control = {"control": plan.control[part % len(plan.control)], "control_type": conditions.GIVEN}
-            images = model.sample(wanted, *how, **control, tick=tick)
+                given |= {"control": plan.control[part % len(plan.control)], "control_type": conditions.GIVEN}
+            images = model.sample(wanted, *how, **given, tick=tick)
             list(pool.map(save, part.tolist(), images.cpu()))
             bar.update(len(part))
 

@@ -52,7 +52,7 @@ def test_the_flags_are_the_fields():
     assert set(edit_images.FRAMING.values()) == {field.name for field in dataclasses.fields(Framing)}
     assert edit_images.framing_of(args) == Framing()
     assert edit_images.sampling_of(args, Sampling(88)) == Sampling(88)
-    own = {"model", "images", "out", "samples", "seed", "mask", "box", "cls", "guess", "gif"}
+    own = {"model", "images", "out", "samples", "seed", "mask", "box", "cls", "guess", "gif", "bias"}
     how = {*sample.SAMPLING, *sample.guidance_flags("guidance"), *edit_images.FRAMING}
     control = {"control", "control_type", *sample.guidance_flags("control_scale")}
     assert set(vars(args)) == own | how | control | {"batch_size", "device", "dtype"}
@@ -99,6 +99,29 @@ def test_results_are_those_of_python(place, tmp_path):
     assert run(place, "outpaint", "--size", "18x12", "--guess", "2", out=tmp_path / "sized") == 0
     expected = model.outpaint(picture, (18, 12), guess=2)[0]
     assert (results(tmp_path / "sized")[0] == np.asarray(expected)).all()
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_bias_is_that_of_python_and_part_of_the_settings(place, tmp_path, capsys, command):
+    model, picture = load(place / "model"), open_picture(place / "photo.png")
+    bias = np.zeros((2, 2, 7), np.float32)
+    bias[0, :, :4], bias[1, 1, 6] = -np.inf, 2.5
+    np.save(place / "bias.npy", bias)
+    said, out = [*COMMANDS[command], "--samples", "2", "--bias", "{}/bias.npy"], tmp_path / "out"
+    assert run(place, command, *said, out=out) == 0
+    how = {"samples": 2, "bias": torch.from_numpy(bias)}
+    expected = {
+        "inpaint": lambda: model.inpaint(picture, HIDDEN, **how),
+        "edit": lambda: model.edit(picture, HIDDEN, "dog", **how),
+        "outpaint": lambda: model.outpaint(picture, None, 3, 0, 2, 1, **how),
+        "vary": lambda: model.variations(picture, **how),
+    }[command]()
+    assert all((made == np.asarray(one)).all() for made, one in zip(results(out), expected, strict=True))
+    assert run(place, command, *said[:-2], out=tmp_path / "without") == 0
+    assert any((a != b).any() for a, b in zip(results(out), results(tmp_path / "without"), strict=True))
+    capsys.readouterr()
+    assert run(place, command, *said[:-2], out=out) == 1
+    assert "holds pictures with bias " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", ["inpaint", "edit", "outpaint"])

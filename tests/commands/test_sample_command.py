@@ -18,8 +18,10 @@ import torch
 from folders import contents
 from pipelines import make_sampler
 
-from randfeat import Guidance, Sampling, cli
+from randfeat import Guidance, Sampling, cli, load
 from randfeat.commands import sample
+from randfeat.data.decode import open_picture
+from randfeat.data.images import to_pil
 from randfeat.inference.extrapolation import Extrapolation
 
 
@@ -51,7 +53,7 @@ def test_the_flags_are_the_fields():
     others = {"model", "out", "classes", "count", "balanced", "seed", "order_file", "batch_size", "device", "dtype"}
     flags = {*sample.SAMPLING, *sample.EXTRAPOLATION, *sample.guidance_flags("guidance")}
     flags |= set(sample.guidance_flags("spatial")) | set(sample.guidance_flags("control_scale"))
-    assert set(vars(parse())) == flags | {"control", "control_type"} | others
+    assert set(vars(parse())) == flags | {"control", "control_type", "bias"} | others
 
 
 def test_what_is_not_said_is_as_published():
@@ -145,6 +147,24 @@ def test_larger_exact_samples_say_how_many_calls_they_took(model, tmp_path, caps
     assert "network calls: 30.0 of 30 on average\n" in capsys.readouterr().out  # 6, a sweep of 6, 18 between
     assert cli.main([*command, "--out", str(tmp_path / "9"), "--draft", "9"]) == 0
     assert 2 < float(re.match(r"network calls: (\d+\.\d) of 30", capsys.readouterr().out)[1]) < 30
+
+
+@pytest.mark.parametrize("shape", [(7,), (2, 3, 7)])
+def test_tokens_are_forbidden_by_a_file(model, tmp_path, capsys, shape):
+    bias = np.zeros(shape)
+    bias[..., [0, 1, 2, 5]] = -np.inf
+    np.save(tmp_path / "bias.npy", bias)
+    said = ["sample", str(model), "--classes", "dog", "cat", "cow", "--out", str(tmp_path / "out")]
+    assert cli.main([*said, "--bias", str(tmp_path / "bias.npy"), "--batch-size", "2"]) == 0
+    loaded = load(model)
+    expected = loaded.sample(["dog", "cat", "cow"], bias=torch.from_numpy(bias))
+    for number, image in enumerate(expected):
+        made = np.asarray(open_picture(tmp_path / "out" / "images" / f"{number:06}.png"))
+        assert (made == np.asarray(to_pil(image))).all()
+    assert not torch.isin(loaded.encode(expected), torch.tensor([0, 1, 2, 5])).any()
+    capsys.readouterr()
+    assert cli.main(said) == 1
+    assert "holds samples with bias " in capsys.readouterr().err
 
 
 def test_an_order_of_ones_own(model, tmp_path):

@@ -213,6 +213,28 @@ def cut_npz(place: Place, path: Path) -> Path:
     return path
 
 
+def _bias(name: str, array: np.ndarray) -> None:
+    def make(place: Place, path: Path) -> Path:
+        np.save(path.with_suffix(".npy"), array, allow_pickle=True)
+        return path.with_suffix(".npy")
+
+    MAKERS[name] = make
+
+
+FREE_BIAS = np.zeros((2, 3, 7), np.float32)
+_bias("bias_words", np.array(["a", "b"]))
+_bias("bias_objects", np.array([{"a": 1}], dtype=object))
+_bias("bias_whole", np.zeros(7, np.int64))
+_bias("bias_short", np.zeros(6, np.float32))
+_bias("bias_turned", np.zeros((3, 2, 7), np.float32))
+_bias("bias_flat", np.zeros((6, 7), np.float32))
+_bias("bias_no_cells", np.zeros((0, 3, 7), np.float32))
+_bias("bias_nan", np.where(np.arange(7) == 3, np.nan, FREE_BIAS))
+_bias("bias_infinite", np.where(np.arange(7) == 3, np.inf, FREE_BIAS))
+_bias("bias_none_left", np.where(np.arange(6).reshape(2, 3, 1) == 4, -np.inf, FREE_BIAS))
+_bias("good_bias", FREE_BIAS)
+
+
 # models --------------------------------------------------------------------------------------------------------------
 
 

@@ -4,7 +4,9 @@ import pytest
 import tiny
 import torch
 
-from randfeat.inference.sampling import UNKNOWN, Sampling, checked_bias, decode, sample
+from randfeat.inference.bias import checked_bias, checked_cells
+from randfeat.inference.editing import View
+from randfeat.inference.sampling import UNKNOWN, Sampling, decode, sample
 from randfeat.inference.schedules import Guidance
 from randfeat.models import MODELS, Generator
 
@@ -62,7 +64,7 @@ def test_a_bias_is_for_all_places_for_each_or_for_each_image():
     model = made("randar")
     favoured = torch.zeros(7)
     favoured[3] = 100.0
-    for shape in ((7,), (6, 7), (4, 6, 7)):
+    for shape in ((7,), (6, 7), (2, 3, 7), (4, 6, 7)):
         assert (sample(model, LABEL, SEEDS, Sampling(), bias=favoured.expand(shape)) == 3).all()
     each = torch.zeros(4, 6, 7)
     each[2] = favoured
@@ -84,15 +86,29 @@ def test_forbidding_is_conditioning():
     assert (seen - expected).abs().max() < 0.015
 
 
+def forbidden(*shape, at):
+    """A bias that forbids all tokens at one place."""
+    bias = torch.zeros(shape)
+    bias[at] = -torch.inf
+    return bias
+
+
 @pytest.mark.parametrize(
     ("bias", "message"),
     [
-        (torch.zeros(8), r"a bias has the shape \(V,\), \(N, V\) or \(B, N, V\) with B = 4, N = 6, V = 7, got \(8,\)"),
+        (
+            torch.zeros(8),
+            r"a bias has the shape \(V,\), \(h, w, V\), .* B = 4, N = h \* w = 2 \* 3 and V = 7, got \(8,\)",
+        ),
         (torch.zeros(3, 6, 7), r"got \(3, 6, 7\)"),
-        (torch.full((7,), torch.nan), "finite numbers, or -inf for a forbidden token"),
-        (torch.full((7,), torch.inf), "finite numbers, or -inf for a forbidden token"),
-        (torch.zeros(7, dtype=torch.int64), "finite numbers, or -inf for a forbidden token"),
-        (torch.full((7,), -torch.inf), "the bias forbids every token at position 0 of image 0: leave one"),
+        (torch.zeros(3, 2, 7), r"got \(3, 2, 7\)"),
+        (torch.full((7,), torch.nan), "floats, finite or -inf for a forbidden token"),
+        (torch.full((7,), torch.inf), "floats, finite or -inf for a forbidden token"),
+        (torch.zeros(7, dtype=torch.int64), "floats, finite or -inf for a forbidden token"),
+        (torch.full((7,), -torch.inf), "forbids every token at position 0, row 0 and column 0, of image 0: leave one"),
+        (forbidden(6, 7, at=4), "forbids every token at position 4, row 1 and column 1, of image 0: leave one"),
+        (forbidden(2, 3, 7, at=(0, 2)), "forbids every token at position 2, row 0 and column 2, of image 0"),
+        (forbidden(4, 6, 7, at=(3, 5)), "forbids every token at position 5, row 1 and column 2, of image 3"),
     ],
 )
 def test_wrong_biases_are_refused(bias, message):
@@ -100,3 +116,34 @@ def test_wrong_biases_are_refused(bias, message):
         sample(made("arpg"), LABEL, SEEDS, Sampling(), bias=bias)
     with pytest.raises(ValueError, match=message):
         checked_bias(bias, 4, made("arpg"))
+
+
+@pytest.mark.parametrize(
+    ("bias", "message"),
+    [
+        (torch.zeros(8), r"\(V,\), or \(rows, columns, V\) of cells laid over the picture, with V = 7, got \(8,\)"),
+        (torch.zeros(6, 7), r"got \(6, 7\)"),
+        (torch.zeros(0, 3, 7), r"got \(0, 3, 7\)"),
+        (torch.full((7,), torch.nan), "floats, finite or -inf for a forbidden token"),
+        (torch.full((7,), -torch.inf), "^the bias forbids every token: leave one"),
+        (forbidden(2, 3, 7, at=(1, 2)), "forbids every token in row 1 and column 2: leave one"),
+    ],
+)
+def test_wrong_cells_are_refused(bias, message):
+    with pytest.raises(ValueError, match=message):
+        checked_cells(bias, 7)
+
+
+def test_a_token_has_the_bias_of_the_cell_that_its_middle_lies_in():
+    cells = torch.arange(6.0).view(2, 3, 1)
+    same = View((0, 0, 6, 4), (2, 3)).bias(cells, (4, 6))  # a token for each cell
+    assert torch.equal(same, cells)
+    finer = View((0, 0, 6, 4), (4, 6)).bias(cells, (4, 6))
+    assert torch.equal(finer, cells.repeat_interleave(2, 0).repeat_interleave(2, 1))
+    coarser = View((0, 0, 6, 4), (1, 1)).bias(cells, (4, 6))  # its middle is row 2, column 3
+    assert coarser.flatten().tolist() == [4]
+    part = View((2, 2, 6, 4), (1, 2)).bias(cells, (4, 6))
+    assert part.flatten().tolist() == [4, 5]
+    beyond = View((-4, -2, 8, 6), (4, 6)).bias(cells, (4, 6))
+    assert beyond[..., 0].tolist() == [[0, 0, 0, 1, 2, 2]] * 2 + [[3, 3, 3, 4, 5, 5]] * 2
+    assert View((0, 0, 6, 4), (2, 3)).bias(torch.ones(1, 1, 5), (4, 6)).shape == (2, 3, 5)

@@ -96,8 +96,42 @@ def test_what_is_painted_is_of_the_tokens_that_are_allowed(size):
     (painted,) = model.inpaint(picture, mask, framing=framing, bias=bias)
     patch = model.tokenizer.decode(torch.full((1, size[1] // 2, size[0] // 2), 3))[0]
     assert (np.asarray(painted) == np.asarray(to_pil(patch))).all()
-    with pytest.raises(ValueError, match="a value for each token of the vocabulary, got \\(6, 7\\)"):
+    with pytest.raises(ValueError, match=r"a bias of pictures has the shape .* got \(6, 7\)"):
         model.inpaint(picture, mask, bias=bias.expand(6, -1))
+
+
+JOBS = {
+    "inpaint": lambda model, pictures, **how: model.inpaint(pictures, [(0, 0, *one.size) for one in pictures], **how),
+    "edit": lambda model, pictures, **how: model.edit(pictures, [(0, 0, *one.size) for one in pictures], "dog", **how),
+    "outpaint": lambda model, pictures, **how: model.outpaint(pictures, right=6, top=4, **how),
+    "variations": lambda model, pictures, **how: model.variations(pictures, 0.0, **how),
+    "watch": lambda model, pictures, **how: [
+        [*model.watch(None, pictures[0], (0, 0, *pictures[0].size), **how)][-1].picture
+    ],
+}
+
+
+@pytest.mark.parametrize("job", JOBS)
+def test_every_job_takes_a_bias_by_place(job):
+    """One token alone is left in each third of the result."""
+    model, pictures = pipeline("randar"), [noise_picture(4, 6), noise_picture(8, 18, seed=1)]
+    bias = torch.full((1, 3, model.generator.vocab_size), -torch.inf)
+    for third, token in enumerate((3, 5, 1)):
+        bias[0, third, token] = 0.0
+    framing = {} if job == "variations" else {"framing": Framing("tile", feather=0)}
+    results = JOBS[job](model, pictures, bias=bias, **framing)
+    for picture, result in zip(pictures, results, strict=job != "watch"):
+        made = np.asarray(result)
+        if job == "variations" and result.size != (6, 4):
+            continue  # it is scaled, so that its pixels are no token's
+        tokens = torch.tensor([[3, 5, 1]]).repeat_interleave(result.width // 6, 1).repeat(result.height // 2, 1)
+        expected = np.asarray(to_pil(model.tokenizer.decode(tokens[None])[0]))
+        drawn = np.ones(made.shape, bool)
+        if job == "outpaint":
+            drawn[4:, : picture.width] = False
+        assert (made == expected)[drawn].all()
+    with pytest.raises(ValueError, match="a bias of pictures has the shape"):
+        JOBS[job](model, pictures, bias=bias[:, 0])
 
 
 @pytest.mark.parametrize(("size", "half"), [((6, 4), 1), ((24, 16), 4), ((21, 30), 8)])  # tokens: 2, 8, 15 pixels

@@ -147,7 +147,7 @@ def test_tokens_are_forbidden_or_favoured_by_place(pipeline):
     assert torch.equal(completed[:, :2], tokens[:, :2])
     assert (completed[:, 4] == 5).all()
     assert (completed[:, 2] == 1).all()
-    with pytest.raises(ValueError, match=r"a bias has the shape .* B = 1, N = 6, V = 7, got \(2, 6, 7\)"):
+    with pytest.raises(ValueError, match=r"a bias has the shape .* B = 1, N = .* and V = 7, got \(2, 6, 7\)"):
         pipeline.sample([0], bias=bias[:2])
     if not generator.raster_only and generator.rotary:
         with pytest.raises(ValueError, match="a bias is of tokens of the trained grid"):

@@ -57,9 +57,9 @@ def paint(
     where no token is drawn yet.
 
     tokens: (B, rows, columns); known: bool (rows, columns); label, seeds: (B,). step: rows and columns from one window
-    to the next. control: condition images (B, c, H, W) of the canvas, of which each window takes its part. bias: (V,),
-    see `sampling.checked_bias`. One window after the other is completed as by `complete`: the first with `seeds`,
-    others with seeds derived from them.
+    to the next. control: condition images (B, c, H, W) of the canvas; bias: of its tokens, (rows, columns, V) or (B,
+    rows, columns, V): each window takes its part of both. One window after the other is completed as by `complete`:
+    the first with `seeds`, others with seeds derived from them.
     """
     canvas = tokens.to(model.device).masked_fill(~known.to(model.device), UNKNOWN)
     yield canvas
@@ -67,7 +67,8 @@ def paint(
         own = seeds if number == 0 else rng.derive(seeds, 5, number)
         given = canvas[:, window[0], window[1]].flatten(1)
         condition = _condition(model, control, window)
-        for made in decode_tokens(model, label, own, sampling, known=given, condition=condition, bias=bias):
+        favoured = None if bias is None else bias[..., window[0], window[1], :].flatten(-3, -2)
+        for made in decode_tokens(model, label, own, sampling, known=given, condition=condition, bias=favoured):
             canvas = canvas.clone()
             canvas[:, window[0], window[1]] = made.tokens.unflatten(1, model.grid)
             yield canvas

@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 from PIL import Image
+from torch import Tensor
 
 from ...models.orders import Grid
 from ...utils.checks import check_whole_number
@@ -49,6 +50,22 @@ class View:
         left, top, right, bottom = self.box
         rows, columns = self.grid
         return round(min((bottom - top) / rows, (right - left) / columns) / 2)
+
+    def bias(self, cells: Tensor, size: tuple[int, int]) -> Tensor:
+        """Return the bias of each token, (rows, columns, V): of the cell that its middle lies in.
+
+        cells: (any rows, any columns, V), laid over a picture of this size, height and width; beyond it the nearest.
+        """
+        if cells.shape[:2] == (1, 1):
+            return cells.expand(*self.grid, -1)
+        left, top, right, bottom = self.box
+        rows, columns = (
+            ((start + (np.arange(count) + 0.5) * (stop - start) / count) / side * of).astype(int).clip(0, of - 1)
+            for start, stop, count, side, of in zip(
+                (top, left), (bottom, right), self.grid, size, cells.shape[:2], strict=True
+            )
+        )
+        return cells[rows][:, columns]
 
     def inside(self, size: tuple[int, int]) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
         """Return the intersection of box and picture: rows and columns of the picture, then of the box.
