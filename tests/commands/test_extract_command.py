@@ -257,8 +257,10 @@ def test_what_stops_it_is_one_sentence(model, photos, tmp_path, capsys, monkeypa
 # killed, and side by side -----------------------------------------------------------------------------------
 
 KILLED = """
-    import os, random, signal, sys, threading, time
+    import os, random, shutil, sys, threading
     sys.path.insert(0, {tests!r})
+    from pathlib import Path
+    import kills
     import torch
     from tqdm import tqdm
     from randfeat import cli
@@ -268,34 +270,39 @@ KILLED = """
     torch.set_num_threads(1)
     extract.SHARD = 5
 
-    def start(*command):
+    def ends(out, number=0, torn=False):
+        # a child that extracts, and may die at a touch of a file of the store: its end, and how often it touched one
+        heard, told = os.pipe()
         child = os.fork()
         if not child:
-            os._exit(cli.main(list(command)))
-        return child
+            os.close(heard)
+            kills.die_at(out, number, torn, lambda: os.write(told, b"."))
+            os._exit(cli.main([*{command!r}, "-o", str(out)]))
+        os.close(told)
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        with os.fdopen(heard, "rb") as touches:  # its worker may live a little longer
+            return status, len(touches.read())
 
-    assert cli.main([*{command!r}, "--workers", "0", "-o", {root!r} + "/undisturbed"]) == 3
-    began = time.monotonic()
-    os.waitpid(start(*{command!r}, "-o", {root!r} + "/timed"), 0)
-    took = time.monotonic() - began
-    moments, kills = random.Random(0), 0
-    while kills < 10:
-        child = start(*{command!r}, "-o", {root!r} + "/killed")
-        time.sleep(moments.uniform(0, took))
-        os.kill(child, signal.SIGKILL)
-        if os.WIFSIGNALED(os.waitpid(child, 0)[1]):
-            kills += 1
-            folder = {root!r} + "/killed/unfinished"
-            print("shards", len(os.listdir(folder)) if os.path.isdir(folder) else 0)
+    root = Path({root!r})
+    assert cli.main([*{command!r}, "--workers", "0", "-o", str(root / "undisturbed")]) == 3
+    status, touches = ends(root / "counted")
+    assert status == 3
+    draw, deaths = random.Random(0), 0
+    while deaths < 10:
+        torn = bool(deaths % 2)
+        status, _ = ends(root / "killed", draw.randint(1, touches), torn)
+        if status != 3 and kills.was_killed(status, torn):
+            deaths += 1
+            folder = root / "killed" / "unfinished"
+            print("shards", len(os.listdir(folder)) if folder.is_dir() else 0)
         else:  # it was done: from the beginning
-            os.system("rm -r " + {root!r} + "/killed")
-    last = start(*{command!r}, "-o", {root!r} + "/killed")
-    sys.exit(os.waitstatus_to_exitcode(os.waitpid(last, 0)[1]))
+            shutil.rmtree(root / "killed")
+    sys.exit(ends(root / "killed")[0])
 """
 
 
 @pytest.mark.slow
-def test_ten_kills_at_random_moments(model, photos, tmp_path):
+def test_ten_kills_at_any_touch_of_a_file(model, photos, tmp_path):
     how = [
         "extract",
         str(model),

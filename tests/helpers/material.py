@@ -5,6 +5,7 @@ import os
 import signal
 from functools import partial
 
+import kills
 import torch
 from randfeat.pretrain import ControlObjective, RuntimeConfig, TrainingConfig, group, train
 from randfeat.pretrain.parallel import full_tensor
@@ -70,14 +71,13 @@ def run(directory, config=LONG, running=None, dropout=0.2, control=None, **told)
     return history, {name: full_tensor(value) for name, value in weights_of(model).items()}
 
 
-def run_in_process(directory, config, running, steps_done, weights):
-    """`run` for a process that may be killed: counts its steps, and leaves its weights in a file."""
+def run_in_process(directory, config, running, weights, touches, number=0, torn=False):
+    """`run` for a process that may die at a touch of a file, see `kills`: counts these, and leaves its weights in a
+    file.
+    """
     torch.set_num_threads(1)
-
-    def count(step):
-        steps_done.value = step.step
-
-    torch.save(run(directory, config, running, on_step=count)[1], weights)
+    kills.die_at(directory, number, torn, partial(kills.count, touches))
+    torch.save(run(directory, config, running)[1], weights)
 
 
 def train_in_group(

@@ -6,9 +6,11 @@ import os
 import signal
 from collections.abc import Iterable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import kills
 import numpy as np
 import torch
 from PIL import Image
@@ -75,14 +77,13 @@ def trained(directory: Path, recipe: TokenizerConfig = RECIPE, **how: Any) -> di
     return {f"{path.name} {name}": value for path in files for name, value in read_safetensors(path).items()}
 
 
-def train_in_process(directory: Path, recipe: TokenizerConfig, steps_done: Any) -> None:
-    """Train in a process that may be killed; count its steps."""
+def train_in_process(
+    directory: Path, recipe: TokenizerConfig, touches: Any, number: int = 0, torn: bool = False
+) -> None:
+    """Train in a process that may die at a touch of a file, see `kills`; count these."""
     torch.set_num_threads(1)
-
-    def count(step: Any) -> None:
-        steps_done.value = step.step
-
-    trained(directory, recipe, on_step=count)
+    kills.die_at(directory, number, torn, partial(kills.count, touches))
+    trained(directory, recipe)
 
 
 def train_in_group(

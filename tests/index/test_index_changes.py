@@ -144,11 +144,12 @@ def test_it_is_like_a_dictionary(kind, on_disk, first, seed, todo):
 # killed ------------------------------------------------------------------------------------------------------
 
 KILLED = """
-    import os, random, shutil, signal, sys, threading, time
+    import os, random, shutil, sys, threading
     sys.path.insert(0, {tests!r})
     from pathlib import Path
     import numpy as np
     import damaged
+    import kills
     from PIL import Image
     from tqdm import tqdm
     from randfeat import Index
@@ -190,17 +191,13 @@ KILLED = """
         ids = sorted(index.ids())
         return {{row.id: (row.path, row.label, v.tobytes()) for row, v in zip(index.rows(ids), index.vectors(ids))}}
 
-    def start(path):
-        # a child that acts, and what to read one byte from at each of its touches of a file of the index
+    def acts_on(path, number=0, torn=False):
+        # a child that acts, and may die at a touch of a file of the index: its end, and how often it touched one
         heard, told = os.pipe()
         child = os.fork()
         if not child:
-            def touched(event, about):
-                if event in ("open", "os.rename", "os.remove") and str(about[0]).startswith(str(path)):
-                    os.write(told, b".")
-
             os.close(heard)
-            sys.addaudithook(touched)
+            kills.die_at(path, number, torn, lambda: os.write(told, b"."))
             try:
                 act(Index.open(path))
             except BaseException as error:
@@ -208,40 +205,33 @@ KILLED = """
                 os._exit(1)
             os._exit(0)
         os.close(told)
-        return child, os.fdopen(heard, "rb", buffering=0)
-
-    def finish(path):
-        # how often the action touched a file
-        child, heard = start(path)
-        with heard:
-            touches = len(heard.read())
-        assert os.waitpid(child, 0)[1] == 0
-        return touches
+        with os.fdopen(heard, "rb") as touches:
+            count = len(touches.read())
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), count
 
     before = contents(root / "base")
     shutil.copytree(root / "base", root / "whole")
-    touches = finish(root / "whole")
+    status, touches = acts_on(root / "whole")
     after = contents(root / "whole")
+    assert status == 0
     assert (before == after) == (what == "compact"), (len(before), len(after))
-    moments, kills, killed = random.Random(0), 0, root / "killed"
-    while kills < 10:
+    moments = [(number, torn) for number in range(1, touches + 1) for torn in (False, True)]
+    random.Random(0).shuffle(moments)
+    deaths, killed = 0, root / "killed"
+    for number, torn in moments:
+        if deaths == 10:
+            break
         shutil.rmtree(killed, ignore_errors=True)
         shutil.copytree(root / "base", killed)
-        child, heard = start(killed)
-        with heard:  # so many touches later, and then a little: inside of what is between two, too
-            for _ in range(moments.randint(0, touches)):
-                heard.read(1)
-            time.sleep(moments.uniform(0, 0.003))
-            os.kill(child, signal.SIGKILL)
-        if not os.WIFSIGNALED(os.waitpid(child, 0)[1]):
+        if not kills.was_killed(acts_on(killed, number, torn)[0], torn):
             continue
-        kills += 1
+        deaths += 1
         Index.open(killed).verify()
         found = contents(killed)
         assert found in (before, after), "neither what was nor what should be"
         print("left", len(list(killed.rglob("*"))), found == after)
         if found == before:
-            finish(killed)
+            assert acts_on(killed)[0] == 0
         Index.open(killed).verify()
         assert contents(killed) == after
         if what == "sync":
@@ -253,7 +243,7 @@ KILLED = """
 @pytest.mark.parametrize(
     ("what", "kind"), [("add", "ivf"), ("remove", "hnsw"), ("compact", "ivf"), ("compact", "hnsw"), ("sync", "flat")]
 )
-def test_ten_kills_at_random_moments(tmp_path, what, kind):
+def test_ten_kills_at_any_touch_of_a_file(tmp_path, what, kind):
     code = textwrap.dedent(KILLED).format(tests=str(Path(__file__).parents[1] / "helpers"))
     environment = ENVIRONMENT | {"PYTHONWARNINGS": "ignore::DeprecationWarning"}
     command = [sys.executable, "-c", code, str(tmp_path), what, kind]

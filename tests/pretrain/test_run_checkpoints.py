@@ -5,9 +5,9 @@ import os
 import random
 import resource
 import signal
-import time
 from dataclasses import replace
 
+import kills
 import pytest
 import torch
 from filelock import FileLock
@@ -201,36 +201,33 @@ def test_without_a_directory_signals_are_left_alone():
 
 
 @pytest.mark.slow
-def test_killed_at_ten_moments_a_run_ends_as_one_that_was_not(tmp_path):
+def test_killed_at_ten_touches_of_a_file_a_run_ends_as_one_that_was_not(tmp_path):
     config = replace(LONG, steps=300, eval_every=50)
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["randfeat.pretrain"])
     draw = random.Random(0)
     running = RuntimeConfig(save_every=10)
 
-    def start(name):
-        steps, weights = context.Value("i", 0), tmp_path / f"{name}.pt"
-        arguments = (tmp_path / name, config, running, steps, weights)
+    def ends(name, *death):
+        touches, weights = context.Value("i", 0), tmp_path / f"{name}.pt"
+        arguments = (tmp_path / name, config, running, weights, touches, *death)
         process = context.Process(target=run_in_process, args=arguments)
         process.start()
-        return process, steps, weights
-
-    process, _, expected = start("undisturbed")
-    process.join()
-    for moment in sorted(draw.sample(range(1, 290), 10)):
-        process, steps, weights = start("killed")
-        while steps.value < moment and process.is_alive():
-            time.sleep(0.002)
-        time.sleep(draw.random() * 0.02)
-        process.kill()
         process.join()
-        assert process.exitcode == -signal.SIGKILL
-        assert Checkpoints(tmp_path / "killed", {**_settings(config)}, 2)._newest_intact() == max(
-            saved(tmp_path / "killed"), default=0
-        )
-    process, _, weights = start("killed")
-    process.join()
-    assert process.exitcode == 0
+        return process.exitcode, touches.value, weights
+
+    status, touches, expected = ends("undisturbed")
+    assert status == 0
+    steps = set()
+    for turn in range(10):
+        torn = bool(turn % 2)
+        assert kills.was_killed(ends("killed", draw.randint(1, touches // 10), torn)[0], torn)
+        newest = Checkpoints(tmp_path / "killed", {**_settings(config)}, 2)._newest_intact()
+        assert newest == max(saved(tmp_path / "killed"), default=0)
+        steps.add(newest)
+    assert len(steps) > 3
+    status, _, weights = ends("killed")
+    assert status == 0
     assert same(torch.load(weights), torch.load(expected))
 
 

@@ -5,9 +5,9 @@ import multiprocessing
 import random
 import signal
 import socket
-import time
 from dataclasses import replace
 
+import kills
 import numpy as np
 import pytest
 import torch
@@ -198,24 +198,26 @@ def test_latents_of_a_skipped_step_become_no_codes(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_killed_at_ten_moments_a_run_ends_as_one_that_was_not(tmp_path):
+def test_killed_at_ten_touches_of_a_file_a_run_ends_as_one_that_was_not(tmp_path):
     recipe = replace(GAN, training=replace(GAN.training, steps=120, eval_every=25))
     recipe = replace(recipe, running=replace(recipe.running, save_every=5))
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["randfeat.pretrain"])
     draw = random.Random(0)
-    whole = trained(tmp_path / "whole", recipe)
-    for moment in sorted(draw.sample(range(1, 115), 10)):
-        steps = context.Value("i", 0)
-        process = context.Process(target=train_in_process, args=(tmp_path / "run", recipe, steps))
+
+    def ends(name, *death):
+        touches = context.Value("i", 0)
+        process = context.Process(target=train_in_process, args=(tmp_path / name, recipe, touches, *death))
         process.start()
-        while steps.value < moment and process.is_alive():
-            time.sleep(0.002)
-        time.sleep(draw.random() * 0.05)
-        process.kill()
         process.join()
-        assert process.exitcode == -signal.SIGKILL
-    assert same(trained(tmp_path / "run", recipe), whole)
+        return process.exitcode, touches.value
+
+    status, touches = ends("whole")
+    assert status == 0
+    for turn in range(10):
+        torn = bool(turn % 2)
+        assert kills.was_killed(ends("run", draw.randint(1, touches // 10), torn)[0], torn)
+    assert same(trained(tmp_path / "run", recipe), trained(tmp_path / "whole", recipe))
 
 
 # images of other kinds ----------------------------------------------------------------------------------------------
