@@ -91,7 +91,8 @@ def add_arguments(parser: argparse.ArgumentParser, command: str) -> None:
     machine.add_argument(
         "--engine", choices=("local", "ray"), default="local", help="ray: actors of Ray make the features (local)"
     )
-    machine.add_argument("--compile", action="store_true", help="use torch.compile, for large runs on a GPU")
+    compiled = "torch.compile, for large runs on a GPU: one program, whose batches all have --batch-size images"
+    machine.add_argument("--compile", action="store_true", help=compiled)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -107,7 +108,7 @@ def run(args: argparse.Namespace) -> int:
         device = options.pick_device(args)
         encoder = open_encoder(args.model, args.spec, device, options.dtype_of(args))
         if args.compile:
-            encoder.compile()
+            encoder.compile(args.batch_size)
         source = options.open_data(args)
         elsewhere = _by_ray(args) if args.engine == "ray" else None
         if first and source.labels is None and (why := without_labels(source.name)):

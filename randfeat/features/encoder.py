@@ -97,8 +97,10 @@ class Encoder(ABC):
         probes that pool by themselves.
         """
 
-    def compile(self) -> None:
-        """Let torch's compiler run `encode` from now on, which takes a minute or more at the first batches."""
+    def compile(self, batch_size: int) -> None:
+        """Let torch's compiler run `encode` from now on, of `batch_size` images at a time, to which smaller batches are
+        filled up; the first one takes a minute or more.
+        """
         raise ValueError(f"{self.name} is not compiled: leave --compile out, it is for models of randfeat")
 
     @abstractmethod

@@ -13,7 +13,6 @@ from torch import Tensor
 from .. import models
 from ..data.crop import AnyImage, CentreCrop
 from ..data.images import Images
-from ..inference import readout
 from ..inference.readout import FeatureSpec
 from ..pipeline.pipeline import Pipeline
 from .encoder import Encoder
@@ -65,7 +64,7 @@ class GeneratorEncoder(Encoder):
     def encode_tokens(self, tokens: Tensor) -> list[np.ndarray]:
         """Return the features of images given as tokens (B, N) in raster space. Raises as `check_tokens`."""
         self.check_tokens()
-        return [found.numpy() for found in readout.read(self.pipeline.feature_generator(), tokens, self._specs)]
+        return [found.numpy() for found in self.pipeline.features_of_tokens(tokens, self._specs)]
 
     def check_tokens(self) -> None:
         """Raise a ValueError for specs with sub-patch shifts, which need pixels."""
@@ -78,8 +77,8 @@ class GeneratorEncoder(Encoder):
     def dense(self) -> GeneratorEncoder:
         return self.with_specs([self.pipeline.generator.default_dense_spec])
 
-    def compile(self) -> None:
-        self.pipeline.compile()
+    def compile(self, batch_size: int) -> None:
+        self.pipeline.compile(batch_size)
 
     def record(self) -> dict[str, Any]:
         return {**self.pipeline.record(), "preprocessing": str(self.prepare.crop), "specs": [*self.specs]}

@@ -205,12 +205,16 @@ def check(model: Generator, spec: FeatureSpec) -> FeatureSpec:
 
 
 @torch.no_grad()
-def read(model: Generator, tokens: Tensor, specs: Sequence[FeatureSpec], batch_size: int = 256) -> list[Tensor]:
+def read(
+    model: Generator, tokens: Tensor, specs: Sequence[FeatureSpec], batch_size: int = 256, images: int | None = None
+) -> list[Tensor]:
     """Return the features of tokens (B, N): for each spec float32 on the CPU, (B, F), or (B, F, h, w) where pool is
     `none`. Specs with shifts take the tokens of all places, (B, shifts², N).
 
     All passes of a batch are one call, and specs that differ only in layers, pool and merge share it. The model runs in
-    evaluation mode and is given back in the mode it came in. batch_size: passes at a time.
+    evaluation mode and is given back in the mode it came in. batch_size: passes at a time. images: always so many at a
+    time, as far as `batch_size` allows, for a model that is compiled for each shape: where there are fewer, the last
+    one is read again, and left out.
     """
     specs = [check(model, spec) for spec in specs]
     places = tokens.shape[1] if tokens.ndim == 3 else 1
@@ -220,7 +224,7 @@ def read(model: Generator, tokens: Tensor, specs: Sequence[FeatureSpec], batch_s
         )
     if tokens.ndim == 3:
         unshifted = [replace(spec, shifts=1) for spec in specs]
-        found = read(model, tokens.flatten(0, 1), unshifted, batch_size)
+        found = read(model, tokens.flatten(0, 1), unshifted, batch_size, images)
         return [merge_shifts(features.unflatten(0, (-1, places))) for features in found]
     groups: dict[tuple, list[int]] = defaultdict(list)
     for i, spec in enumerate(specs):
@@ -229,15 +233,19 @@ def read(model: Generator, tokens: Tensor, specs: Sequence[FeatureSpec], batch_s
     with model.evaluating():
         for (passes, context, stream, label), members in groups.items():
             layers = sorted({int(layer) for i in members for layer in specs[i].layers})
-            for chunk in tokens.split(max(1, batch_size // len(passes))):
-                chunk = chunk.to(model.device)
+            size = max(1, batch_size // len(passes))
+            for part in tokens.split(size if images is None else min(size, images)):
+                chunk, given = part.to(model.device), len(part)
+                if images is not None:
+                    chunk = torch.cat((chunk, chunk[-1:].expand(min(size, images) - given, -1)))
                 order = torch.stack([pass_order(p, model, chunk) for p in passes])  # (P, B, N)
                 flat = chunk.repeat(len(passes), 1)
                 labels = None if label is None else torch.full((len(flat),), label, device=model.device)
                 states = model.hidden(flat, labels, order.flatten(0, 1), layers, context, stream)
                 by_layer: dict[int | float, Tensor] = dict(zip(layers, states, strict=True))
                 for i in members:
-                    results[i].append(pool_and_merge(by_layer, order.flatten(0, 1), model.grid, specs[i]).cpu())
+                    features = pool_and_merge(by_layer, order.flatten(0, 1), model.grid, specs[i])
+                    results[i].append(features[:given].cpu())
     return [torch.cat(results[i]) for i in range(len(specs))]
 
 

@@ -24,6 +24,7 @@ Network = TypeVar("Network", bound=nn.Module)
 # compilations of a block that are kept: one for each model, kind of forward pass, and batch size (the first, any other,
 # and one)
 COMPILATIONS = 64
+OPTIONS: dict[str, Any] = {}  # of torch.compile
 _ORIGINAL = "_original_of_inference_copy"
 # the modules that generators are built from; others are called as they are
 KNOWN_MODULES = (
@@ -110,7 +111,7 @@ def _is_unmodified(network: nn.Module) -> bool:
 
 
 def _compiled_block(block: nn.Module) -> Callable[..., Tensor]:
-    compiled = torch.compile(block)
+    compiled = torch.compile(block, fullgraph=True, **OPTIONS)
 
     def call(x: Tensor, rope: Tensor | None, *args: Tensor, **how: Any) -> Tensor:
         with torch._dynamo.config.patch(cache_size_limit=COMPILATIONS):

@@ -26,6 +26,7 @@ from ..inference.sampling import Sampling
 from ..models import Generator, orders, packed
 from ..tokenizers import Tokenizer
 from ..utils import atomic
+from ..utils.checks import check_whole_number
 from ..weights import hub
 from ..weights.fresh import open_parts
 from . import mapping
@@ -39,8 +40,9 @@ class BasePipeline(nn.Module):
     """A tokenizer with the generator of its tokens.
 
     Images are all that `as_images` takes. class_names: one name for each class, else the indices as text, or
-    "imagenet-1k" (see `labels.Classes`). training: how the generator was trained, kept for the record. sampling: how to
-    sample where a call does not say.
+    "imagenet-1k" (see `labels.Classes`). training: how the generator was trained, kept for the record. sampling,
+    features: how to sample, and the feature spec to read with, where a call does not say; the spec of the generator's
+    class where there is none.
     """
 
     def __init__(
@@ -50,6 +52,7 @@ class BasePipeline(nn.Module):
         class_names: str | Sequence[str] = (),
         training: dict[str, Any] | None = None,
         sampling: Sampling | None = None,
+        features: str | FeatureSpec | None = None,
     ) -> None:
         super().__init__()
         if tokenizer.vocab_size != generator.vocab_size:
@@ -61,6 +64,7 @@ class BasePipeline(nn.Module):
         self.classes = Classes(class_names, generator.num_classes)
         self.training_record = training or {}
         self.sampling = sampling or Sampling()
+        self.own_spec = None if features is None else FeatureSpec.parse(features)
         self._copies = InferenceCopies()
         self.eval()
 
@@ -70,13 +74,15 @@ class BasePipeline(nn.Module):
         """
         return self._copies.prepacked(self.generator)
 
-    def compile(self) -> None:
-        """Compute features through torch's compiler from now on.
+    def compile(self, batch_size: int = BATCH) -> None:
+        """Compute features through torch's compiler from now on, always of `batch_size` images at a time.
 
+        Smaller batches, the last one too, are filled up to that, so that one program for each kind of layer serves all.
         The first call of each kind of pass takes a minute or more. It is for GPUs: on a CPU, in float32, prepacked
-        weights are faster (`benchmarks/README.md`).
+        weights are faster (`docs/guides/extract.md`).
         """
-        self._copies.compiled = packed.compiled_copy(self.generator)
+        check_whole_number("batch_size", batch_size, 1)
+        self._copies.compiled, self._copies.images = packed.compiled_copy(self.generator), batch_size
 
     def feature_generator(self) -> Generator:
         """Return the generator that computes features: `inference_generator`, or after `compile` the compiled copy."""
@@ -214,16 +220,21 @@ class BasePipeline(nn.Module):
         found: dict[FeatureSpec, np.ndarray] = {}
         for shifts in dict.fromkeys(spec.shifts for spec in specs):
             group = [spec for spec in specs if spec.shifts == shifts]
-            features = readout.read(self.feature_generator(), self.encode_pixels(pixels, shifts), group)
+            features = self.features_of_tokens(self.encode_pixels(pixels, shifts), group)
             found.update((spec, values.numpy()) for spec, values in zip(group, features, strict=True))
         return [found[spec] for spec in specs]
+
+    def features_of_tokens(self, tokens: Tensor, specs: Sequence[FeatureSpec]) -> list[Tensor]:
+        """Return for each spec the features of tokens in raster space, see `readout.read`."""
+        return readout.read(self.feature_generator(), tokens, specs, images=self._copies.images)
 
     def resolve_spec(self, spec: str | FeatureSpec | None = None) -> FeatureSpec:
         """Return a feature spec with layers as numbers, the model's own for None.
 
         Raises a ValueError for what the model cannot do.
         """
-        parsed = readout.default(self.generator) if spec is None else FeatureSpec.parse(spec)
+        chosen = spec if spec is not None else self.own_spec
+        parsed = readout.default(self.generator) if chosen is None else FeatureSpec.parse(chosen)
         if parsed.shifts > self.tokenizer.stride:
             raise ValueError(f"feature spec {parsed}: a token of {self.tokenizer.stride} pixels has no more shifts")
         return readout.check(self.generator, parsed)
@@ -324,7 +335,7 @@ class BasePipeline(nn.Module):
         """
         how: dict[str, Any] = dict(num_heads=num_heads, grid=grid, tokenizer=tokenizer, device=device, dtype=dtype)
         parts = open_parts(source, seed, **how)
-        return cls(parts.tokenizer, parts.generator, parts.class_names, parts.training, parts.sampling)
+        return cls(parts.tokenizer, parts.generator, parts.class_names, parts.training, parts.sampling, parts.features)
 
     def record(self) -> dict[str, Any]:
         """Return all of the model that decides its numbers, as JSON: configurations, dtype and hash of the weights."""
@@ -354,6 +365,7 @@ class BasePipeline(nn.Module):
             "class_names": self.classes.given,
             "training": self.training_record,
             "sampling": self.sampling.as_dict(),
+            **({} if self.own_spec is None else {"features": str(self.own_spec)}),
         }
         tokenizer = {"name": tokenizers.name_of(self.tokenizer), **self.tokenizer.config}
         with atomic.replace_directory(Path(directory), weights.is_model) as made:

@@ -13,6 +13,7 @@ class InferenceCopies:
 
     def __init__(self) -> None:
         self.compiled: Generator | None = None
+        self.images: int | None = None  # that the compiled one reads at a time
         self._prepacked: tuple[list, Generator] | None = None
 
     def prepacked(self, generator: Generator) -> Generator:
@@ -25,4 +26,4 @@ class InferenceCopies:
         return self._prepacked[1]
 
     def __getstate__(self) -> dict[str, None]:
-        return {"compiled": None, "_prepacked": None}  # both stay in their process
+        return {"compiled": None, "images": None, "_prepacked": None}  # both stay in their process
