@@ -2,8 +2,7 @@
 
 A file is the same while its size and its times of change are what they were, that of its entry too, which stays when a
 program sets the other one back; where one differs, its bytes decide. So a data set that was copied or touched is the
-same one, and a picture that was painted over in as many bytes is not. An index keeps the same of each row, but for the
-time of the entry.
+same one, and a picture that was painted over in as many bytes is not. An index keeps the same of each row.
 
     inputs.npy    size, times of change and SHA-256 of the file of each image, in the order of the source; -1 and zeros
                   where they are not known

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from ..utils import atomic, progress
 
-State = tuple[str, "int | None", "int | None"]  # absolute path, size and time of change of a file
+# absolute path of a file, its size, and its times of change: of its content, and of its entry too
+State = tuple[str, "int | None", "int | None", "int | None"]
 
 
 def digests_of(files: Sequence[State], shown: bool = False) -> list[str | None]:
@@ -20,13 +21,13 @@ def digests_of(files: Sequence[State], shown: bool = False) -> list[str | None]:
 
 
 def digest_of(file: State) -> str | None:
-    """Return the SHA-256 of one file; None where it is none, or has another size or time of change than it had."""
-    path, size, mtime_ns = file
-    if size is None or mtime_ns is None:  # it lies in an archive or a data set
+    """Return the SHA-256 of one file; None where it is none, or has another size or times of change than it had."""
+    path, size, *times = file
+    if size is None or None in times:  # it lies in an archive or a data set
         return None
     try:
         digest = atomic.sha256(Path(path))
         now = os.stat(path)  # noqa: PTH116  fast
     except OSError:
         return None
-    return digest if (now.st_size, now.st_mtime_ns) == (size, mtime_ns) else None
+    return digest if [now.st_size, now.st_mtime_ns, now.st_ctime_ns] == [size, *times] else None

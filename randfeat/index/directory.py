@@ -2,10 +2,10 @@
 
     meta.json          what the index is, and the names and SHA-256 of the files that are it
     000001.faiss       vectors of a segment; faiss.read_index opens it
-    000001.parquet     id, path, label, size, mtime_ns and sha256 of each of them
+    000001.parquet     id, path, label, size, mtime_ns, sha256 and ctime_ns of each of them
     000002.npz         mean and directions of a whitening
     000004.npy         numbers of the rows of a segment that were removed since, int64, sorted
-    000004.csv         images that could not be read: path, reason, size, mtime_ns
+    000004.csv         images that could not be read: path, reason, size, mtime_ns, ctime_ns
     lock               held by the one process that writes
 
 A file, once meta.json names it, never changes, and its number is never used again. A change writes new files, waits
@@ -44,9 +44,9 @@ META, LOCK, UNFINISHED = "meta.json", "lock", "unfinished"
 FORMAT = "index of randfeat, version 1"
 WRITTEN = 1 << 20  # bytes of vectors at once
 OURS = re.compile(r"\d{6,}\.(faiss|parquet|npy|npz|csv)|\.meta\.json\.part")
-SKIPPED = ("path", "reason", "size", "mtime_ns")
+SKIPPED = ("path", "reason", "size", "mtime_ns", "ctime_ns")
 
-Skipped = tuple[str, str, "int | None", "int | None"]
+Skipped = tuple[str, str, "int | None", "int | None", "int | None"]
 
 
 class Directory:
@@ -127,7 +127,9 @@ class Directory:
             return []
         with (self.path / meta["skipped"]["name"]).open(encoding="utf-8", newline="") as file:
             listed = list(csv.reader(file))[1:]
-        return [(path, reason, *(int(n) if n else None for n in numbers)) for path, reason, *numbers in listed]  # type: ignore[misc]
+        states = [[int(number) if number else None for number in row[2:]] for row in listed]
+        # those written before have two numbers
+        return [(*row[:2], *state, *[None] * (3 - len(state))) for row, state in zip(listed, states, strict=True)]  # type: ignore[misc]
 
     def write_whitening(self, whitening: Whitening) -> dict[str, Any]:
         """Write a whitening; return its entry in the manifest."""

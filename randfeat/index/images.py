@@ -12,7 +12,7 @@ import pyarrow as pa
 from ..data.sources import Source, TokenSource
 from ..data.store import META
 from ..features import extract
-from .digests import digests_of
+from .digests import State, digests_of
 from .directory import Skipped
 from .index import Index
 from .reader import check, record_of
@@ -96,27 +96,30 @@ def build_from_store(
     if features.ndim != 2:
         raise ValueError(f"{store.directory} holds maps, {features.shape[1:]} an image: choose a spec with a pool")
     store.warn_of_changes("`randfeat index sync` reads these again")
+    changed = store.changed()
+    others = None if changed is None else {*changed}
     root, classes = Path(store.meta["source"]["name"]), store.classes
     root = root.parent if root.is_file() else root
     known = (store.directory / META).stat().st_mtime_ns
 
-    def found(path: str) -> tuple[str, int | None, int | None]:
-        name, size, mtime_ns = state_of(os.path.join(root, path))  # noqa: PTH118
+    def found(path: str) -> State:
+        name, size, mtime_ns, ctime_ns = state_of(os.path.join(root, path))  # noqa: PTH118
         if mtime_ns is None:  # it is gone, or a broken link; or it lies elsewhere, or in an archive
             of_folder = root.is_dir() and store.meta["source"].get("root") is not None
-            return name if of_folder or os.path.lexists(name) else path, None, None
-        return (name, size, mtime_ns) if mtime_ns <= known else (name, None, None)  # changed since it was read
+            return name if of_folder or os.path.lexists(name) else path, None, None, None
+        as_read = mtime_ns <= known if others is None else path not in others
+        return (name, size, mtime_ns, ctime_ns) if as_read else (name, None, None, None)
 
     states = [found(one) for one in store.paths]
     rows = [
-        (path, label_of(label, classes), size, mtime_ns)
-        for (path, size, mtime_ns), label in zip(states, store.table["label"].to_pylist(), strict=True)
+        (path, label_of(label, classes), *state)
+        for (path, *state), label in zip(states, store.table["label"].to_pylist(), strict=True)
     ]
     table = with_digests(table_of(rows), digests_of(states, shown))
     skipped: list[Skipped] = []
     for one, reason in store.skipped:
-        path, size, mtime_ns = found(one)
-        skipped.append((path, reason, size, mtime_ns))
+        path, *state = found(one)
+        skipped.append((path, reason, *state))
     index = Index.begin(directory, index_type, metric, features.shape[1], store.encoder_record(spec), whiten)
     with index._creating():
         index._fill([features], table, memory, shown, skipped)
@@ -135,7 +138,7 @@ def sync(
 ) -> Changes:
     """Bring an index up to date with the images of `source`: read those that are new or have other bytes, take over
     labels and, with `drop`, remove those that are gone from the folder. Images are looked at that are new, or have
-    another size or time of change; those with the bytes of a row (renamed, moved, copied, touched) are not read again.
+    another size or times of change; those with the bytes of a row (renamed, moved, copied, touched) are not read again.
 
     encoder: the index's own; not needed where nothing is to be read.
     """

@@ -344,4 +344,4 @@ def table_of(names: Sequence[str | Path], labels: Sequence[str | int | None] | N
         raise ValueError(f"the name {first_twice(paths)} is there twice: expected a name for each row")
     none, numbers = pa.nulls(count, pa.string()), pa.nulls(count, pa.int64())
     texts = none if labels is None else [as_text(label) for label in labels]
-    return pa.table([np.zeros(count, np.int64), paths, texts, numbers, numbers, none], schema=SCHEMA)
+    return pa.table([np.zeros(count, np.int64), paths, texts, numbers, numbers, none, numbers], schema=SCHEMA)

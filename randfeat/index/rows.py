@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from ..utils.parquet import DAMAGED
 
-# id: never used twice. size, mtime_ns, sha256: of the image file when it was read, null for other rows
+# id: never used twice. size, mtime_ns, sha256, ctime_ns: of the image file when it was read, null for other rows
 SCHEMA = pa.schema(
     [
         ("id", pa.int64()),
@@ -23,10 +23,11 @@ SCHEMA = pa.schema(
         ("size", pa.int64()),
         ("mtime_ns", pa.int64()),
         ("sha256", pa.string()),
+        ("ctime_ns", pa.int64()),
     ]
 )
 DIGEST = "sha256"
-BEFORE = SCHEMA.remove(SCHEMA.get_field_index(DIGEST))  # files that were written before it was kept
+BEFORE = [pa.schema([*SCHEMA][:count]) for count in (5, 6)]  # files that were written before the last ones were kept
 
 
 class Rows:
@@ -37,9 +38,9 @@ class Rows:
         self._source: Any = pq.ParquetFile(source, memory_map=True) if isinstance(source, Path) else source
         self._path = source if isinstance(source, Path) else None
         schema = self._source.schema if isinstance(source, pa.Table) else self._source.schema_arrow
-        if not schema.equals(SCHEMA) and not schema.equals(BEFORE):
+        if not any(schema.equals(one) for one in (SCHEMA, *BEFORE)):
             raise ValueError(f"it has columns {', '.join(schema.names)}, not {', '.join(SCHEMA.names)}")
-        self._has_digests = DIGEST in schema.names
+        self._kept = {*schema.names}
         self._columns: dict[str, pa.ChunkedArray] = {}
         self._blank: dict[str, bool] = {}
 
@@ -47,8 +48,8 @@ class Rows:
         return self._source.num_rows if isinstance(self._source, pa.Table) else self._source.metadata.num_rows
 
     def column(self, name: str) -> pa.ChunkedArray:
-        if name == DIGEST and not self._has_digests:
-            return pa.chunked_array([pa.nulls(len(self), pa.string())])
+        if name not in self._kept:
+            return pa.chunked_array([pa.nulls(len(self), SCHEMA.field(name).type)])
         if name not in self._columns:
             try:
                 table = self._source if isinstance(self._source, pa.Table) else self._source.read([name])

@@ -2,7 +2,7 @@
 
 Reading images takes long, so what has been read is kept in INDEX/unfinished: parts of some hundred images, each two
 files, features and a table of their images. After a kill the same call resumes: an image is known by its path, size and
-time of change; in an index also by the SHA-256 of its file, wherever that lies by now.
+times of change; in an index also by the SHA-256 of its file, wherever that lies by now.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ import pyarrow.parquet as pq
 import torch
 
 from ..data import loader
-from ..data.sources import Source, TokenSource
+from ..data.sources import Source, TokenSource, base
 from ..data.sources.base import NO_FILE, printable
 from ..data.sources.folder import FileSource
 from ..features import extract
 from ..utils import arrays, atomic, progress
 from ..utils.estimates import bytes_in_words, warn_of_full_disk
 from ..utils.resume import difference
-from .digests import digests_of
+from .digests import State, digests_of
 from .directory import UNFINISHED, Skipped
 from .index import Index
 from .reader import record_of
@@ -39,8 +39,8 @@ if TYPE_CHECKING:
     from ..features.encoder import Encoder
 
 SETTINGS, FORMAT = "settings.json", "images being read for an index of randfeat, version 1"
-KEY = ("path", "size", "mtime_ns")  # identify an image
-Key = tuple[str, "int | None", "int | None"]
+KEY = ("path", "size", "mtime_ns", "ctime_ns")  # identify an image
+NO_ID = -1
 UNREAD = pa.schema([*(SCHEMA.field(name) for name in KEY), ("reason", pa.string()), SCHEMA.field(DIGEST)])
 
 
@@ -91,7 +91,7 @@ def plan(index: Index, source: Source | TokenSource, drop: bool = True) -> Plan:
     before_all = _rows_of(index)
     known = dict(before_all)
     digests: dict[int, str | None] = {}
-    unreadable = {path: (size, mtime_ns) for path, _, size, mtime_ns in index.skipped}
+    unreadable = {path: _Row(NO_ID, *state) for path, _, *state in index.skipped}
     for number, (row, label) in enumerate(zip(keys(table), table["label"].to_pylist(), strict=True)):
         path, *now = row
         if path in known:
@@ -101,7 +101,7 @@ def plan(index: Index, source: Source | TokenSource, drop: bool = True) -> Plan:
             elif label != before.label:
                 made.relabelled.append(number)
                 made.known[number], digests[number] = before.id, before.digest
-        elif path in unreadable and unreadable.pop(path) == tuple(now) and now[0] is not None:
+        elif path in unreadable and not _is_changed(unreadable.pop(path), *now):
             made.unreadable.append(number)
         else:
             made.new.append(number)
@@ -114,20 +114,27 @@ def plan(index: Index, source: Source | TokenSource, drop: bool = True) -> Plan:
 
 
 class _Row(NamedTuple):
-    """Row of an index before a change."""
+    """Row of an index before a change, or an image that could not be read, which has `NO_ID`."""
 
     id: int
     size: int | None
     mtime_ns: int | None
-    label: str | None
-    digest: str | None
+    ctime_ns: int | None = None
+    label: str | None = None
+    digest: str | None = None
 
 
-def _is_changed(before: _Row, size: int | None, mtime_ns: int | None) -> bool:
-    """Return whether a file has another size or time of change than a row has, as far as the row has them."""
+def _is_changed(before: _Row, size: int | None, mtime_ns: int | None, ctime_ns: int | None) -> bool:
+    """Return whether a file has another size or times of change than a row has, as far as the row has them.
+
+    The time of its entry, which other rights set too, counts where the bytes can decide, or nothing could be read.
+    """
     if before.size is None or before.size != size:
         return True
-    return before.mtime_ns is not None and before.mtime_ns != mtime_ns
+    if before.mtime_ns is not None and before.mtime_ns != mtime_ns:
+        return True
+    counts = before.ctime_ns is not None and (before.digest is not None or before.id == NO_ID)
+    return counts and before.ctime_ns != ctime_ns
 
 
 def _rows_of(index: Index) -> dict[str, _Row]:
@@ -135,7 +142,7 @@ def _rows_of(index: Index) -> dict[str, _Row]:
     found: dict[str, _Row] = {}
     for segment in index.segments:
         rows = segment.live_rows()
-        columns = (segment.rows.take(name, rows) for name in ("path", "id", "size", "mtime_ns", "label", DIGEST))
+        columns = (segment.rows.take(name, rows) for name in ("path", "id", *KEY[1:], "label", DIGEST))
         found.update((path, _Row(*more)) for path, *more in zip(*columns, strict=True))
     return found
 
@@ -183,20 +190,17 @@ def listed(source: Source | TokenSource) -> pa.Table:
     else:
         states = source.states() or ((size, *NO_FILE[1:]) for size in source.sizes())
         files_ = (
-            (path, size, None if mtime_ns < 0 else mtime_ns)
-            for path, (size, mtime_ns, _) in zip(source.paths, states, strict=True)
+            (path, size, *(None if time < 0 else time for time in times))
+            for path, (size, *times) in zip(source.paths, states, strict=True)
         )
-    return table_of([(path, label, size, mtime) for (path, size, mtime), label in zip(files_, labels, strict=True)])
+    return table_of([(path, label, *state) for (path, *state), label in zip(files_, labels, strict=True)])
 
 
-def state_of(path: str) -> tuple[str, int | None, int | None]:
-    """Return the absolute path of a file, its size and its time of change; None for both where there is none."""
+def state_of(path: str) -> State:
+    """Return the absolute path of a file, its size and its times of change; None for these where there is none."""
     path = os.path.abspath(path)  # noqa: PTH100  faster than pathlib, for a million files
-    try:
-        found = os.stat(path)  # noqa: PTH116
-    except OSError:
-        return printable(path), None, None
-    return printable(path), found.st_size, found.st_mtime_ns
+    state = base.state_of(path)
+    return (printable(path), None, None, None) if state == NO_FILE else (printable(path), *state)
 
 
 def label_of(label: int | None, classes: Sequence[str] | None) -> str | None:
@@ -204,10 +208,10 @@ def label_of(label: int | None, classes: Sequence[str] | None) -> str | None:
     return None if label is None else str(label) if classes is None else classes[label]
 
 
-def table_of(rows: Sequence[tuple[str, str | None, int | None, int | None]]) -> pa.Table:
-    """Return a table of (path, label, size, mtime_ns), without ids yet."""
-    columns = [*zip(*rows, strict=True)] or [(), (), (), ()]
-    return pa.table([[0] * len(rows), *map(list, columns), [None] * len(rows)], schema=SCHEMA)
+def table_of(rows: Sequence[tuple[str, str | None, int | None, int | None, int | None]]) -> pa.Table:
+    """Return a table of (path, label, size, mtime_ns, ctime_ns), without ids yet."""
+    *columns, ctimes = [*map(list, zip(*rows, strict=True))] or [[] for _ in range(5)]
+    return pa.table([[0] * len(rows), *columns, [None] * len(rows), ctimes], schema=SCHEMA)
 
 
 def with_digests(table: pa.Table, digests: Sequence[str | None]) -> pa.Table:
@@ -216,7 +220,7 @@ def with_digests(table: pa.Table, digests: Sequence[str | None]) -> pa.Table:
     return table.set_column(place, SCHEMA.field(DIGEST), pa.array(digests, pa.string()))
 
 
-def keys(table: pa.Table) -> Iterator[Key]:
+def keys(table: pa.Table) -> Iterator[State]:
     """Yield what identifies each image."""
     return zip(*(table[name].to_pylist() for name in KEY), strict=True)
 
@@ -281,7 +285,7 @@ class ImageReader:
     def _take(
         self,
         path: Path,
-        wanted: dict[Key, int],
+        wanted: dict[State, int],
         table: pa.Table,
         parts: list[Part],
         tables: list[pa.Table],

@@ -283,11 +283,12 @@ def test_a_file_is_known_by_its_bytes(tmp_path, photos, counted):
 
 def test_what_changes_while_it_is_read_has_no_bytes_to_be_known_by(tmp_path, photos, counted):
     file = photos / "cat" / "00.png"
-    state = str(file), file.stat().st_size, file.stat().st_mtime_ns
+    state = str(file), file.stat().st_size, file.stat().st_mtime_ns, file.stat().st_ctime_ns
     assert digests.digest_of(state) == atomic.sha256(file)
-    assert digests.digest_of((state[0], state[1], state[2] - 1)) is None
-    assert digests.digest_of((str(photos / "nowhere"), 3, 4)) is None
-    assert digests.digest_of(("shard.tar/0.png", 3, None)) is None
+    assert digests.digest_of((*state[:2], state[2] - 1, state[3])) is None
+    assert digests.digest_of((*state[:3], state[3] - 1)) is None
+    assert digests.digest_of((str(photos / "nowhere"), 3, 4, 5)) is None
+    assert digests.digest_of(("shard.tar/0.png", 3, None, None)) is None
 
 
 def test_labels_are_taken_over_without_reading(tmp_path, photos, counted):
