@@ -53,9 +53,11 @@ def measure_quality(
     evaluator: name of the network that both come from. logits: of the samples (n, C), if it is a classifier. Raises a
     ValueError for fewer than four samples or real images.
     """
-    from torch_fidelity.metric_isc import isc_features_to_metric
-    from torch_fidelity.metric_prc import prc_features_to_metric
-
+    try:
+        from torch_fidelity.metric_isc import isc_features_to_metric
+        from torch_fidelity.metric_prc import prc_features_to_metric
+    except ImportError:
+        raise ValueError("the quality of samples needs torch-fidelity: pip install torch-fidelity") from None
     both = torch.as_tensor(samples), torch.as_tensor(reference)
     if min(map(len, both)) <= NEIGHBOURS:
         raise ValueError(f"{len(both[0])} samples and {len(both[1])} of reference: give {NEIGHBOURS + 1} at least")

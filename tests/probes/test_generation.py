@@ -15,6 +15,8 @@ from randfeat.features.opening import open_encoder
 from randfeat.inference.likelihood import class_log_prob
 from randfeat.utils import arrays
 
+pytest.importorskip("torch_fidelity", reason="torch-fidelity is not installed: pip install 'randfeat[fid]'")
+
 
 def gaussian(mean, scale, count=4000, seed=0):
     rng = np.random.default_rng(seed)
