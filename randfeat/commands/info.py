@@ -213,6 +213,7 @@ def _config(config: Mapping[str, Any]) -> Iterator[Line]:
     """Yield the facts of the config of a model directory, or of the tokenizer in it."""
     from .. import weights
     from ..inference.sampling import Sampling
+    from ..models import MODELS
 
     if "generator" not in config and "name" not in config:
         raise ValueError("the config describes neither a model nor a tokenizer of randfeat: it names none")
@@ -231,6 +232,8 @@ def _config(config: Mapping[str, Any]) -> Iterator[Line]:
         names if isinstance(names, str) else ", ".join(names[:10]) + ", ..." * (len(names) > 10) or "none",
     )
     yield "sampling", _sampling(sampling)
+    own = MODELS.get(config["generator"].get("name"))
+    yield "features", config.get("features") or (own.default_spec if own else "unknown")
 
 
 def _training(record: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ RANDOM = "random:"
 def open_parts(source: str | Path, seed: int = 0, **how: Any) -> ModelParts:
     """Open the parts of a model as `load_parts` does; of `random:MODEL` the generator has random weights of this seed.
 
-    The tokenizer, the names of the classes and the settings of sampling are those of MODEL.
+    The tokenizer, the names of the classes, the settings of sampling and the feature spec are those of MODEL.
     """
     if not isinstance(source, (str, Path)) or not str(source).removeprefix(RANDOM):
         raise ValueError(f"a model is a directory, a file or a name, got {source!r}")
@@ -30,7 +31,7 @@ def open_parts(source: str | Path, seed: int = 0, **how: Any) -> ModelParts:
         trained = load_parts(str(source).removeprefix(RANDOM), **how)
         generator = models.create(models.name_of(trained.generator), **trained.generator.config)
     placed = generator.to(trained.generator.device, trained.generator.dtype)
-    return ModelParts(trained.tokenizer, placed, trained.class_names, {}, trained.sampling)
+    return replace(trained, generator=placed, training={})
 
 
 @contextmanager

@@ -17,6 +17,8 @@ from torch import Tensor
 
 from .. import models, tokenizers, weights
 from ..data.labels import Classes
+from ..inference import readout
+from ..inference.readout import FeatureSpec
 from ..inference.sampling import Sampling
 from ..models import Generator
 from ..tokenizers import Tokenizer
@@ -36,7 +38,7 @@ class ModelParts:
     """A tokenizer and the generator of its tokens, both open, with what is recorded beside them.
 
     class_names: one name for each class, or none, or "imagenet-1k" (see `labels.Classes`). training: how the generator
-    was trained. sampling: how to sample by default.
+    was trained. sampling, features: how to sample, and the feature spec to read with, by default.
     """
 
     tokenizer: Tokenizer
@@ -44,6 +46,7 @@ class ModelParts:
     class_names: str | Sequence[str] = ()
     training: dict[str, Any] = field(default_factory=dict)
     sampling: Sampling | None = None
+    features: str | None = None
 
 
 def load_parts(
@@ -228,6 +231,7 @@ def _open_directory(directory: Path, device: torch.device, dtype: torch.dtype) -
         sampling = Sampling.from_dict(config["sampling"])
         with devices.meta():
             generator = models.create(**config["generator"])
+        features = _own_spec(config, generator)
         classes, training = Classes(config["class_names"], generator.num_classes), config["training"]
     except (KeyError, TypeError, ValueError) as error:
         fault = weights.fault_of(error)
@@ -237,7 +241,7 @@ def _open_directory(directory: Path, device: torch.device, dtype: torch.dtype) -
         raise FileNotFoundError(f"{inner.parent} has no folder {inner.name}: copy the whole directory again")
     tokenizer = _open_tokenizer_directory(inner, device)
     _fill(generator, state, device, dtype, directory / weights.WEIGHTS)
-    return ModelParts(tokenizer, generator, classes.given, training, sampling)
+    return ModelParts(tokenizer, generator, classes.given, training, sampling, features)
 
 
 def _open_tokenizer_directory(directory: Path, device: torch.device) -> Tokenizer:
@@ -280,3 +284,14 @@ def _fill(
         weights.load_strict(model, moved, assign=True)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
+
+
+def _own_spec(config: Mapping[str, Any], generator: Generator) -> str | None:
+    """Return the feature spec in the config of a model directory; None where it has none, as those written before.
+
+    Raises a ValueError for one that the generator cannot do.
+    """
+    spec = config.get("features")
+    if spec is not None:
+        readout.check(generator, FeatureSpec.parse(spec))
+    return spec

@@ -1,6 +1,8 @@
 """Models of the package: each name opens everywhere, offline, and says what it is where it is missing."""
 
+import json
 import shutil
+from pathlib import Path
 
 import huggingface_hub
 import numpy as np
@@ -74,6 +76,40 @@ def test_an_encoder_and_a_tokenizer_open_by_the_same_name(name):
     assert torch.equal(tokens.flatten(1), model.encode(IMAGES))
     (features,) = encoder.encode(torch.from_numpy(IMAGES).unsqueeze(-1))
     assert features.shape[0] == 3
+
+
+def test_its_own_spec_is_read_where_none_is_given(name, capsys):
+    spec = "raster/after/query/L-1/grid4/mean"
+    model = load(name)
+    resolved = str(model.resolve_spec(spec))
+    expected = model.features(IMAGES, spec)
+    assert expected.shape == (3, 16 * 96)
+    assert np.array_equal(model.features(IMAGES), expected)
+    assert open_encoder(name).specs == open_encoder(f"random:{name}").specs == (resolved,)
+    model.save("saved")
+    assert np.array_equal(load("saved").features(IMAGES), expected)
+    for source in (name, "saved"):
+        assert cli.main(["info", source]) == 0
+        assert [line.split() for line in capsys.readouterr().out.splitlines() if line.startswith("features  ")] == [
+            ["features", spec]
+        ]
+    other = model.features(IMAGES, "raster/full/query/L-1/mean/mean")
+    assert other.shape == (3, 96)
+
+
+def test_a_config_without_a_spec_has_that_of_its_class_and_a_wrong_one_is_refused():
+    load("fashion-arpg-free").save("saved")
+    file = Path("saved/config.json")
+    config = json.loads(file.read_text())
+    del config["features"]
+    file.write_text(json.dumps(config))
+    assert load("saved").features(IMAGES).shape == (3, 96)
+    load("saved").save("again")
+    assert "features" not in json.loads(Path("again/config.json").read_text())
+    for wrong, said in (("raster/full/query/L9/mean/mean", "layers are numbered 1 to 3"), ("raster", "has 1 parts")):
+        file.write_text(json.dumps(config | {"features": wrong}))
+        with pytest.raises(ValueError, match=f"saved/config.json does not describe a model of randfeat: .*{said}"):
+            load("saved")
 
 
 def test_half_precision_on_disk_and_one_fingerprint(name, tmp_path):
