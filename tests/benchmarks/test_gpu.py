@@ -1,23 +1,11 @@
 """The script for GPUs, on the processor with tiny networks."""
 
 import json
-import sys
-from pathlib import Path
 
 import pytest
 import torch
 
-ROOT = Path(__file__).parents[2]
 SMALL = ["--device", "cpu", "--size", "tiny", "--compiler", "eager", "--batches", "2", "--images", "2"]
-
-
-@pytest.fixture(autouse=True)
-def checkout(monkeypatch):
-    """Benchmarks are imported from the checkout."""
-    monkeypatch.syspath_prepend(str(ROOT))
-    yield
-    for name in [name for name in sys.modules if name.partition(".")[0] == "benchmarks"]:
-        del sys.modules[name]
 
 
 @pytest.mark.slow

@@ -1,20 +1,10 @@
 """PCK of images against themselves after a random known warp."""
 
-import importlib
-from pathlib import Path
-
 import numpy as np
 import pytest
 from PIL import Image
 
-ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture(scope="module")
-def warped_pck():
-    with pytest.MonkeyPatch.context() as patch:  # the study runs from the checkout
-        patch.syspath_prepend(str(ROOT))
-        return importlib.import_module("studies.reading.warps").warped_pck
+from studies.reading.warps import warped_pck
 
 
 def smooth(n=3, height=48, width=40, channels=16, seed=0):
@@ -32,7 +22,7 @@ def as_features(images):
     return (images - 0.5).transpose(0, 3, 1, 2)
 
 
-def test_what_moves_with_the_picture_is_found_and_what_does_not_is_lost(warped_pck):
+def test_what_moves_with_the_picture_is_found_and_what_does_not_is_lost():
     images = smooth()
     found = warped_pck(images, as_features, alphas=(0.1, 0.03))
     assert found.per_point()[0] > 0.97
@@ -44,7 +34,7 @@ def test_what_moves_with_the_picture_is_found_and_what_does_not_is_lost(warped_p
     assert noise.lost.sum() > 0
 
 
-def test_features_of_places_fail_by_how_far_the_picture_moved(warped_pck):
+def test_features_of_places_fail_by_how_far_the_picture_moved():
     """A code of the position matches every point to its old place, so only small moves pass."""
     rows, columns = np.mgrid[:48, :40]
     places = np.stack([np.cos(rows / 40), np.sin(rows / 40), np.cos(columns / 40), np.sin(columns / 40)])
@@ -55,7 +45,7 @@ def test_features_of_places_fail_by_how_far_the_picture_moved(warped_pck):
     assert moved.per_point()[1] == 1
 
 
-def test_images_and_seed_decide(warped_pck):
+def test_images_and_seed_decide():
     images = smooth()
 
     def run(x, **options):
@@ -66,7 +56,7 @@ def test_images_and_seed_decide(warped_pck):
     assert (run(images).lost != run(images, seed=1).lost).any()
 
 
-def test_grey_bytes_and_upsampling(warped_pck):
+def test_grey_bytes_and_upsampling():
     grey = (smooth(channels=1)[..., 0] * 255).astype(np.uint8)
     seen = []
 
@@ -90,6 +80,6 @@ def test_grey_bytes_and_upsampling(warped_pck):
         (np.ones((1, 4, 4, 1)), {"dense": lambda x: np.full((1, 1, 2, 2), np.nan)}, "expected finite features"),
     ],
 )
-def test_bad_input(warped_pck, images, options, message):
+def test_bad_input(images, options, message):
     with pytest.raises(ValueError, match=message):
         warped_pck(images, **{"dense": as_features, **options})
