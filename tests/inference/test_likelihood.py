@@ -155,3 +155,26 @@ def test_exact_surprise_is_of_a_token_that_comes_last(model):
                 range(3), tokens[:, position]
             ] / len(read_in)
         torch.testing.assert_close(found[:, position], expected, atol=1e-5, rtol=1e-4)
+
+
+def test_by_default_surprise_is_of_sixteen_orders_from_seed_0(build):
+    model = build()
+    tokens = tiny.batch(model)[0]
+    assert torch.equal(surprisal(model, tokens), surprisal(model, tokens, count=16, seed=0))
+    if len(orders_of(model, 2)) > 1:
+        assert not torch.equal(surprisal(model, tokens), surprisal(model, tokens, seed=1))
+
+
+@pytest.mark.parametrize("at_once", [1, 4, 100])
+def test_exact_surprise_counts_a_pass_for_each_token_order_and_image(at_once, monkeypatch):
+    model, ticks = tiny.model("randar"), []
+    monkeypatch.setattr(likelihood, "passes_at_once", lambda *_: at_once)
+    surprisal(model, tiny.batch(model)[0], count=2, exact=True, tick=ticks.append)
+    total = 2 * 3 * model.num_tokens
+    assert ticks == [at_once] * (total // at_once) + [total % at_once] * (total % at_once > 0)
+
+
+def test_a_batch_size_is_the_passes_at_once():
+    model, ticks = tiny.model("randar"), []
+    log_prob(model, tiny.batch(model, 5)[0], count=3, batch_size=4, tick=ticks.append)
+    assert ticks == [4, 4, 4, 3]
