@@ -25,13 +25,16 @@ from randfeat.pretrain import read_recipe
 from randfeat.pretrain.config import ModelConfig, PretrainConfig, TrainingConfig
 
 import randfeat
-from randfeat import Pipeline, cli, weights
+from randfeat import Pipeline, Sampling, cli, weights
 from randfeat.data.builtin import fashion, load_fashion_part, make_fashion
 from randfeat.data.builtin.base import BuiltinDataset
 from randfeat.data.sources import idx
 from randfeat.utils import atomic
 from randfeat.weights import model_card, zoo
 from randfeat.weights.model_card import About, Measured
+
+from . import samples
+from .results import FOUND
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "docs" / "results" / "fashion.json"
@@ -122,6 +125,7 @@ def ship(name: str, runs: Path, out: Path) -> str:
     check_recipe(model, recipe)
     exact = {key: value.clone() for key, value in model.generator.state_dict().items()}
     model.training_record, target = kept_record(model.training_record), out / name
+    set_defaults(model, name, target)
     with tempfile.TemporaryDirectory() as scratch:
         made = Path(scratch) / name
         model.save_pretrained(made, torch.float16)
@@ -136,6 +140,18 @@ def ship(name: str, runs: Path, out: Path) -> str:
         f"{name}: {size_of(target):,} bytes, weights rounded by at most {rounded:.1e}, "
         f"log p of {CHECKED} images by {moved:.1e} nats a token on average"
     )
+
+
+def set_defaults(model: Pipeline, name: str, before: Path) -> None:
+    """Set how to sample and what to read where nothing is said: as the model before it in the zoo does, and samples of
+    labels as the study of samples chose, on the validation part.
+    """
+    if (before / weights.CONFIG).exists():
+        there = randfeat.load(before)
+        model.sampling, model.own_spec = there.sampling, there.own_spec
+    chosen = FOUND / samples.PART / f"{name.removeprefix('fashion-')}.json"
+    if chosen.exists():
+        model.sampling = Sampling.from_dict(json.loads(chosen.read_text("utf-8"))["sampling"])
 
 
 def share_tokenizer(model: Path, shared: Path) -> None:

@@ -55,7 +55,11 @@ class ParquetSource(EncodedSource):
                     raise
                 raise UnreadableImage("a damaged parquet file") from error
         first = int(self.ends[place] - self.rows[place])
-        found = file_of_cell(self._held[1][i - first].as_py(), path.parent)
+        try:
+            cell = self._held[1][i - first].as_py()
+        except UnicodeDecodeError as error:
+            raise UnreadableImage("a damaged parquet file") from error
+        found = file_of_cell(cell, path.parent)
         return found.open() if isinstance(found, RemotePath) else found
 
     def sizes(self) -> Iterable[int]:

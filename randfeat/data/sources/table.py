@@ -124,7 +124,9 @@ def read_arrow(path: Path, *more: str) -> pa.Table:
 
         with damage_told(path):
             names = _wanted(_distinct(path, pyarrow.parquet.read_schema(path).names, more), more)
-            return pyarrow.parquet.read_table(path, columns=names)
+            read_table = pyarrow.parquet.read_table(path, columns=names)
+            read_table.validate(full=True)  # text that is no UTF-8
+            return read_table
     try:
         _check_encoding(path)
         if path.suffix.lower() == ".jsonl":
