@@ -16,7 +16,7 @@ from PIL import Image
 from randfeat.utils.atomic import write_bytes
 
 from . import plots, sheets
-from .names import metric_name, task_name
+from .names import candidate_name, metric_name, task_name
 from .record import CHOSEN, Comparison, Record, about_dagger, compare, percent, strongest_baselines
 from .sheets import Pictures
 from .style import png
@@ -86,7 +86,7 @@ def write_report(
         lstrip_blocks=True,
     )
     environment.filters["percent"] = percent
-    environment.filters |= {"spelt": metric_name, "task": task_name}
+    environment.filters |= {"spelt": metric_name, "task": task_name, "candidate": candidate_name}
     page = environment.get_template("report.html.j2").render(
         title=title,
         note=note,

@@ -14,6 +14,13 @@ _METRICS = {
     "ari": "ARI",
 }
 _TOP_1 = ("knn", "linear", "attentive", "fewshot", "likelihood")  # tasks whose metrics are shares of right images
+_SCALINGS = {  # of `classifiers.scalings`
+    "none": "as they are",
+    "standard": "each dimension of variance 1",
+    "center-l2": "centred, each image of norm 1",
+    "l2": "each image of norm 1",
+    "whitened": "whitened",
+}
 _SETUP = re.compile(r"(easy|medium|hard) (.+)")  # of revisited Oxford and Paris, where precision is a mean, mP@k
 
 
@@ -39,3 +46,22 @@ def metric_name(metric: str, task: str = "") -> str:
     if metric.startswith("pck@"):
         return f"PCK@{metric[4:]}"
     return _METRICS.get(metric, metric.replace("recall_at_", "Recall@"))
+
+
+def candidate_name(candidate: str) -> str:
+    """Return what a candidate of a search does, in words.
+
+    "linear standard pca=64 C=0.1" is "linear, each dimension of variance 1, 64 principal components, C = 0.1". Names of
+    a feature, up to the last slash before, are kept.
+    """
+    feature, slash, setup = candidate.rpartition("/")
+    words = setup.split(" ")
+    if words[0] not in ("linear", "knn", "svm"):
+        return candidate
+    spelt = " ".join(words)
+    spelt = re.sub(r" whitened pca=(\d+)", r", whitened to \1 components", spelt)
+    spelt = re.sub(r" pca=(\d+)", r", \1 principal components", spelt)
+    for scaling, means in _SCALINGS.items():
+        spelt = re.sub(rf"(?<!,) {scaling}(?=[ ,]|$)", f", {means}", spelt, count=1)
+    spelt = re.sub(r" (C|k|relative_gamma)=", r", \1 = ", spelt).replace("relative_gamma", "relative gamma")
+    return feature + slash + re.sub(r"^(knn|svm)", lambda kind: {"knn": "k-NN", "svm": "SVM"}[kind[0]], spelt)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from randfeat.probes import Record, bootstrap, compare, made_with, markdown, paired, strongest_baseline
 from randfeat.probes.protocol import CHANCE
-from randfeat.probes.report.names import metric_name
+from randfeat.probes.report.names import candidate_name, metric_name
 from records import load_all
 from scipy.stats import binomtest
 
@@ -193,3 +193,20 @@ def test_a_table_for_papers():
     for table in text.split("\n\n"):
         rows = [line for line in table.splitlines() if line.startswith("|")]
         assert len({row.count("|") for row in rows}) <= 1
+
+
+@pytest.mark.parametrize(
+    ("candidate", "words"),
+    [
+        ("linear standard C=0.1", "linear, each dimension of variance 1, C = 0.1"),
+        ("linear none pca=64 C=1", "linear, as they are, 64 principal components, C = 1"),
+        (
+            "raster/full/L2/knn cosine whitened pca=64 k=5",
+            "raster/full/L2/k-NN cosine, whitened to 64 components, k = 5",
+        ),
+        ("knn euclidean center-l2 k=20", "k-NN euclidean, centred, each image of norm 1, k = 20"),
+        ("raster/full/query/L2/mean/mean", "raster/full/query/L2/mean/mean"),
+    ],
+)
+def test_a_candidate_is_told_in_words(candidate, words):
+    assert candidate_name(candidate) == words
