@@ -236,14 +236,15 @@ def peak_memory(command: Sequence[str]) -> float | None:
 
 def print_memory(case: Case, variant: str) -> None:
     """Run a variant twice in this process, and print its memory in KiB before it was built, and the peak."""
-    base = _status("VmRSS")
+    base = status("VmRSS")
     call = case.variants[variant]()
     for _ in range(2):
         call()
-    print(json.dumps({"base": base, "peak": _status("VmHWM")}))
+    print(json.dumps({"base": base, "peak": status("VmHWM")}))
 
 
-def _status(name: str) -> int:
+def status(name: str) -> int:
+    """Return a number of /proc/self/status by its name, in KiB of what is memory."""
     lines = Path(f"/proc/{os.getpid()}/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:"))
 
