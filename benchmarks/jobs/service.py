@@ -31,7 +31,8 @@ from randfeat.data.builtin import load_fashion_part
 from randfeat.data.sources import open_source
 from randfeat.features.extract import extract
 
-MODEL, BATCH, OF_A_REQUEST = "fashion-randar-free", 64, 8
+MODEL, BATCH, OF_A_REQUEST = "fashion-arpg-free", 64, 8
+BAD = 200  # requests that are refused, before the memory is looked at again
 BOUNDARY = "images-of-a-benchmark"
 
 
@@ -94,19 +95,60 @@ def processor_of(process: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
+def resident(process: int) -> float:
+    """Return the resident memory of another process in MB."""
+    pages = int(Path(f"/proc/{process}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+def refused(address: str, count: int) -> dict[int, int]:
+    """Ask for features of what is no image, no form and too large, and return how often each status was answered."""
+    place, statuses = urlsplit(address), Counter[int]()
+    form, text = f"multipart/form-data; boundary={BOUNDARY}", "text/plain"
+    head = f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="images"; filename="a.png"\r\n\r\n'.encode()
+    end = f"\r\n--{BOUNDARY}--\r\n".encode()
+    kinds = [(form, head + os.urandom(1 << 20) + end), (form, os.urandom(1 << 16)), (text, b"no form"), (form, b"")]
+    for number in range(count):
+        kind, body = kinds[number % len(kinds)]
+        connection = http.client.HTTPConnection(place.hostname or "", place.port, timeout=120)
+        connection.request("POST", "/v1/features", body, {"Content-Type": kind})
+        statuses[connection.getresponse().status] += 1
+        connection.close()
+    return dict(statuses)
+
+
 def stop(process: subprocess.Popen[str]) -> None:
     process.terminate()
     process.communicate()
 
 
-def by_service(setting: Setting, count: int, clients: int, answers: list[tuple[int, float]]) -> Callable[[], Spent]:
-    """Return a call that asks for all pictures once; answers takes those of each call in place of the last ones."""
-    paths = pictures(setting.scratch / "pictures", count)
-    bodies = [body_of(paths[first : first + OF_A_REQUEST]) for first in range(0, count, OF_A_REQUEST)]
+def started() -> tuple[subprocess.Popen[str], str]:
+    """Start a service, and return it with its address."""
     words = ["-m", "randfeat", "serve", MODEL, "--device", "cpu", "--port", "0", "--batch-size", str(BATCH)]
     service = subprocess.Popen(python(*words), stdout=subprocess.PIPE, text=True)
     assert service.stdout is not None
-    address = service.stdout.readline().split()[0]
+    return service, service.stdout.readline().split()[0]
+
+
+def by_service(setting: Setting, count: int, clients: int, answers: list[tuple[int, float]]) -> Callable[[], Spent]:
+    """Return a call that asks for all pictures once; answers takes those of each call in place of the last ones."""
+    service, address = started()
+    call = asking_of(service, address, setting, count, clients, answers)
+    weakref.finalize(call, stop, service)
+    return call
+
+
+def asking_of(
+    service: subprocess.Popen[str],
+    address: str,
+    setting: Setting,
+    count: int,
+    clients: int,
+    answers: list[tuple[int, float]],
+) -> Callable[[], Spent]:
+    """Return the call of `by_service` for a service that runs."""
+    paths = pictures(setting.scratch / "pictures", count)
+    bodies = [body_of(paths[first : first + OF_A_REQUEST]) for first in range(0, count, OF_A_REQUEST)]
 
     def call() -> Spent:
         context = multiprocessing.get_context("spawn")
@@ -117,22 +159,38 @@ def by_service(setting: Setting, count: int, clients: int, answers: list[tuple[i
         asking.join()
         return Spent(time.perf_counter() - began, processor_of(service.pid) - used)
 
-    weakref.finalize(call, stop, service)
     return call
 
 
 def serve(setting: Setting) -> Iterator[Case]:
     """Yield a service that clients ask for all pictures, each for 8 at a time, and the next 8 when it has these."""
-    count, clients = setting.pick((16, 2), (512, 16), (4096, 64))
+    count, clients, at_least = setting.pick((16, 2, 0.0), (512, 16, 0.0), (4096, 64, 60.0))
 
     def facts() -> Mapping[str, Any]:
         answers: list[tuple[int, float]] = []
-        call = by_service(setting, count, clients, answers)
-        for _ in range(2):  # the first is for warming
-            call()
-        times = sorted(seconds for _, seconds in answers)
-        statuses = dict(Counter(status for status, _ in answers))
-        return {"answers": statuses, "median s": statistics.median(times), "p99 s": times[int(0.99 * len(times))]}
+        every: list[tuple[int, float]] = []
+        service, address = started()
+        try:
+            call = asking_of(service, address, setting, count, clients, answers)
+            call()  # for warming
+            began = time.perf_counter()
+            while not every or time.perf_counter() - began < at_least:
+                call()
+                every += answers
+            took, before = time.perf_counter() - began, resident(service.pid)
+            bad = refused(address, BAD)
+            after = resident(service.pid)
+        finally:
+            stop(service)
+        times = sorted(seconds for _, seconds in every)
+        return {
+            "answers": dict(Counter(status for status, _ in every)),
+            "seconds": took,
+            "median s": statistics.median(times),
+            "p99 s": times[int(0.99 * len(times))],
+            "answers to bad requests": bad,
+            "MB before and after these": [before, after],
+        }
 
     ours = partial(by_service, setting, count, clients, [])
     peers = {"extract": partial(by_extract, setting, count)}
