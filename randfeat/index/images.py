@@ -112,14 +112,14 @@ def build_from_store(
 
     states = [found(one) for one in store.paths]
     rows = [
-        (path, label_of(label, classes), *state)
-        for (path, *state), label in zip(states, store.table["label"].to_pylist(), strict=True)
+        (path, label_of(label, classes), size, mtime, ctime)
+        for (path, size, mtime, ctime), label in zip(states, store.table["label"].to_pylist(), strict=True)
     ]
     table = with_digests(table_of(rows), digests_of(states, shown))
     skipped: list[Skipped] = []
     for one, reason in store.skipped:
-        path, *state = found(one)
-        skipped.append((path, reason, *state))
+        path, size, mtime, ctime = found(one)
+        skipped.append((path, reason, size, mtime, ctime))
     index = Index.begin(directory, index_type, metric, features.shape[1], store.encoder_record(spec), whiten)
     with index._creating():
         index._fill([features], table, memory, shown, skipped)

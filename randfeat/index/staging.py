@@ -91,7 +91,7 @@ def plan(index: Index, source: Source | TokenSource, drop: bool = True) -> Plan:
     before_all = _rows_of(index)
     known = dict(before_all)
     digests: dict[int, str | None] = {}
-    unreadable = {path: _Row(NO_ID, *state) for path, _, *state in index.skipped}
+    unreadable = {path: _Row(NO_ID, size, mtime, ctime) for path, _, size, mtime, ctime in index.skipped}
     for number, (row, label) in enumerate(zip(keys(table), table["label"].to_pylist(), strict=True)):
         path, *now = row
         if path in known:
@@ -190,10 +190,10 @@ def listed(source: Source | TokenSource) -> pa.Table:
     else:
         states = source.states() or ((size, *NO_FILE[1:]) for size in source.sizes())
         files_ = (
-            (path, size, *(None if time < 0 else time for time in times))
-            for path, (size, *times) in zip(source.paths, states, strict=True)
+            (path, size, None if mtime < 0 else mtime, None if ctime < 0 else ctime)
+            for path, (size, mtime, ctime) in zip(source.paths, states, strict=True)
         )
-    return table_of([(path, label, *state) for (path, *state), label in zip(files_, labels, strict=True)])
+    return table_of([(path, label, size, m, c) for (path, size, m, c), label in zip(files_, labels, strict=True)])
 
 
 def state_of(path: str) -> State:
