@@ -26,7 +26,8 @@ def font_for(texts: Iterable[str], points: int) -> Font:
         return ImageFont.load_default(points)
     from matplotlib import get_data_path
 
-    return ImageFont.truetype(str(Path(get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")), points)  # Pillow 10.1: no Path
+    path = Path(get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")
+    return ImageFont.truetype(str(path), points)  # Pillow 10.1 takes no Path
 
 
 def png(picture: Image.Image) -> bytes:

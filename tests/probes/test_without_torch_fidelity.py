@@ -1,4 +1,4 @@
-"""What needs torch-fidelity says so in one sentence where it is not installed."""
+"""One sentence about torch-fidelity where it is needed and not installed."""
 
 import sys
 
