@@ -243,9 +243,7 @@ def test_what_is_damaged_is_refused(saved):
         open_source(saved / "saved")
     path = saved / "parquet/data/train-00000-of-00002.parquet"
     path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(
-        ValueError, match=r"train-00000-of-00002.parquet is no parquet file, or damaged: get it again"
-    ):
+    with pytest.raises(ValueError, match=r"train-00000-of-00002.parquet is no parquet file, or damaged: get it again"):
         open_source(saved / "parquet", "train")
 
 
