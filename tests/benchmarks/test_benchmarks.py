@@ -81,6 +81,13 @@ def test_cases_are_chosen_by_their_names(jobs, tmp_path):
     assert [case["case"] for case in json.loads((tmp_path / "results.json").read_text())["cases"]] == ["product 2"]
 
 
+@pytest.mark.parametrize(("words", "level"), [([], "full"), (["--quick"], "quick"), (["--level", "tiny"], "tiny")])
+def test_levels_of_the_work(words, level):
+    from benchmarks.__main__ import parser
+
+    assert parser().parse_args(words).level == level
+
+
 def test_a_peer_is_a_checkout(capsys):
     from benchmarks.__main__ import main
 
