@@ -79,7 +79,7 @@ def test_all_specs_share_the_tokenizer_and_one_call(monkeypatch):
     batch = stacked(encoder)
     tokenize, read = encoder.pipeline.tokenizer.encode, readout.read
     monkeypatch.setattr(encoder.pipeline.tokenizer, "encode", lambda x: calls.append("tokenizer") or tokenize(x))
-    monkeypatch.setattr(readout, "read", lambda *args: calls.append("read") or read(*args))
+    monkeypatch.setattr(readout, "read", lambda *args, **how: calls.append("read") or read(*args, **how))
     assert len(encoder.encode(batch)) == 3
     assert calls == ["tokenizer", "read"]
 

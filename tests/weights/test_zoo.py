@@ -18,6 +18,7 @@ from randfeat.tokenizers import PatchTokenizer
 from randfeat.weights import zoo
 
 IMAGES = load_fashion_part().images[:3]
+SHARING = ("fashion-arpg-free", "fashion-randar-free")  # one tokenizer; the others were trained on tokens of another
 
 
 @pytest.fixture(params=zoo.NAMES)
@@ -163,8 +164,8 @@ def test_a_model_that_is_missing_is_one_sentence(name, tmp_path, monkeypatch, ca
         load_tokenizer(name)
 
 
-def test_the_tokenizer_is_there_once_and_a_saved_model_has_its_own(name, tmp_path, capsys):
-    assert not (zoo.directory(name) / weights.TOKENIZER).exists()
+def test_a_tokenizer_of_several_is_there_once_and_a_saved_model_has_its_own(name, tmp_path, capsys):
+    assert (zoo.directory(name) / weights.TOKENIZER).exists() == (name not in SHARING)
     model = load(name)
     model.save_pretrained(tmp_path / "mine")
     assert (tmp_path / "mine" / weights.TOKENIZER / weights.WEIGHTS).is_file()
@@ -175,6 +176,7 @@ def test_the_tokenizer_is_there_once_and_a_saved_model_has_its_own(name, tmp_pat
     assert "name patch, vocab_size 512, patch 4" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("name", SHARING)
 def test_a_shared_tokenizer_that_is_missing_is_one_sentence(name, tmp_path, monkeypatch):
     shutil.copytree(zoo.directory(name), tmp_path / "package" / name)
     monkeypatch.setattr(zoo, "folder", lambda: tmp_path / "package")
