@@ -18,6 +18,9 @@ from randfeat.data import conditions
 from randfeat.models import Generator
 
 Recipe = TypeVar("Recipe")
+UNION = re.compile(  # jsonargparse's words for a value of none of several types
+    r"Does not validate against any of the Union subtypes Subtypes: \[(.*)\] Errors: .* Given value: (.*)"
+)
 
 
 @dataclass(frozen=True)
@@ -276,6 +279,7 @@ def read_config(
         return kind(**vars(parser.instantiate(parsed)))
     except ArgumentError as error:
         problem = re.sub(r"Parser key |typing\.|<class |(?<=')>", "", " ".join(str(error).split()))
+        problem = UNION.sub(r"expected one of \1, got \2", problem).replace("'NoneType'", "none")
         raise ValueError(f"recipe {name or 'of a model'}: {problem}") from None
     except RecursionError:
         raise ValueError(f"recipe {name}: it is nested too deep, or in itself; expected the fields of one") from None
