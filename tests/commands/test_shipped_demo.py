@@ -60,7 +60,7 @@ class TestShown:
         sources = re.findall(r'(?:src|href)="([^"]{0,30})', page)
         assert len(sources) >= 7
         assert all(source.startswith("data:image/") for source in sources)
-        assert "http" not in re.sub(r"data:image/[^\"]*", "", page)  # whose base64 may spell anything
+        assert "://" not in page  # base64 may spell http
 
     def test_the_page_has_what_was_measured_on_all_images_and_its_command(self, shown):
         page = (shown / "report.html").read_text()
