@@ -58,7 +58,7 @@ class ParquetSource(EncodedSource):
         first = int(self.ends[place] - self.rows[place])
         try:
             cell = self._held[1][i - first].as_py()
-        except UnicodeDecodeError as error:
+        except (UnicodeDecodeError, IndexError) as error:  # fewer rows than the file says
             raise UnreadableImage("a damaged parquet file") from error
         found = file_of_cell(cell, path.parent)
         return found.open() if isinstance(found, RemotePath) else found
