@@ -27,6 +27,15 @@ FOUND = {
     ],
     "record": [b'{"format": "\xff"}'],
     "keypoint_pair": [b'{"category": 3}'],
+    # the type of a column changed: where pyarrow is asked of the column, the process ends
+    "parquet": [
+        b"PAR1\x15\0\x15\x16\x15\x16,\x15\2\x15\0\x15\6\x15\6\x1c\0\0\0\2\0\0\0\2\1\1\0\0\0x\x15\0\x15\x1c\x15\x1c,"
+        b"\x15\2\x15\0\x15\6\x15\6\x1c\0\0\0\2\0\0\0\2\1\1\0\0\0\0\0\0\0\x15\4\x19<5\0\x18\6schema\x15\4\0"
+        b"\x15\0%\2\x18\5image\0\x15\4%\2\x18\5label\0\x16\2\x19\x1c\x19,&\0\x1c\x15\x0c\x19%\6\0\x19\x18\5image\x15\0"
+        b"\x16\2\x16<\x16<&\x08I\x1c\x15\0\x15\0\x15\2\0<\x16\2\x19\6\x19&\0\2\0\0\0&\0\x1c\x15\4\x19%\6\0\x19\x18\5label"
+        b"\x15\0\x16\2\x16B\x16B&DI\x1c\x15\0\x15\0\x15\2\0<)\6\x19&\0\2\0\0\0\x16~\x16\2&\x08\x16~\0"
+        b"( parquet-cpp-arrow version 26.0.1\x19,\x1c\0\0\x1c\0\0\0\xc1\0\0\0PAR1"
+    ],
     "table_jsonl": [b'{"\x93ath": "photos/cat/00.png", "label": 3}\n'],
     "ground_truth": [b"\x80\x05\x8c\x02\x8c\x8c.", b"\x80\x02}q\0(IX\n.", b"\x80\x02}r\0\0\0\x0a."],
     "imagenet_truth": [b"3\n", b"one\n"],
