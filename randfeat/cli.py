@@ -93,11 +93,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _alone(out: Path | None) -> AbstractContextManager[None]:
-    """Return a block in which no other command writes `out`; of torchrun's processes the first one sees to that."""
+    """Return a block in which no other command writes `out`; of torchrun's processes the first one sees to that.
+
+    Raises a ValueError for an `out` on an object store.
+    """
     if out is None or os.environ.get("RANK", "0") != "0":
         return nullcontext()
     from .utils.resume import sole_writer
+    from .utils.uris import check_on_disk
 
+    check_on_disk(out)
     return sole_writer(out)
 
 

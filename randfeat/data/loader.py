@@ -16,10 +16,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ..utils.parallel import end_with_parent
+from ..utils.uris import is_remote
 from .crop import AnyImage, naming, row_of
 from .errors import UnfitImage, UnreadableImage
 from .sources import Source, TokenSource
-from .sources.remote import is_remote
 
 MAX_WORKERS = 16
 AHEAD = 2  # batches that each worker prepares at most

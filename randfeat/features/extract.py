@@ -31,13 +31,13 @@ from ..data.errors import reasons
 from ..data.pages import warn_of_pages
 from ..data.sources import Source, TokenSource
 from ..data.sources.folder import FileSource
-from ..data.sources.remote import is_remote
 from ..data.states import Inputs, naming_changes
 from ..data.store import META
 from ..utils import atomic, distributed, progress
 from ..utils.checks import check_whole_number, finite_rows
 from ..utils.estimates import bytes_in_words, warn_of_full_disk
 from ..utils.folder_run import FolderRun, share
+from ..utils.uris import check_on_disk
 from . import store
 from .encoder import Encoder
 from .generator_encoder import GeneratorEncoder
@@ -75,8 +75,7 @@ def extract(
     a FileExistsError for a directory of something else. A ValueError, too, where no image could be read, and a
     `states.StaleResult` for a complete store of images whose files have changed since.
     """
-    if is_remote(directory):
-        raise ValueError(f"{directory}: a store is written to a disk: name a folder there, and copy it afterwards")
+    check_on_disk(directory)
     directory, workers = Path(directory), loader.default_workers() if workers is None else workers
     for name, value, lowest in (("batch_size", batch_size, 1), ("workers", workers, 0), ("shard_size", shard_size, 1)):
         if value is not None:

@@ -170,7 +170,7 @@ def test_a_store_is_written_to_a_disk(bucket, tmp_path, monkeypatch, capsys):
     make_sampler().save(tmp_path / "model")
     monkeypatch.chdir(tmp_path)
     assert main(["extract", "model", "s3://things/photos", "-o", "s3://things/out", "--device", "cpu"]) == 1
-    assert "a store is written to a disk" in capsys.readouterr().err
+    assert "results are written to a disk" in capsys.readouterr().err
     assert not Path("s3:").exists()
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ...utils import missing
+from ...utils.uris import is_remote
 from ..decode import is_image_array
 from . import folder, idx, remote, splits, table
 from .base import Source, TokenSource
@@ -65,7 +66,7 @@ def open_source(
     elif labels is not None:
         source = labelling.labelled(source, Path(labels))
     elif isinstance(source, Source):
-        source = source if remote.is_remote(data) else labelling.with_kit_nearby(source, Path(data))
+        source = source if is_remote(data) else labelling.with_kit_nearby(source, Path(data))
     labelling.warn_of_unlabelled(source)
     return source
 
@@ -93,7 +94,7 @@ def _open_splits(name: str, split: str | Sequence[str] | None) -> Source | Token
 def _open(name: str, split: str | None) -> Source | TokenSource:
     if not name:
         raise ValueError(f"no data set is named: expected {FORMS}")
-    if remote.is_remote(name):
+    if is_remote(name):
         return _open_remote(name, split)
     path = Path(name)
     if path.is_dir():

@@ -23,12 +23,6 @@ from ..errors import UnreadableImage
 from .base import NO_FILE, EncodedSource, Labels, State, check_unique, printable, state_of
 
 SCHEMES = ("s3", "gs")
-URI = re.compile(r"([a-z][a-z0-9+.-]+):/{1,2}[^/]", re.IGNORECASE)  # pathlib leaves one slash
-
-
-def is_remote(name: str | Path) -> bool:
-    """Return whether a name is the URI of a place on an object store."""
-    return URI.match(str(name)) is not None
 
 
 @dataclass(frozen=True)
