@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from .index import Index
 
 MANY = 100_000  # rows from which LanceDB is given an index of its own; fewer are compared one by one
+# of its own index: lists that are looked through, and candidates for each result that are compared by their vectors,
+# since those of its codes alone are seldom the nearest
+PROBES, CANDIDATES = 50, 30
 COLUMNS = ["id", "path", "label", "_distance"]
 
 
@@ -36,7 +39,9 @@ def export(index: Index, place: str) -> LanceIndex:
         raise ValueError(f"{index!r} is whitened, which LanceDB cannot do to queries: build it without whitening")
     table = lance.write(place, _blocks(index), index.dim, index.metric, index.encoder_record)
     if len(index) >= MANY:
-        table.create_index(metric=index.metric, vector_column_name="vector")
+        from lancedb.index import IvfPq
+
+        table.create_index("vector", config=IvfPq(distance_type=index.metric))
     return LanceIndex(place)
 
 
@@ -84,6 +89,7 @@ class LanceIndex:
 
     def _nearest(self, query: np.ndarray, k: int, where: Filter | None) -> list[Match]:
         asked = self.table.search(query, vector_column_name="vector").distance_type(self.metric)
+        asked = asked.nprobes(PROBES).refine_factor(CANDIDATES)
         if where:
             asked = asked.where(sql(where), prefilter=True)
         found: pa.Table = asked.select(COLUMNS).limit(k).to_arrow()

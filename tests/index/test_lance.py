@@ -41,6 +41,23 @@ def test_neighbours_are_those_of_the_index(metric, tmp_path):
             np.testing.assert_allclose([m.score for m in found], [m.score for m in expected], rtol=1e-4, atol=1e-4)
 
 
+def recall(index, table):
+    """Return how many of the scores that ours finds the table finds too."""
+    pairs = zip(table.search(QUERIES, 5), index.search(QUERIES, 5), strict=True)
+    return np.mean([m.score >= ours[-1].score - 1e-5 for found, ours in pairs for m in found])
+
+
+def test_many_rows_get_an_index_of_lancedb_whose_neighbours_are_compared_by_their_vectors(tmp_path, monkeypatch):
+    """Among the codes alone the nearest are lost: 30 candidates for each result bring them back."""
+    monkeypatch.setattr(lance, "MANY", len(BANK))
+    index = made(tmp_path)
+    table = lance.export(index, f"lancedb:{tmp_path / 'lance'}")
+    assert table.table.list_indices()
+    assert recall(index, table) >= 0.99
+    monkeypatch.setattr(lance, "CANDIDATES", 1)
+    assert recall(index, table) < 0.9
+
+
 def test_rows_are_columns_of_their_own(tmp_path):
     index = made(tmp_path)
     lance.export(index, f"lancedb:{tmp_path / 'lance'}")
