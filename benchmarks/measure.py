@@ -236,14 +236,14 @@ def peak_memory(command: Sequence[str]) -> float | None:
 
 def print_memory(case: Case, variant: str) -> None:
     """Run a variant twice in this process, and print its memory in KiB before it was built, and the peak."""
-    base = status("VmRSS")
+    base = _status("VmRSS")
     call = case.variants[variant]()
     for _ in range(2):
         call()
-    print(json.dumps({"base": base, "peak": status("VmHWM")}))
+    print(json.dumps({"base": base, "peak": _status("VmHWM")}))
 
 
-def status(name: str) -> int:
+def _status(name: str) -> int:
     """Return a number of /proc/self/status by its name, in KiB of what is memory."""
     lines = Path(f"/proc/{os.getpid()}/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:"))
