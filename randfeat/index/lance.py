@@ -41,7 +41,7 @@ def export(index: Index, place: str) -> LanceIndex:
     if len(index) >= MANY:
         from lancedb.index import IvfPq
 
-        table.create_index("vector", config=IvfPq(distance_type=index.metric))  # type: ignore[arg-type]
+        table.create_index("vector", config=IvfPq(distance_type=index.metric))
     return LanceIndex(place)
 
 
