@@ -16,6 +16,7 @@ from numpy.typing import DTypeLike, NDArray
 from randfeat.utils.faiss import faiss
 
 _BLOCK = 1 << 23  # entries of one block of the cost matrix: 64 MB in float64
+_CACHED = 1 << 16  # entries of candidates that are compared together: 512 KB in float64
 _PIECE = 1 << 28  # bytes of features that are searched together
 _SHORT = 1e-30  # length of rows whose squares may vanish
 _LARGEST = 1e150  # length of rows whose squares still are numbers
@@ -40,11 +41,13 @@ class _Cosine:
         """Return similarities (n, m) of placed rows, as arrays or as tensors."""
         return x @ bank.T
 
-    def exact(self, query: Features, rows: Features) -> Features:
-        """Return similarities (k,) of one query to rows (k, d) that were not placed; equal rows get equal numbers."""
-        rows, lengths = _with_lengths(rows)
-        (query,), (length,) = _with_lengths(query[None])
-        return np.einsum("kd,d->k", rows, query) / lengths / length
+    def exact(self, x: Features, rows: Features) -> Features:
+        """Return similarities (n, k) of queries (n, d), each to its rows (n, k, d), none of them placed; equal rows get
+        equal numbers.
+        """
+        flat, lengths = _with_lengths(rows.reshape(-1, rows.shape[2]))
+        x, own = _with_lengths(x)
+        return np.einsum("nkd,nd->nk", flat.reshape(rows.shape), x) / lengths.reshape(rows.shape[:2]) / own[:, None]
 
     def reach(self, x: Features) -> Features:
         """Return a bound (n,) of the sum of absolute terms of each query's similarity to any row of the bank."""
@@ -69,9 +72,9 @@ class _Euclidean:
     def products(self, x: Any, bank: Any) -> Any:
         return 2 * (x @ bank.T) - (x * x).sum(1)[:, None] - (bank * bank).sum(1)
 
-    def exact(self, query: Features, rows: Features) -> Features:
-        away = rows - query
-        return -np.einsum("kd,kd->k", away, away)
+    def exact(self, x: Features, rows: Features) -> Features:
+        away = rows - x[:, None]
+        return -np.einsum("nkd,nkd->nk", away, away)
 
     def reach(self, x: Features) -> Features:
         return np.square(_lengths(_placed(self, x, np.float64)) + self.radius)
@@ -169,7 +172,7 @@ def _search_in_double(space: _Space, x: Features, own: NDArray[np.int64], bank: 
             for i, enough in enumerate(near >= floor[:, None], some.start):
                 ids = np.flatnonzero(enough)
                 groups, back = np.unique(group[ids], return_inverse=True)
-                exact = _similarities(space, x[i], bank, first[groups] + rows.start)[back]
+                exact = _similarities(space, x[i : i + 1], bank, first[groups][None] + rows.start)[0, back]
                 ids += rows.start
                 exact[ids == own[i]] = -np.inf
                 order = np.argsort(-exact, kind="stable")[:count]
@@ -211,18 +214,17 @@ def _rescored(space: _Space, x: Features, bank: Features, ids: NDArray[np.int64]
     out = np.empty(ids.shape)
 
     def fill(rows: slice) -> None:
-        for i in range(rows.start, rows.stop):
-            out[i] = _similarities(space, x[i], bank, ids[i])
+        out[rows] = _similarities(space, x[rows], bank, ids[rows])
 
-    _in_threads(fill, len(x), step=64)
+    _in_threads(fill, len(x), step=max(1, _CACHED // (ids.shape[1] * x.shape[1])))
     return out
 
 
-def _similarities(space: _Space, query: Features, bank: Features, ids: NDArray[np.int64]) -> Features:
-    """Return similarities (k,) in float64 of one query (d,) to the rows `ids` (k,) of the bank."""
-    query = query.astype(np.float64)
-    parts = [ids[start : start + 4096] for start in range(0, len(ids), 4096)]
-    return np.concatenate([space.exact(query, bank[part].astype(np.float64)) for part in parts])
+def _similarities(space: _Space, x: Features, bank: Features, ids: NDArray[np.int64]) -> Features:
+    """Return similarities (n, k) in float64 of a few queries (n, d), each to the rows `ids` (n, k) of the bank."""
+    x = x.astype(np.float64)
+    parts = [ids[:, start : start + 4096] for start in range(0, ids.shape[1], 4096)]
+    return np.concatenate([space.exact(x, bank[part].astype(np.float64)) for part in parts], axis=1)
 
 
 def _placed(space: _Space, x: Features, dtype: DTypeLike) -> Features:
