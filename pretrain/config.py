@@ -280,6 +280,7 @@ def read_config(
     except ArgumentError as error:
         problem = re.sub(r"Parser key |typing\.|<class |(?<=')>", "", " ".join(str(error).split()))
         problem = UNION.sub(r"expected one of \1, got \2", problem).replace("'NoneType'", "none")
+        problem = re.sub(r"^unsupported operand .*", "a field has no name", problem)  # of a recipe such as "~: 1"
         raise ValueError(f"recipe {name or 'of a model'}: {problem}") from None
     except RecursionError:
         raise ValueError(f"recipe {name}: it is nested too deep, or in itself; expected the fields of one") from None

@@ -124,9 +124,7 @@ def _search(space: _Space, x: Features, own: NDArray[np.int64], bank: Features, 
     count = k + k // 8 + _SPARE
     if count < len(bank):
         near, ids = _candidates(space, x, bank, count, device)
-        exact = _rescored(space, x, bank, ids)
-        # a device may multiply in less than float32 (TF32); the candidates show how far that is off
-        error = np.maximum(_error(space, x, np.float32), 2 * np.abs(near - exact).max(axis=1))
+        exact, error = _ranked(space, x, own, bank, near, ids, k)
         others = near[:, -1] + error
     else:
         ids = np.tile(np.arange(len(bank)), (len(x), 1))
@@ -139,6 +137,34 @@ def _search(space: _Space, x: Features, own: NDArray[np.int64], bank: Features, 
     if len(again):
         best[0][again], best[1][again] = _search_in_double(space, x[again], own[again], bank, k)
     return best
+
+
+def _ranked(
+    space: _Space,
+    x: Features,
+    own: NDArray[np.int64],
+    bank: Features,
+    near: Features,
+    ids: NDArray[np.int64],
+    k: int,
+) -> tuple[Features, Features]:
+    """Return similarities (n, count) in float64 of queries to their candidates, and a bound (n,) of the error of those
+    in float32, `near`. Candidates too far by that bound to be among the k nearest are not compared in float64: -inf.
+    """
+    exact, first = np.full(ids.shape, -np.inf), k + 1  # one more than k: the query itself may be among them
+    exact[:, :first] = _rescored(space, x, bank, ids[:, :first])
+    # a device may multiply in less than float32 (TF32); these candidates show how far that is off
+    off = 2 * np.abs(near[:, :first] - exact[:, :first]).max(axis=1)
+    error = np.maximum(_error(space, x, np.float32), off)
+    others = np.where(ids[:, :first] == own[:, None], -np.inf, exact[:, :first])
+    least = np.partition(others, -k, axis=1)[:, -k]
+    open_ = ~(near + error[:, None] < least[:, None])
+    open_[:, :first] = False
+    rows = np.flatnonzero(open_.any(axis=1))
+    if len(rows):
+        last = np.flatnonzero(open_.any(axis=0))[-1] + 1
+        exact[rows, first:last] = _rescored(space, x[rows], bank, ids[rows, first:last])
+    return exact, error
 
 
 def _candidates(space: _Space, x: Features, bank: Features, count: int, device: str) -> Found:

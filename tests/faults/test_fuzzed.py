@@ -9,8 +9,12 @@ from parsers import DEEP, PARSERS, parsed
 _NPY = b"\x93NUMPY\x01\x00v\x00%-117s\n\x01\x00\x02\x00"
 # parser: inputs that once ended in an exception of another kind, or in words of Python
 FOUND = {
-    "recipe": [b"a: &x [*x, *x]"],
-    "tokenizer_recipe": [b"a: &x [*x, *x]", b"network:\n  stride: 8\n  width: 8\n  multipliers: [1,2WEBP, 4, 8]\n"],
+    "recipe": [b"a: &x [*x, *x]", b"?"],
+    "tokenizer_recipe": [
+        b"?",
+        b"a: &x [*x, *x]",
+        b"network:\n  stride: 8\n  width: 8\n  multipliers: [1,2WEBP, 4, 8]\n",
+    ],
     "cache_tokens_npy": [
         _NPY % b"{'descr': '<u2', 'fortran_order': False, 'shape': (12, 2, ",
         _NPY % b"{'descr': '<u2', 'fortran_order': False, 'shape': (12, 2, 6), } .cls",
