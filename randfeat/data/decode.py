@@ -37,6 +37,7 @@ PNG = b"\x89PNG\r\n\x1a\n"
 SIDE_CHUNKS = (b"tEXt", b"zTXt", b"iTXt", b"iCCP")  # of a PNG: texts and colour profiles, of any size
 NPY = b"\x93NUMPY"
 OF_PYTHON = (LookupError, TypeError, AttributeError, ArithmeticError, UnicodeError, AssertionError, struct.error)
+OF_NUMBERS = ("invalid literal", "could not convert")  # Python's words for text that is no number
 PICTURES = (1, 3, 4)  # channels of an array that can be a picture; the fourth is opacity
 RANGES = {"uint8": (0.0, 255.0), "uint16": (0.0, 65535.0)}
 
@@ -359,7 +360,7 @@ def _reason(error: Exception, content: bytes) -> str:
     if content[8:12] == b"WEBP" and int.from_bytes(content[4:8], "little") + 8 > len(content):
         return "truncated"
     text = (str(error).strip() or type(error).__name__).splitlines()[0]
-    if isinstance(error, OF_PYTHON) or "invalid literal" in text:  # says nothing of the file
+    if isinstance(error, OF_PYTHON) or any(words in text for words in OF_NUMBERS):  # says nothing of the file
         return "damaged"
     cut = ("truncated", "failed to read", "not enough")
     return "truncated" if any(words in text.lower() for words in cut) else f"damaged ({text})"

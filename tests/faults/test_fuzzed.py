@@ -24,6 +24,7 @@ FOUND = {
         _NPY % b"{'descr':+ '|u1', 'fortran_order': False, 'shape': (4, 2, 3), }",
         _NPY % b"{'descr': '|u1', 'fortran_order': False, 'shape': (4, -2, 3), }",
         b"P5\n.9 8\n255\n" + bytes(72),
+        b"Pf\n9 8\n25\x7f\n5h\xd5\xce9dXL\xbb",
         b"II*\0\x08\0\0\0\x03\0"
         + b"\0\1\4\0\1\0\0\0\3\0\0\0"
         + b"\1\1\4\0\1\0\0\0\2\0\0\0"

@@ -16,7 +16,7 @@ from naive import read as naive_read
 
 from randfeat.inference.sampling import UNKNOWN, Sampling, decode, filter_logits, sample
 from randfeat.inference.schedules import Guidance, Schedule, tokens_per_step
-from randfeat.inference.step import draw
+from randfeat.inference.step import draw, scale_at
 from randfeat.models import MODELS, layers, orders
 from randfeat.utils import rng
 
@@ -226,6 +226,9 @@ def test_as_many_tokens_are_known_in_each_image(model):
         (dict(steps=True), "takes whole steps, .* got steps=True"),
         (dict(top_k=True), "top_k must be a whole number from 0, got True"),
         (dict(sweeps=np.True_), "sweeps must be a whole number from 0, got True"),
+        (dict(draft=-1), "draft must be a whole number from 0, got -1"),
+        (dict(exact=1), "^exact is True or False, got 1$"),
+        (dict(exact=True, steps=4), "^exact sampling .* leave steps and sizes out$"),
     ],
 )
 def test_wrong_settings_are_refused(wrong, message):
@@ -240,6 +243,27 @@ def test_numbers_of_numpy_are_kept_as_plain_ones():
     assert Sampling.from_dict(json.loads(json.dumps(kept))) == how
     assert [type(kept[name]) for name in ("steps", "temperature", "top_k", "sweeps")] == [int, float, int, int]
     assert kept["guidance"]["interval"] == (0.25, 0.5)
+
+
+def test_settings_are_written_as_they_were_before_there_were_more():
+    written = Sampling(4, guidance=GUIDED).as_dict()
+    assert {"control_guidance", "locality", "exact", "draft", "compile"}.isdisjoint(written)
+    assert "power" not in written["guidance"]
+    how = Sampling(guidance=Guidance(2.0, power=3.0), control_guidance=Guidance(2.0), locality=(2.0, 1.0), draft=4)
+    written = json.loads(json.dumps(how.as_dict()))
+    assert written["guidance"]["power"] == 3.0
+    assert "power" not in written["control_guidance"]
+    assert Sampling.from_dict(written) == how
+
+
+def test_scales_are_fractions_also_of_whole_numbers():
+    guidance, cpu = Guidance(3, counted="token"), torch.device("cpu")
+    by_token, by_place = scale_at(guidance, 4, 3, 16, cpu), scale_at(guidance, torch.tensor([[2, 16]]), 1, 16, cpu)
+    assert by_token.dtype == by_place.dtype == torch.float32
+    assert (by_token.shape, by_place.shape) == ((3, 1), (1, 2, 1))
+    rising = Guidance(3.0, "linear", counted="token")
+    assert scale_at(rising, 4, 2, 16, cpu).flatten().tolist() == [rising.at(4, 1, 16), rising.at(5, 1, 16)]
+    assert scale_at(Guidance(3.0), 4, 3, 16, cpu) == 3.0
 
 
 # filtering and drawing --------------------------------------------------------------------------------------
@@ -377,3 +401,16 @@ def test_sweeps_redraw_what_was_drawn_and_nothing_else(model):
     assert torch.equal(everything, swept)
     with pytest.raises(ValueError, match="sweeps"):
         Sampling(sweeps=-1)
+
+
+@pytest.mark.parametrize("model", tiny.ANY_ORDER, indirect=True, ids=tiny.name)
+def test_a_sweep_is_two_passes_of_half_the_tokens(model):
+    count = model.num_tokens
+    steps = [*decode(model, LABEL[:1], SEEDS[:1], Sampling(sweeps=2, schedule=(1,) * count))]
+    assert [int(step.calls) for step in steps] == [*range(1, 3 * count + 1)]
+    for sweep in (1, 2):
+        redrawn = steps[sweep * count : (sweep + 1) * count]
+        assert sorted(int(step.positions) for step in redrawn) == [*range(count)]
+        hidden = [int((step.tokens == UNKNOWN).sum()) for step in redrawn]
+        first = (count + 1) // 2
+        assert hidden == [*reversed(range(first)), *reversed(range(count - first))]
