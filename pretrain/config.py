@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, is_dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_type_hints
+from typing import Any, Literal, TypeVar, get_args, get_type_hints
 
 import torch
 
@@ -276,6 +276,7 @@ def read_config(
             words = [*([] if text is None else ["--file", text]), *words]
         parsed = parser.parse_args(words, namespace=base)
         parsed.pop("file", None)
+        _check_values(kind, parsed)
         return kind(**vars(parser.instantiate(parsed)))
     except ArgumentError as error:
         problem = re.sub(r"Parser key |typing\.|<class |(?<=')>", "", " ".join(str(error).split()))
@@ -284,6 +285,22 @@ def read_config(
         raise ValueError(f"recipe {name or 'of a model'}: {problem}") from None
     except RecursionError:
         raise ValueError(f"recipe {name}: it is nested too deep, or in itself; expected the fields of one") from None
+
+
+def _check_values(kind: type[Any], values: Any, within: str = "") -> None:
+    """Raise an ArgumentError where jsonargparse took anything for a part of a recipe, or null for a field that has no
+    such value.
+    """
+    from jsonargparse import ArgumentError, Namespace
+
+    for name, hint in get_type_hints(kind).items():
+        value, path = values.get(name), within + name
+        if is_dataclass(hint):
+            if not isinstance(value, Namespace):
+                raise ArgumentError(None, f"{path} is a part with fields, got {value!r}: give it some or leave it out")
+            _check_values(hint, value, f"{path}.")
+        elif value is None and type(None) not in get_args(hint):
+            raise ArgumentError(None, f"{path} has no value: give it one or leave it out")
 
 
 def _text_of(name: str | Path) -> str:
