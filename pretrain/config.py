@@ -287,7 +287,7 @@ def read_config(
         raise ValueError(f"recipe {name}: it is nested too deep, or in itself; expected the fields of one") from None
 
 
-def _check_values(kind: type[Any], values: Any, within: str = "") -> None:
+def _check_values(kind: Any, values: Any, within: str = "") -> None:
     """Raise an ArgumentError where jsonargparse took anything for a part of a recipe, or null for a field that has no
     such value.
     """
