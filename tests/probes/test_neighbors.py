@@ -100,6 +100,27 @@ def test_what_float32_cannot_tell_apart_is_searched_in_float64(metric, self_sear
 
 
 @pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("self_search", [True, False])
+@pytest.mark.parametrize("k", [1, 4, 7])
+def test_a_few_more_than_k_that_float32_cannot_tell_apart_are_ranked_among_the_candidates(
+    metric, self_search, k, doubted, monkeypatch
+):
+    groups = np.repeat(normal(40, 16), 12, axis=0)
+    bank = groups + 1e-4 * normal(480, 16, seed=1)
+    queries = None if self_search else bank[::9] + 1e-4 * normal(54, 16, seed=2)
+    rescored, widths = neighbors._rescored, []
+    monkeypatch.setattr(
+        neighbors,
+        "_rescored",
+        lambda space, x, bank, ids: widths.append((len(x), ids.shape[1])) or rescored(space, x, bank, ids),
+    )
+    assert_equal(top_k(queries, bank, k, metric), by_definition(queries, bank, k, metric))
+    assert doubted == []
+    count = len(bank if queries is None else queries)
+    assert widths == [(count, k + 1), (count, 12 - (k + 1))]
+
+
+@pytest.mark.parametrize("metric", METRICS)
 def test_a_device_of_low_precision_finds_the_same(metric, monkeypatch, doubted):
     bank, queries = normal(2000, 30), normal(100, 30, seed=1)
     expected = by_definition(queries, bank, 5, metric)
