@@ -41,6 +41,14 @@ def build(request, monkeypatch):
     return lambda grid=(2, 3), **more: tiny.model(name, grid, **(config | more))
 
 
+@pytest.fixture(params=tiny.OFFICIAL, ids=tiny.name)
+def build_official(request, monkeypatch):
+    """Those that official code has, as `build`."""
+    tiny.steer(monkeypatch)
+    name, config = request.param
+    return lambda grid=(2, 3), **more: tiny.model(name, grid, **(config | more))
+
+
 @pytest.fixture
 def fresh(build):
     """The same, as training finds them: their heads are zero."""

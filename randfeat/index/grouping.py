@@ -24,6 +24,7 @@ def connected(ends: np.ndarray, count: int) -> list[np.ndarray]:
 
     ends: rows (2, pairs), counted from 0 to `count`.
     """
+    ends = ends.astype(np.int32)  # which is what SciPy's graphs count in; before 1.12 it does not convert them
     edges = coo_array((np.ones(ends.shape[1], bool), tuple(ends)), shape=(count, count))
     _, component = connected_components(edges, directed=False)
     members = np.unique(ends)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from .arpg import ARPG
+from .arpg import ARPG, PositionedARPG
 from .base import Context, Generator, State, Stream
 from .control import Control
 from .llamagen import LlamaGen
@@ -16,6 +16,7 @@ from .sizes import SIZES
 
 MODELS: dict[str, type[Generator]] = {
     "arpg": ARPG,
+    "arpg_positioned": PositionedARPG,
     "llamagen": LlamaGen,
     "lpd": LPD,
     "randar": RandAR,
@@ -32,6 +33,7 @@ __all__ = [
     "Control",
     "Generator",
     "LlamaGen",
+    "PositionedARPG",
     "RandAR",
     "State",
     "Stream",

@@ -80,7 +80,8 @@ class ARPG(Generator):
         for block in self.blocks:
             x = block(x, rope, causal=True)
         k, v = self._shared(x, rope)
-        y, target = self._queries(order, condition), rope_at(table, order)
+        target = rope_at(table, order)
+        y = self._queries(order, target, condition)
         for block in self.cross_blocks:
             y = block(y, target, k, v, causal=True)  # query i sees the class and x_0 .. x_{i-1}
         return self.norm(y)
@@ -107,7 +108,8 @@ class ARPG(Generator):
         causal = context in ("causal", "echo")
         if causal:
             k, v = k[:, :, :-1], v[:, :, :-1]  # no query before the end may see the last token
-        y, target, states = self._queries(order, condition), rope_at(table, order), {}
+        target, states = rope_at(table, order), {}
+        y = self._queries(order, target, condition)
         for i, block in enumerate(self.cross_blocks[: max(layers)], 1):
             y = states[i] = block(y, target, k, v, causal=causal)
         return [states[i] for i in layers]
@@ -145,7 +147,8 @@ class ARPG(Generator):
         k, v = state.cache.extend(self.depth, *self._shared(x, rope))
         state.cache.commit(x.shape[1])
         state.asked = queries
-        y, target = self._queries(queries, state.condition), rope_at(state.table, queries)
+        target = rope_at(state.table, queries)
+        y = self._queries(queries, target, state.condition)
         mask = state.cache.followed(x.device)
         for block in self.cross_blocks:
             y = block(y, target, k, v, mask=mask)
@@ -158,7 +161,8 @@ class ARPG(Generator):
             x = block(x, rope, mask=mask, cache=state.cache, layer=i)
         k, v = state.cache.extend(self.depth, *self._shared(x, rope))
         asked = positions[:, 1:]
-        y, target = self._queries(asked, state.condition), rope_at(state.table, asked)
+        target = rope_at(state.table, asked)
+        y = self._queries(asked, target, state.condition)
         for block in self.cross_blocks:
             y = block(y, target, k, v, mask=mask)  # query i sees what the token before it sees
         return self.head(self.norm(y))
@@ -173,6 +177,30 @@ class ARPG(Generator):
         k, v = self.kv(self.kv_norm(x)).unflatten(-1, (2 * self.num_heads, -1)).transpose(1, 2).chunk(2, 1)
         return rotate(k, rope), v
 
-    def _queries(self, positions: Tensor, condition: Tensor | None = None) -> Tensor:
-        """Return the mask token's embedding for each position, plus the condition there: (B, n) -> (B, n, D)."""
-        return conditioned(self.embedding.weight[self.vocab_size].expand(*positions.shape, -1), condition, positions)
+    def _queries(self, positions: Tensor, rope: Tensor, condition: Tensor | None = None) -> Tensor:
+        """Return the mask token's embedding for each position, plus the condition there: (B, n) -> (B, n, D).
+
+        rope: of the positions, with which the blocks rotate queries.
+        """
+        return conditioned(self._mask.expand(*positions.shape, -1), condition, positions)
+
+    @property
+    def _mask(self) -> Tensor:
+        return self.embedding.weight[self.vocab_size]
+
+
+class PositionedARPG(ARPG):
+    """ARPG whose queries begin with their position, which is not part of the paper or of published weights.
+
+    A query of ARPG is the same vector at all positions, and tells its own by rotation alone, which acts on the weights
+    of attention. The first one has the class alone to attend to, at any weight the same, so ARPG predicts the first
+    token of an image without regard to its position, and the next few with little. On small grids these are a good part
+    of an image (docs/results/fashion.md). Here the vector itself is rotated, head by head, as RandAR's instruction
+    tokens are; there are no more parameters.
+    """
+
+    official_names: ClassVar = {}
+
+    def _queries(self, positions: Tensor, rope: Tensor, condition: Tensor | None = None) -> Tensor:
+        heads = self._mask.view(self.num_heads, 1, -1).expand(len(positions), -1, positions.shape[1], -1)
+        return conditioned(rotate(heads, rope).transpose(1, 2).flatten(2), condition, positions)

@@ -21,6 +21,7 @@ CURVE_ROWS = 10  # of the validation losses that a card shows
 
 _FAMILIES = {
     "arpg": ("ARPG", "2503.10568"),
+    "arpg_positioned": ("ARPG with queries that begin with their position", "2503.10568"),
     "llamagen": ("LlamaGen", "2406.06525"),
     "lpd": ("LPD", "2507.01957"),
     "randar": ("RandAR", "2412.01827"),

@@ -15,6 +15,8 @@ def _official_layout(model: Generator | Tokenizer) -> dict[str, tuple[str, ...]]
     """Return the official names of each of our parameters; where there are several, they are stacked on dimension 0."""
     if isinstance(model, Tokenizer):  # our tokenizers use the official names
         return {name: (name,) for name in model.state_dict()}
+    if not model.official_names:
+        raise ValueError(f"no official code has {type(model).__name__}, so there are no names of its weights but ours")
     layout: dict[str, tuple[str, ...]] = {}
     for ours in model.state_dict():
         if ours.startswith("control."):  # no official code has it
@@ -30,7 +32,7 @@ def _official_layout(model: Generator | Tokenizer) -> dict[str, tuple[str, ...]]
 def to_official(model: Generator | Tokenizer, state: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
     """Return a state under the names and shapes of the official code, without the entries that are `unused` here.
 
-    state: by default the model's own.
+    state: by default the model's own. Raises a ValueError for a model that no official code has.
     """
     state = model.state_dict() if state is None else state
     official: dict[str, Tensor] = {}

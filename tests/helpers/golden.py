@@ -62,7 +62,7 @@ def unmasked_arpg(model, tokens, label, order):
     for block in model.blocks:
         x = block(x, rope)
     k, v = model._shared(x, rope)
-    y = model._queries(order)
+    y = model._queries(order, target)
     for block in model.cross_blocks:
         y = block(y, target, k, v)
     return model.head(model.norm(y))

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from randfeat.models import Generator
+from randfeat.models import Generator, PositionedARPG
 
 
 @dataclass
@@ -98,7 +98,10 @@ def arpg(model, label, tokens, places, asked, within_step, steps, full, bare, co
         token.append(x[:, -1])
     k, v = (rms_norm(x, model.kv_norm) @ model.kv.weight.T).unflatten(-1, (2, model.num_heads, -1)).unbind(2)
     k, mask = turn(k, at, model), torch.ones(asked.shape[1], x.shape[1]).bool()
-    y = model.embedding.weight[model.vocab_size] + there(condition, asked)
+    y = model.embedding.weight[model.vocab_size]
+    if isinstance(model, PositionedARPG):
+        y = turn(y.view(1, 1, model.num_heads, -1), asked, model).flatten(2)
+    y = y + there(condition, asked)
     for block in model.cross_blocks:
 
         def ask(h, attn=block.attn):
@@ -163,7 +166,7 @@ def rar(model, label, tokens, places, asked, within_step, steps, full, bare, con
     return Reading(token, [], x[:, -1:] @ model.head.weight.T + model.head.bias)
 
 
-NAIVE = {"RandAR": randar, "ARPG": arpg, "LlamaGen": llamagen, "LPD": lpd, "RAR": rar}
+NAIVE = {"RandAR": randar, "ARPG": arpg, "PositionedARPG": arpg, "LlamaGen": llamagen, "LPD": lpd, "RAR": rar}
 
 # the parts; heads come after positions here: (B, L, H, E) ---------------------------------------------------
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import huggingface_hub
 import tiny
 import torch
+from huggingface_hub import errors
 from safetensors.torch import save_file
 
 from randfeat import models, weights
@@ -80,9 +81,9 @@ class Hub:
     def hf_hub_download(self, repo_id: str, filename: str) -> str:
         self.asked.append((repo_id, filename))
         if not (self.folder / repo_id).is_dir():
-            raise missing(huggingface_hub.errors.RepositoryNotFoundError)
+            raise missing(errors.RepositoryNotFoundError)
         if not (self.folder / repo_id / filename).is_file():
-            raise missing(huggingface_hub.errors.RemoteEntryNotFoundError)
+            raise missing(MISSING_FILE)
         target = self.cache / repo_id / filename
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(self.folder / repo_id / filename, target)
@@ -122,6 +123,10 @@ class Hub:
         monkeypatch.setattr(huggingface_hub, "HfApi", self)
         monkeypatch.setattr("randfeat.utils.network.reachable", lambda address: True)
         return self
+
+
+# older versions of the package have the general one alone
+MISSING_FILE = getattr(errors, "RemoteEntryNotFoundError", errors.EntryNotFoundError)
 
 
 def missing(error: type[Exception]) -> Exception:

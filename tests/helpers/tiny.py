@@ -20,6 +20,7 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
     ("randar", {"control": CONTROL}),
     ("lpd", {"control": CONTROL}),
 ]
+OFFICIAL = [variant for variant in VARIANTS if MODELS[variant[0]].official_names]
 EVERY = [(name, grid, config) for name, config in VARIANTS for grid in ((3, 3), (2, 4))]
 ANY_ORDER = [variant for variant in EVERY if "random" in MODELS[variant[0]].order_modes]
 # those whose states say nothing of the order where nothing is masked

@@ -9,6 +9,7 @@ from randfeat.models import MODELS, SIZES, base, create, name_of, orders
 
 CAN_READ = {
     "arpg": (("causal", "echo", "full", "after"), ("token", "query")),
+    "arpg_positioned": (("causal", "echo", "full", "after"), ("token", "query")),
     "llamagen": (("causal", "echo", "full"), ("token",)),
     "lpd": (("causal", "echo", "full", "after"), ("token", "query")),
     "randar": (("causal", "echo", "full", "after", "bare"), ("token", "query")),
@@ -101,7 +102,7 @@ def test_heads_of_rotations_have_pairs_of_pairs_of_channels(name):
         assert tiny.model(name, num_heads=8).num_heads == 8
 
 
-@pytest.mark.parametrize("name", ["arpg", "lpd", "rar"])
+@pytest.mark.parametrize("name", ["arpg", "arpg_positioned", "lpd", "rar"])
 def test_shared_key_value_heads_are_refused(name):
     with pytest.raises(ValueError, match="has no grouped-query attention: leave num_kv_heads out"):
         tiny.model(name, num_kv_heads=1)
@@ -115,7 +116,9 @@ def test_learned_positions_know_no_other_grid(name):
 
 
 def test_an_unknown_model_is_refused():
-    with pytest.raises(ValueError, match="unknown model 'maskgit', expected one of arpg, llamagen, lpd, randar, rar"):
+    with pytest.raises(
+        ValueError, match="unknown model 'maskgit', expected one of arpg, arpg_positioned, llamagen, lpd, randar, rar"
+    ):
         create("maskgit")
 
 
@@ -132,14 +135,27 @@ def test_a_raster_model_refuses_every_other_order(grid):
     with pytest.raises(ValueError, match="order 'columns' is none of LlamaGen's: raster"):
         model.check_order_mode("columns")
     modes = [tiny.model(name).check_order_mode(None) for name in CAN_READ]
-    assert modes == ["random", "raster", "random", "random", "raster"]
+    assert modes == ["random", "random", "raster", "random", "random", "raster"]
 
 
 def test_published_sizes_make_their_model():
     small = dict(grid=(2, 3), vocab_size=7, num_classes=3)
     made = create("llamagen_b", **small, depth=1, ffn_dim=8)  # what is given goes first
     assert (name_of(made), made.embed_dim, made.num_heads, made.depth) == ("llamagen", 768, 12, 1)
-    assert {name.split("_")[0] for name in SIZES} == {model for model, _ in SIZES.values()} == set(MODELS)
+    assert (
+        {name.split("_")[0] for name in SIZES}
+        == {model for model, _ in SIZES.values()}
+        == {*MODELS} - {"arpg_positioned"}
+    )
+
+
+@pytest.mark.parametrize("name", ["arpg", "arpg_positioned"])
+def test_what_arpg_predicts_first_depends_on_the_position_only_where_queries_begin_with_it(name):
+    model = tiny.model(name)
+    tokens, label, order = tiny.batch(model, 1)
+    first = [model(tokens, label, order.roll(shift, 1))[:, 0] for shift in range(model.num_tokens)]
+    same = [torch.allclose(first[0], one, atol=1e-6) for one in first[1:]]
+    assert same == [name == "arpg"] * (model.num_tokens - 1)
 
 
 # hidden states ----------------------------------------------------------------------------------------------

@@ -64,8 +64,8 @@ def test_the_recorded_official_keys(path):
     assert found.tokens in (None, math.prod(wanted["grid"]))
 
 
-def test_any_model_is_told_from_its_state(build):
-    made = build()
+def test_any_model_is_told_from_its_state(build_official):
+    made = build_official()
     found = identify(official.state_of(made))
     assert found.config == {key: made.config[key] for key in OFFICIAL_CONFIG}
     assert type(made) is models.MODELS[found.model]
@@ -104,8 +104,8 @@ def test_what_it_looks_like_in_words():
     assert said(official.tokenizer(kind=MaskGITVQ)) == "MaskGIT's VQGAN tokenizer of 7 codes, 16 pixels a token"
 
 
-def test_a_missing_block_is_missing_and_not_a_smaller_model(build):
-    made = build(depth=3)
+def test_a_missing_block_is_missing_and_not_a_smaller_model(build_official):
+    made = build_official(depth=3)
     state = official.state_of(made)
     block = re.compile(r"(layers\.(self_dec\.)?|blocks\.)1\.")
     for name in [name for name in state if block.match(name)]:
@@ -113,8 +113,8 @@ def test_a_missing_block_is_missing_and_not_a_smaller_model(build):
     assert identify(state).config["depth"] == 3
 
 
-def test_a_number_no_file_could_hold_is_no_block(build):
-    state = official.state_of(build())
+def test_a_number_no_file_could_hold_is_no_block(build_official):
+    state = official.state_of(build_official())
     for name in [name for name in state if re.search(r"\.1\.", name)]:
         state[name.replace(".1.", ".99999999.")] = state.pop(name)
     assert identify(state).config["depth"] == 1

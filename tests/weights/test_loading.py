@@ -23,7 +23,7 @@ def codes():
     return official.tokenizer()
 
 
-@pytest.fixture(params=[variant for variant in tiny.VARIANTS if "control" not in variant[1]], ids=tiny.name)
+@pytest.fixture(params=[variant for variant in tiny.OFFICIAL if "control" not in variant[1]], ids=tiny.name)
 def plain(request):
     """The generators that official files hold, which know nothing of control."""
     name, config = request.param
@@ -370,11 +370,11 @@ def test_a_recorded_tokenizer_in_a_file_gives_the_recorded_tokens(path, tmp_path
             assert torch.equal(found.flatten(1), tensors[f"out.indices{size}"])
 
 
-def test_the_state_that_is_read_is_the_state_that_was_written(tmp_path, build):
-    made = build()
+def test_the_state_that_is_read_is_the_state_that_was_written(tmp_path, build_official):
+    made = build_official()
     official_state = weights.to_official(made)
     with torch.device("meta"):
-        empty = build()
+        empty = build_official()
     again = weights.from_official(empty, official_state)
     assert all(torch.equal(again[name], value) for name, value in made.state_dict().items())
 

@@ -1,12 +1,13 @@
 import pytest
+import tiny
 import torch
 
 from randfeat import Pipeline, load, weights
 from randfeat.tokenizers import PatchTokenizer
 
 
-def test_official_names_and_back(build):
-    model, other = build(), build(seed=1)
+def test_official_names_and_back(build_official):
+    model, other = build_official(), build_official(seed=1)
     official = weights.to_official(model)
     weights.load_strict(other, weights.from_official(other, official))
     assert all(torch.equal(a, b) for a, b in zip(other.parameters(), model.parameters(), strict=True))
@@ -18,14 +19,19 @@ def test_official_names_and_back(build):
         assert not same & {"label_embedding.weight", "embedding.weight", "position_embedding"}
 
 
-def test_gradients_can_have_official_names_too(build):
-    model = build()
+def test_gradients_can_have_official_names_too(build_official):
+    model = build_official()
     zeros = {name: torch.zeros_like(value) for name, value in model.state_dict().items()}
     named = weights.to_official(model, zeros)
     assert {name: value.shape for name, value in named.items()} == {
         name: value.shape for name, value in weights.to_official(model).items()
     }
     assert not any(value.any() for value in named.values())
+
+
+def test_a_model_of_no_official_code_has_no_official_names():
+    with pytest.raises(ValueError, match="no official code has PositionedARPG"):
+        weights.to_official(tiny.model("arpg_positioned"))
 
 
 def test_a_type_on_disk_is_for_numbers_with_a_fraction():
@@ -36,8 +42,8 @@ def test_a_type_on_disk_is_for_numbers_with_a_fraction():
         weights.converted({"weight": torch.tensor([70000.0])}, torch.float16)
 
 
-def test_weights_of_another_model_are_refused(build):
-    model = build()
+def test_weights_of_another_model_are_refused(build_official):
+    model = build_official()
     official = weights.to_official(model)
     name = "norm.weight" if "norm.weight" in official else "cls_token"
     official["surplus"] = official.pop(name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import re
@@ -226,7 +227,9 @@ def _index(file: BinaryIO, name: str, start: int, size: int, prefix: str) -> Ite
         file.seek(end)
         if end < start + size and file.read(BLOCK).strip(b"\0"):
             raise tarfile.ReadError(f"no header at byte {end}")
-    except tarfile.TarError as error:
+    except (tarfile.TarError, OSError) as error:
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:  # a place before the file, of a negative size
+            raise
         file.seek(start)
         if file.read(6).startswith(COMPRESSED):
             raise ValueError(f"{name} is compressed, so single images cannot be read: decompress it first") from None
