@@ -37,7 +37,8 @@ class Sampling:
     within_step: see `Generator.start`.
     sweeps: Gibbs refinement sweeps over the finished image (block Gibbs sampling): each draws one half of its tokens
         anew given the others, then the other half. ARPG predicts the first tokens of an image without knowing their
-        positions, and on a small grid such a bad start shows; one sweep mends most of it.
+        positions, and on a small grid such a bad start shows; one sweep mends most of it (`PositionedARPG` has no
+        such start).
     control_guidance: guidance away from the same class without the condition, for a model with control: logits = cond +
         (guidance - 1) * (cond - no class) + (control_guidance - 1) * (cond - no condition). Each guidance that is on
         adds a branch to the batch.
