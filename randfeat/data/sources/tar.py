@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import io
 import json
 import re
@@ -211,9 +210,10 @@ def _index(file: BinaryIO, name: str, start: int, size: int, prefix: str) -> Ite
     """Yield the members of the tar file that lies in `file` from byte `start` on, `size` bytes long."""
     try:
         file.seek(start)
-        archive = tarfile.TarFile(fileobj=file)
-        while (found := archive.next()) is not None:
-            archive.members.clear()  # type: ignore[attr-defined]  # the list would grow with every file
+        archive: Any = tarfile.TarFile(fileobj=file)  # reads the first header
+        empty = archive.firstmember is None  # after which Python 3.10 would seek to before the file
+        while not empty and (found := archive.next()) is not None:
+            archive.members.clear()  # the list would grow with every file
             if found.offset_data + found.size > start + size:
                 raise tarfile.ReadError(f"it ends inside {found.name}")
             inside = prefix + found.name.removeprefix("./")
@@ -227,9 +227,7 @@ def _index(file: BinaryIO, name: str, start: int, size: int, prefix: str) -> Ite
         file.seek(end)
         if end < start + size and file.read(BLOCK).strip(b"\0"):
             raise tarfile.ReadError(f"no header at byte {end}")
-    except (tarfile.TarError, OSError) as error:
-        if isinstance(error, OSError) and error.errno != errno.EINVAL:  # a place before the file, of a negative size
-            raise
+    except tarfile.TarError as error:
         file.seek(start)
         if file.read(6).startswith(COMPRESSED):
             raise ValueError(f"{name} is compressed, so single images cannot be read: decompress it first") from None
