@@ -88,7 +88,8 @@ def _arpg(model: ARPG, label: Tensor, read: Tensor, order: Tensor, known: int) -
         x = block(x, rope)
     k, v = model._shared(x, rope)
     asked = order[:, known:]
-    y, target = model._queries(asked), rope_at(table, asked)
+    target = rope_at(table, asked)
+    y = model._queries(asked, target)
     for block in model.cross_blocks:
         y = block(y, target, k, v)
     return model.norm(y)

@@ -78,8 +78,8 @@ def test_a_short_name_after_it_is_downloaded(info, hub, monkeypatch):
 
 
 @pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
-def test_a_file_of_no_published_size(info, tmp_path, build, suffix):
-    made = build()
+def test_a_file_of_no_published_size(info, tmp_path, build_official, suffix):
+    made = build_official()
     state = {name: value.bfloat16() for name, value in official.state_of(made).items()}
     said = info(official.write(tmp_path / f"mine{suffix}", state))
     assert said["model"][0].endswith("and 7 codes")
