@@ -17,7 +17,7 @@ from randfeat.utils.faiss import faiss
 
 _BLOCK = 1 << 23  # entries of one block of the cost matrix: 64 MB in float64
 _CACHED = 1 << 16  # entries of candidates that are compared together: 512 KB in float64
-_PIECE = 1 << 28  # bytes of features that are searched together
+_PIECE = 1 << 26  # bytes of features that are searched together
 _SHORT = 1e-30  # length of rows whose squares may vanish
 _LARGEST = 1e150  # length of rows whose squares still are numbers
 _SPARE = 16  # candidates beyond k, and one more for every eight
@@ -61,8 +61,10 @@ class _Euclidean:
 
     def __init__(self, bank: Features) -> None:
         self.centre = sum(bank[rows].sum(axis=0, dtype=np.float64) for rows in _pieces(bank, np.float64)) / len(bank)
-        pieces = (_placed(self, bank[rows], np.float64) for rows in _pieces(bank, np.float64))
-        self.radius = max(_lengths(piece).max() for piece in pieces)
+        self.radius, kept = 0.0, None
+        for rows in _pieces(bank, np.float64):
+            kept = _placed(self, bank[rows], np.float64, kept)
+            self.radius = np.maximum(self.radius, _lengths(kept).max())  # nan where the mean overflows
         if not self.radius < _LARGEST:
             raise ValueError(f"features reach {self.radius:.3g}: squared distances overflow; scale them first.")
 
@@ -172,8 +174,9 @@ def _candidates(space: _Space, x: Features, bank: Features, count: int, device: 
     propose = _by_faiss if device.startswith("cpu") else _by_torch
     placed = _placed(space, x, np.float32)
     best = _nothing(len(x))
+    kept: Features | None = None  # fresh memory for each piece takes longer than placing the rows
     for rows in _pieces(bank, np.float32):
-        piece = _placed(space, bank[rows], np.float32)
+        piece = kept = _placed(space, bank[rows], np.float32, kept)
         near, ids = propose(space, placed, piece, min(count, len(piece)), device)
         best = _merge(best, (near, ids + rows.start), count)
     return best
@@ -253,8 +256,9 @@ def _similarities(space: _Space, x: Features, bank: Features, ids: NDArray[np.in
     return np.concatenate([space.exact(x, bank[part].astype(np.float64)) for part in parts], axis=1)
 
 
-def _placed(space: _Space, x: Features, dtype: DTypeLike) -> Features:
-    out = np.empty(x.shape, dtype)
+def _placed(space: _Space, x: Features, dtype: DTypeLike, kept: Features | None = None) -> Features:
+    """Return the rows of x (n, d) placed. kept: an array of at least n rows, which are overwritten."""
+    out = np.empty(x.shape, dtype) if kept is None else kept[: len(x)]
 
     def fill(rows: slice) -> None:
         with np.errstate(over="ignore"):  # an overflow is infinite in `_error`, so it is searched again
