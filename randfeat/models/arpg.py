@@ -202,5 +202,6 @@ class PositionedARPG(ARPG):
     official_names: ClassVar = {}
 
     def _queries(self, positions: Tensor, rope: Tensor, condition: Tensor | None = None) -> Tensor:
-        heads = self._mask.view(self.num_heads, 1, -1).expand(len(positions), -1, positions.shape[1], -1)
+        batch, count = positions.shape  # `len` would be a constant in an exported program
+        heads = self._mask.view(self.num_heads, 1, -1).expand(batch, -1, count, -1)
         return conditioned(rotate(heads, rope).transpose(1, 2).flatten(2), condition, positions)
