@@ -23,6 +23,7 @@ Flags = argparse._ActionsContainer  # a parser, or a group of one
 
 LISTED, LISTED_BESIDE_FILE = 100, 10  # skipped images that are named on standard error
 SOME_SKIPPED = 3  # exit code of a command that read all images but some, which it lists
+OF_FILES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".npy", ".npz", ".csv", ".json", ".html")
 DTYPES = ("float32", "bfloat16")
 DEBUG_HELP = "show the traceback of an error"
 MODEL_HELP = (
@@ -120,16 +121,26 @@ def add_spec(parser: Flags, summary: str) -> None:
 
 
 def add_out(parser: Flags, default: str | None = None, metavar: str = "DIR", required: bool | None = None) -> None:
-    """Add -o/--out. required: by default where there is no default."""
+    """Add -o/--out. metavar: DIR for a folder of files. required: by default where there is no default."""
     parser.add_argument(
         "-o",
         "--out",
-        type=Path,
+        type=_folder if metavar == "DIR" else Path,
         default=None if default is None else Path(default),
         required=default is None if required is None else required,
         metavar=metavar,
         help="where to write" + ("" if default is None else f" ({default})"),
     )
+
+
+def _folder(name: str) -> Path:
+    """Return the path of a folder for results; an error where the name is that of one file."""
+    path = Path(name)
+    if path.suffix.lower() in OF_FILES and not path.is_dir():
+        raise argparse.ArgumentTypeError(
+            f"{name} is the name of a file, and a folder of files is written: leave {path.suffix} out"
+        )
+    return path
 
 
 def add_name(parser: Flags, of: str, **nargs: Any) -> None:

@@ -127,3 +127,17 @@ def test_an_error_of_the_system_is_a_sentence(capsys, monkeypatch, error, said):
     monkeypatch.setattr("randfeat.commands.info.run", fail)
     assert cli.main(["info", "x"]) == 1
     assert f"randfeat info: {said}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [["sample", "model"], ["inpaint", "model", "a.png", "--box", "0", "0", "1", "1"]])
+def test_a_folder_of_results_has_no_name_of_a_file(words, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit, match="2"):
+        cli.main([*words, "-o", "made.png"])
+    assert "made.png is the name of a file, and a folder of files is written: leave .png out" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_wrong_recipe_is_told_before_the_data_are_looked_for(capsys):
+    assert cli.main(["pretrain", "--config", "nope", "--data", "nowhere", "-o", "run"]) == 1
+    assert "there is no recipe 'nope'" in capsys.readouterr().err

@@ -22,9 +22,15 @@ if TYPE_CHECKING:
 
 
 def check_arguments(args: argparse.Namespace) -> None:
-    """Raise a ValueError for arguments that do not go with --init, or for a recipe that is missing without it."""
+    """Raise a ValueError for arguments that do not go with --init, or for a recipe that is missing or wrong without
+    it.
+    """
+    from ...pretrain import read_recipe
+
     if args.init is None and args.config is None:
         raise ValueError("--config is missing: give a recipe; with --init MODEL it may be left out")
+    if args.init is None:
+        read_recipe(args.config, args.set)  # a wrong one is told before the data are looked for
     if args.init is not None and args.tokenizer == tokenize.FITTED:
         raise ValueError(
             f"the model of --init reads the codes of its own tokenizer, and --tokenizer {tokenize.FITTED} makes "
