@@ -8,7 +8,7 @@ import io
 import numpy as np
 from PIL import Image
 
-PATIENCE = 10_000  # milliseconds
+PATIENCE = 60_000  # milliseconds; machines are shared
 
 
 class Visit:

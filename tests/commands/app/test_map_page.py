@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
+import browsing
 import damaged
 import numpy as np
 import pytest
@@ -30,7 +31,7 @@ def address(tmp_path):
 @pytest.mark.parametrize(("width", "scheme"), [(1200, "light"), (600, "dark")])
 def test_a_map_is_used(chromium, address, width, scheme):
     context = chromium.new_context(viewport={"width": width, "height": 850}, color_scheme=scheme)
-    context.set_default_timeout(10_000)
+    context.set_default_timeout(browsing.PATIENCE)
     asked, wrong = [], []
     view = context.new_page()
     view.on("request", lambda request: asked.append(request.url.partition(":")[0]))
@@ -72,7 +73,7 @@ def test_a_map_is_used(chromium, address, width, scheme):
 
 def test_pointing_shows_the_picture(chromium, address):
     context = chromium.new_context(viewport={"width": 1200, "height": 850})
-    context.set_default_timeout(10_000)
+    context.set_default_timeout(browsing.PATIENCE)
     view = context.new_page()
     view.goto(address)
     x, y = view.evaluate("[screenX(5), screenY(5)]")
