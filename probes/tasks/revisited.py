@@ -251,7 +251,7 @@ def _scalar(kind: _Type, data: bytes | str) -> Any:
 def _encode(text: str, encoding: str) -> bytes:
     """Return bytes, which protocol 2 holds as text."""
     if encoding != "latin1":
-        raise _Refused(f"bytes in the encoding {encoding!r}")
+        raise _Refused("bytes in another encoding than latin1")
     return text.encode("latin1")
 
 
@@ -281,4 +281,4 @@ class _Unpickler(pickle.Unpickler):
         raise _Refused(f"{module}.{name}")
 
     def persistent_load(self, pid: Any) -> Any:
-        raise _Refused(f"the outside object {pid!r}")
+        raise _Refused("an object outside of the file")

@@ -42,7 +42,12 @@ FOUND = {
         b"( parquet-cpp-arrow version 26.0.1\x19,\x1c\0\0\x1c\0\0\0\xc1\0\0\0PAR1"
     ],
     "table_jsonl": [b'{"\x93ath": "photos/cat/00.png", "label": 3}\n'],
-    "ground_truth": [b"\x80\x05\x8c\x02\x8c\x8c.", b"\x80\x02}q\0(IX\n.", b"\x80\x02}r\0\0\0\x0a."],
+    "ground_truth": [
+        b"\x80\x05\x8c\x02\x8c\x8c.",
+        b"\x80\x02}q\0(IX\n.",
+        b"\x80\x02}r\0\0\0\x0a.",
+        b"\x80\x02c_codecs\nencode\nX\x01\0\0\0bcnumpy\ndtype\n\x86R.",
+    ],
     "imagenet_truth": [b"3\n", b"one\n"],
     "idx": [
         b"\x1f\x8b\x08\0\0\0\0\0\x02\x03c`\xe0`\x1b\x1f\x8b\x08\0\0\0\0\0\x02\x03c`\xe0`f```\x82b\x10\x1b\x0e\0r\x11\x86m"

@@ -285,5 +285,5 @@ def test_broken_files_say_so(tmp_path, content):
 
 def test_objects_outside_the_file_are_refused(tmp_path):
     (tmp_path / "outside.pkl").write_bytes(b"Pname\n.")
-    with pytest.raises(ValueError, match="asks for the outside object 'name'"):
+    with pytest.raises(ValueError, match="asks for an object outside of the file"):
         read_pickle(tmp_path / "outside.pkl")
