@@ -17,7 +17,8 @@ from randfeat.utils.faiss import faiss
 
 _BLOCK = 1 << 23  # entries of one block of the cost matrix: 64 MB in float64
 _CACHED = 1 << 16  # entries of candidates that are compared together: 512 KB in float64
-_PIECE = 1 << 26  # bytes of features that are searched together
+_PIECE = 1 << 26  # bytes of the bank that are searched together
+_QUERIES = 1 << 28  # bytes of queries, and of what is found for them, between which the bank is placed anew
 _SHORT = 1e-30  # length of rows whose squares may vanish
 _LARGEST = 1e150  # length of rows whose squares still are numbers
 _SPARE = 16  # candidates beyond k, and one more for every eight
@@ -116,7 +117,7 @@ def top_k(queries: Features | None, bank: Features, k: int, metric: str = "cosin
     else:
         own = np.full(len(queries), -1)
     best = np.empty((len(queries), k)), np.empty((len(queries), k), dtype=np.int64)
-    for rows in _blocks(len(queries), 4 * bank.shape[1] + 64 * k, _PIECE):
+    for rows in _blocks(len(queries), 4 * bank.shape[1] + 64 * k, _QUERIES):
         best[0][rows], best[1][rows] = _search(space, queries[rows], own[rows], bank, k, device)
     return best
 
@@ -160,11 +161,11 @@ def _ranked(
     error = np.maximum(_error(space, x, np.float32), off)
     others = np.where(ids[:, :first] == own[:, None], -np.inf, exact[:, :first])
     least = np.partition(others, -k, axis=1)[:, -k]
-    open_ = ~(near + error[:, None] < least[:, None])
-    open_[:, :first] = False
-    rows = np.flatnonzero(open_.any(axis=1))
+    undecided = ~(near + error[:, None] < least[:, None])
+    undecided[:, :first] = False
+    rows = np.flatnonzero(undecided.any(axis=1))
     if len(rows):
-        last = np.flatnonzero(open_.any(axis=0))[-1] + 1
+        last = np.flatnonzero(undecided.any(axis=0))[-1] + 1
         exact[rows, first:last] = _rescored(space, x[rows], bank, ids[rows, first:last])
     return exact, error
 

@@ -36,14 +36,17 @@ def model(request, monkeypatch):
 @pytest.fixture(params=tiny.VARIANTS, ids=tiny.name)
 def build(request, monkeypatch):
     """The same generators as a function of the grid (and any other keyword)."""
-    tiny.steer(monkeypatch)
-    name, config = request.param
-    return lambda grid=(2, 3), **more: tiny.model(name, grid, **(config | more))
+    return builder(request, monkeypatch)
 
 
 @pytest.fixture(params=tiny.OFFICIAL, ids=tiny.name)
 def build_official(request, monkeypatch):
     """Those that official code has, as `build`."""
+    return builder(request, monkeypatch)
+
+
+def builder(request, monkeypatch):
+    """Return the function that builds the generator of a fixture's parameter."""
     tiny.steer(monkeypatch)
     name, config = request.param
     return lambda grid=(2, 3), **more: tiny.model(name, grid, **(config | more))

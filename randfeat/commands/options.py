@@ -23,7 +23,6 @@ Flags = argparse._ActionsContainer  # a parser, or a group of one
 
 LISTED, LISTED_BESIDE_FILE = 100, 10  # skipped images that are named on standard error
 SOME_SKIPPED = 3  # exit code of a command that read all images but some, which it lists
-OF_FILES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".npy", ".npz", ".csv", ".json", ".html")
 DTYPES = ("float32", "bfloat16")
 DEBUG_HELP = "show the traceback of an error"
 MODEL_HELP = (
@@ -135,8 +134,10 @@ def add_out(parser: Flags, default: str | None = None, metavar: str = "DIR", req
 
 def _folder(name: str) -> Path:
     """Return the path of a folder for results; an error where the name is that of one file."""
+    from ..data.sources.opening import FILES
+
     path = Path(name)
-    if path.suffix.lower() in OF_FILES and not path.is_dir():
+    if path.suffix.lower() in FILES and not path.is_dir():
         raise argparse.ArgumentTypeError(
             f"{name} is the name of a file, and a folder of files is written: leave {path.suffix} out"
         )

@@ -29,6 +29,7 @@ from __future__ import annotations
 
 import argparse
 import ipaddress
+import logging
 import os
 from collections.abc import Sequence
 from contextlib import suppress
@@ -83,6 +84,7 @@ def run(args: argparse.Namespace) -> int:
         if error.name not in PACKAGES:
             raise
         raise RuntimeError("the service needs FastAPI: pip install 'randfeat[serve]'") from None
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)  # it warns of each form that is refused
     limits, token = limits_of(args), os.environ.get(TOKEN) or None
     hosts = allowed_hosts(args.host, args.allow_host, token)
     with progress.warnings_as_lines(), distributed.ended_by_sigterm(), network.bound(args.host, args.port) as listening:

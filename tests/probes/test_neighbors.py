@@ -120,6 +120,21 @@ def test_a_few_more_than_k_that_float32_cannot_tell_apart_are_ranked_among_the_c
     assert widths == [(count, k + 1), (count, 12 - (k + 1))]
 
 
+@pytest.mark.parametrize(("device", "by"), [("cpu", "_by_faiss"), ("cuda:1", "_by_torch")])
+def test_faiss_searches_on_a_cpu_and_torch_elsewhere(device, by, monkeypatch):
+    asked = []
+
+    def propose(space, x, bank, k, device):
+        asked.append(device)
+        return by_faiss(space, x, bank, k, "cpu")
+
+    by_faiss = neighbors._by_faiss
+    for name in ("_by_faiss", "_by_torch"):
+        monkeypatch.setattr(neighbors, name, propose if name == by else None)
+    top_k(normal(20, 4), normal(100, 4, seed=1), 3, device=device)
+    assert asked == [device]
+
+
 @pytest.mark.parametrize("metric", METRICS)
 def test_a_device_of_low_precision_finds_the_same(metric, monkeypatch, doubted):
     bank, queries = normal(2000, 30), normal(100, 30, seed=1)

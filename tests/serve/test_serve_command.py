@@ -59,6 +59,8 @@ def test_it_serves_many_at_once_and_ends_when_all_is_answered(model, index, pict
             assert all(threads.map(ask, range(48)))
         found = httpx.post(f"{address}/v1/search", files=as_form(files[:2]), data={"k": "1"}, timeout=60).json()
         assert [matches[0]["path"] for matches in found["matches"]] == ["zoo/0.png", "zoo/1.png"]
+        broken = {"content": b"no form", "headers": {"content-type": "multipart/form-data; boundary=x"}}
+        assert httpx.post(f"{address}/v1/features", **broken, timeout=60).status_code == 400
         late = threading.Thread(target=lambda: slow.append(ask_slowly(address, files)))
         slow: list[int] = []
         late.start()

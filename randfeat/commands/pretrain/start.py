@@ -27,11 +27,11 @@ def check_arguments(args: argparse.Namespace) -> None:
     """
     from ...pretrain import read_recipe
 
-    if args.init is None and args.config is None:
-        raise ValueError("--config is missing: give a recipe; with --init MODEL it may be left out")
     if args.init is None:
+        if args.config is None:
+            raise ValueError("--config is missing: give a recipe; with --init MODEL it may be left out")
         read_recipe(args.config, args.set)  # a wrong one is told before the data are looked for
-    if args.init is not None and args.tokenizer == tokenize.FITTED:
+    elif args.tokenizer == tokenize.FITTED:
         raise ValueError(
             f"the model of --init reads the codes of its own tokenizer, and --tokenizer {tokenize.FITTED} makes "
             "others: leave --tokenizer out"
